@@ -1,0 +1,1 @@
+"""The network: a pair of images in, a Prediction out."""

@@ -1,0 +1,85 @@
+"""The DPT block: four levels of features to one dense map (Ranftl et al. 2021; architecture notes 4.1)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gsemsplat_ros.network.config import NetworkConfig
+
+
+def upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True)
+
+
+class ResidualConv(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class Fusion(nn.Module):
+    """Adds one level to the coarser ones and doubles the resolution."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.out_conv = nn.Conv2d(dim, dim, 1)
+        self.resConfUnit1 = ResidualConv(dim)      # the coarsest level leaves it unused; public files hold its weights
+        self.resConfUnit2 = ResidualConv(dim)
+
+    def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
+        if level is not None:
+            x = x + self.resConfUnit1(level)
+        # A 1x1 convolution commutes with bilinear interpolation (weights sum to 1): before it, at a quarter of the cost
+        return upsample(self.out_conv(self.resConfUnit2(x)))
+
+
+class DPT(nn.Module):
+    """Levels of strides (4, 8, 16, 32) to a map of `channels` at `config.output_stride`.
+
+    Without a stem all levels come from tokens of stride 16 and are resampled; with one, the two fine levels are the
+    stem's own feature maps.
+    """
+
+    def __init__(self, config: NetworkConfig, channels: int, in_dims: tuple[int, int, int, int]):
+        super().__init__()
+        dims, dim, last = config.layer_dims, config.dpt_dim, config.last_dim
+        self.double = config.output_stride == 1
+        fine = [[], []] if config.stem else [[nn.ConvTranspose2d(dims[0], dims[0], 4, stride=4)],
+                                             [nn.ConvTranspose2d(dims[1], dims[1], 2, stride=2)]]
+        resample = [*fine, [], [nn.Conv2d(dims[3], dims[3], 3, stride=2, padding=1)]]
+        self.act_postprocess = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(in_dim, out, 1), *layers) for in_dim, out, layers in zip(in_dims, dims, resample))
+        self.scratch = nn.Module()
+        for i in range(4):
+            self.scratch.add_module(f'layer{i + 1}_rn', nn.Conv2d(dims[i], dim, 3, padding=1, bias=False))
+            self.scratch.add_module(f'refinenet{i + 1}', Fusion(dim))
+        self.head = nn.Sequential(nn.Conv2d(dim, last, 3, padding=1), nn.Identity(),
+                                  nn.Conv2d(last, last, 3, padding=1), nn.ReLU(), nn.Conv2d(last, channels, 1))
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """`levels`: four maps (B, C_i, h_i, w_i), finest first. Returns (B, channels, h, w)."""
+        scratch = self.scratch
+        f1, f2, f3, f4 = (getattr(scratch, f'layer{i + 1}_rn')(process(level))
+                          for i, (process, level) in enumerate(zip(self.act_postprocess, levels)))
+        x = scratch.refinenet4(f4)[..., :f3.shape[-2], :f3.shape[-1]]    # odd token grids: stride 32 rounds up
+        x = scratch.refinenet3(x, f3)
+        x = scratch.refinenet2(x, f2)
+        x = scratch.refinenet1(x, f1)
+        x = self.head[0](x)
+        return self.head[2:](upsample(x) if self.double else x)
+
+
+class Wrapped(nn.Module):
+    """A DPT under the name that the public files give it (`gaussian_dpt.dpt`, `gaussian_language.dpt`)."""
+
+    def __init__(self, dpt: DPT):
+        super().__init__()
+        self.dpt = dpt
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        return self.dpt(levels)

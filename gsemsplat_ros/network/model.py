@@ -1,0 +1,161 @@
+"""The network: two images in, points, Gaussians and semantic codes of both views in the frame of the first.
+
+One set of classes for the public ViT-L networks (`NetworkConfig.large`) and for the one that ships (`small`); the names
+of the parameters are those of the public files, so these load key for key (architecture notes 2-5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.network.heads import SH_C0, Head, gaussians, points
+from gsemsplat_ros.network.layers import NORM_EPS, DecoderBlock, EncoderBlock, PatchEmbed, rope_table
+from gsemsplat_ros.network.stem import STEM_DIMS, ContextBranch, Stem
+from gsemsplat_ros.views.view import PATCH
+
+
+@dataclass(frozen=True)
+class ViewPrediction:
+    """One view, everything in the frame of view 1; (h, w) is the image size over the output stride.
+
+    pts3d (B, h, w, 3) [m], conf (B, h, w) > 1; with Gaussians: means (B, h, w, 3) [m], scales (B, h, w, 3) [m],
+    quats_xyzw (B, h, w, 4) unit, sh (B, h, w, 3) degree-0 coefficients with the pixel's own colour added (colour is
+    0.5 + C0 * sh), opacities (B, h, w); with language: codes (B, h, w, >= 32), channels 0-15 region-specific and 16-31
+    context-aware; on request desc (B, h, w, 24) and desc_conf (B, h, w).
+    """
+
+    pts3d: Tensor
+    conf: Tensor
+    means: Tensor | None = None
+    scales: Tensor | None = None
+    quats_xyzw: Tensor | None = None
+    sh: Tensor | None = None
+    opacities: Tensor | None = None
+    codes: Tensor | None = None
+    desc: Tensor | None = None
+    desc_conf: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    first: ViewPrediction
+    second: ViewPrediction
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One batch of images after the encoder: what a kept keyframe reuses.
+
+    images (B, 3, H, W) in [-1, 1]; tokens (B, N, C) after the final norm; maps: the stem's, by stride.
+    """
+
+    images: Tensor
+    tokens: Tensor
+    maps: dict[int, Tensor]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.images.shape[-2] // PATCH, self.images.shape[-1] // PATCH
+
+    def split(self) -> tuple[Encoding, Encoding]:
+        """A batch of twice B images to the encodings of its two halves."""
+        n = len(self.images) // 2
+        return tuple(Encoding(self.images[s], self.tokens[s], {k: m[s] for k, m in self.maps.items()})
+                     for s in (slice(0, n), slice(n, 2 * n)))
+
+
+class GSemSplat(nn.Module):
+    """Siamese encoder, two cross-attending decoders, dense heads (MASt3R; Splatt3R; GSemSplat sec. 3)."""
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        self.config = config
+        c = config
+        if c.stem:
+            self.stem = Stem()
+            self.context = ContextBranch()
+        self.patch_embed = PatchEmbed(STEM_DIMS[16], c.enc_dim, 1) if c.stem else PatchEmbed(3, c.enc_dim, PATCH)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.dec_dim))    # of the pre-training: only stored
+        self.enc_blocks = nn.ModuleList(EncoderBlock(c.enc_dim, c.enc_heads) for _ in range(c.enc_depth))
+        self.enc_norm = nn.LayerNorm(c.enc_dim, eps=NORM_EPS)
+        self.decoder_embed = nn.Linear(c.enc_dim, c.dec_dim)
+        self.dec_blocks = nn.ModuleList(DecoderBlock(c.dec_dim, c.dec_heads) for _ in range(c.dec_depth))
+        self.dec_blocks2 = nn.ModuleList(DecoderBlock(c.dec_dim, c.dec_heads) for _ in range(c.dec_depth))
+        self.dec_norm = nn.LayerNorm(c.dec_dim, eps=NORM_EPS)
+        self.downstream_head1 = Head(c)
+        self.downstream_head2 = Head(c)
+
+    def init_weights(self) -> None:
+        """What training from scratch starts from: xavier in the transformer, both decoders alike."""
+        for module in (self.patch_embed, self.enc_blocks, self.decoder_embed, self.dec_blocks):
+            for layer in module.modules():
+                if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                    nn.init.xavier_uniform_(layer.weight.flatten(1))
+                    nn.init.zeros_(layer.bias)
+        self.dec_blocks2.load_state_dict(self.dec_blocks.state_dict())
+
+    def encode(self, images: Tensor) -> Encoding:
+        """Images (B, 3, H, W) in [-1, 1], sides multiples of 16."""
+        for axis, size in zip(('height', 'width'), images.shape[-2:]):
+            if size % PATCH:
+                raise ValueError(f'image {axis} of {size} px: wanted a multiple of {PATCH} px; resize or crop it')
+        maps = self.stem(images) if self.config.stem else {}
+        x = self.patch_embed(maps[16] if maps else images)                            # (B, N, C)
+        grid = images.shape[-2] // PATCH, images.shape[-1] // PATCH
+        rope = rope_table(*grid, self.config.enc_dim // self.config.enc_heads, x.device, x.dtype)
+        for block in self.enc_blocks:
+            x = block(x, rope)
+        return Encoding(images, self.enc_norm(x), maps)
+
+    def decode(self, first: Encoding, second: Encoding) -> tuple[list[Tensor], list[Tensor]]:
+        """Token lists of both views: entry 0 the encoder's output, entry k the output of decoder block k."""
+        out1, out2 = [first.tokens], [second.tokens]
+        x1, x2 = self.decoder_embed(first.tokens), self.decoder_embed(second.tokens)
+        rope = rope_table(*first.grid, self.config.dec_dim // self.config.dec_heads, x1.device, x1.dtype)
+        for block1, block2 in zip(self.dec_blocks, self.dec_blocks2):
+            x1, x2 = block1(x1, x2, rope), block2(x2, x1, rope)      # both read the other's previous layer
+            out1.append(x1)
+            out2.append(x2)
+        out1[-1], out2[-1] = self.dec_norm(x1), self.dec_norm(x2)
+        return out1, out2
+
+    def predict(self, head: Head, encoding: Encoding, tokens: list[Tensor], descriptors: bool) -> ViewPrediction:
+        """The dense outputs of one view."""
+        grid = encoding.grid
+        levels = [tokens[i].transpose(1, 2).unflatten(2, grid) for i in self.config.hooks]   # (B, C, h, w)
+        if self.config.stem:
+            levels[:2] = encoding.maps[4], encoding.maps[8]
+        pts3d, conf = points(head.dpt(levels).float())
+        out = {'pts3d': pts3d, 'conf': conf}
+        size = pts3d.shape[1:3]
+        if self.config.gaussians:
+            offset, scales, quats, sh, opacities = gaussians(head.gaussian_dpt(levels).float())
+            image = encoding.images if self.config.output_stride == 1 else F.avg_pool2d(encoding.images, 2)
+            residual = image.float().permute(0, 2, 3, 1) / 2 / SH_C0                  # (x + 1) / 2 - 0.5 over C0
+            # as published, the offset does not pull on the points
+            out.update(means=pts3d.detach() + offset, scales=scales, quats_xyzw=quats, sh=sh + residual,
+                       opacities=opacities)
+        if self.config.language_channels:
+            codes = head.gaussian_language(levels).float()
+            if self.config.stem:
+                codes = torch.cat((codes, self.context(encoding.maps[32], size).float()), 1)
+            out['codes'] = codes.permute(0, 2, 3, 1)
+        if descriptors:
+            out['desc'], out['desc_conf'] = head.descriptors(tokens[0].float(), tokens[-1].float(), grid)
+        return ViewPrediction(**out)
+
+    def forward(self, images1: Tensor, images2: Tensor, descriptors: bool = False) -> Prediction:
+        """Two batches (B, 3, H, W) in [-1, 1] of the same size."""
+        first, second = self.encode(torch.cat((images1, images2))).split()
+        return self.forward_encoded(first, second, descriptors)
+
+    def forward_encoded(self, first: Encoding, second: Encoding, descriptors: bool = False) -> Prediction:
+        """The same from encodings that exist already."""
+        tokens1, tokens2 = self.decode(first, second)
+        return Prediction(self.predict(self.downstream_head1, first, tokens1, descriptors),
+                          self.predict(self.downstream_head2, second, tokens2, descriptors))

@@ -1,0 +1,104 @@
+"""Checkpoints: safetensors with a JSON card in the header.
+
+One file holds the network (under its public names), the two semantic decoders (`language_decoder_sam.*`,
+`language_decoder_patch.*`) and, where the text space is centred, its mean (`text_mean`). The card says what the file is:
+configuration, kind, text encoder, licence, how it was trained and what it scored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.network.model import GSemSplat
+
+SHIPPED = Path(__file__).parents[1] / 'weights' / 'small.safetensors'
+DECODERS = ('language_decoder_sam.', 'language_decoder_patch.')
+TEXT_MEAN = 'text_mean'
+CARD_KEY = 'gsemsplat'
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded file: the network in evaluation mode, the semantic decoders' tensors, the text mean and the card."""
+
+    model: GSemSplat
+    decoders: dict[str, Tensor]
+    text_mean: Tensor | None
+    card: dict
+    path: Path
+
+
+def save(path: str | Path, tensors: dict[str, Tensor], card: dict) -> None:
+    """Write `tensors` and `card` (with the key 'config') to `path`; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix='.part')
+    os.close(handle)
+    try:
+        save_file({k: t.detach().contiguous() for k, t in tensors.items()}, temporary, {CARD_KEY: json.dumps(card)})
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_card(path: str | Path) -> dict:
+    """The card of a checkpoint. Raises ValueError for a file that is none of ours."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f'no checkpoint at {path}: give a .safetensors file that `gsemsplat weights convert` or '
+                         '`gsemsplat train` wrote')
+    try:
+        with safe_open(path, 'pt') as file:
+            return json.loads((file.metadata() or {})[CARD_KEY])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f'{path} is no gsemsplat checkpoint ({type(error).__name__}): convert a public file with '
+                         '`gsemsplat weights convert FILE OUT`') from None
+
+
+def load(path: str | Path | None = None, device: str | torch.device = 'cpu') -> Checkpoint:
+    """Load `path` (None: the shipped small network) in fp32, in evaluation mode.
+
+    Raises ValueError when the file is none of ours or its tensors do not match its configuration, naming them.
+    """
+    path = SHIPPED if path is None else Path(path)
+    card = read_card(path)
+    config = NetworkConfig.from_json(card['config'])
+    with safe_open(path, 'pt', device=str(device)) as file:
+        tensors = {k: file.get_tensor(k) for k in file.keys()}
+    tensors = {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
+    decoders = {k: tensors.pop(k) for k in list(tensors) if k.startswith(DECODERS)}
+    text_mean = tensors.pop(TEXT_MEAN, None)
+    with torch.device('meta'):
+        model = GSemSplat(config)
+    problems = mismatches(tensors, expected_shapes(config))
+    if problems:
+        raise ValueError(f'{path} does not fit its configuration: {problems[0]}' +
+                         (f' (and {len(problems) - 1} more)' if len(problems) > 1 else '') + '; convert or train it again')
+    model.load_state_dict(tensors, assign=True)
+    return Checkpoint(model.eval().requires_grad_(False), decoders, text_mean, card, path)
+
+
+def expected_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a network."""
+    with torch.device('meta'):
+        return {k: tuple(t.shape) for k, t in GSemSplat(config).state_dict().items()}
+
+
+def mismatches(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> list[str]:
+    """One sentence for every missing, unknown or wrongly shaped tensor."""
+    problems = [f'{k} is missing' for k in expected if k not in tensors]
+    problems += [f'{k} is not part of the network' for k in tensors if k not in expected]
+    problems += [f'{k} has shape {tuple(t.shape)}, wanted {expected[k]}' for k, t in tensors.items()
+                 if k in expected and tuple(t.shape) != expected[k]]
+    return problems

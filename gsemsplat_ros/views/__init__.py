@@ -1,0 +1,1 @@
+"""Images with their cameras, and how they become pairs (NumPy only)."""
