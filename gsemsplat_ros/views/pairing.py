@@ -37,6 +37,7 @@ class StereoPairer:
     def add(self, side: int, stamp_ns: int, item: Any) -> tuple[Any, Any] | None:
         """Take in an item of side 0 (left) or 1 (right); return the (left, right) pair that it completes, or None."""
         mine, others = self._waiting[side], self._waiting[1 - side]
+        self.dropped[side] += stamp_ns in mine  # two items with one stamp: the newer one counts
         mine[stamp_ns] = item
         while len(mine) > self._depth:
             del mine[min(mine)]

@@ -167,8 +167,8 @@ def fit(view: View, width: int, height: int) -> tuple[View, Window]:
     image = view.image
     if (input_width, input_height) != (width, height):
         resample = Image.Resampling.LANCZOS if scale > 1 else Image.Resampling.BICUBIC
-        image = np.asarray(Image.fromarray(image).resize((width, height), resample,
-                                                         box=(x0, y0, x0 + crop_width, y0 + crop_height)))
+        image = np.array(Image.fromarray(image).resize((width, height), resample,
+                                                       box=(x0, y0, x0 + crop_width, y0 + crop_height)))
     camera = view.camera
     if camera:
         camera = Camera(width, height, camera.fx / scale, camera.fy / scale,

@@ -1,0 +1,1 @@
+"""Pose, scale and the scene that queries read."""

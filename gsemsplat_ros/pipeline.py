@@ -1,0 +1,194 @@
+"""The face of the ROS-free core: build a scene from a pair once, then ask it many words.
+
+    pipeline = Pipeline.load()
+    scene = pipeline.build(Pair(View(left), View(right)))
+    answer = pipeline.query(scene, 'chair')
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.mapping.calibrate import snap_to_rays
+from gsemsplat_ros.mapping.pose import focal_from_points, place
+from gsemsplat_ros.mapping.scene import Keyframe, Scene
+from gsemsplat_ros.network import weights as checkpoints
+from gsemsplat_ros.network.model import GSemSplat
+from gsemsplat_ros.semantics.codec import Codec
+from gsemsplat_ros.semantics.objects import Object, find_objects
+from gsemsplat_ros.semantics.relevancy import CANONICAL, answer, box_size, smooth
+from gsemsplat_ros.semantics.text import TextEncoder, load_text_encoder
+from gsemsplat_ros.views.view import Camera, Pair, fit, network_size
+
+MAX_TEXT = 200             # characters: longer phrases are no names of things
+THRESHOLD = 0.5            # relevancy below which a phrase is not found (LERF)
+MIN_ALPHA = 0.5            # opacity below which a pixel shows nothing that a phrase could be found in
+SAME_SURFACE = 0.1         # a Gaussian within this fraction of the rendered depth belongs to what is seen
+
+
+@dataclass(frozen=True)
+class Relevancy:
+    """What a scene answers to one phrase.
+
+    map (h, w) float32: relevancy in [0, 1] over the keyframe's rendering, NaN where nothing was rendered; score: its
+    peak; found: score >= threshold; head: 0 region-specific, 1 context-aware; peak_pixel (u, v) in the first input
+    image; peak_point (3,) [m] in the scene's frame; objects: best first, empty when not found.
+    """
+
+    text: str
+    found: bool
+    score: float
+    threshold: float
+    head: int
+    map: np.ndarray
+    peak_pixel: tuple[float, float]
+    peak_point: tuple[float, float, float] | None
+    objects: tuple[Object, ...]
+
+
+class Pipeline:
+    """A network, its text space and a device. `build` belongs to one thread; `query` may run beside it."""
+
+    def __init__(self, checkpoint: checkpoints.Checkpoint, text_encoder: TextEncoder, device: torch.device,
+                 square: bool = False, canonical: tuple[str, ...] = CANONICAL):
+        self.model: GSemSplat = checkpoint.model
+        self.card = checkpoint.card
+        self.weights = checkpoint.path.name
+        self.codec = Codec.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
+        self.text_encoder = text_encoder
+        self.device = device
+        self.square = square
+        self.negatives = text_encoder.encode(canonical)
+
+    @classmethod
+    def load(cls, weights: str | Path | None = None, device: str = 'auto', text_checkpoint: str | Path | None = None,
+             square: bool = False, canonical: tuple[str, ...] = CANONICAL) -> Pipeline:
+        """`weights`: a checkpoint of ours (None: the shipped small network); `device`: 'auto', 'cpu' or 'cuda';
+        `text_checkpoint`: the OpenCLIP file for a checkpoint that names OpenCLIP; `square`: the published 512 x 512
+        centre crop instead of the whole field of view; `canonical`: phrases that every query is compared with.
+
+        Raises ValueError in one line for a file or device that cannot be used.
+        """
+        if device not in ('auto', 'cpu', 'cuda'):
+            raise ValueError(f"device {device!r}: wanted 'auto', 'cpu' or 'cuda'")
+        if device == 'cuda' and not torch.cuda.is_available():
+            raise ValueError("device 'cuda' is not available to PyTorch here: use 'cpu' or install the CUDA build")
+        if device == 'auto':
+            device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        checkpoint = checkpoints.load(weights, device)
+        if not checkpoint.decoders:
+            raise ValueError(f'{checkpoint.path} has no semantic decoders, so it cannot answer words: '
+                             'give a GSemSplat checkpoint')
+        mean = None if checkpoint.text_mean is None else checkpoint.text_mean.cpu().numpy()
+        encoder = load_text_encoder(checkpoint.card['text_encoder'], text_checkpoint, mean)
+        return cls(checkpoint, encoder, torch.device(device), square, canonical)
+
+    def to_tensor(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 to (1, 3, H, W) in [-1, 1] on the device."""
+        tensor = torch.from_numpy(image).to(self.device, non_blocking=True)
+        return (tensor.permute(2, 0, 1)[None].float() / 127.5 - 1).contiguous()
+
+    @torch.inference_mode()
+    def build(self, pair: Pair) -> Scene:
+        """One forward pass, pose, scale, and the rendering that queries read. Raises ValueError for a pair without depth."""
+        clock = Clock()
+        height, width = pair.first.image.shape[:2]
+        size = network_size(width, height, square=self.square)
+        first, window = fit(pair.first, *size)
+        second, _ = fit(pair.second, *size)
+        images = torch.cat((self.to_tensor(first.image), self.to_tensor(second.image)))
+        clock.lap('preprocess')
+        encodings = self.model.encode(images).split()
+        clock.lap('encode')
+        prediction = self.model.forward_encoded(*encodings)
+        pts3d, conf, pts3d_second, conf_second = (t[0].cpu().numpy() for view in (prediction.first, prediction.second)
+                                                  for t in (view.pts3d, view.conf))
+        clock.lap('predict')
+
+        out_height, out_width = conf.shape
+        if first.camera:
+            camera = first.camera.resized(out_width, out_height)
+        else:
+            f = focal_from_points(pts3d, conf)
+            camera = Camera(out_width, out_height, f, f, (out_width - 1) / 2, (out_height - 1) / 2)
+        second_camera = second.camera.resized(out_width, out_height) if second.camera else camera
+        placed = place(replace(pair, first=first, second=second), pts3d, pts3d_second, conf_second, second_camera)
+        if first.camera:
+            prediction = snap_to_rays(prediction, camera, second_camera, placed.first_from_second)
+        gaussians = Gaussians.from_prediction(prediction, pair.first.frame).scaled(placed.scale)
+        clock.lap('pose')
+        rendering = render(gaussians, camera, np.eye(4))
+        clock.lap('render')
+        prepared = self.codec.prepare(rendering.codes, self.negatives)
+        clock.lap('decode')
+        keyframe = Keyframe(camera, rendering, prepared, pair.first.image, window, pair.first.frame, pair.first.stamp_ns)
+        return Scene(gaussians, keyframe, placed.in_metres(), placed.scale, placed.source, placed.inliers, placed.points,
+                     clock.laps)
+
+    @torch.inference_mode()
+    def query(self, scene: Scene, text: str, threshold: float | None = None, max_objects: int = 8) -> Relevancy:
+        """Where in the scene `text` is. `threshold`: relevancy (0, 1) from which it counts as found (None: 0.5).
+
+        Raises ValueError for an empty or very long text and a threshold outside (0, 1).
+        """
+        text = text.strip()
+        if not text:
+            raise ValueError("empty query: ask for a thing, such as 'chair'")
+        if len(text) > MAX_TEXT:
+            raise ValueError(f'query of {len(text)} characters: wanted at most {MAX_TEXT}; name one thing')
+        threshold = THRESHOLD if threshold is None else threshold
+        if not 0 < threshold < 1:
+            raise ValueError(f'threshold {threshold}: wanted a relevancy between 0 and 1')
+        keyframe = scene.keyframe
+        rendering = keyframe.rendering
+        alpha = rendering.alpha
+        relevancy = keyframe.prepared.relevancy(self.text_encoder.encode([text]))[:, 0]       # (2, h, w)
+        smoothed = smooth(relevancy, box_size(*alpha.shape), inside=alpha >= MIN_ALPHA)
+        result = answer(smoothed.cpu().numpy(), alpha.cpu().numpy(), threshold, MIN_ALPHA)
+        if not np.isfinite(result.peak).all():
+            return Relevancy(text, False, 0.0, threshold, result.head, result.map, (np.nan, np.nan), None, ())
+        depth = rendering.depth.cpu().numpy()
+        u, v = int(result.peak[0]), int(result.peak[1])
+        pixel = tuple(float(x) for x in keyframe.to_input_pixel(np.array(result.peak)))
+        camera = keyframe.camera
+        point = tuple(float(x) for x in
+                      depth[v, u] * np.array([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, 1.0]))
+        objects = find_objects(*self.scored(scene, result.map, result.mask, depth), gate=threshold,
+                               max_objects=max_objects) if result.found else ()
+        return Relevancy(text, result.found, result.score, threshold, result.head, result.map, pixel, point, objects)
+
+    def scored(self, scene: Scene, relevancy: np.ndarray, mask: np.ndarray,
+               depth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Means (N, 3), scores (N,) and opacities (N,): each Gaussian of the seen surface gets the relevancy of the
+        pixel that it falls on, if that pixel belongs to the phrase; the others get NaN."""
+        camera, gaussians = scene.keyframe.camera, scene.gaussians
+        means = gaussians.means.cpu().numpy()
+        z = means[:, 2]
+        with np.errstate(divide='ignore', invalid='ignore'):
+            u = np.rint(camera.fx * means[:, 0] / z + camera.cx)
+            v = np.rint(camera.fy * means[:, 1] / z + camera.cy)
+        inside = (z > 0) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
+        u, v = (np.where(inside, x, 0).astype(int) for x in (u, v))
+        seen = inside & mask[v, u] & (np.abs(z - depth[v, u]) <= SAME_SURFACE * depth[v, u])
+        return means, np.where(seen, relevancy[v, u], np.nan), gaussians.opacities.cpu().numpy()
+
+
+class Clock:
+    """Seconds between laps."""
+
+    def __init__(self):
+        self.laps: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self.last
+        self.last = now

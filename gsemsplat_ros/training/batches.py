@@ -1,0 +1,92 @@
+"""Samples of rooms to tensors that the losses read.
+
+A sample holds three views (first, second, target) of one room; see datasets. Poses are OpenCV, metres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsemsplat_ros.views.view import Camera
+
+SEEN_TOLERANCE = 0.05    # m, and the same fraction of the depth: a surface that a context view sees
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B pairs; (H, W) image, (h, w) output size.
+
+    images (2, B, 3, H, W) in [-1, 1]; points (B, 2, h, w, 3) [m] in the first frame; valid (B, 2, h, w) bool; labels
+    (B, 2, h, w) and target_labels (B, H, W): rows of the name table, -1 for nothing; target (B, 3, H, W) in [0, 1];
+    target_seen (B, H, W) bool: a context view sees the surface; target_from_first: B poses (4, 4); cameras: B, of the
+    image size.
+    """
+
+    images: Tensor
+    points: Tensor
+    valid: Tensor
+    labels: Tensor
+    target: Tensor
+    target_labels: Tensor
+    target_seen: Tensor
+    target_from_first: list[np.ndarray]
+    cameras: list[Camera]
+
+
+def reversed_pair(sample: dict) -> dict:
+    """The same sample with the two context views exchanged and everything in the frame of the new first."""
+    order = [1, 0, 2]
+    poses = sample['first_from_camera']
+    out = {key: sample[key][order] for key in ('images', 'depth', 'instance')}
+    return {**sample, **out, 'first_from_camera': np.linalg.inv(poses[1]) @ poses[order]}
+
+
+def unproject(depth: np.ndarray, camera: Camera, first_from_camera: np.ndarray) -> np.ndarray:
+    """Depth (h, w) [m] of `camera` to points (h, w, 3) in the first frame."""
+    u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
+    rays = np.stack(((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u, float)), -1)
+    return (rays * depth[..., None]) @ first_from_camera[:3, :3].T + first_from_camera[:3, 3]
+
+
+def seen_by(points: np.ndarray, depth: np.ndarray, camera: Camera, camera_from_first: np.ndarray) -> np.ndarray:
+    """Which points (H, W, 3) of the first frame a view with `depth` (H, W) sees."""
+    local = points @ camera_from_first[:3, :3].T + camera_from_first[:3, 3]
+    z = local[..., 2]
+    with np.errstate(divide='ignore', invalid='ignore'):
+        u = np.rint(camera.fx * local[..., 0] / z + camera.cx)
+        v = np.rint(camera.fy * local[..., 1] / z + camera.cy)
+    inside = (z > 0) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
+    found = depth[np.where(inside, v, 0).astype(int), np.where(inside, u, 0).astype(int)]
+    return inside & (found > 0) & (np.abs(found - z) < SEEN_TOLERANCE * (1 + z))
+
+
+def collate(samples: list[dict], rows: dict[str, int], stride: int) -> Batch:
+    """Samples of one size to a batch; `rows`: name -> row of the name table; `stride` of the network's output."""
+    images, points, valid, labels, target, target_labels, target_seen, poses, cameras = ([] for _ in range(9))
+    for sample in samples:
+        height, width = sample['depth'].shape[1:]
+        camera = Camera.from_K(sample['K'], width, height)
+        small = camera.resized(width // stride, height // stride)
+        table = np.array([-1] + [rows[name] for name in sample['names'][1:]])
+        depth = sample['depth'][:2, ::stride, ::stride]
+        images.append(torch.from_numpy(sample['images'][:2]).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        points.append(np.stack([unproject(d, small, pose) for d, pose in zip(depth, sample['first_from_camera'])]))
+        valid.append(depth > 0)
+        labels.append(table[sample['instance'][:2, ::stride, ::stride]])
+        pose = sample['first_from_camera'][2]
+        surface = unproject(sample['depth'][2], camera, pose)
+        seen = np.zeros((height, width), bool)
+        for i in range(2):
+            seen |= seen_by(surface, sample['depth'][i], camera, np.linalg.inv(sample['first_from_camera'][i]))
+        target.append(torch.from_numpy(sample['images'][2]).permute(2, 0, 1).float() / 255)
+        target_labels.append(table[sample['instance'][2]])
+        target_seen.append(seen & (sample['depth'][2] > 0))
+        poses.append(np.linalg.inv(pose))
+        cameras.append(camera)
+    return Batch(torch.stack(images, 1), torch.from_numpy(np.stack(points)).float(), torch.from_numpy(np.stack(valid)),
+                 torch.from_numpy(np.stack(labels)), torch.stack(target), torch.from_numpy(np.stack(target_labels)),
+                 torch.from_numpy(np.stack(target_seen)), poses, cameras)

@@ -1,0 +1,116 @@
+"""What the small network is taught: points, names of things, and Gaussians that draw the next view.
+
+Letters: B pairs, (H, W) image, (h, w) the network's output, K names. Everything in the frame of the first camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.render_plain import render_windows
+from gsemsplat_ros.network.model import Prediction, ViewPrediction
+from gsemsplat_ros.semantics.codec import CODE, Codec
+from gsemsplat_ros.training.batches import Batch
+
+CONF_ALPHA = 0.2         # weight of the log-confidence term (DUSt3R)
+TEMPERATURE = 0.1        # of the cosines: LERF's factor 10, so what is learnt is what relevancy reads
+LABEL_PIXELS = 512       # pixels of each view whose name is asked for
+WINDOW = 32              # side of the drawn windows [px]
+WINDOWS = 2              # of the target view of every pair
+WEIGHTS = {'points': 1.0, 'metric': 0.3, 'names': 0.5, 'colour': 4.0, 'opacity': 0.1, 'drawn_names': 0.25}
+
+
+def point_losses(points: Tensor, conf: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Relative point error with confidence after the best scale of each pair, and the plain metric one.
+
+    points (B, 2, h, w, 3), conf (B, 2, h, w).
+    """
+    target, valid = batch.points, batch.valid
+    distance = target.norm(dim=-1).clamp(min=0.1)
+    weight = (valid / distance.square())[..., None]
+    with torch.no_grad():
+        scale = ((weight * target * points).sum((1, 2, 3, 4)) /
+                 (weight * points.square()).sum((1, 2, 3, 4)).clamp(min=1e-6)).clamp(0.2, 5)
+    aligned = (scale[:, None, None, None, None] * points - target).norm(dim=-1) / distance
+    metric = (points - target).norm(dim=-1) / distance
+    confident = conf * aligned - CONF_ALPHA * conf.log()
+    count = valid.sum().clamp(min=1)
+    return (confident * valid).sum() / count, (metric * valid).sum() / count
+
+
+def name_loss(codes: Tensor, labels: Tensor, codec: Codec, names: Tensor, generator: torch.Generator) -> Tensor:
+    """Cross-entropy of the region code's decoded feature among all `names` (K, C), rarer things as likely as walls.
+
+    codes (M, 16) of M pixels of one view, labels (M,) rows of `names`, -1 for nothing.
+    """
+    counts = torch.bincount(labels.clamp(min=0), minlength=len(names)).float()
+    chance = torch.where(labels >= 0, counts[labels].clamp(min=1).rsqrt(), 0.0)
+    if not chance.sum() > 0:
+        return codes.sum() * 0
+    drawn = torch.multinomial(chance, LABEL_PIXELS, replacement=True, generator=generator)
+    features = codec.language_decoder_sam(codes[drawn].T[None, :, :, None])[0, :, :, 0].T      # (M', C)
+    return F.cross_entropy(F.normalize(features, dim=1) @ names.T / TEMPERATURE, labels[drawn])
+
+
+def item(prediction: Prediction, b: int) -> Prediction:
+    """Pair `b` of a batch, as a batch of one."""
+    def one(view: ViewPrediction) -> ViewPrediction:
+        return ViewPrediction(**{f.name: None if (t := getattr(view, f.name)) is None else t[b:b + 1]
+                                 for f in fields(view)})
+    return Prediction(one(prediction.first), one(prediction.second))
+
+
+def on_true_points(prediction: Prediction, batch: Batch, b: int) -> Gaussians:
+    """The Gaussians of pair `b` moved onto the true points (their offsets kept), where these are known.
+
+    Drawing from true geometry teaches sizes, opacities, colours and codes without blurring them over wrong depths.
+    """
+    pair = item(prediction, b)
+    moved = Prediction(*(replace(view, means=view.means - view.pts3d + batch.points[b, i][None])
+                         for i, view in enumerate((pair.first, pair.second))))
+    return Gaussians.from_prediction(moved, 'first').select(batch.valid[b].flatten())
+
+
+def drawing_losses(prediction: Prediction, batch: Batch, codec: Codec, names: Tensor,
+                   generator: torch.Generator) -> dict[str, Tensor]:
+    """Colour, opacity and names in random windows of the target views, where a context view saw the surface."""
+    height, width = batch.target.shape[-2:]
+    colour, opacity, drawn_names = [], [], []
+    for b, camera in enumerate(batch.cameras):
+        gaussians = on_true_points(prediction, batch, b)
+        ys = torch.randint(0, height - WINDOW + 1, (WINDOWS,), generator=generator).tolist()
+        xs = torch.randint(0, width - WINDOW + 1, (WINDOWS,), generator=generator).tolist()
+        drawings = render_windows(gaussians, camera, batch.target_from_first[b],
+                                  [(x, y, WINDOW, WINDOW) for x, y in zip(xs, ys)])
+        for x, y, drawing in zip(xs, ys, drawings):
+            part = (b, ..., slice(y, y + WINDOW), slice(x, x + WINDOW))
+            seen = batch.target_seen[part]
+            if not seen.any():
+                continue
+            true = batch.target[part].permute(1, 2, 0)
+            colour.append((drawing.rgb - true)[seen].square().mean())
+            opacity.append((1 - drawing.alpha)[seen].mean())
+            labels = torch.where(seen, batch.target_labels[part], -1).flatten()
+            drawn_names.append(name_loss(drawing.codes[..., :CODE].flatten(0, 1), labels, codec, names, generator))
+    return {'colour': torch.stack(colour).mean(), 'opacity': torch.stack(opacity).mean(),
+            'drawn_names': torch.stack(drawn_names).mean()} if colour else {}
+
+
+def losses(prediction: Prediction, batch: Batch, codec: Codec, names: Tensor,
+           generator: torch.Generator) -> dict[str, Tensor]:
+    """Every term, unweighted; `total` is their sum by WEIGHTS."""
+    views = prediction.first, prediction.second
+    out = {}
+    out['points'], out['metric'] = point_losses(torch.stack([v.pts3d for v in views], 1),
+                                                torch.stack([v.conf for v in views], 1), batch)
+    out['names'] = torch.stack([
+        name_loss(view.codes[b, ..., :CODE].flatten(0, 1), batch.labels[b, i].flatten(), codec, names, generator)
+        for i, view in enumerate(views) for b in range(len(batch.labels))]).mean()
+    out.update(drawing_losses(prediction, batch, codec, names, generator))
+    out['total'] = sum(WEIGHTS[name] * value for name, value in out.items())
+    return out
