@@ -51,16 +51,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class TextSpace:
-    """The centred MiniLM space of a run: rows of names and canonical phrases, and the mean that centres it."""
+    """The centred MiniLM space of a run: its mean, and two tables of phrases, full names and base nouns.
 
-    def __init__(self, names: list[str]):
+    rows[t][name]: row of `name` in table t; tables[t] (K, C): unit embeddings. The canonical phrases stand among them,
+    so that a named thing learns to beat what queries are compared with.
+    """
+
+    def __init__(self, vocabulary: dict[str, str]):
+        self.vocabulary = vocabulary
         self.classes = class_names()
-        raw = MiniLM().encode([*self.classes, *names])
-        self.mean = raw.mean(0)
+        nouns = sorted(set(vocabulary.values()))
+        self.mean = MiniLM().encode([*self.classes, *vocabulary]).mean(0)
         self.encoder = MiniLM(self.mean)
-        self.rows = {name: i for i, name in enumerate(names)}
-        # the canonical phrases stand among the names, so that a named thing learns to beat them
-        self.names = torch.from_numpy(self.encoder.encode([*names, *CANONICAL]))
+        self.rows = ({name: i for i, name in enumerate(vocabulary)},
+                     {name: nouns.index(noun) for name, noun in vocabulary.items()})
+        self.tables = [torch.from_numpy(self.encoder.encode([*phrases, *CANONICAL])) for phrases in (vocabulary, nouns)]
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -87,8 +92,8 @@ class Run:
         torch.manual_seed(args.seed)
         self.state_path = args.out / 'state.pt'
         state = torch.load(self.state_path, map_location='cpu', weights_only=True) if self.state_path.exists() else None
-        # the table of names is of the run, not of the rooms that happen to be there when it resumes
-        self.space = TextSpace(state['names'] if state else rooms.names())
+        # the names are the run's, not those of the rooms that happen to be there when it resumes
+        self.space = TextSpace(state['vocabulary'] if state else rooms.vocabulary())
         self.model = GSemSplat(NetworkConfig.small())
         self.codec = Codec.small()
         if args.init and not state:
@@ -111,8 +116,9 @@ class Run:
             self.model.load_state_dict(state['model'])
             self.codec.load_state_dict(state['codec'])
             self.step, self.seconds = state['step'], state['seconds']
-        self.model.to(args.device), self.codec.to(args.device)
-        self.names = self.space.names.to(args.device)
+        self.model.to(args.device, memory_format=torch.channels_last)      # what bf16 convolutions are fastest in
+        self.codec.to(args.device)
+        self.tables = [table.to(args.device) for table in self.space.tables]
         trained = [p for module in (self.model, self.codec) for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW([{'params': [p for p in trained if p.ndim > 1], 'weight_decay': 0.05},
                                             {'params': [p for p in trained if p.ndim < 2], 'weight_decay': 0.0}],
@@ -123,11 +129,14 @@ class Run:
         self.average = [t.to(args.device) for t in state['average']] if state else [p.detach().clone() for p in trained]
 
     def batch(self, rooms: PackedRooms, step: int) -> Batch:
-        """The pairs of one step, drawn by seed and step, half of the free-moving ones turned round."""
+        """The pairs of one step, drawn by seed and step, half of the free-moving ones turned round.
+
+        Odd steps ask for base nouns, even ones for full names.
+        """
         rng = np.random.default_rng((self.args.seed, step))
         samples = [rooms[int(i)] for i in rng.integers(len(rooms), size=self.args.batch)]
         samples = [s if s['stereo'] or rng.random() < 0.5 else reversed_pair(s) for s in samples]
-        batch = collate(samples, self.space.rows, self.model.config.output_stride)
+        batch = collate(samples, self.space.rows[step % 2], self.model.config.output_stride)
         moved = {k: v.to(self.args.device) for k, v in vars(batch).items() if isinstance(v, Tensor)}
         return Batch(**{**vars(batch), **moved})
 
@@ -139,7 +148,7 @@ class Run:
         with torch.autocast(self.args.device, dtype=torch.bfloat16):
             prediction = self.model(*batch.images)
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.step)
-        terms = losses(prediction, batch, self.codec, self.names, generator)
+        terms = losses(prediction, batch, self.codec, self.tables[self.step % 2], generator)
         self.optimizer.zero_grad(set_to_none=True)
         terms['total'].backward()
         norm = torch.nn.utils.clip_grad_norm_(self.trained, CLIP)
@@ -148,13 +157,13 @@ class Run:
         decay = min(EMA, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.trained], 1 - decay)
         self.step += 1
-        return {name: float(value) for name, value in terms.items()} | {'lr': lr, 'gradient_norm': float(norm)}
+        return {name: value.item() for name, value in terms.items()} | {'lr': lr, 'gradient_norm': float(norm)}
 
     def save(self) -> None:
         """state.pt and the checkpoint, each whole or not at all."""
         state = {'model': self.model.state_dict(), 'codec': self.codec.state_dict(), 'average': self.average,
                  'optimizer': self.optimizer.state_dict(), 'step': self.step, 'seconds': self.seconds,
-                 'names': list(self.space.rows)}
+                 'vocabulary': self.space.vocabulary}
         temporary = self.state_path.with_suffix('.part')
         torch.save(state, temporary)
         os.replace(temporary, self.state_path)
@@ -203,6 +212,7 @@ def run(args: argparse.Namespace) -> dict:
                     board.add_scalar(name, value, training.step)
             if training.step % SAVE_EVERY == 0:
                 training.save()
+                rooms.refresh()
     training.save()
     board.close()
     return {'steps': training.step, 'checkpoint': str(args.out / 'small.safetensors'), 'losses': mean}

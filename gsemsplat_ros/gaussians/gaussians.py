@@ -1,0 +1,142 @@
+"""Semantic 3D Gaussians as one value, and the transforms that keep it consistent.
+
+A similarity x -> s R x + t takes the covariance to s^2 R cov R^T: orientations turn and scales grow with the
+means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsemsplat_ros.network.heads import SH_C0
+from gsemsplat_ros.network.model import Prediction
+
+CODE_CHANNELS = 32  # 0-15 region-specific, 16-31 context-aware; the public network's 33rd channel is unused
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """N Gaussians in `frame`; torch tensors of one floating type (float32 outside tests) on one device.
+
+    means (N, 3) [m]; quats (N, 4) unit, w x y z; scales (N, 3) [m], standard deviations along the turned
+    axes; opacities (N,) in [0, 1]; colors (N, 3) RGB, nominally in [0, 1] (0.5 + C0 * sh may leave it; the
+    renderers clamp below at 0 as 3DGS does); codes (N, D) semantic codes, D may be 0.
+    """
+
+    means: Tensor
+    quats: Tensor
+    scales: Tensor
+    opacities: Tensor
+    colors: Tensor
+    codes: Tensor
+    frame: str
+
+    def __post_init__(self):
+        n = self.means.shape[0]
+        shapes = {'means': (n, 3), 'quats': (n, 4), 'scales': (n, 3), 'opacities': (n,), 'colors': (n, 3),
+                  'codes': (n, self.codes.shape[-1])}
+        for name, shape in shapes.items():
+            tensor = getattr(self, name)
+            assert tuple(tensor.shape) == shape, f'{name} {tuple(tensor.shape)}, wanted {shape}'
+            assert tensor.is_floating_point() and tensor.dtype == self.means.dtype, f'{name} {tensor.dtype}'
+            assert tensor.device == self.means.device, f'{name} on {tensor.device}, not {self.means.device}'
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    @classmethod
+    def from_prediction(cls, prediction: Prediction, frame: str) -> Gaussians:
+        """Batch item 0 of the network's output as one set in `frame`: view 1 first, row by row (6.1)."""
+        views = (prediction.first, prediction.second)
+        assert all(view.means is not None for view in views), 'a network without Gaussian heads'
+
+        def flat(*maps: Tensor) -> Tensor:  # (B, h, w, C) each -> (2 h w, C)
+            return torch.cat([m[0].reshape(-1, m.shape[-1]) for m in maps]).float()
+
+        means = flat(*(view.means for view in views))
+        has_codes = all(view.codes is not None for view in views)
+        return cls(
+            means=means,
+            quats=flat(*(view.quats_xyzw for view in views)).roll(1, dims=-1),  # x y z w -> w x y z
+            scales=flat(*(view.scales for view in views)),
+            opacities=flat(*(view.opacities[..., None] for view in views))[:, 0],
+            colors=0.5 + SH_C0 * flat(*(view.sh for view in views)),
+            codes=flat(*(view.codes[..., :CODE_CHANNELS] for view in views)) if has_codes else means[:, :0],
+            frame=frame)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Gaussians]) -> Gaussians:
+        """The union of at least one set; all in one frame."""
+        frames = {part.frame for part in parts}
+        assert len(frames) == 1, f'frames {sorted(frames)}, wanted one'
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in TENSORS), *frames)
+
+    def to(self, device: str | torch.device) -> Gaussians:
+        return self._map(lambda tensor: tensor.to(device))
+
+    def select(self, index: Tensor | slice) -> Gaussians:
+        """Those that `index` picks: integers (M,), a mask (N,) or a slice."""
+        return self._map(lambda tensor: tensor[index])
+
+    def transformed(self, a_from_b: np.ndarray, frame: str) -> Gaussians:
+        """The same Gaussians in `frame`: `a_from_b` (4, 4) rigid, b the present frame. Codes do not turn."""
+        matrix = np.asarray(a_from_b, dtype=np.float64)
+        rotation = matrix[:3, :3]
+        assert matrix.shape == (4, 4), matrix.shape
+        assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4), rotation
+        assert np.linalg.det(rotation) > 0, rotation
+        turn, shift = self.means.new_tensor(rotation), self.means.new_tensor(matrix[:3, 3])
+        quats = multiply_quats(self.means.new_tensor(rotation_to_quat(rotation)), self.quats)
+        return replace(self, means=self.means @ turn.T + shift, quats=quats, frame=frame)
+
+    def scaled(self, s: float) -> Gaussians:
+        """The similarity x -> s x about the origin, s > 0: means and scales, hence covariances by s^2."""
+        assert s > 0, s
+        return replace(self, means=self.means * s, scales=self.scales * s)
+
+    def covariances(self) -> Tensor:
+        """(N, 3, 3) [m^2], R diag(scales^2) R^T."""
+        axes = quats_to_rotations(self.quats) * self.scales[:, None, :]
+        return axes @ axes.mT
+
+    def _map(self, function) -> Gaussians:
+        return replace(self, **{name: function(getattr(self, name)) for name in TENSORS})
+
+
+TENSORS = tuple(field.name for field in fields(Gaussians) if field.name != 'frame')
+
+
+def quats_to_rotations(quats: Tensor) -> Tensor:
+    """Unit quaternions (..., 4), w x y z, to rotation matrices (..., 3, 3)."""
+    w, x, y, z = quats.unbind(-1)
+    rows = torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+                        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+                        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1)
+    return rows.unflatten(-1, (3, 3))
+
+
+def multiply_quats(p: Tensor, q: Tensor) -> Tensor:
+    """Hamilton product (..., 4), w x y z: the rotation `p` after the rotation `q`."""
+    pw, px, py, pz = p.unbind(-1)
+    qw, qx, qy, qz = q.unbind(-1)
+    return torch.stack([pw * qw - px * qx - py * qy - pz * qz, pw * qx + px * qw + py * qz - pz * qy,
+                        pw * qy - px * qz + py * qw + pz * qx, pw * qz + px * qy - py * qx + pz * qw], -1)
+
+
+def rotation_to_quat(rotation: np.ndarray) -> np.ndarray:
+    """A rotation matrix (3, 3) to the unit quaternion (4,) w x y z.
+
+    4 q q^T is linear in the matrix; its column with the largest diagonal entry gives q without cancellation.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = np.asarray(rotation, dtype=np.float64)
+    outer = np.array([[1 + a + e + i, h - f, c - g, d - b],
+                      [h - f, 1 + a - e - i, b + d, c + g],
+                      [c - g, b + d, 1 - a + e - i, f + h],
+                      [d - b, c + g, f + h, 1 - a - e + i]])
+    column = outer[:, np.argmax(np.diag(outer))]
+    return column / np.linalg.norm(column)

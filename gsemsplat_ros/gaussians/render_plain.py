@@ -1,0 +1,169 @@
+"""What rendering means here, in differentiable torch: twin of the fast renderers, renderer of training.
+
+3D Gaussian splatting (Kerbl et al. 2023; notes 6.3) with EWA projection (Zwicker et al. 2001). A Gaussian at
+camera point (x, y, z) with covariance V = A A^T becomes the image Gaussian with covariance S = (J A)(J A)^T +
+0.3 I, J the Jacobian of the projection. At pixel offset d = (dx, dy) from its centre, completing the square,
+
+    d^T S^-1 d = precision (dx - slope dy)^2 + dy^2 / variance_y,
+    variance_y = S_yy, slope = S_xy / S_yy, precision = S_yy / det S,
+
+a sum of squares that rounding cannot make negative; det S is likewise |row_x x row_y|^2 + 0.3 tr + 0.09.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians, quats_to_rotations
+from gsemsplat_ros.views.view import Camera
+
+NEAR = 0.01            # [m] Gaussians nearer to the camera plane are left out
+DILATION = 0.3         # [px^2] added to both image variances: no Gaussian falls between pixels
+MAX_ALPHA = 0.99       # one Gaussian never hides all behind it
+MIN_ALPHA = 1 / 255    # weaker contributions are skipped
+STOP = 1e-4            # a Gaussian that would take the transmittance below this ends its pixel, undrawn
+MIN_DEPTH_ALPHA = 0.01  # depth is NaN where less was drawn; who needs firmer ground thresholds `alpha`
+MAX_PIXELS = 1e9       # centres and extents beyond this are left out (float32 cannot hold their pixels)
+BLOCK = 4              # pixels are drawn in blocks of this side, each with the Gaussians that reach it
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """One picture: torch tensors on the device of the Gaussians.
+
+    rgb (H, W, 3), background included, not clamped above; depth (H, W) [m], expected z = sum(w z) / sum(w),
+    NaN where alpha < 0.01; alpha (H, W) = sum(w); codes (H, W, D) = sum(w code), neither background nor
+    division by alpha. w is what a Gaussian contributes: its alpha times the transmittance before it.
+    """
+
+    rgb: Tensor
+    depth: Tensor
+    alpha: Tensor
+    codes: Tensor
+
+
+@dataclass(frozen=True)
+class _Projected:
+    """Visible Gaussians, nearest first.
+
+    geometry (M, 6): u, v, precision, slope, 1 / variance_y, opacity; features (M, 4 + D): r, g, b, z, codes;
+    extents (M, 2) [px]: half sides of the box outside of which alpha < MIN_ALPHA.
+    """
+
+    geometry: Tensor
+    features: Tensor
+    extents: Tensor
+
+
+def jacobian_limits(camera: Camera) -> tuple[float, float, float, float]:
+    """Bounds (x_min, x_max, y_min, y_max) of x/z and y/z in the Jacobian: the image and 15 % of its size
+    around.
+
+    Beyond them the linearisation explodes. For a centred principal point this is 3DGS's 1.3 tan(fov / 2).
+    """
+    left, top = (camera.cx + 0.5) / camera.fx, (camera.cy + 0.5) / camera.fy
+    wide, high = camera.width / camera.fx, camera.height / camera.fy
+    return -left - 0.15 * wide, wide - left + 0.15 * wide, -top - 0.15 * high, high - top + 0.15 * high
+
+
+def render_plain(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray,
+                 background: Sequence[float] = (0.0, 0.0, 0.0)) -> Rendering:
+    """The whole picture; differentiable in every tensor of `gaussians`. Arguments as of `render`."""
+    window = (0, 0, camera.width, camera.height)
+    return render_windows(gaussians, camera, camera_from_world, [window], background)[0]
+
+
+def render_windows(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray,
+                   windows: Sequence[tuple[int, int, int, int]],
+                   background: Sequence[float] = (0.0, 0.0, 0.0)) -> list[Rendering]:
+    """Parts of one picture, projected once: `windows` are (x0, y0, width, height) [px]; differentiable.
+
+    Each result equals that part of `render_plain`'s picture; its cost grows with the window, not the picture.
+    """
+    projected = _project(gaussians, camera, camera_from_world)
+    return [_draw(projected, window, background) for window in windows]
+
+
+def _project(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray) -> _Projected:
+    matrix = torch.as_tensor(camera_from_world).to(gaussians.means)
+    assert matrix.shape == (4, 4), matrix.shape
+    rotation, shift = matrix[:3, :3], matrix[:3, 3]
+    in_front = gaussians.means.detach() @ rotation[2] + shift[2] > NEAR
+    gaussians = gaussians.select(in_front & (gaussians.opacities.detach() > MIN_ALPHA))
+
+    x, y, z = (gaussians.means @ rotation.T + shift).unbind(-1)
+    x_min, x_max, y_min, y_max = jacobian_limits(camera)
+    fx, fy = camera.fx / z, camera.fy / z
+    # columns of (camera rotation) R diag(scales): the axes of the Gaussian in the camera
+    axes = rotation @ (quats_to_rotations(gaussians.quats) * gaussians.scales[:, None, :])  # (M, 3, 3)
+    row_x = fx[:, None] * (axes[:, 0] - (x / z).clamp(x_min, x_max)[:, None] * axes[:, 2])  # (M, 3) of J A
+    row_y = fy[:, None] * (axes[:, 1] - (y / z).clamp(y_min, y_max)[:, None] * axes[:, 2])
+    xx, yy = (row_x * row_x).sum(-1), (row_y * row_y).sum(-1)
+    xy = (row_x * row_y).sum(-1)
+    det = torch.linalg.cross(row_x, row_y).square().sum(-1) + DILATION * (xx + yy) + DILATION ** 2
+    variance_x, variance_y = xx + DILATION, yy + DILATION
+    u, v = fx * x + camera.cx, fy * y + camera.cy
+    geometry = torch.stack([u, v, variance_y / det, xy / variance_y, 1 / variance_y, gaussians.opacities], -1)
+    features = torch.cat([gaussians.colors.clamp(min=0), z[:, None], gaussians.codes], -1)
+
+    with torch.no_grad():
+        reach = 2 * torch.log(gaussians.opacities / MIN_ALPHA)  # d^T S^-1 d where alpha falls to MIN_ALPHA
+        extents = torch.stack([(reach * variance_x).sqrt(), (reach * variance_y).sqrt()], -1)
+        inside = ((geometry[:, :2].abs() + extents) < MAX_PIXELS).all(-1).nonzero()[:, 0]  # no NaN passes
+        order = inside[torch.argsort(z[inside], stable=True)]
+    return _Projected(geometry.index_select(0, order), features.index_select(0, order), extents[order])
+
+
+def _draw(projected: _Projected, window: tuple[int, int, int, int], background: Sequence[float]) -> Rendering:
+    """Letters of the shapes: M Gaussians; B blocks of P pixels, each with up to K of the Gaussians."""
+    x0, y0, width, height = window
+    columns, rows = -(-width // BLOCK), -(-height // BLOCK)
+    with torch.no_grad():
+        centres = projected.geometry[:, :2]
+        low, high = centres - projected.extents, centres + projected.extents
+        origin, size = low.new_tensor([x0, y0]), low.new_tensor([width, height])
+        near = ((high >= origin) & (low <= origin + size)).all(-1).nonzero()[:, 0]
+        low, high = low[near], high[near]
+        corners = origin + BLOCK * _grid(rows, columns).to(low)                     # (B, 2) first pixels
+        touches = ((high >= corners[:, None]) & (low <= corners[:, None] + (BLOCK - 1))).all(-1)
+        counts = touches.sum(1)                                                     # (B,)
+        block, member = touches.nonzero(as_tuple=True)                              # by block, nearest first
+        place = torch.arange(len(block)).to(block) - (counts.cumsum(0) - counts)[block]
+        index = near.new_zeros(len(corners), int(counts.max()))                     # (B, K)
+        index[block, place] = near[member]
+        used = torch.arange(index.shape[1]).to(counts) < counts[:, None]            # (B, K), else padding
+        pixels = corners[:, None] + _grid(BLOCK, BLOCK).to(low)                     # (B, P, 2)
+
+    def pick(table: Tensor) -> Tensor:  # (M, C) -> (B, K, C)
+        return table.index_select(0, index.flatten()).unflatten(0, index.shape)
+
+    # (B, 1, K) each, to stand against the pixels (B, P, 1)
+    u, v, precision, slope, inverse_y, opacities = pick(projected.geometry)[:, None].unbind(-1)
+    dx, dy = pixels[..., :1] - u, pixels[..., 1:] - v                               # (B, P, K)
+    power = -0.5 * (precision * (dx - slope * dy).square() + inverse_y * dy.square())
+    alpha = (opacities * power.exp()).clamp(max=MAX_ALPHA)
+    alpha = torch.where((alpha >= MIN_ALPHA) & used[:, None], alpha, 0.0)
+    log_pass = torch.log1p(-alpha)
+    log_after = log_pass.cumsum(-1)                                                 # light behind each
+    weights = torch.where(log_after.exp() >= STOP, alpha * (log_after - log_pass).exp(), 0.0)
+
+    def picture(blocks: Tensor) -> Tensor:  # (B, P, C) -> (height, width, C)
+        grid = blocks.unflatten(1, (BLOCK, BLOCK)).unflatten(0, (rows, columns))
+        return grid.transpose(1, 2).flatten(2, 3).flatten(0, 1)[:height, :width]
+
+    drawn = picture(weights @ pick(projected.features))                             # r, g, b, z, codes
+    total = picture(weights.sum(-1, keepdim=True))
+    rgb = drawn[..., :3] + (1 - total) * total.new_tensor(background)
+    depth = drawn[..., 3:4] / total.clamp(min=MIN_DEPTH_ALPHA)
+    depth = torch.where(total >= MIN_DEPTH_ALPHA, depth, torch.nan)
+    return Rendering(rgb, depth[..., 0], total[..., 0], drawn[..., 4:])
+
+
+def _grid(rows: int, columns: int) -> Tensor:
+    """(rows * columns, 2) of x, y, row by row."""
+    return torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).flip(-1)

@@ -1,0 +1,1 @@
+"""Synthetic furnished rooms, losses and the training of the small network."""

@@ -1,0 +1,143 @@
+"""The Gaussians value: every transform is checked through means and covariances against plain formulas."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians, rotation_to_quat
+from gsemsplat_ros.network.model import Prediction, ViewPrediction
+
+
+def axis_angle(axis, angle):
+    """(rotation (3, 3), quaternion w x y z) of a turn; the matrix is an exponential, no quaternion in it."""
+    axis = np.asarray(axis, float) / np.linalg.norm(axis)
+    x, y, z = axis * angle
+    generator = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
+    rotation = torch.linalg.matrix_exp(generator).numpy()
+    return rotation, np.array([math.cos(angle / 2), *(math.sin(angle / 2) * axis)])
+
+
+def random_gaussians(n=20, codes=4, seed=0, frame='camera'):
+    """(Gaussians, rotations (N, 3, 3)) with the rotations known as matrices."""
+    rng = np.random.default_rng(seed)
+    turns = [axis_angle(rng.normal(size=3), rng.uniform(0, math.pi)) for _ in range(n)]
+    arrays = {'means': rng.normal(size=(n, 3)), 'quats': np.stack([quat for _, quat in turns]),
+              'scales': rng.uniform(0.01, 0.3, (n, 3)), 'opacities': rng.uniform(0.05, 0.95, n),
+              'colors': rng.uniform(size=(n, 3)), 'codes': rng.normal(size=(n, codes))}
+    tensors = {name: torch.tensor(array, dtype=torch.float32) for name, array in arrays.items()}
+    return Gaussians(**tensors, frame=frame), np.stack([rotation for rotation, _ in turns])
+
+
+def pose(seed):
+    rng = np.random.default_rng(seed)
+    matrix = np.eye(4)
+    matrix[:3, :3], _ = axis_angle(rng.normal(size=3), rng.uniform(0, math.pi))
+    matrix[:3, 3] = rng.normal(size=3)
+    return matrix
+
+
+def test_covariances():
+    gaussians, rotations = random_gaussians()
+    scales = gaussians.scales.double().numpy()
+    wanted = np.stack([r @ np.diag(s ** 2) @ r.T for r, s in zip(rotations, scales)])
+    np.testing.assert_allclose(gaussians.covariances().numpy(), wanted, atol=1e-7)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_rigid_transform_turns_covariances(seed):
+    gaussians, _ = random_gaussians(seed=seed)
+    a_from_b = pose(seed)
+    moved = gaussians.transformed(a_from_b, frame='map')
+    r, t = a_from_b[:3, :3], a_from_b[:3, 3]
+    np.testing.assert_allclose(moved.means.numpy(), gaussians.means.numpy() @ r.T + t, atol=1e-6)
+    turned = r @ gaussians.covariances().numpy() @ r.T
+    np.testing.assert_allclose(moved.covariances().numpy(), turned, atol=1e-7)
+    assert moved.frame == 'map' and gaussians.frame == 'camera'
+    np.testing.assert_allclose(moved.quats.norm(dim=-1).numpy(), 1, atol=1e-6)
+    for name in ('scales', 'opacities', 'colors', 'codes'):
+        assert torch.equal(getattr(moved, name), getattr(gaussians, name)), name
+    back = moved.transformed(np.linalg.inv(a_from_b), frame='camera')
+    np.testing.assert_allclose(back.covariances().numpy(), gaussians.covariances().numpy(), atol=1e-7)
+
+
+@pytest.mark.parametrize('s', [0.25, 3.0])
+def test_scaling_is_a_similarity(s):
+    gaussians, _ = random_gaussians()
+    scaled = gaussians.scaled(s)
+    np.testing.assert_allclose(scaled.means.numpy(), s * gaussians.means.numpy(), rtol=1e-6)
+    torch.testing.assert_close(scaled.covariances(), s ** 2 * gaussians.covariances(), rtol=1e-5, atol=0)
+    assert torch.equal(scaled.opacities, gaussians.opacities) and scaled.frame == gaussians.frame
+
+
+@pytest.mark.parametrize('axis, angle', [((1, 0, 0), math.pi), ((0, 1, 0), math.pi), ((0, 0, 1), math.pi),
+                                         ((1, 2, 3), 1e-5), ((1, -1, 0.5), 3.1), ((0, 1, 1), 0.0)])
+def test_rotation_to_quat(axis, angle):
+    rotation, quat = axis_angle(axis, angle)
+    got = rotation_to_quat(rotation)
+    np.testing.assert_allclose(got * np.sign(got @ quat), quat, atol=1e-9)
+
+
+def test_a_mirror_or_scaled_pose_is_refused():
+    gaussians, _ = random_gaussians()
+    for factor in (-1, 2):
+        with pytest.raises(AssertionError):
+            gaussians.transformed(np.diag([factor, factor, factor, 1]), frame='map')
+
+
+def make_prediction(h=2, w=3, channels=33, dtype=torch.float32):
+    def view(seed):
+        rng = torch.Generator().manual_seed(seed)
+
+        def field(*shape):
+            return torch.rand(2, h, w, *shape, generator=rng).to(dtype)
+
+        quats = torch.nn.functional.normalize(field(4), dim=-1)
+        return ViewPrediction(pts3d=field(3), conf=1 + field(), means=field(3), scales=field(3),
+                              quats_xyzw=quats, sh=field(3), opacities=field(), codes=field(channels))
+    return Prediction(view(0), view(1))
+
+
+def test_from_prediction_orders_and_converts():
+    prediction = make_prediction()
+    gaussians = Gaussians.from_prediction(prediction, 'left')
+    assert len(gaussians) == 12 and gaussians.frame == 'left' and gaussians.codes.shape == (12, 32)
+    for n, (view, row, column) in enumerate((v, r, c) for v in (prediction.first, prediction.second)
+                                            for r in range(2) for c in range(3)):
+        at = (0, row, column)  # batch item 0, view 1 first, row by row
+        x, y, z, w = view.quats_xyzw[at].tolist()
+        assert gaussians.quats[n].tolist() == [w, x, y, z]
+        assert torch.equal(gaussians.means[n], view.means[at])
+        assert torch.equal(gaussians.scales[n], view.scales[at])
+        assert gaussians.opacities[n] == view.opacities[at]
+        torch.testing.assert_close(gaussians.colors[n], 0.5 + 0.28209479177387814 * view.sh[at])
+        assert torch.equal(gaussians.codes[n], view.codes[at][:32])
+
+
+def test_from_prediction_half_precision_and_no_codes():
+    half = make_prediction(dtype=torch.bfloat16)
+    assert Gaussians.from_prediction(half, 'left').means.dtype == torch.float32
+    views = [SimpleNamespace(**{**vars(view), 'codes': None}) for view in (half.first, half.second)]
+    assert Gaussians.from_prediction(Prediction(*views), 'left').codes.shape == (12, 0)
+
+
+def test_select_and_concatenate():
+    gaussians, _ = random_gaussians(5)
+    picked = gaussians.select(torch.tensor([3, 0]))
+    assert torch.equal(picked.codes, gaussians.codes[[3, 0]]) and len(picked) == 2
+    mask = gaussians.opacities > gaussians.opacities.median()
+    both = Gaussians.concatenate([gaussians.select(mask), gaussians.select(~mask)])
+    assert len(both) == 5 and torch.equal(both.means[:2], gaussians.means[mask])
+    assert torch.equal(both.to('cpu').quats[2:], gaussians.quats[~mask])
+    with pytest.raises(AssertionError, match='map'):
+        Gaussians.concatenate([gaussians, random_gaussians(5, frame='map')[0]])
+
+
+@pytest.mark.parametrize('name, shape', [('means', (5, 2)), ('quats', (5, 3)), ('scales', (4, 3)),
+                                         ('opacities', (5, 1)), ('colors', (5, 4)), ('codes', (4, 8))])
+def test_wrong_shapes_are_named(name, shape):
+    tensors = {key: value for key, value in vars(random_gaussians(5)[0]).items() if key != 'frame'}
+    with pytest.raises(AssertionError, match=name if name != 'means' else 'means|quats'):
+        Gaussians(**{**tensors, name: torch.zeros(shape)}, frame='camera')
