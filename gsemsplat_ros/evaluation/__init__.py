@@ -1,0 +1,1 @@
+"""Published protocols, evaluations on data sets, and benchmarks."""

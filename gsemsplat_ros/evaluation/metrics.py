@@ -1,0 +1,143 @@
+"""The numbers of the evaluations in plain NumPy, and the two ways in which they look at a scene.
+
+Depth maps are in metres or in any one unit; a pixel counts where both depths are finite and positive. A
+number without anything to count is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gsemsplat_ros.mapping.pose import pixel_grid
+from gsemsplat_ros.mapping.scene import Keyframe, Scene
+
+BRANCHES = ('both', 'region', 'context')
+DRAWS = 1000             # of the bootstrap
+LEVEL = 0.95             # of its intervals
+MIN_MSE = 1e-10          # 100 dB: a picture cannot be better than that
+
+
+def countable(depth: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Where both depths are known: (H, W) bool."""
+    return np.isfinite(depth) & (depth > 0) & np.isfinite(truth) & (truth > 0)
+
+
+def abs_rel(depth: np.ndarray, truth: np.ndarray) -> float:
+    """Mean of |depth - truth| / truth."""
+    use = countable(depth, truth)
+    return float(np.mean(np.abs(depth[use] - truth[use]) / truth[use])) if use.any() else float('nan')
+
+
+def delta1(depth: np.ndarray, truth: np.ndarray) -> float:
+    """Fraction of pixels whose depth lies within a factor of 1.25 of the truth."""
+    use = countable(depth, truth)
+    ratio = depth[use] / truth[use]
+    return float(np.mean(np.maximum(ratio, 1 / ratio) < 1.25)) if use.any() else float('nan')
+
+
+def median_scale(depth: np.ndarray, truth: np.ndarray) -> float:
+    """The factor on `depth` that fits the truth best in the median: the median of truth / depth."""
+    use = countable(depth, truth)
+    return float(np.median(truth[use] / depth[use])) if use.any() else float('nan')
+
+
+def best_constant(truth: np.ndarray) -> float:
+    """The one depth with the least abs_rel to `truth`, of any shape: its median, weighted by 1 / truth."""
+    values = np.sort(truth[np.isfinite(truth) & (truth > 0)].astype(np.float64))
+    if not len(values):
+        return float('nan')
+    weights = np.cumsum(1 / values)
+    return float(values[np.searchsorted(weights, weights[-1] / 2)])
+
+
+def angle_deg(cosine: float, sine: float) -> float:
+    return float(np.degrees(np.arctan2(sine, cosine)))
+
+
+def rotation_error_deg(estimate: np.ndarray, truth: np.ndarray) -> float:
+    """Angle [deg] of the rotation between two poses (4, 4)."""
+    turn = estimate[:3, :3].T @ truth[:3, :3]
+    sine = np.linalg.norm([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]]) / 2
+    return angle_deg((np.trace(turn) - 1) / 2, sine)
+
+
+def direction_error_deg(estimate: np.ndarray, truth: np.ndarray) -> float:
+    """Angle [deg] between the translations of two poses (4, 4); NaN where one of them stands still."""
+    a, b = estimate[:3, 3], truth[:3, 3]
+    if not (np.linalg.norm(a) > 0 and np.linalg.norm(b) > 0):
+        return float('nan')
+    return angle_deg(a @ b, np.linalg.norm(np.cross(a, b)))
+
+
+def psnr(picture: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
+    """Peak signal to noise [dB] of (H, W, 3) in [0, 1]: squared error over all channels, where `mask`."""
+    if not mask.any():
+        return float('nan')
+    error = np.mean(np.square(picture[mask].astype(np.float64) - truth[mask]))
+    return float(-10 * np.log10(max(error, MIN_MSE)))
+
+
+def iou(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Intersection over union of two masks; NaN where both are empty."""
+    union = np.count_nonzero(mask | truth)
+    return np.count_nonzero(mask & truth) / union if union else float('nan')
+
+
+def random_iou(fraction: float, count: int) -> float:
+    """Expected IoU of a name that fills `fraction` when each pixel gets one of `count` names at random."""
+    both = fraction / count
+    return both / (fraction + 1 / count - both)
+
+
+def mean(groups: Sequence[Sequence[float]]) -> float | None:
+    """Mean of all finite values; None (JSON's null) without any."""
+    values = np.array([value for group in groups for value in group], np.float64)
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else None
+
+
+def bootstrap_interval(groups: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float] | None:
+    """95 % percentile interval of `mean(groups)` when whole groups are drawn again, with replacement.
+
+    A group holds what one image gives: phrases asked of the same image are not independent. None for fewer
+    than two groups with a finite value.
+    """
+    kept = [np.array(group, np.float64)[np.isfinite(group)] for group in groups]
+    kept = [group for group in kept if len(group)]
+    if len(kept) < 2:
+        return None
+    sums, counts = np.array([g.sum() for g in kept]), np.array([len(g) for g in kept])
+    drawn = np.random.default_rng(seed).integers(len(kept), size=(DRAWS, len(kept)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def at_keyframe(keyframe: Keyframe, truth: np.ndarray) -> np.ndarray:
+    """What is known of the input image (H, W, ...), at the pixels (h, w) of its rendering: the nearest."""
+    return nearest(truth, keyframe.to_input_pixel(pixel_grid(keyframe.camera.height, keyframe.camera.width)))
+
+
+def nearest(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """`values` (H, W, ...) at the pixels nearest to `uv` (..., 2), which lie in the image."""
+    u, v = np.rint(uv[..., 0]).astype(int), np.rint(uv[..., 1]).astype(int)
+    return values[np.clip(v, 0, values.shape[0] - 1), np.clip(u, 0, values.shape[1] - 1)]
+
+
+def only_branch(scene: Scene, branches: str) -> Scene:
+    """The scene as it answers with 'both' branches, or the 'region'-specific or 'context'-aware one alone.
+
+    The other branch is silenced by a canonical phrase that nothing can beat. Raises ValueError for a branch
+    that there is not.
+    """
+    if branches not in BRANCHES:
+        raise ValueError(f'branches {branches!r}: wanted one of {", ".join(BRANCHES)}')
+    if branches == 'both':
+        return scene
+    prepared = scene.keyframe.prepared
+    rival = prepared.rival.clone()
+    rival[2 - BRANCHES.index(branches)] = float('inf')       # heads: 0 region, 1 context
+    return replace(scene, keyframe=replace(scene.keyframe, prepared=replace(prepared, rival=rival)))

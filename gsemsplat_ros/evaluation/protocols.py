@@ -1,0 +1,151 @@
+"""The published evaluation of text queries, exactly, and the check against its stored results.
+
+Per phrase: IoU of the top quarter of the smoothed relevancy with the annotated polygon, for the head with
+the higher peak, and whether the peak lies in the polygon. Two traits are kept because the published numbers
+have them: both masks go through a majority filter that never reads the last row and column, and the head is
+chosen on the whole map for the IoU but on the visible part for the localisation. Letters: K phrases; H, W
+map.
+"""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from gsemsplat_ros.semantics.relevancy import (CANONICAL, SMOOTHING_BOX, relative_mask, relevancy_of_features,
+                                               smooth)
+
+MAX_RELEVANCY_ERROR = 1e-5
+MAX_IOU_ERROR = 1e-6
+_MAJORITY = 7  # pixels
+_ARRAYS = ('pos', 'neg', 'feat', 'vis', 'prompts', 'polygons', 'relevancy', 'iou', 'level', 'loc_acc')
+
+
+@dataclass(frozen=True)
+class FrameScores:
+    """Scores of one frame.
+
+    iou (K,): of the chosen head, NaN where the phrase does not count; head (K,) int: 0 region, 1 context;
+    localised (K,) bool: a peak lies in the ground truth.
+    """
+
+    iou: np.ndarray
+    head: np.ndarray
+    localised: np.ndarray
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean over the phrases that count; NaN without any."""
+        counted = np.isfinite(self.iou)
+        return float(self.iou[counted].mean()) if counted.any() else float('nan')
+
+    @property
+    def localisation_accuracy(self) -> float:
+        """Correct peaks over the phrases that count, to four digits as published; NaN without any."""
+        counted = np.isfinite(self.iou)
+        return round(float(self.localised[counted].mean()), 4) if counted.any() else float('nan')
+
+
+def evaluate_frame(relevancy: np.ndarray, polygons: Sequence[Sequence[np.ndarray]],
+                   visible: np.ndarray) -> FrameScores:
+    """Scores one frame.
+
+    relevancy: (2, K, H, W) before smoothing, of the two heads; polygons: for each phrase its polygons (n,
+    2) of pixel x, y, united; visible: (H, W) bool, the pixels that an input view saw.
+    """
+    _, count, height, width = relevancy.shape
+    assert visible.shape == (height, width) and len(polygons) == count, (relevancy.shape, visible.shape)
+    maps = smooth(torch.as_tensor(relevancy)).numpy()  # (2, K, H, W)
+    iou = np.full(count, np.nan)
+    chosen = maps.max((2, 3)).argmax(0)  # (K,)
+    localised = np.zeros(count, bool)
+    for k in range(count):
+        truth = majority(fill(polygons[k], height, width)) & visible
+        if not truth.any():
+            continue  # neither head can be scored, so the phrase does not count
+        found = majority(relative_mask(maps[chosen[k], k])) & visible
+        iou[k] = np.count_nonzero(found & truth) / np.count_nonzero(found | truth)
+        masked = maps[:, k] * visible  # (2, H, W)
+        peaks = masked[masked.max((1, 2)).argmax()] == masked.max()
+        localised[k] = (peaks & truth).any()
+    return FrameScores(iou, chosen, localised)
+
+
+def fill(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Polygons (n, 2) of x, y, cut to whole pixels -> their union (H, W) bool."""
+    mask = np.zeros((height, width), np.uint8)
+    for polygon in polygons:
+        cv2.fillPoly(mask, [np.asarray(polygon).astype(np.int32)], 1)
+    return mask.astype(bool)
+
+
+def majority(mask: np.ndarray) -> np.ndarray:
+    """Mask (H, W) bool -> bool: true where more than half of the 7x7 window is; ties are false.
+
+    The window is cut at the border, and the last row and column are never in it.
+    """
+    usable = np.zeros(mask.shape, np.float32)
+    usable[:-1, :-1] = 1
+    size = (_MAJORITY, _MAJORITY)
+    true, total = (cv2.boxFilter(values, -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT)
+                   for values in (usable * mask, usable))
+    return 2 * true > total  # whole numbers up to 49, exact in float32
+
+
+def check_protocol(path: str | Path) -> dict:
+    """Runs the evaluation on the stored inputs of `path` (.npz) and compares with the stored results.
+
+    Returns `max_relevancy_error`, `max_iou_error`, `heads_equal`, `localisation_equal`, and `passed`:
+    relevancy to 1e-5, IoU to 1e-6, the other two equal.
+
+    Raises:
+        ValueError: the file is missing, truncated, or not such a fixture.
+    """
+    fixture = _read_fixture(Path(path))
+    features, positives, negatives = (torch.as_tensor(fixture[name].astype(np.float32))
+                                      for name in ('feat', 'pos', 'neg'))
+    relevancy = relevancy_of_features(features, positives, negatives).numpy()
+    scores = evaluate_frame(relevancy, fixture['polygons'], fixture['vis'].astype(bool))
+    relevancy_error = float(np.abs(relevancy - fixture['relevancy']).max())
+    iou_error = float(np.abs(scores.iou - fixture['iou']).max())
+    heads = bool((scores.head == fixture['level']).all())
+    localisation = scores.localisation_accuracy == float(fixture['loc_acc'])
+    # written as positive tests: a NaN fails them
+    passed = relevancy_error <= MAX_RELEVANCY_ERROR and iou_error <= MAX_IOU_ERROR and heads and localisation
+    return {'max_relevancy_error': relevancy_error, 'max_iou_error': iou_error, 'heads_equal': heads,
+            'localisation_equal': localisation, 'passed': passed}
+
+
+def _read_fixture(path: Path) -> Mapping:
+    """The arrays of the fixture by name, `polygons` as one list of polygons per phrase. Raises ValueError."""
+    if not path.is_file():
+        raise ValueError(f'no such fixture: {path}')
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            fixture = {name: archive[name] for name in _ARRAYS}
+        named = json.loads(str(fixture['polygons']))
+        polygons = [[np.array(named[str(name)], np.float64).reshape(-1, 2)] for name in fixture['prompts']]
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, TypeError,
+            AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f'{path} is no protocol fixture (.npz of pos, neg, feat, vis, prompts, polygons and '
+                         f'results), or it is damaged: {reason}') from error
+    if fixture['feat'].ndim != 4 or min(fixture['feat'].shape[1:3]) <= SMOOTHING_BOX or not polygons:
+        raise ValueError(f'{path}: feat must be (2, H, W, C) with sides above {SMOOTHING_BOX}, for at least '
+                         f'one prompt; got {fixture["feat"].shape} and {len(polygons)} prompts')
+    _, height, width, dim = fixture['feat'].shape
+    count = len(polygons)
+    wanted = {'feat': (2, height, width, dim), 'pos': (count, dim), 'neg': (len(CANONICAL), dim),
+              'vis': (height, width), 'relevancy': (2, count, height, width), 'iou': (count,),
+              'level': (count,), 'loc_acc': ()}
+    for name, shape in wanted.items():
+        if fixture[name].shape != shape or fixture[name].dtype.kind not in 'fiub':
+            raise ValueError(f'{path}: {name} must be numbers of shape {shape}, got {fixture[name].dtype} '
+                             f'{fixture[name].shape}')
+    return {**fixture, 'polygons': polygons}

@@ -1,0 +1,237 @@
+"""From rendered codes to the text space: the decoders of a checkpoint, and the fast comparison with phrases.
+
+A code has 32 channels: 0-15 are read by the region-specific decoder ("sam"), 16-31 by the context-aware one
+("patch"). The two are the heads 0 and 1 of every result. Letters: H, W map; P = H * W pixels; D last hidden
+width; C text space; K phrases.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gsemsplat_ros.semantics.relevancy import NORM_EPS, relevancy
+
+CODE = 16  # channels of one branch
+HEADS = ('language_decoder_sam', 'language_decoder_patch')  # names of the public checkpoints; heads 0 and 1
+_MAX_LAYERS = 64
+_CHUNK = 1 << 15  # pixels that go through the layers together on a CPU, which bounds the memory for activations
+
+
+class Codec(nn.Module):
+    """Two stacks of convolutions, 16 -> C channels each, under the names of the public checkpoints."""
+
+    def __init__(self, sam: nn.Sequential, patch: nn.Sequential) -> None:
+        super().__init__()
+        self.language_decoder_sam = sam
+        self.language_decoder_patch = patch
+        self.dim = _out_channels(sam)
+
+    @classmethod
+    def small(cls, dims: Sequence[int] = (CODE, 64, 128, 384)) -> 'Codec':
+        """1x1 convolutions of the widths `dims` with ReLU between them, randomly initialised."""
+        def stack() -> nn.Sequential:
+            layers: list[nn.Module] = []
+            for wide_in, wide_out in zip(dims, dims[1:]):
+                layers += [nn.Conv2d(wide_in, wide_out, 1), nn.ReLU()]
+            return nn.Sequential(*layers[:-1])
+        return cls(stack(), stack())
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> 'Codec':
+        """The decoders whose tensors lie in `state`, built from shapes; keys of other modules are left alone.
+
+        `<head>.<i>.weight` of rank 4 is a convolution with padding k // 2, `<head>.<i>.running_mean` makes
+        layer i a batch normalisation, and an index without tensors is a ReLU: the code of the public
+        decoders was never released, so this rule is all there is to know.
+
+        Raises:
+            ValueError: a tensor that fits no layer (its key is named), or widths other than 16 in and C out.
+        """
+        stacks = [_stack(state, head) for head in HEADS]
+        dims = [_out_channels(stack) for stack in stacks]
+        if dims[0] != dims[1]:
+            raise ValueError(f'{HEADS[0]} ends in {dims[0]} channels, {HEADS[1]} in {dims[1]}: must agree')
+        return cls(*stacks).eval()
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Codes (B, 32, H, W) -> features (2, B, C, H, W), not normalised."""
+        return torch.stack([self.language_decoder_sam(codes[:, :CODE]),
+                            self.language_decoder_patch(codes[:, CODE:2 * CODE])])
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (H, W, 32) -> features (2, H, W, C), not normalised."""
+        _check(codes)
+        features = [_run(self.language_decoder_sam, codes[..., :CODE]),
+                    _run(self.language_decoder_patch, codes[..., CODE:])]
+        return torch.stack(features).reshape(2, *codes.shape[:2], self.dim)
+
+    @torch.inference_mode()
+    def prepare(self, codes: Tensor, negatives: np.ndarray | Tensor) -> 'Prepared':
+        """Does once for a map what every query shares.
+
+        codes: (H, W, 32), weighted by alpha as rendered and not divided by it, as published; the codes of N
+        Gaussians come as (N, 1, 32).
+        negatives: (M, C) unit embeddings of the canonical phrases.
+        """
+        _check(codes)
+        heads = (_prepare(self.language_decoder_sam, codes[..., :CODE]),
+                 _prepare(self.language_decoder_patch, codes[..., CODE:]))
+        height, width, _ = codes.shape
+        rival = torch.stack([head.similarities(negatives).amax(0) for head in heads])  # (2, P)
+        return Prepared(heads, rival.reshape(2, height, width))
+
+
+@dataclass(frozen=True)
+class PreparedHead:
+    """One decoder's share of `Prepared`: f = weight @ h + bias is the feature of a pixel, never built.
+
+    hidden (P, D): h / (|f| + 1e-6); scale (P,): 1 / (|f| + 1e-6); weight (C, D), bias (C,): the last layer.
+    """
+
+    hidden: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def similarities(self, phrases: np.ndarray | Tensor) -> Tensor:
+        """Unit embeddings (K, C) -> cosines (K, P): p . f = (weight^T p) . h + p . bias, D terms, not C."""
+        phrases = torch.as_tensor(phrases, dtype=self.hidden.dtype, device=self.hidden.device)  # (K, C)
+        assert phrases.ndim == 2 and phrases.shape[1] == len(self.bias), (phrases.shape, self.bias.shape)
+        queries = phrases @ self.weight  # (K, D)
+        # one phrase is asked twice: for a single column PyTorch calls MKL's matrix-vector product, which
+        # took four times as long as a product with two columns (AMD EPYC)
+        columns = queries.repeat(2, 1) if len(queries) == 1 else queries
+        dots = (self.hidden @ columns.T)[:, :len(queries)]  # (P, K)
+        return torch.addcmul(dots, self.scale[:, None], phrases @ self.bias).T  # (K, P)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A map of codes made ready for queries by `Codec.prepare`; read only, so threads may share it.
+
+    heads: region-specific, context-aware; rival (2, H, W): the largest similarity with a canonical phrase.
+    """
+
+    heads: tuple[PreparedHead, PreparedHead]
+    rival: Tensor
+
+    @torch.inference_mode()
+    def similarities(self, phrases: np.ndarray | Tensor) -> Tensor:
+        """Unit embeddings (K, C) -> cosines (2, K, H, W) of every pixel's feature with every phrase."""
+        similarities = torch.stack([head.similarities(phrases) for head in self.heads])  # (2, K, P)
+        return similarities.reshape(2, len(phrases), *self.rival.shape[1:])
+
+    @torch.inference_mode()
+    def relevancy(self, phrases: np.ndarray | Tensor) -> Tensor:
+        """Unit embeddings (K, C) -> relevancy (2, K, H, W) in (0, 1), before smoothing."""
+        return relevancy(self.similarities(phrases), self.rival[:, None])
+
+
+def _prepare(stack: nn.Sequential, codes: Tensor) -> PreparedHead:
+    """Codes (H, W, 16) -> what queries need.
+
+    With a linear last layer, f = W h + b, the norm of f follows from [W b] = Q R as |f| = |R [h; 1]|. That
+    is the Gram form h^T W^T W h + 2 (W^T b)^T h + b^T b without its cancellation. Other decoders keep their
+    features.
+    """
+    last = stack[-1]
+    if _pointwise(last) and isinstance(last, nn.Conv2d):
+        hidden = _run(stack[:-1], codes)  # (P, D)
+        weight = last.weight.flatten(1)  # (C, D)
+        bias = last.bias if last.bias is not None else weight.new_zeros(len(weight))
+        root = torch.linalg.qr(torch.cat([weight, bias[:, None]], 1), mode='r').R  # (<= D + 1, D + 1)
+        norm = torch.cat([F.linear(part, root[:, :-1], root[:, -1]).norm(dim=1)
+                          for part in _chunks(hidden)])  # (P,)
+    else:
+        hidden = _run(stack, codes)  # (P, C)
+        weight = torch.eye(hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
+        bias = hidden.new_zeros(hidden.shape[1])
+        norm = hidden.norm(dim=1)
+    scale = 1 / (norm + NORM_EPS)  # (P,)
+    return PreparedHead(hidden.mul_(scale[:, None]), scale, weight, bias)
+
+
+def _run(stack: nn.Sequential, codes: Tensor) -> Tensor:
+    """Codes (H, W, 16) through the layers -> (P, channels), always fresh memory."""
+    if not all(map(_pointwise, stack)):
+        return stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T.contiguous()
+    parts = []
+    for x in _chunks(codes.flatten(0, 1)):  # matrix products: a fifth of the time of convolutions
+        for layer in stack:
+            x = F.linear(x, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d) else layer(x)
+        parts.append(x)
+    return torch.cat(parts)
+
+
+def _chunks(rows: Tensor) -> tuple[Tensor, ...]:
+    return rows.split(_CHUNK) if rows.device.type == 'cpu' else (rows,)
+
+
+def _pointwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.ReLU) or isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
+
+
+def _check(codes: Tensor) -> None:
+    assert codes.ndim == 3 and codes.shape[2] == 2 * CODE, f'wanted (H, W, 32), got {tuple(codes.shape)}'
+
+
+def _out_channels(stack: nn.Sequential) -> int:
+    return [layer for layer in stack if isinstance(layer, nn.Conv2d)][-1].out_channels
+
+
+def _stack(state: Mapping[str, Tensor], head: str) -> nn.Sequential:
+    """One decoder from the tensors under `head.`, weights loaded. Raises ValueError with the key."""
+    tensors: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        if not key.startswith(head + '.'):
+            continue
+        match = re.fullmatch(r'(\d{1,4})\.(\w+)', key[len(head) + 1:])
+        if match is None or int(match[1]) >= _MAX_LAYERS:
+            raise ValueError(f'{key}: wanted {head}.<layer 0-{_MAX_LAYERS - 1}>.<tensor>')
+        tensors.setdefault(int(match[1]), {})[match[2]] = tensor
+    if not tensors:
+        raise ValueError(f'no tensor {head}.<layer>.weight in the checkpoint')
+    layers: list[nn.Module] = []
+    channels = CODE
+    for index in range(max(tensors) + 1):
+        if index not in tensors:
+            layers.append(nn.ReLU())
+            continue
+        layer = _layer(f'{head}.{index}', tensors[index], channels)
+        channels = layer.out_channels if isinstance(layer, nn.Conv2d) else channels
+        layers.append(layer)
+    if not any(isinstance(layer, nn.Conv2d) for layer in layers):
+        raise ValueError(f'{head}: no tensor {head}.<layer>.weight of rank 4, so no convolution')
+    return nn.Sequential(*layers)
+
+
+def _layer(key: str, tensors: dict[str, Tensor], channels: int) -> nn.Module:
+    """The convolution or batch normalisation that `tensors` describe, for an input of `channels`."""
+    weight = tensors.get('weight')
+    if 'running_mean' in tensors:
+        if tensors['running_mean'].shape != (channels,):
+            raise ValueError(f'{key}.running_mean: wanted shape ({channels},), '
+                             f'got {tuple(tensors["running_mean"].shape)}')
+        layer: nn.Module = nn.BatchNorm2d(channels, affine=weight is not None)
+        tensors = {'num_batches_tracked': torch.tensor(0), **tensors}  # absent in some files, not used
+    elif weight is None or weight.ndim != 4:
+        shape = 'is missing' if weight is None else f'has shape {tuple(weight.shape)}'
+        raise ValueError(f'{key}.weight {shape}: wanted rank 4 (out, in, k, k)')
+    else:
+        wide_out, wide_in, rows, columns = weight.shape
+        if wide_in != channels:
+            raise ValueError(f'{key}.weight: takes {wide_in} channels, but {channels} arrive')
+        if rows % 2 == 0 or columns % 2 == 0:
+            raise ValueError(f'{key}.weight: a kernel of {rows}x{columns} would change the size of the map')
+        layer = nn.Conv2d(wide_in, wide_out, (rows, columns), padding=(rows // 2, columns // 2),
+                          bias='bias' in tensors)
+    try:
+        layer.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f'{key}: {str(error).splitlines()[1].strip()}') from error
+    return layer

