@@ -19,7 +19,7 @@ from gsemsplat_ros.semantics.relevancy import NORM_EPS, relevancy
 CODE = 16  # channels of one branch
 HEADS = ('language_decoder_sam', 'language_decoder_patch')  # names of the public checkpoints; heads 0 and 1
 _MAX_LAYERS = 64
-_CHUNK = 1 << 15  # pixels that go through the layers together on a CPU, which bounds the memory for activations
+_CHUNK = 1 << 15  # pixels that go through the layers together on a CPU: bounds the memory
 
 
 class Codec(nn.Module):

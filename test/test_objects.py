@@ -1,0 +1,121 @@
+"""Grouping relevant Gaussians into objects, and its components against a plain flood fill."""
+
+import numpy as np
+import pytest
+
+from gsemsplat_ros.semantics.objects import connected_voxels, find_objects
+
+
+def box(rng, center, size, count):
+    return rng.uniform(-0.5, 0.5, (count, 3)) * size + center
+
+
+def room(rng, *boxes):
+    """A 4 x 3 x 4 m room of Gaussians without relevancy, and boxes (center, size, score, count)."""
+    means = [rng.uniform(0, 1, (4000, 3)) * [4, 3, 4]]
+    scores = [np.full(4000, 0.1)]
+    for center, size, score, count in boxes:
+        means.append(box(rng, center, size, count))
+        scores.append(np.full(count, score))
+    means, scores = np.concatenate(means).astype(np.float32), np.concatenate(scores).astype(np.float32)
+    order = rng.permutation(len(means))
+    return means[order], scores[order], rng.uniform(0.5, 1, len(means)).astype(np.float32)
+
+
+def test_two_boxes_are_two_objects_best_first():
+    rng = np.random.default_rng(0)
+    small, large = ([0.5, 0.5, 1], [0.3, 0.2, 0.4]), ([3, 1, 3], [0.8, 0.4, 0.6])
+    means, scores, opacities = room(rng, (*small, 0.7, 2000), (*large, 0.9, 3000))
+    found = find_objects(means, scores, opacities, 0.5)
+    assert len(found) == 2
+    for item, (center, size), score in zip(found, (large, small), (0.9, 0.7)):
+        np.testing.assert_allclose(item.center, center, atol=0.02)
+        np.testing.assert_allclose(item.size, 0.9 * np.array(size), atol=0.03)
+        assert item.score == pytest.approx(score)
+    assert [type(value) for value in (*found[0].center, *found[0].size, found[0].score)] == [float] * 7
+
+
+def test_the_gate_the_limit_and_tiny_groups():
+    rng = np.random.default_rng(1)
+    boxes = [([0.5 + 0.9 * i, 1, 1], [0.1, 0.1, 0.1], 0.6 + 0.1 * i, 200) for i in range(3)]
+    means, scores, opacities = room(rng, *boxes, ([2, 2.5, 3], [0.05, 0.05, 0.05], 0.95, 19))
+    assert [round(item.score, 1) for item in find_objects(means, scores, opacities, 0.5)] == [0.8, 0.7, 0.6]
+    assert [round(item.score, 1) for item in find_objects(means, scores, opacities, 0.65)] == [0.8, 0.7]
+    assert len(find_objects(means, scores, opacities, 0.5, max_objects=1)) == 1
+    assert find_objects(means, scores, opacities, 0.5, min_points=10)[0].score == pytest.approx(0.95)
+    assert find_objects(means, scores, opacities, 0.99) == ()
+
+
+def test_the_default_voxel_follows_the_scale_of_the_scene():
+    rng = np.random.default_rng(2)
+    means, scores, opacities = room(rng, ([1, 1, 1], [0.3] * 3, 0.8, 1500), ([3, 1, 3], [0.3] * 3, 0.7, 1500))
+    expected = find_objects(means, scores, opacities, 0.5)
+    scaled = find_objects(1000 * means, scores, opacities, 0.5)
+    assert len(expected) == len(scaled) == 2
+    np.testing.assert_allclose([item.center for item in scaled],
+                               [np.multiply(1000, item.center) for item in expected], rtol=1e-5)
+    assert len(find_objects(means, scores, opacities, 0.5, voxel=2.0)) == 1
+
+
+def test_flying_and_broken_gaussians_do_no_harm():
+    rng = np.random.default_rng(3)
+    means, scores, opacities = room(rng, ([1, 1, 1], [0.3] * 3, 0.8, 1500))
+    expected = find_objects(means, scores, opacities, 0.5)
+    broken = np.array([[np.nan, 0, 0], [np.inf, 1, 1], [1e30, -1e30, 5], [1, 1, 1]], np.float32)
+    means = np.concatenate([means, broken])
+    scores = np.append(scores, [0.9, 0.9, 0.9, np.nan])
+    found = find_objects(means, scores, np.append(opacities, [1, 1, 1, 1]), 0.5)
+    assert len(found) == 1
+    np.testing.assert_allclose(found[0].center, expected[0].center, atol=1e-3)
+    np.testing.assert_allclose(found[0].size, expected[0].size, atol=1e-3)
+
+
+def test_faint_gaussians_weigh_little():
+    rng = np.random.default_rng(4)
+    solid, halo = box(rng, [0, 0, 0], [0.2, 0.2, 0.2], 800), box(rng, [0, 0, 0], [0.6, 0.6, 0.6], 800)
+    opacities = np.repeat([0.9, 0.01], 800)
+    found, = find_objects(np.concatenate([solid, halo]), np.full(1600, 0.8), opacities, 0.5, voxel=0.1)
+    assert np.less(found.size, 0.21).all()
+
+
+def test_nothing_in_nothing_out():
+    assert find_objects(np.zeros((0, 3)), np.zeros(0), np.zeros(0), 0.5) == ()
+
+
+def flood_fill(points, voxel):
+    """Plain twin: components by walking from voxel to voxel."""
+    cells = [tuple(cell) for cell in np.floor(points / voxel).astype(int).tolist()]
+    left, groups = set(cells), {}
+    count = 0
+    while left:
+        walk = [left.pop()]
+        while walk:
+            x, y, z = walk.pop()
+            groups[x, y, z] = count
+            for dx, dy, dz in np.ndindex(3, 3, 3):
+                neighbour = (x + dx - 1, y + dy - 1, z + dz - 1)
+                if neighbour in left:
+                    left.remove(neighbour)
+                    walk.append(neighbour)
+        count += 1
+    return np.array([groups[cell] for cell in cells]), count
+
+
+@pytest.mark.parametrize('seed, spread', [(0, 4), (1, 8), (2, 14), (3, 30)])
+def test_components_are_those_of_a_flood_fill(seed, spread):
+    points = np.random.default_rng(seed).uniform(-spread, spread, (1500, 3)) * [1, 1, 0.3]
+    labels = connected_voxels(points, 1.0)
+    expected, count = flood_fill(points, 1.0)
+    assert len(np.unique(labels)) == count and labels.min() == 0 and labels.max() == count - 1
+    assert len(np.unique(np.stack([labels, expected]), axis=1).T) == count  # one to one
+
+
+def test_a_long_snake_is_one_component():
+    turns = np.arange(4000)
+    snake = np.stack([np.cos(turns / 40) * 90, np.sin(turns / 40) * 90, turns * 0.6], 1)
+    steps = np.diff(snake, axis=0, append=snake[-1:])
+    dense = np.concatenate([snake + share * steps for share in (0, 0.25, 0.5, 0.75)])
+    dense = dense[np.random.default_rng(0).permutation(len(dense))]
+    assert connected_voxels(dense, 1.0).max() == 0
+    apart = np.concatenate([dense, dense + [0, 0, 1e7]])
+    assert np.bincount(connected_voxels(apart, 1.0)).tolist() == [len(dense)] * 2

@@ -1,0 +1,156 @@
+"""Relevancy, smoothing and the answer for one phrase, against plain twins and OpenCV."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gsemsplat_ros.semantics.relevancy import (CANONICAL, answer, box_size, relative_mask, relevancy,
+                                               relevancy_of_features, smooth)
+
+H, W = 40, 48
+
+
+def seeded(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def plain_relevancy(features, positives, negatives):
+    """LERF word for word, one phrase and one canonical phrase at a time, in float64."""
+    unit = features / (np.linalg.norm(features, axis=-1, keepdims=True) + 1e-6)
+    out = []
+    for positive in positives:
+        up = np.exp(10 * unit @ positive)
+        out.append(np.min([up / (up + np.exp(10 * unit @ negative)) for negative in negatives], axis=0))
+    return np.stack(out, 1)
+
+
+def test_relevancy_is_the_smallest_pairwise_softmax():
+    features = 3 * seeded(2, 5, 6, 24)
+    positives = F.normalize(seeded(3, 24, seed=1), dim=1)
+    negatives = F.normalize(seeded(4, 24, seed=2), dim=1)
+    result = relevancy_of_features(features, positives, negatives)
+    expected = plain_relevancy(*(value.double().numpy() for value in (features, positives, negatives)))
+    assert result.shape == (2, 3, 5, 6)
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-6)
+    assert result.min() < 0.1 and result.max() > 0.7
+
+
+def test_relevancy_known_values():
+    similarity = torch.tensor([0.3, 0.3, 0.2])
+    rival = torch.tensor([0.3, 0.2, 0.3])
+    e = np.e
+    np.testing.assert_allclose(relevancy(similarity, rival), [0.5, e / (1 + e), 1 / (1 + e)], atol=1e-6)
+    assert CANONICAL == ('object', 'things', 'stuff', 'texture')
+
+
+def test_features_without_length_are_undecided():
+    zeros = torch.zeros(2, 2, 2, 8)
+    phrases = F.normalize(seeded(5, 8), dim=1)
+    np.testing.assert_allclose(relevancy_of_features(zeros, phrases[:1], phrases[1:]), 0.5)
+
+
+@pytest.mark.parametrize('box', [1, 2, 7, 15, 30])
+def test_smooth_is_the_published_filter(box):
+    maps = torch.rand((2, 3, H, W), generator=torch.Generator().manual_seed(3))
+    kernel = np.full((box, box), 1 / box**2)
+    result = smooth(maps, box).numpy()
+    for index in np.ndindex(2, 3):
+        image = maps[index].double().numpy()
+        mean = cv2.filter2D(image, -1, kernel, anchor=(box // 2, box // 2), borderType=cv2.BORDER_REFLECT_101)
+        np.testing.assert_allclose(result[index], (image + mean) / 2, atol=1e-6)
+
+
+def test_an_impulse_spreads_as_published():
+    impulse = torch.zeros(1, 100, 100)
+    impulse[0, 50, 50] = 1
+    rows, columns = np.nonzero(smooth(impulse)[0].numpy())
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (36, 65, 36, 65)
+
+
+def test_smooth_inside_ignores_what_was_not_rendered():
+    maps = torch.rand((2, H, W), generator=torch.Generator().manual_seed(4))
+    inside = torch.rand((H, W), generator=torch.Generator().manual_seed(5)) > 0.4
+    inside[:, :20] = False
+    dirty = maps.clone()
+    dirty[:, ~inside] = float('nan')
+    result = smooth(dirty, 4, inside)
+    padded = np.pad(maps.double().numpy(), ((0, 0), (2, 1), (2, 1)), mode='reflect')
+    weight = np.pad(inside.numpy(), ((2, 1), (2, 1)), mode='reflect')
+    for row, column in np.argwhere(inside.numpy())[::37]:
+        window = padded[:, row:row + 4, column:column + 4][:, weight[row:row + 4, column:column + 4]]
+        expected = (maps[:, row, column].double().numpy() + window.mean(1)) / 2
+        np.testing.assert_allclose(result[:, row, column], expected, atol=1e-6)
+    assert result[:, ~inside].isnan().all() and result[:, inside].isfinite().all()
+    everywhere = torch.ones(H, W, dtype=torch.bool)
+    torch.testing.assert_close(smooth(maps, 7, everywhere), smooth(maps, 7))
+
+
+@pytest.mark.parametrize('size, box', [
+    ((512, 512), 30), ((384, 512), 30), ((192, 256), 15), ((8, 8), 1), ((16, 512), 16)])
+def test_box_follows_the_size_of_the_map(size, box):
+    assert box_size(*size) == box
+
+
+def test_relative_mask_is_the_top_quarter_of_the_range():
+    values = np.linspace(0.2, 0.6, 41, dtype=np.float32)[None]
+    mask = relative_mask(values)
+    assert mask[0].nonzero()[0].tolist() == list(range(31, 41))  # 0.5 is the border and lies outside
+    values[0, 40] = np.nan
+    assert not relative_mask(values)[0, 40]
+    assert not relative_mask(np.full((3, 3), 0.9)).any()
+
+
+def maps_of(*peaks):
+    """Two flat maps of 0.2 with one peak each at (row, column, value)."""
+    maps = np.full((2, H, W), 0.2, np.float32)
+    for head, (row, column, value) in enumerate(peaks):
+        maps[head, row:row + 3, column:column + 3] = value - 0.01
+        maps[head, row, column] = value
+    return maps
+
+
+def test_answer_takes_the_head_with_the_higher_peak():
+    opaque = np.ones((H, W))
+    first = answer(maps_of((10, 20, 0.9), (30, 5, 0.7)), opaque)
+    assert (first.found, first.head, first.peak) == (True, 0, (20.0, 10.0))
+    assert first.score == pytest.approx(0.9)
+    second = answer(maps_of((10, 20, 0.6), (30, 5, 0.7)), opaque)
+    assert (second.head, second.peak) == (1, (5.0, 30.0))
+    rows, columns = np.nonzero(second.mask)
+    assert (rows.min(), rows.max(), columns.min(), columns.max(), len(rows)) == (30, 32, 5, 7, 9)
+    assert answer(maps_of((1, 1, 0.7), (2, 2, 0.7)), opaque).head == 0
+
+
+def test_absent_phrase_is_not_found_and_has_no_mask():
+    result = answer(maps_of((10, 20, 0.45), (30, 5, 0.3)), np.ones((H, W)))
+    assert not result.found and not result.mask.any()
+    assert result.score == pytest.approx(0.45) and result.peak == (20.0, 10.0)
+    assert relative_mask(result.map).any()  # the published rule would have found it
+    assert answer(maps_of((10, 20, 0.45), (30, 5, 0.3)), np.ones((H, W)), threshold=0.4).found
+
+
+def test_unrendered_pixels_neither_win_nor_set_the_range():
+    maps = maps_of((10, 20, 0.99), (30, 5, 0.7))
+    alpha = np.ones((H, W))
+    alpha[:20] = 0.49
+    maps[1, 25, 25] = -5  # the range would be stretched
+    alpha[25, 25] = 0
+    result = answer(maps, alpha)
+    assert (result.head, result.peak, result.found) == (1, (5.0, 30.0), True)
+    assert np.isnan(result.map[:20]).all() and np.isnan(result.map[25, 25])
+    assert np.count_nonzero(result.mask) == 9
+    assert answer(maps, alpha, min_alpha=0.4).peak == (20.0, 10.0)
+
+
+def test_nan_in_one_head_is_outside():
+    maps = maps_of((10, 20, 0.9), (30, 5, 0.7))
+    maps[1, 10, 20] = np.nan
+    assert answer(maps, np.ones((H, W))).score == pytest.approx(0.89)
+
+
+def test_nothing_rendered():
+    result = answer(maps_of((10, 20, 0.9), (30, 5, 0.7)), np.zeros((H, W)))
+    assert not result.found and result.score == 0 and not result.mask.any()
+    assert np.isnan(result.map).all() and np.isnan(result.peak).all()
