@@ -18,6 +18,7 @@ HEAD_DIM = 1280
 STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3),
           (6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
 TAPS = {1: 4, 2: 8, 4: 16, 6: 32}                # stage -> stride of the map that is handed out
+SPREAD = {4: 7.6, 8: 7.2, 16: 6.1, 32: 1.0}      # what the maps are divided by: standard deviations seen on rooms
 TEMPERATURE = 2.0                                # of the class probabilities: measured best on real stereo pairs
 
 
@@ -48,7 +49,10 @@ class MBConv(nn.Module):
 
 
 class Stem(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] to feature maps {stride: (B, STEM_DIMS[stride], H/stride, W/stride)}."""
+    """Images (B, 3, H, W) in [-1, 1] to feature maps {stride: (B, STEM_DIMS[stride], H/stride, W/stride)}.
+
+    The maps that a trained layer reads are brought to unit spread; the classifier's (stride 32) stays as it is.
+    """
 
     def __init__(self):
         super().__init__()
@@ -67,7 +71,7 @@ class Stem(nn.Module):
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in TAPS:
-                maps[TAPS[i]] = x
+                maps[TAPS[i]] = x / SPREAD[TAPS[i]]
         return maps
 
 
