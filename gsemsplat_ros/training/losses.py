@@ -18,6 +18,7 @@ from gsemsplat_ros.semantics.codec import CODE, Codec
 from gsemsplat_ros.training.batches import Batch
 
 CONF_ALPHA = 0.2         # weight of the log-confidence term (DUSt3R)
+MAX_CONF = 20.0          # an error of 1 % asks for this much; more would let one surprise throw the heads
 TEMPERATURE = 0.1        # of the cosines: LERF's factor 10, so what is learnt is what relevancy reads
 LABEL_PIXELS = 512       # pixels of each view whose name is asked for
 WINDOW = 32              # side of the drawn windows [px]
@@ -38,6 +39,7 @@ def point_losses(points: Tensor, conf: Tensor, batch: Batch) -> tuple[Tensor, Te
         scale = ratio.flatten(1).nanmedian(1).values.clamp(0.2, 5)
     aligned = ((scale[:, None, None, None, None] * points - target).norm(dim=-1) / distance).log1p()
     metric = ((points - target).norm(dim=-1) / distance).log1p()
+    conf = conf.clamp(max=MAX_CONF)
     confident = conf * aligned - CONF_ALPHA * conf.log()
     count = valid.sum().clamp(min=1)
     return (confident * valid).sum() / count, (metric * valid).sum() / count

@@ -30,7 +30,8 @@ from gsemsplat_ros.training.losses import losses
 from gsemsplat_ros.training.teacher import class_names, distil_context, load_stem
 
 EMA = 0.998              # of the weights that are shipped
-WARMUP = 200             # steps
+WARMUP = 100             # steps
+HEAD_SHARE = 0.3         # of the learning rate, for the dense heads
 CLIP = 1.0               # largest gradient norm
 LOG_EVERY = 20           # steps
 SAVE_EVERY = 200         # steps
@@ -57,11 +58,11 @@ class TextSpace:
     so that a named thing learns to beat what queries are compared with.
     """
 
-    def __init__(self, vocabulary: dict[str, str]):
+    def __init__(self, vocabulary: dict[str, str], mean: np.ndarray | None = None):
         self.vocabulary = vocabulary
         self.classes = class_names()
         nouns = sorted(set(vocabulary.values()))
-        self.mean = MiniLM().encode([*self.classes, *vocabulary]).mean(0)
+        self.mean = MiniLM().encode([*self.classes, *vocabulary]).mean(0) if mean is None else mean
         self.encoder = MiniLM(self.mean)
         self.rows = ({name: i for i, name in enumerate(vocabulary)},
                      {name: nouns.index(noun) for name, noun in vocabulary.items()})
@@ -84,6 +85,18 @@ def seen_probabilities(model: GSemSplat, rooms: PackedRooms) -> Tensor:
     return torch.cat([model.context.probabilities(model.stem(image)[32])[0].flatten(1).T for image in images])
 
 
+def parameter_groups(model: GSemSplat, codec: Codec) -> list[dict]:
+    """What is trained, with the share of the learning rate and the weight decay of each group.
+
+    The dense heads have no norms: a dozen convolutions that all drift one way multiply, so they go slower.
+    """
+    heads = [p for head in (model.downstream_head1, model.downstream_head2) for p in head.parameters()]
+    slow = {id(p) for p in heads}
+    rest = [p for module in (model, codec) for p in module.parameters() if p.requires_grad and id(p) not in slow]
+    return [{'params': [p for p in part if (p.ndim > 1) == decays], 'share': share, 'weight_decay': 0.05 * decays}
+            for part, share in ((heads, HEAD_SHARE), (rest, 1.0)) for decays in (True, False)]
+
+
 class Run:
     """State of one training: model, average, optimizer, step."""
 
@@ -92,12 +105,14 @@ class Run:
         torch.manual_seed(args.seed)
         self.state_path = args.out / 'state.pt'
         state = torch.load(self.state_path, map_location='cpu', weights_only=True) if self.state_path.exists() else None
-        # the names are the run's, not those of the rooms that happen to be there when it resumes
-        self.space = TextSpace(state['vocabulary'] if state else rooms.vocabulary())
+        start = weights.load(args.init) if args.init and not state else None
+        if state:          # names and centre are the run's, not those of the rooms that happen to be there
+            self.space = TextSpace(state['vocabulary'], state['text_mean'].numpy())
+        else:
+            self.space = TextSpace(rooms.vocabulary(), start.text_mean.numpy() if start else None)
         self.model = GSemSplat(NetworkConfig.small())
         self.codec = Codec.small()
-        if args.init and not state:
-            start = weights.load(args.init)
+        if start:
             self.model.load_state_dict(start.model.state_dict())
             self.codec.load_state_dict(start.decoders)
         elif not state:
@@ -119,10 +134,9 @@ class Run:
         self.model.to(args.device, memory_format=torch.channels_last)      # what bf16 convolutions are fastest in
         self.codec.to(args.device)
         self.tables = [table.to(args.device) for table in self.space.tables]
-        trained = [p for module in (self.model, self.codec) for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW([{'params': [p for p in trained if p.ndim > 1], 'weight_decay': 0.05},
-                                            {'params': [p for p in trained if p.ndim < 2], 'weight_decay': 0.0}],
-                                           lr=args.lr, betas=(0.9, 0.95))
+        groups = parameter_groups(self.model, self.codec)
+        self.optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.99))
+        trained = [p for group in groups for p in group['params']]
         if state:
             self.optimizer.load_state_dict(state['optimizer'])
         self.trained = trained
@@ -144,7 +158,7 @@ class Run:
         """One update. Returns every loss term."""
         lr = learning_rate(self.step, self.args.steps, self.args.lr)
         for group in self.optimizer.param_groups:
-            group['lr'] = lr
+            group['lr'] = lr * group['share']
         with torch.autocast(self.args.device, dtype=torch.bfloat16):
             prediction = self.model(*batch.images)
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.step)
@@ -163,7 +177,7 @@ class Run:
         """state.pt and the checkpoint, each whole or not at all."""
         state = {'model': self.model.state_dict(), 'codec': self.codec.state_dict(), 'average': self.average,
                  'optimizer': self.optimizer.state_dict(), 'step': self.step, 'seconds': self.seconds,
-                 'vocabulary': self.space.vocabulary}
+                 'vocabulary': self.space.vocabulary, 'text_mean': torch.from_numpy(self.space.mean)}
         temporary = self.state_path.with_suffix('.part')
         torch.save(state, temporary)
         os.replace(temporary, self.state_path)
