@@ -55,7 +55,7 @@ class StereoPairer:
 
 @dataclass(frozen=True)
 class Motion:
-    """Between two images: median length of the optical flow as a fraction of the width; tracked part of the features."""
+    """Between two images: median optical flow as a fraction of the width; tracked part of the features."""
 
     flow: float
     overlap: float
@@ -109,7 +109,7 @@ class KeyframeSelector:
         self.reason = 'no image yet'
 
     def offer(self, view: View) -> Pair | None:
-        """A Pair (first: `view`, second: the keyframe before), so that the scene stands in the newest frame; or None."""
+        """A Pair (first: `view`, second: the keyframe before: the scene stands in the newest frame), or None."""
         before = self._keyframe
         self.motion = None
         if before is None:

@@ -1,0 +1,99 @@
+"""What /diagnostics says once a second: late or missing topics, skew, drops, latency by stage, what is loaded."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
+
+LATE_S = 2.0  # an image topic that is silent for longer is late
+
+OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+
+
+@dataclass
+class Figures:
+    """Counters of the worker. latency_s: stage -> seconds of the last pair."""
+
+    scenes: int = 0
+    refused: int = 0
+    last_error: str = ''
+    latency_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of the report: level, a sentence, and values by name."""
+
+    level: bytes
+    message: str
+    values: dict[str, Any]
+
+    def to_message(self, name: str) -> DiagnosticStatus:
+        """As DiagnosticStatus of this name."""
+        values = [KeyValue(key=key, value=f'{value:.4g}' if isinstance(value, float) else str(value))
+                  for key, value in self.values.items()]
+        return DiagnosticStatus(level=self.level, name=name, message=self.message, values=values)
+
+
+def input_status(subscriptions, state: str, dropped: int) -> Status:
+    """How the input topics do. `subscriptions`: inputs.Subscriptions, None while inactive; `state`: of the source."""
+    if subscriptions is None:
+        return Status(STALE, 'not active: no input is subscribed', {})
+    now, values = time.monotonic(), {}
+    missing, late = [], []
+    for heard in subscriptions.heard:
+        age = None if heard.last_s is None else now - heard.last_s
+        values[f'{heard.topic} messages'] = heard.count
+        values[f'{heard.topic} age [s]'] = 'never' if age is None else age
+        if age is None and heard.required:
+            missing.append(heard.topic)
+        elif heard.is_image and age is not None and age > LATE_S:
+            late.append(f'{heard.topic} ({age:.1f} s)')
+    level, message = OK, 'receiving'
+    sync = subscriptions.sync
+    if sync:
+        values['stereo pairs'] = sync.pairs
+        values['left, right without partner'] = ', '.join(str(n - sync.pairs) for n in sync.received)
+        values['skew of the last pair [ms]'] = 'none' if sync.skew_ns is None else sync.skew_ns / 1e6
+        values['right minus left, newest stamps [ms]'] = 'none' if sync.gap_ns is None else sync.gap_ns / 1e6
+        values['slop [ms]'] = sync.slop_s * 1e3
+        if sync.gap_ns is not None and not sync.pairs:
+            level, message = WARN, (f'left and right never matched: newest stamps differ by {sync.gap_ns / 1e6:.1f} '
+                                    f'ms, sync_slop_s allows {sync.slop_s * 1e3:g} ms')
+    elif state:
+        values['keyframes'] = state
+    values['dropped because the worker was busy'] = dropped
+    if late:
+        level, message = WARN, 'late: ' + ', '.join(late)
+    if missing:
+        level, message = ERROR, 'nothing received yet on ' + ', '.join(missing)
+    return Status(level, message, values)
+
+
+def scene_status(pipeline, scene, figures: Figures) -> Status:
+    """What is loaded and what the last pair became."""
+    if pipeline is None:
+        return Status(STALE, 'not configured: no network is loaded', {})
+    values = {'weights': pipeline.weights, 'text encoder': pipeline.text_encoder.name, 'device': str(pipeline.device),
+              'scenes': figures.scenes, 'refused inputs': figures.refused, 'last error': figures.last_error or 'none',
+              'peak memory [MB]': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    if scene is not None:
+        values.update({'gaussians': len(scene.gaussians), 'scale': float(scene.scale),
+                       'scale source': scene.scale_source, 'inliers': f'{scene.inliers} of {scene.points}',
+                       'frame': scene.gaussians.frame})
+    values.update({f'{stage} [ms]': seconds * 1e3 for stage, seconds in figures.latency_s.items()})
+    if figures.last_error:
+        return Status(WARN, figures.last_error, values)
+    return Status(OK, 'no scene yet' if scene is None else 'scene ready', values)
+
+
+def report(node_name: str, stamp: Time, **statuses: Status) -> DiagnosticArray:
+    """All statuses, named `node_name: key`."""
+    return DiagnosticArray(header=Header(stamp=stamp), status=[
+        status.to_message(f'{node_name}: {name}') for name, status in statuses.items()])

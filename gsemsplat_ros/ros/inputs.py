@@ -1,0 +1,171 @@
+"""What comes in: subscriptions that only store and hand on, and sources that turn raw messages into a Pair.
+
+The subscriptions run in the executor, the sources in the worker.
+"""
+
+from __future__ import annotations
+
+import time
+from copy import copy
+from dataclasses import dataclass
+from typing import Callable
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image
+
+from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
+from gsemsplat_ros.ros.conversions import image_to_rgb, stamp_ns
+from gsemsplat_ros.ros.parameters import Parameters
+from gsemsplat_ros.ros.synchronize import StereoSync
+from gsemsplat_ros.views.pairing import KeyframeSelector
+from gsemsplat_ros.views.view import Camera, Pair, View
+
+TOPICS = {'stereo': (('left/image_raw', 'left/camera_info'), ('right/image_raw', 'right/camera_info')),
+          'sequential': (('image', 'camera_info'),)}
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Input:
+    """Raw messages of one moment: an image a camera, and the newest camera_info of each (None: none came yet)."""
+
+    images: tuple[Image, ...]
+    infos: tuple[CameraInfo | None, ...]
+
+
+class Heard:
+    """A topic as received: resolved name, count, and the monotonic time of the last message [s] (None: never)."""
+
+    def __init__(self, topic: str, is_image: bool, required: bool):
+        self.topic, self.is_image, self.required = topic, is_image, required
+        self.count = 0
+        self.last_s: float | None = None
+
+    def now(self) -> None:
+        """A message came."""
+        self.count += 1
+        self.last_s = time.monotonic()
+
+
+class Subscriptions:
+    """The input topics of one mode; `deliver(Input)` is called for every image or synchronised stereo pair."""
+
+    def __init__(self, node: Node, parameters: Parameters, deliver: Callable[[Input], None]):
+        self._node, self._deliver = node, deliver
+        self._infos: list[CameraInfo | None] = [None] * len(TOPICS[parameters.mode])
+        stereo = parameters.mode == 'stereo'
+        self.sync = StereoSync(parameters.sync_slop_s, self._hand_on) if stereo else None
+        self.heard: list[Heard] = []
+        group = MutuallyExclusiveCallbackGroup()
+        self._subscriptions = []
+        for side, (image, info) in enumerate(TOPICS[parameters.mode]):
+            self._subscribe(Image, image, True, lambda message, side=side: self._on_image(side, message), group)
+            self._subscribe(CameraInfo, info, stereo, lambda message, side=side: self._on_info(side, message), group)
+
+    def _subscribe(self, kind, topic: str, required: bool, callback, group) -> None:
+        heard = Heard(self._node.resolve_topic_name(topic), kind is Image, required)
+
+        def received(message):
+            heard.now()
+            callback(message)
+        self.heard.append(heard)
+        self._subscriptions.append(self._node.create_subscription(
+            kind, topic, received, copy(qos_profile_sensor_data),  # rclpy writes overrides into the profile it is given
+            callback_group=group, qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+
+    def _on_image(self, side: int, message: Image) -> None:
+        if self.sync:
+            self.sync.add(side, message)
+        else:
+            self._hand_on(message)
+
+    def _on_info(self, side: int, message: CameraInfo) -> None:
+        self._infos[side] = message
+
+    def _hand_on(self, *images: Image) -> None:
+        self._deliver(Input(images, tuple(self._infos)))
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+
+class _Lens:
+    """One camera: its message to a View, rectified where asked for. `topics`: resolved names of image and info."""
+
+    def __init__(self, topics: tuple[str, str], rectified: bool, warn: Warn):
+        self._image_topic, self._info_topic = topics
+        self._rectified, self._warn = rectified, warn
+        self._rectify = Rectifier()
+
+    def view(self, message: Image, info: CameraInfo | None, needs_camera: bool) -> View:
+        """Raises ValueError that names the topic and says what is wrong with the image or its camera_info."""
+        try:
+            pixels = image_to_rgb(message)
+        except ValueError as error:
+            raise ValueError(f'{self._image_topic}: {error}') from None
+        frame, stamp = message.header.frame_id, stamp_ns(message.header)
+        camera = self._camera(message, info, needs_camera or not self._rectified)
+        if camera and not self._rectified:
+            pixels = self._rectify(pixels, info, self._info_topic)
+        return View(pixels, camera, frame, stamp)
+
+    def _camera(self, message: Image, info: CameraInfo | None, required: bool) -> Camera | None:
+        if info is None and required:
+            raise ValueError(f'no camera_info on {self._info_topic} yet: nothing can be done with '
+                             f'{self._image_topic} before; is it published and remapped?')
+        if info is None or not (required or info.k[0]):
+            return None
+        if info.header.frame_id != message.header.frame_id:
+            self._warn(f"{self._image_topic} is in frame '{message.header.frame_id}' but {self._info_topic} in "
+                       f"'{info.header.frame_id}': is it the camera_info of another camera? Going on with the image's")
+        if self._rectified and any(info.d):
+            self._warn(f'{self._info_topic} has a distortion and rectified is true: if {self._image_topic} carries raw '
+                       'images, set rectified: false')
+        return camera_of(info, message.width, message.height, self._info_topic)
+
+
+class StereoSource:
+    """Left and right messages to a Pair with its baseline [m]."""
+
+    def __init__(self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn):
+        self._lenses = [_Lens(pair, parameters.rectified, warn) for pair in topics]
+        self._info_topics = [info for _, info in topics]
+        self.state = ''
+
+    def pair(self, raw: Input) -> Pair:
+        """Raises ValueError with the reason when the messages make no rectified stereo pair."""
+        left, right = (lens.view(image, info, needs_camera=True)
+                       for lens, image, info in zip(self._lenses, raw.images, raw.infos))
+        if left.image.shape != right.image.shape:
+            raise ValueError('left images have {1}x{0} px and right ones {3}x{2} px: wanted one size'.format(
+                *left.image.shape[:2], *right.image.shape[:2]))
+        return Pair(left, right, baseline_of(raw.infos[1], self._info_topics[1]))
+
+
+class SequentialSource:
+    """The messages of one moving camera to a Pair of keyframes, the newest one first."""
+
+    def __init__(self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn):
+        self._lens = _Lens(topics[0], parameters.rectified, warn)
+        self._selector = KeyframeSelector(parameters.keyframe_min_motion, parameters.keyframe_max_motion,
+                                          parameters.keyframe_min_overlap, parameters.keyframe_max_age_s)
+
+    @property
+    def state(self) -> str:
+        """Why the last image made a pair or none."""
+        return self._selector.reason
+
+    def pair(self, raw: Input) -> Pair | None:
+        """None while there is nothing new to see. Raises ValueError when the message is no usable image."""
+        return self._selector.offer(self._lens.view(raw.images[0], raw.infos[0], needs_camera=False))
+
+
+def make_source(parameters: Parameters, topics: list[tuple[str, str]], warn: Warn) -> StereoSource | SequentialSource:
+    """The source of the mode; `topics`: resolved (image, camera_info) names of each camera, for messages."""
+    return (StereoSource if parameters.mode == 'stereo' else SequentialSource)(parameters, topics, warn)

@@ -1,0 +1,144 @@
+"""Scenes and answers to messages: cloud, relevancy, markers, pose.
+
+The cloud is filled by our own few lines also where sensor_msgs_py is installed: `create_cloud` wants the interleaved
+fields in an array of its own and copies that once more. Its `read_points` reads ours.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Vector3
+from gsemsplat_msgs.msg import Object
+from gsemsplat_msgs.msg import Relevancy as RelevancyMessage
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from gsemsplat_ros.ros.conversions import make_header, sized
+
+# One point: x y z [m]; colour packed as 0x00RRGGBB (as RViz and PCL read it); opacity (0, 1); scales = standard
+# deviations along the Gaussian's own axes [m]; rot_0..3 = quaternion w, x, y, z (the order of splat PLY files; ROS
+# quaternions are x, y, z, w). Scales and opacities are linear, not logarithms and logits as in PLY.
+FIELDS = ('x', 'y', 'z', 'rgb', 'opacity', 'scale_0', 'scale_1', 'scale_2', 'rot_0', 'rot_1', 'rot_2', 'rot_3')
+_BLOCKS = (('means', 'V12'), ('rgb', '<u4'), ('opacities', '<f4'), ('scales', 'V12'), ('quats', 'V16'))
+
+
+def gaussian_cloud(gaussians, header: Header, max_points: int = 0, codes: bool = False,
+                   inside: np.ndarray | None = None) -> PointCloud2:
+    """Gaussians as PointCloud2: FIELDS, then code_0 ... when `codes`; every field is one little-endian FLOAT32.
+
+    `inside` (N,) bool keeps part of them; `max_points` > 0 then thins evenly.
+    """
+    index = np.arange(len(gaussians)) if inside is None else np.flatnonzero(inside)
+    if max_points and len(index) > max_points:
+        index = index[np.linspace(0, len(index) - 1, max_points).astype(np.int64)]
+
+    def values(name: str) -> np.ndarray:
+        array = getattr(gaussians, name).detach().cpu().numpy()
+        return np.ascontiguousarray(array if len(index) == len(array) else array[index], np.float32)
+    means, rgb = values('means'), np.rint(np.clip(values('colors'), 0, 1) * 255)
+    columns = {'means': means, 'rgb': rgb[:, 0] * 65536 + rgb[:, 1] * 256 + rgb[:, 2],  # exact: below 2^24
+               'opacities': values('opacities'), 'scales': values('scales'), 'quats': values('quats')}
+    names, blocks = FIELDS, _BLOCKS
+    if codes:
+        columns['codes'] = values('codes')
+        width = columns['codes'].shape[1]
+        names, blocks = names + tuple(f'code_{i}' for i in range(width)), blocks + (('codes', f'V{4 * width}'),)
+    step = 4 * len(names)
+    cloud = PointCloud2(header=header, height=1, width=len(index), is_bigendian=False, point_step=step,
+                        row_step=len(index) * step, is_dense=bool(np.isfinite(means).all()), fields=[
+                            PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+                            for i, name in enumerate(names)])
+    if len(index):
+        points = np.frombuffer(sized(cloud.data, len(index) * step), np.dtype(list(blocks)))
+        for name, kind in blocks:  # rows of 12, 16 ... bytes copied as one: half the time of (N, 3) assignments
+            column = columns[name]
+            points[name] = column.view(kind)[:, 0] if column.ndim == 2 else column
+    return cloud
+
+
+def inside_objects(gaussians, objects) -> np.ndarray:
+    """(N,) bool: which Gaussians have their centre in the box of one of the objects."""
+    means = gaussians.means.detach().cpu().numpy()
+    inside = np.zeros(len(means), bool)
+    for thing in objects:
+        offset = np.abs(means - np.asarray(thing.center, means.dtype))
+        inside |= (offset <= np.asarray(thing.size, means.dtype) / 2).all(axis=1)
+    return inside
+
+
+def overlay(image: np.ndarray, relevancy: np.ndarray) -> np.ndarray:
+    """Relevancy (H, W) float32 in [0, 1] over the image (H, W, 3) uint8 RGB: the warmer and denser the more relevant.
+
+    The image stays as it is where the relevancy is NaN (nothing was rendered there).
+    """
+    assert image.shape[:2] == relevancy.shape, (image.shape, relevancy.shape)
+    level = np.nan_to_num(relevancy, nan=0.0)
+    colors = cv2.applyColorMap(np.rint(level * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    alpha = (0.15 + 0.6 * level) * np.isfinite(relevancy)
+    return np.rint(image + (colors.astype(np.float32) - image) * alpha[..., None]).astype(np.uint8)
+
+
+def scene_header(scene) -> Header:
+    """Frame of the Gaussians, stamp of the newest keyframe."""
+    return make_header(scene.gaussians.frame, scene.keyframe.stamp_ns)
+
+
+def relevancy_message(relevancy, header: Header) -> RelevancyMessage:
+    """The answer to a standing query."""
+    u, v = map(float, relevancy.peak_pixel)
+    return RelevancyMessage(header=header, text=relevancy.text, found=bool(relevancy.found), peak_u=u, peak_v=v,
+                            score=float(relevancy.score), peak=point(relevancy.peak_point))
+
+
+def point(xyz) -> Point:
+    """Three numbers as a Point; None (nothing there) as NaN (REP 117)."""
+    x, y, z = map(float, (np.nan,) * 3 if xyz is None else xyz)
+    return Point(x=x, y=y, z=z)
+
+
+def object_messages(relevancy) -> list[Object]:
+    """The objects of one answer, best first."""
+    return [Object(label=relevancy.text, score=float(thing.score), pose=Pose(position=point(thing.center)),
+                   size=Vector3(**dict(zip('xyz', map(float, thing.size))))) for thing in relevancy.objects]
+
+
+def object_markers(relevancies, header: Header) -> MarkerArray:
+    """A box and a label for each object of each answer; replaces all markers shown before."""
+    markers = [Marker(header=header, action=Marker.DELETEALL)]
+    for color_index, relevancy in enumerate(relevancies):
+        hue = np.uint8([[[color_index * 47 % 180, 200, 255]]])
+        r, g, b = (cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0] / 255.0).tolist()
+        for i, thing in enumerate(relevancy.objects):
+            box = Marker(header=header, ns=relevancy.text, id=2 * i, type=Marker.CUBE, action=Marker.ADD,
+                         pose=Pose(position=point(thing.center)), color=ColorRGBA(r=r, g=g, b=b, a=0.35),
+                         scale=Vector3(**dict(zip('xyz', map(float, thing.size)))))
+            label = Marker(header=header, ns=relevancy.text, id=2 * i + 1, type=Marker.TEXT_VIEW_FACING,
+                           action=Marker.ADD, pose=Pose(position=point(thing.center)),
+                           scale=Vector3(z=max(0.05, float(min(thing.size)) / 4)),
+                           color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0), text=f'{relevancy.text} {thing.score:.2f}')
+            markers += [box, label]
+    return MarkerArray(markers=markers)
+
+
+def quaternion(rotation: np.ndarray) -> Quaternion:
+    """Rotation matrix (3, 3) as a unit Quaternion message (x, y, z, w)."""
+    x, y, z, w = _largest_eigenvector(np.asarray(rotation, np.float64))
+    return Quaternion(x=x, y=y, z=z, w=w)
+
+
+def _largest_eigenvector(R: np.ndarray) -> list[float]:
+    """Bar-Itzhack (2000): the quaternion (x, y, z, w) of the rotation nearest to R, stable for every angle; w >= 0."""
+    K = np.empty((4, 4))
+    K[:3, :3] = R + R.T - np.eye(3) * np.trace(R)
+    K[3, :3] = K[:3, 3] = R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]
+    K[3, 3] = np.trace(R)
+    q = np.linalg.eigh(K)[1][:, -1]
+    return (q if q[3] >= 0 else -q).tolist()
+
+
+def pose_message(first_from_second: np.ndarray, header: Header) -> PoseStamped:
+    """Pose of the second camera in the frame of the first; `first_from_second` (4, 4) rigid, translation in metres."""
+    return PoseStamped(header=header, pose=Pose(position=point(first_from_second[:3, 3]),
+                                                orientation=quaternion(first_from_second[:3, :3])))

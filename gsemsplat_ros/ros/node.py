@@ -1,0 +1,270 @@
+"""The lifecycle node `gsemsplat`: wires inputs, worker, results, the query service and diagnostics.
+
+Threads: the executor's callbacks only store and hand on; one worker thread converts, builds the scene and publishes;
+a query runs in a callback group of its own and reads the newest scene, which never changes.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+import traceback
+from typing import Callable
+
+from gsemsplat_msgs.srv import Query
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.ros import diagnostics, messages, publishers
+from gsemsplat_ros.ros.conversions import stamp_ns
+from gsemsplat_ros.ros.inputs import TOPICS, Input, Subscriptions, make_source
+from gsemsplat_ros.ros.parameters import changed, declare
+from gsemsplat_ros.ros.worker import Worker
+
+REPEAT_S = 5.0  # the same complaint is logged at most this often
+
+
+def _logged(transition):
+    """rclpy turns an exception in a transition into ERROR and says nothing: say it, then let on_error clean up."""
+    @functools.wraps(transition)
+    def logged(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except Exception:
+            self.get_logger().error(f'{transition.__name__} failed:\n{traceback.format_exc()}')
+            return TransitionCallbackReturn.ERROR
+    return logged
+
+
+class GsemsplatNode(LifecycleNode):
+    """Two images in, semantic Gaussians and answers out. Parameters: ros/parameters.py; topics: README."""
+
+    def __init__(self, load_pipeline: Callable[..., Pipeline] = Pipeline.load):
+        """Raises ValueError or rclpy's InvalidParameter*Exception for a parameter that is not allowed."""
+        super().__init__('gsemsplat')
+        self.parameters = declare(self)
+        self.add_on_set_parameters_callback(self._check_change)
+        self.add_post_set_parameters_callback(self._adopt_change)
+        self._load_pipeline = load_pipeline
+        self._pipeline = self._worker = self._results = self._service = None  # between configure and cleanup
+        self._inputs = self._source = None  # while active
+        self._scene = None
+        self._answers = {}                 # text -> Relevancy of the newest scene, for the markers
+        self._output_lock = threading.Lock()  # one scene or answer at a time goes out
+        self._figures = diagnostics.Figures()
+        self._last_stamp_ns: int | None = None
+        self._said: dict[str, float] = {}
+        self._report = self.create_publisher(diagnostics.DiagnosticArray, '/diagnostics', 10)
+        self.create_timer(1.0, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    # Lifecycle
+
+    @_logged
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the network, open topics and service. FAILURE (with the reason on the log) leaves all as it was."""
+        p, start = self.parameters, time.monotonic()
+        try:
+            self._pipeline = self._load_pipeline(p.weights or None, device=p.device, square=p.square,
+                                                 text_checkpoint=p.text_checkpoint or None)
+        except (ValueError, OSError) as error:
+            self.get_logger().error(f'cannot load the network: {error}')
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            self.get_logger().error(f'cannot load the network:\n{traceback.format_exc()}')
+            return TransitionCallbackReturn.FAILURE
+        self.get_logger().info(f'loaded {self._pipeline.weights} with text encoder {self._pipeline.text_encoder.name} '
+                               f'on {self._pipeline.device} in {time.monotonic() - start:.1f} s')
+        self._results = publishers.Results(self)
+        self._worker = Worker(self._build, self._failed)
+        self._service = self.create_service(Query, 'query', self._on_query,
+                                            callback_group=MutuallyExclusiveCallbackGroup())
+        return super().on_configure(state)
+
+    @_logged
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the inputs."""
+        done = super().on_activate(state)
+        topics = [tuple(map(self.resolve_topic_name, camera)) for camera in TOPICS[self.parameters.mode]]
+        self._source = make_source(self.parameters, topics, self._say)
+        self._inputs = Subscriptions(self, self.parameters, self._worker.mailbox.put)
+        self.get_logger().info('waiting for ' + ', '.join(t for camera in topics for t in camera))
+        return done
+
+    @_logged
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe; the newest scene stays."""
+        self._unsubscribe()
+        return super().on_deactivate(state)
+
+    @_logged
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the network and the scene."""
+        self.release()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_logged
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything, from whatever state."""
+        self.release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A transition failed on the way: back to unconfigured."""
+        self.release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _unsubscribe(self) -> None:
+        if self._inputs:
+            self._inputs.close()
+            self._inputs = None
+            self._worker.mailbox.clear()
+
+    def release(self, timeout_s: float | None = None) -> bool:
+        """Take down what on_configure and on_activate made. False: the worker is still busy after `timeout_s`."""
+        self._unsubscribe()
+        ended = self._worker.stop(timeout_s) if self._worker else True
+        if self._results:
+            self._results.close()
+            self.destroy_service(self._service)
+        self._pipeline = self._worker = self._results = self._service = self._source = self._scene = None
+        self._answers, self._last_stamp_ns, self._figures = {}, None, diagnostics.Figures()
+        return ended
+
+    # Worker thread
+
+    def _build(self, raw: Input) -> None:
+        p, stamp = self.parameters, stamp_ns(raw.images[0].header)
+        if self._last_stamp_ns is not None and 0 <= stamp - self._last_stamp_ns < p.min_interval_s * 1e9:
+            return
+        pipeline, source = self._pipeline, self._source
+        times = [time.perf_counter()]
+        pair = source.pair(raw)
+        times.append(time.perf_counter())
+        if pair is None:
+            return
+        self._last_stamp_ns = stamp
+        scene = pipeline.build(pair)
+        times.append(time.perf_counter())
+        with self._output_lock:
+            self._scene = scene
+            times.append(self._publish(pipeline, scene))
+        times.append(time.perf_counter())
+        stages = 'convert', 'build', 'publish', 'standing queries'
+        self._figures.latency_s = {**{stage: b - a for stage, a, b in zip(stages, times, times[1:])},
+                                   'total': times[-1] - times[0],
+                                   **{f'build: {stage}': s for stage, s in scene.timings.items()}}
+        self._figures.scenes += 1
+        self._figures.last_error = ''
+
+    def _failed(self, error: Exception) -> None:
+        """An input that could not be used, or a fault of ours: said, counted, and the node lives on."""
+        self._figures.refused += 1
+        self._figures.last_error = str(error) or type(error).__name__
+        fault = [] if isinstance(error, ValueError) else traceback.format_tb(error.__traceback__)
+        self._say(''.join(fault) + self._figures.last_error)
+
+    def _say(self, message: str) -> None:
+        """Warn, the same message at most every REPEAT_S (rclpy's own throttle would hide a second, other message)."""
+        now = time.monotonic()
+        if now - self._said.get(message, float('-inf')) < REPEAT_S:
+            return
+        if len(self._said) > 100:
+            self._said.clear()
+        self._said[message] = now
+        self.get_logger().warning(message)
+
+    # Queries
+
+    def _ask(self, pipeline: Pipeline, scene, text: str, threshold: float = 0.0, max_objects: int = 0):
+        """Pipeline.query with the node's parameters where a number is 0."""
+        return pipeline.query(scene, text, threshold=threshold or self.parameters.threshold or None,
+                              max_objects=max_objects or self.parameters.max_objects)
+
+    def _publish(self, pipeline: Pipeline, scene) -> float:
+        """Publish `scene`, then the standing queries' answers on it; the caller holds the output lock.
+
+        Returns when the answering began, in perf_counter's seconds."""
+        self._results.scene(scene, self.parameters.max_points, self.parameters.publish_codes)
+        scene_out = time.perf_counter()
+        self._answers = {}
+        for text in self.parameters.queries:
+            try:
+                self._answers[text] = self._ask(pipeline, scene, text)
+            except ValueError as error:
+                self._say(f"standing query '{text}': {error}")
+                continue
+            self._results.answer(scene, self._answers[text])
+        self._results.objects(scene, self._answers.values())
+        return scene_out
+
+    def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
+        try:
+            self._answer(request, response)
+        except ValueError as error:
+            response.message = str(error)
+        except Exception as error:
+            self.get_logger().error(f'query failed:\n{traceback.format_exc()}')
+            response.message = f'internal error ({type(error).__name__}: {error}): see the log of the node'
+        return response
+
+    def _answer(self, request: Query.Request, response: Query.Response) -> None:
+        """Fill `response`; raises ValueError when the question cannot be answered."""
+        pipeline, scene, results = self._pipeline, self._scene, self._results
+        if scene is None:
+            status = self._input_status()
+            reason = self._figures.last_error if status.level == diagnostics.OK else status.message
+            raise ValueError(f'no scene yet: {reason or "waiting for the first pair of images"}')
+        answer = self._ask(pipeline, scene, request.text, request.threshold, request.max_objects)
+        response.header = messages.scene_header(scene)
+        response.success, response.found, response.score = True, bool(answer.found), float(answer.score)
+        response.peak_u, response.peak_v = map(float, answer.peak_pixel)
+        response.peak = messages.point(answer.peak_point)
+        response.objects = messages.object_messages(answer)
+        response.message = f"'{answer.text}' " + (
+            f'found, {len(answer.objects)} object(s)' if answer.found else 'not found') + (
+            f': score {answer.score:.3f}, threshold {answer.threshold:.3f}')
+        if request.with_image:
+            response.image = [publishers.relevancy_image(scene, answer)]
+        if request.with_cloud:
+            inside = messages.inside_objects(scene.gaussians, answer.objects)
+            response.cloud = [messages.gaussian_cloud(scene.gaussians, response.header, inside=inside,
+                                                      codes=self.parameters.publish_codes)]
+        with self._output_lock:
+            if scene is self._scene:  # else a newer scene has gone out meanwhile
+                self._answers[answer.text] = answer
+                results.answer(scene, answer)
+                results.objects(scene, self._answers.values())
+
+    # Parameters and diagnostics
+
+    def _check_change(self, wanted) -> SetParametersResult:
+        try:
+            changed(self.parameters, wanted, running=self._pipeline is not None)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _adopt_change(self, wanted) -> None:
+        before, self.parameters = self.parameters, changed(self.parameters, wanted, running=False)
+        try:
+            with self._output_lock:
+                if self._scene is not None and before != self.parameters:
+                    self._publish(self._pipeline, self._scene)
+        except Exception as error:
+            self._failed(error)
+
+    def _input_status(self) -> diagnostics.Status:
+        worker, source = self._worker, self._source
+        return diagnostics.input_status(self._inputs, source.state if source else '',
+                                        worker.mailbox.dropped if worker else 0)
+
+    def _on_timer(self) -> None:
+        if self._results:
+            self._results.serve()
+        self._report.publish(diagnostics.report(
+            self.get_fully_qualified_name(), self.get_clock().now().to_msg(), inputs=self._input_status(),
+            scene=diagnostics.scene_status(self._pipeline, self._scene, self._figures)))

@@ -1,0 +1,118 @@
+"""The node's parameters: declared, described, checked and changed live in one place.
+
+Each field of `Parameters` is one ROS parameter of the same name; its metadata become the ParameterDescriptor that
+`ros2 param describe` prints, and the range is what a bad value is refused with, at start and later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Iterable
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+MAX_QUERIES = 32
+
+
+def _field(default: Any, doc: str, unit: str = '', low=None, high=None, choices=(), live: bool = False):
+    """A parameter: default, description, unit, inclusive range or choices, whether it may change while running."""
+    return field(default=default, metadata=dict(doc=doc, unit=unit, low=low, high=high, choices=choices, live=live))
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All parameters of the node. Raises ValueError that names the parameter, its value and what is allowed."""
+
+    mode: str = _field('stereo', 'Where pairs come from: a stereo camera, or keyframes of one moving camera',
+                       choices=('stereo', 'sequential'))
+    autostart: bool = _field(True, 'Configure and activate at start; false: leave it to a lifecycle manager')
+    weights: str = _field('', 'Checkpoint file; empty: the small network that is shipped')
+    text_checkpoint: str = _field('', 'Text encoder file for checkpoints that need OpenCLIP; empty: what the '
+                                      'checkpoint names, from the installed packages')
+    device: str = _field('auto', 'Where the network runs; auto: CUDA if there is one', choices=('auto', 'cpu', 'cuda'))
+    square: bool = _field(False, 'Crop the square centre (published: 512 x 512) instead of keeping the field of view')
+    rectified: bool = _field(True, 'The images are rectified; false: rectify them with K, D, R, P of camera_info')
+    sync_slop_s: float = _field(0.02, 'Largest difference between the stamps of left and right', 's', 0.0, 1.0)
+    min_interval_s: float = _field(0.0, 'Shortest time between the stamps of two pairs; 0: as fast as the machine can',
+                                   's', 0.0, 3600.0, live=True)
+    keyframe_min_motion: float = _field(0.03, 'Sequential: median image motion from which a frame makes a pair with '
+                                              'the keyframe before', 'fraction of the image width', 0.0, 1.0)
+    keyframe_max_motion: float = _field(0.35, 'Sequential: median image motion beyond which the view is a new one and '
+                                              'no pair is made', 'fraction of the image width', 0.0, 1.0)
+    keyframe_min_overlap: float = _field(0.4, 'Sequential: part of the keyframe that must still be seen', 'fraction',
+                                         0.0, 1.0)
+    keyframe_max_age_s: float = _field(10.0, 'Sequential: a keyframe older than this is replaced, not paired: the '
+                                             'world may have changed', 's', 0.1, 3600.0)
+    queries: tuple[str, ...] = _field((), 'Standing queries, answered on every new scene', live=True)
+    threshold: float = _field(0.0, "Relevancy from which a query counts as found; 0: the checkpoint's own",
+                              '', 0.0, 0.999, live=True)
+    max_objects: int = _field(8, 'Most objects in one answer, best first', '', 1, 1000, live=True)
+    max_points: int = _field(200000, 'Most Gaussians in the published cloud, evenly thinned; 0: all', 'points',
+                             0, 100_000_000, live=True)
+    publish_codes: bool = _field(False, 'Add the semantic codes code_0 ... code_31 to the cloud: 128 bytes a point',
+                                 live=True)
+
+    def __post_init__(self):
+        for f in fields(self):
+            value, low, high, choices = getattr(self, f.name), *(f.metadata[k] for k in ('low', 'high', 'choices'))
+            if low is not None and not low <= value <= high:  # positive test: NaN fails
+                raise ValueError(f'parameter {f.name} is {value}: wanted {low} to {high} {f.metadata["unit"]}'.rstrip())
+            if choices and value not in choices:
+                raise ValueError(f"parameter {f.name} is '{value}': wanted one of {', '.join(choices)}")
+        if not self.keyframe_min_motion < self.keyframe_max_motion:
+            raise ValueError(f'parameter keyframe_min_motion is {self.keyframe_min_motion}: wanted less than '
+                             f'keyframe_max_motion, which is {self.keyframe_max_motion}')
+        if len(self.queries) > MAX_QUERIES:
+            raise ValueError(f'parameter queries has {len(self.queries)} phrases: wanted at most {MAX_QUERIES}')
+
+
+def _descriptor(f) -> ParameterDescriptor:
+    m = f.metadata
+    descriptor = ParameterDescriptor(description=f'{m["doc"]} [{m["unit"]}]' if m['unit'] else m['doc'])
+    if m['choices']:
+        descriptor.additional_constraints = 'one of ' + ', '.join(m['choices'])
+    if isinstance(f.default, float):
+        descriptor.floating_point_range = [FloatingPointRange(from_value=m['low'], to_value=m['high'])]
+    elif isinstance(f.default, int) and not isinstance(f.default, bool):
+        descriptor.integer_range = [IntegerRange(from_value=m['low'], to_value=m['high'])]
+    # An empty list has no element type in ROS: with a static type, `queries: []` could not be told from bytes.
+    descriptor.dynamic_typing = isinstance(f.default, tuple)
+    return descriptor
+
+
+def _value(name: str, value: Any) -> Any:
+    """The ROS value as the field's type: a string list becomes a tuple without empty strings."""
+    if name != 'queries':
+        return value
+    if isinstance(value, str) or not all(isinstance(v, str) for v in value or ()):
+        raise ValueError(f"parameter queries is {value!r}: wanted a list of strings, e.g. ['chair', 'door']")
+    return tuple(v.strip() for v in value or () if v.strip())
+
+
+def declare(node: Node) -> Parameters:
+    """Declare every parameter on `node` and return their values, overrides applied.
+
+    Raises ValueError or rclpy's InvalidParameter*Exception for a value out of range or of another type.
+    """
+    values = {}
+    for f in fields(Parameters):
+        default = list(f.default) if isinstance(f.default, tuple) else f.default
+        values[f.name] = _value(f.name, node.declare_parameter(f.name, default, _descriptor(f)).value)
+    return Parameters(**values)
+
+
+def changed(current: Parameters, wanted: Iterable[Parameter], running: bool) -> Parameters:
+    """`current` with the `wanted` changes; names that are not ours (use_sim_time, qos_overrides) are passed over.
+
+    Raises ValueError with the reason when a value is not allowed, or when the node is `running` (configured) and the
+    parameter is read only while it configures.
+    """
+    known = {f.name: f for f in fields(Parameters)}
+    values = {p.name: _value(p.name, p.value) for p in wanted if p.name in known}
+    for name, value in values.items():
+        if running and not known[name].metadata['live'] and value != getattr(current, name):
+            raise ValueError(f'parameter {name} cannot change while the node is configured: clean the node up first '
+                             '(lifecycle transitions deactivate, cleanup) or restart it with the new value')
+    return replace(current, **values)

@@ -1,0 +1,109 @@
+"""The node's results on their topics.
+
+Results are reliable, transient local, depth 1, so an RViz that is started later still sees the newest scene; only
+~/relevancy, which carries one message for each standing query, keeps as many as there may be queries. The big
+ones (cloud, relevancy image and map) are built only when somebody listens: without subscribers the newest result stays
+unbuilt, and the 1 Hz timer of the node builds it for the first one who comes.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Callable
+
+from geometry_msgs.msg import PoseStamped
+from gsemsplat_msgs.msg import Relevancy as RelevancyMessage
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Float32
+from visualization_msgs.msg import MarkerArray
+
+from gsemsplat_ros.ros import messages
+from gsemsplat_ros.ros.conversions import image_message, make_header
+from gsemsplat_ros.ros.parameters import MAX_QUERIES
+
+
+def _latched(depth: int = 1) -> QoSProfile:
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class OnDemand:
+    """A publisher whose message is built when somebody listens; the newest offer replaces one that nobody took."""
+
+    def __init__(self, publisher):
+        self.publisher = publisher
+        self._lock = threading.Lock()
+        self._build: Callable[[], Any] | None = None
+
+    def offer(self, build: Callable[[], Any]) -> None:
+        """Publish `build()` now if there is a subscriber, else when there is one."""
+        with self._lock:
+            self._build = build
+        self.serve()
+
+    def serve(self) -> None:
+        """Publish what nobody listened to before, if somebody does now."""
+        with self._lock:
+            if self._build is not None and self.publisher.is_activated and self.publisher.get_subscription_count():
+                self.publisher.publish(self._build())
+                self._build = None
+
+
+class Results:
+    """The publishers of scenes and answers. Made when the node configures, closed when it cleans up."""
+
+    def __init__(self, node: LifecycleNode):
+        overridable = QoSOverridingOptions.with_default_policies()
+
+        def create(kind, topic, depth=1):
+            return node.create_lifecycle_publisher(kind, '~/' + topic, _latched(depth),
+                                                   qos_overriding_options=overridable)
+        self._node = node
+        self._cloud = OnDemand(create(PointCloud2, 'gaussians'))
+        self._image = OnDemand(create(Image, 'relevancy/image'))
+        self._map = OnDemand(create(Image, 'relevancy/map'))
+        self._relevancy = create(RelevancyMessage, 'relevancy', depth=MAX_QUERIES)
+        self._markers = create(MarkerArray, 'objects/markers')
+        self._pose = create(PoseStamped, 'pose')
+        self._scale = create(Float32, 'scale')
+
+    def scene(self, scene, max_points: int, codes: bool) -> None:
+        """~/gaussians, ~/pose (when it was found) and ~/scale of a new scene."""
+        header = messages.scene_header(scene)
+        self._cloud.offer(lambda: messages.gaussian_cloud(scene.gaussians, header, max_points, codes))
+        first = make_header(scene.keyframe.frame, scene.keyframe.stamp_ns)
+        if scene.first_from_second is not None:
+            self._pose.publish(messages.pose_message(scene.first_from_second, first))
+        self._scale.publish(Float32(data=float(scene.scale)))
+
+    def answer(self, scene, relevancy) -> None:
+        """~/relevancy, ~/relevancy/image and ~/relevancy/map of one answer."""
+        keyframe = scene.keyframe
+        header = make_header(keyframe.frame, keyframe.stamp_ns)
+        self._relevancy.publish(messages.relevancy_message(relevancy, messages.scene_header(scene)))
+        self._image.offer(lambda: relevancy_image(scene, relevancy))
+        self._map.offer(lambda: image_message(keyframe.window.expand(relevancy.map), header))
+
+    def objects(self, scene, relevancies) -> None:
+        """~/objects/markers: the objects of all these answers."""
+        self._markers.publish(messages.object_markers(relevancies, messages.scene_header(scene)))
+
+    def serve(self) -> None:
+        """Give late subscribers what was not built for want of one."""
+        for output in (self._cloud, self._image, self._map):
+            output.serve()
+
+    def close(self) -> None:
+        """Take the topics down."""
+        for publisher in (self._cloud.publisher, self._image.publisher, self._map.publisher,
+                          self._relevancy, self._markers, self._pose, self._scale):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+
+def relevancy_image(scene, relevancy) -> Image:
+    """The input image with the relevancy over it, rgb8, in the size, frame and time of the input."""
+    keyframe = scene.keyframe
+    picture = messages.overlay(keyframe.image, keyframe.window.expand(relevancy.map))
+    return image_message(picture, make_header(keyframe.frame, keyframe.stamp_ns))

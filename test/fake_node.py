@@ -1,0 +1,86 @@
+"""The real node as a process of its own, on a pipeline whose answers are known: `python fake_node.py [--ros-args ...]`.
+
+Scenes tell what came in, so that a test sees whether the right pixels, camera and baseline reached the pipeline.
+"""
+
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.mapping.scene import Keyframe, Scene
+from gsemsplat_ros.pipeline import Relevancy
+from gsemsplat_ros.ros.main import main
+from gsemsplat_ros.semantics.objects import Object
+from gsemsplat_ros.views.view import Camera, fit
+
+COUNT = 100                # Gaussians
+FOUND = {'chair': Object(center=(0.5, 0.25, 2.0), size=(0.4, 0.6, 0.4), score=0.875),
+         'door': Object(center=(-1.0, 0.0, 4.0), size=(1.0, 2.0, 0.25), score=0.75)}
+MAP = np.full((24, 32), 0.25, np.float32)
+MAP[6, 8], MAP[:, 16:] = 0.875, np.nan  # the right half was not rendered
+
+
+class FakePipeline:
+    """weights: 'missing' and 'broken' fail to load, 'slow' takes a minute for a scene."""
+
+    def __init__(self, weights):
+        self.weights = str(weights or 'fake')
+        self.text_encoder = SimpleNamespace(name='fake text')
+        self.device = 'cpu'
+
+    @classmethod
+    def load(cls, weights=None, device='auto', text_checkpoint=None, square=False):
+        if weights == 'missing':
+            raise ValueError('no checkpoint at missing')
+        if weights == 'broken':
+            raise RuntimeError('a fault of ours')
+        return cls(weights)
+
+    def build(self, pair):
+        if self.weights == 'slow':
+            print('building', flush=True)
+            time.sleep(60)
+        first, second = pair.first, pair.second
+        if not first.image.any():
+            raise RuntimeError('the fake fails on black images')
+        camera = first.camera or Camera(64, 48, 1.0, 1.0, 0.0, 0.0)
+        means = torch.zeros(COUNT, 3)
+        means[:, 0], means[:, 2] = torch.linspace(-1, 1, COUNT), 2.0
+        means[0] = torch.tensor([camera.fx, camera.cx, pair.baseline_m or 0.0])
+        colors = torch.full((COUNT, 3), 0.5)
+        colors[0], colors[1] = torch.tensor(first.image[0, 0] / 255.0), torch.tensor(second.image[0, 0] / 255.0)
+        quats = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(COUNT, 1)
+        gaussians = Gaussians(means, quats, torch.full((COUNT, 3), 0.01), torch.linspace(0.1, 0.9, COUNT), colors,
+                              torch.arange(COUNT * 32.0).reshape(COUNT, 32), first.frame)
+        _, window = fit(first, 64, 48)
+        keyframe = Keyframe(Camera(32, 24, 1.0, 1.0, 0.0, 0.0), None, None, first.image, window, first.frame,
+                            first.stamp_ns)
+        pose = np.eye(4)
+        pose[:3, :3], pose[0, 3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]], 0.125  # a quarter turn about z
+        return Scene(gaussians, keyframe, pose, 0.5, 'stereo baseline' if pair.baseline_m else 'network', 7, 9,
+                     {'predict': 0.001})
+
+    def query(self, scene, text, threshold=None, max_objects=8):
+        if not text or len(text) > 200:
+            raise ValueError(f'query of {len(text)} characters: wanted 1 to 200')
+        if text == 'boom':
+            raise RuntimeError('a fault of ours')
+        threshold = threshold or 0.5
+        thing = FOUND.get(text)
+        score = thing.score if thing else 0.25
+        found = score >= threshold
+        return Relevancy(text, found, score, threshold, 0, MAP, (17.0, 13.0), (0.5, 0.25, 2.0) if thing else None,
+                         (thing,) * min(max_objects, 2) if found else ())
+
+
+if __name__ == '__main__':
+    status = main(load_pipeline=FakePipeline.load)
+    # the executor's pool ends with the interpreter
+    print('left over:', [t.name for t in threading.enumerate()
+                         if t is not threading.main_thread() and 'ThreadPoolExecutor' not in t.name])
+    sys.exit(status)

@@ -1,0 +1,104 @@
+"""camera_info to cameras, baselines and rectified images, against numbers worked out by hand or by projection."""
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+from sensor_msgs.msg import CameraInfo, RegionOfInterest  # noqa: E402
+
+from gsemsplat_ros.ros import inputs  # noqa: E402
+from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of  # noqa: E402
+from gsemsplat_ros.ros.conversions import image_message, make_header  # noqa: E402
+from gsemsplat_ros.ros.parameters import Parameters  # noqa: E402
+
+HEADER = make_header('left_optical', 12_345_678_901)
+
+
+def info(K=(400.0, 0, 319.5, 0, 410.0, 239.5, 0, 0, 1), P=None, D=(), model='plumb_bob', width=640, height=480, **more):
+    P = (K[0], 0, K[2], 0, 0, K[4], K[5], 0, 0, 0, 1, 0) if P is None else P
+    return CameraInfo(header=HEADER, width=width, height=height, k=[float(v) for v in K], p=[float(v) for v in P],
+                      d=list(D), distortion_model=model, r=[1.0, 0, 0, 0, 1, 0, 0, 0, 1], **more)
+
+
+def test_camera_from_info():
+    camera = camera_of(info(), 640, 480)
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (400, 410, 319.5, 239.5)
+    empty_p = camera_of(info(P=[0.0] * 12), 640, 480)  # a monocular driver
+    assert empty_p == camera
+
+
+def test_camera_from_binned_and_cropped_info():
+    roi = RegionOfInterest(x_offset=100, y_offset=40, width=320, height=240)
+    camera = camera_of(info(roi=roi, binning_x=2, binning_y=2), 160, 120)
+    assert (camera.width, camera.height, camera.fx, camera.fy) == (160, 120, 200, 205)
+    # pixel 0 of the image averages columns 100 and 101: their middle, 100.5, is its centre
+    assert camera.cx == pytest.approx((319.5 - 100.5) / 2)
+    assert camera.cy == pytest.approx((239.5 - 40.5) / 2)
+
+
+@pytest.mark.parametrize('bad, words', [
+    (info(K=[0.0] * 9), ['uncalibrated', 'K[0] = 0', 'calibrate']),
+    (info(K=(float('nan'), 0, 1, 0, 1, 1, 0, 0, 1)), ['uncalibrated']),
+    (info(width=1280, height=720), ['1280x720', '640x480']),
+    (info(binning_x=2, binning_y=2), ['320x240', '640x480', 'binning']),
+])
+def test_camera_info_that_cannot_be_used(bad, words):
+    with pytest.raises(ValueError) as error:
+        camera_of(bad, 640, 480, '/left/camera_info')
+    assert all(word in str(error.value) for word in words + ['/left/camera_info']), str(error.value)
+
+
+def test_baseline_is_in_the_right_projection():
+    assert baseline_of(info(P=(400, 0, 319.5, -48, 0, 410, 239.5, 0, 0, 0, 1, 0))) == pytest.approx(0.12)
+    for tx in (0, 48):
+        with pytest.raises(ValueError, match='exchanged'):
+            baseline_of(info(P=(400, 0, 319.5, tx, 0, 410, 239.5, 0, 0, 0, 1, 0)))
+
+
+@pytest.mark.parametrize('model, D', [('plumb_bob', (-0.3, 0.1, 0.001, -0.002, 0.0)),
+                                      ('rational_polynomial', (-0.3, 0.1, 0.001, -0.002, 0.0, 0.01, 0.0, 0.0)),
+                                      ('equidistant', (-0.05, 0.01, 0.0, 0.0))])
+def test_rectification_makes_the_pinhole_image(model, D):
+    """Pixels of the rectified image are looked up at the raw pixels that the distortion model sends them to."""
+    u, v = np.meshgrid(np.arange(640, dtype=np.float32), np.arange(480, dtype=np.float32))
+    picture = np.dstack([u / 640 * 255, v / 480 * 255, np.zeros_like(u)]).astype(np.uint8)  # colour says where
+    P = (350.0, 0, 300.0, 0, 0, 350.0, 230.0, 0, 0, 0, 1, 0)
+    description = info(P=P, D=D, model=model)
+    rectify = Rectifier()
+    rectified = rectify(picture, description)
+    points = np.array([[300.0, 230.0], [420.0, 300.0], [150.0, 140.0]])
+    rays = np.column_stack([(points - (300, 230)) / 350, np.ones(3)])
+    K = np.array(description.k).reshape(3, 3)
+    project = cv2.fisheye.projectPoints if model == 'equidistant' else cv2.projectPoints
+    raw_points = project(rays.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), K, np.array(D))[0].reshape(-1, 2)
+    for (x, y), (raw_x, raw_y) in zip(points.astype(int), raw_points):
+        np.testing.assert_allclose(rectified[y, x, :2], [raw_x / 640 * 255, raw_y / 480 * 255], atol=1.5)
+    maps = rectify._maps
+    rectify(picture, info(P=P, D=D, model=model))
+    assert rectify._maps is maps  # the same calibration in a new message
+
+
+@pytest.mark.parametrize('model, D', [('plumb_bob', ()), ('', ()), ('crooked_lens', (0.1,) * 5)])
+def test_unknown_distortion_is_refused(model, D):
+    with pytest.raises(ValueError, match='distortion_model.*plumb_bob.*equidistant.*rectified: true'):
+        Rectifier()(np.zeros((480, 640, 3), np.uint8), info(D=D, model=model))
+
+
+@pytest.mark.parametrize('rectified', [True, False])
+def test_stereo_messages_become_a_pair(rectified):
+    P = (350.0, 0, 300.0, 0, 0, 350.0, 230.0, 0, 0, 0, 1, 0)
+    D = () if rectified else (-0.3, 0.1, 0.0, 0.0, 0.0)
+    pixels = np.random.default_rng(9).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    messages_in = inputs.Input(images=(image_message(pixels, HEADER), image_message(pixels[::-1], HEADER)),
+                               infos=(info(P=P, D=D), info(P=P[:3] + (-42.0,) + P[4:], D=D)))
+    warnings = []
+    source = inputs.make_source(Parameters(rectified=rectified), [('/l', '/li'), ('/r', '/ri')], warnings.append)
+    pair = source.pair(messages_in)
+    assert pair.baseline_m == pytest.approx(0.12) and not warnings
+    assert (pair.first.camera.fx, pair.first.camera.cx, pair.first.frame) == (350, 300, 'left_optical')
+    assert pair.first.stamp_ns == 12_345_678_901
+    expected = pixels if rectified else Rectifier()(pixels, info(P=P, D=D))
+    np.testing.assert_array_equal(pair.first.image, expected)
+    with pytest.raises(ValueError, match='no camera_info on /li yet'):
+        source.pair(inputs.Input(messages_in.images, (None, None)))

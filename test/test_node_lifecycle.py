@@ -1,0 +1,69 @@
+"""The node under a lifecycle manager, with start parameters that are wrong, and stopped in the middle of its work."""
+
+import time
+
+import pytest
+
+pytest.importorskip('rclpy')
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from ros_client import LEFT, ask, camera_info, client, domain, picture, set_parameter, start  # noqa: E402, F401
+
+S = 10**9
+
+
+def change_state(client, node, transition):
+    return client.call(ChangeState, node + '/change_state',
+                       ChangeState.Request(transition=Transition(id=transition))).success
+
+
+def test_lifecycle_by_a_manager(client, start):
+    node, name = start('-r', '__ns:=/c', '-p', 'autostart:=false', '-p', 'weights:=missing'), '/c/gsemsplat'
+
+    def state():
+        return client.call(GetState, name + '/get_state', GetState.Request()).current_state.label
+    assert state() == 'unconfigured'
+    assert not change_state(client, name, Transition.TRANSITION_CONFIGURE)
+    node.wait_for('cannot load the network: no checkpoint at missing')
+    assert set_parameter(client, 'weights', 'broken', node=name).successful  # unconfigured: may change
+    assert not change_state(client, name, Transition.TRANSITION_CONFIGURE)
+    node.wait_for('RuntimeError: a fault of ours')
+    assert state() == 'unconfigured'
+    assert set_parameter(client, 'weights', 'slow', node=name).successful
+    for _ in range(2):
+        assert change_state(client, name, Transition.TRANSITION_CONFIGURE) and state() == 'inactive'
+        assert 'not active' in ask(client, 'chair', node='/c').message
+        assert not client.node.get_subscriptions_info_by_topic('/c/left/image_raw')
+        assert not set_parameter(client, 'weights', 'fake', node=name).successful
+        assert change_state(client, name, Transition.TRANSITION_ACTIVATE) and state() == 'active'
+        client.until(lambda: client.node.get_subscriptions_info_by_topic('/c/left/image_raw'), 'the subscription')
+        assert change_state(client, name, Transition.TRANSITION_DEACTIVATE) and state() == 'inactive'
+        assert change_state(client, name, Transition.TRANSITION_CLEANUP) and state() == 'unconfigured'
+    assert change_state(client, name, Transition.TRANSITION_CONFIGURE)
+    assert change_state(client, name, Transition.TRANSITION_ACTIVATE)
+    stamp = 5 * S  # stop it in the middle of a forward pass
+    for topic, message in (('left/camera_info', camera_info()), ('right/camera_info', camera_info(tx=-6.0))):
+        client.publish('/c/' + topic, message)
+    end = time.monotonic() + 30
+    while 'building' not in node.output:
+        assert time.monotonic() < end
+        stamp += S
+        for side in ('left', 'right'):
+            client.publish(f'/c/{side}/image_raw', picture(LEFT, stamp_ns=stamp))
+        time.sleep(0.05)
+    status, seconds = node.stop()
+    assert status == 0, node.output
+    assert seconds < 3.0  # 1.5 s for the forward pass in hand, and what a busy test machine adds
+
+
+def test_shutdown_transition_and_bad_start(start, client):
+    node = start('-r', '__ns:=/d')
+    bad = start('-p', 'sync_slop_s:=7.0')
+    missing = start('-p', 'weights:=missing')
+    node.wait_for('waiting for')
+    assert change_state(client, '/d/gsemsplat', Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    assert node.stop()[0] == 0
+    assert bad.wait() == 2
+    assert 'sync_slop_s' in bad.output and '0.0' in bad.output and '1.0' in bad.output and '7.0' in bad.output
+    assert 'Traceback' not in bad.output, bad.output
+    assert missing.wait() == 2 and 'no checkpoint at missing' in missing.output
