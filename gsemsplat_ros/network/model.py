@@ -91,13 +91,15 @@ class GSemSplat(nn.Module):
         self.downstream_head2 = Head(c)
 
     def init_weights(self) -> None:
-        """What training from scratch starts from: xavier in the transformer, both decoders alike."""
+        """What training from scratch starts from: xavier in the transformer, both decoders alike, points on a plane."""
         for module in (self.patch_embed, self.enc_blocks, self.decoder_embed, self.dec_blocks):
             for layer in module.modules():
                 if isinstance(layer, (nn.Linear, nn.Conv2d)):
                     nn.init.xavier_uniform_(layer.weight.flatten(1))
                     nn.init.zeros_(layer.bias)
         self.dec_blocks2.load_state_dict(self.dec_blocks.state_dict())
+        for head in (self.downstream_head1, self.downstream_head2):
+            head.init_points()
 
     def encode(self, images: Tensor) -> Encoding:
         """Images (B, 3, H, W) in [-1, 1], sides multiples of 16."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ from gsemsplat_ros.training.teacher import class_names, distil_context, load_ste
 
 EMA = 0.998              # of the weights that are shipped
 WARMUP = 100             # steps
-HEAD_SHARE = 0.3         # of the learning rate, for the dense heads
+HEAD_SHARE = 0.25        # of the learning rate, for the dense heads
 CLIP = 1.0               # largest gradient norm
 LOG_EVERY = 20           # steps
 SAVE_EVERY = 200         # steps
@@ -74,7 +75,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     if step < WARMUP:
         return peak * (step + 1) / WARMUP
     progress = min(1.0, (step - WARMUP) / max(1, steps - WARMUP))
-    return peak * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * progress)))
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 @torch.no_grad()
