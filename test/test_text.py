@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gsemsplat_ros.semantics.text import Cached, MiniLM, load_text_encoder
+from gsemsplat_ros.semantics.text import Cached, import_open_clip, load_text_encoder, MiniLM
 
 
 @pytest.fixture(scope='module')
@@ -147,7 +147,10 @@ def test_openclip_missing_package_says_what_to_install(monkeypatch):
 @pytest.fixture(scope='module')
 def clip():
     """A CLIP of the published text shape and a tiny image tower, seeded."""
-    open_clip = pytest.importorskip('open_clip')
+    try:
+        open_clip = import_open_clip()
+    except ImportError:
+        pytest.skip('open_clip is not installed')
     config = open_clip.get_model_config('ViT-B-16')
     config['vision_cfg'].update(layers=1, width=64)
     config['text_cfg'].update(layers=2)

@@ -127,6 +127,23 @@ def _bert_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
+def import_open_clip():
+    """The module open_clip. Raises ImportError where it is missing.
+
+    The torchvision of the package index is built for CUDA: beside a CPU build of torch its operators do not load, and
+    its import stops because two of them were never declared. Declared (no text tower calls them), it passes.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if 'operator torchvision::' not in str(error):
+            raise
+        for name in ('nms', 'qnms'):
+            torch.library.define(f'torchvision::{name}', '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    import open_clip
+    return open_clip
+
+
 class OpenCLIP:
     """The text tower of a CLIP model of the open_clip package, float32 on the CPU, from a local checkpoint.
 
@@ -143,7 +160,7 @@ class OpenCLIP:
             ValueError: open_clip or the file is missing, or the file does not hold this model.
         """
         try:
-            import open_clip
+            open_clip = import_open_clip()
         except ImportError as error:
             raise ValueError(f'text encoder openclip:{model} needs open_clip ({error}): '
                              'run `pip install open_clip_torch`') from error
