@@ -34,7 +34,7 @@ class FakePipeline:
         self.device = 'cpu'
 
     @classmethod
-    def load(cls, weights=None, device='auto', text_checkpoint=None, square=False):
+    def load(cls, weights=None, device='auto', text_checkpoint=None, square=False, canonical=()):
         if weights == 'missing':
             raise ValueError('no checkpoint at missing')
         if weights == 'broken':

@@ -70,6 +70,7 @@ def test_overrides(declared):
     (dict(mode='mono'), ValueError, ['mode', "'mono'", 'stereo, sequential']),
     (dict(queries='chair'), ValueError, ['queries', 'list']),
     (dict(queries=[1, 2]), ValueError, ['queries', 'list']),
+    (dict(canonical=[]), ValueError, ['canonical', 'at least one']),
     (dict(queries=['thing'] * 33), ValueError, ['queries', '33', '32']),
     (dict(keyframe_min_motion=0.5), ValueError, ['keyframe_min_motion', '0.5', 'keyframe_max_motion']),
 ])

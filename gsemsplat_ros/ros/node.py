@@ -69,7 +69,7 @@ class GsemsplatNode(LifecycleNode):
         p, start = self.parameters, time.monotonic()
         try:
             self._pipeline = self._load_pipeline(p.weights or None, device=p.device, square=p.square,
-                                                 text_checkpoint=p.text_checkpoint or None)
+                                                 text_checkpoint=p.text_checkpoint or None, canonical=p.canonical)
         except (ValueError, OSError) as error:
             self.get_logger().error(f'cannot load the network: {error}')
             return TransitionCallbackReturn.FAILURE

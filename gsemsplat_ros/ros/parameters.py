@@ -13,6 +13,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from gsemsplat_ros.semantics.relevancy import CANONICAL
+
 MAX_QUERIES = 32
 
 
@@ -46,6 +48,8 @@ class Parameters:
     keyframe_max_age_s: float = _field(10.0, 'Sequential: a keyframe older than this is replaced, not paired: the '
                                              'world may have changed', 's', 0.1, 3600.0)
     queries: tuple[str, ...] = _field((), 'Standing queries, answered on every new scene', live=True)
+    canonical: tuple[str, ...] = _field(CANONICAL, 'Phrases that every query is compared with: what is no more like the '
+                                                   'words than like one of these scores below 0.5')
     threshold: float = _field(0.0, "Relevancy from which a query counts as found; 0: the checkpoint's own",
                               '', 0.0, 0.999, live=True)
     max_objects: int = _field(8, 'Most objects in one answer, best first', '', 1, 1000, live=True)
@@ -64,6 +68,8 @@ class Parameters:
         if not self.keyframe_min_motion < self.keyframe_max_motion:
             raise ValueError(f'parameter keyframe_min_motion is {self.keyframe_min_motion}: wanted less than '
                              f'keyframe_max_motion, which is {self.keyframe_max_motion}')
+        if not self.canonical:
+            raise ValueError("parameter canonical is empty: wanted at least one phrase, e.g. ['object', 'things']")
         if len(self.queries) > MAX_QUERIES:
             raise ValueError(f'parameter queries has {len(self.queries)} phrases: wanted at most {MAX_QUERIES}')
 
@@ -84,10 +90,10 @@ def _descriptor(f) -> ParameterDescriptor:
 
 def _value(name: str, value: Any) -> Any:
     """The ROS value as the field's type: a string list becomes a tuple without empty strings."""
-    if name != 'queries':
+    if name not in ('queries', 'canonical'):
         return value
     if isinstance(value, str) or not all(isinstance(v, str) for v in value or ()):
-        raise ValueError(f"parameter queries is {value!r}: wanted a list of strings, e.g. ['chair', 'door']")
+        raise ValueError(f"parameter {name} is {value!r}: wanted a list of strings, e.g. ['chair', 'door']")
     return tuple(v.strip() for v in value or () if v.strip())
 
 
