@@ -72,12 +72,12 @@ def test_what_is_hidden_is_not_seen():
     assert not seen_by(points, near, camera, behind).any()
 
 
-def test_point_loss_is_zero_for_the_truth_at_any_scale(batch):
+def test_point_losses_with_and_without_scale(batch):
     conf = torch.ones(batch.valid.shape)
-    confident, metric = (x.item() for x in L.point_losses(batch.points, conf, batch))
-    assert confident == pytest.approx(0, abs=1e-6) and metric == pytest.approx(0, abs=1e-6)
-    confident, metric = (x.item() for x in L.point_losses(1.5 * batch.points, conf, batch))
-    assert confident == pytest.approx(0, abs=1e-5) and metric == pytest.approx(np.log(1.5), abs=1e-5)
+    confident, aligned = (x.item() for x in L.point_losses(batch.points, conf, batch))
+    assert confident == pytest.approx(0, abs=1e-6) and aligned == pytest.approx(0, abs=1e-6)
+    confident, aligned = (x.item() for x in L.point_losses(1.5 * batch.points, conf, batch))
+    assert aligned == pytest.approx(0, abs=1e-5) and confident == pytest.approx(np.log(1.5), abs=1e-5)
     wrong = batch.points + torch.tensor([0.0, 0, 0.2])
     assert L.point_losses(wrong, conf, batch)[0] > 0.005
     # an error costs less where the network doubts, until the doubt costs more

@@ -1,16 +1,19 @@
-"""Furniture with names and true sizes: the Debian package `sweethome3d-furniture`, packed once into one mesh file.
+"""Furniture with names and true sizes: the Debian package `sweethome3d-furniture`, packed once into one
+mesh file.
 
-The package holds five `.sh3f` catalogues (zip files with OBJ + MTL models and a latin-1 `.properties` list in centimetres).
-`load_furniture` keeps the indoor models whose mesh agrees with the catalogue size and packs them without pickle.
-Model axes after packing: x to the right, y to the back (the front looks along -y), z up, origin at the middle of the bottom, metres.
+The package holds five `.sh3f` catalogues (zip files with OBJ + MTL models and a latin-1 `.properties` list
+in centimetres).
+`load_furniture` keeps the indoor models whose mesh agrees with the catalogue size and packs them without
+pickle.
+Model axes after packing: x to the right, y to the back (the front looks along -y), z up, origin at the
+middle of the bottom, metres.
 """
+
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
-import unicodedata
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,46 +21,31 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from gsemsplat_ros.training.catalogue import (
+    SOURCES,
+    base_noun,
+    clean_name,
+    is_heldout,
+    read_catalogue,
+    wanted,
+)
+from gsemsplat_ros.training.wavefront import read_mtl, read_obj
+
 PACKAGE_DIR = Path('/usr/share/sweethome3d/furniture')
 VERSION = 1
-TEXTURE = 256                                   # every texture is this many pixels square
+TEXTURE = 256  # every texture is this many pixels square
 MAX_FACES = 20_000
-TOP = 32                                        # cells a side of the height map that small things are put down on
-HELDOUT_SHARE = 0.12
-SOURCES = {                                     # library -> (authors, licence, link of the licence)
-    'BlendSwap-CC-0': ('Blend Swap contributors and Emmanuel Puybaret / eTeks', 'CC0-1.0',
-                       'https://creativecommons.org/publicdomain/zero/1.0/'),
-    'BlendSwap-CC-BY': ('Blend Swap contributors', 'CC-BY-3.0', 'https://creativecommons.org/licenses/by/3.0/'),
-    'KatorLegaz': ('Andrew Kator and Jennifer Legaz', 'CC-BY-3.0-US', 'https://creativecommons.org/licenses/by/3.0/us/'),
-    'Reallusion': ('Reallusion', 'CC-BY-3.0-US', 'https://creativecommons.org/licenses/by/3.0/us/'),
-    'Scopia': ('Scopia Visual Interfaces Systems, s.l.', 'CC-BY-3.0', 'https://creativecommons.org/licenses/by/3.0/'),
-}
-INDOOR = {'Office', 'Bedroom', 'Living room', 'Kitchen', 'Bathroom', 'Lights', 'Miscellaneous'}
-ALSO = {'cafe chair', 'cafe table', 'folding chair', 'relax chair', 'rattan armchair', 'rattan sofa', 'rattan table', 'ficus',
-        'bamboo', 'cat', 'siamese cat', 'dog', 'bulldog', 'rabbit', 'bicycle', 'bike', 'stroller', 'tricycle', 'skateboard',
-        'teck chair', 'bench', 'spray bottle', 'plant box', 'flower box', 'deck chair', 'chair', 'scooter', 'doormat'}
-NEVER = re.compile(r'plug|switch|socket|bill|hashtag|cone|lamppost|street|park light|outdoor|porch|shipping|fence|railing|'
-                   r'pallet|mower|mannequin|shower door|shower curtain|contemporary living|track lights|emergency|tatami|'
-                   r'smoke|lantern|biplane|thermometer|dining set|\bring\b|deer|^gift$|shower head|curtain|window|wheelbarrow')
-ALIAS = {'apple iphone': 'mobile phone', 'apple ibook': 'laptop', 'apple imac': 'desktop computer', 'puff': 'pouf',
-         'flipper': 'pinball machine', 'hashtray': 'ashtray', 'trunck': 'trunk', 'hood': 'range hood', 'clear sofa': 'sofa',
-         'tv': 'television', 'wall flat tv': 'flat television', 'bath': 'bathtub', 'sofa seats': 'sofa', 'class seat': 'school chair',
-         'frame chambord': 'picture frame', 'frame hoi an': 'picture frame', 'mocassin': 'moccasin', 'bootie': 'boot',
-         'toilets unit': 'toilet', 'island': 'kitchen island', 'island extension': 'kitchen island', 'cup cake': 'cupcake',
-         'desk table': 'desk', 'technical table': 'drawing table', 'little plant': 'plant', 'little lamp': 'lamp',
-         'rigged fan': 'fan', 'table fan': 'fan', 'kitchen tools': 'kitchen utensils', 'tool': 'kitchen utensil',
-         'couch': 'couch', 'teck chair': 'teak chair', 'short': 'shorts', 'gaz water heater': 'water heater',
-         'electric water heater': 'water heater', 'convertible sofa bz': 'sofa bed', 'opened convertible sofa bz': 'sofa bed',
-         'induction cooker zones': 'induction cooker', 'extinguisher': 'fire extinguisher', 'led tv': 'television',
-         'air conditioning internal unit': 'air conditioner', 'indoor bike': 'exercise bike', 'flacon': 'perfume bottle',
-         'clothes washing machine': 'washing machine', 'dryer machine': 'dryer', 'football table': 'table football',
-         'woman shoes': 'shoes', 'tv stand': 'television stand', 'screen': 'computer screen', 'pool table': 'billiard table'}
+TOP = 32  # cells a side of the height map that small things are put down on
 
 
 @dataclass(frozen=True)
 class Model:
-    """One piece of furniture. size (3,) m along x, y, z; elevation m: height above the floor that the catalogue wants;
-    top (TOP, TOP) m: height of the highest surface in each cell of the footprint [row = y, column = x], 0 where there is none."""
+    """One piece of furniture. size (3,) m along x, y, z; elevation m: height above the floor that the
+    catalogue wants;
+    top (TOP, TOP) m: height of the highest surface in each cell of the footprint [row = y, column = x], 0
+    where there is none.
+    """
+
     name: str
     noun: str
     category: str
@@ -71,8 +59,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles of one model: vertices (V,3) float32 m, normals (V,3) float32 (zero: flat shading), uv (V,2) float32 with v down,
+    """Triangles of one model: vertices (V,3) float32 m, normals (V,3) float32 (zero: flat shading), uv
+    (V,2) float32 with v down,
     colors (V,3) uint8, textures (V,) int16 (index for `Furniture.texture`, -1: none), faces (F,3) int32."""
+
     vertices: np.ndarray
     normals: np.ndarray
     uv: np.ndarray
@@ -88,19 +78,21 @@ class Furniture:
         with np.load(path, allow_pickle=False) as pack:
             self._data = {key: pack[key] for key in pack.files}
         meta = json.loads(str(self._data.pop('meta')))
-        self.models = tuple(Model(**{**m, 'size': tuple(m['size'])}, top=self._data['top'][i].astype(np.float32))
-                            for i, m in enumerate(meta))
+        self.models = tuple(
+            Model(**{**m, 'size': tuple(m['size'])}, top=self._data['top'][i].astype(np.float32))
+            for i, m in enumerate(meta)
+        )
 
     def mesh(self, index: int) -> Mesh:
         """The triangles of `models[index]`."""
-        v, f = self._data['vertex_start'][index:index + 2], self._data['face_start'][index:index + 2]
-        part = {k: self._data[k][v[0]:v[1]] for k in ('vertices', 'normals', 'uv', 'colors', 'textures')}
+        v, f = self._data['vertex_start'][index : index + 2], self._data['face_start'][index : index + 2]
+        part = {k: self._data[k][v[0] : v[1]] for k in ('vertices', 'normals', 'uv', 'colors', 'textures')}
         part['normals'] = part['normals'].astype(np.float32) / 127
-        return Mesh(**part, faces=self._data['faces'][f[0]:f[1]])
+        return Mesh(**part, faces=self._data['faces'][f[0] : f[1]])
 
     def texture(self, index: int) -> np.ndarray:
         """(TEXTURE, TEXTURE, 4) uint8 RGBA."""
-        start, stop = self._data['texture_start'][index:index + 2]
+        start, stop = self._data['texture_start'][index : index + 2]
         image = cv2.imdecode(self._data['texture_bytes'][start:stop], cv2.IMREAD_UNCHANGED)
         code = cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGBA
         return cv2.cvtColor(image, code)
@@ -115,7 +107,9 @@ def load_furniture(cache_dir: Path | None = None, package_dir: Path = PACKAGE_DI
     path = cache_dir / f'furniture-v{VERSION}.npz'
     if not path.exists():
         if not any(Path(package_dir).glob('*.sh3f')):
-            raise ValueError(f'no furniture catalogues in {package_dir}: install the Debian package sweethome3d-furniture')
+            raise ValueError(
+                f'no furniture catalogues in {package_dir}: install the Debian package sweethome3d-furniture'
+            )
         cache_dir.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f'{path.name}.{os.getpid()}.part')
         with open(part, 'wb') as file:
@@ -136,94 +130,6 @@ def attribution(furniture: Furniture) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def clean_name(name: str) -> str:
-    """'Modern chair 2' -> 'modern chair': lower-case ASCII words without numbers."""
-    text = unicodedata.normalize('NFKD', name).encode('ascii', 'ignore').decode().lower()
-    words = [w for w in re.split(r"[^a-z']+", text) if len(w) > 1]
-    text = ' '.join(words)
-    return ALIAS.get(text, text)
-
-
-def base_noun(name: str) -> str:
-    """'chair with cushion' -> 'chair', 'oak table' -> 'table'."""
-    return re.split(r' (?:with|on|of|and) ', name)[0].split()[-1]
-
-
-def _is_heldout(name: str) -> bool:
-    return int(hashlib.sha1(f'gsemsplat {name}'.encode()).hexdigest(), 16) % 1000 < 1000 * HELDOUT_SHARE
-
-
-def _catalogue(archive: zipfile.ZipFile) -> list[dict[str, str]]:
-    text = archive.read('PluginFurnitureCatalog.properties').decode('latin-1')
-    entries: dict[str, dict[str, str]] = {}
-    for key, number, value in re.findall(r'^(\w+)#(\d+)=(.*)$', text, re.M):
-        value = re.sub(r'\\u([0-9a-fA-F]{4})', lambda m: chr(int(m[1], 16)), value.strip())
-        entries.setdefault(number, {})[key] = value
-    return list(entries.values())
-
-
-def _wanted(entry: dict[str, str], name: str) -> bool:
-    size = [float(entry[k]) / 100 for k in ('width', 'depth', 'height')]
-    indoor = entry['category'] in INDOOR or name in ALSO
-    return indoor and bool(name) and not NEVER.search(name) and 0.06 < max(size) < 3.2 and size[2] < 2.35
-
-
-def _read_mtl(text: str) -> dict[str, tuple[tuple[float, ...], float, str]]:
-    """Material name -> (diffuse colour, opacity, texture file or '')."""
-    materials, name = {}, ''
-    for line in text.splitlines():
-        key, _, value = line.strip().partition(' ')
-        value = value.strip()
-        if key == 'newmtl':
-            name = value
-            materials[name] = ((0.7, 0.7, 0.7), 1.0, '')
-        elif name and value:
-            kd, opacity, texture = materials[name]
-            if key == 'Kd':
-                kd = tuple(float(x) for x in value.split()[:3])
-            elif key == 'd':
-                opacity = float(value.split()[-1])
-            elif key == 'map_Kd':
-                texture = value.replace('\\', '/')
-            materials[name] = (kd, opacity, texture)
-    return materials
-
-
-def _read_obj(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str], str]:
-    """Vertices, texture coordinates, normals, corners (F,3,4) of (vertex, uv, normal, material; -1: none), materials, MTL name."""
-    vertices, uvs, normals, corners, materials, library = [], [], [], [], [], ''
-    material = -1
-    for line in text.replace('\\\n', ' ').splitlines():
-        parts = line.split()
-        if not parts:
-            continue
-        key = parts[0]
-        if key == 'v':
-            vertices.append([float(x) for x in parts[1:4]])
-        elif key == 'vt':
-            uvs.append([float(parts[1]), float(parts[2]) if len(parts) > 2 else 0.0])
-        elif key == 'vn':
-            normals.append([float(x) for x in parts[1:4]])
-        elif key == 'usemtl':
-            name = line.split(None, 1)[1].strip() if len(parts) > 1 else ''
-            if name not in materials:
-                materials.append(name)
-            material = materials.index(name)
-        elif key == 'mtllib':
-            library = line.split(None, 1)[1].strip()
-        elif key == 'f':
-            polygon = []
-            for token in parts[1:]:
-                ids = (token.split('/') + ['', ''])[:3]
-                counts = (len(vertices), len(uvs), len(normals))
-                polygon.append([(int(i) - 1 if int(i) > 0 else n + int(i)) if i else -1
-                                for i, n in zip(ids, counts)] + [material])
-            corners.extend((polygon[0], polygon[k], polygon[k + 1]) for k in range(1, len(polygon) - 1))
-    shape = lambda rows, n: np.asarray(rows, np.float64).reshape(-1, n)
-    return (shape(vertices, 3), shape(uvs, 2), shape(normals, 3), np.asarray(corners, np.int64).reshape(-1, 3, 4),
-            materials, library)
-
-
 def _height_map(vertices: np.ndarray, faces: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Highest surface point of each cell, by sampling every triangle with a fixed barycentric lattice."""
     n = 24 if len(faces) < 3000 else 6
@@ -238,17 +144,18 @@ def _height_map(vertices: np.ndarray, faces: np.ndarray, size: np.ndarray) -> np
 
 
 def _mesh(archive: zipfile.ZipFile, entry: dict[str, str], files: dict[str, str], add_texture) -> dict | None:
-    """One catalogue entry as arrays, or None when the mesh is too large, empty or disagrees with its catalogue size."""
+    """One catalogue entry as arrays, or None when the mesh is too large, empty or disagrees with its
+    catalogue size."""
     path = entry['model'].lstrip('/')
     if path.lower() not in files or not path.lower().endswith('.obj'):
         return None
     raw = archive.read(files[path.lower()])
     if raw.count(b'\nf ') > MAX_FACES:
         return None
-    vertices, uvs, normals, corners, names, library = _read_obj(raw.decode('latin-1'))
+    vertices, uvs, normals, corners, names, library = read_obj(raw.decode('latin-1'))
     folder = path.rsplit('/', 1)[0]
     mtl = files.get(f'{folder}/{library}'.lower())
-    materials = _read_mtl(archive.read(mtl).decode('latin-1')) if mtl else {}
+    materials = read_mtl(archive.read(mtl).decode('latin-1')) if mtl else {}
     looks = [materials.get(n, ((0.7, 0.7, 0.7), 1.0, '')) for n in names] + [((0.7, 0.7, 0.7), 1.0, '')]
     opacity = np.array([look[1] for look in looks])
     used = corners[..., 0]
@@ -260,37 +167,56 @@ def _mesh(archive: zipfile.ZipFile, entry: dict[str, str], files: dict[str, str]
     low, high = vertices[used].reshape(-1, 3).min(0), vertices[used].reshape(-1, 3).max(0)
     size = np.array([float(entry[k]) / 100 for k in ('width', 'depth', 'height')])
     ratio = size / np.maximum(high - low, 1e-9)
-    solid = size > 0.02                          # a sheet has no proportion to compare
+    solid = size > 0.02  # a sheet has no proportion to compare
     if solid.sum() < 2 or ratio[solid].max() / ratio[solid].min() > 1.1:
         return None
     ratio = np.where(solid, ratio, np.median(ratio[solid]))
     vertices = (vertices - [*((low + high)[:2] / 2), low[2]]) * ratio
-    corners = corners[opacity[corners[:, 0, 3]] >= 0.1]           # fully transparent helpers are no surface
+    corners = corners[opacity[corners[:, 0, 3]] >= 0.1]  # fully transparent helpers are no surface
     if not len(corners):
         return None
-    rows, index = np.unique(corners.reshape(-1, 4), axis=0, return_inverse=True)
+    rows = corners.reshape(-1, 4)
+    key = np.ravel_multi_index(
+        (rows + 1).T, rows.max(0) + 2
+    )  # sorting one number is faster than rows of four
+    first, index = np.unique(key, return_index=True, return_inverse=True)[1:]
+    rows = rows[first]
     faces = index.reshape(-1, 3).astype(np.int32)
     normal = np.zeros((len(rows), 3))
     if len(normals):
         normal = np.where(rows[:, 2:3] >= 0, (normals @ to_z_up.T)[rows[:, 2]], 0)
         length = np.linalg.norm(normal, axis=1, keepdims=True)
         normal = np.where(length > 1e-6, normal / np.maximum(length, 1e-6), 0)
-    uv = np.where(rows[:, 1:2] >= 0, uvs[rows[:, 1]] * [1, -1] + [0, 1], 0) if len(uvs) else np.zeros((len(rows), 2))
-    textures = [add_texture(archive, files.get(f'{folder}/{look[2]}'.lower())) if look[2] and len(uvs) else -1 for look in looks]
+    uv = (
+        np.where(rows[:, 1:2] >= 0, uvs[rows[:, 1]] * [1, -1] + [0, 1], 0)
+        if len(uvs)
+        else np.zeros((len(rows), 2))
+    )
+    textures = [
+        add_texture(archive, files.get(f'{folder}/{look[2]}'.lower())) if look[2] and len(uvs) else -1
+        for look in looks
+    ]
     texture = np.where(rows[:, 1] >= 0, np.array(textures)[rows[:, 3]], -1).astype(np.int16)
     color = np.array([look[0] for look in looks])[rows[:, 3]]
     color = np.where(texture[:, None] >= 0, 1.0, np.clip(color, 0.03, 1))
     position = vertices[rows[:, 0]]
-    return dict(vertices=position.astype(np.float32), normals=np.round(normal * 127).astype(np.int8),
-                uv=uv.astype(np.float32), colors=np.round(np.clip(color, 0, 1) * 255).astype(np.uint8),
-                textures=texture, faces=faces, size=size, top=_height_map(position, faces, size))
+    return dict(
+        vertices=position.astype(np.float32),
+        normals=np.round(normal * 127).astype(np.int8),
+        uv=uv.astype(np.float32),
+        colors=np.round(np.clip(color, 0, 1) * 255).astype(np.uint8),
+        textures=texture,
+        faces=faces,
+        size=size,
+        top=_height_map(position, faces, size),
+    )
 
 
 def _pack(package_dir: Path) -> dict[str, np.ndarray]:
     """All wanted models as flat arrays (see `Furniture`)."""
     blobs: list[bytes] = []
     seen: dict[str, int] = {}
-    sides: dict[str, bool] = {}                   # the same geometry under two names stays on one side of the split
+    sides: dict[str, bool] = {}  # the same geometry under two names stays on one side of the split
 
     def add_texture(archive: zipfile.ZipFile, path: str | None) -> int:
         if path is None:
@@ -313,21 +239,40 @@ def _pack(package_dir: Path) -> dict[str, np.ndarray]:
     for path in sorted(package_dir.glob('*.sh3f')):
         with zipfile.ZipFile(path) as archive:
             files = {n.lower(): n for n in archive.namelist()}
-            for entry in _catalogue(archive):
+            for entry in read_catalogue(archive):
                 name = clean_name(entry['name'])
-                mesh = _mesh(archive, entry, files, add_texture) if _wanted(entry, name) else None
+                mesh = _mesh(archive, entry, files, add_texture) if wanted(entry, name) else None
                 if mesh is None:
                     continue
                 shape = hashlib.sha1(mesh['faces'].tobytes() + mesh['uv'].tobytes()).hexdigest()
-                heldout = sides.setdefault(shape, _is_heldout(name))
-                meta.append(dict(name=name, noun=base_noun(name), category=entry['category'], library=path.stem,
-                                 creator=entry.get('creator', ''), size=[float(x) for x in mesh.pop('size')],
-                                 elevation=float(entry.get('elevation', 0)) / 100, heldout=heldout))
+                heldout = sides.setdefault(shape, is_heldout(name))
+                meta.append(
+                    dict(
+                        name=name,
+                        noun=base_noun(name),
+                        category=entry['category'],
+                        library=path.stem,
+                        creator=entry.get('creator', ''),
+                        size=[float(x) for x in mesh.pop('size')],
+                        elevation=float(entry.get('elevation', 0)) / 100,
+                        heldout=heldout,
+                    )
+                )
                 meshes.append(mesh)
-    starts = lambda counts: np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    pack = {key: np.concatenate([m[key] for m in meshes]) for key in
-            ('vertices', 'normals', 'uv', 'colors', 'textures', 'faces')}
-    return dict(pack, meta=np.array(json.dumps(meta)), top=np.stack([m['top'] for m in meshes]).astype(np.float16),
-                vertex_start=starts([len(m['vertices']) for m in meshes]),
-                face_start=starts([len(m['faces']) for m in meshes]),
-                texture_start=starts([len(b) for b in blobs]), texture_bytes=np.frombuffer(b''.join(blobs), np.uint8))
+
+    def starts(items: list) -> np.ndarray:
+        return np.cumsum([0] + [len(item) for item in items]).astype(np.int64)
+
+    pack = {
+        key: np.concatenate([m[key] for m in meshes])
+        for key in ('vertices', 'normals', 'uv', 'colors', 'textures', 'faces')
+    }
+    return dict(
+        pack,
+        meta=np.array(json.dumps(meta)),
+        top=np.stack([m['top'] for m in meshes]).astype(np.float16),
+        vertex_start=starts([m['vertices'] for m in meshes]),
+        face_start=starts([m['faces'] for m in meshes]),
+        texture_start=starts(blobs),
+        texture_bytes=np.frombuffer(b''.join(blobs), np.uint8),
+    )

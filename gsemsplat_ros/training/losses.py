@@ -5,7 +5,7 @@ Letters: B pairs, (H, W) image, (h, w) the network's output, K names. Everything
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +23,15 @@ TEMPERATURE = 0.1        # of the cosines: LERF's factor 10, so what is learnt i
 LABEL_PIXELS = 512       # pixels of each view whose name is asked for
 WINDOW = 32              # side of the drawn windows [px]
 WINDOWS = 2              # of the target view of every pair
-WEIGHTS = {'points': 1.0, 'metric': 0.3, 'names': 0.5, 'colour': 4.0, 'opacity': 0.1, 'drawn_names': 0.25}
+WEIGHTS = {'points': 1.0, 'aligned': 0.3, 'names': 0.5, 'colour': 4.0, 'opacity': 0.1, 'drawn_names': 0.25}
 
 
 def point_losses(points: Tensor, conf: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Relative point error with confidence after the median scale of each pair, and the plain metric one.
+    """Relative metric point error with confidence, and the plain one after the median scale of each pair.
 
     points (B, 2, h, w, 3), conf (B, 2, h, w). Errors enter as log(1 + e): the network's distances are exponentials, and a
-    far outlier would else throw the whole step.
+    far outlier would else throw the whole step. Confidence weighs the metric error alone: an error that ignores scale,
+    weighed up, lets the scale drift until exponentials overflow.
     """
     target, valid = batch.points, batch.valid
     distance = target.norm(dim=-1).clamp(min=0.1)
@@ -40,9 +41,9 @@ def point_losses(points: Tensor, conf: Tensor, batch: Batch) -> tuple[Tensor, Te
     aligned = ((scale[:, None, None, None, None] * points - target).norm(dim=-1) / distance).log1p()
     metric = ((points - target).norm(dim=-1) / distance).log1p()
     conf = conf.clamp(max=MAX_CONF)
-    confident = conf * aligned - CONF_ALPHA * conf.log()
+    confident = conf * metric - CONF_ALPHA * conf.log()
     count = valid.sum().clamp(min=1)
-    return (confident * valid).sum() / count, (metric * valid).sum() / count
+    return (confident * valid).sum() / count, (aligned * valid).sum() / count
 
 
 def name_loss(codes: Tensor, labels: Tensor, codec: Codec, names: Tensor, generator: torch.Generator) -> Tensor:
@@ -108,7 +109,7 @@ def losses(prediction: Prediction, batch: Batch, codec: Codec, names: Tensor,
     """Every term, unweighted; `total` is their sum by WEIGHTS."""
     views = prediction.first, prediction.second
     out = {}
-    out['points'], out['metric'] = point_losses(torch.stack([v.pts3d for v in views], 1),
+    out['points'], out['aligned'] = point_losses(torch.stack([v.pts3d for v in views], 1),
                                                 torch.stack([v.conf for v in views], 1), batch)
     out['names'] = torch.stack([
         name_loss(view.codes[b, ..., :CODE].flatten(0, 1), batch.labels[b, i].flatten(), codec, names, generator)

@@ -1,4 +1,6 @@
-"""Procedural surfaces of a room: floors, walls, ceilings, rugs, pictures, doors and windows as square RGB textures."""
+"""Procedural surfaces of a room: floors, walls, ceilings, rugs, pictures, doors and windows as square RGB
+textures."""
+
 from __future__ import annotations
 
 import cv2
@@ -36,9 +38,9 @@ def wood(rng: np.random.Generator) -> np.ndarray:
         joint = int(rng.integers(SIDE))
         shade = rng.uniform(0.82, 1.12, 2)
         row = np.where((np.arange(SIDE) + joint) % SIDE < SIDE // 2, shade[0], shade[1])
-        image[r * high:(r + 1) * high] *= row[None, :, None]
+        image[r * high : (r + 1) * high] *= row[None, :, None]
         image[r * high] *= 0.6
-        image[r * high:(r + 1) * high, [(-joint) % SIDE, (SIDE // 2 - joint) % SIDE]] *= 0.6
+        image[r * high : (r + 1) * high, [(-joint) % SIDE, (SIDE // 2 - joint) % SIDE]] *= 0.6
     return _finish(image * (1 + 0.16 * grain[..., None]))
 
 
@@ -51,7 +53,9 @@ def tiles(rng: np.random.Generator) -> np.ndarray:
         colors = [colors[0], _color(rng, 0.15, 0.9, 0.1)]
     y, x = np.mgrid[:SIDE, :SIDE]
     odd = ((x // side + y // side) % 2)[..., None]
-    image = np.where(odd, colors[1], colors[0]) * (1 + 0.06 * _noise(rng, 16) + 0.04 * _noise(rng, 64))[..., None]
+    image = (
+        np.where(odd, colors[1], colors[0]) * (1 + 0.06 * _noise(rng, 16) + 0.04 * _noise(rng, 64))[..., None]
+    )
     image *= (1 + np.kron(rng.uniform(-0.05, 0.05, (count, count)), np.ones((side, side))))[..., None]
     grout = (x % side < 2) | (y % side < 2)
     image[grout] = _color(rng, 0.3, 0.75, 0.02)
@@ -76,18 +80,28 @@ def wallpaper(rng: np.random.Generator) -> np.ndarray:
     second = np.clip(first + rng.uniform(-0.25, 0.25, 3) * 0.7, 0.05, 1)
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE * 2 * np.pi
     n = int(rng.choice([4, 8, 16]))
-    wave = np.sin(n * x) if rng.random() < 0.5 else np.sin(n * x) * np.sin(n * y) + 0.3 * np.sin(2 * n * (x + y))
+    wave = (
+        np.sin(n * x) if rng.random() < 0.5 else np.sin(n * x) * np.sin(n * y) + 0.3 * np.sin(2 * n * (x + y))
+    )
     mix = 1 / (1 + np.exp(-8 * (wave - rng.uniform(0, 0.5))))
     return _finish((first + (second - first) * mix[..., None]) * (1 + 0.02 * _noise(rng, 32)[..., None]))
 
 
 def bricks(rng: np.random.Generator) -> np.ndarray:
     """Running-bond bricks, natural or painted."""
-    base = np.array([0.6, 0.33, 0.25]) * rng.uniform(0.7, 1.2) if rng.random() < 0.5 else _color(rng, 0.6, 0.9, 0.04)
+    base = (
+        np.array([0.6, 0.33, 0.25]) * rng.uniform(0.7, 1.2)
+        if rng.random() < 0.5
+        else _color(rng, 0.6, 0.9, 0.04)
+    )
     y, x = np.mgrid[:SIDE, :SIDE]
     row = y // 16
     column = (x + (row % 2) * 32) % SIDE // 64
-    image = base * (0.85 + 0.3 * rng.random((16, 4)))[row, column][..., None] * (1 + 0.1 * _noise(rng, 64)[..., None])
+    image = (
+        base
+        * (0.85 + 0.3 * rng.random((16, 4)))[row, column][..., None]
+        * (1 + 0.1 * _noise(rng, 64)[..., None])
+    )
     image[(y % 16 < 2) | ((x + (row % 2) * 32) % 64 < 2)] = _color(rng, 0.5, 0.8, 0.02)
     return _finish(image)
 
@@ -99,7 +113,9 @@ def rug(rng: np.random.Generator) -> np.ndarray:
     field = field + field[::-1] + field[:, ::-1] + field[::-1, ::-1]
     level = np.digitize(field, [-1, 0.3, 1.2])
     image = np.array(colors)[level]
-    edge = np.minimum.reduce(np.broadcast_arrays(*np.ogrid[:SIDE, :SIDE], *(SIDE - 1 - g for g in np.ogrid[:SIDE, :SIDE])))
+    edge = np.minimum.reduce(
+        np.broadcast_arrays(*np.ogrid[:SIDE, :SIDE], *(SIDE - 1 - g for g in np.ogrid[:SIDE, :SIDE]))
+    )
     image[edge < 24] = colors[1]
     image[edge < 10] = colors[0]
     return _finish(image * (1 + rng.normal(0, 0.07, (SIDE, SIDE, 1))))
@@ -107,12 +123,18 @@ def rug(rng: np.random.Generator) -> np.ndarray:
 
 def picture(rng: np.random.Generator) -> np.ndarray:
     """A frame, a mount and an abstract or landscape-like print."""
-    levels = _noise(rng, int(rng.choice([2, 3, 6]))) + 0.3 * _noise(rng, 16) + np.linspace(-1, 1, SIDE)[:, None] * rng.uniform(-1, 1)
+    levels = (
+        _noise(rng, int(rng.choice([2, 3, 6])))
+        + 0.3 * _noise(rng, 16)
+        + np.linspace(-1, 1, SIDE)[:, None] * rng.uniform(-1, 1)
+    )
     colors = np.array([_color(rng, 0.1, 0.9, 0.35) for _ in range(6)])
     image = colors[np.digitize(levels, [-0.8, -0.3, 0, 0.3, 0.8])]
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 6))
     mount, frame = _color(rng, 0.8, 1, 0.03), _color(rng, 0.05, 0.8, 0.1)
-    edge = np.minimum.reduce(np.broadcast_arrays(*np.ogrid[:SIDE, :SIDE], *(SIDE - 1 - g for g in np.ogrid[:SIDE, :SIDE])))
+    edge = np.minimum.reduce(
+        np.broadcast_arrays(*np.ogrid[:SIDE, :SIDE], *(SIDE - 1 - g for g in np.ogrid[:SIDE, :SIDE]))
+    )
     image[edge < rng.integers(14, 44)] = mount
     image[edge < 14] = frame
     return _finish(image)
@@ -120,7 +142,11 @@ def picture(rng: np.random.Generator) -> np.ndarray:
 
 def door(rng: np.random.Generator) -> np.ndarray:
     """A leaf with a frame, sunk panels and a handle (stretched over 0.9 m x 2 m)."""
-    base = np.array([0.62, 0.43, 0.26]) * rng.uniform(0.5, 1.3) if rng.random() < 0.5 else _color(rng, 0.65, 0.97, 0.06)
+    base = (
+        np.array([0.62, 0.43, 0.26]) * rng.uniform(0.5, 1.3)
+        if rng.random() < 0.5
+        else _color(rng, 0.65, 0.97, 0.06)
+    )
     image = np.ones((SIDE, SIDE, 3)) * base * (1 + 0.08 * _noise(rng, 64, 4)[..., None])
     rows = int(rng.integers(1, 4))
     for r in range(rows):
@@ -138,17 +164,24 @@ def window(rng: np.random.Generator) -> np.ndarray:
     """Frame and bars around a bright outside: sky, trees or night."""
     y = np.linspace(0, 1, SIDE)[:, None, None]
     day = rng.uniform(0.06, 0.2) if rng.random() < 0.15 else rng.uniform(0.7, 1.1)
-    image = (np.array([0.65, 0.8, 1.0]) * (1 - y) + np.array([0.95, 0.96, 1.0]) * y) * np.ones((SIDE, SIDE, 1))
+    image = (np.array([0.65, 0.8, 1.0]) * (1 - y) + np.array([0.95, 0.96, 1.0]) * y) * np.ones(
+        (SIDE, SIDE, 1)
+    )
     horizon = (SIDE * rng.uniform(0.35, 0.9) + 24 * _noise(rng, 8)[0]).astype(int)
     green = np.array([0.3, 0.42, 0.22]) * rng.uniform(0.6, 1.4, 3)
     below = np.arange(SIDE)[:, None] > horizon
-    image = np.where(below[..., None], green * (1 + 0.4 * _noise(rng, 24) + 0.3 * _noise(rng, 64))[..., None], image) * day
+    image = (
+        np.where(
+            below[..., None], green * (1 + 0.4 * _noise(rng, 24) + 0.3 * _noise(rng, 64))[..., None], image
+        )
+        * day
+    )
     frame = _color(rng, 0.75, 0.98, 0.03) if rng.random() < 0.75 else np.array([0.4, 0.27, 0.16])
     columns, rows = int(rng.integers(1, 4)), int(rng.integers(1, 3))
     for k in range(columns + 1):
         x = int(k * (SIDE - 1) / columns)
-        image[:, max(0, x - 9):x + 10] = frame
+        image[:, max(0, x - 9) : x + 10] = frame
     for k in range(rows + 1):
         x = int(k * (SIDE - 1) / rows)
-        image[max(0, x - 9):x + 10] = frame
+        image[max(0, x - 9) : x + 10] = frame
     return _finish(image)

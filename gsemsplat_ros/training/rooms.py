@@ -1,107 +1,27 @@
-"""The layout of a random furnished room, as plain numbers: which model stands where, surfaces, lights.
+"""Draws a random furnished room, as plain numbers: which model stands where, surfaces, lights.
 
 World frame: x and y along the walls, z up, origin in one corner of the floor, metres.
 """
+
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from gsemsplat_ros.training import materials
-from gsemsplat_ros.training.furniture import TOP, Furniture, Model
+from gsemsplat_ros.training.furniture import TOP, Furniture
+from gsemsplat_ros.training.layout import Light, Piece, Room, corners, kind_of, overlap
+from gsemsplat_ros.training.shell import Shell
 
-SEAT = re.compile(r'chair|stool|pouf|school chair|armchair|ottoman|piano bench')
-TABLE = re.compile(r'table$|table with|table on|desk$|workbench')
-RUG = re.compile(r'rug|carpet|bathmat|doormat|air mattress|sleeping bag')
-CEILING = re.compile(r'ceiling|chandelier|pendant|hanging light|fluorescent|projector')
-HUNG = re.compile(r'picture|white board|upper|wall|range hood|air conditioner|clock|towel rack|radiator|water heater|'
-                  r'dart|intercom|cctv|surveillance|dispenser|calendar|flat television|urinal|boiler|spotlight|hanger')
-THEMES = {'living': 'Living room', 'bedroom': 'Bedroom', 'kitchen': 'Kitchen', 'office': 'Office', 'bathroom': 'Bathroom',
-          'storage': 'Miscellaneous'}
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One placed model. position (3,) m: middle of its bottom; yaw rad about z; color (3,3): RGB matrix (tint, hue turn)."""
-    model: int
-    name: str
-    position: tuple[float, float, float]
-    yaw: float
-    color: np.ndarray
-
-
-@dataclass(frozen=True)
-class Quad:
-    """A textured parallelogram: corner + a * u + b * v with a, b in [0, 1], m. instance: id; tiling: texture repeats along u, v;
-    texture: index into `Room.textures`; glow: 0 lit by the lamps, 1 shines by itself."""
-    instance: int
-    corner: np.ndarray
-    u: np.ndarray
-    v: np.ndarray
-    texture: int
-    tiling: tuple[float, float] = (1.0, 1.0)
-    glow: float = 0.0
-
-
-@dataclass(frozen=True)
-class Light:
-    """A point light: position (3,) m, color (3,) RGB power."""
-    position: np.ndarray
-    color: np.ndarray
-
-
-@dataclass(frozen=True)
-class Room:
-    """size (3,) m; names: name of every instance id (0: void); piece k of `pieces` has the instance id `first_piece + k`;
-    textures: (256,256,3) uint8 each; footprints: (n,5) x, y, half width, half depth, yaw of what stands on the floor, with `tops` m."""
-    size: np.ndarray
-    names: list[str]
-    first_piece: int
-    pieces: list[Piece]
-    quads: list[Quad]
-    lights: list[Light]
-    ambient: float
-    textures: list[np.ndarray]
-    footprints: np.ndarray
-    tops: np.ndarray
-
-
-def kind_of(model: Model) -> str:
-    """Where a model belongs: rug, ceiling, hung, small, seat, table or big."""
-    wide, high = max(model.size[:2]), model.size[2]
-    if RUG.search(model.name) and high < 0.3:
-        return 'rug' if wide > 0.4 else 'small'
-    if CEILING.search(model.name):
-        return 'ceiling'
-    if HUNG.search(model.name):
-        return 'hung'
-    if SEAT.search(model.name):
-        return 'seat' if wide < 1.3 else 'big'
-    if TABLE.search(model.name) and wide > 0.4:
-        return 'table'
-    return 'small' if wide < 0.75 and high < 0.8 and wide * high < 0.4 else 'big'
-
-
-def _corners(box: np.ndarray) -> np.ndarray:
-    x, y, w, d, yaw = box
-    c, s = np.cos(yaw), np.sin(yaw)
-    local = np.array([[-w, -d], [w, -d], [w, d], [-w, d]])
-    return local @ np.array([[c, s], [-s, c]]) + [x, y]
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two footprints (x, y, half width, half depth, yaw) intersect (separating axes)."""
-    if np.hypot(*(a[:2] - b[:2])) > np.hypot(*a[2:4]) + np.hypot(*b[2:4]):
-        return False
-    p, q = _corners(a), _corners(b)
-    for yaw in (a[4], a[4] + np.pi / 2, b[4], b[4] + np.pi / 2):
-        axis = np.array([np.cos(yaw), np.sin(yaw)])
-        m, n = p @ axis, q @ axis
-        if m.max() <= n.min() or n.max() <= m.min():
-            return False
-    return True
+THEMES = {
+    'living': 'Living room',
+    'bedroom': 'Bedroom',
+    'kitchen': 'Kitchen',
+    'office': 'Office',
+    'bathroom': 'Bathroom',
+    'storage': 'Miscellaneous',
+}
 
 
 def _hue_matrix(rng: np.random.Generator, textured: bool) -> np.ndarray:
@@ -113,99 +33,18 @@ def _hue_matrix(rng: np.random.Generator, textured: bool) -> np.ndarray:
     return gain @ (np.cos(angle) * np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) / 3)
 
 
-@dataclass
-class _Builder:
+@dataclass(kw_only=True)
+class _Builder(Shell):
+    """kinds: kind -> models to choose from; small_boxes: footprints of what stands on other things."""
+
     furniture: Furniture
-    rng: np.random.Generator
     kinds: dict[str, list[int]]
-    theme: str
-    size: np.ndarray
-    names: list[str] = field(default_factory=lambda: ['void'])
     pieces: list[Piece] = field(default_factory=list)
-    quads: list[Quad] = field(default_factory=list)
-    textures: list[np.ndarray] = field(default_factory=list)
-    boxes: list[np.ndarray] = field(default_factory=list)
-    tops: list[float] = field(default_factory=list)
-    walls: list[tuple[int, float, float, float, float]] = field(default_factory=list)   # wall, s0, s1, z0, z1 taken
+    small_boxes: list[np.ndarray] = field(default_factory=list)
 
-    # ---- surfaces
-    def quad(self, instance, corner, u, v, texture, tiling=(1.0, 1.0), glow=0.0):
-        self.quads.append(Quad(instance, *(np.asarray(a, float) for a in (corner, u, v)), texture, tiling, glow))
-
-    def texture(self, image: np.ndarray) -> int:
-        self.textures.append(image)
-        return len(self.textures) - 1
-
-    def name(self, name: str) -> int:
-        self.names.append(name)
-        return len(self.names) - 1
-
-    def wall_frame(self, wall: int):
-        """Start corner, unit direction along and inward normal of a wall (0: y=0, then counter-clockwise), and its length."""
-        w, d, _ = self.size
-        start = np.array([(0, 0, 0), (w, 0, 0), (w, d, 0), (0, d, 0)][wall], float)
-        along = np.array([(1, 0, 0), (0, 1, 0), (-1, 0, 0), (0, -1, 0)][wall], float)
-        return start, along, np.array([-along[1], along[0], 0]), (w, d, w, d)[wall]
-
-    def shell(self):
-        rng, (w, d, h) = self.rng, self.size
-        pick = lambda choices: choices[rng.integers(len(choices))](rng)
-        scale = rng.uniform(1.2, 2.2)
-        floor = pick([materials.wood, materials.wood, materials.tiles, materials.carpet])
-        self.quad(self.name('floor'), (0, 0, 0), (w, 0, 0), (0, d, 0), self.texture(floor), (w / scale, d / scale))
-        self.quad(self.name('ceiling'), (0, 0, h), (w, 0, 0), (0, d, 0), self.texture(
-            np.minimum(materials.plaster(rng).astype(int) // 3 + 165, 255).astype(np.uint8)), (w / 2, d / 2))
-        wet = self.theme in ('bathroom', 'kitchen')
-        choices = [materials.plaster, materials.plaster, materials.wallpaper] + [materials.tiles] * wet * 2
-        common, accent = self.texture(pick(choices)), self.texture(pick(choices + [materials.bricks]))
-        odd = rng.integers(4) if rng.random() < 0.3 else -1
-        board = self.texture(np.full((256, 256, 3), rng.choice([60, 120, 235]), np.uint8)) if rng.random() < 0.6 else -1
-        for wall in range(4):
-            start, along, normal, length = self.wall_frame(wall)
-            ident = self.name('wall')
-            self.quad(ident, start + [0, 0, h], along * length, (0, 0, -h), accent if wall == odd else common,
-                      (length / 1.5, h / 1.5))
-            if board >= 0:
-                self.quad(ident, start + normal * 0.012 + [0, 0, 0.08], along * length, (0, 0, -0.08), board)
-        for _ in range(rng.integers(1, 3)):
-            self.opening('door', (0.8, 1.0), (1.95, 2.1), 0.0, materials.door)
-        for _ in range(rng.integers(0, 4)):
-            self.opening('window', (0.7, 2.0), (0.8, 1.4), rng.uniform(0.7, 1.0), materials.window, 0.8)
-
-    def opening(self, name, width, height, bottom, make, glow=0.0):
-        """A flat door, window or picture somewhere on a wall."""
-        w, h = self.rng.uniform(*width), self.rng.uniform(*height)
-        h = min(h, self.size[2] - bottom - 0.1)
-        spot = self.wall_spot(w, bottom, bottom + h)
-        if spot is None:
-            return
-        wall, s = spot
-        start, along, normal, _ = self.wall_frame(wall)
-        corner = start + along * (s - w / 2) + normal * 0.015 + [0, 0, bottom + h]
-        self.quad(self.name(name), corner, along * w, (0, 0, -h), self.texture(make(self.rng)), (1, 1), glow)
-        if name == 'door':                       # keep the way in free
-            middle = start + along * s + normal * 0.4
-            self.boxes.append(np.array([*middle[:2], w / 2, 0.35, np.arctan2(along[1], along[0])]))
-            self.tops.append(0.0)
-
-    def wall_spot(self, width: float, z0: float, z1: float) -> tuple[int, float] | None:
-        """A free place (wall, middle along it) for something that wide between two heights; marks it taken."""
-        for _ in range(12):
-            wall = int(self.rng.integers(4))
-            length = self.wall_frame(wall)[3]
-            if width + 0.1 > length:
-                continue
-            s = self.rng.uniform(width / 2 + 0.05, length - width / 2 - 0.05)
-            clash = any(k == wall and s - width / 2 < b and s + width / 2 > a and z0 < d and z1 > c
-                        for k, a, b, c, d in self.walls)
-            if not clash:
-                self.walls.append((wall, s - width / 2, s + width / 2, z0, z1))
-                return wall, s
-        return None
-
-    # ---- furniture
     def choose(self, kind: str) -> int | None:
-        """A random model of a kind; names are equally likely apart from the room's theme, which weighs six times."""
+        """A random model of a kind; names are equally likely apart from the room's theme, which weighs six
+        times."""
         indices = self.kinds.get(kind, [])
         if not indices:
             return None
@@ -213,22 +52,26 @@ class _Builder:
         counts: dict[str, int] = {}
         for m in models:
             counts[m.name] = counts.get(m.name, 0) + 1
-        weight = np.array([(6.0 if m.category == THEMES.get(self.theme) else 1.0) / np.sqrt(counts[m.name]) for m in models])
+        weight = np.array(
+            [(6.0 if m.category == THEMES.get(self.theme) else 1.0) / np.sqrt(counts[m.name]) for m in models]
+        )
         return indices[self.rng.choice(len(indices), p=weight / weight.sum())]
 
     def add(self, model: int, x: float, y: float, z: float, yaw: float, solid: bool = True):
         m = self.furniture.models[model]
         textured = bool((self.furniture.mesh(model).textures >= 0).mean() > 0.5)
         self.name(m.name)
-        self.pieces.append(Piece(model, m.name, (float(x), float(y), float(z)), float(yaw), _hue_matrix(self.rng, textured)))
+        self.pieces.append(
+            Piece(model, m.name, (float(x), float(y), float(z)), float(yaw), _hue_matrix(self.rng, textured))
+        )
         if solid:
             self.boxes.append(np.array([x, y, m.size[0] / 2, m.size[1] / 2, yaw]))
             self.tops.append(z + m.size[2])
 
     def fits(self, box: np.ndarray, margin: float = 0.02) -> bool:
         grown = box + [0, 0, margin, margin, 0]
-        corners = _corners(grown)
-        inside = (corners > 0.005).all() and (corners < self.size[:2] - 0.005).all()
+        box_corners = corners(grown)
+        inside = (box_corners > 0.005).all() and (box_corners < self.size[:2] - 0.005).all()
         return bool(inside) and not any(overlap(grown, other) for other in self.boxes)
 
     def against_wall(self, model: int) -> bool:
@@ -239,10 +82,16 @@ class _Builder:
             if m.size[0] + 0.1 > length:
                 continue
             corner = self.rng.random() < 0.3
-            s = m.size[0] / 2 + 0.03 if corner else self.rng.uniform(m.size[0] / 2 + 0.03, length - m.size[0] / 2 - 0.03)
+            s = (
+                m.size[0] / 2 + 0.03
+                if corner
+                else self.rng.uniform(m.size[0] / 2 + 0.03, length - m.size[0] / 2 - 0.03)
+            )
             middle = start + along * s + normal * (m.size[1] / 2 + self.rng.uniform(0.03, 0.08))
             a, b = s - m.size[0] / 2, s + m.size[0] / 2
-            hidden = any(k == wall and a < q and b > p and m.size[2] > z0 + 0.15 for k, p, q, z0, _ in self.walls)
+            hidden = any(
+                k == wall and a < q and b > p and m.size[2] > z0 + 0.15 for k, p, q, z0, _ in self.walls
+            )
             box = np.array([*middle[:2], m.size[0] / 2, m.size[1] / 2, np.arctan2(normal[0], -normal[1])])
             if not hidden and self.fits(box, 0.01):
                 self.add(model, *middle[:2], 0.0, box[4])
@@ -253,7 +102,11 @@ class _Builder:
     def anywhere(self, model: int, free_turn: bool) -> bool:
         m = self.furniture.models[model]
         for _ in range(10):
-            yaw = self.rng.uniform(-np.pi, np.pi) if free_turn else self.rng.integers(4) * np.pi / 2 + self.rng.normal(0, 0.05)
+            yaw = (
+                self.rng.uniform(-np.pi, np.pi)
+                if free_turn
+                else self.rng.integers(4) * np.pi / 2 + self.rng.normal(0, 0.05)
+            )
             x, y = self.rng.uniform(0.2, self.size[:2] - 0.2)
             box = np.array([x, y, m.size[0] / 2, m.size[1] / 2, yaw])
             if self.fits(box, 0.05):
@@ -276,7 +129,7 @@ class _Builder:
         for side in sides[:seats] if seat is not None else []:
             s = self.furniture.models[seat]
             reach = (d if side % 2 == 0 else w) + s.size[1] / 2 + self.rng.uniform(-0.0, 0.25)
-            angle = yaw + (0, np.pi / 2, np.pi, -np.pi / 2)[side]             # side 0: in front (-y of the table)
+            angle = yaw + (0, np.pi / 2, np.pi, -np.pi / 2)[side]  # side 0: in front (-y of the table)
             at = np.array([x, y]) + reach * np.array([np.sin(angle), -np.cos(angle)])
             turn = angle + np.pi + self.rng.normal(0, 0.15)
             if self.fits(np.array([*at, s.size[0] / 2, s.size[1] / 2, turn]), 0.0):
@@ -288,7 +141,10 @@ class _Builder:
         base = self.furniture.models[piece.model]
         turn = self.rng.normal(0, 0.4) + (np.pi if self.rng.random() < 0.1 else 0)
         cell = np.array(base.size[:2]) / TOP
-        half = np.abs(np.cos(turn)) * np.array(small.size[:2]) / 2 + np.abs(np.sin(turn)) * np.array(small.size[1::-1]) / 2
+        half = (
+            np.abs(np.cos(turn)) * np.array(small.size[:2]) / 2
+            + np.abs(np.sin(turn)) * np.array(small.size[1::-1]) / 2
+        )
         room = np.array(base.size[:2]) / 2 - half - 0.01
         if (room <= 0).any():
             return False
@@ -296,9 +152,13 @@ class _Builder:
             at = self.rng.uniform(-room, room)
             lo = np.floor((at - half) / cell + TOP / 2).astype(int)
             hi = np.ceil((at + half) / cell + TOP / 2).astype(int)
-            patch = base.top[max(lo[1], 0):hi[1], max(lo[0], 0):hi[0]]
+            patch = base.top[max(lo[1], 0) : hi[1], max(lo[0], 0) : hi[0]]
             z = float(patch.max())
-            if z - np.quantile(patch, 0.1) > 0.025 or not 0.2 < z < 1.6 or z + small.size[2] > self.size[2] - 0.1:
+            if (
+                z - np.quantile(patch, 0.1) > 0.025
+                or not 0.2 < z < 1.6
+                or z + small.size[2] > self.size[2] - 0.1
+            ):
                 continue
             c, s = np.cos(piece.yaw), np.sin(piece.yaw)
             x, y = np.array([c * at[0] - s * at[1], s * at[0] + c * at[1]]) + piece.position[:2]
@@ -310,22 +170,27 @@ class _Builder:
             return True
         return False
 
-    small_boxes: list[np.ndarray] = field(default_factory=list)
-
 
 def sample_room(furniture: Furniture, rng: np.random.Generator, heldout: bool = False) -> Room:
-    """Draws a room of 3-7 m x 3-7 m x 2.4-3 m with 6-18 larger pieces, clutter and 2-4 lights; `heldout`: which side's models."""
+    """Draws a room of 3-7 m x 3-7 m x 2.4-3 m with 6-18 larger pieces, clutter and 2-4 lights; `heldout`:
+    which side's models."""
     kinds: dict[str, list[int]] = {}
     for i, m in enumerate(furniture.models):
         if m.heldout == heldout:
             kinds.setdefault(kind_of(m), []).append(i)
     size = np.array([rng.uniform(3, 7), rng.uniform(3, 7), rng.uniform(2.4, 3.0)])
-    b = _Builder(furniture, rng, kinds, str(rng.choice([*THEMES, 'mixed'])), size)
+    b = _Builder(rng, str(rng.choice([*THEMES, 'mixed'])), size, furniture=furniture, kinds=kinds)
     b.shell()
     if rng.random() < 0.4:
         half = np.minimum(rng.uniform(0.5, 1.4, 2), size[:2] / 2 - 0.3)
         x, y = rng.uniform(half + 0.1, size[:2] - half - 0.1)
-        b.quad(b.name('rug'), (x - half[0], y - half[1], 0.008), (2 * half[0], 0, 0), (0, 2 * half[1], 0), b.texture(materials.rug(rng)))
+        b.quad(
+            b.name('rug'),
+            (x - half[0], y - half[1], 0.008),
+            (2 * half[0], 0, 0),
+            (0, 2 * half[1], 0),
+            b.texture(materials.rug(rng)),
+        )
     first = len(b.names)
     for _ in range(rng.integers(0, 3)):
         b.table_group(int(rng.integers(1, 5)))
@@ -353,20 +218,52 @@ def sample_room(furniture: Furniture, rng: np.random.Generator, heldout: bool = 
     for _ in range(rng.integers(0, 4)):
         model = b.choose('hung')
         m = furniture.models[model] if model is not None else None
-        bottom = 0.0 if m is None else (m.elevation if 0 < m.elevation < size[2] - m.size[2] else (0.1 if m.name == 'radiator' else 1.2))
-        spot = b.wall_spot(m.size[0], bottom, bottom + m.size[2]) if m and bottom + m.size[2] < size[2] - 0.05 else None
+        bottom = (
+            0.0
+            if m is None
+            else (
+                m.elevation
+                if 0 < m.elevation < size[2] - m.size[2]
+                else (0.1 if m.name == 'radiator' else 1.2)
+            )
+        )
+        spot = (
+            b.wall_spot(m.size[0], bottom, bottom + m.size[2])
+            if m and bottom + m.size[2] < size[2] - 0.05
+            else None
+        )
         if spot:
             start, along, normal, _ = b.wall_frame(spot[0])
             at = start + along * spot[1] + normal * (m.size[1] / 2 + 0.005)
             b.add(model, *at[:2], bottom, np.arctan2(normal[0], -normal[1]), solid=False)
     if rng.random() < 0.5 and (model := b.choose('ceiling')) is not None:
-        b.add(model, *rng.uniform(0.35, 0.65, 2) * size[:2], size[2] - furniture.models[model].size[2], rng.integers(4) * np.pi / 2, solid=False)
+        b.add(
+            model,
+            *rng.uniform(0.35, 0.65, 2) * size[:2],
+            size[2] - furniture.models[model].size[2],
+            rng.integers(4) * np.pi / 2,
+            solid=False,
+        )
     last = len(b.names)
     for _ in range(rng.integers(0, 4)):
         b.opening('picture', (0.25, 0.9), (0.25, 0.8), rng.uniform(1.1, 1.5), materials.picture)
     assert last - first == len(b.pieces)
-    lights = [Light(np.array([*(rng.uniform(0.2, 0.8, 2) * size[:2]), size[2] - rng.uniform(0.15, 0.5)]),
-                    rng.uniform(0.35, 0.8) * np.clip([1.0, rng.normal(0.94, 0.05), rng.normal(0.86, 0.1)], 0.5, 1.1))
-              for _ in range(rng.integers(2, 5))]
-    return Room(size, b.names, first, b.pieces, b.quads, lights, float(rng.uniform(0.25, 0.5)), b.textures,
-                np.array(b.boxes).reshape(-1, 5), np.array(b.tops))
+    lights = [
+        Light(
+            np.array([*(rng.uniform(0.2, 0.8, 2) * size[:2]), size[2] - rng.uniform(0.15, 0.5)]),
+            rng.uniform(0.35, 0.8) * np.clip([1.0, rng.normal(0.94, 0.05), rng.normal(0.86, 0.1)], 0.5, 1.1),
+        )
+        for _ in range(rng.integers(2, 5))
+    ]
+    return Room(
+        size,
+        b.names,
+        first,
+        b.pieces,
+        b.quads,
+        lights,
+        float(rng.uniform(0.25, 0.5)),
+        b.textures,
+        np.array(b.boxes).reshape(-1, 5),
+        np.array(b.tops),
+    )

@@ -1,0 +1,77 @@
+"""Wavefront OBJ and MTL text as arrays: polygons as triangle fans, diffuse colours, opacities and texture
+names."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def read_mtl(text: str) -> dict[str, tuple[tuple[float, ...], float, str]]:
+    """Material name -> (diffuse colour, opacity, texture file or '')."""
+    materials, name = {}, ''
+    for line in text.splitlines():
+        key, _, value = line.strip().partition(' ')
+        value = value.strip()
+        if key == 'newmtl':
+            name = value
+            materials[name] = ((0.7, 0.7, 0.7), 1.0, '')
+        elif name and value:
+            kd, opacity, texture = materials[name]
+            if key == 'Kd':
+                kd = tuple(float(x) for x in value.split()[:3])
+            elif key == 'd':
+                opacity = float(value.split()[-1])
+            elif key == 'map_Kd':
+                texture = value.replace('\\', '/')
+            materials[name] = (kd, opacity, texture)
+    return materials
+
+
+def read_obj(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str], str]:
+    """The text of an OBJ file as vertices (V,3), texture coordinates (T,2), normals (N,3), corners (F,3,4)
+    of triangles with
+    (vertex, uv, normal, material; -1: none), the names of the materials, and the name of the MTL file ('':
+    none).
+    """
+    vertices, uvs, normals, corners, materials, library = [], [], [], [], [], ''
+    material = -1
+    known: dict[tuple[str, int], tuple[int, ...]] = {}  # most corners occur in several faces
+    for line in text.replace('\\\n', ' ').splitlines():
+        parts = line.split()
+        if not parts:
+            continue
+        key = parts[0]
+        if key == 'v':
+            vertices.append([float(x) for x in parts[1:4]])
+        elif key == 'vt':
+            uvs.append([float(parts[1]), float(parts[2]) if len(parts) > 2 else 0.0])
+        elif key == 'vn':
+            normals.append([float(x) for x in parts[1:4]])
+        elif key == 'usemtl':
+            name = line.split(None, 1)[1].strip() if len(parts) > 1 else ''
+            if name not in materials:
+                materials.append(name)
+            material = materials.index(name)
+        elif key == 'mtllib':
+            library = line.split(None, 1)[1].strip()
+        elif key == 'f':
+            polygon = []
+            for token in parts[1:]:
+                corner = known.get((token, material))
+                if corner is None:
+                    ids = (token.split('/') + ['', ''])[:3]
+                    counts = (len(vertices), len(uvs), len(normals))
+                    indices = [
+                        (int(i) - 1 if int(i) > 0 else n + int(i)) if i else -1 for i, n in zip(ids, counts)
+                    ]
+                    corner = (*indices, material)
+                    if '-' not in token:  # counted from the end: means something else further down
+                        known[token, material] = corner
+                polygon.append(corner)
+            corners.extend((polygon[0], polygon[k], polygon[k + 1]) for k in range(1, len(polygon) - 1))
+    return (
+        *(np.asarray(rows, np.float64).reshape(-1, n) for rows, n in ((vertices, 3), (uvs, 2), (normals, 3))),
+        np.asarray(corners, np.int64).reshape(-1, 3, 4),
+        materials,
+        library,
+    )
