@@ -17,6 +17,7 @@ class NetworkConfig:
         carries the context-aware code (a frozen classifier's), so its language head predicts the region code alone.
     enc_*, dec_*: width, blocks and heads of the encoder and of each decoder; heads are `dim / heads` wide.
     layer_dims, dpt_dim, last_dim: channels of the DPT's four levels, of its fusion and of its last convolutions.
+    dpt_norm: normalise the DPT's features (groups of channels); the public heads do not, and learn slowly for it.
     output_stride: input pixels per output pixel, 1 or 2.
     gaussians, language_channels, descriptors: which heads exist beside the point head (0 channels: no language head).
     scale_bias: initial ln of a Gaussian's scale [ln m].
@@ -33,6 +34,7 @@ class NetworkConfig:
     layer_dims: tuple[int, int, int, int] = (96, 192, 384, 768)
     dpt_dim: int = 256
     last_dim: int = 128
+    dpt_norm: bool = False
     output_stride: int = 1
     gaussians: bool = True
     language_channels: int = 33
@@ -61,7 +63,7 @@ class NetworkConfig:
     def small(cls) -> NetworkConfig:
         """The network that ships: hybrid, half resolution out, no descriptors."""
         return cls(name='small', stem=True, enc_dim=256, enc_depth=3, enc_heads=4, dec_dim=256, dec_depth=4,
-                   dec_heads=4, layer_dims=(32, 64, 128, 256), dpt_dim=64, last_dim=32, output_stride=2,
+                   dec_heads=4, layer_dims=(32, 64, 128, 256), dpt_dim=64, last_dim=32, dpt_norm=True, output_stride=2,
                    language_channels=CODE_DIM, descriptors=False, scale_bias=-4.5)
 
     @property

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from gsemsplat_ros.network.config import NetworkConfig
 
+GROUPS = 8    # of the normalisations, where there are any
+
 
 def upsample(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True)
@@ -25,8 +27,9 @@ class ResidualConv(nn.Module):
 class Fusion(nn.Module):
     """Adds one level to the coarser ones and doubles the resolution."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, norm: bool = False):
         super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, dim) if norm else nn.Identity()
         self.out_conv = nn.Conv2d(dim, dim, 1)
         self.resConfUnit1 = ResidualConv(dim)      # the coarsest level leaves it unused; public files hold its weights
         self.resConfUnit2 = ResidualConv(dim)
@@ -35,7 +38,7 @@ class Fusion(nn.Module):
         if level is not None:
             x = x + self.resConfUnit1(level)
         # A 1x1 convolution commutes with bilinear interpolation (weights sum to 1): before it, at a quarter of the cost
-        return upsample(self.out_conv(self.resConfUnit2(x)))
+        return upsample(self.norm(self.out_conv(self.resConfUnit2(x))))
 
 
 class DPT(nn.Module):
@@ -57,8 +60,9 @@ class DPT(nn.Module):
         self.scratch = nn.Module()
         for i in range(4):
             self.scratch.add_module(f'layer{i + 1}_rn', nn.Conv2d(dims[i], dim, 3, padding=1, bias=False))
-            self.scratch.add_module(f'refinenet{i + 1}', Fusion(dim))
-        self.head = nn.Sequential(nn.Conv2d(dim, last, 3, padding=1), nn.Identity(),
+            self.scratch.add_module(f'refinenet{i + 1}', Fusion(dim, config.dpt_norm))
+        self.head = nn.Sequential(nn.Conv2d(dim, last, 3, padding=1),
+                                  nn.GroupNorm(GROUPS, last) if config.dpt_norm else nn.Identity(),
                                   nn.Conv2d(last, last, 3, padding=1), nn.ReLU(), nn.Conv2d(last, channels, 1))
 
     def forward(self, levels: list[Tensor]) -> Tensor:
@@ -71,7 +75,7 @@ class DPT(nn.Module):
         x = scratch.refinenet2(x, f2)
         x = scratch.refinenet1(x, f1)
         x = self.head[0](x)
-        return self.head[2:](upsample(x) if self.double else x)
+        return self.head[1:](upsample(x) if self.double else x)
 
 
 class Wrapped(nn.Module):

@@ -32,7 +32,6 @@ from gsemsplat_ros.training.teacher import class_names, distil_context, load_ste
 
 EMA = 0.998              # of the weights that are shipped
 WARMUP = 100             # steps
-HEAD_SHARE = 0.25        # of the learning rate, for the dense heads
 CLIP = 1.0               # largest gradient norm
 LOG_EVERY = 20           # steps
 SAVE_EVERY = 200         # steps
@@ -45,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the run; resumed when it exists')
     parser.add_argument('--steps', type=int, default=20000, help='steps in all, of the learning-rate schedule too')
     parser.add_argument('--batch', type=int, default=4, help='pairs a step')
-    parser.add_argument('--lr', type=float, default=3e-4, help='peak learning rate')
+    parser.add_argument('--lr', type=float, default=4e-4, help='peak learning rate')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--init', type=Path, metavar='FILE', help='start from this checkpoint instead of from nothing')
@@ -86,18 +85,6 @@ def seen_probabilities(model: GSemSplat, rooms: PackedRooms) -> Tensor:
     return torch.cat([model.context.probabilities(model.stem(image)[32])[0].flatten(1).T for image in images])
 
 
-def parameter_groups(model: GSemSplat, codec: Codec) -> list[dict]:
-    """What is trained, with the share of the learning rate and the weight decay of each group.
-
-    The dense heads have no norms: a dozen convolutions that all drift one way multiply, so they go slower.
-    """
-    heads = [p for head in (model.downstream_head1, model.downstream_head2) for p in head.parameters()]
-    slow = {id(p) for p in heads}
-    rest = [p for module in (model, codec) for p in module.parameters() if p.requires_grad and id(p) not in slow]
-    return [{'params': [p for p in part if (p.ndim > 1) == decays], 'share': share, 'weight_decay': 0.05 * decays}
-            for part, share in ((heads, HEAD_SHARE), (rest, 1.0)) for decays in (True, False)]
-
-
 class Run:
     """State of one training: model, average, optimizer, step."""
 
@@ -135,9 +122,10 @@ class Run:
         self.model.to(args.device, memory_format=torch.channels_last)      # what bf16 convolutions are fastest in
         self.codec.to(args.device)
         self.tables = [table.to(args.device) for table in self.space.tables]
-        groups = parameter_groups(self.model, self.codec)
-        self.optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.99))
-        trained = [p for group in groups for p in group['params']]
+        trained = [p for module in (self.model, self.codec) for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW([{'params': [p for p in trained if p.ndim > 1], 'weight_decay': 0.05},
+                                            {'params': [p for p in trained if p.ndim < 2], 'weight_decay': 0.0}],
+                                           lr=args.lr, betas=(0.9, 0.99))
         if state:
             self.optimizer.load_state_dict(state['optimizer'])
         self.trained = trained
@@ -159,7 +147,7 @@ class Run:
         """One update. Returns every loss term."""
         lr = learning_rate(self.step, self.args.steps, self.args.lr)
         for group in self.optimizer.param_groups:
-            group['lr'] = lr * group['share']
+            group['lr'] = lr
         with torch.autocast(self.args.device, dtype=torch.bfloat16):
             prediction = self.model(*batch.images)
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.step)
