@@ -1,0 +1,122 @@
+"""The command `gsemsplat`: finds the subcommand, runs it, and turns errors into one line and an exit status.
+
+0: done. 1: a fault of ours or of the machine. 2: a mistake of the user. 130: Ctrl-C. A subcommand's module, and all that
+it needs, is imported when it is asked for, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import traceback
+from typing import NoReturn
+
+from gsemsplat_ros.commands.console import Console, Failure
+
+PROG = 'gsemsplat'
+COMMANDS = {
+    'demo': 'play real stereo pairs to the ROS 2 node, ask it for words, write a report',
+    'infer': 'two image files to semantic Gaussians and answers, without ROS',
+    'node': 'run the ROS 2 node (takes ROS arguments)',
+    'query': 'ask a running node where things are',
+    'weights': 'convert, describe or check checkpoints',
+    'eval': 'measure a checkpoint',
+    'train': 'train the small network',
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one line for a mistake, and no guessing of abbreviated options."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f'{message}; see `{self.prog} --help`')
+
+
+def build_parser(chosen: str | None) -> Parser:
+    """The parser, with the arguments of the `chosen` command alone."""
+    parser = Parser(prog=PROG, description='Two camera images in, a 3D scene that answers words out.')
+    parser.add_argument('--version', action='store_true', help='print the versions of this package and what it runs on')
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', title='commands', prog=PROG)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + '.')
+        if name == chosen:
+            importlib.import_module(f'gsemsplat_ros.commands.{name}').add_arguments(command)
+    return parser
+
+
+def run(argv: list[str]) -> int:
+    """The exit status of a command line; errors are exceptions."""
+    chosen = next((word for word in argv if not word.startswith('-')), None)
+    parser = build_parser(chosen)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown and args.command != 'node':
+        raise ValueError(f'unrecognized arguments: {" ".join(unknown)}; see `{PROG} {args.command or ""} --help`')
+    if args.version:
+        from gsemsplat_ros.commands.versions import versions
+        print('\n'.join(f'{name} {version}' for name, version in versions().items()))
+        return 0
+    if not args.command:
+        parser.print_help()
+        return 2
+    if args.command == 'node':
+        from gsemsplat_ros.commands import node
+        return node.run(unknown)
+    args.command_line = [PROG, *argv]
+    args.run(args, Console(args.json, args.quiet))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `argv` (None: the process's arguments). Returns the exit status; says one line on stderr unless it is 0."""
+    # Before torch is imported: threads that wait for work sleep, so that a node and its neighbours do not starve each other
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+    try:
+        if hasattr(signal, 'SIGTERM'):
+            signal.signal(signal.SIGTERM, _end)      # so that `finally` runs and no process stays behind
+        return run(sys.argv[1:] if argv is None else argv)
+    except SystemExit as end:                             # --help, SIGTERM
+        return end.code or 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # whoever read stdout has gone; the interpreter would complain once more when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ValueError as error:
+        return _complain(str(error), 2)
+    except Failure as error:
+        return _complain(str(error), 1)
+    except ModuleNotFoundError as error:
+        return _complain(_missing(error), 1)
+    except OSError as error:
+        return _complain(str(error), 1)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return _complain(f'internal error: {type(error).__name__}: {error} ({where.filename}:{where.lineno}); '
+                         'please report it', 1)
+
+
+def _end(number: int, frame) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _complain(message: str, status: int) -> int:
+    print(f'{PROG}: {" ".join(message.split())}', file=sys.stderr)
+    return status
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    name = (error.name or str(error)).partition('.')[0]
+    if name == 'rclpy' or name.endswith(('_msgs', '_interfaces')):
+        return f'{name} is missing: source your ROS 2 installation and workspace, or use the environment of `make setup`'
+    return f'the Python package {name} is missing: install it, or use the environment of `make setup`'
+
+
+if __name__ == '__main__':
+    sys.exit(main())

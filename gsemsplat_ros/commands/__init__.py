@@ -1,0 +1,1 @@
+"""The subcommands of `gsemsplat`: each module adds its arguments to a parser and runs."""

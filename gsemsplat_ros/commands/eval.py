@@ -1,0 +1,76 @@
+"""`gsemsplat eval`: the published protocol, and how good a checkpoint is in rooms and on real pairs."""
+
+from __future__ import annotations
+
+import argparse
+
+from gsemsplat_ros.commands.console import Console, Failure, add_output_arguments, at_least_one
+
+HEIGHT, WIDTH = 384, 512      # of the drawn rooms [px]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', title='actions')
+    protocol = actions.add_parser('protocol', help='check the published evaluation of words against stored results',
+                                  description='Repeats the published evaluation of text queries on stored features and '
+                                              'compares with the stored results.')
+    protocol.add_argument('fixture', metavar='FIXTURE.npz')
+    protocol.set_defaults(run=run_protocol)
+    rooms = actions.add_parser('rooms', help='depth, pose, new views and words in synthetic rooms that were held out',
+                               description='Draws furnished rooms whose furniture no training has seen, and scores the '
+                                           'checkpoint in them. Needs the packages of `make training-setup`.')
+    rooms.add_argument('--rooms', type=at_least_one, default=20, metavar='N', help='how many, of up to 8 pairs each '
+                                                                                   '(default: %(default)s)')
+    rooms.set_defaults(run=run_rooms)
+    stereo = actions.add_parser('stereo', help='words and depth on real stereo pairs with labels',
+                                description='Scores the checkpoint on rectified pairs that a person labelled.')
+    stereo.add_argument('labels', metavar='LABELS.json')
+    stereo.set_defaults(run=run_stereo)
+    for action in (rooms, stereo):
+        action.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
+        action.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP')
+        action.add_argument('--branches', choices=('both', 'region', 'context'), default='both',
+                            help='which semantic branches answer (default: %(default)s)')
+    for action in (protocol, rooms, stereo):
+        add_output_arguments(action)
+
+
+def run_protocol(args: argparse.Namespace, console: Console) -> None:
+    from gsemsplat_ros.evaluation.protocols import check_protocol
+    result = check_protocol(args.fixture)
+    console.table(list(result.items()), ('check', 'result'))
+    console.result(result)
+    if not result['passed']:
+        raise Failure(f'{args.fixture}: the evaluation does not repeat the stored results')
+
+
+def run_rooms(args: argparse.Namespace, console: Console) -> None:
+    from gsemsplat_ros.evaluation.rooms import evaluate_rooms
+    from gsemsplat_ros.pipeline import Pipeline
+    from gsemsplat_ros.training.datasets import RoomStream
+    pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
+    stream = RoomStream(HEIGHT, WIDTH, 'heldout')
+    samples = []
+    with console.progress(args.rooms, 'room', 'drawing rooms') as bar:
+        for number in range(args.rooms):
+            samples += stream.room(number)
+            bar.update()
+    show(evaluate_rooms(pipeline, samples, branches=args.branches), console)
+
+
+def run_stereo(args: argparse.Namespace, console: Console) -> None:
+    from gsemsplat_ros.evaluation.stereo import evaluate_stereo
+    from gsemsplat_ros.pipeline import Pipeline
+    pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
+    show(evaluate_stereo(pipeline, args.labels, args.branches), console)
+
+
+def show(result: dict, console: Console) -> None:
+    """Means with their 95 % intervals; the lists of single phrases only with --json."""
+    intervals = result['intervals']
+    console.table([(name, result[name], '{:.4g} to {:.4g}'.format(*interval) if interval else '-')
+                   for name, interval in intervals.items()], ('measure', 'mean', '95 % interval'))
+    console.table([(name, value) for name, value in result.items()
+                   if name not in intervals and not isinstance(value, (dict, list))])
+    console.result(result)
+

@@ -1,0 +1,99 @@
+"""`gsemsplat infer`: two image files to Gaussians, answers and a report, without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from gsemsplat_ros.commands.console import Console, add_output_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('left', metavar='LEFT', help='image of the first camera; results are in its frame')
+    parser.add_argument('right', metavar='RIGHT', help='image of the second camera')
+    parser.add_argument('--query', nargs='+', action='extend', default=[], metavar='TEXT', help='things to look for')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for report.html, scene.ply and summary.json')
+    parser.add_argument('--calibration', nargs='+', type=float, metavar='NUMBER',
+                        help='FX FY CX CY [BASELINE]: focal lengths and principal point of both images [px]; with the '
+                             'baseline [m] they are a rectified stereo pair, LEFT is the left one, and the scene is metric')
+    parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
+    parser.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP')
+    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where the network runs')
+    parser.set_defaults(run=run)
+    add_output_arguments(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    from gsemsplat_ros.commands.files import output_folder, write_json
+    from gsemsplat_ros.commands.present import answers_table, write_page
+    from gsemsplat_ros.gaussians.ply import write_ply
+    from gsemsplat_ros.pipeline import Pipeline
+
+    pair = read_pair(args.left, args.right, args.calibration)
+    out = output_folder(args.out)
+    with console.progress(2 + len(args.query), 'step', 'load') as bar:
+        pipeline = Pipeline.load(args.weights, args.device, args.text_checkpoint)
+        bar.update()
+        bar.set_description('build')
+        result, scene = solve(pipeline, pair, args.query, Path(args.left).stem, bar)
+    write_ply(out / 'scene.ply', scene.gaussians)
+    summary = {**result.summary(), 'report': str(out / 'report.html'), 'scene': str(out / 'scene.ply')}
+    write_json(out / 'summary.json', summary)
+    write_page(out / 'report.html', 'Two images, one scene', [result], pipeline.card, args.command_line)
+    console.say(f'{result.gaussians:,} Gaussians in {result.pair_seconds:.2f} s with {result.weights}; '
+                f'scale: {result.scale_source}')
+    answers_table(console, [result])
+    console.say(f'{out / "report.html"}')
+    console.result(summary)
+
+
+def read_pair(left: str, right: str, calibration: list[float] | None):
+    """The two images as a Pair. Raises ValueError for files that are no images and numbers that are no calibration."""
+    from gsemsplat_ros.views.view import Camera, Pair, View, read_image
+    first, second = read_image(left), read_image(right)
+    if calibration is None:
+        return Pair(View(first), View(second))
+    if len(calibration) not in (4, 5):
+        raise ValueError(f'--calibration has {len(calibration)} numbers: wanted FX FY CX CY [px] and perhaps BASELINE [m]')
+    if first.shape != second.shape:
+        raise ValueError('--calibration is for two images of one size, but {} has {}x{} px and {} {}x{} px'.format(
+            left, *first.shape[1::-1], right, *second.shape[1::-1]))
+    camera = Camera(*first.shape[1::-1], *calibration[:4])
+    return Pair(View(first, camera), View(second, camera), *calibration[4:])
+
+
+def solve(pipeline, pair, queries: list[str], name: str, bar):
+    """Build the scene, ask it, draw it: the PairResult and the Scene."""
+    from gsemsplat_ros.viewer.flight import draw
+    from gsemsplat_ros.viewer.overlay import overlay
+    from gsemsplat_ros.viewer.result import Answer, PairResult, known
+
+    start = time.perf_counter()
+    scene = pipeline.build(pair)
+    seconds = time.perf_counter() - start
+    bar.update()
+    answers = []
+    for text in queries:
+        bar.set_description('ask')
+        asked = time.perf_counter()
+        answer = pipeline.query(scene, text)
+        answers.append(Answer(
+            answer.text, bool(answer.found), float(answer.score), known(answer.peak_pixel),
+            None if answer.peak_point is None else known(answer.peak_point), answer.objects,
+            overlay(pair.first.image, scene.keyframe.window.expand(answer.map)), time.perf_counter() - asked))
+        bar.update()
+    camera = pair.first.camera or input_camera(scene.keyframe)
+    depth, views = draw(scene.gaussians, camera)
+    return PairResult(name, pair.first.image, pair.second.image, camera, depth, views, tuple(answers),
+                      len(scene.gaussians), seconds, pipeline.weights, scene.scale_source, float(scene.scale),
+                      dict(scene.timings)), scene
+
+
+def input_camera(keyframe):
+    """The camera of the keyframe's input image, from that of its rendering."""
+    from gsemsplat_ros.views.view import Camera
+    camera, window = keyframe.camera, keyframe.window
+    cx, cy = keyframe.to_input_pixel((camera.cx, camera.cy)).tolist()
+    return Camera(window.input_width, window.input_height, camera.fx * window.width / camera.width * window.scale_x,
+                  camera.fy * window.height / camera.height * window.scale_y, cx, cy)

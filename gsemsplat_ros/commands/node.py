@@ -1,0 +1,26 @@
+"""`gsemsplat node`: the ROS 2 node in this process."""
+
+from __future__ import annotations
+
+import argparse
+
+EXAMPLE = 'gsemsplat node --ros-args -p mode:=sequential -r image:=/camera/image_raw'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = 'gsemsplat node [--ros-args ...]'
+    parser.epilog = f'Example: {EXAMPLE}. Parameters stand in config/gsemsplat.yaml.'
+
+
+def run(arguments: list[str]) -> int:
+    """Run the node until SIGINT or SIGTERM; `arguments` are ROS arguments. Raises ValueError for others."""
+    import signal
+
+    from rclpy.utilities import remove_ros_args
+
+    from gsemsplat_ros.ros.main import main
+    others = remove_ros_args(['gsemsplat', *arguments])[1:]
+    if others:
+        raise ValueError(f'the node takes ROS arguments only, not {" ".join(others)}: for example `{EXAMPLE}`')
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)      # rclpy has its own way to end a node
+    return main(['gsemsplat', *arguments])

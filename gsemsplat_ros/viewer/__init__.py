@@ -1,0 +1,1 @@
+"""Pictures of scenes and answers, and the report page that shows them."""

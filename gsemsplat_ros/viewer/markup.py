@@ -1,0 +1,58 @@
+"""HTML that cannot be broken into: whatever is not Markup is escaped."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from html import escape
+
+import cv2
+import numpy as np
+
+VOID = {'img', 'rect', 'circle', 'path'}      # elements without content
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+
+def safe(content: object) -> Markup:
+    """`content` escaped, unless it is Markup; an iterable is joined, None is nothing."""
+    if isinstance(content, Markup):
+        return content
+    if content is None:
+        return Markup('')
+    if isinstance(content, Iterable) and not isinstance(content, str):
+        return Markup(''.join(map(safe, content)))
+    return Markup(escape(str(content), quote=True))
+
+
+def tag(name: str, *content: object, **attributes: object) -> Markup:
+    """An element; attributes named with a trailing _ (class_) lose it, None leaves one out."""
+    inside = ''.join(f' {key.rstrip("_").replace("_", "-")}="{escape(str(value), quote=True)}"'
+                     for key, value in attributes.items() if value is not None)
+    if name in VOID:
+        return Markup(f'<{name}{inside}>') if name == 'img' else Markup(f'<{name}{inside}/>')
+    return Markup(f'<{name}{inside}>{safe(content)}</{name}>')
+
+
+def picture(image: np.ndarray, alt: str, width: int | None = None, quality: int = 82) -> Markup:
+    """(H, W, 3) uint8 RGB as an <img> that carries its JPEG, `width` pixels wide at most."""
+    height = image.shape[0]
+    if width and image.shape[1] > width:
+        height = round(image.shape[0] * width / image.shape[1])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    done, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done, image.shape
+    source = 'data:image/jpeg;base64,' + base64.b64encode(data).decode()
+    return tag('img', src=source, alt=alt, width=image.shape[1], height=height)
+
+
+def table(rows: Iterable[Iterable[object]], header: Iterable[object] = ()) -> Markup:
+    """Rows of cells; numbers, given as (text,) tuples, stand to the right."""
+    def cell(name: str, value: object) -> Markup:
+        number = isinstance(value, tuple)
+        return tag(name, value[0] if number else value, class_='number' if number else None)
+
+    head = tag('thead', tag('tr', [cell('th', value) for value in header])) if header else None
+    return tag('table', head, tag('tbody', [tag('tr', [cell('td', value) for value in row]) for row in rows]))
