@@ -69,6 +69,17 @@ class Encoding:
                      for s in (slice(0, n), slice(n, 2 * n)))
 
 
+def coordinates(maps: Tensor) -> Tensor:
+    """Where each place of `maps` (B, C, h, w) lies: (B, 2, h, w), x from -1 to 1 and y in the same unit.
+
+    Rotary positions are relative, and the ray of a pixel is not: without this it is learnt from the borders, slowly.
+    """
+    height, width = maps.shape[-2:]
+    x = (torch.arange(width, device=maps.device, dtype=maps.dtype) + 0.5) * 2 / width - 1
+    y = (2 * torch.arange(height, device=maps.device, dtype=maps.dtype) + 1 - height) / width
+    return torch.stack(torch.meshgrid(x, y, indexing='xy')).expand(len(maps), -1, -1, -1)
+
+
 class GSemSplat(nn.Module):
     """Siamese encoder, two cross-attending decoders, dense heads (MASt3R; Splatt3R; GSemSplat sec. 3)."""
 
@@ -79,7 +90,7 @@ class GSemSplat(nn.Module):
         if c.stem:
             self.stem = Stem()
             self.context = ContextBranch()
-        self.patch_embed = PatchEmbed(STEM_DIMS[16], c.enc_dim, 1) if c.stem else PatchEmbed(3, c.enc_dim, PATCH)
+        self.patch_embed = PatchEmbed(STEM_DIMS[16] + 2, c.enc_dim, 1) if c.stem else PatchEmbed(3, c.enc_dim, PATCH)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, c.dec_dim))    # of the pre-training: only stored
         self.enc_blocks = nn.ModuleList(EncoderBlock(c.enc_dim, c.enc_heads) for _ in range(c.enc_depth))
         self.enc_norm = nn.LayerNorm(c.enc_dim, eps=NORM_EPS)
@@ -107,8 +118,9 @@ class GSemSplat(nn.Module):
             if size % PATCH:
                 raise ValueError(f'image {axis} of {size} px: wanted a multiple of {PATCH} px; resize or crop it')
         maps = self.stem(images) if self.config.stem else {}
-        x = self.patch_embed(maps[16] if maps else images)                            # (B, N, C)
         grid = images.shape[-2] // PATCH, images.shape[-1] // PATCH
+        patches = torch.cat((maps[16], coordinates(maps[16])), 1) if maps else images
+        x = self.patch_embed(patches)                                                 # (B, N, C)
         rope = rope_table(*grid, self.config.enc_dim // self.config.enc_heads, x.device, x.dtype)
         for block in self.enc_blocks:
             x = block(x, rope)

@@ -23,7 +23,7 @@ TEMPERATURE = 0.1        # of the cosines: LERF's factor 10, so what is learnt i
 LABEL_PIXELS = 512       # pixels of each view whose name is asked for
 WINDOW = 32              # side of the drawn windows [px]
 WINDOWS = 2              # of the target view of every pair
-WEIGHTS = {'points': 1.0, 'aligned': 0.3, 'names': 0.5, 'colour': 4.0, 'opacity': 0.1, 'drawn_names': 0.25}
+WEIGHTS = {'points': 2.0, 'aligned': 0.5, 'names': 0.5, 'colour': 4.0, 'opacity': 0.1, 'drawn_names': 0.25}
 
 
 def point_losses(points: Tensor, conf: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
