@@ -146,6 +146,10 @@ def test_a_checkpoint_comes_back_and_a_foreign_one_is_refused(tmp_path):
     assert loaded.model.config == model.config and not loaded.decoders and loaded.text_mean is None
     for name, tensor in loaded.model.state_dict().items():
         torch.testing.assert_close(tensor, tensors[name])
+    weights.add_scores(path, 'rooms', {'miou': 0.25})
+    weights.add_scores(path, 'stereo', {'localisation_accuracy': 0.5})
+    assert weights.read_card(path)['scores'] == {'rooms': {'miou': 0.25}, 'stereo': {'localisation_accuracy': 0.5}}
+    torch.testing.assert_close(weights.load(path).model.enc_norm.weight, tensors['enc_norm.weight'])
     tensors.pop('enc_norm.weight')
     weights.save(path, tensors, {'config': model.config.to_json()})
     with pytest.raises(ValueError, match='enc_norm.weight is missing'):

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP')
         action.add_argument('--branches', choices=('both', 'region', 'context'), default='both',
                             help='which semantic branches answer (default: %(default)s)')
+        action.add_argument('--card', action='store_true', help="write the numbers into the checkpoint's card")
     for action in (protocol, rooms, stereo):
         add_output_arguments(action)
 
@@ -55,14 +56,24 @@ def run_rooms(args: argparse.Namespace, console: Console) -> None:
         for number in range(args.rooms):
             samples += stream.room(number)
             bar.update()
-    show(evaluate_rooms(pipeline, samples, branches=args.branches), console)
+    finish('rooms', evaluate_rooms(pipeline, samples, branches=args.branches), args, console)
 
 
 def run_stereo(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.evaluation.stereo import evaluate_stereo
     from gsemsplat_ros.pipeline import Pipeline
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
-    show(evaluate_stereo(pipeline, args.labels, args.branches), console)
+    finish('stereo', evaluate_stereo(pipeline, args.labels, args.branches), args, console)
+
+
+def finish(name: str, result: dict, args: argparse.Namespace, console: Console) -> None:
+    """Show the numbers, and keep them in the card where asked to."""
+    if args.card:
+        from gsemsplat_ros.network.weights import SHIPPED, add_scores
+        add_scores(args.weights or SHIPPED, name, {key: round(value, 4) if isinstance(value, float) else value
+                                                   for key, value in result.items()
+                                                   if isinstance(value, (int, float, str)) or value is None})
+    show(result, console)
 
 
 def show(result: dict, console: Console) -> None:
