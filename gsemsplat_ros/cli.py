@@ -1,7 +1,7 @@
 """The command `gsemsplat`: finds the subcommand, runs it, and turns errors into one line and an exit status.
 
-0: done. 1: a fault of ours or of the machine. 2: a mistake of the user. 130: Ctrl-C. A subcommand's module, and all that
-it needs, is imported when it is asked for, so that `--help` answers at once.
+0: done. 1: a fault of ours or of the machine. 2: a mistake of the user. 130: Ctrl-C. A subcommand's module, and all
+that it needs, is imported when it is asked for, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def run(argv: list[str]) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run `argv` (None: the process's arguments). Returns the exit status; says one line on stderr unless it is 0."""
-    # Before torch is imported: threads that wait for work sleep, so that a node and its neighbours do not starve each other
+    # before torch is imported: threads that wait for work sleep, or a node and its neighbours starve each other
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     try:
         if hasattr(signal, 'SIGTERM'):
@@ -114,7 +114,8 @@ def _complain(message: str, status: int) -> int:
 def _missing(error: ModuleNotFoundError) -> str:
     name = (error.name or str(error)).partition('.')[0]
     if name == 'rclpy' or name.endswith(('_msgs', '_interfaces')):
-        return f'{name} is missing: source your ROS 2 installation and workspace, or use the environment of `make setup`'
+        return (f'{name} is missing: source your ROS 2 installation and workspace, or use the environment of '
+                '`make setup`')
     return f'the Python package {name} is missing: install it, or use the environment of `make setup`'
 
 

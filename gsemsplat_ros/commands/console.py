@@ -63,7 +63,8 @@ class Console:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """--json and --quiet, the same for every command."""
     group = parser.add_argument_group('output')
-    group.add_argument('--json', action='store_true', help='print the result as one JSON object, the last line of stdout')
+    group.add_argument('--json', action='store_true',
+                       help='print the result as one JSON object, the last line of stdout')
     group.add_argument('--quiet', action='store_true', help='no notes and no progress bar')
 
 

@@ -11,14 +11,15 @@ ANSWER_WITHIN_S = 60.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gsemsplat_ros.commands.scenes import QUERIES
-    parser.description += (' Starts the node as its own process, plays real indoor stereo pairs with their calibration to '
-                           'it over ROS 2, and asks its service.')
+    parser.description += (' Starts the node as its own process, plays real indoor stereo pairs with their '
+                           'calibration to it over ROS 2, and asks its service.')
     parser.add_argument('--scene', nargs='+', action='extend', choices=tuple(QUERIES), metavar='NAME',
                         help=f'scenes to play (default: all): {", ".join(QUERIES)}')
-    parser.add_argument('--query', nargs='+', action='extend', metavar='TEXT', help='things to look for in every scene '
-                                                                                    '(default: chosen for each)')
-    parser.add_argument('--out', default='out/demo', metavar='DIR', help='folder for report.html, scene.ply (of the first '
-                                                                         'scene) and summary.json (default: %(default)s)')
+    parser.add_argument('--query', nargs='+', action='extend', metavar='TEXT',
+                        help='things to look for in every scene (default: chosen for each)')
+    parser.add_argument('--out', default='out/demo', metavar='DIR',
+                        help='folder for report.html, scene.ply (of the first scene) and summary.json (default: '
+                             '%(default)s)')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stereo.set_defaults(run=run_stereo)
     for action in (rooms, stereo):
         action.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
-        action.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP')
+        action.add_argument('--text-checkpoint', metavar='FILE',
+                            help='OpenCLIP file, for checkpoints that need OpenCLIP')
         action.add_argument('--branches', choices=('both', 'region', 'context'), default='both',
                             help='which semantic branches answer (default: %(default)s)')
         action.add_argument('--card', action='store_true', help="write the numbers into the checkpoint's card")

@@ -13,10 +13,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('left', metavar='LEFT', help='image of the first camera; results are in its frame')
     parser.add_argument('right', metavar='RIGHT', help='image of the second camera')
     parser.add_argument('--query', nargs='+', action='extend', default=[], metavar='TEXT', help='things to look for')
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder for report.html, scene.ply and summary.json')
+    parser.add_argument('--out', required=True, metavar='DIR',
+                        help='folder for report.html, scene.ply and summary.json')
     parser.add_argument('--calibration', nargs='+', type=float, metavar='NUMBER',
-                        help='FX FY CX CY [BASELINE]: focal lengths and principal point of both images [px]; with the '
-                             'baseline [m] they are a rectified stereo pair, LEFT is the left one, and the scene is metric')
+                        help='FX FY CX CY [BASELINE]: focal lengths and principal point of both images [px]; with '
+                             'the baseline [m] they are a rectified stereo pair, LEFT is the left one, and the scene '
+                             'is metric')
     parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
     parser.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP')
     parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where the network runs')
@@ -55,7 +57,8 @@ def read_pair(left: str, right: str, calibration: list[float] | None):
     if calibration is None:
         return Pair(View(first), View(second))
     if len(calibration) not in (4, 5):
-        raise ValueError(f'--calibration has {len(calibration)} numbers: wanted FX FY CX CY [px] and perhaps BASELINE [m]')
+        raise ValueError(f'--calibration has {len(calibration)} numbers: wanted FX FY CX CY [px] and perhaps '
+                         'BASELINE [m]')
     if first.shape != second.shape:
         raise ValueError('--calibration is for two images of one size, but {} has {}x{} px and {} {}x{} px'.format(
             left, *first.shape[1::-1], right, *second.shape[1::-1]))

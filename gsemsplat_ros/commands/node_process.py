@@ -18,7 +18,8 @@ import gsemsplat_ros
 PORT_OF_DOMAIN_0 = 32768    # by which the domain_coordinator of ament_cmake_ros reserves domains: ours are its too
 DOMAINS = range(1, 102)     # above, DDS ports reach those that Linux hands out
 STOP_WITHIN_S = 10.0
-PROFILES = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'     # of Fast DDS 2 (Jazzy) and 3 (Kilted)
+# of Fast DDS 2 (Jazzy) and 3 (Kilted and newer)
+PROFILES = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
 COMMAND = (sys.executable, '-m', 'gsemsplat_ros.cli', 'node')
 
 
@@ -30,7 +31,8 @@ def share_file(name: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise FileNotFoundError(f'{name} of gsemsplat_ros is in none of {", ".join(map(str, places))}: install the package again')
+    raise FileNotFoundError(f'{name} of gsemsplat_ros is in none of {", ".join(map(str, places))}: install the package '
+                            'again')
 
 
 class NodeProcess:

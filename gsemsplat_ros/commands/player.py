@@ -41,7 +41,7 @@ class Received:
 
 
 class Player:
-    """A stereo camera for a node with PARAMETERS. `alive` says whether it still runs, `last_words` what it said last."""
+    """A stereo camera for a node with PARAMETERS. `alive`: whether it still runs; `last_words`: what it said last."""
 
     def __init__(self, client: Client, alive: Callable[[], bool], last_words: Callable[[], str]):
         self._client, self._alive, self._last_words = client, alive, last_words
@@ -137,6 +137,7 @@ def stereo_messages(pair: Pair, stamp_ns: int) -> tuple[CameraInfo, CameraInfo, 
 def camera_info(camera: Camera, baseline_m: float, header) -> CameraInfo:
     """Of a rectified camera that stands at +x of the left one by `baseline_m`."""
     fx, fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
-    return CameraInfo(header=header, width=camera.width, height=camera.height, distortion_model='plumb_bob', d=[0.0] * 5,
-                      k=[fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0], r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+    return CameraInfo(header=header, width=camera.width, height=camera.height, distortion_model='plumb_bob',
+                      d=[0.0] * 5, k=[fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
+                      r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
                       p=[fx, 0.0, cx, -fx * baseline_m, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0])

@@ -21,8 +21,9 @@ def answers_table(console: Console, results: Sequence[PairResult]) -> None:
         for answer in result.answers:
             pixel = '-' if answer.peak_pixel is None else '{:.0f}, {:.0f}'.format(*answer.peak_pixel)
             distance = '-' if answer.peak_point is None else f'{math.hypot(*answer.peak_point):.2f}'
-            rows.append((result.name, answer.text, 'found' if answer.found else 'not found', f'{answer.score:.3f}', pixel,
-                         distance + ('' if result.metric or distance == '-' else ' (not metric)'), len(answer.objects)))
+            distance += '' if result.metric or distance == '-' else ' (not metric)'
+            rows.append((result.name, answer.text, 'found' if answer.found else 'not found', f'{answer.score:.3f}',
+                         pixel, distance, len(answer.objects)))
     console.table(rows, ('pair', 'query', 'answer', 'score', 'peak [px]', 'distance [m]', 'objects'))
 
 

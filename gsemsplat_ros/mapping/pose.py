@@ -73,7 +73,7 @@ def focal_from_points(points: np.ndarray, conf: np.ndarray, iterations: int = 10
     keep = (points[..., 2] > 1e-6) & np.isfinite(points).all(-1)
     if not keep.any():
         raise ValueError('no point lies in front of the camera: the focal length of this image is unknown; '
-                         'publish camera_info or show the camera another scene')
+                         'give its calibration (camera_info; --calibration) or show another scene')
     keep &= conf >= np.median(conf[keep])
     p = (pixel_grid(height, width) - ((width - 1) / 2, (height - 1) / 2))[keep]
     q = points[keep][:, :2] / points[keep][:, 2:]
@@ -83,7 +83,7 @@ def focal_from_points(points: np.ndarray, conf: np.ndarray, iterations: int = 10
         weights = 1 / np.maximum(np.linalg.norm(p - f * q, axis=1), 1e-8)
         f = (weights * dots).sum() / (weights * squares).sum()
     if not f > 0:
-        raise ValueError(f'the point map gives a focal length of {f:.1f} px: publish camera_info')
+        raise ValueError(f'the point map gives a focal length of {f:.1f} px: give the calibration (camera_info; --calibration)')
     return float(f)
 
 

@@ -58,12 +58,12 @@ def opening(report: Report) -> Markup:
                     ('from word to answer', seconds(median(a.seconds for a in answers)))]
     contents = None
     if several:
-        contents = tag('nav', [tag('a', tag('div', picture(r.first, '', 200), class_='frame'), tag('span', words(r.name)),
-                                   href=f'#pair-{number}') for number, r in enumerate(results, 1)],
-                       aria_label='pairs')
+        contents = tag('nav', [tag('a', tag('div', picture(result.first, '', 200), class_='frame'),
+                                   tag('span', words(result.name)), href=f'#pair-{number}')
+                               for number, result in enumerate(results, 1)], aria_label='pairs')
     return tag('header', tag('p', 'gsemsplat', class_='kicker'), tag('h1', report.title),
-               tag('p', ('Each pair of images became a cloud of semantic 3D Gaussians in one forward pass, and answered '
-                         'words. Times are medians over the pairs.') if several else
+               tag('p', ('Each pair of images became a cloud of semantic 3D Gaussians in one forward pass, and '
+                         'answered words. Times are medians over the pairs.') if several else
                    'Two images became a cloud of semantic 3D Gaussians in one forward pass, and answered words.',
                    class_='lead'),
                tag('dl', [tag('div', tag('dt', name), tag('dd', value)) for name, value in figures], class_='figures'),
@@ -77,7 +77,8 @@ def pair_section(number: int, result: PairResult) -> Markup:
              "scale unknown: lengths are in the network's own units")
     depth, near, far = depth_picture(result.depth)
     legend = [f'{near:.2f} {unit}', tag('i'), f'{far:.2f} {unit}'] if math.isfinite(near) else 'unknown'
-    figures = [figure(result.first, 'first image', 'First image'), figure(result.second, 'second image', 'Second image'),
+    figures = [figure(result.first, 'first image', 'First image'),
+               figure(result.second, 'second image', 'Second image'),
                figure(depth, 'depth of the first image', tag('span', 'Depth', tag('span', legend, class_='scale')))]
     parts = [tag('h2', words(result.name)),
              tag('p', f'{result.gaussians:,} Gaussians in {seconds(result.pair_seconds)} · {scale}', class_='meta'),
@@ -98,7 +99,8 @@ def answer_card(answer: Answer, camera: Camera, unit: str) -> Markup:
     if answer.peak_point is not None:
         x, y, z = answer.peak_point
         name = 'Peak' if answer.found else 'Closest match, below the threshold:'
-        place = f'{name} {math.hypot(x, y, z):.2f} {unit} away, at x {x:.2f}, y {y:.2f}, z {z:.2f}'.replace('-', '\N{MINUS SIGN}')
+        at = f'x {x:.2f}, y {y:.2f}, z {z:.2f}'.replace('-', '\N{MINUS SIGN}')
+        place = f'{name} {math.hypot(x, y, z):.2f} {unit} away, at {at}'
     rows = [(str(i), (f'{math.hypot(*thing.center):.2f} {unit}',),
              (' × '.join(f'{edge:.2f}' for edge in thing.size) + f' {unit}',), (f'{thing.score:.2f}',))
             for i, thing in enumerate(things, 1)]
@@ -114,7 +116,8 @@ def answer_card(answer: Answer, camera: Camera, unit: str) -> Markup:
         marks = tag('svg', [box_mark(thing, camera) for thing in things], peak_mark(answer) if answer.found else [],
                     viewBox=f'-0.5 -0.5 {width} {height}', aria_hidden='true')
         shot = tag('div', picture(answer.picture, f'relevancy of {answer.text}'), marks, class_='frame')
-    return tag('article', shot, tag('div', body, class_='body'), class_='answer found' if answer.found else 'answer absent')
+    return tag('article', shot, tag('div', body, class_='body'),
+               class_='answer found' if answer.found else 'answer absent')
 
 
 def peak_mark(answer: Answer) -> list[Markup]:

@@ -33,8 +33,8 @@ class Answer:
         """As JSON holds it."""
         return {'text': self.text, 'found': self.found, 'score': self.score,
                 'peak_pixel': _numbers(self.peak_pixel), 'peak_point': _numbers(self.peak_point),
-                'objects': [{'center': _numbers(thing.center), 'size': _numbers(thing.size), 'score': float(thing.score)}
-                            for thing in self.objects],
+                'objects': [{'center': _numbers(thing.center), 'size': _numbers(thing.size),
+                             'score': float(thing.score)} for thing in self.objects],
                 'seconds': self.seconds}
 
 
