@@ -8,6 +8,7 @@ samples at the pixel centres (integer coordinates, OpenCV axes) and no half pixe
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 import cv2
@@ -97,6 +98,9 @@ class World:
 
     def __init__(self, furniture: Furniture, height: int, width: int):
         self.furniture, self.height, self.width = furniture, height, width
+        # Mesa's LLVM and triton's (part of PyTorch for CUDA) share a process only when triton's was loaded first
+        if importlib.util.find_spec('triton'):
+            importlib.import_module('triton')
         try:
             self._gl = moderngl.create_standalone_context(backend='egl', require=330)
         except Exception as error:
