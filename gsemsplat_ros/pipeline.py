@@ -29,7 +29,7 @@ from gsemsplat_ros.semantics.text import TextEncoder, load_text_encoder
 from gsemsplat_ros.views.view import Camera, Pair, fit, network_size
 
 MAX_TEXT = 200             # characters: longer phrases are no names of things
-THRESHOLD = 0.5            # relevancy below which a phrase is not found (LERF)
+THRESHOLD = 0.5            # relevancy below which a phrase is not found (LERF), unless the card says otherwise
 MIN_ALPHA = 0.5            # opacity below which a pixel shows nothing that a phrase could be found in
 SAME_SURFACE = 0.1         # a Gaussian within this fraction of the rendered depth belongs to what is seen
 
@@ -67,6 +67,7 @@ class Pipeline:
         self.device = device
         self.square = square
         self.negatives = text_encoder.encode(canonical)
+        self.threshold = checkpoint.card.get('threshold', THRESHOLD)
 
     @classmethod
     def load(cls, weights: str | Path | None = None, device: str = 'auto', text_checkpoint: str | Path | None = None,
@@ -101,7 +102,7 @@ class Pipeline:
         """One forward pass, pose, scale, and the rendering that queries read. Raises ValueError for a pair without depth."""
         clock = Clock()
         height, width = pair.first.image.shape[:2]
-        size = network_size(width, height, square=self.square)
+        size = network_size(width, height, self.model.config.long_side, self.square)
         first, window = fit(pair.first, *size)
         second, _ = fit(pair.second, *size)
         images = torch.cat((self.to_tensor(first.image), self.to_tensor(second.image)))
@@ -135,7 +136,8 @@ class Pipeline:
 
     @torch.inference_mode()
     def query(self, scene: Scene, text: str, threshold: float | None = None, max_objects: int = 8) -> Relevancy:
-        """Where in the scene `text` is. `threshold`: relevancy (0, 1) from which it counts as found (None: 0.5).
+        """Where in the scene `text` is. `threshold`: relevancy (0, 1) from which it counts as found (None: the
+        checkpoint's own, 0.5 unless its card says otherwise).
 
         Raises ValueError for an empty or very long text and a threshold outside (0, 1).
         """
@@ -144,7 +146,7 @@ class Pipeline:
             raise ValueError("empty query: ask for a thing, such as 'chair'")
         if len(text) > MAX_TEXT:
             raise ValueError(f'query of {len(text)} characters: wanted at most {MAX_TEXT}; name one thing')
-        threshold = THRESHOLD if threshold is None else threshold
+        threshold = self.threshold if threshold is None else threshold
         if not 0 < threshold < 1:
             raise ValueError(f'threshold {threshold}: wanted a relevancy between 0 and 1')
         keyframe = scene.keyframe

@@ -297,3 +297,10 @@ def test_one_branch_alone():
 def test_no_samples():
     with pytest.raises(ValueError, match='no room'):
         evaluate_rooms(FakePipeline(), iter([]))
+
+
+def test_the_threshold_splits_present_from_absent():
+    from gsemsplat_ros.evaluation.calibrate import best_threshold
+    present, absent = np.array([0.9, 0.8, 0.7, 0.4]), np.array([0.6, 0.5, 0.3, 0.2])
+    assert best_threshold(present, absent) == pytest.approx(0.65)       # three quarters found, all refused
+    assert best_threshold(np.array([0.9]), np.array([0.1])) == pytest.approx(0.5)

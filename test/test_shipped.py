@@ -41,12 +41,11 @@ def test_a_real_pair_becomes_a_metric_room(pipeline, name):
     alpha = scene.keyframe.rendering.alpha.numpy()
     assert np.isfinite(depth).mean() > 0.9 and (alpha > 0.5).mean() > 0.9
     assert 0.8 < np.nanmedian(depth) < 6                       # these are rooms
-    assert len(scene.gaussians) == 2 * 192 * 256
+    assert len(scene.gaussians) == 2 * 96 * 128
     rgb = scene.keyframe.rendering.rgb.numpy()
-    image = scene.keyframe.image[1::2, 1::2] / 255
-    u, v = np.meshgrid(np.arange(256), np.arange(192))
-    there = np.rint(scene.keyframe.to_input_pixel(np.stack((u, v), -1)) / 2).astype(int)
-    true = image[there[..., 1].clip(0, 239), there[..., 0].clip(0, 319)]
+    u, v = np.meshgrid(np.arange(rgb.shape[1]), np.arange(rgb.shape[0]))
+    there = np.rint(scene.keyframe.to_input_pixel(np.stack((u, v), -1))).astype(int)
+    true = scene.keyframe.image[there[..., 1].clip(0, 479), there[..., 0].clip(0, 639)]
     assert np.corrcoef(rgb.ravel(), true.ravel())[0, 1] > 0.8   # the scene drawn from the first camera is its picture
 
 
@@ -65,7 +64,7 @@ def test_the_demo_as_a_user_runs_it(tmp_path):
     summary = json.loads(run.stdout.splitlines()[-1])
     assert json.loads((tmp_path / 'summary.json').read_text()) == summary
     [pair] = summary['pairs']
-    assert pair['scene'] == 'desk' and pair['gaussians'] == 2 * 192 * 256 and pair['pair_seconds'] > 0
+    assert pair['scene'] == 'desk' and pair['gaussians'] == 2 * 96 * 128 and pair['pair_seconds'] > 0
     assert pair['weights'] == 'small.safetensors' and pair['scale_source'] == 'stereo baseline'
     assert [query['text'] for query in pair['queries']] == ['office chair', 'bathtub']
     camera = load_scene('desk').pair.first.camera

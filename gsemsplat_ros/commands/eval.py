@@ -26,6 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                 description='Scores the checkpoint on rectified pairs that a person labelled.')
     stereo.add_argument('labels', metavar='LABELS.json')
     stereo.set_defaults(run=run_stereo)
+    calibrate = actions.add_parser('calibrate', help="set a checkpoint's threshold on training rooms",
+                                   description='Asks for things that are and are not in packed training rooms, and writes '
+                                               'the threshold that tells them apart best into the card.')
+    calibrate.add_argument('data', metavar='DIR', help='packed rooms')
+    calibrate.add_argument('--pairs', type=at_least_one, default=40, metavar='N', help='how many (default: %(default)s)')
+    calibrate.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
+    calibrate.set_defaults(run=run_calibrate)
     for action in (rooms, stereo):
         action.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
         action.add_argument('--text-checkpoint', metavar='FILE',
@@ -33,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument('--branches', choices=('both', 'region', 'context'), default='both',
                             help='which semantic branches answer (default: %(default)s)')
         action.add_argument('--card', action='store_true', help="write the numbers into the checkpoint's card")
-    for action in (protocol, rooms, stereo):
+    for action in (protocol, rooms, stereo, calibrate):
         add_output_arguments(action)
 
 
@@ -65,6 +72,24 @@ def run_stereo(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.pipeline import Pipeline
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
     finish('stereo', evaluate_stereo(pipeline, args.labels, args.branches), args, console)
+
+
+def run_calibrate(args: argparse.Namespace, console: Console) -> None:
+    import numpy as np
+
+    from gsemsplat_ros.evaluation.calibrate import calibrate
+    from gsemsplat_ros.network.weights import SHIPPED, update_card
+    from gsemsplat_ros.pipeline import Pipeline
+    from gsemsplat_ros.training.datasets import PackedRooms
+    pipeline = Pipeline.load(args.weights)
+    rooms = PackedRooms(args.data)
+    picks = np.linspace(0, len(rooms) - 1, min(args.pairs, len(rooms))).astype(int)
+    with console.progress(1, 'run', f'asking {len(picks)} pairs') as bar:
+        result = calibrate(pipeline, [rooms[int(i)] for i in picks])
+        bar.update()
+    update_card(args.weights or SHIPPED, {'threshold': result['threshold']})
+    console.table(list(result.items()))
+    console.result(result)
 
 
 def finish(name: str, result: dict, args: argparse.Namespace, console: Console) -> None:

@@ -111,15 +111,21 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0,
     }
 
 
-def score_pair(pipeline: Pipeline, sample: dict) -> tuple[Scores, Scene]:
-    """Builds the scene of one sample and scores depth, pose and the new view."""
+def sample_pair(sample: dict) -> Pair:
+    """The two context views of a sample, calibrated, with the baseline where they are rectified stereo."""
     height, width = sample['depth'].shape[1:]
     camera = Camera.from_K(sample['K'], width, height)
     first, second = (View(np.ascontiguousarray(image), camera) for image in sample['images'][:2])
-    poses = sample['first_from_camera']
+    return Pair(first, second, float(sample['first_from_camera'][1][0, 3]) if sample['stereo'] else None)
+
+
+def score_pair(pipeline: Pipeline, sample: dict) -> tuple[Scores, Scene]:
+    """Builds the scene of one sample and scores depth, pose and the new view."""
+    pair = sample_pair(sample)
+    camera, poses = pair.first.camera, sample['first_from_camera']
     kind = 'stereo' if sample['stereo'] else 'free'
     start = time.perf_counter()
-    scene = pipeline.build(Pair(first, second, float(poses[1][0, 3]) if sample['stereo'] else None))
+    scene = pipeline.build(pair)
     seconds = time.perf_counter() - start
 
     depth = scene.keyframe.rendering.depth.cpu().numpy()

@@ -13,6 +13,7 @@ CLASSES = 1000     # ImageNet classes of the stem's classifier
 class NetworkConfig:
     """Every number of one network. The defaults are the public ViT-L encoder with two base decoders (MASt3R, 2024).
 
+    long_side: of the images that the network was trained on [px]; inputs are brought to it.
     stem: True for the hybrid network, whose 16-pixel patches and fine levels come from an EfficientNet-Lite0; it also
         carries the context-aware code (a frozen classifier's), so its language head predicts the region code alone.
     enc_*, dec_*: width, blocks and heads of the encoder and of each decoder; heads are `dim / heads` wide.
@@ -24,6 +25,7 @@ class NetworkConfig:
     """
 
     name: str = 'large'
+    long_side: int = 512
     stem: bool = False
     enc_dim: int = 1024
     enc_depth: int = 24
@@ -62,7 +64,7 @@ class NetworkConfig:
     @classmethod
     def small(cls) -> NetworkConfig:
         """The network that ships: hybrid, half resolution out, no descriptors."""
-        return cls(name='small', stem=True, enc_dim=256, enc_depth=3, enc_heads=4, dec_dim=256, dec_depth=4,
+        return cls(name='small', long_side=256, stem=True, enc_dim=256, enc_depth=3, enc_heads=4, dec_dim=256, dec_depth=4,
                    dec_heads=4, layer_dims=(32, 64, 128, 256), dpt_dim=64, last_dim=32, dpt_norm=True, output_stride=2,
                    language_channels=CODE_DIM, descriptors=False, scale_bias=-4.5)
 

@@ -66,12 +66,17 @@ def read_card(path: str | Path) -> dict:
                          '`gsemsplat weights convert FILE OUT`') from None
 
 
-def add_scores(path: str | Path, name: str, scores: dict[str, float]) -> None:
-    """Write measured `scores` into the card of a checkpoint, under 'scores' and `name`; its tensors stay bit for bit."""
+def update_card(path: str | Path, changes: dict) -> None:
+    """Write `changes` into the card of a checkpoint; its tensors stay bit for bit."""
     card = read_card(path)
     with safe_open(path, 'pt') as file:
         tensors = {k: file.get_tensor(k) for k in file.keys()}
-    save(path, tensors, {**card, 'scores': {**card.get('scores', {}), name: scores}})
+    save(path, tensors, {**card, **changes})
+
+
+def add_scores(path: str | Path, name: str, scores: dict[str, float]) -> None:
+    """Write measured `scores` into the card, under 'scores' and `name`."""
+    update_card(path, {'scores': {**read_card(path).get('scores', {}), name: scores}})
 
 
 def load(path: str | Path | None = None, device: str | torch.device = 'cpu') -> Checkpoint:
