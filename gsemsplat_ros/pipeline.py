@@ -31,6 +31,7 @@ from gsemsplat_ros.views.view import Camera, Pair, fit, network_size
 MAX_TEXT = 200             # characters: longer phrases are no names of things
 THRESHOLD = 0.5            # relevancy below which a phrase is not found (LERF), unless the card says otherwise
 MIN_ALPHA = 0.5            # opacity below which a pixel shows nothing that a phrase could be found in
+FAINT = 0.4                # of the full heat, for what was not found
 SAME_SURFACE = 0.1         # a Gaussian within this fraction of the rendered depth belongs to what is seen
 
 
@@ -52,6 +53,16 @@ class Relevancy:
     peak_pixel: tuple[float, float]
     peak_point: tuple[float, float, float] | None
     objects: tuple[Object, ...]
+
+    @property
+    def heat(self) -> np.ndarray:
+        """`map` for the eye: the upper half of its own range as 0..1, as published (architecture notes 7.3), and faint
+        when nothing was found; NaN stays."""
+        known = self.map[np.isfinite(self.map)]
+        if not known.size:
+            return self.map
+        level = np.clip(2 * (self.map - known.min()) / max(known.max() - known.min(), 1e-9) - 1, 0, 1)
+        return level if self.found else FAINT * level
 
 
 class Pipeline:

@@ -1,6 +1,7 @@
 """The face of the core: pairs to scenes to answers, with a tiny network whose geometry is plausible."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from gsemsplat_ros.network import weights
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
-from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.pipeline import Pipeline, Relevancy
 from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.views.view import Camera, Pair, View
 
@@ -87,6 +88,15 @@ def test_an_answer_is_the_same_place_in_pixels_and_metres(pipeline, scene):
 def test_what_does_not_reach_the_threshold_is_not_found(pipeline, scene):
     answer = pipeline.query(scene, 'chair', threshold=0.999)
     assert not answer.found and answer.objects == () and 0 < answer.score < 0.999
+
+
+def test_heat_is_what_stands_out():
+    image_map = np.array([[0.90, 0.94], [0.97, 0.98], [np.nan, 0.92]], np.float32)
+    answer = Relevancy('chair', True, 0.98, 0.95, 0, image_map, (1.0, 1.0), None, ())
+    np.testing.assert_allclose(answer.heat, [[0, 0], [0.75, 1], [np.nan, 0]], atol=1e-5)
+    np.testing.assert_allclose(replace(answer, found=False).heat[1], [0.3, 0.4], atol=1e-5)
+    nothing = replace(answer, map=np.full((2, 2), np.nan, np.float32))
+    assert np.isnan(nothing.heat).all()
 
 
 @pytest.mark.parametrize('text, threshold, message', [

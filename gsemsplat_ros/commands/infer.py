@@ -84,7 +84,7 @@ def solve(pipeline, pair, queries: list[str], name: str, bar):
         answers.append(Answer(
             answer.text, bool(answer.found), float(answer.score), known(answer.peak_pixel),
             None if answer.peak_point is None else known(answer.peak_point), answer.objects,
-            overlay(pair.first.image, scene.keyframe.window.expand(answer.map)), time.perf_counter() - asked))
+            overlay(pair.first.image, scene.keyframe.window.expand(answer.heat)), time.perf_counter() - asked))
         bar.update()
     camera = pair.first.camera or input_camera(scene.keyframe)
     depth, views = draw(scene.gaussians, camera)

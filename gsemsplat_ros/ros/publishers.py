@@ -105,5 +105,5 @@ class Results:
 def relevancy_image(scene, relevancy) -> Image:
     """The input image with the relevancy over it, rgb8, in the size, frame and time of the input."""
     keyframe = scene.keyframe
-    picture = messages.overlay(keyframe.image, keyframe.window.expand(relevancy.map))
+    picture = messages.overlay(keyframe.image, keyframe.window.expand(relevancy.heat))
     return image_message(picture, make_header(keyframe.frame, keyframe.stamp_ns))
