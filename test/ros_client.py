@@ -69,6 +69,10 @@ class NodeProcess:
             assert time.monotonic() < end and self._process.poll() is None, f'no {text!r} in:\n{self.output}'
             time.sleep(0.01)
 
+    def interrupt(self):
+        """One SIGINT."""
+        self._process.send_signal(signal.SIGINT)
+
     def stop(self, *, times=1):
         """SIGINT; exit status, and seconds until the node had cleaned up.
 
@@ -76,7 +80,7 @@ class NodeProcess:
         """
         start = time.monotonic()
         for _ in range(times):
-            self._process.send_signal(signal.SIGINT)
+            self.interrupt()
         while 'left over' not in self.output and self._process.poll() is None:
             assert time.monotonic() < start + DEADLINE_S, 'the node did not stop'
             time.sleep(0.005)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import traceback
 from typing import Callable
 
@@ -32,9 +33,34 @@ def _keep_memory() -> None:
         libc.mallopt(-1, 512 << 20)  # M_TRIM_THRESHOLD
 
 
-def _spin(node: GsemsplatNode) -> None:
+class _Interrupt:
+    """Python's side of SIGINT and SIGTERM, however often they come (under launch: twice).
+
+    rclpy's own handlers end `spin`, at a point where it can be left. A KeyboardInterrupt would end it anywhere: between
+    the start of a pool thread and its being noted (which then waits for ever), or beside a callback that still uses
+    what the main thread destroys. Only the loading of the network, in which nothing listens, is interrupted so, once.
+    """
+
+    def __init__(self):
+        self.loading = True
+        for number in signal.SIGINT, signal.SIGTERM:
+            signal.signal(number, self)
+
+    def __call__(self, number, frame) -> None:
+        loading, self.loading = self.loading, False
+        if loading:
+            raise KeyboardInterrupt
+
+    @staticmethod
+    def end() -> None:
+        """Nothing is left to stop; the interpreter, on its way out, would bring the deadly default back."""
+        for number in signal.SIGINT, signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _spin(node: GsemsplatNode) -> bool:
     """Run callbacks until the process is told to stop; a callback that raises (a message that cannot be decoded) is
-    logged and the node lives on."""
+    logged and the node lives on. Returns whether the callbacks in hand have ended within STOP_WITHIN_S."""
     executor = MultiThreadedExecutor(num_threads=3)
     executor.add_node(node)
     while rclpy.ok():
@@ -45,31 +71,38 @@ def _spin(node: GsemsplatNode) -> None:
         except Exception:
             node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
     executor.shutdown()
+    pool = threading.Thread(target=executor._executor.shutdown, daemon=True)  # shutdown() forgets its pool of threads
+    pool.start()
+    pool.join(STOP_WITHIN_S)
+    return not pool.is_alive()
 
 
 def main(args: list[str] | None = None, load_pipeline: Callable[..., Pipeline] = Pipeline.load) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for a mistake in the start parameters."""
     node, code, ended = None, 0, True
     _keep_memory()
+    interrupt = _Interrupt()  # before rclpy.init, whose handlers call it
     try:
         rclpy.init(args=args)
         node = GsemsplatNode(load_pipeline)
         if node.parameters.autostart:
             steps = node.trigger_configure, node.trigger_activate
             code = 0 if all(step() == TransitionCallbackReturn.SUCCESS for step in steps) else 2
+        interrupt.loading = False
         if not code:
-            _spin(node)
+            ended = _spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f'gsemsplat: {error}', file=sys.stderr)
         code = 2
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # under launch it comes twice
-        if node:
+        interrupt.loading = False
+        if node and ended:
             ended = node.release(STOP_WITHIN_S)
             node.destroy_node()
         rclpy.try_shutdown()
+        interrupt.end()
     if not ended:  # a forward pass cannot be interrupted; nothing is open that it would have to write
         sys.stdout.flush()
         sys.stderr.flush()
