@@ -12,10 +12,12 @@ from gsemsplat_ros.network import weights
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
 from gsemsplat_ros.semantics.codec import Codec
+from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.training import losses as L
 from gsemsplat_ros.training import train
-from gsemsplat_ros.training.batches import collate, reversed_pair, seen_by, unproject
+from gsemsplat_ros.training.batches import collate, reversed_pair, seen_by, shrink, unproject
 from gsemsplat_ros.training.datasets import VOCABULARY, PackedRooms, encode
+from gsemsplat_ros.training.train import TextSpace
 from gsemsplat_ros.training.teacher import class_names, classifier_tensors, load_stem, sample_probabilities
 from gsemsplat_ros.views.view import Camera
 
@@ -40,16 +42,42 @@ def sample(seed=0, stereo=True):
 
 @pytest.fixture
 def batch():
-    return collate([sample(0), sample(1)], {name: i for i, name in enumerate(NAMES)}, 2)
+    return collate([sample(0), sample(1)], {name: i for i, name in enumerate(NAMES)}, torch.eye(8)[:3], 2)
 
 
 def test_a_batch_holds_the_true_points(batch):
     assert batch.images.shape == (2, 2, 3, HEIGHT, WIDTH) and batch.points.shape == (2, 2, HEIGHT // 2, WIDTH // 2, 3)
     x, z = batch.points[..., 0], batch.points[..., 2]
-    torch.testing.assert_close(z, 2 + 0.2 * x, atol=0.02, rtol=0)    # half an input pixel lies between depth and ray
+    torch.testing.assert_close(z, 2 + 0.2 * x, atol=1e-3, rtol=0)
     assert batch.labels.unique().tolist() == [0, 2] and (batch.labels[..., :10] == 0).all()
     assert batch.target_seen.float().mean() > 0.9
     np.testing.assert_allclose(batch.target_from_first[0][:3, 3], [-0.05, 0, 0], atol=1e-12)
+
+
+def test_a_block_shows_its_nearest_surface():
+    depth = np.array([[2.0, 2.02, 0, 0], [4.0, 0, 0, 0], [3.0, 3.0, 5.0, 0], [3.0, 3.0, 5.2, 9]], np.float32)
+    instance = np.arange(16).reshape(4, 4)
+    shrunk, names = shrink(depth, instance, 2)
+    np.testing.assert_allclose(shrunk, [[2.01, 0], [3.0, 5.1]], rtol=1e-6)
+    assert names[0, 0] == 0 and names[1, 1] == 10 and names[1, 0] in (8, 9, 12, 13)
+
+
+def test_names_take_turns():
+    space = TextSpace({'office chair': 'chair', 'zither': 'zither'})
+    for step in range(12):
+        rows, table = space.names(step, np.random.default_rng(step))
+        assert table.shape[0] == 2 + len(CANONICAL)
+        said = {name: table[row] for name, row in rows.items()}
+        expected = {0: 'office chair', 1: 'chair'}.get(step % 3)
+        if expected:
+            torch.testing.assert_close(said['office chair'], torch.from_numpy(space.encoder.encode([expected]))[0])
+        else:
+            phrases = torch.from_numpy(space.encoder.encode(space.others['chair']))
+            assert (phrases @ said['office chair']).max() > 0.9999
+        torch.testing.assert_close(said['zither'], torch.from_numpy(space.encoder.encode(['zither']))[0])
+    spoken = {int((torch.from_numpy(space.encoder.encode(space.others['chair']))
+                   @ space.names(2, np.random.default_rng(i))[1].T).max(1).values.argmax()) for i in range(40)}
+    assert len(spoken) > 3
 
 
 def test_a_reversed_pair_shows_the_same_world():
@@ -122,7 +150,7 @@ def test_drawing_uses_the_true_points(batch):
     expected = np.asarray(sample()['depth'][0])
     inner = np.s_[6:-6, 6:-6]
     np.testing.assert_allclose(drawn.depth.numpy()[inner], expected[inner], rtol=0.03)
-    terms = L.drawing_losses(perfect_prediction(batch), batch, Codec.small((16, 8)), torch.eye(8)[:3],
+    terms = L.drawing_losses(perfect_prediction(batch), batch, Codec.small((16, 8)),
                              torch.Generator().manual_seed(0))
     assert terms['opacity'] < 0.05 and set(terms) == {'colour', 'opacity', 'drawn_names'}
 
@@ -134,7 +162,7 @@ def test_drawing_does_not_pull_on_the_points(batch):
     offset = torch.zeros(3, requires_grad=True)
     prediction = Prediction(*(L.replace(view, pts3d=leaf, means=leaf.detach() + offset)
                               for view, leaf in zip((prediction.first, prediction.second), leaves)))
-    terms = L.drawing_losses(prediction, batch, Codec.small((16, 8)), torch.eye(8)[:3], torch.Generator().manual_seed(0))
+    terms = L.drawing_losses(prediction, batch, Codec.small((16, 8)), torch.Generator().manual_seed(0))
     terms['colour'].backward()
     assert offset.grad.abs().max() > 0 and all(leaf.grad is None for leaf in leaves)
 

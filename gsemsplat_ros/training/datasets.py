@@ -103,7 +103,7 @@ class Cameras:
                 second_pose[:3, 3] += first_pose[:3, 0] * rng.uniform(0.05, 0.15)
             else:
                 step = rng.normal(size=3) * (1, 1, 0.3)
-                step *= rng.uniform(0.1, 1.0) / np.linalg.norm(step)
+                step *= rng.uniform(0.1, 1.5) / np.linalg.norm(step)
                 sight = eye + first_pose[:3, 2] * np.median(first.depth) + rng.normal(0, 0.3, 3)
                 second_pose = look(eye + step, sight, rng.normal(0, np.radians(3)))
             second = self.frame(K, second_pose)
@@ -120,7 +120,8 @@ class Cameras:
 
 
 class Sensor:
-    """What a camera does to a picture: exposure, tone curve, blur, noise, and perhaps no colour."""
+    """What a camera does to a picture: what its calibration leaves of the lens's distortion, fall-off towards the
+    corners, exposure, tone curve, blur, noise, and perhaps no colour."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
@@ -128,10 +129,20 @@ class Sensor:
         self.balance = rng.normal(1, 0.05, 3)
         self.blur, self.noise = max(0.0, rng.normal(0.2, 0.4)), rng.uniform(0, 0.025)
         self.gray = rng.random() < GRAY_SHARE
+        self.residual = np.clip(rng.normal(0, 0.003), -0.006, 0.006)  # of the radius at the corners: about a pixel
+        self.falloff = rng.uniform(0, 0.35)                           # of the light there
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 to the same."""
-        x = np.clip(rgb / 255 * self.gain * self.balance, 0, 1) ** self.gamma
+        height, width = rgb.shape[:2]
+        v, u = np.mgrid[:height, :width].astype(np.float32) - np.array([height - 1, width - 1])[:, None, None] / 2
+        r2 = (u ** 2 + v ** 2) / ((height ** 2 + width ** 2) / 4)
+        stretch = 1 + self.residual * r2
+        x = cv2.remap(rgb, (u * stretch + (width - 1) / 2).astype(np.float32),
+                      (v * stretch + (height - 1) / 2).astype(np.float32), cv2.INTER_LINEAR,
+                      borderMode=cv2.BORDER_REPLICATE)
+        gain = self.gain * (1 - self.falloff * r2 ** 2)[..., None]
+        x = np.clip(x / 255 * gain * self.balance, 0, 1) ** self.gamma
         if self.blur > 0.2:
             x = cv2.GaussianBlur(x, (0, 0), self.blur)
         if self.gray:

@@ -22,17 +22,19 @@ import cv2
 import numpy as np
 
 from gsemsplat_ros.training.catalogue import (
+    HELDOUT_MESHES,
+    HELDOUT_NAMES,
     SOURCES,
     base_noun,
     clean_name,
-    is_heldout,
+    drawn,
     read_catalogue,
     wanted,
 )
 from gsemsplat_ros.training.wavefront import read_mtl, read_obj
 
 PACKAGE_DIR = Path('/usr/share/sweethome3d/furniture')
-VERSION = 1
+VERSION = 2
 TEXTURE = 256  # every texture is this many pixels square
 MAX_FACES = 20_000
 TOP = 32  # cells a side of the height map that small things are put down on
@@ -216,6 +218,7 @@ def _pack(package_dir: Path) -> dict[str, np.ndarray]:
     """All wanted models as flat arrays (see `Furniture`)."""
     blobs: list[bytes] = []
     seen: dict[str, int] = {}
+    taught: set[str] = set()  # nouns on the training side
     sides: dict[str, bool] = {}  # the same geometry under two names stays on one side of the split
 
     def add_texture(archive: zipfile.ZipFile, path: str | None) -> int:
@@ -245,11 +248,15 @@ def _pack(package_dir: Path) -> dict[str, np.ndarray]:
                 if mesh is None:
                     continue
                 shape = hashlib.sha1(mesh['faces'].tobytes() + mesh['uv'].tobytes()).hexdigest()
-                heldout = sides.setdefault(shape, is_heldout(name))
+                noun = base_noun(name)
+                aside = drawn(name, HELDOUT_NAMES) or (noun in taught and drawn(shape, HELDOUT_MESHES))
+                heldout = sides.setdefault(shape, aside)
+                if not heldout:
+                    taught.add(noun)
                 meta.append(
                     dict(
                         name=name,
-                        noun=base_noun(name),
+                        noun=noun,
                         category=entry['category'],
                         library=path.stem,
                         creator=entry.get('creator', ''),

@@ -79,7 +79,7 @@ def on_true_points(prediction: Prediction, batch: Batch, b: int) -> Gaussians:
     return Gaussians.from_prediction(moved, 'first').select(batch.valid[b].flatten())
 
 
-def drawing_losses(prediction: Prediction, batch: Batch, codec: Codec, names: Tensor,
+def drawing_losses(prediction: Prediction, batch: Batch, codec: Codec,
                    generator: torch.Generator) -> dict[str, Tensor]:
     """Colour, opacity and names in random windows of the target views, where a context view saw the surface."""
     height, width = batch.target.shape[-2:]
@@ -99,12 +99,12 @@ def drawing_losses(prediction: Prediction, batch: Batch, codec: Codec, names: Te
             colour.append((drawing.rgb - true)[seen].square().mean())
             opacity.append((1 - drawing.alpha)[seen].mean())
             labels = torch.where(seen, batch.target_labels[part], -1).flatten()
-            drawn_names.append(name_loss(drawing.codes[..., :CODE].flatten(0, 1), labels, codec, names, generator))
+            drawn_names.append(name_loss(drawing.codes[..., :CODE].flatten(0, 1), labels, codec, batch.names, generator))
     return {'colour': torch.stack(colour).mean(), 'opacity': torch.stack(opacity).mean(),
             'drawn_names': torch.stack(drawn_names).mean()} if colour else {}
 
 
-def losses(prediction: Prediction, batch: Batch, codec: Codec, names: Tensor,
+def losses(prediction: Prediction, batch: Batch, codec: Codec,
            generator: torch.Generator) -> dict[str, Tensor]:
     """Every term, unweighted; `total` is their sum by WEIGHTS."""
     views = prediction.first, prediction.second
@@ -112,8 +112,8 @@ def losses(prediction: Prediction, batch: Batch, codec: Codec, names: Tensor,
     out['points'], out['aligned'] = point_losses(torch.stack([v.pts3d for v in views], 1),
                                                 torch.stack([v.conf for v in views], 1), batch)
     out['names'] = torch.stack([
-        name_loss(view.codes[b, ..., :CODE].flatten(0, 1), batch.labels[b, i].flatten(), codec, names, generator)
+        name_loss(view.codes[b, ..., :CODE].flatten(0, 1), batch.labels[b, i].flatten(), codec, batch.names, generator)
         for i, view in enumerate(views) for b in range(len(batch.labels))]).mean()
-    out.update(drawing_losses(prediction, batch, codec, names, generator))
+    out.update(drawing_losses(prediction, batch, codec, generator))
     out['total'] = sum(WEIGHTS[name] * value for name, value in out.items())
     return out

@@ -12,6 +12,7 @@ import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -52,21 +53,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class TextSpace:
-    """The centred MiniLM space of a run: its mean, and two tables of phrases, full names and base nouns.
+    """The centred MiniLM space of a run: its mean, and ways to name what the rooms hold.
 
-    rows[t][name]: row of `name` in table t; tables[t] (K, C): unit embeddings. The canonical phrases stand among them,
-    so that a named thing learns to beat what queries are compared with.
+    A step asks for full names, for base nouns, or for what people say instead (phrasings.txt: synonyms and
+    descriptions, another one for each noun and step). The canonical phrases stand among the rivals, so that a named
+    thing learns to beat what queries are compared with.
     """
 
     def __init__(self, vocabulary: dict[str, str], mean: np.ndarray | None = None):
         self.vocabulary = vocabulary
         self.classes = class_names()
-        nouns = sorted(set(vocabulary.values()))
+        self.others = {noun: phrases for noun, phrases in read_phrasings().items() if noun in set(vocabulary.values())}
         self.mean = MiniLM().encode([*self.classes, *vocabulary]).mean(0) if mean is None else mean
         self.encoder = MiniLM(self.mean)
-        self.rows = ({name: i for i, name in enumerate(vocabulary)},
-                     {name: nouns.index(noun) for name, noun in vocabulary.items()})
-        self.tables = [torch.from_numpy(self.encoder.encode([*phrases, *CANONICAL])) for phrases in (vocabulary, nouns)]
+        phrases = {*vocabulary, *vocabulary.values(), *(p for others in self.others.values() for p in others)}
+        self.row = {phrase: i for i, phrase in enumerate([*sorted(phrases - {*CANONICAL}), *CANONICAL])}
+        self.embeddings = torch.from_numpy(self.encoder.encode(list(self.row)))
+
+    def names(self, step: int, rng: np.random.Generator) -> tuple[dict[str, int], Tensor]:
+        """Row of each name in the step's table of phrases, and the table (K, C) of unit embeddings."""
+        said = self.vocabulary if step % 3 == 1 else {name: name for name in self.vocabulary}
+        if step % 3 == 2:
+            drawn = {noun: str(rng.choice(self.others[noun])) if noun in self.others else noun
+                     for noun in sorted(set(self.vocabulary.values()))}
+            said = {name: drawn[noun] for name, noun in self.vocabulary.items()}
+        phrases = sorted({*said.values()} - {*CANONICAL})
+        row = {phrase: i for i, phrase in enumerate([*phrases, *CANONICAL])}
+        return {name: row[phrase] for name, phrase in said.items()}, self.embeddings[[self.row[p] for p in row]]
+
+
+def read_phrasings() -> dict[str, list[str]]:
+    """Noun -> synonyms and descriptions, from phrasings.txt."""
+    lines = (resources.files('gsemsplat_ros.training') / 'phrasings.txt').read_text().splitlines()
+    parts = [line.split('|') for line in lines if line and not line.startswith('#')]
+    return {noun.strip(): [phrase.strip() for group in groups for phrase in group.split(';')] for noun, *groups in parts}
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -121,7 +141,6 @@ class Run:
             self.step, self.seconds = state['step'], state['seconds']
         self.model.to(args.device, memory_format=torch.channels_last)      # what bf16 convolutions are fastest in
         self.codec.to(args.device)
-        self.tables = [table.to(args.device) for table in self.space.tables]
         trained = [p for module in (self.model, self.codec) for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW([{'params': [p for p in trained if p.ndim > 1], 'weight_decay': 0.05},
                                             {'params': [p for p in trained if p.ndim < 2], 'weight_decay': 0.0}],
@@ -134,12 +153,13 @@ class Run:
     def batch(self, rooms: PackedRooms, step: int) -> Batch:
         """The pairs of one step, drawn by seed and step, half of the free-moving ones turned round.
 
-        Odd steps ask for base nouns, even ones for full names.
+        Steps take turns in how they name things (TextSpace.names).
         """
         rng = np.random.default_rng((self.args.seed, step))
         samples = [rooms[int(i)] for i in rng.integers(len(rooms), size=self.args.batch)]
         samples = [s if s['stereo'] or rng.random() < 0.5 else reversed_pair(s) for s in samples]
-        batch = collate(samples, self.space.rows[step % 2], self.model.config.output_stride)
+        rows, table = self.space.names(step, rng)
+        batch = collate(samples, rows, table, self.model.config.output_stride)
         moved = {k: v.to(self.args.device) for k, v in vars(batch).items() if isinstance(v, Tensor)}
         return Batch(**{**vars(batch), **moved})
 
@@ -151,7 +171,7 @@ class Run:
         with torch.autocast(self.args.device, dtype=torch.bfloat16):
             prediction = self.model(*batch.images)
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.step)
-        terms = losses(prediction, batch, self.codec, self.tables[self.step % 2], generator)
+        terms = losses(prediction, batch, self.codec, generator)
         self.optimizer.zero_grad(set_to_none=True)
         terms['total'].backward()
         norm = torch.nn.utils.clip_grad_norm_(self.trained, CLIP)
