@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +20,9 @@ from torch import Tensor
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.mapping.calibrate import snap_to_rays
+from gsemsplat_ros.mapping.map import Map, MapWords
+from gsemsplat_ros.mapping.mapfile import CodeSpace
+from gsemsplat_ros.mapping.matches import measure
 from gsemsplat_ros.mapping.pose import focal_from_points, place
 from gsemsplat_ros.mapping.scene import Keyframe, Scene
 from gsemsplat_ros.network import weights as checkpoints
@@ -32,6 +37,8 @@ MAX_TEXT = 200             # characters: longer phrases are no names of things
 THRESHOLD = 0.5            # relevancy below which a phrase is not found (LERF), unless the card says otherwise
 MIN_ALPHA = 0.5            # opacity below which a pixel shows nothing that a phrase could be found in
 FAINT = 0.4                # of the full heat, for what was not found
+MIN_IN_CELL = 3            # Gaussians in a cell of the map, fewer are strays
+MIN_IN_OBJECT = 10         # Gaussians of an object in the map, each of which stands for a voxel
 SAME_SURFACE = 0.1         # a Gaussian within this fraction of the rendered depth belongs to what is seen
 
 
@@ -65,6 +72,25 @@ class Relevancy:
         return level if self.found else FAINT * level
 
 
+@dataclass(frozen=True)
+class MapRelevancy:
+    """What a map answers to one phrase.
+
+    relevancy (N,) float32: of the map's Gaussians, smoothed, in [0, 1], NaN for strays; score: its peak; found: score >=
+    threshold; head: 0 region-specific, 1 context-aware; peak_point (3,) [m] in the map's frame, None in an empty map;
+    objects: in the map's frame, best first, empty when not found.
+    """
+
+    text: str
+    found: bool
+    score: float
+    threshold: float
+    head: int
+    relevancy: np.ndarray
+    peak_point: tuple[float, float, float] | None
+    objects: tuple[Object, ...]
+
+
 class Pipeline:
     """A network, its text space and a device. `build` belongs to one thread; `query` may run beside it."""
 
@@ -79,6 +105,9 @@ class Pipeline:
         self.square = square
         self.negatives = text_encoder.encode(canonical)
         self.threshold = checkpoint.card.get('threshold', THRESHOLD)
+        self.code_space = CodeSpace.of(checkpoint.path.name, text_encoder.name, checkpoint.decoders)
+        self._map_words: MapWords | None = None   # of the map that was asked last
+        self._map_lock = threading.Lock()
 
     @classmethod
     def load(cls, weights: str | Path | None = None, device: str = 'auto', text_checkpoint: str | Path | None = None,
@@ -115,7 +144,7 @@ class Pipeline:
         height, width = pair.first.image.shape[:2]
         size = network_size(width, height, self.model.config.long_side, self.square)
         first, window = fit(pair.first, *size)
-        second, _ = fit(pair.second, *size)
+        second, window_second = fit(pair.second, *size)
         images = torch.cat((self.to_tensor(first.image), self.to_tensor(second.image)))
         clock.lap('preprocess')
         encodings = self.model.encode(images).split()
@@ -132,9 +161,15 @@ class Pipeline:
             f = focal_from_points(pts3d, conf)
             camera = Camera(out_width, out_height, f, f, (out_width - 1) / 2, (out_height - 1) / 2)
         second_camera = second.camera.resized(out_width, out_height) if second.camera else camera
-        placed = place(replace(pair, first=first, second=second), pts3d, pts3d_second, conf_second, second_camera)
+        measured = measure(pair)
+        clock.lap('match')
+        if measured:
+            measured = measured.on_grid(window, window_second, out_width, out_height)
+        placed = place(replace(pair, first=first, second=second), measured, pts3d, pts3d_second, conf_second, second_camera)
         if first.camera:
-            prediction = snap_to_rays(prediction, camera, second_camera, placed.first_from_second)
+            small = tuple(cv2.resize(view.image, (out_width, out_height), interpolation=cv2.INTER_AREA)
+                          for view in (first, second))
+            prediction = snap_to_rays(prediction, camera, second_camera, placed, small)
         gaussians = Gaussians.from_prediction(prediction, pair.first.frame).scaled(placed.scale)
         clock.lap('pose')
         rendering = render(gaussians, camera, np.eye(4))
@@ -152,14 +187,7 @@ class Pipeline:
 
         Raises ValueError for an empty or very long text and a threshold outside (0, 1).
         """
-        text = text.strip()
-        if not text:
-            raise ValueError("empty query: ask for a thing, such as 'chair'")
-        if len(text) > MAX_TEXT:
-            raise ValueError(f'query of {len(text)} characters: wanted at most {MAX_TEXT}; name one thing')
-        threshold = self.threshold if threshold is None else threshold
-        if not 0 < threshold < 1:
-            raise ValueError(f'threshold {threshold}: wanted a relevancy between 0 and 1')
+        text, threshold = self._question(text, threshold)
         keyframe = scene.keyframe
         rendering = keyframe.rendering
         alpha = rendering.alpha
@@ -177,6 +205,45 @@ class Pipeline:
         objects = find_objects(*self.scored(scene, result.map, result.mask, depth), gate=threshold,
                                max_objects=max_objects) if result.found else ()
         return Relevancy(text, result.found, result.score, threshold, result.head, result.map, pixel, point, objects)
+
+    def query_map(self, map_: Map, text: str, threshold: float | None = None, max_objects: int = 8) -> MapRelevancy:
+        """Where in the whole map `text` is; arguments and errors as of `query`.
+
+        The first question to a new map decodes what changed since the one asked before; later ones take milliseconds.
+        """
+        text, threshold = self._question(text, threshold)
+        words = self.map_words(map_)
+        if not len(map_):
+            return MapRelevancy(text, False, 0.0, threshold, 0, np.zeros(0, np.float32), None, ())
+        relevancy, support = words.smooth(words.relevancy(self.text_encoder.encode([text]))[:, 0].cpu().numpy())
+        result = answer(relevancy[..., None], support[:, None], threshold, MIN_IN_CELL)
+        if not np.isfinite(result.peak).all():
+            return MapRelevancy(text, False, 0.0, threshold, result.head, result.map[:, 0], None, ())
+        means = map_.gaussians.means.numpy()
+        objects = find_objects(means, np.where(result.mask[:, 0], result.map[:, 0], np.nan), map_.gaussians.opacities.numpy(),
+                               threshold, voxel=2 * map_.voxel, min_points=MIN_IN_OBJECT,
+                               max_objects=max_objects) if result.found else ()
+        return MapRelevancy(text, result.found, result.score, threshold, result.head, result.map[:, 0],
+                            tuple(means[int(result.peak[1])].tolist()), objects)
+
+    def map_words(self, map_: Map) -> MapWords:
+        """The map made ready for words, kept until another map is asked."""
+        with self._map_lock:
+            if self._map_words is None or self._map_words.map is not map_:
+                self._map_words = MapWords.prepare(map_, self.codec, self.negatives, self._map_words)
+            return self._map_words
+
+    def _question(self, text: str, threshold: float | None) -> tuple[str, float]:
+        """A question that can be asked. Raises ValueError."""
+        text = text.strip()
+        if not text:
+            raise ValueError("empty query: ask for a thing, such as 'chair'")
+        if len(text) > MAX_TEXT:
+            raise ValueError(f'query of {len(text)} characters: wanted at most {MAX_TEXT}; name one thing')
+        threshold = self.threshold if threshold is None else threshold
+        if not 0 < threshold < 1:
+            raise ValueError(f'threshold {threshold}: wanted a relevancy between 0 and 1')
+        return text, threshold
 
     def scored(self, scene: Scene, relevancy: np.ndarray, mask: np.ndarray,
                depth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -56,7 +56,7 @@ def test_the_baseline_makes_metres(scene):
     depth = scene.keyframe.rendering.depth.numpy()
     assert np.nanmedian(depth) == pytest.approx(4.0, rel=0.02) and np.isfinite(depth).mean() > 0.95
     assert len(scene.gaussians) == 2 * (512 // 2) * (384 // 2) and scene.gaussians.frame == 'left_optical'
-    assert set(scene.timings) == {'preprocess', 'encode', 'predict', 'pose', 'render', 'decode'}
+    assert set(scene.timings) == {'preprocess', 'encode', 'predict', 'match', 'pose', 'render', 'decode'}
     assert scene.keyframe.stamp_ns == 7 and scene.keyframe.image.shape == (HEIGHT, WIDTH, 3)
 
 

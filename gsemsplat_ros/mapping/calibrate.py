@@ -1,7 +1,8 @@
-"""A calibrated camera knows the ray of every pixel: keep the network's depths, take the rays from the calibration.
+"""A calibrated camera knows the ray of every pixel, and its images measure depths here and there.
 
-The network sees uncalibrated images and predicts rays of its own; where `camera_info` says better, points are moved along
-their own view's depth onto the true rays, so that what is drawn falls on the pixel it came from.
+The network sees uncalibrated images and predicts rays of its own. Where `camera_info` says better, each view's points are
+moved onto its true rays, so that what is drawn falls on the pixel it came from; their depths stay the network's, bent to
+those that were measured.
 """
 
 from __future__ import annotations
@@ -11,30 +12,42 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from gsemsplat_ros.mapping.pose import pixel_grid
+from gsemsplat_ros.mapping.pose import Placed, pixel_grid
+from gsemsplat_ros.mapping.refine import MIN_DEPTH, bend
 from gsemsplat_ros.network.model import Prediction, ViewPrediction
 from gsemsplat_ros.views.view import Camera
 
-MIN_DEPTH = 1e-3         # unit of the network: points behind or in the camera are put just before it
 
+def snap_view(view: ViewPrediction, camera: Camera, first_from_camera: np.ndarray, own_pose: np.ndarray,
+              image: np.ndarray, measured: tuple[np.ndarray, np.ndarray] | None) -> ViewPrediction:
+    """Points (1, h, w, 3) of one view onto the rays of `camera` (w x h) at `first_from_camera` (4, 4).
 
-def snap_view(view: ViewPrediction, camera: Camera, first_from_camera: np.ndarray) -> ViewPrediction:
-    """Points (1, h, w, 3) of one view onto the rays of `camera` (w x h); the Gaussians' offsets stay."""
+    own_pose (4, 4): of the camera that the points themselves tell, which their depths are read in; image (h, w, 3) uint8;
+    measured: pixels (N, 2) and depths (N,). Gaussians keep their offsets; those whose depth grows grow with it.
+    """
     device = view.pts3d.device
     u, v = torch.from_numpy(pixel_grid(camera.height, camera.width)).to(device).unbind(-1)
     rays = torch.stack(((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, torch.ones_like(u)), -1).float()
-    camera_from_first = torch.from_numpy(np.linalg.inv(first_from_camera)).float().to(device)
-    depth = view.pts3d @ camera_from_first[2, :3] + camera_from_first[2, 3]              # (1, h, w)
-    local = rays * depth.clamp(min=MIN_DEPTH)[..., None]
+    camera_from_first = torch.from_numpy(np.linalg.inv(own_pose)).float().to(device)
+    depth = (view.pts3d @ camera_from_first[2, :3] + camera_from_first[2, 3]).clamp(min=MIN_DEPTH)    # (1, h, w)
+    factor = bend(depth[0].cpu().numpy(), image, *measured) if measured else None
+    growth = torch.ones_like(depth) if factor is None else torch.from_numpy(factor).float().to(device)[None]
+    local = rays * (depth * growth)[..., None]
     pose = torch.from_numpy(np.asarray(first_from_camera)).float().to(device)
     points = local @ pose[:3, :3].T + pose[:3, 3]
-    return replace(view, pts3d=points, means=points + (view.means - view.pts3d))
+    return replace(view, pts3d=points, means=points + growth[..., None] * (view.means - view.pts3d),
+                   scales=view.scales * growth[..., None])
 
 
-def snap_to_rays(prediction: Prediction, first: Camera, second: Camera,
-                 first_from_second: np.ndarray | None) -> Prediction:
-    """Both views onto the rays of their cameras; the second only when its pose is known (unit of the network)."""
-    view2 = prediction.second
-    if first_from_second is not None:
-        view2 = snap_view(view2, second, first_from_second)
-    return Prediction(snap_view(prediction.first, first, np.eye(4)), view2)
+def snap_to_rays(prediction: Prediction, first: Camera, second: Camera, placed: Placed,
+                 images: tuple[np.ndarray, np.ndarray]) -> Prediction:
+    """Both views onto the rays of their cameras (the second only when its pose is known) and to the measured depths.
+
+    images: of the two views, (h, w, 3) uint8 at the size of the cameras.
+    """
+    m = placed.measured
+    view1 = snap_view(prediction.first, first, np.eye(4), np.eye(4), images[0], (m.uv_first, m.z_first) if m else None)
+    if placed.first_from_second is None:
+        return Prediction(view1, prediction.second)
+    return Prediction(view1, snap_view(prediction.second, second, placed.first_from_second, placed.own_pose, images[1],
+                                       (m.uv_second, m.z_second) if m else None))

@@ -1,4 +1,4 @@
-"""Camera geometry from point maps: focal length, relative pose, and the metric scale of a stereo pair.
+"""Camera geometry from point maps: focal length, relative pose, and the metric scale of a pair.
 
 A point map holds for each pixel its 3-D point in the frame of view 1 (OpenCV axes). Pixel centres lie at integers.
 """
@@ -10,11 +10,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from gsemsplat_ros.mapping.matches import Measured
+from gsemsplat_ros.mapping.refine import log_ratios
 from gsemsplat_ros.views.view import Camera, Pair
 
 REPROJECTION_PX = 5.0      # PnP inlier threshold at 512 px width, as published (architecture notes 10)
-MIN_INLIERS = 50           # fewer correspondences or disparities than this say nothing
-RATIO_TOLERANCE = 0.25     # a disparity agrees with the scale when its depth lies within this fraction
+MIN_INLIERS = 50           # fewer correspondences than this say nothing
+MIN_CELLS = 20             # fewer measured pixels than this fix no scale
+RATIO_TOLERANCE = 0.25     # a measured depth agrees with the scale when it lies within this fraction
+MIN_MOVED_M = 0.05         # odometry says nothing about scale when the camera moved less
+MAX_TURN_APART = np.deg2rad(10)     # odometry and images that differ by more do not tell of one motion
+MAX_DIRECTION_APART = np.deg2rad(30)
 
 
 @dataclass(frozen=True)
@@ -27,27 +33,21 @@ class RelativePose:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Metres per unit of the point map; `inliers` of `points` measurements agree."""
-
-    factor: float
-    inliers: int
-    points: int
-
-
-@dataclass(frozen=True)
 class Placed:
     """Where the second camera stands and how large the scene is.
 
-    first_from_second (4, 4): translation in the network's unit; None: not found. scale: metres per such unit; source:
-    'stereo baseline' or 'network'; `inliers` of `points` measurements agree with scale or pose.
+    first_from_second (4, 4): translation in the network's unit; None: not found. own_pose: the same as the second point
+    map has it, by itself. scale: metres per such unit; source: 'stereo baseline', 'tf' or 'network'; `inliers` of
+    `points` measurements agree with scale or pose. measured: what the images say, in the network's unit; None: nothing.
     """
 
     first_from_second: np.ndarray | None
+    own_pose: np.ndarray | None
     scale: float
     source: str
     inliers: int
     points: int
+    measured: Measured | None
 
     def in_metres(self) -> np.ndarray | None:
         """first_from_second with its translation in metres."""
@@ -112,47 +112,58 @@ def relative_pose(points: np.ndarray, conf: np.ndarray, camera: Camera) -> Relat
     return RelativePose(np.linalg.inv(second_from_first), len(inliers), int(keep.sum()))
 
 
-def stereo_disparity(pair: Pair) -> np.ndarray:
-    """Disparity (H, W) [px] of a rectified pair, NaN where the match fails its checks (semi-global matching)."""
-    left, right = (cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY) for view in (pair.first, pair.second))
-    count = max(16, left.shape[1] // 4 // 16 * 16)
-    matcher = cv2.StereoSGBM_create(minDisparity=0, numDisparities=count, blockSize=5, P1=200, P2=800, disp12MaxDiff=1,
-                                    uniquenessRatio=10, speckleWindowSize=100, speckleRange=2,
-                                    mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY)
-    disparity = matcher.compute(left, right).astype(np.float32) / 16
-    return np.where(disparity >= 1, disparity, np.nan)
+def motion_scale(network: np.ndarray, metric: np.ndarray) -> float | None:
+    """Metres per unit of the network from one motion (4, 4) measured twice: by the images, by odometry [m].
 
-
-def stereo_scale(pair: Pair, depth: np.ndarray) -> Scale | None:
-    """Metric scale of `depth` (h, w) of the first view from the baseline: the median of measured over predicted depth.
-
-    `depth` may have a lower resolution than the images. None: too few matches (no texture, not rectified).
+    None when the camera moved too little, or when the two do not agree in turn and direction.
     """
-    disparity = stereo_disparity(pair)
-    height, width = disparity.shape
-    step_y, step_x = height // depth.shape[0], width // depth.shape[1]
-    disparity = disparity[step_y // 2::step_y, step_x // 2::step_x][:depth.shape[0], :depth.shape[1]]
-    with np.errstate(invalid='ignore'):
-        ratio = pair.first.camera.fx * pair.baseline_m / disparity / depth
-    ratio = ratio[np.isfinite(ratio) & (depth > 0)]
-    if len(ratio) < MIN_INLIERS:
+    way, metric_way = network[:3, 3], metric[:3, 3]
+    length, metres = float(np.linalg.norm(way)), float(np.linalg.norm(metric_way))
+    if metres < MIN_MOVED_M or not length > 0:
         return None
-    factor = float(np.median(ratio))
-    return Scale(factor, int((np.abs(ratio / factor - 1) < RATIO_TOLERANCE).sum()), len(ratio))
+    turn = np.arccos(np.clip((np.trace(network[:3, :3].T @ metric[:3, :3]) - 1) / 2, -1, 1))
+    direction = np.arccos(np.clip(way @ metric_way / (length * metres), -1, 1))
+    return metres / length if turn <= MAX_TURN_APART and direction <= MAX_DIRECTION_APART else None
 
 
-def place(pair: Pair, points: np.ndarray, points_second: np.ndarray, conf_second: np.ndarray, camera: Camera) -> Placed:
-    """Pose and scale of a pair from its point maps (h, w, 3); `camera` of the second view at that size.
+def place(pair: Pair, measured: Measured | None, points: np.ndarray, points_second: np.ndarray, conf_second: np.ndarray,
+          camera: Camera) -> Placed:
+    """Pose and scale of a pair from its point maps (h, w, 3) and from what its images say (`measured`, on the same grid);
+    `camera` of the second view at that size.
 
-    A rectified stereo pair knows its pose and takes its scale from the baseline; any other takes the pose from PnP and
-    keeps the network's scale.
+    A rectified stereo pair knows its pose and takes its scale from the disparities. Any other takes the pose from its
+    matches, or from PnP on the second point map, and the scale from the way that the camera went where that is known,
+    else the network's.
     """
-    if pair.baseline_m is None:
-        pose = relative_pose(points_second, conf_second, camera)
-        return Placed(pose.first_from_second, 1.0, 'network', pose.inliers, pose.points) if pose else \
-            Placed(None, 1.0, 'network', 0, 0)
-    scale = stereo_scale(pair, points[..., 2]) or Scale(1.0, 0, 0)
-    first_from_second = np.eye(4)
-    first_from_second[0, 3] = pair.baseline_m / scale.factor
-    return Placed(first_from_second, scale.factor, 'stereo baseline' if scale.points else 'network', scale.inliers,
-                  scale.points)
+    own = relative_pose(points_second, conf_second, camera) if pair.baseline_m is None else None
+    factor, inliers, cells = (0.0, 0, 0) if measured is None else network_factor(measured, points[..., 2])
+    measured = measured.scaled(factor) if measured and inliers >= MIN_CELLS else None
+    if pair.baseline_m is not None:
+        if measured is None:
+            first_from_second = np.eye(4)
+            first_from_second[0, 3] = pair.baseline_m
+            return Placed(first_from_second, first_from_second, 1.0, 'network', 0, 0, None)
+        pose = measured.first_from_second
+        return Placed(pose, pose, 1 / factor, 'stereo baseline', inliers, cells, measured)
+    if measured:
+        pose = measured.first_from_second
+    elif own:
+        pose, inliers, cells = own.first_from_second, own.inliers, own.points
+    else:
+        return Placed(None, None, 1.0, 'network', 0, 0, None)
+    scale = None if pair.first_from_second is None else motion_scale(pose, pair.first_from_second)
+    return Placed(pose, own.first_from_second if own else pose, scale or 1.0, 'tf' if scale else 'network', inliers, cells,
+                  measured)
+
+
+def network_factor(measured: Measured, depth: np.ndarray) -> tuple[float, int, int]:
+    """Units of the network per unit of the measurements, and how many of how many pixels agree with it.
+
+    depth (h, w): of the first view; the factor is the median over its pixels that were measured.
+    """
+    logs, count = log_ratios(depth, measured.uv_first, measured.z_first)
+    logs = logs[count > 0]
+    if not len(logs):
+        return 0.0, 0, 0
+    middle = float(np.median(logs))
+    return float(np.exp(-middle)), int((np.abs(logs - middle) < RATIO_TOLERANCE).sum()), len(logs)

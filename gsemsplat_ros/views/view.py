@@ -56,12 +56,16 @@ class Camera:
 
 @dataclass(frozen=True)
 class View:
-    """One image: `image` (H, W, 3) uint8 RGB, its camera (None: unknown), optical frame and time [ns]."""
+    """One image: `image` (H, W, 3) uint8 RGB, its camera (None: unknown), optical frame and time [ns].
+
+    map_from_camera (4, 4): where the camera stood then in a frame that does not move [m]; None: nobody told.
+    """
 
     image: np.ndarray
     camera: Camera | None = None
     frame: str = 'camera'
     stamp_ns: int = 0
+    map_from_camera: np.ndarray | None = None
 
     def __post_init__(self):
         image = self.image
@@ -92,6 +96,13 @@ class Pair:
     def skew_ns(self) -> int:
         """Stamp of the second view minus that of the first [ns]."""
         return self.second.stamp_ns - self.first.stamp_ns
+
+    @property
+    def first_from_second(self) -> np.ndarray | None:
+        """(4, 4) where the second camera stood in the frame of the first [m]; None unless both know their place."""
+        if self.first.map_from_camera is None or self.second.map_from_camera is None:
+            return None
+        return np.linalg.inv(self.first.map_from_camera) @ self.second.map_from_camera
 
 
 @dataclass(frozen=True)
