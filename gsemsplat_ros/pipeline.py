@@ -34,11 +34,12 @@ from gsemsplat_ros.semantics.text import TextEncoder, load_text_encoder
 from gsemsplat_ros.views.view import Camera, Pair, fit, network_size
 
 MAX_TEXT = 200             # characters: longer phrases are no names of things
-THRESHOLD = 0.5            # relevancy below which a phrase is not found (LERF), unless the card says otherwise
+THRESHOLD = 0.5            # relevancy below which a phrase is not found (LERF)
 MIN_ALPHA = 0.5            # opacity below which a pixel shows nothing that a phrase could be found in
 FAINT = 0.4                # of the full heat, for what was not found
 MIN_IN_CELL = 3            # Gaussians in a cell of the map, fewer are strays
 MIN_IN_OBJECT = 10         # Gaussians of an object in the map, each of which stands for a voxel
+TOUCHING = 3               # voxels of the map across which an object goes on: what is far away was seen in wide steps
 SAME_SURFACE = 0.1         # a Gaussian within this fraction of the rendered depth belongs to what is seen
 
 
@@ -104,7 +105,7 @@ class Pipeline:
         self.device = device
         self.square = square
         self.negatives = text_encoder.encode(canonical)
-        self.threshold = checkpoint.card.get('threshold', THRESHOLD)
+        self.codec.margins = tuple(checkpoint.card.get('margins', self.codec.margins))
         self.code_space = CodeSpace.of(checkpoint.path.name, text_encoder.name, checkpoint.decoders)
         self._map_words: MapWords | None = None   # of the map that was asked last
         self._map_lock = threading.Lock()
@@ -182,8 +183,8 @@ class Pipeline:
 
     @torch.inference_mode()
     def query(self, scene: Scene, text: str, threshold: float | None = None, max_objects: int = 8) -> Relevancy:
-        """Where in the scene `text` is. `threshold`: relevancy (0, 1) from which it counts as found (None: the
-        checkpoint's own, 0.5 unless its card says otherwise).
+        """Where in the scene `text` is. `threshold`: relevancy (0, 1) from which it counts as found (None:
+        0.5).
 
         Raises ValueError for an empty or very long text and a threshold outside (0, 1).
         """
@@ -221,7 +222,7 @@ class Pipeline:
             return MapRelevancy(text, False, 0.0, threshold, result.head, result.map[:, 0], None, ())
         means = map_.gaussians.means.numpy()
         objects = find_objects(means, np.where(result.mask[:, 0], result.map[:, 0], np.nan), map_.gaussians.opacities.numpy(),
-                               threshold, voxel=2 * map_.voxel, min_points=MIN_IN_OBJECT,
+                               threshold, voxel=TOUCHING * map_.voxel, min_points=MIN_IN_OBJECT,
                                max_objects=max_objects) if result.found else ()
         return MapRelevancy(text, result.found, result.score, threshold, result.head, result.map[:, 0],
                             tuple(means[int(result.peak[1])].tolist()), objects)
@@ -240,7 +241,7 @@ class Pipeline:
             raise ValueError("empty query: ask for a thing, such as 'chair'")
         if len(text) > MAX_TEXT:
             raise ValueError(f'query of {len(text)} characters: wanted at most {MAX_TEXT}; name one thing')
-        threshold = self.threshold if threshold is None else threshold
+        threshold = THRESHOLD if threshold is None else threshold
         if not 0 < threshold < 1:
             raise ValueError(f'threshold {threshold}: wanted a relevancy between 0 and 1')
         return text, threshold

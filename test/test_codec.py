@@ -198,3 +198,15 @@ def test_wrong_codes_are_an_assertion():
     codec = codec_of('small')
     with pytest.raises(AssertionError, match=r'wanted \(H, W, 32\), got \(4, 4, 33\)'):
         codec.prepare(torch.zeros(4, 4, 33), np.zeros((4, 48), np.float32))
+
+
+def test_margins_shift_each_heads_border():
+    torch.manual_seed(0)
+    codec, codes = Codec.small((16, 8, 12)).eval(), torch.randn(5, 6, 32)
+    phrases = torch.nn.functional.normalize(torch.randn(3, 12), dim=1)
+    plain = codec.prepare(codes, phrases[1:])
+    codec.margins = (0.2, -0.1)
+    shifted = codec.prepare(codes, phrases[1:])
+    for head, margin in enumerate(codec.margins):
+        torch.testing.assert_close(shifted.relevancy(phrases[:1])[head, 0],
+                                   torch.sigmoid(10 * (plain.similarities(phrases[:1])[head, 0] - plain.rival[head] - margin)))

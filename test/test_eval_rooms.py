@@ -299,8 +299,14 @@ def test_no_samples():
         evaluate_rooms(FakePipeline(), iter([]))
 
 
-def test_the_threshold_splits_present_from_absent():
-    from gsemsplat_ros.evaluation.calibrate import best_threshold
-    present, absent = np.array([0.9, 0.8, 0.7, 0.4]), np.array([0.6, 0.5, 0.3, 0.2])
-    assert best_threshold(present, absent) == pytest.approx(0.65)       # three quarters found, all refused
-    assert best_threshold(np.array([0.9]), np.array([0.1])) == pytest.approx(0.5)
+def test_margins_make_the_heads_comparable():
+    """Head 0 boasts: all its scores are high, absent ones too. Head 1 is modest and knows two of the things better."""
+    from gsemsplat_ros.evaluation.calibrate import best_margins
+    present = np.array([[0.9, 0.05], [0.85, 0.02], [0.6, 0.30], [0.5, 0.25]])
+    hits = np.array([[True, False], [True, False], [False, True], [False, True]])
+    absent = np.array([[0.65, 0.03], [0.6, 0.1], [0.4, 0.12]])
+    m0, m1 = best_margins(present, hits, absent)
+    surplus = present - (m0, m1)
+    assert (surplus.max(1) >= 0).all() and ((absent - (m0, m1)).max(1) < 0).all()
+    assert surplus.argmax(1).tolist() == [0, 0, 1, 1]
+    assert 0.65 < m0 <= 0.85 and 0.12 < m1 <= 0.25

@@ -23,10 +23,15 @@ _CHUNK = 1 << 15  # pixels that go through the layers together on a CPU: bounds 
 
 
 class Codec(nn.Module):
-    """Two stacks of convolutions, 16 -> C channels each, under the names of the public checkpoints."""
+    """Two stacks of convolutions, 16 -> C channels each, under the names of the public checkpoints.
+
+    margins: by how much [cosine] a phrase must beat the canonical ones, for each head; 0 as published. They make the two
+    heads comparable and 0.5 the border between what is there and what is not (evaluation/calibrate.py).
+    """
 
     def __init__(self, sam: nn.Sequential, patch: nn.Sequential) -> None:
         super().__init__()
+        self.margins = (0.0, 0.0)
         self.language_decoder_sam = sam
         self.language_decoder_patch = patch
         self.dim = _out_channels(sam)
@@ -82,7 +87,8 @@ class Codec(nn.Module):
         heads = (_prepare(self.language_decoder_sam, codes[..., :CODE]),
                  _prepare(self.language_decoder_patch, codes[..., CODE:]))
         height, width, _ = codes.shape
-        rival = torch.stack([head.similarities(negatives).amax(0) for head in heads])  # (2, P)
+        rival = torch.stack([head.similarities(negatives).amax(0) + margin
+                             for head, margin in zip(heads, self.margins)])  # (2, P)
         return Prepared(heads, rival.reshape(2, height, width))
 
 
@@ -114,7 +120,8 @@ class PreparedHead:
 class Prepared:
     """A map of codes made ready for queries by `Codec.prepare`; read only, so threads may share it.
 
-    heads: region-specific, context-aware; rival (2, H, W): the largest similarity with a canonical phrase.
+    heads: region-specific, context-aware; rival (2, H, W): the largest similarity with a canonical phrase, plus
+    the head's margin.
     """
 
     heads: tuple[PreparedHead, PreparedHead]

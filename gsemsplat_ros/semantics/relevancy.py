@@ -14,7 +14,7 @@ CANONICAL = ('object', 'things', 'stuff', 'texture')  # the negatives of LERF
 NORM_EPS = 1e-6  # added to a feature's norm, as published
 SMOOTHING_BOX = 30  # pixels, for a map of 512
 _SMOOTHING_SIDE = 512
-_TEMPERATURE = 10.0
+TEMPERATURE = 10.0
 _MASK_LEVEL = 0.75  # of a map's own range
 _RANGE_EPS = 1e-9
 
@@ -26,7 +26,7 @@ def relevancy(similarity: Tensor, rival: Tensor) -> Tensor:
     canonical phrases j. Each is sigmoid(10 (p - n_j)), which falls as n_j grows, so the smallest belongs to
     the largest n_j.
     """
-    return torch.sigmoid(_TEMPERATURE * (similarity - rival))
+    return torch.sigmoid(TEMPERATURE * (similarity - rival))
 
 
 def relevancy_of_features(features: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
