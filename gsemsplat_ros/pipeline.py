@@ -77,9 +77,9 @@ class Relevancy:
 class MapRelevancy:
     """What a map answers to one phrase.
 
-    relevancy (N,) float32: of the map's Gaussians, smoothed, in [0, 1], NaN for strays; score: its peak; found: score >=
-    threshold; head: 0 region-specific, 1 context-aware; peak_point (3,) [m] in the map's frame, None in an empty map;
-    objects: in the map's frame, best first, empty when not found.
+    relevancy (N,) float32: of the map's Gaussians, smoothed, in [0, 1], NaN for strays; score: its peak; found: score
+    >= threshold; head: 0 region-specific, 1 context-aware; peak_point (3,) [m] in the map's frame, None in an empty
+    map; objects: in the map's frame, best first, empty when not found.
     """
 
     text: str
@@ -220,9 +220,9 @@ class Pipeline:
         result = answer(relevancy[..., None], support[:, None], threshold, MIN_IN_CELL)
         if not np.isfinite(result.peak).all():
             return MapRelevancy(text, False, 0.0, threshold, result.head, result.map[:, 0], None, ())
-        means = map_.gaussians.means.numpy()
-        objects = find_objects(means, np.where(result.mask[:, 0], result.map[:, 0], np.nan), map_.gaussians.opacities.numpy(),
-                               threshold, voxel=TOUCHING * map_.voxel, min_points=MIN_IN_OBJECT,
+        means, opacities = map_.gaussians.means.numpy(), map_.gaussians.opacities.numpy()
+        objects = find_objects(means, np.where(result.mask[:, 0], result.map[:, 0], np.nan), opacities, threshold,
+                               voxel=TOUCHING * map_.voxel, min_points=MIN_IN_OBJECT,
                                max_objects=max_objects) if result.found else ()
         return MapRelevancy(text, result.found, result.score, threshold, result.head, result.map[:, 0],
                             tuple(means[int(result.peak[1])].tolist()), objects)

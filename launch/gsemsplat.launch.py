@@ -29,6 +29,9 @@ ARGUMENTS = [
     ('params_file', str(SHARE / 'config' / 'gsemsplat.yaml'), 'YAML file with the parameters of the node', None),
     ('namespace', '', 'Namespace of the node; topics and the service query move with it', None),
     ('mode', '', 'stereo or sequential; empty: what params_file says', ['', 'stereo', 'sequential']),
+    ('image_transport', '', 'raw, or compressed for <image topic>/compressed; empty: what params_file says',
+     ['', 'raw', 'compressed']),
+    ('map_frame', '', 'Fixed frame of TF, e.g. odom; empty: what params_file says', None),
     ('left', INPUTS['left'], 'Topic of the left images (sensor_msgs/Image), stereo mode', None),
     ('left_info', INPUTS['left_info'], 'Topic of the left camera_info (sensor_msgs/CameraInfo), stereo mode', None),
     ('right', INPUTS['right'], 'Topic of the right images, stereo mode', None),
@@ -47,8 +50,7 @@ def start(context):
     """The processes, with the arguments' values known."""
     value = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
     overrides = {'use_sim_time': ParameterValue(value['use_sim_time'] == 'true', value_type=bool)}
-    if value['mode']:
-        overrides['mode'] = value['mode']
+    overrides |= {name: value[name] for name in ('mode', 'image_transport', 'map_frame') if value[name]}
     processes = [Node(
         package='gsemsplat_ros', executable='gsemsplat', name='gsemsplat', namespace=value['namespace'],
         arguments=['node'], parameters=[value['params_file'], overrides], output='screen',

@@ -52,6 +52,8 @@ class FakePipeline:
         means = torch.zeros(COUNT, 3)
         means[:, 0], means[:, 2] = torch.linspace(-1, 1, COUNT), 2.0
         means[0] = torch.tensor([camera.fx, camera.cx, pair.baseline_m or 0.0])
+        if first.map_from_camera is not None:
+            means[1] = torch.from_numpy(first.map_from_camera[:3, 3])
         colors = torch.full((COUNT, 3), 0.5)
         colors[0], colors[1] = torch.tensor(first.image[0, 0] / 255.0), torch.tensor(second.image[0, 0] / 255.0)
         quats = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(COUNT, 1)
@@ -62,7 +64,10 @@ class FakePipeline:
                             first.stamp_ns)
         pose = np.eye(4)
         pose[:3, :3], pose[0, 3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]], 0.125  # a quarter turn about z
-        return Scene(gaussians, keyframe, pose, 0.5, 'stereo baseline' if pair.baseline_m else 'network', 7, 9,
+        moved = pair.first_from_second
+        metres = 0.0 if moved is None else float(np.linalg.norm(moved[:3, 3]))
+        scale, source = (metres, 'tf') if metres > 0.05 else (0.5, 'network')
+        return Scene(gaussians, keyframe, pose, scale, 'stereo baseline' if pair.baseline_m else source, 7, 9,
                      {'predict': 0.001})
 
     def query(self, scene, text, threshold=None, max_objects=8):

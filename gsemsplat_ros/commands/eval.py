@@ -54,7 +54,7 @@ def run_protocol(args: argparse.Namespace, console: Console) -> None:
 
 
 def run_rooms(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.evaluation.rooms import evaluate_rooms
+    from gsemsplat_ros.evaluation.rooms import evaluate_rooms, words
     from gsemsplat_ros.pipeline import Pipeline
     from gsemsplat_ros.training.datasets import RoomStream
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
@@ -64,7 +64,8 @@ def run_rooms(args: argparse.Namespace, console: Console) -> None:
         for number in range(args.rooms):
             samples += stream.room(number)
             bar.update()
-    finish('rooms', evaluate_rooms(pipeline, samples, branches=args.branches), args, console)
+    taught = frozenset(word for model in stream.furniture.models if not model.heldout for word in words(model.name))
+    finish('rooms', evaluate_rooms(pipeline, samples, branches=args.branches, taught=taught), args, console)
 
 
 def run_stereo(args: argparse.Namespace, console: Console) -> None:

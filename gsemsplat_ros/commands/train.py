@@ -1,22 +1,72 @@
-"""`gsemsplat train`: the small network, from packed rooms."""
+"""`gsemsplat train`: the small network, from rooms that it renders or finds packed."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from gsemsplat_ros.commands.console import Console, add_output_arguments
+from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one, positive
+
+HEIGHT, WIDTH = 192, 256      # of rendered rooms [px]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from gsemsplat_ros.training import train
-    train.add_arguments(parser)
+    rooms = parser.add_argument_group('rooms')
+    rooms.add_argument('--data', type=Path, required=True, metavar='DIR', help='packed rooms')
+    rooms.add_argument('--rooms', type=at_least_one, metavar='N',
+                       help='render the first N rooms into DIR where it lacks them (needs `make training-setup`)')
+    rooms.add_argument('--height', type=whole_patches, default=HEIGHT, metavar='PX',
+                       help='of rendered rooms [px] (default: %(default)s)')
+    rooms.add_argument('--width', type=whole_patches, default=WIDTH, metavar='PX',
+                       help='of rendered rooms [px] (default: %(default)s)')
+    rooms.add_argument('--preview', type=Path, metavar='FILE',
+                       help='draw some of the rooms into this PNG, and train nothing')
+    training = parser.add_argument_group('training')
+    training.add_argument('--out', type=Path, metavar='DIR', help='the run; goes on where it stopped')
+    training.add_argument('--steps', type=at_least_one, default=20000, metavar='N',
+                          help='in all, of the learning-rate schedule too (default: %(default)s)')
+    training.add_argument('--batch', type=at_least_one, default=4, metavar='N',
+                          help='pairs a step, on all processes together (default: %(default)s)')
+    training.add_argument('--lr', type=positive, default=4e-4, metavar='X',
+                          help='peak learning rate (default: %(default)s)')
+    training.add_argument('--seed', type=int, default=0, metavar='N', help='(default: %(default)s)')
+    training.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto',
+                          help='(default: %(default)s, a GPU where there is one)')
+    training.add_argument('--init', type=Path, metavar='FILE',
+                          help='start from this checkpoint instead of from nothing')
+    training.add_argument('--minutes', type=positive, metavar='M', help='save and stop after this time [min]')
+    parser.epilog = ('Several processes or machines: torchrun --nproc_per_node=N $(which gsemsplat) train ... '
+                     'with the same arguments. Ctrl-C saves and stops.')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
 
+def whole_patches(text: str) -> int:
+    """An argparse type: a side of an image [px]."""
+    side = int(text)
+    if side < 32 or side % 16:
+        raise argparse.ArgumentTypeError(f'{text} px: wanted a multiple of 16 from 32')
+    return side
+
+
 def run(args: argparse.Namespace, console: Console) -> None:
+    if args.preview:
+        return run_preview(args, console)
+    if not args.out:
+        raise ValueError('where to? give --out DIR, or --preview FILE to look at the rooms only')
     from gsemsplat_ros.training import train
-    result = train.run(args)
-    console.say(f'{result["checkpoint"]} after {result["steps"]} steps')
-    console.table(list(result['losses'].items()), ('loss', 'value'))
-    console.result(result)
+    result = train.run(args, args.quiet)
+    if result:       # the other processes say nothing
+        console.say(f'{result["checkpoint"]} after {result["steps"]} steps')
+        console.table(list(result['losses'].items()), ('loss', 'value'))
+        console.result(result)
+
+
+def run_preview(args: argparse.Namespace, console: Console) -> None:
+    from gsemsplat_ros.training.preview import preview
+    if args.rooms:
+        from gsemsplat_ros.training.train import make_rooms
+        make_rooms(args)
+    preview(args.data, args.preview)
+    console.say(f'{args.preview}: rows are pairs; first, second and new view, depth and names of the first')
+    console.result({'preview': str(args.preview)})

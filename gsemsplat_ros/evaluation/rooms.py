@@ -31,7 +31,7 @@ MEANS = ('abs_rel', 'abs_rel_aligned', 'delta1', 'coverage', 'stereo_abs_rel', '
          'constant_depth_abs_rel', 'constant_depth_abs_rel_global',
          'rotation_deg', 'direction_deg', 'pose_found_rate', 'psnr', 'constant_colour_psnr',
          'miou', 'miou_argmax', 'random_label_miou', 'localisation_accuracy', 'random_localisation',
-         'found_rate', 'false_alarm_rate')
+         'taught_localisation', 'taught_miou', 'new_localisation', 'new_miou', 'found_rate', 'false_alarm_rate')
 
 
 @dataclass
@@ -52,8 +52,8 @@ class Scores:
             self.values.setdefault(name, []).append(float(value))
 
 
-def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0,
-                   branches: str = 'both') -> dict:
+def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, branches: str = 'both',
+                   taught: frozenset[str] = frozenset()) -> dict:
     """Scores `pipeline` on `samples` of rooms; shows a progress bar on a terminal.
 
     samples: dicts as `gsemsplat_ros.training.datasets` gives them (`RoomStream(..., split='heldout')`), all
@@ -61,7 +61,8 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0,
     room: images (3, H, W, 3) uint8; depth (3, H, W) m along the optical axis, 0 where nothing is; instance
     (3, H, W), rows of `names` (0: void); K (3, 3); first_from_camera (3, 4, 4); stereo: a rectified pair,
     given with its baseline, or two free views, given with their calibration alone.
-    branches: 'both', or one branch of the words alone ('region', 'context').
+    branches: 'both', or one branch of the words alone ('region', 'context'). taught: the words that training used for
+    things; names made of them alone count as taught, the others as new.
 
     Returns means over all pairs (None where nothing counts), 95 % bootstrap `intervals` for the same keys:
     - abs_rel, delta1: depth of view 1 as rendered, in metres, no alignment; stereo_ and free_abs_rel: of each
@@ -73,11 +74,12 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0,
     - psnr [dB]: the scene, brought to the true scale by the median of view 1, drawn at the true third pose
       against the true image, over pixels whose surface view 1 or 2 sees; constant_colour_psnr: their mean
       colour instead.
-    - words, for every name on at least 1 % of view 1 (all instances of a name together):
+    - words, for every name on at least 1 % of view 1 (all instances of the name and of its kinds together: an
+      office chair is a chair):
       localisation_accuracy: the peak lies on it, found or not; miou: of the published relative mask of a
       found phrase, 0 when not found; miou_argmax: every pixel takes its most relevant present name, pixels of
       other names left out; found_rate. Chance: random_localisation, random_label_miou (names at random over
-      the pixels, in expectation).
+      the pixels, in expectation). taught_, new_localisation and _miou: over the names of each side.
     - false_alarm_rate: found, of five names a view drawn from all names of the samples that share no word
       with a name in view 1 or 2.
     Besides: by_name [{text, count, localised, iou, found}], most frequent first; pairs, stereo_pairs,
@@ -94,7 +96,7 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0,
         score, scene = score_pair(pipeline, sample)
         scene = only_branch(scene, branches)
         absent = absent_names(sample, vocabulary, np.random.default_rng((seed, index)))
-        query_seconds += score_words(score, pipeline, scene, sample, absent)
+        query_seconds += score_words(score, pipeline, scene, sample, absent, taught)
         scores.append(score)
     constant = best_constant(np.concatenate([score.truth.ravel() for score in scores]))
     for score in scores:
@@ -172,7 +174,7 @@ def seen_by_context(sample: dict, camera: Camera) -> np.ndarray:
 
 
 def score_words(scores: Scores, pipeline: Pipeline, scene: Scene, sample: dict,
-                absent: list[str]) -> list[float]:
+                absent: list[str], taught: frozenset[str]) -> list[float]:
     """Asks view 1 for the names that it shows and for `absent` ones; returns the seconds of each query."""
     texts = sorted(set(sample['names'][1:]))
     row_of = np.array([-1] + [texts.index(name) for name in sample['names'][1:]])
@@ -188,12 +190,15 @@ def score_words(scores: Scores, pipeline: Pipeline, scene: Scene, sample: dict,
         return answer
 
     for row in present:
-        answer, truth = ask(texts[row]), labels == row
+        kind = [i for i, text in enumerate(texts) if words(texts[row]) <= words(text)]      # an office chair is a chair
+        answer, truth = ask(texts[row]), np.isin(labels, kind)
         peak = np.array(answer.peak_pixel)
-        localised = bool(np.isfinite(peak).all() and nearest(full, peak) == row)
+        localised = bool(np.isfinite(peak).all() and nearest(full, peak) in kind)
         overlap = iou(relative_mask(answer.map), truth) if answer.found else 0.0
         scores.add(localisation_accuracy=localised, miou=overlap, found_rate=answer.found,
                    random_localisation=truth.mean())
+        side = 'taught' if words(texts[row]) <= taught else 'new'
+        scores.add(**{f'{side}_localisation': localised, f'{side}_miou': overlap})
         scores.phrases.append({'text': texts[row], 'localised': localised, 'iou': overlap,
                                'found': answer.found})
         maps.append(np.nan_to_num(answer.map, nan=-1.0))

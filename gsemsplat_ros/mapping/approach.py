@@ -17,7 +17,8 @@ from gsemsplat_ros.semantics.objects import Object
 CELL = 0.05                # m
 LOW, HIGH = 0.05, 1.5      # m above the floor: what lies between blocks the way
 MIN_IN_CELL = 2            # points: a single one may fly
-FLOOR_SHARE = 0.2          # of the fullest layer's points that a layer needs to be the floor
+STRAY = 0.02               # of the points may lie below the floor
+FLOOR_NOISE = 0.15         # m above the lowest of the others: there the fullest layer is the floor
 MARGIN = 5.0               # m about robot and object: ways further out are not looked for
 FARTHER = 1.0              # m beyond the standoff, for what cannot be approached nearer (a cup on a table)
 SIGHT = 0.05, 0.3          # m over the object's top, or over EYE: what has points there hides it
@@ -27,7 +28,7 @@ NEAR_START = 0.5           # m: a robot that seems to stand in an obstacle start
 
 @dataclass(frozen=True)
 class Approach:
-    """A pose on the floor in the map's frame: position (x, y, z) [m]; quat (w, x, y, z): x forward to the object, z up."""
+    """A pose on the floor, in the map's frame: position (x, y, z) [m]; quat (w, x, y, z): x to the object, z up."""
 
     position: tuple[float, float, float]
     quat: tuple[float, float, float, float]
@@ -35,7 +36,7 @@ class Approach:
 
 @dataclass(frozen=True)
 class Ground:
-    """A grid of cells of CELL metres; cell (i, j) covers `origin` + (i .. i + 1, j .. j + 1) CELL along the ground's x, y.
+    """A grid of cells of CELL metres; (i, j) covers `origin` + (i .. i + 1, j .. j + 1) CELL along the ground's x, y.
 
     blocked, hiding (I, J) bool: what stands in the way; what hides the object.
     """
@@ -117,16 +118,16 @@ def upright(up: np.ndarray) -> np.ndarray:
 
 
 def floor_height(heights: np.ndarray, robot_height: float) -> float:
-    """Height [m] of the floor: the lowest layer that is well filled, and never above the robot."""
+    """Height [m] of the floor: the fullest of the lowest layers, and never above the robot.
+
+    Where no floor was seen, it is the lowest thing that was.
+    """
     if not len(heights):
         return robot_height
-    layers = np.floor(heights / CELL).astype(int)
-    low = layers.min()
-    counts = np.bincount(layers - low)
-    k = int(np.argmax(counts >= FLOOR_SHARE * counts.max()))
-    while k + 1 < len(counts) and counts[k + 1] > counts[k]:  # from its lower edge to its middle
-        k += 1
-    return min(float(np.median(heights[layers == low + k])), robot_height)
+    layers = np.floor((heights - np.quantile(heights, STRAY)) / CELL).astype(int)
+    low = (layers >= 0) & (layers < FLOOR_NOISE / CELL)
+    fullest = np.bincount(layers[low]).argmax()
+    return min(float(np.median(heights[layers == fullest])), robot_height)
 
 
 def survey(points: np.ndarray, floor: float, center: np.ndarray, half: np.ndarray, start: np.ndarray) -> Ground:

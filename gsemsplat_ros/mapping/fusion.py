@@ -17,7 +17,7 @@ MIN_SHARE = 0.3            # of measurements, or of matched features, must agree
 MIN_SAME = 0.5             # of the depths that two scenes share must agree on one ratio: of noise, a third does
 MAX_RESCALE = 2.0          # a scene of the network's scale is corrected by at most this factor against the one before
 MIN_ALPHA = 0.5            # a rendering knows the depth where at least this much was drawn
-# without a pose from outside the map begins at the first camera, as if that were level: x forward, y left, z up (REP 103)
+# without a pose from outside the map begins at the first camera, as if level: x forward, y left, z up (REP 103)
 START = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 
 
@@ -27,8 +27,8 @@ class Fusion:
 
     fused: it is in the map now. reason: in words, how it was placed or why it was left out. map_from_camera (4, 4):
     its keyframe's pose in the map, None where unknown; scale: the map's units for one of the scene's; inliers of
-    points: depths that agree with the last scene's, or the pair's own measurements where those were too few (0 of 0 when
-    the pose was given and nothing was compared).
+    points: depths that agree with the last scene's, or the pair's own measurements where those were too few (0 of 0
+    when the pose was given and nothing was compared).
     """
 
     fused: bool
@@ -61,7 +61,7 @@ class Link:
 
 
 class Mapper:
-    """Fuses scene after scene. `map` is replaced, never changed, so any thread may read it; `add` belongs to one thread.
+    """Fuses scene after scene. `map` is replaced, never changed, so any thread may read it; `add` belongs to one.
 
     budget: Gaussians that the map keeps at most; it may change at any time.
     """
@@ -71,13 +71,14 @@ class Mapper:
         self.budget = budget
         self._anchor: Anchor | None = None
 
-    def add(self, scene: Scene, pair: Pair, map_from_camera: np.ndarray | None = None) -> Fusion:
+    def add(self, scene: Scene, pair: Pair) -> Fusion:
         """Fuse `scene`, which was built from `pair`, into the map, or say why not: then the map stays as it was.
 
-        map_from_camera (4, 4): where the pair's first camera stands, from outside (TF) [m]. Without it the scene is
-        chained to the last one in the map: by the keyframe that both hold, where the pair's second view is the last
-        scene's first; else by features of the two first images. A scene whose scale is the network's takes the map's.
+        Where the pair's first view knows its `map_from_camera` [m], in the map's frame, it stands there. Else the scene
+        is chained to the last one in the map: by the keyframe that both hold, where the pair's second view is the last
+        scene's first; or by features of the two first images. A scene whose scale is the network's takes the map's.
         """
+        map_from_camera = pair.first.map_from_camera
         problem = self_check(scene)
         if problem:
             return Fusion(False, problem, inliers=scene.inliers, points=scene.points)
@@ -92,7 +93,8 @@ class Mapper:
         link = shared_keyframe(self._anchor, scene, pair) or by_features(self._anchor, scene)
         if link is None:
             return self._fuse(scene, map_from_camera, 1.0, 'pose given') if given else Fusion(
-                False, 'shares too little with the last scene in the map to say where it stands')
+                False, 'shares too little with the last scene in the map to say where it stands: drive back there, '
+                       'give poses (TF), or clear the map')
         problem = link_check(link, self._anchor, metric)
         if problem:
             return Fusion(False, problem, scale=link.ratio, inliers=link.inliers, points=link.points)

@@ -122,11 +122,11 @@ class Map:
             row_of = np.full(count, -1)
             row_of[stay] = np.arange(budget)
             target = row_of[target]
-        out = Arrays(*(np.take(values, source, 0) if len(values) else np.empty((len(source), *values.shape[1:]), np.float32)
+        out = Arrays(*(np.take(values, source, 0) if len(self) else np.empty((len(source), *values.shape[1:]), 'f4')
                        for values in old))
         _merge(first, sizes, mine, target, old, old_weights, new, new_weights, out)
-        return Map(Gaussians(*map(torch.from_numpy, out), self.frame), *map(torch.from_numpy, state), number, self.voxel,
-                   self.scale_source or scale_source)
+        return Map(Gaussians(*map(torch.from_numpy, out), self.frame), *map(torch.from_numpy, state), number,
+                   self.voxel, self.scale_source or scale_source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,19 +164,14 @@ class MapWords:
         source = np.full(len(map_), -1)
         if before is not None:
             source = unchanged_rows(map_, before.map)
-        kept, made = (torch.from_numpy(np.flatnonzero(mask)).to(device) for mask in (source >= 0, source < 0))
-        old = torch.from_numpy(source[source >= 0]).to(device)
+        made, old = (torch.from_numpy(rows).to(device) for rows in (np.flatnonzero(source < 0), source.clip(min=0)))
         parts = [codec.prepare(codes[:, None].to(device), negatives)
                  for codes in map_.gaussians.codes[made.cpu()].split(CHUNK)] or [
                      codec.prepare(torch.zeros(0, 1, map_.gaussians.codes.shape[1], device=device), negatives)]
 
         def joined(pick, previous: Tensor | None) -> Tensor:
             values = torch.cat([pick(part) for part in parts])
-            if previous is None:
-                return values
-            out = torch.empty(len(map_), *values.shape[1:], dtype=values.dtype, device=device)
-            out[kept], out[made] = previous[old], values
-            return out
+            return values if len(made) == len(map_) else previous.index_select(0, old).index_copy_(0, made, values)
 
         heads = range(2)
         _, cells = np.unique(voxel_keys(map_.gaussians.means.numpy(), SMOOTHING_VOXELS * map_.voxel)[0],

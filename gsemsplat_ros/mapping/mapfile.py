@@ -62,12 +62,12 @@ def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
     """
     path = Path(path)
     if path.suffix == '.ply':
-        raise ValueError(f'{path}: the .ply is written beside the map; name the map itself, such as {path.stem}.safetensors')
+        raise ValueError(f'{path}: the .ply is written beside the map; name the map, such as {path.stem}.safetensors')
     gaussians = map_.gaussians
     tensors = {'means': gaussians.means, 'quats': gaussians.quats,
                'log_scales': gaussians.scales.clamp(min=torch.finfo(torch.float32).tiny).log(),
-               'opacities': gaussians.opacities, 'colors': gaussians.colors, 'codes': gaussians.codes, 'keys': map_.keys,
-               'weights': map_.weights, 'counts': map_.counts, 'last_seen': map_.last_seen}
+               'opacities': gaussians.opacities, 'colors': gaussians.colors, 'codes': gaussians.codes,
+               **{name: getattr(map_, name) for name in ('keys', 'weights', 'counts', 'last_seen')}}
     card = {'version': VERSION, 'frame': map_.frame, 'voxel_m': map_.voxel, 'scenes': map_.scenes,
             'scale_source': map_.scale_source, **asdict(space)}
     tensors = {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in tensors.items()}
@@ -104,8 +104,8 @@ def load_map(path: str | Path, space: CodeSpace) -> Map:
         raise ValueError(f'{path} is damaged: {problem}; save the map again')
     theirs = [card.get(name) for name in ('text_encoder', 'decoders')]
     if theirs != [space.text_encoder, space.decoders]:
-        raise ValueError(f"{path} was made with {card.get('weights')} ({card.get('text_encoder')}), whose decoders are not "
-                         f'those of {space.weights} ({space.text_encoder}): set weights to that checkpoint')
+        raise ValueError(f"{path} was made with {card.get('weights')} ({card.get('text_encoder')}), whose decoders are "
+                         f'not those of {space.weights} ({space.text_encoder}): set weights to that checkpoint')
     tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     quats = torch.nn.functional.normalize(tensors['quats'], dim=1)
     gaussians = Gaussians(tensors['means'], quats, tensors['log_scales'].exp(), tensors['opacities'], tensors['colors'],
@@ -123,7 +123,8 @@ def defect(card: dict, tensors: dict[str, Tensor]) -> str:
     if tensors.keys() != DTYPES.keys():
         return f'its tensors are {sorted(tensors)}, wanted {sorted(DTYPES)}'
     count = len(tensors['keys']) if tensors['keys'].ndim else 0
-    shapes = {'means': (count, 3), 'quats': (count, 4), 'log_scales': (count, 3), 'colors': (count, 3), 'codes': (count, 32)}
+    shapes = {'means': (count, 3), 'quats': (count, 4), 'log_scales': (count, 3), 'colors': (count, 3),
+              'codes': (count, 32)}
     for name, tensor in tensors.items():
         if tensor.dtype != DTYPES[name] or tuple(tensor.shape) != shapes.get(name, (count,)):
             return f'{name} is {tensor.dtype} {tuple(tensor.shape)}, wanted {DTYPES[name]} {shapes.get(name, (count,))}'

@@ -8,10 +8,15 @@ import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
+from gsemsplat_ros.ros.conversions import quoted
 from gsemsplat_ros.views.view import Camera
 
 FISHEYE = ('equidistant', 'fisheye')
 POLYNOMIAL = ('plumb_bob', 'rational_polynomial')
+# distortion model -> numbers of coefficients that it may have
+COEFFICIENTS = {**dict.fromkeys(POLYNOMIAL, (4, 5, 8, 12, 14)), **dict.fromkeys(FISHEYE, (4,))}
+MIN_SEEN = 0.2  # part of the rectified image that the raw one must fill: less is the calibration of another camera
+MAX_SIDE = 32766  # pixels: cv2.remap counts in 16 bits
 
 
 def _to_image(K: np.ndarray, info: CameraInfo) -> Camera:
@@ -50,7 +55,7 @@ def camera_of(info: CameraInfo, width: int, height: int, topic: str = 'camera_in
 
 def baseline_of(right: CameraInfo, topic: str = 'right/camera_info') -> float:
     """Distance of the two cameras [m]: -P[3] / P[0] of the RIGHT camera_info. Raises ValueError unless positive."""
-    baseline = (0.0 - right.p[3]) / right.p[0] if right.p[0] else 0.0  # 0 - 0 is no -0
+    baseline = (0.0 - float(right.p[3])) / float(right.p[0]) if right.p[0] else 0.0  # 0 - 0 is no -0
     if not 0 < baseline < float('inf'):
         raise ValueError(f'{topic} gives a stereo baseline of {baseline:g} m (P[3] = {right.p[3]:g}, P[0] = '
                          f'{right.p[0]:g}): wanted P[3] = -fx x baseline; are left and right exchanged, or calibrated '
@@ -74,7 +79,8 @@ class Rectifier:
     def __call__(self, image: np.ndarray, info: CameraInfo, topic: str = 'camera_info') -> np.ndarray:
         """(H, W, 3) uint8 raw to rectified, black where the raw image shows nothing.
 
-        Raises ValueError as `camera_of`, and for an empty or unknown distortion (REP 104: cannot be rectified).
+        Raises ValueError as `camera_of`, for an empty or unknown distortion (REP 104: cannot be rectified), and for a
+        calibration that makes no picture of the raw image.
         """
         height, width = image.shape[:2]
         _check(info, width, height, topic)
@@ -89,11 +95,23 @@ class Rectifier:
         D, R = np.asarray(info.d, np.float64), np.asarray(info.r, np.float64).reshape(3, 3)
         if not R.any():
             R = np.eye(3)
+        if len(D) not in COEFFICIENTS.get(info.distortion_model, ()):
+            raise ValueError(f'{topic} has distortion_model {quoted(info.distortion_model)} with {len(D)} '
+                             'coefficients: raw images are rectified with '
+                             + ', '.join(f'{model} ({" or ".join(map(str, n))})' for model, n in COEFFICIENTS.items())
+                             + '; or send rectified images and set rectified: true')
+        if not (np.isfinite(D).all() and np.abs(R).max() < 2 and np.abs(R @ R.T - np.eye(3)).max() < 0.01
+                and np.linalg.det(R) > 0):
+            raise ValueError(f'{topic} has D or R that no calibration gives (not finite, or R no rotation): calibrate '
+                             'the camera again')
+        if max(width, height) > MAX_SIDE:
+            raise ValueError(f'{topic} describes images of {width}x{height} px: wanted at most {MAX_SIDE} px a side to '
+                             'rectify them')
         K, P = _to_image(np.asarray(info.k), info).K, _to_image(_projection(info), info).K
-        if len(D) and info.distortion_model in FISHEYE:
-            return cv2.fisheye.initUndistortRectifyMap(K, D[:4], R, P, (width, height), cv2.CV_16SC2)
-        if len(D) and info.distortion_model in POLYNOMIAL:
-            return cv2.initUndistortRectifyMap(K, D, R, P, (width, height), cv2.CV_16SC2)
-        raise ValueError(f"{topic} has distortion_model '{info.distortion_model}' with {len(D)} coefficients: "
-                         f'raw images are rectified with {", ".join(POLYNOMIAL + FISHEYE)}; or send rectified '
-                         'images and set rectified: true')
+        make = (cv2.fisheye if info.distortion_model in FISHEYE else cv2).initUndistortRectifyMap
+        xy, interpolation = make(K, D, R, P, (width, height), cv2.CV_16SC2)
+        seen = float(((xy >= 0) & (xy < (width, height))).all(axis=2).mean())
+        if seen < MIN_SEEN:
+            raise ValueError(f'{topic} leaves {seen:.0%} of the rectified image to be filled by the raw one: wanted '
+                             f'{MIN_SEEN:.0%}; is it the calibration of another camera or image size?')
+        return xy, interpolation

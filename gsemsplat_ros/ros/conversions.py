@@ -8,12 +8,16 @@ loops over pixels, points or bytes in Python.
 from __future__ import annotations
 
 import array
+import io
 
 import cv2
 import numpy as np
+import PIL.Image
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
+
+MAX_PIXELS = 1 << 26  # of a compressed image: a few bytes could claim to hold gigabytes
 
 # encoding -> (bytes a channel, channels, OpenCV conversion to RGB or None). 8UC1 and 8UC3 follow OpenCV: gray, BGR.
 # REP 118's encodings for depth (16UC1, 32FC1) are missing on purpose: they are no pictures.
@@ -40,6 +44,11 @@ ENCODINGS: dict[str, tuple[int, int, int | None]] = {
 }
 
 
+def quoted(text: str) -> str:
+    """A string out of a message for a line of the log: in quotes, in one line, not longer than 60 characters."""
+    return repr(text if len(text) <= 60 else text[:57] + '...')
+
+
 def image_to_rgb(message: Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB, contiguous. 16-bit values keep their high byte, as in cv_bridge.
 
@@ -48,10 +57,10 @@ def image_to_rgb(message: Image) -> np.ndarray:
     """
     width, height, step, encoding = message.width, message.height, message.step, message.encoding
     if encoding in ('32FC1', '64FC1', '16UC1', '16SC1', '32FC3'):
-        raise ValueError(f"image encoding '{encoding}' holds measurements such as depth (possibly NaN), not a picture: "
-                         f'wanted one of {", ".join(ENCODINGS)}; is the topic remapped to a depth image?')
+        raise ValueError(f'image encoding {quoted(encoding)} holds measurements such as depth (possibly NaN), not a '
+                         f'picture: wanted one of {", ".join(ENCODINGS)}; is the topic remapped to a depth image?')
     if encoding not in ENCODINGS:
-        raise ValueError(f"image encoding '{encoding}' is unknown: wanted one of {', '.join(ENCODINGS)}")
+        raise ValueError(f'image encoding {quoted(encoding)} is unknown: wanted one of {", ".join(ENCODINGS)}')
     size, channels, conversion = ENCODINGS[encoding]
     row = width * channels * size
     if not width or not height or step < row or len(message.data) != step * height:
@@ -66,6 +75,38 @@ def image_to_rgb(message: Image) -> np.ndarray:
     if channels == 2 and width % 2:
         raise ValueError(f'image of {width}x{height} px, {encoding}: wanted an even width')
     return cv2.cvtColor(np.ascontiguousarray(pixels), conversion)
+
+
+def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a JPEG or PNG; 16-bit values keep their high byte.
+
+    Raises ValueError for data that is neither, is cut off or damaged, or claims more than MAX_PIXELS. JPEG has no
+    checksum: damage in its middle can pass, as blocks of wrong colour.
+    """
+    kind, data = message.format, np.frombuffer(message.data, np.uint8)
+    wanted = f'compressed image of {data.size} bytes, format {quoted(kind)}, '
+    if 'compresseddepth' in kind.lower():
+        raise ValueError(wanted + 'holds depth, not a picture: is the topic remapped to a depth image?')
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=('JPEG', 'PNG')) as header:  # reads the size, decodes nothing
+            (width, height), jpeg = header.size, header.format == 'JPEG'
+    except Exception:  # PIL raises whatever its parsers stumble over
+        raise ValueError(wanted + 'is no JPEG or PNG, or is damaged: wanted the topic of image_transport '
+                                  "'compressed'") from None
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ValueError(wanted + f'claims {width}x{height} px: wanted at most {MAX_PIXELS} pixels')
+    # OpenCV fills what is missing of a JPEG with gray: the end marker must be there
+    pixels = None
+    if not jpeg or b'\xff\xd9' in data.tobytes().rstrip(b'\0')[-16:]:
+        try:
+            # as it lies on the sensor, whatever EXIF says: the calibration is of that
+            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        except cv2.error:
+            pass
+    if pixels is None or pixels.shape != (height, width, 3):
+        raise ValueError(wanted + f'{width}x{height} px, is cut off or damaged')
+    # 'rgb8; jpeg compressed bgr8', as image_transport writes: what follows `compressed` is what the encoder was given
+    return pixels if 'compressed rgb' in kind else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def stamp_ns(header: Header) -> int:

@@ -1,4 +1,5 @@
-"""What /diagnostics says once a second: late or missing topics, skew, drops, latency by stage, what is loaded."""
+"""What /diagnostics says once a second: late or missing topics, skew, drops, frames, latency by stage, memory, what is
+loaded."""
 
 from __future__ import annotations
 
@@ -7,11 +8,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
-LATE_S = 2.0  # an image topic that is silent for longer is late
+LATE_S = 2.0   # an image topic that is silent for longer is late
+UNMATCHED = 5  # images of both cameras in a row without a partner: the stamps do not fit
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
@@ -41,8 +44,22 @@ class Status:
         return DiagnosticStatus(level=self.level, name=name, message=self.message, values=values)
 
 
-def input_status(subscriptions, state: str, dropped: int) -> Status:
-    """How the input topics do. `subscriptions`: inputs.Subscriptions, None while inactive; `state`: of the source."""
+def memory() -> dict[str, int]:
+    """What this process holds, by name with unit."""
+    used = {'peak memory [MB]': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 1_000_000}
+    try:
+        with open('/proc/self/statm') as file:
+            used['memory [MB]'] = int(file.read().split()[1]) * resource.getpagesize() // 1_000_000
+    except OSError:  # not Linux
+        pass
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        used['CUDA memory [MB]'] = torch.cuda.memory_allocated() // 1_000_000
+        used['peak CUDA memory [MB]'] = torch.cuda.max_memory_allocated() // 1_000_000
+    return used
+
+
+def input_status(subscriptions, source, dropped: int) -> Status:
+    """How the input topics do. `subscriptions`: inputs.Subscriptions, None while inactive; `source`: of inputs."""
     if subscriptions is None:
         return Status(STALE, 'not active: no input is subscribed', {})
     now, values = time.monotonic(), {}
@@ -55,7 +72,11 @@ def input_status(subscriptions, state: str, dropped: int) -> Status:
             missing.append(heard.topic)
         elif heard.is_image and age is not None and age > LATE_S:
             late.append(f'{heard.topic} ({age:.1f} s)')
-    level, message = OK, 'receiving'
+    problems = []
+    if missing:
+        problems.append('nothing received yet on ' + ', '.join(missing))
+    if late:
+        problems.append('late: ' + ', '.join(late))
     sync = subscriptions.sync
     if sync:
         values['stereo pairs'] = sync.pairs
@@ -63,17 +84,13 @@ def input_status(subscriptions, state: str, dropped: int) -> Status:
         values['skew of the last pair [ms]'] = 'none' if sync.skew_ns is None else sync.skew_ns / 1e6
         values['right minus left, newest stamps [ms]'] = 'none' if sync.gap_ns is None else sync.gap_ns / 1e6
         values['slop [ms]'] = sync.slop_s * 1e3
-        if sync.gap_ns is not None and not sync.pairs:
-            level, message = WARN, (f'left and right never matched: newest stamps differ by {sync.gap_ns / 1e6:.1f} '
-                                    f'ms, sync_slop_s allows {sync.slop_s * 1e3:g} ms')
-    elif state:
-        values['keyframes'] = state
+        if sync.gap_ns is not None and min(sync.unmatched) >= UNMATCHED:
+            problems.append(f'left and right do not match: newest stamps differ by {sync.gap_ns / 1e6:.1f} ms, '
+                            f'sync_slop_s allows {sync.slop_s * 1e3:g} ms')
+    values.update(source.state)
     values['dropped because the worker was busy'] = dropped
-    if late:
-        level, message = WARN, 'late: ' + ', '.join(late)
-    if missing:
-        level, message = ERROR, 'nothing received yet on ' + ', '.join(missing)
-    return Status(level, message, values)
+    problems += source.complaints
+    return Status(ERROR if missing else WARN if problems else OK, '; '.join(problems) or 'receiving', values)
 
 
 def scene_status(pipeline, scene, figures: Figures) -> Status:
@@ -82,7 +99,7 @@ def scene_status(pipeline, scene, figures: Figures) -> Status:
         return Status(STALE, 'not configured: no network is loaded', {})
     values = {'weights': pipeline.weights, 'text encoder': pipeline.text_encoder.name, 'device': str(pipeline.device),
               'scenes': figures.scenes, 'refused inputs': figures.refused, 'last error': figures.last_error or 'none',
-              'peak memory [MB]': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+              **memory()}
     if scene is not None:
         values.update({'gaussians': len(scene.gaussians), 'scale': float(scene.scale),
                        'scale source': scene.scale_source, 'inliers': f'{scene.inliers} of {scene.points}',
@@ -91,6 +108,14 @@ def scene_status(pipeline, scene, figures: Figures) -> Status:
     if figures.last_error:
         return Status(WARN, figures.last_error, values)
     return Status(OK, 'no scene yet' if scene is None else 'scene ready', values)
+
+
+def transform_status(transforms) -> Status:
+    """Whether TF says where the camera stands. `transforms`: transforms.Transforms."""
+    values = {'map frame': transforms.map_frame, 'TF messages': transforms.messages}
+    if not transforms.messages:
+        return Status(ERROR, transforms.reason or 'nothing received yet on /tf, /tf_static', values)
+    return Status(WARN, transforms.reason, values) if transforms.reason else Status(OK, 'receiving', values)
 
 
 def report(node_name: str, stamp: Time, **statuses: Status) -> DiagnosticArray:

@@ -14,12 +14,13 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
-from gsemsplat_ros.ros.conversions import image_to_rgb, stamp_ns
+from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_to_rgb, quoted, stamp_ns
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.synchronize import StereoSync
+from gsemsplat_ros.ros.transforms import Transforms
 from gsemsplat_ros.views.pairing import KeyframeSelector
 from gsemsplat_ros.views.view import Camera, Pair, View
 
@@ -29,11 +30,18 @@ TOPICS = {'stereo': (('left/image_raw', 'left/camera_info'), ('right/image_raw',
 Warn = Callable[[str], None]
 
 
+def input_topics(node: Node, parameters: Parameters) -> list[tuple[str, str]]:
+    """Resolved names of the image and camera_info topic of each camera; a remapped image topic keeps its transport."""
+    ending = '/compressed' if parameters.image_transport == 'compressed' else ''
+    return [(node.resolve_topic_name(image) + ending, node.resolve_topic_name(info))
+            for image, info in TOPICS[parameters.mode]]
+
+
 @dataclass(frozen=True)
 class Input:
     """Raw messages of one moment: an image a camera, and the newest camera_info of each (None: none came yet)."""
 
-    images: tuple[Image, ...]
+    images: tuple[Image | CompressedImage, ...]
     infos: tuple[CameraInfo | None, ...]
 
 
@@ -62,12 +70,16 @@ class Subscriptions:
         self.heard: list[Heard] = []
         group = MutuallyExclusiveCallbackGroup()
         self._subscriptions = []
-        for side, (image, info) in enumerate(TOPICS[parameters.mode]):
-            self._subscribe(Image, image, True, lambda message, side=side: self._on_image(side, message), group)
-            self._subscribe(CameraInfo, info, stereo, lambda message, side=side: self._on_info(side, message), group)
+        compressed = parameters.image_transport == 'compressed'
+        for side, (image, info) in enumerate(input_topics(node, parameters)):
+            image_name, info_name = TOPICS[parameters.mode][side]  # rclpy remaps what it is given: not what is resolved
+            self._subscribe(CompressedImage if compressed else Image, image if compressed else image_name,
+                            Heard(image, is_image=True, required=True),
+                            lambda message, side=side: self._on_image(side, message), group)
+            self._subscribe(CameraInfo, info_name, Heard(info, is_image=False, required=stereo),
+                            lambda message, side=side: self._on_info(side, message), group)
 
-    def _subscribe(self, kind, topic: str, required: bool, callback, group) -> None:
-        heard = Heard(self._node.resolve_topic_name(topic), kind is Image, required)
+    def _subscribe(self, kind, topic: str, heard: Heard, callback, group) -> None:
 
         def received(message):
             heard.now()
@@ -77,7 +89,7 @@ class Subscriptions:
             kind, topic, received, copy(qos_profile_sensor_data),  # rclpy writes overrides into the profile it is given
             callback_group=group, qos_overriding_options=QoSOverridingOptions.with_default_policies()))
 
-    def _on_image(self, side: int, message: Image) -> None:
+    def _on_image(self, side: int, message: Image | CompressedImage) -> None:
         if self.sync:
             self.sync.add(side, message)
         else:
@@ -86,7 +98,7 @@ class Subscriptions:
     def _on_info(self, side: int, message: CameraInfo) -> None:
         self._infos[side] = message
 
-    def _hand_on(self, *images: Image) -> None:
+    def _hand_on(self, *images: Image | CompressedImage) -> None:
         self._deliver(Input(images, tuple(self._infos)))
 
     def close(self) -> None:
@@ -96,47 +108,64 @@ class Subscriptions:
 
 
 class _Lens:
-    """One camera: its message to a View, rectified where asked for. `topics`: resolved names of image and info."""
+    """One camera: its message to a View, rectified where asked for. `topics`: resolved names of image and info.
 
-    def __init__(self, topics: tuple[str, str], rectified: bool, warn: Warn):
+    complaints: what is doubtful about the last image, though it is used.
+    """
+
+    def __init__(self, topics: tuple[str, str], rectified: bool, warn: Warn, transforms: Transforms | None = None):
         self._image_topic, self._info_topic = topics
-        self._rectified, self._warn = rectified, warn
+        self._rectified, self._warn, self._transforms = rectified, warn, transforms
         self._rectify = Rectifier()
+        self.complaints: list[str] = []
 
-    def view(self, message: Image, info: CameraInfo | None, needs_camera: bool) -> View:
+    def view(self, message: Image | CompressedImage, info: CameraInfo | None, needs_camera: bool) -> View:
         """Raises ValueError that names the topic and says what is wrong with the image or its camera_info."""
+        self.complaints = []
         try:
-            pixels = image_to_rgb(message)
+            pixels = image_to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
         except ValueError as error:
             raise ValueError(f'{self._image_topic}: {error}') from None
         frame, stamp = message.header.frame_id, stamp_ns(message.header)
-        camera = self._camera(message, info, needs_camera or not self._rectified)
+        camera = self._camera(frame, pixels.shape, info, needs_camera or not self._rectified)
         if camera and not self._rectified:
             pixels = self._rectify(pixels, info, self._info_topic)
-        return View(pixels, camera, frame, stamp)
+        for complaint in self.complaints:
+            self._warn(complaint)
+        place = self._transforms.map_from(frame, stamp) if self._transforms else None
+        return View(pixels, camera, frame, stamp, place)
 
-    def _camera(self, message: Image, info: CameraInfo | None, required: bool) -> Camera | None:
+    def _camera(self, frame: str, shape: tuple, info: CameraInfo | None, required: bool) -> Camera | None:
         if info is None and required:
             raise ValueError(f'no camera_info on {self._info_topic} yet: nothing can be done with '
                              f'{self._image_topic} before; is it published and remapped?')
         if info is None or not (required or info.k[0]):
             return None
-        if info.header.frame_id != message.header.frame_id:
-            self._warn(f"{self._image_topic} is in frame '{message.header.frame_id}' but {self._info_topic} in "
-                       f"'{info.header.frame_id}': is it the camera_info of another camera? Going on with the image's")
+        if info.header.frame_id != frame:
+            self.complaints.append(f'{self._image_topic} is in frame {quoted(frame)} but {self._info_topic} in '
+                                   f'{quoted(info.header.frame_id)}: is it the camera_info of another camera? Going on '
+                                   "with the image's")
         if self._rectified and any(info.d):
+            # a hint for the log alone: image_proc sends the lens's distortion along with rectified images too
             self._warn(f'{self._info_topic} has a distortion and rectified is true: if {self._image_topic} carries raw '
                        'images, set rectified: false')
-        return camera_of(info, message.width, message.height, self._info_topic)
+        return camera_of(info, shape[1], shape[0], self._info_topic)
 
 
 class StereoSource:
     """Left and right messages to a Pair with its baseline [m]."""
 
-    def __init__(self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn):
-        self._lenses = [_Lens(pair, parameters.rectified, warn) for pair in topics]
+    def __init__(self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn,
+                 transforms: Transforms | None):
+        self._lenses = [_Lens(names, parameters.rectified, warn, where)
+                        for names, where in zip(topics, (transforms, None))]
         self._info_topics = [info for _, info in topics]
-        self.state = ''
+        self.state: dict[str, object] = {}
+
+    @property
+    def complaints(self) -> list[str]:
+        """What is doubtful about the last images, though they are used."""
+        return [complaint for lens in self._lenses for complaint in lens.complaints]
 
     def pair(self, raw: Input) -> Pair:
         """Raises ValueError with the reason when the messages make no rectified stereo pair."""
@@ -151,21 +180,37 @@ class StereoSource:
 class SequentialSource:
     """The messages of one moving camera to a Pair of keyframes, the newest one first."""
 
-    def __init__(self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn):
-        self._lens = _Lens(topics[0], parameters.rectified, warn)
+    def __init__(self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn,
+                 transforms: Transforms | None):
+        self._lens, self._warn = _Lens(topics[0], parameters.rectified, warn, transforms), warn
         self._selector = KeyframeSelector(parameters.keyframe_min_motion, parameters.keyframe_max_motion,
                                           parameters.keyframe_min_overlap, parameters.keyframe_max_age_s)
 
     @property
-    def state(self) -> str:
-        """Why the last image made a pair or none."""
-        return self._selector.reason
+    def complaints(self) -> list[str]:
+        """What is doubtful about the last image, though it is used."""
+        return self._lens.complaints
+
+    @property
+    def state(self) -> dict[str, object]:
+        """Why the last image made a pair or none, what was measured, and how many pairs were made and dropped."""
+        selector, motion = self._selector, self._selector.motion
+        return {'keyframes': selector.reason, 'keyframe pairs': selector.pairs,
+                'keyframe pairs dropped': selector.dropped,
+                'motion since the keyframe [fraction of the width]': motion.flow if motion else 'none',
+                'overlap with the keyframe [fraction]': motion.overlap if motion else 'none'}
 
     def pair(self, raw: Input) -> Pair | None:
         """None while there is nothing new to see. Raises ValueError when the message is no usable image."""
-        return self._selector.offer(self._lens.view(raw.images[0], raw.infos[0], needs_camera=False))
+        dropped = self._selector.dropped
+        pair = self._selector.offer(self._lens.view(raw.images[0], raw.infos[0], needs_camera=False))
+        if self._selector.dropped > dropped:
+            self._warn(f'pair dropped: {self._selector.reason}')
+        return pair
 
 
-def make_source(parameters: Parameters, topics: list[tuple[str, str]], warn: Warn) -> StereoSource | SequentialSource:
-    """The source of the mode; `topics`: resolved (image, camera_info) names of each camera, for messages."""
-    return (StereoSource if parameters.mode == 'stereo' else SequentialSource)(parameters, topics, warn)
+def make_source(parameters: Parameters, topics: list[tuple[str, str]], warn: Warn,
+                transforms: Transforms | None = None) -> StereoSource | SequentialSource:
+    """The source of the mode; `topics`: resolved (image, camera_info) names of each camera, for messages; with
+    `transforms` the views know where their camera stood in the map."""
+    return (StereoSource if parameters.mode == 'stereo' else SequentialSource)(parameters, topics, warn, transforms)

@@ -7,6 +7,7 @@ a query runs in a callback group of its own and reads the newest scene, which ne
 from __future__ import annotations
 
 import functools
+import re
 import threading
 import time
 import traceback
@@ -21,8 +22,9 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros import diagnostics, messages, publishers
 from gsemsplat_ros.ros.conversions import stamp_ns
-from gsemsplat_ros.ros.inputs import TOPICS, Input, Subscriptions, make_source
+from gsemsplat_ros.ros.inputs import Input, Subscriptions, input_topics, make_source
 from gsemsplat_ros.ros.parameters import changed, declare
+from gsemsplat_ros.ros.transforms import Transforms
 from gsemsplat_ros.ros.worker import Worker
 
 REPEAT_S = 5.0  # the same complaint is logged at most this often
@@ -51,7 +53,7 @@ class GsemsplatNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._adopt_change)
         self._load_pipeline = load_pipeline
         self._pipeline = self._worker = self._results = self._service = None  # between configure and cleanup
-        self._inputs = self._source = None  # while active
+        self._inputs = self._source = self._transforms = None  # while active
         self._scene = None
         self._answers = {}                 # text -> Relevancy of the newest scene, for the markers
         self._output_lock = threading.Lock()  # one scene or answer at a time goes out
@@ -88,8 +90,10 @@ class GsemsplatNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the inputs."""
         done = super().on_activate(state)
-        topics = [tuple(map(self.resolve_topic_name, camera)) for camera in TOPICS[self.parameters.mode]]
-        self._source = make_source(self.parameters, topics, self._say)
+        topics = input_topics(self, self.parameters)
+        if self.parameters.map_frame:
+            self._transforms = Transforms(self, self.parameters.map_frame, self._say)
+        self._source = make_source(self.parameters, topics, self._say, self._transforms)
         self._inputs = Subscriptions(self, self.parameters, self._worker.mailbox.put)
         self.get_logger().info('waiting for ' + ', '.join(t for camera in topics for t in camera))
         return done
@@ -122,6 +126,9 @@ class GsemsplatNode(LifecycleNode):
             self._inputs.close()
             self._inputs = None
             self._worker.mailbox.clear()
+        if self._transforms:
+            self._transforms.close()
+            self._transforms = None
 
     def release(self, timeout_s: float | None = None) -> bool:
         """Take down what on_configure and on_activate made. False: the worker is still busy after `timeout_s`."""
@@ -148,6 +155,9 @@ class GsemsplatNode(LifecycleNode):
             return
         self._last_stamp_ns = stamp
         scene = pipeline.build(pair)
+        if pair.first_from_second is not None and scene.scale_source == 'network':
+            self._say('TF and the images do not tell of one motion, or the camera moved less than 5 cm: the scale of '
+                      "this scene is the network's")
         times.append(time.perf_counter())
         with self._output_lock:
             self._scene = scene
@@ -168,13 +178,14 @@ class GsemsplatNode(LifecycleNode):
         self._say(''.join(fault) + self._figures.last_error)
 
     def _say(self, message: str) -> None:
-        """Warn, the same message at most every REPEAT_S (rclpy's own throttle would hide a second, other message)."""
-        now = time.monotonic()
-        if now - self._said.get(message, float('-inf')) < REPEAT_S:
+        """Warn, the same message, whatever its numbers, at most every REPEAT_S (rclpy's own throttle would hide a
+        second, other message)."""
+        now, words = time.monotonic(), re.sub(r'\d+', '0', message)
+        if now - self._said.get(words, float('-inf')) < REPEAT_S:
             return
         if len(self._said) > 100:
             self._said.clear()
-        self._said[message] = now
+        self._said[words] = now
         self.get_logger().warning(message)
 
     # Queries
@@ -216,7 +227,9 @@ class GsemsplatNode(LifecycleNode):
         pipeline, scene, results = self._pipeline, self._scene, self._results
         if scene is None:
             status = self._input_status()
-            reason = self._figures.last_error if status.level == diagnostics.OK else status.message
+            reason = '' if status.level == diagnostics.OK else status.message
+            if status.level != diagnostics.ERROR:
+                reason = self._figures.last_error or reason
             raise ValueError(f'no scene yet: {reason or "waiting for the first pair of images"}')
         answer = self._ask(pipeline, scene, request.text, request.threshold, request.max_objects)
         response.header = messages.scene_header(scene)
@@ -259,12 +272,14 @@ class GsemsplatNode(LifecycleNode):
 
     def _input_status(self) -> diagnostics.Status:
         worker, source = self._worker, self._source
-        return diagnostics.input_status(self._inputs, source.state if source else '',
-                                        worker.mailbox.dropped if worker else 0)
+        return diagnostics.input_status(self._inputs, source, worker.mailbox.dropped if worker else 0)
 
     def _on_timer(self) -> None:
         if self._results:
             self._results.serve()
-        self._report.publish(diagnostics.report(
-            self.get_fully_qualified_name(), self.get_clock().now().to_msg(), inputs=self._input_status(),
-            scene=diagnostics.scene_status(self._pipeline, self._scene, self._figures)))
+        statuses = dict(inputs=self._input_status(),
+                        scene=diagnostics.scene_status(self._pipeline, self._scene, self._figures))
+        if transforms := self._transforms:
+            statuses['transforms'] = diagnostics.transform_status(transforms)
+        self._report.publish(diagnostics.report(self.get_fully_qualified_name(), self.get_clock().now().to_msg(),
+                                                **statuses))

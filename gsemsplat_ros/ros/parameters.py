@@ -35,6 +35,8 @@ class Parameters:
                                       'checkpoint names, from the installed packages')
     device: str = _field('auto', 'Where the network runs; auto: CUDA if there is one', choices=('auto', 'cpu', 'cuda'))
     square: bool = _field(False, 'Crop the square centre (published: 512 x 512) instead of keeping the field of view')
+    image_transport: str = _field('raw', 'How images come: as they are, or JPEG or PNG on <image topic>/compressed',
+                                  choices=('raw', 'compressed'))
     rectified: bool = _field(True, 'The images are rectified; false: rectify them with K, D, R, P of camera_info')
     sync_slop_s: float = _field(0.02, 'Largest difference between the stamps of left and right', 's', 0.0, 1.0)
     min_interval_s: float = _field(0.0, 'Shortest time between the stamps of two pairs; 0: as fast as the machine can',
@@ -47,6 +49,8 @@ class Parameters:
                                          0.0, 1.0)
     keyframe_max_age_s: float = _field(10.0, 'Sequential: a keyframe older than this is replaced, not paired: the '
                                              'world may have changed', 's', 0.1, 3600.0)
+    map_frame: str = _field('', 'Fixed frame of TF (odom, map): where the camera stood and, sequential, how far it '
+                                'moved, which gives the scale; empty: TF is not used')
     queries: tuple[str, ...] = _field((), 'Standing queries, answered on every new scene', live=True)
     canonical: tuple[str, ...] = _field(CANONICAL, 'Phrases that every query is compared with: what is no more like the '
                                                    'words than like one of these scores below 0.5')

@@ -46,7 +46,8 @@ def filters_backend(slop_s: float, on_pair: OnPair) -> Callable[[int, Any], None
 class StereoSync:
     """Calls `on_pair(left, right)` for messages whose stamps differ by at most `slop_s`.
 
-    pairs: how many. received: messages of each side. skew_ns: right minus left stamp of the last pair.
+    pairs: how many. received: messages of each side; unmatched: those since the last pair, in a row.
+    skew_ns: right minus left stamp of the last pair.
     gap_ns: right minus left stamp of the newest messages, paired or not: what a user needs to choose the slop.
     """
 
@@ -57,7 +58,7 @@ class StereoSync:
         self.slop_s = slop_s
         self._backend = self._new_backend()
         self._newest: list[int | None] = [None, None]
-        self.received = [0, 0]
+        self.received, self.unmatched = [0, 0], [0, 0]
         self.pairs = 0
         self.skew_ns: int | None = None
         self.gap_ns: int | None = None
@@ -69,11 +70,13 @@ class StereoSync:
             self._backend, self._newest = self._new_backend(), [None, None]  # old stamps would win for ever
         self._newest[side] = stamp
         self.received[side] += 1
+        self.unmatched[side] += 1
         if None not in self._newest:
             self.gap_ns = self._newest[1] - self._newest[0]
         self._backend(side, message)
 
     def _paired(self, left: Any, right: Any) -> None:
         self.pairs += 1
+        self.unmatched = [0, 0]
         self.skew_ns = stamp_ns(right.header) - stamp_ns(left.header)
         self._on_pair(left, right)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gsemsplat_ros.views.view import Pair, View
 
-FLOW_WIDTH = 320        # optical flow is measured on a gray image of this width [px]
+FLOW_SIDE = 320         # optical flow is measured on a gray image whose longer side has this many pixels
 MAX_FEATURES = 200
 MIN_FEATURES = 20       # fewer corners than this say nothing about motion
 ROUND_TRIP_PX = 1.0     # a feature is tracked when forward and backward flow agree to this many pixels
@@ -62,10 +62,11 @@ class Motion:
 
 
 def _gray(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) RGB to a gray picture FLOW_WIDTH wide."""
-    height = max(1, round(image.shape[0] * FLOW_WIDTH / image.shape[1]))
-    small = cv2.resize(image, (FLOW_WIDTH, height), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    """(H, W, 3) RGB to a gray picture, FLOW_SIDE pixels on its longer side."""
+    height, width = image.shape[:2]
+    factor = FLOW_SIDE / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
 
 
 def _features(gray: np.ndarray) -> np.ndarray:
@@ -93,10 +94,11 @@ class KeyframeSelector:
 
     A frame makes a pair when the image moved by at least `min_motion` and at most `max_motion` (fractions of the width)
     and at least `min_overlap` of the keyframe's features are still seen; it is then the next keyframe. A camera that
-    stands still makes none. The keyframe is replaced without a pair when too much moved or when it is older than
-    `max_age_s`: then the two images may show two states of the world.
+    stands still makes none. The pair is dropped and the frame becomes the keyframe when too much moved or when the
+    keyframe is older than `max_age_s`: then the two images may show two states of the world.
 
-    pairs: how many were made. reason: in words, why the last frame made a pair or none. motion: last measured, or None.
+    pairs: how many were made; dropped: how many were not, although the camera moved. reason: in words, why the last
+    frame made a pair or none. motion: last measured, or None.
     """
 
     def __init__(self, min_motion: float = 0.03, max_motion: float = 0.35, min_overlap: float = 0.4,
@@ -104,7 +106,7 @@ class KeyframeSelector:
         self._limits = min_motion, max_motion, min_overlap
         self._max_age_ns = round(max_age_s * 1e9)
         self._keyframe: View | None = None
-        self.pairs = 0
+        self.pairs = self.dropped = 0
         self.motion: Motion | None = None
         self.reason = 'no image yet'
 
@@ -124,8 +126,10 @@ class KeyframeSelector:
         self.motion = _track(self._features, self._gray, _gray(view.image))
         min_motion, max_motion, min_overlap = self._limits
         if self.motion.flow > max_motion or self.motion.overlap < min_overlap:
+            self.dropped += 1
             return self._restart(view, 'too little of the keyframe is still seen: a new one')
         if age_ns > self._max_age_ns:
+            self.dropped += self.motion.flow >= min_motion
             return self._restart(view, 'the keyframe is too old: a new one')
         if self.motion.flow < min_motion:
             self.reason = 'the image stands still'

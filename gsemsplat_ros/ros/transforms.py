@@ -1,0 +1,106 @@
+"""Where a camera stood, from /tf and /tf_static: listening, and look-ups that wait for a bounded time.
+
+tf2_msgs is no package of the Python package index. Where it is missing nothing can be heard, and every look-up says so.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Callable
+
+import numpy as np
+from geometry_msgs.msg import TransformStamped
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from gsemsplat_ros.ros.conversions import quoted
+from gsemsplat_ros.ros.frames import PlainBuffer, Tf2Buffer, sample_of, tf2_ros
+from gsemsplat_ros.ros.synchronize import JUMP_BACK_NS
+
+try:
+    from tf2_msgs.msg import TFMessage
+except ImportError:
+    TFMessage = None
+
+WAIT_S = 0.2  # the images come before the odometry of their time: how long `map_from` waits for it
+NOT_INSTALLED = 'tf2_msgs is not installed (it comes with ROS), so TF is not heard'
+
+
+class Transforms:
+    """Listens to TF and answers where a frame stood. `map_frame`: the frame that `map_from` answers in.
+
+    messages: how many were heard. reason: why the last `map_from` had no answer, or ''.
+    """
+
+    def __init__(self, node: Node, map_frame: str, warn: Callable[[str], None], buffer=None):
+        self.map_frame, self._node, self._warn = map_frame, node, warn
+        self.messages, self.reason = 0, ''
+        self._buffer = buffer or (Tf2Buffer if tf2_ros else PlainBuffer)()
+        self._changed = threading.Condition()
+        self._newest: dict[str, int] = {}
+        self._closed = TFMessage is None
+        self._subscriptions = []
+        if TFMessage is None:
+            warn(f"map_frame is '{map_frame}', but {NOT_INSTALLED}: going on without")
+            return
+        group = MutuallyExclusiveCallbackGroup()
+        for topic, durability in (('/tf', DurabilityPolicy.VOLATILE), ('/tf_static', DurabilityPolicy.TRANSIENT_LOCAL)):
+            static = topic == '/tf_static'
+            self._subscriptions.append(node.create_subscription(
+                TFMessage, topic, lambda message, static=static: self.add(message.transforms, static),
+                QoSProfile(depth=100, durability=durability), callback_group=group,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+
+    def add(self, transforms: list[TransformStamped], static: bool) -> None:
+        """Take in the transforms of one message; those that are none are named and left out."""
+        with self._changed:
+            self.messages += 1
+            for message in transforms:
+                try:
+                    child, sample = sample_of(message)
+                except ValueError as error:
+                    self._warn(str(error))
+                    continue
+                if not static:
+                    if sample.stamp_ns < self._newest.get(child, 0) - JUMP_BACK_NS:
+                        self._buffer.clear()  # a bag started again: what was would win for ever
+                        self._newest.clear()
+                    self._newest[child] = max(sample.stamp_ns, self._newest.get(child, 0))
+                self._buffer.add(message, static)
+            self._changed.notify_all()
+
+    def lookup(self, target_frame: str, source_frame: str, stamp_ns: int,
+               timeout_s: float = 0.0) -> tuple[np.ndarray | None, str]:
+        """target_from_source (4, 4) at this time (0: the newest) and ''; or None and the reason.
+
+        Waits for TF to come up to that time, for at most `timeout_s`, or until `close`.
+        """
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                try:
+                    return self._buffer.lookup(target_frame.lstrip('/'), source_frame.lstrip('/'), stamp_ns), ''
+                except LookupError as error:
+                    reason = str(error)
+                left_s = end - time.monotonic()
+                if left_s <= 0 or self._closed:
+                    return None, reason if TFMessage else NOT_INSTALLED
+                self._changed.wait(left_s)
+
+    def map_from(self, frame: str, stamp_ns: int) -> np.ndarray | None:
+        """map_from_frame (4, 4) at this time; None when TF does not say so within WAIT_S: then `reason` has why."""
+        pose, self.reason = self.lookup(self.map_frame, frame, stamp_ns, WAIT_S if self.messages else 0.0)
+        if pose is None:
+            self._warn(f"no place of {quoted(frame)} in map_frame '{self.map_frame}' is known: {self.reason}")
+        return pose
+
+    def close(self) -> None:
+        """Unsubscribe, and end a look-up that waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)

@@ -1,0 +1,90 @@
+"""The processes of one training: this one alone, or those that `torchrun` started, on one machine or several."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+PATIENCE = timedelta(days=1)      # the others wait so long while the first renders rooms
+
+
+class Processes:
+    """rank, count: this process among all; device: its own. `with` joins them (NCCL between GPUs, else Gloo).
+
+    Raises ValueError where the machine has too few GPUs.
+    """
+
+    def __init__(self, device: str):
+        """`device`: 'cpu', 'cuda' (each process of a machine takes the GPU of its number) or 'auto'."""
+        started = dist.is_torchelastic_launched()
+        self.rank, self.count, local, self.here = (int(os.environ[name]) if started else alone for name, alone in (
+            ('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0), ('LOCAL_WORLD_SIZE', 1)))
+        gpus = torch.cuda.device_count()
+        if device == 'cuda' and gpus < self.here:
+            raise ValueError(f'{self.here} processes on cuda, but this machine has {gpus} GPUs: start fewer '
+                             '(torchrun --nproc_per_node), or give --device cpu')
+        self.device = torch.device('cuda', local) if device != 'cpu' and gpus >= self.here else torch.device('cpu')
+        self.take_device()
+
+    def __enter__(self) -> Processes:
+        if self.count > 1:
+            dist.init_process_group('nccl' if self.device.type == 'cuda' else 'gloo', timeout=PATIENCE)
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self.count > 1:
+            dist.destroy_process_group()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def threads(self) -> int:
+        """Threads that load pairs: half of this process's share of the cores."""
+        return max(1, (os.cpu_count() or 1) // (2 * self.here))
+
+    def take_device(self) -> None:
+        """Make the device the current one; every thread that uploads needs it."""
+        if self.device.type == 'cuda':
+            torch.cuda.set_device(self.device)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """`module` with the first process's tensors, its gradients averaged over all processes at every backward."""
+        # a step may leave a head without gradient: no named pixel, or nothing seen where the new view is drawn
+        return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True) if self.count > 1 else module
+
+    def share(self, value: Any) -> Any:
+        """The first process's `value`."""
+        box = [value]
+        if self.count > 1:
+            dist.broadcast_object_list(box, device=self.device)
+        return box[0]
+
+    def mean(self, values: Tensor) -> list[float]:
+        """Means of `values` (K,) over all processes."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return (values / self.count).tolist()
+
+    @property
+    def machine(self) -> str:
+        """Name of the GPU or of the CPU with its cores, and how many take part: what a card says."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == 'cuda' else cpu_name()
+        return name if self.count == 1 else f'{self.count} x {name}'
+
+
+def cpu_name() -> str:
+    """Model and cores of this machine's CPU."""
+    info = Path('/proc/cpuinfo')
+    model = re.search(r'model name\s*:\s*(.+)', info.read_text()) if info.exists() else None
+    return f'{model[1] if model else platform.processor() or platform.machine()}, {os.cpu_count()} cores'

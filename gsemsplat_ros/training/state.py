@@ -1,0 +1,73 @@
+"""Tensors and facts as a folder of small files, which can be carried one by one and are used where they lie.
+
+`index.json` names the files and is written last, so that a crash between files leaves the previous state whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+LARGEST = 12 * 2 ** 20      # bytes of a file
+ROOM = 2 ** 20              # bytes of it that its header may take
+INDEX = 'index.json'
+
+
+def shards(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The tensors in order, flat and cut into pieces `name/number` where they are large, in groups of one file each."""
+    shard, size, largest = {}, 0, LARGEST - ROOM
+    for name, tensor in tensors.items():
+        for number, piece in enumerate(tensor.detach().cpu().flatten().split(largest // tensor.element_size())):
+            if size + piece.nbytes > largest:
+                yield shard
+                shard, size = {}, 0
+            shard[f'{name}/{number}'] = piece.clone()        # a view would bring its whole tensor along
+            size += piece.nbytes
+    yield shard
+
+
+def save_state(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict) -> None:
+    """Write the state of `step`; the files of older states go. `facts`: what JSON can hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    index = folder / INDEX
+    if index.exists() and json.loads(index.read_text())['step'] == step:
+        return                                               # the files in use have these very names
+    files = []
+    for number, shard in enumerate(shards(tensors)):
+        files.append(f'{step:08d}-{number:03d}.safetensors')
+        (folder / files[-1]).write_bytes(save(shard))
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    part = index.with_suffix('.part')
+    part.write_text(json.dumps({'step': step, 'facts': facts, 'files': files, 'shapes': shapes}))
+    os.replace(part, index)
+    for path in folder.glob('*.safetensors'):
+        if path.name not in files:
+            path.unlink()
+
+
+def load_state(folder: Path) -> tuple[int, dict[str, Tensor], dict] | None:
+    """Step, tensors and facts; None where there is no state. Raises ValueError for one that is not whole."""
+    path = folder / INDEX
+    if not path.exists():
+        return None
+    try:
+        index = json.loads(path.read_text())
+        pieces = {}
+        for name in index['files']:
+            path = folder / name
+            pieces.update(load_file(path))
+        tensors: dict[str, list[Tensor]] = {}
+        for name, piece in pieces.items():
+            tensors.setdefault(name.rpartition('/')[0], []).append(piece)
+        whole = {name: torch.cat(tensors[name]).reshape(shape) for name, shape in index['shapes'].items()}
+        return index['step'], whole, index['facts']
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f'{path} cannot be read ({type(error).__name__}), and the state in {folder} needs it: bring '
+                         'the whole folder again, or delete it to start over') from None
