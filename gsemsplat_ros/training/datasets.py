@@ -15,6 +15,7 @@ import argparse
 import io
 import json
 import os
+import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -211,14 +212,16 @@ def pack(out: Path, height: int, width: int, split: str, rooms: range) -> None:
     """Render rooms into `out`, one file each; rooms that are there already are left alone."""
     out.mkdir(parents=True, exist_ok=True)
     stream = RoomStream(height, width, split)
-    (out / VOCABULARY).write_text(json.dumps(stream.vocabulary(), indent=0))
+    names = out / f'{VOCABULARY}.{os.getpid()}.part'
+    names.write_text(json.dumps(stream.vocabulary(), indent=0))
+    os.replace(names, out / VOCABULARY)
     for number in tqdm(rooms, unit='room', disable=None):
         path = out / f'{split}_{number:06d}.npz'
         if path.exists():
             continue
         samples = stream.room(number)
         if samples:
-            temporary = path.with_suffix('.part')
+            temporary = path.with_suffix(f'.{os.getpid()}.part')      # several processes may fill one folder
             with temporary.open('wb') as file:
                 np.savez(file, **encode(samples))
             os.replace(temporary, path)
@@ -231,11 +234,12 @@ class PackedRooms:
         """`kept`: how many packed rooms stay in memory (0.6 MB each at 192 x 256)."""
         self.folder, self.kept = Path(folder), kept
         self.cache: OrderedDict[Path, dict] = OrderedDict()
+        self.lock = threading.Lock()
         self.index: list[tuple[Path, int]] = []
         self.known: set[Path] = set()
         if not self.refresh():
             raise ValueError(f'no packed rooms in {folder}: make some with '
-                             f'`python -m gsemsplat_ros.training.datasets --out {folder} --rooms 0 100`')
+                             f'`gsemsplat train --data {folder} --rooms 400 --out RUN`')
 
     def refresh(self) -> int:
         """Take in rooms that appeared since; returns the number of samples."""
@@ -246,15 +250,18 @@ class PackedRooms:
         return len(self.index)
 
     def read(self, path: Path) -> dict[str, np.ndarray]:
-        if path not in self.cache:
+        room = self.cache.get(path)
+        if room is None:
             try:
                 with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                    self.cache[path] = {k: file[k] for k in file.files}
+                    room = {k: file[k] for k in file.files}
             except (OSError, ValueError, zipfile.BadZipFile) as error:
                 raise ValueError(f'{path} is no packed room ({error}): delete it and pack it again') from None
-            if len(self.cache) > self.kept:
-                self.cache.popitem(last=False)
-        return self.cache[path]
+            with self.lock:      # loader threads read side by side
+                self.cache[path] = room
+                if len(self.cache) > self.kept:
+                    self.cache.popitem(last=False)
+        return room
 
     def vocabulary(self) -> dict[str, str]:
         """Name -> base noun of everything that these rooms can hold. Raises ValueError where the file is missing."""

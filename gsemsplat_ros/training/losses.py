@@ -55,7 +55,7 @@ def name_loss(codes: Tensor, labels: Tensor, codec: Codec, names: Tensor, genera
     chance = torch.where(labels >= 0, counts[labels].clamp(min=1).rsqrt(), 0.0)
     if not chance.sum() > 0:
         return codes.sum() * 0
-    drawn = torch.multinomial(chance, LABEL_PIXELS, replacement=True, generator=generator)
+    drawn = torch.multinomial(chance.cpu(), LABEL_PIXELS, replacement=True, generator=generator).to(chance.device)
     features = codec.language_decoder_sam(codes[drawn].T[None, :, :, None])[0, :, :, 0].T      # (M', C)
     return F.cross_entropy(F.normalize(features, dim=1) @ names.T / TEMPERATURE, labels[drawn])
 

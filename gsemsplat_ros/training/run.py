@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -87,7 +86,6 @@ class Run:
 
     def __init__(self, args: argparse.Namespace, rooms: PackedRooms, processes: Processes):
         self.args, self.rooms, self.processes = args, rooms, processes
-        self.lock = threading.Lock()         # the rooms' cache belongs to one thread at a time
         self.sample = rooms[0]               # what the pictures show
         torch.manual_seed(args.seed)
         self.step, state, self.facts = processes.share(load_state(args.out / STATE) if processes.first else None) or (
@@ -140,8 +138,7 @@ class Run:
     def pair(self, step: int, number: int) -> Batch:
         """One pair of a step, on the device; half of the free-moving ones are turned round. For loading threads."""
         rng = np.random.default_rng((self.args.seed, step, number))
-        with self.lock:
-            sample = self.rooms[int(rng.integers(len(self.rooms)))]
+        sample = self.rooms[int(rng.integers(len(self.rooms)))]
         if not sample['stereo'] and rng.random() < 0.5:
             sample = reversed_pair(sample)
         return self.collate(sample, step)

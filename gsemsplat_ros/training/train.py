@@ -146,7 +146,6 @@ def train(training: Run, report: Report | None, asked: threading.Event, deadline
                 report.step(dict(zip((*TERMS, 'gradient_norm'), values)) |
                             {'lr': training.optimizer.param_groups[0]['lr']})
             if done or training.step % SAVE_EVERY == 0:
-                with training.lock:
-                    training.rooms.refresh()
+                training.rooms.refresh()
                 if report:
                     report.save()
