@@ -10,7 +10,8 @@ from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
 from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.training import losses as L
-from gsemsplat_ros.training.batches import collate, reversed_pair, seen_by, shrink, unproject
+from gsemsplat_ros.mapping.visibility import seen_by, unproject
+from gsemsplat_ros.training.batches import collate, reversed_pair, shrink
 from gsemsplat_ros.training.datasets import PackedRooms
 from gsemsplat_ros.training.pictures import pictures
 from gsemsplat_ros.training.preview import depth_colours, name_map

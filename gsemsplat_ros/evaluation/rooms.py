@@ -17,15 +17,14 @@ from gsemsplat_ros.evaluation.metrics import (abs_rel, at_keyframe, best_constan
                                               direction_error_deg, iou, mean, median_scale, nearest,
                                               only_branch, psnr, random_iou, rotation_error_deg)
 from gsemsplat_ros.gaussians.render import render
-from gsemsplat_ros.mapping.pose import pixel_grid
 from gsemsplat_ros.mapping.scene import Scene
+from gsemsplat_ros.mapping.visibility import seen_by, unproject
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.semantics.relevancy import relative_mask
 from gsemsplat_ros.views.view import Camera, Pair, View
 
 MIN_FRACTION = 0.01      # of the picture: a name that fills less is not asked for
 ABSENT = 5               # absent names asked of every first view
-SEEN_TOLERANCE = 0.05    # m, and the same fraction of the depth: a context view sees this surface
 # means over the pairs that have them, in the order of the table
 MEANS = ('abs_rel', 'abs_rel_aligned', 'delta1', 'coverage', 'stereo_abs_rel', 'free_abs_rel',
          'constant_depth_abs_rel', 'constant_depth_abs_rel_global',
@@ -157,20 +156,9 @@ def score_pair(pipeline: Pipeline, sample: dict) -> tuple[Scores, Scene]:
 def seen_by_context(sample: dict, camera: Camera) -> np.ndarray:
     """Which pixels (H, W) of the third view show a surface that the first or second view sees too."""
     poses, depth = sample['first_from_camera'], sample['depth']
-    uv = pixel_grid(camera.height, camera.width)
-    focal, centre = (camera.fx, camera.fy), (camera.cx, camera.cy)
-    rays = np.concatenate([(uv - centre) / focal, np.ones_like(uv[..., :1])], -1)
-    points = (rays * depth[2][..., None]) @ poses[2][:3, :3].T + poses[2][:3, 3]      # in the first frame
-    seen = np.zeros(uv.shape[:2], bool)
-    for pose, surface in zip(poses[:2], depth[:2]):
-        local = (points - pose[:3, 3]) @ pose[:3, :3]
-        z = local[..., 2]
-        ahead = (z > 0) & (depth[2] > 0)
-        pixels = np.rint(local[..., :2] / np.where(ahead, z, 1)[..., None] * focal + centre)
-        inside = ahead & ((pixels >= 0) & (pixels < (camera.width, camera.height))).all(-1)
-        found = nearest(surface, np.where(inside[..., None], pixels, 0))
-        seen |= inside & (found > 0) & (np.abs(found - z) < SEEN_TOLERANCE * (1 + z))
-    return seen
+    surface = unproject(depth[2], camera, poses[2])
+    seen = [seen_by(surface, depth[i], camera, np.linalg.inv(poses[i])) for i in range(2)]
+    return (seen[0] | seen[1]) & (depth[2] > 0)
 
 
 def score_words(scores: Scores, pipeline: Pipeline, scene: Scene, sample: dict,
