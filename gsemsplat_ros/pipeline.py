@@ -29,7 +29,7 @@ from gsemsplat_ros.network import weights as checkpoints
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.objects import Object, find_objects
-from gsemsplat_ros.semantics.relevancy import CANONICAL, answer, box_size, smooth
+from gsemsplat_ros.semantics.relevancy import CANONICAL, Mixture, answer, box_size, smooth
 from gsemsplat_ros.semantics.text import TextEncoder, load_text_encoder
 from gsemsplat_ros.views.view import Camera, Pair, fit, network_size
 
@@ -48,7 +48,7 @@ class Relevancy:
     """What a scene answers to one phrase.
 
     map (h, w) float32: relevancy in [0, 1] over the keyframe's rendering, NaN where nothing was rendered; score: its
-    peak; found: score >= threshold; head: 0 region-specific, 1 context-aware; peak_pixel (u, v) in the first input
+    peak; found: score >= threshold; head: 0 region-specific, 1 context-aware, 0 where both are mixed; peak_pixel (u, v) in the first input
     image; peak_point (3,) [m] in the scene's frame; objects: best first, empty when not found.
     """
 
@@ -78,7 +78,7 @@ class MapRelevancy:
     """What a map answers to one phrase.
 
     relevancy (N,) float32: of the map's Gaussians, smoothed, in [0, 1], NaN for strays; score: its peak; found: score
-    >= threshold; head: 0 region-specific, 1 context-aware; peak_point (3,) [m] in the map's frame, None in an empty
+    >= threshold; head: as of Relevancy; peak_point (3,) [m] in the map's frame, None in an empty
     map; objects: in the map's frame, best first, empty when not found.
     """
 
@@ -105,7 +105,8 @@ class Pipeline:
         self.device = device
         self.square = square
         self.negatives = text_encoder.encode(canonical)
-        self.codec.margins = tuple(checkpoint.card.get('margins', self.codec.margins))
+        if 'mixture' in checkpoint.card:
+            self.codec.mixture = Mixture(**checkpoint.card['mixture'])
         self.code_space = CodeSpace.of(checkpoint.path.name, text_encoder.name, checkpoint.decoders)
         self._map_words: MapWords | None = None   # of the map that was asked last
         self._map_lock = threading.Lock()
@@ -192,7 +193,7 @@ class Pipeline:
         keyframe = scene.keyframe
         rendering = keyframe.rendering
         alpha = rendering.alpha
-        relevancy = keyframe.prepared.relevancy(self.text_encoder.encode([text]))[:, 0]       # (2, h, w)
+        relevancy = keyframe.prepared.relevancy(self.text_encoder.encode([text]))[:, 0]       # (2 or 1, h, w)
         smoothed = smooth(relevancy, box_size(*alpha.shape), inside=alpha >= MIN_ALPHA)
         result = answer(smoothed.cpu().numpy(), alpha.cpu().numpy(), threshold, MIN_ALPHA)
         if not np.isfinite(result.peak).all():

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gsemsplat_ros.semantics.codec import HEADS, Codec
-from gsemsplat_ros.semantics.relevancy import relevancy_of_features
+from gsemsplat_ros.semantics.relevancy import Mixture, relevancy_of_features
 
 SAM, PATCH = HEADS
 H, W = 13, 17
@@ -200,13 +200,13 @@ def test_wrong_codes_are_an_assertion():
         codec.prepare(torch.zeros(4, 4, 33), np.zeros((4, 48), np.float32))
 
 
-def test_margins_shift_each_heads_border():
+def test_a_mixture_adds_the_heads_surplus():
     torch.manual_seed(0)
     codec, codes = Codec.small((16, 8, 12)).eval(), torch.randn(5, 6, 32)
     phrases = torch.nn.functional.normalize(torch.randn(3, 12), dim=1)
     plain = codec.prepare(codes, phrases[1:])
-    codec.margins = (0.2, -0.1)
-    shifted = codec.prepare(codes, phrases[1:])
-    for head, margin in enumerate(codec.margins):
-        torch.testing.assert_close(shifted.relevancy(phrases[:1])[head, 0],
-                                   torch.sigmoid(10 * (plain.similarities(phrases[:1])[head, 0] - plain.rival[head] - margin)))
+    codec.mixture = Mixture((1.0, 0.5), 0.2)
+    mixed = codec.prepare(codes, phrases[1:]).relevancy(phrases[:1])
+    surplus = plain.similarities(phrases[:1])[:, 0] - plain.rival
+    assert mixed.shape == (1, 1, 5, 6)
+    torch.testing.assert_close(mixed[0, 0], torch.sigmoid(10 * (surplus[0] + 0.5 * surplus[1] - 0.2)))

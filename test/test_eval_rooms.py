@@ -13,6 +13,7 @@ from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.mapping.scene import Keyframe, Scene
 from gsemsplat_ros.pipeline import Relevancy
 from gsemsplat_ros.semantics.codec import Codec
+from gsemsplat_ros.semantics.relevancy import Mixture
 from gsemsplat_ros.views.view import Camera, Pair, View, fit
 
 WIDTH, HEIGHT, FOCAL = 32, 16, 16.0                       # of the images; the keyframe is half as fine
@@ -303,6 +304,11 @@ def test_one_branch_alone():
     for head, name in enumerate(('region', 'context')):
         alone = metrics.only_branch(scene, name).keyframe.prepared.relevancy(phrase)
         assert torch.equal(alone[head], whole[head]) and (alone[1 - head] == 0).all()
+    codec.mixture = Mixture((1.0, 0.5), 0.1)
+    mixed = replace(scene, keyframe=replace(scene.keyframe, prepared=replace(prepared, mixture=codec.mixture)))
+    for head, name in enumerate(('region', 'context')):
+        alone = metrics.only_branch(mixed, name).keyframe.prepared.relevancy(phrase)[0]
+        torch.testing.assert_close(torch.logit(alone), torch.logit(whole[head]) - 1.0, atol=1e-3, rtol=1e-3)
     with pytest.raises(ValueError, match="branches 'sam': wanted one of both, region, context"):
         metrics.only_branch(scene, 'sam')
 
@@ -312,14 +318,8 @@ def test_no_samples():
         evaluate_rooms(FakePipeline(), iter([]))
 
 
-def test_margins_make_the_heads_comparable():
-    """Head 0 boasts: all its scores are high, absent ones too. Head 1 is modest and knows two of the things better."""
-    from gsemsplat_ros.evaluation.calibrate import best_margins
-    present = np.array([[0.9, 0.05], [0.85, 0.02], [0.6, 0.30], [0.5, 0.25]])
-    hits = np.array([[True, False], [True, False], [False, True], [False, True]])
-    absent = np.array([[0.65, 0.03], [0.6, 0.1], [0.4, 0.12]])
-    m0, m1 = best_margins(present, hits, absent)
-    surplus = present - (m0, m1)
-    assert (surplus.max(1) >= 0).all() and ((absent - (m0, m1)).max(1) < 0).all()
-    assert surplus.argmax(1).tolist() == [0, 0, 1, 1]
-    assert 0.65 < m0 <= 0.85 and 0.12 < m1 <= 0.25
+def test_the_margin_splits_present_from_absent():
+    from gsemsplat_ros.evaluation.calibrate import best_margin
+    present, absent = np.array([0.9, 0.8, 0.7, 0.4]), np.array([0.6, 0.5, 0.3, 0.2])
+    assert best_margin(present, absent) == pytest.approx(0.65)       # three quarters found, all refused
+    assert best_margin(np.array([0.9]), np.array([0.1])) == pytest.approx(0.5)

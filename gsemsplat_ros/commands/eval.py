@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                 description='Scores the checkpoint on rectified pairs that a person labelled.')
     stereo.add_argument('labels', metavar='LABELS.json')
     stereo.set_defaults(run=run_stereo)
-    calibrate = actions.add_parser('calibrate', help="set a checkpoint's margins on training rooms",
+    calibrate = actions.add_parser('calibrate', help="set a checkpoint's mixture on training rooms",
                                    description='Asks for things that are and are not in packed training rooms, and writes '
-                                               'the margins that tell them apart best into the card.')
+                                               'the mixture of the two branches that tells them apart best into the card.')
     calibrate.add_argument('data', metavar='DIR', help='packed rooms')
     calibrate.add_argument('--pairs', type=at_least_one, default=40, metavar='N', help='how many (default: %(default)s)')
     calibrate.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
@@ -88,7 +88,7 @@ def run_calibrate(args: argparse.Namespace, console: Console) -> None:
     with console.progress(1, 'run', f'asking {len(picks)} pairs') as bar:
         result = calibrate(pipeline, [rooms[int(i)] for i in picks])
         bar.update()
-    update_card(args.weights or SHIPPED, {'margins': result['margins']})
+    update_card(args.weights or SHIPPED, {'mixture': result['mixture']})
     console.table(list(result.items()))
     console.result(result)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from gsemsplat_ros.mapping.pose import pixel_grid
 from gsemsplat_ros.mapping.scene import Keyframe, Scene
+from gsemsplat_ros.semantics.relevancy import Mixture
 
 BRANCHES = ('both', 'region', 'context')
 DRAWS = 1000             # of the bootstrap
@@ -130,7 +131,7 @@ def nearest(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
 def only_branch(scene: Scene, branches: str) -> Scene:
     """The scene as it answers with 'both' branches, or the 'region'-specific or 'context'-aware one alone.
 
-    The other branch is silenced by a canonical phrase that nothing can beat. Raises ValueError for a branch
+    The other branch gets no weight in a mixture, or is silenced by a canonical phrase that nothing can beat. Raises ValueError for a branch
     that there is not.
     """
     if branches not in BRANCHES:
@@ -138,6 +139,10 @@ def only_branch(scene: Scene, branches: str) -> Scene:
     if branches == 'both':
         return scene
     prepared = scene.keyframe.prepared
+    if mixture := prepared.mixture:
+        alone = (1.0, 0.0) if branches == 'region' else (0.0, 1.0)
+        prepared = replace(prepared, mixture=Mixture(alone, mixture.margin))
+        return replace(scene, keyframe=replace(scene.keyframe, prepared=prepared))
     rival = prepared.rival.clone()
     rival[2 - BRANCHES.index(branches)] = float('inf')       # heads: 0 region, 1 context
     return replace(scene, keyframe=replace(scene.keyframe, prepared=replace(prepared, rival=rival)))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
 from gsemsplat_ros.semantics.codec import Codec, PreparedHead
-from gsemsplat_ros.semantics.relevancy import relevancy
+from gsemsplat_ros.semantics.relevancy import Mixture, relevancy
 
 MIN_OPACITY = 0.05         # fainter Gaussians are haze: they do not enter a map
 MIN_DISTANCE = 0.3         # m: nearer Gaussians are not more certain than those here
@@ -149,6 +149,7 @@ class MapWords:
     rival: Tensor
     last: tuple[tuple[Tensor, Tensor], ...]
     cells: Tensor
+    mixture: Mixture | None
 
     @classmethod
     @torch.inference_mode()
@@ -180,15 +181,16 @@ class MapWords:
             map_, tuple(joined(lambda part: part.heads[h].hidden.half(), before and before.hidden[h]) for h in heads),
             torch.stack([joined(lambda part: part.heads[h].scale, before and before.scales[h]) for h in heads]),
             torch.stack([joined(lambda part: part.rival[h, :, 0], before and before.rival[h]) for h in heads]),
-            tuple((parts[0].heads[h].weight, parts[0].heads[h].bias) for h in heads), torch.from_numpy(cells))
+            tuple((parts[0].heads[h].weight, parts[0].heads[h].bias) for h in heads), torch.from_numpy(cells),
+            codec.mixture)
 
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray) -> Tensor:
-        """Unit embeddings (K, C) -> relevancy (2, K, N) in (0, 1) of every Gaussian, before smoothing."""
+        """Unit embeddings (K, C) -> relevancy (2, K, N) in (0, 1) of every Gaussian, before smoothing; (1, K, N) of a mixture."""
         chunks = [slice(start, start + CHUNK) for start in range(0, len(self.map), CHUNK)]
         similarities = [[PreparedHead(hidden[chunk].float(), scale[chunk], *last).similarities(phrases)
                          for chunk in chunks] for hidden, scale, last in zip(self.hidden, self.scales, self.last)]
-        return relevancy(torch.stack([torch.cat(parts, 1) for parts in similarities]), self.rival[:, None])
+        return relevancy(torch.stack([torch.cat(parts, 1) for parts in similarities]), self.rival[:, None], self.mixture)
 
     def smooth(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Half the values (..., N) plus half their mean, weighted by opacity, over the Gaussian's cell; and how many

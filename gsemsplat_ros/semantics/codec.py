@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gsemsplat_ros.semantics.relevancy import NORM_EPS, relevancy
+from gsemsplat_ros.semantics.relevancy import NORM_EPS, Mixture, relevancy
 
 CODE = 16  # channels of one branch
 HEADS = ('language_decoder_sam', 'language_decoder_patch')  # names of the public checkpoints; heads 0 and 1
@@ -25,13 +25,12 @@ _CHUNK = 1 << 15  # pixels that go through the layers together on a CPU: bounds 
 class Codec(nn.Module):
     """Two stacks of convolutions, 16 -> C channels each, under the names of the public checkpoints.
 
-    margins: by how much [cosine] a phrase must beat the canonical ones, for each head; 0 as published. They make the two
-    heads comparable and 0.5 the border between what is there and what is not (evaluation/calibrate.py).
+    mixture: how the two heads are combined into one relevancy; None: the head with the higher peak answers, as published.
     """
 
     def __init__(self, sam: nn.Sequential, patch: nn.Sequential) -> None:
         super().__init__()
-        self.margins = (0.0, 0.0)
+        self.mixture: Mixture | None = None
         self.language_decoder_sam = sam
         self.language_decoder_patch = patch
         self.dim = _out_channels(sam)
@@ -87,9 +86,8 @@ class Codec(nn.Module):
         heads = (_prepare(self.language_decoder_sam, codes[..., :CODE]),
                  _prepare(self.language_decoder_patch, codes[..., CODE:]))
         height, width, _ = codes.shape
-        rival = torch.stack([head.similarities(negatives).amax(0) + margin
-                             for head, margin in zip(heads, self.margins)])  # (2, P)
-        return Prepared(heads, rival.reshape(2, height, width))
+        rival = torch.stack([head.similarities(negatives).amax(0) for head in heads])  # (2, P)
+        return Prepared(heads, rival.reshape(2, height, width), self.mixture)
 
 
 @dataclass(frozen=True)
@@ -120,12 +118,13 @@ class PreparedHead:
 class Prepared:
     """A map of codes made ready for queries by `Codec.prepare`; read only, so threads may share it.
 
-    heads: region-specific, context-aware; rival (2, H, W): the largest similarity with a canonical phrase, plus
-    the head's margin.
+    heads: region-specific, context-aware; rival (2, H, W): the largest similarity with a canonical phrase;
+    mixture: of the codec.
     """
 
     heads: tuple[PreparedHead, PreparedHead]
     rival: Tensor
+    mixture: Mixture | None = None
 
     @torch.inference_mode()
     def similarities(self, phrases: np.ndarray | Tensor) -> Tensor:
@@ -135,8 +134,8 @@ class Prepared:
 
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray | Tensor) -> Tensor:
-        """Unit embeddings (K, C) -> relevancy (2, K, H, W) in (0, 1), before smoothing."""
-        return relevancy(self.similarities(phrases), self.rival[:, None])
+        """Unit embeddings (K, C) -> relevancy (2, K, H, W) in (0, 1), before smoothing; (1, K, H, W) of a mixture."""
+        return relevancy(self.similarities(phrases), self.rival[:, None], self.mixture)
 
 
 def _prepare(stack: nn.Sequential, codes: Tensor) -> PreparedHead:

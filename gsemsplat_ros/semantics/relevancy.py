@@ -3,6 +3,8 @@
 Heads: 0 region-specific, 1 context-aware. Letters: H, W map; K phrases; M canonical phrases; C text space.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +21,33 @@ _MASK_LEVEL = 0.75  # of a map's own range
 _RANGE_EPS = 1e-9
 
 
-def relevancy(similarity: Tensor, rival: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Mixture:
+    """How a checkpoint that is not the published one combines the two heads: by their surplus, not by the higher peak.
+
+    The surplus of a head is the cosine with the phrase minus the largest with a canonical phrase; relevancy is that of
+    weights[0] * surplus of head 0 + weights[1] * surplus of head 1 - margin. The margin puts the border between what is
+    there and what is not at 0.5 (evaluation/calibrate.py).
+    """
+
+    weights: tuple[float, float]
+    margin: float
+
+
+def relevancy(similarity: Tensor, rival: Tensor, mixture: Mixture | None = None) -> Tensor:
     """LERF relevancy in (0, 1) from the cosine with a phrase and the largest cosine with a canonical phrase.
+
+    similarity and rival (2, ...) for the two heads; the result (2, ...), or (1, ...) of a mixture.
+
 
     LERF takes the smallest of the pairwise softmaxes exp(10 p) / (exp(10 p) + exp(10 n_j)) over the
     canonical phrases j. Each is sigmoid(10 (p - n_j)), which falls as n_j grows, so the smallest belongs to
     the largest n_j.
     """
-    return torch.sigmoid(TEMPERATURE * (similarity - rival))
+    surplus = similarity - rival
+    if mixture:
+        surplus = (mixture.weights[0] * surplus[0] + mixture.weights[1] * surplus[1] - mixture.margin)[None]
+    return torch.sigmoid(TEMPERATURE * surplus)
 
 
 def relevancy_of_features(features: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -83,7 +104,7 @@ class Answer:
     """What a map says about one phrase.
 
     found: the peak reaches the threshold; score: the peak, 0..1 (0 where nothing was rendered); head: 0
-    region, 1 context; map (H, W) float32: smoothed relevancy of that head, NaN outside; mask (H, W) bool:
+    region, 1 context, 0 for a mixture; map (H, W) float32: smoothed relevancy of that head, NaN outside; mask (H, W) bool:
     the phrase's pixels, empty when not found; peak (u, v): column and row of the peak, NaN where nothing
     was rendered.
     """
@@ -99,7 +120,7 @@ class Answer:
 def answer(smoothed: np.ndarray, alpha: np.ndarray, threshold: float = 0.5, min_alpha: float = 0.5) -> Answer:
     """Chooses the head with the higher peak and says whether the phrase is there.
 
-    smoothed: (2, H, W) smoothed relevancy of the two heads; alpha: (H, W) accumulated opacity. Pixels with
+    smoothed: (2, H, W) smoothed relevancy of the two heads, or (1, H, W) of their mixture; alpha: (H, W) accumulated opacity. Pixels with
     alpha below `min_alpha` are outside: an empty pixel decodes to a fixed vector that means nothing, so it
     may neither win nor set the range. The published mask alone would find everything everywhere;
     `threshold` on the peak, in the absolute scale of relevancy, comes first.
