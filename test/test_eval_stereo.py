@@ -231,3 +231,13 @@ def test_shipped_checkpoint_on_real_pairs(development_labels):
     assert result['chance'] == pytest.approx(0.158, abs=0.02)
     assert result['abs_rel_aligned'] > 0 and result['abs_rel_metric'] > 0
     json.dumps(result, allow_nan=False)
+
+
+def test_principal_points_may_differ(tmp_path):
+    """Middlebury's doffs: depth = fx * baseline / (disparity + doffs), and the pipeline is told."""
+    def shift(content):
+        content['pairs'][0]['calibration']['doffs'] = 4.0
+    labelled = read_labels(write_labels(tmp_path, shift))[0]
+    assert labelled.pair.second.camera.cx == 19.5 and labelled.pair.first.camera.cx == 15.5
+    assert labelled.depth[0, 0] == pytest.approx(0.5) and labelled.depth[0, 20] == pytest.approx(20 * 0.2 / 6)
+    assert np.isnan(labelled.depth[10, 30])

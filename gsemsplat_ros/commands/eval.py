@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument('--branches', choices=('both', 'region', 'context'), default='both',
                             help='which semantic branches answer (default: %(default)s)')
         action.add_argument('--card', action='store_true', help="write the numbers into the checkpoint's card")
+    rooms.add_argument('--uncalibrated', action='store_true', help='give the images alone: what the network knows by itself')
     for action in (protocol, rooms, stereo, calibrate):
         add_output_arguments(action)
 
@@ -65,7 +66,7 @@ def run_rooms(args: argparse.Namespace, console: Console) -> None:
             samples += stream.room(number)
             bar.update()
     taught = frozenset(word for model in stream.furniture.models if not model.heldout for word in words(model.name))
-    finish('rooms', evaluate_rooms(pipeline, samples, branches=args.branches, taught=taught), args, console)
+    finish('rooms', evaluate_rooms(pipeline, samples, branches=args.branches, taught=taught, calibrated=not args.uncalibrated), args, console)
 
 
 def run_stereo(args: argparse.Namespace, console: Console) -> None:

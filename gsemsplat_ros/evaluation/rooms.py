@@ -52,7 +52,7 @@ class Scores:
 
 
 def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, branches: str = 'both',
-                   taught: frozenset[str] = frozenset()) -> dict:
+                   taught: frozenset[str] = frozenset(), calibrated: bool = True) -> dict:
     """Scores `pipeline` on `samples` of rooms; shows a progress bar on a terminal.
 
     samples: dicts as `gsemsplat_ros.training.datasets` gives them (`RoomStream(..., split='heldout')`), all
@@ -61,7 +61,8 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, b
     (3, H, W), rows of `names` (0: void); K (3, 3); first_from_camera (3, 4, 4); stereo: a rectified pair,
     given with its baseline, or two free views, given with their calibration alone.
     branches: 'both', or one branch of the words alone ('region', 'context'). taught: the words that training used for
-    things; names made of them alone count as taught, the others as new.
+    things; names made of them alone count as taught, the others as new. calibrated: False gives the images alone, so that
+    the network is measured without what calibration and matches add.
 
     Returns means over all pairs (None where nothing counts), 95 % bootstrap `intervals` for the same keys:
     - abs_rel, delta1: depth of view 1 as rendered, in metres, no alignment; stereo_ and free_abs_rel: of each
@@ -82,7 +83,7 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, b
     - false_alarm_rate: found, of five names a view drawn from all names of the samples that share no word
       with a name in view 1 or 2.
     Besides: by_name [{text, count, localised, iou, found}], most frequent first; pairs, stereo_pairs,
-    seconds_pair and seconds_query (medians), seed, branches.
+    seconds_pair and seconds_query (medians), seed, branches, calibrated.
 
     Raises ValueError for no samples or unknown branches.
     """
@@ -92,7 +93,7 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, b
     vocabulary = sorted({name for sample in samples for name in sample['names'][1:]})
     scores, query_seconds = [], []
     for index, sample in enumerate(tqdm(samples, unit='pair', desc='rooms', disable=None)):
-        score, scene = score_pair(pipeline, sample)
+        score, scene = score_pair(pipeline, sample, calibrated)
         scene = only_branch(scene, branches)
         absent = absent_names(sample, vocabulary, np.random.default_rng((seed, index)))
         query_seconds += score_words(score, pipeline, scene, sample, absent, taught)
@@ -106,7 +107,7 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, b
         'pairs': len(scores), 'stereo_pairs': sum(bool(sample['stereo']) for sample in samples),
         'seconds_pair': float(np.median([score.seconds for score in scores])),
         'seconds_query': float(np.median(query_seconds)) if query_seconds else None,
-        'seed': seed, 'branches': branches,
+        'seed': seed, 'branches': branches, 'calibrated': calibrated,
         'intervals': {name: bootstrap_interval(groups[name], seed) for name in MEANS},
         'by_name': by_name([row for score in scores for row in score.phrases]),
     }
@@ -120,10 +121,12 @@ def sample_pair(sample: dict) -> Pair:
     return Pair(first, second, float(sample['first_from_camera'][1][0, 3]) if sample['stereo'] else None)
 
 
-def score_pair(pipeline: Pipeline, sample: dict) -> tuple[Scores, Scene]:
+def score_pair(pipeline: Pipeline, sample: dict, calibrated: bool = True) -> tuple[Scores, Scene]:
     """Builds the scene of one sample and scores depth, pose and the new view."""
     pair = sample_pair(sample)
     camera, poses = pair.first.camera, sample['first_from_camera']
+    if not calibrated:
+        pair = Pair(View(pair.first.image), View(pair.second.image))
     kind = 'stereo' if sample['stereo'] else 'free'
     start = time.perf_counter()
     scene = pipeline.build(pair)

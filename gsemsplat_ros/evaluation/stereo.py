@@ -2,11 +2,12 @@
 
 The labels are one JSON file, paths relative to it:
     {"pairs": [{"left": path, "right": path,
-                "calibration": {"fx", "fy", "cx", "cy" [px], "baseline" [m]},
+                "calibration": {"fx", "fy", "cx", "cy" [px], "baseline" [m], "doffs" [px]},
                 "disparity": path of an .npz,                           (its first array, for the left image)
                 "objects": [{"text": words, "box": [x0, y0, x1, y1]}],  (px of the left image)
                 "absent": [words, ...]}]}
-Disparity, objects and absent may be missing.
+Disparity, objects and absent may be missing, and doffs: by how much the right principal point lies farther right than the
+left one (Middlebury's name for it), 0 as a rule.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 import time
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str =
       a random pixel (the box's part of the image); found_rate; false_alarm_rate: found, of the absent
       phrases.
     - abs_rel_metric, delta1: depth of the left view as rendered, for pairs with a disparity (depth = fx *
-      baseline / disparity, known where that is finite and positive; the nearest to each of the rendering's
+      baseline / (disparity + doffs), known where that is finite and positive; the nearest to each of the rendering's
       pixels); abs_rel_aligned: after the median scale; coverage: part of the true depth that was rendered.
     Besides: pairs, seconds_pair (median), branches; phrases [{pair, text, present, found, score, head,
     peak_pixel, localised}]; depths [{pair, abs_rel_aligned, abs_rel_metric, delta1, coverage, scale_source}].
@@ -127,6 +128,7 @@ def read_pair(field: Field) -> LabelledPair:
     calibration = field.get('calibration')
     fx, fy, baseline = (calibration.get(name).number(positive=True) for name in ('fx', 'fy', 'baseline'))
     cx, cy = (calibration.get(name).number() for name in ('cx', 'cy'))
+    doffs = calibration.get('doffs').number() if calibration.has('doffs') else 0.0
     left, right = (field.get(name).load(read_image) for name in ('left', 'right'))
     if left.shape != right.shape:
         raise field.get('right').wrong(f'an image of the left one\'s size, {size(left)}, got {size(right)}')
@@ -138,12 +140,12 @@ def read_pair(field: Field) -> LabelledPair:
         if disparity.shape != (height, width):
             raise field.get('disparity').wrong(f'an array of {(height, width)}, the size of the left image, '
                                                f'got {disparity.shape}')
-        known = np.isfinite(disparity) & (disparity > 0)
-        depth = np.where(known, fx * baseline / np.where(known, disparity, 1), np.nan)
+        known = np.isfinite(disparity) & (disparity > 0) & (disparity + doffs > 0)
+        depth = np.where(known, fx * baseline / np.where(known, disparity + doffs, 1), np.nan)
     objects = tuple((thing.get('text').words(), read_box(thing.get('box'), width, height))
                     for thing in (field.get('objects').items() if field.has('objects') else ()))
     absent = tuple(thing.words() for thing in (field.get('absent').items() if field.has('absent') else ()))
-    pair = Pair(View(left, camera), View(right, camera), baseline)
+    pair = Pair(View(left, camera), View(right, replace(camera, cx=cx + doffs)), baseline)
     return LabelledPair(field.get('left').value, pair, depth, objects, absent)
 
 
