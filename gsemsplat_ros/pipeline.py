@@ -103,6 +103,10 @@ class Pipeline:
         self.codec = Codec.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
         self.text_encoder = text_encoder
         self.device = device
+        # the small network was trained in bfloat16, and is as good in it; the public ones are kept exact
+        self.bf16 = self.model.config.stem and has_bfloat16(device)
+        if self.bf16:
+            self.model.to(memory_format=torch.channels_last)       # what bfloat16 convolutions are fastest in
         self.square = square
         self.negatives = text_encoder.encode(canonical)
         if 'mixture' in checkpoint.card:
@@ -149,9 +153,10 @@ class Pipeline:
         second, window_second = fit(pair.second, *size)
         images = torch.cat((self.to_tensor(first.image), self.to_tensor(second.image)))
         clock.lap('preprocess')
-        encodings = self.model.encode(images).split()
-        clock.lap('encode')
-        prediction = self.model.forward_encoded(*encodings)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            encodings = self.model.encode(images).split()
+            clock.lap('encode')
+            prediction = self.model.forward_encoded(*encodings)
         pts3d, conf, pts3d_second, conf_second = (t[0].cpu().numpy() for view in (prediction.first, prediction.second)
                                                   for t in (view.pts3d, view.conf))
         clock.lap('predict')
@@ -261,6 +266,14 @@ class Pipeline:
         u, v = (np.where(inside, x, 0).astype(int) for x in (u, v))
         seen = inside & mask[v, u] & (np.abs(z - depth[v, u]) <= SAME_SURFACE * depth[v, u])
         return means, np.where(seen, relevancy[v, u], np.nan), gaussians.opacities.cpu().numpy()
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 by itself; elsewhere it is only emulated."""
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()       # PyTorch before 2.8 cannot tell
+    return any(capabilities.get(name, False) for name in ('avx512_bf16', 'amx_bf16', 'amx_tile', 'bf16'))
 
 
 class Clock:

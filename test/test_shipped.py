@@ -51,6 +51,20 @@ def test_a_real_pair_becomes_a_metric_room(pipeline, name):
     assert np.corrcoef(rgb.ravel(), true.ravel())[0, 1] > 0.8   # the scene drawn from the first camera is its picture
 
 
+def test_bfloat16_sees_the_same_room(pipeline):
+    """Where the machine has the units, the small network computes in them: depths within a few per cent of float32's."""
+    if not pipeline.bf16:
+        pytest.skip('this CPU does not multiply in bfloat16')
+    pair = load_scene('bedroom_chair').pair
+    fast = pipeline.build(pair).keyframe.rendering.depth.numpy()
+    pipeline.bf16 = False
+    try:
+        exact = pipeline.build(pair).keyframe.rendering.depth.numpy()
+    finally:
+        pipeline.bf16 = True
+    assert np.nanmedian(np.abs(fast / exact - 1)) < 0.03
+
+
 def test_words_are_answered_twice_alike(pipeline):
     scene = pipeline.build(load_scene('bedroom_chair').pair)
     answer = pipeline.query(scene, 'armchair')

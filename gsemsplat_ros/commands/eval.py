@@ -66,7 +66,8 @@ def run_rooms(args: argparse.Namespace, console: Console) -> None:
             samples += stream.room(number)
             bar.update()
     taught = frozenset(word for model in stream.furniture.models if not model.heldout for word in words(model.name))
-    finish('rooms', evaluate_rooms(pipeline, samples, branches=args.branches, taught=taught, calibrated=not args.uncalibrated), args, console)
+    result = evaluate_rooms(pipeline, samples, branches=args.branches, taught=taught, calibrated=not args.uncalibrated)
+    finish('rooms', result, args, console)
 
 
 def run_stereo(args: argparse.Namespace, console: Console) -> None:
