@@ -16,6 +16,7 @@ from gsemsplat_ros.views.view import Camera, Pair
 
 REPROJECTION_PX = 5.0      # PnP inlier threshold at 512 px width, as published (architecture notes 10)
 MIN_INLIERS = 50           # fewer correspondences than this say nothing
+MIN_SHARE = 0.3            # of the correspondences: with fewer inliers the pose is no consensus
 MIN_CELLS = 20             # fewer measured pixels than this fix no scale
 RATIO_TOLERANCE = 0.25     # a measured depth agrees with the scale when it lies within this fraction
 MIN_MOVED_M = 0.05         # odometry says nothing about scale when the camera moved less
@@ -104,7 +105,7 @@ def relative_pose(points: np.ndarray, conf: np.ndarray, camera: Camera) -> Relat
     found, rotation, translation, inliers = cv2.solvePnPRansac(
         points[keep], pixels[keep], camera.K, None, iterationsCount=100,
         reprojectionError=REPROJECTION_PX * width / 512, flags=cv2.SOLVEPNP_SQPNP)
-    if not found or inliers is None or len(inliers) < MIN_INLIERS:
+    if not found or inliers is None or len(inliers) < max(MIN_INLIERS, MIN_SHARE * keep.sum()):
         return None
     second_from_first = np.eye(4)
     second_from_first[:3, :3] = cv2.Rodrigues(rotation)[0]
