@@ -61,9 +61,9 @@ $(VENV)/bin/python:
 	"$$python" -m venv --clear $(VENV)
 
 $(MESSAGES): requirements.lock $(shell find msg -type f) | $(VENV)/bin/python
-	@echo 'setup: building the messages of msg/ and installing ROS 2'
+	@echo 'setup: building the messages of msg/, and tf2_msgs, which is no package of the index; installing ROS 2'
 	@$(PIP) install -q -c requirements.lock --upgrade pip
-	@$(PIP) install -c requirements.lock --build-constraint requirements.lock ./msg
+	@$(PIP) install -c requirements.lock --build-constraint requirements.lock ./msg ./msg/tf2_msgs
 	@touch $@
 
 $(READY): requirements.lock setup.py setup.cfg $(MESSAGES)

@@ -23,7 +23,7 @@ SHARE = Path(get_package_share_directory('gsemsplat_ros'))
 INPUTS = {'left': 'left/image_raw', 'left_info': 'left/camera_info', 'right': 'right/image_raw',
           'right_info': 'right/camera_info', 'image': 'image', 'camera_info': 'camera_info'}
 # what config/gsemsplat.rviz shows; RViz is given the names of the node in its namespace
-OUTPUTS = ('gaussians', 'objects/markers', 'relevancy/image')
+OUTPUTS = ('gaussians', 'map', 'objects/markers', 'relevancy/image')
 
 ARGUMENTS = [
     ('params_file', str(SHARE / 'config' / 'gsemsplat.yaml'), 'YAML file with the parameters of the node', None),

@@ -187,10 +187,10 @@ def camera_info(tx=0.0, frame='left_optical', stamp_ns=0, width=64, height=48, f
 
 
 class Stereo:
-    """Sends stereo pairs with ever later stamps to /a."""
+    """Sends stereo pairs with ever later stamps to the node of one namespace."""
 
-    def __init__(self, client):
-        self.client, self.stamp = client, 1000 * 10**9
+    def __init__(self, client, node='/a'):
+        self.client, self.stamp, self.name = client, 1000 * 10**9, node
 
     def send(self, left=None, right=None, left_info=None, right_info=None, stamp=None):
         self.stamp = (self.stamp if stamp is None else stamp) + 10**9
@@ -200,12 +200,12 @@ class Stereo:
                     'right/image_raw': right or picture(RIGHT, frame='right_optical', stamp_ns=self.stamp)}
         for topic, message in messages.items():
             message.header.stamp = make_header('', self.stamp).stamp
-            self.client.publish('/a/' + topic, message)
+            self.client.publish(f'{self.name}/{topic}', message)
         return self.stamp
 
     def scene(self, **messages):
         """Send until the cloud of that pair arrives; pairs may meet a busy worker or new subscriptions."""
-        topic = '/a/gsemsplat/gaussians'
+        topic = self.name + '/gsemsplat/gaussians'
         for _ in range(20):
             stamp = self.send(**messages)
             end = time.monotonic() + 1.0

@@ -209,17 +209,6 @@ def test_quaternion_of_every_rotation():
     assert messages.quaternion(cv2.Rodrigues(np.array([0.3, 0, 0]))[0]).x == pytest.approx(np.sin(0.15))
 
 
-def test_overlay_leaves_what_was_not_rendered():
-    image = np.full((4, 6, 3), 100, np.uint8)
-    relevancy = np.full((4, 6), np.nan, np.float32)
-    relevancy[1, 2], relevancy[1, 3] = 0.0, 1.0
-    picture = messages.overlay(image, relevancy)
-    seen = np.isfinite(relevancy)
-    assert (picture[~seen] == 100).all()
-    assert np.abs(picture[1, 3].astype(int) - 100).max() > 40 > np.abs(picture[1, 2].astype(int) - 100).max()
-    red, _, blue = picture[1, 3].astype(int)
-    assert red > blue  # relevant is warm
-
 
 def answer(text, *objects):
     return SimpleNamespace(text=text, objects=[SimpleNamespace(center=np.array(c), size=np.array(s), score=v)

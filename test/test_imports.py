@@ -29,6 +29,7 @@ ONLY_IN = {
     'launch_ros': {'ros'},
     'message_filters': {'ros'},
     'moderngl': {'training'},
+    'nav2_msgs': {'commands'},
     'open_clip': {'semantics'},
     'rclpy': ROS,
     'sensor_msgs_py': {'ros'},
@@ -38,9 +39,10 @@ ONLY_IN = {
     'torch': set(FLOOR_OF) - {'views'},
     'trimesh': {'training'},
     'viser': {'viewer'},
+    'vision_msgs': {'ros'},
 }
 # Optional packages: imported in the function that needs them, or in the `try` of a seam with a plain twin.
-LAZY = {'cv_bridge', 'gsplat', 'message_filters', 'open_clip', 'sensor_msgs_py', 'tf2_ros', 'viser'}
+LAZY = {'cv_bridge', 'gsplat', 'message_filters', 'open_clip', 'sensor_msgs_py', 'nav2_msgs', 'tf2_ros', 'viser', 'vision_msgs'}
 
 
 def imported_modules(tree: ast.AST, module: str, is_package: bool):

@@ -13,7 +13,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.viewer.flight import BACKGROUND, camera_path, draw
 from gsemsplat_ros.viewer.markup import picture, tag
-from gsemsplat_ros.viewer.overlay import UNKNOWN, depth_picture, overlay, turbo
+from gsemsplat_ros.views.overlay import UNKNOWN, depth_picture, overlay, turbo
 from gsemsplat_ros.viewer.report import Report, box_mark, page
 from gsemsplat_ros.viewer.result import Answer, NewView, PairResult
 from gsemsplat_ros.views.view import Camera

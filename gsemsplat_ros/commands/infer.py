@@ -69,7 +69,7 @@ def read_pair(left: str, right: str, calibration: list[float] | None):
 def solve(pipeline, pair, queries: list[str], name: str, bar):
     """Build the scene, ask it, draw it: the PairResult and the Scene."""
     from gsemsplat_ros.viewer.flight import draw
-    from gsemsplat_ros.viewer.overlay import overlay
+    from gsemsplat_ros.views.overlay import overlay
     from gsemsplat_ros.viewer.result import Answer, PairResult, known
 
     start = time.perf_counter()

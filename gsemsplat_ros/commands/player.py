@@ -23,7 +23,8 @@ AGAIN_S = 10.0              # a pair without an answer for so long is sent again
 SIDES = 'left', 'right'
 TOPICS = [f'{side}/{name}' for name in ('camera_info', 'image_raw') for side in SIDES]
 # A file that is played is not a camera: every message counts, also on a machine that is too busy to listen.
-PARAMETERS = {'mode': 'stereo', 'max_points': 0,
+# Each pair is a place of its own, and answers for itself: no map.
+PARAMETERS = {'mode': 'stereo', 'max_points': 0, 'map_max_gaussians': 0,
               'qos_overrides': {f'/{topic}': {'subscription': {'reliability': 'reliable'}} for topic in TOPICS}}
 
 

@@ -110,6 +110,16 @@ def scene_status(pipeline, scene, figures: Figures) -> Status:
     return Status(OK, 'no scene yet' if scene is None else 'scene ready', values)
 
 
+def map_status(keeper) -> Status:
+    """What the map holds, and why the last scene did not enter. `keeper`: map_keeper.MapKeeper."""
+    kept = keeper.kept
+    values = {'frame': kept.map.frame, 'gaussians': len(kept.map), 'scenes in it': kept.map.scenes,
+              'from a file': kept.loaded, 'voxel [m]': kept.map.voxel, 'scale source': kept.map.scale_source or 'none',
+              'scenes fused': keeper.fused, 'scenes left out': keeper.left_out, 'last scene': keeper.reason or 'none'}
+    return Status(OK, 'growing' if keeper.reason else 'no scene yet', values) if keeper.last else Status(
+        WARN, f'the last scene was left out: {keeper.reason}', values)
+
+
 def transform_status(transforms) -> Status:
     """Whether TF says where the camera stands. `transforms`: transforms.Transforms."""
     values = {'map frame': transforms.map_frame, 'TF messages': transforms.messages}

@@ -15,6 +15,11 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+try:
+    from vision_msgs import msg as vision_msgs  # comes with ROS; it is no package of the Python package index
+except ImportError:
+    vision_msgs = None
+
 from gsemsplat_ros.ros.conversions import make_header, sized
 
 # One point: x y z [m]; colour packed as 0x00RRGGBB (as RViz and PCL read it); opacity (0, 1); scales = standard
@@ -68,18 +73,6 @@ def inside_objects(gaussians, objects) -> np.ndarray:
     return inside
 
 
-def overlay(image: np.ndarray, relevancy: np.ndarray) -> np.ndarray:
-    """Relevancy (H, W) float32 in [0, 1] over the image (H, W, 3) uint8 RGB: the warmer and denser the more relevant.
-
-    The image stays as it is where the relevancy is NaN (nothing was rendered there).
-    """
-    assert image.shape[:2] == relevancy.shape, (image.shape, relevancy.shape)
-    level = np.nan_to_num(relevancy, nan=0.0)
-    colors = cv2.applyColorMap(np.rint(level * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    alpha = (0.15 + 0.6 * level) * np.isfinite(relevancy)
-    return np.rint(image + (colors.astype(np.float32) - image) * alpha[..., None]).astype(np.uint8)
-
-
 def scene_header(scene) -> Header:
     """Frame of the Gaussians, stamp of the newest keyframe."""
     return make_header(scene.gaussians.frame, scene.keyframe.stamp_ns)
@@ -102,6 +95,26 @@ def object_messages(relevancy) -> list[Object]:
     """The objects of one answer, best first."""
     return [Object(label=relevancy.text, score=float(thing.score), pose=Pose(position=point(thing.center)),
                    size=Vector3(**dict(zip('xyz', map(float, thing.size))))) for thing in relevancy.objects]
+
+
+def approach_message(approach) -> Pose:
+    """mapping.approach.Approach as a Pose."""
+    w, x, y, z = approach.quat
+    return Pose(position=point(approach.position), orientation=Quaternion(x=x, y=y, z=z, w=w))
+
+
+def object_detections(answers, header: Header):
+    """vision_msgs/Detection3DArray: the objects of each (answer, header); class_id is the phrase, id its rank."""
+    detections = []
+    for relevancy, own in answers:
+        for rank, thing in enumerate(object_messages(relevancy)):
+            result = vision_msgs.ObjectHypothesisWithPose()
+            result.hypothesis.class_id, result.hypothesis.score = thing.label, thing.score
+            result.pose.pose = thing.pose
+            detections.append(vision_msgs.Detection3D(
+                header=own, results=[result], bbox=vision_msgs.BoundingBox3D(center=thing.pose, size=thing.size),
+                id=f'{thing.label} {rank}'))
+    return vision_msgs.Detection3DArray(header=header, detections=detections)
 
 
 def object_markers(relevancies, header: Header) -> MarkerArray:

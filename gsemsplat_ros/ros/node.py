@@ -1,7 +1,7 @@
-"""The lifecycle node `gsemsplat`: wires inputs, worker, results, the query service and diagnostics.
+"""The lifecycle node `gsemsplat`: wires inputs, worker, map, results, services and diagnostics.
 
 Threads: the executor's callbacks only store and hand on; one worker thread converts, builds the scene and publishes;
-a query runs in a callback group of its own and reads the newest scene, which never changes.
+a query runs in a callback group of its own and reads the newest scene and map, which never change.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from gsemsplat_ros.pipeline import Pipeline
-from gsemsplat_ros.ros import diagnostics, messages, publishers
+from gsemsplat_ros.ros import answers, diagnostics, messages, publishers
 from gsemsplat_ros.ros.conversions import stamp_ns
 from gsemsplat_ros.ros.inputs import Input, Subscriptions, input_topics, make_source
+from gsemsplat_ros.ros.map_keeper import MapKeeper
+from gsemsplat_ros.ros.map_services import MapServices
 from gsemsplat_ros.ros.parameters import changed, declare
 from gsemsplat_ros.ros.transforms import Transforms
 from gsemsplat_ros.ros.worker import Worker
@@ -52,10 +54,11 @@ class GsemsplatNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_change)
         self.add_post_set_parameters_callback(self._adopt_change)
         self._load_pipeline = load_pipeline
-        self._pipeline = self._worker = self._results = self._service = None  # between configure and cleanup
+        self._pipeline = self._worker = self._results = None   # these and the next: between configure and cleanup
+        self._keeper = self._service = self._map_services = None
         self._inputs = self._source = self._transforms = None  # while active
         self._scene = None
-        self._answers = {}                 # text -> Relevancy of the newest scene, for the markers
+        self._answers = {}                 # text -> (answer, its header) since the newest scene, for the markers
         self._output_lock = threading.Lock()  # one scene or answer at a time goes out
         self._figures = diagnostics.Figures()
         self._last_stamp_ns: int | None = None
@@ -84,6 +87,8 @@ class GsemsplatNode(LifecycleNode):
         self._worker = Worker(self._build, self._failed)
         self._service = self.create_service(Query, 'query', self._on_query,
                                             callback_group=MutuallyExclusiveCallbackGroup())
+        self._keeper = MapKeeper(p, self._pipeline.code_space)
+        self._map_services = MapServices(self, self._keeper, self._show_map)
         return super().on_configure(state)
 
     @_logged
@@ -137,7 +142,10 @@ class GsemsplatNode(LifecycleNode):
         if self._results:
             self._results.close()
             self.destroy_service(self._service)
+        if self._map_services:
+            self._map_services.close()
         self._pipeline = self._worker = self._results = self._service = self._source = self._scene = None
+        self._keeper = self._map_services = None
         self._answers, self._last_stamp_ns, self._figures = {}, None, diagnostics.Figures()
         return ended
 
@@ -163,12 +171,27 @@ class GsemsplatNode(LifecycleNode):
             self._scene = scene
             times.append(self._publish(pipeline, scene))
         times.append(time.perf_counter())
-        stages = 'convert', 'build', 'publish', 'standing queries'
+        self._fuse(scene, pair)
+        times.append(time.perf_counter())
+        stages = 'convert', 'build', 'publish', 'standing queries', 'fuse'
         self._figures.latency_s = {**{stage: b - a for stage, a, b in zip(stages, times, times[1:])},
                                    'total': times[-1] - times[0],
                                    **{f'build: {stage}': s for stage, s in scene.timings.items()}}
         self._figures.scenes += 1
         self._figures.last_error = ''
+
+    def _fuse(self, scene, pair) -> None:
+        if not self.parameters.map_max_gaussians:
+            return
+        fusion = self._keeper.add(scene, pair, self.parameters.map_max_gaussians)
+        if fusion.fused:
+            self._show_map()
+        else:
+            self._say(f'a scene was left out of the map: {fusion.reason}')
+
+    def _show_map(self) -> None:
+        kept = self._keeper.kept
+        self._results.map(kept.map, answers.map_header(kept), self.parameters.max_points)
 
     def _failed(self, error: Exception) -> None:
         """An input that could not be used, or a fault of ours: said, counted, and the node lives on."""
@@ -190,26 +213,27 @@ class GsemsplatNode(LifecycleNode):
 
     # Queries
 
-    def _ask(self, pipeline: Pipeline, scene, text: str, threshold: float = 0.0, max_objects: int = 0):
-        """Pipeline.query with the node's parameters where a number is 0."""
-        return pipeline.query(scene, text, threshold=threshold or self.parameters.threshold or None,
-                              max_objects=max_objects or self.parameters.max_objects)
+    def _ask(self, query: Callable, scene_or_map, text: str, threshold: float = 0.0, max_objects: int = 0):
+        """Pipeline.query or query_map with the node's parameters where a number is 0."""
+        return query(scene_or_map, text, threshold=threshold or self.parameters.threshold or None,
+                     max_objects=max_objects or self.parameters.max_objects)
 
     def _publish(self, pipeline: Pipeline, scene) -> float:
         """Publish `scene`, then the standing queries' answers on it; the caller holds the output lock.
 
         Returns when the answering began, in perf_counter's seconds."""
         self._results.scene(scene, self.parameters.max_points, self.parameters.publish_codes)
-        scene_out = time.perf_counter()
+        scene_out, header = time.perf_counter(), messages.scene_header(scene)
         self._answers = {}
         for text in self.parameters.queries:
             try:
-                self._answers[text] = self._ask(pipeline, scene, text)
+                answer = self._ask(pipeline.query, scene, text)
             except ValueError as error:
                 self._say(f"standing query '{text}': {error}")
                 continue
-            self._results.answer(scene, self._answers[text])
-        self._results.objects(scene, self._answers.values())
+            self._answers[text] = answer, header
+            self._results.answer(scene, answer)
+        self._results.objects(list(self._answers.values()), header)
         return scene_out
 
     def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
@@ -224,33 +248,29 @@ class GsemsplatNode(LifecycleNode):
 
     def _answer(self, request: Query.Request, response: Query.Response) -> None:
         """Fill `response`; raises ValueError when the question cannot be answered."""
-        pipeline, scene, results = self._pipeline, self._scene, self._results
-        if scene is None:
+        pipeline, scene, results, keeper = self._pipeline, self._scene, self._results, self._keeper
+        kept = keeper.kept if keeper and keeper.kept.answers else None
+        if scene is None and kept is None:
             status = self._input_status()
             reason = '' if status.level == diagnostics.OK else status.message
             if status.level != diagnostics.ERROR:
                 reason = self._figures.last_error or reason
             raise ValueError(f'no scene yet: {reason or "waiting for the first pair of images"}')
-        answer = self._ask(pipeline, scene, request.text, request.threshold, request.max_objects)
-        response.header = messages.scene_header(scene)
-        response.success, response.found, response.score = True, bool(answer.found), float(answer.score)
-        response.peak_u, response.peak_v = map(float, answer.peak_pixel)
-        response.peak = messages.point(answer.peak_point)
-        response.objects = messages.object_messages(answer)
-        response.message = f"'{answer.text}' " + (
-            f'found, {len(answer.objects)} object(s)' if answer.found else 'not found') + (
-            f': score {answer.score:.3f}, threshold {answer.threshold:.3f}')
-        if request.with_image:
-            response.image = [publishers.relevancy_image(scene, answer)]
-        if request.with_cloud:
-            inside = messages.inside_objects(scene.gaussians, answer.objects)
-            response.cloud = [messages.gaussian_cloud(scene.gaussians, response.header, inside=inside,
-                                                      codes=self.parameters.publish_codes)]
+        question = request.text, request.threshold, request.max_objects
+        answer = seen = scene and self._ask(pipeline.query, scene, *question)
+        if kept:
+            answer = self._ask(pipeline.query_map, kept.map, *question)
+        if kept is None or seen and seen.found and not answer.found and not keeper.last:  # the map lacks this scene
+            answer = seen
+            answers.of_scene(scene, seen, request, response, self.parameters)
+        else:
+            answers.of_map(kept, answer, scene, seen, request, response, self.parameters, self._transforms)
         with self._output_lock:
             if scene is self._scene:  # else a newer scene has gone out meanwhile
-                self._answers[answer.text] = answer
-                results.answer(scene, answer)
-                results.objects(scene, self._answers.values())
+                self._answers[answer.text] = answer, response.header
+                if seen:
+                    results.answer(scene, seen)
+                results.objects(list(self._answers.values()), response.header)
 
     # Parameters and diagnostics
 
@@ -279,6 +299,8 @@ class GsemsplatNode(LifecycleNode):
             self._results.serve()
         statuses = dict(inputs=self._input_status(),
                         scene=diagnostics.scene_status(self._pipeline, self._scene, self._figures))
+        if keeper := self._keeper:
+            statuses['map'] = diagnostics.map_status(keeper)
         if transforms := self._transforms:
             statuses['transforms'] = diagnostics.transform_status(transforms)
         self._report.publish(diagnostics.report(self.get_fully_qualified_name(), self.get_clock().now().to_msg(),

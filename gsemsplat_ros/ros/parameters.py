@@ -51,6 +51,19 @@ class Parameters:
                                              'world may have changed', 's', 0.1, 3600.0)
     map_frame: str = _field('', 'Fixed frame of TF (odom, map): where the camera stood and, sequential, how far it '
                                 'moved, which gives the scale; empty: TF is not used')
+    base_frame: str = _field('base_link', 'Frame of TF that the robot stands in, for the pose from which it faces what '
+                                          'a query found; where TF lacks it, the camera stands for it', live=True)
+    map_voxel_m: float = _field(0.03, 'Edge of the voxels of the map, which hold one Gaussian each', 'm', 0.005, 1.0)
+    map_max_gaussians: int = _field(300_000, 'Most Gaussians in the map: the oldest and least certain go first; 0: '
+                                             'nothing is fused, and a map that was loaded stays as it is', 'Gaussians',
+                                    0, 10_000_000, live=True)
+    map_directory: str = _field('~/.ros/gsemsplat', 'Folder below which save_map writes and load_map reads, nowhere '
+                                                    'else')
+    robot_radius_m: float = _field(0.3, 'Radius of the robot seen from above, for the pose that faces what a query '
+                                        'found', 'm', 0.01, 10.0, live=True)
+    approach_distance_m: float = _field(0.6, "From the robot's middle to the box of what a query found, for the pose "
+                                             'that faces it; up to 1 m more where nothing nearer is free', 'm', 0.05,
+                                        10.0, live=True)
     queries: tuple[str, ...] = _field((), 'Standing queries, answered on every new scene', live=True)
     canonical: tuple[str, ...] = _field(CANONICAL, 'Phrases that every query is compared with: what is no more like the '
                                                    'words than like one of these scores below 0.5')

@@ -3,7 +3,8 @@
 Results are reliable, transient local, depth 1, so an RViz that is started later still sees the newest scene; only
 ~/relevancy, which carries one message for each standing query, keeps as many as there may be queries. The big
 ones (cloud, relevancy image and map) are built only when somebody listens: without subscribers the newest result stays
-unbuilt, and the 1 Hz timer of the node builds it for the first one who comes.
+unbuilt, and the 1 Hz timer of the node builds it for the first one who comes. The map is built by that timer alone, at
+most once a second, however fast it grows.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, PointCloud2
-from std_msgs.msg import Float32
+from std_msgs.msg import Float32, Header
 from visualization_msgs.msg import MarkerArray
 
 from gsemsplat_ros.ros import messages
 from gsemsplat_ros.ros.conversions import image_message, make_header
 from gsemsplat_ros.ros.parameters import MAX_QUERIES
+from gsemsplat_ros.views.overlay import overlay
 
 
 def _latched(depth: int = 1) -> QoSProfile:
@@ -37,10 +39,14 @@ class OnDemand:
         self._lock = threading.Lock()
         self._build: Callable[[], Any] | None = None
 
-    def offer(self, build: Callable[[], Any]) -> None:
-        """Publish `build()` now if there is a subscriber, else when there is one."""
+    def hold(self, build: Callable[[], Any]) -> None:
+        """Publish `build()` with the next `serve`."""
         with self._lock:
             self._build = build
+
+    def offer(self, build: Callable[[], Any]) -> None:
+        """Publish `build()` now if there is a subscriber, else when there is one."""
+        self.hold(build)
         self.serve()
 
     def serve(self) -> None:
@@ -63,9 +69,11 @@ class Results:
         self._node = node
         self._cloud = OnDemand(create(PointCloud2, 'gaussians'))
         self._image = OnDemand(create(Image, 'relevancy/image'))
-        self._map = OnDemand(create(Image, 'relevancy/map'))
+        self._relevancy_map = OnDemand(create(Image, 'relevancy/map'))
+        self._map = OnDemand(create(PointCloud2, 'map'))
         self._relevancy = create(RelevancyMessage, 'relevancy', depth=MAX_QUERIES)
         self._markers = create(MarkerArray, 'objects/markers')
+        self._objects = create(messages.vision_msgs.Detection3DArray, 'objects') if messages.vision_msgs else None
         self._pose = create(PoseStamped, 'pose')
         self._scale = create(Float32, 'scale')
 
@@ -84,26 +92,37 @@ class Results:
         header = make_header(keyframe.frame, keyframe.stamp_ns)
         self._relevancy.publish(messages.relevancy_message(relevancy, messages.scene_header(scene)))
         self._image.offer(lambda: relevancy_image(scene, relevancy))
-        self._map.offer(lambda: image_message(keyframe.window.expand(relevancy.map), header))
+        self._relevancy_map.offer(lambda: image_message(keyframe.window.expand(relevancy.map), header))
 
-    def objects(self, scene, relevancies) -> None:
-        """~/objects/markers: the objects of all these answers."""
-        self._markers.publish(messages.object_markers(relevancies, messages.scene_header(scene)))
+    def objects(self, answers: list, newest: Header) -> None:
+        """~/objects (where vision_msgs is installed) and ~/objects/markers: the objects of all (answer, header)."""
+        markers = messages.object_markers([answer for answer, _ in answers], newest)
+        frames = {answer.text: header for answer, header in answers}  # the map's and the newest scene's stand together
+        for marker in markers.markers[1:]:
+            marker.header = frames[marker.ns]
+        self._markers.publish(markers)
+        if self._objects:
+            self._objects.publish(messages.object_detections(answers, newest))
+
+    def map(self, map_, header: Header, max_points: int) -> None:
+        """~/map, within a second."""
+        self._map.hold(lambda: messages.gaussian_cloud(map_.gaussians, header, max_points))
 
     def serve(self) -> None:
         """Give late subscribers what was not built for want of one."""
-        for output in (self._cloud, self._image, self._map):
+        for output in (self._cloud, self._image, self._relevancy_map, self._map):
             output.serve()
 
     def close(self) -> None:
         """Take the topics down."""
-        for publisher in (self._cloud.publisher, self._image.publisher, self._map.publisher,
-                          self._relevancy, self._markers, self._pose, self._scale):
-            self._node.destroy_lifecycle_publisher(publisher)
+        for publisher in (self._cloud.publisher, self._image.publisher, self._relevancy_map.publisher,
+                          self._map.publisher, self._relevancy, self._markers, self._objects, self._pose, self._scale):
+            if publisher:
+                self._node.destroy_lifecycle_publisher(publisher)
 
 
 def relevancy_image(scene, relevancy) -> Image:
     """The input image with the relevancy over it, rgb8, in the size, frame and time of the input."""
     keyframe = scene.keyframe
-    picture = messages.overlay(keyframe.image, keyframe.window.expand(relevancy.heat))
+    picture = overlay(keyframe.image, keyframe.window.expand(relevancy.heat))
     return image_message(picture, make_header(keyframe.frame, keyframe.stamp_ns))

@@ -1,6 +1,7 @@
 """Where a camera stood, from /tf and /tf_static: listening, and look-ups that wait for a bounded time.
 
-tf2_msgs is no package of the Python package index. Where it is missing nothing can be heard, and every look-up says so.
+tf2_msgs comes with ROS and is no package of the Python package index: `make setup` builds it from msg/tf2_msgs. Where
+it is missing nothing can be heard, and every look-up says so.
 """
 
 from __future__ import annotations

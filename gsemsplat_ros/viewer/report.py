@@ -14,7 +14,7 @@ import numpy as np
 
 from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.viewer.markup import Markup, picture, safe, table, tag
-from gsemsplat_ros.viewer.overlay import depth_picture
+from gsemsplat_ros.views.overlay import depth_picture
 from gsemsplat_ros.viewer.result import Answer, PairResult
 from gsemsplat_ros.views.view import Camera
 

@@ -1,0 +1,114 @@
+"""The node's map: grown by the worker, read by queries, saved and loaded by services, below one folder only."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gsemsplat_ros.mapping.fusion import Fusion, Mapper
+from gsemsplat_ros.mapping.map import Map
+from gsemsplat_ros.mapping.mapfile import CodeSpace, load_map, save_map
+from gsemsplat_ros.mapping.scene import Scene
+from gsemsplat_ros.ros.conversions import quoted
+from gsemsplat_ros.ros.parameters import Parameters
+from gsemsplat_ros.views.view import Pair
+
+FRAME = 'gsemsplat_map'    # of a map that nothing ties to a frame of TF: it begins at the first camera
+SUFFIX = '.safetensors'
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A map and what belongs to it; never changed, so any thread may read it.
+
+    stamp_ns: of the newest images in it, of the load, or of the clearing; camera (3,) [m]: where the last fused
+    keyframe stood in it, None when none was; loaded: it came from a file.
+    """
+
+    map: Map
+    stamp_ns: int = 0
+    camera: np.ndarray | None = None
+    loaded: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether queries search it: it holds more than the one scene that answers better by itself."""
+        return len(self.map) > 0 and (self.loaded or self.map.scenes > 1)
+
+
+class MapKeeper:
+    """`kept` is replaced, never changed. fused, left_out: scenes so far; last: whether the last one was fused, or there
+    was none; reason: how it was placed, or why it was left out."""
+
+    def __init__(self, parameters: Parameters, space: CodeSpace):
+        """`space`: what reads the codes of the maps, in memory and on disk."""
+        self.frame = parameters.map_frame.lstrip('/') or FRAME
+        self.folder = Path(parameters.map_directory)
+        self.fused, self.left_out, self.reason, self.last = 0, 0, '', True
+        self._tied = bool(parameters.map_frame)
+        self._voxel, self._space = parameters.map_voxel_m, space
+        self._lock = threading.Lock()
+        self.clear(0)
+
+    def _take(self, map_: Map, stamp_ns: int, loaded: bool) -> None:
+        with self._lock:
+            self._mapper = Mapper(map_, 0)
+            self.kept = Kept(map_, stamp_ns, loaded=loaded)
+            self.reason, self.last = '', True
+
+    def clear(self, stamp_ns: int) -> None:
+        """Begin anew, empty."""
+        self._take(Map.empty(self.frame, self._voxel), stamp_ns, loaded=False)
+
+    def add(self, scene: Scene, pair: Pair, budget: int) -> Fusion:
+        """Fuse a scene into the map of at most `budget` Gaussians, or say why not."""
+        with self._lock:
+            if self._tied and pair.first.map_from_camera is None and not len(self.kept.map):
+                fusion = Fusion(False, f"the map begins when TF says where the camera is in map_frame '{self.frame}'")
+            else:
+                self._mapper.budget = budget
+                fusion = self._mapper.add(scene, pair)
+            if fusion.fused:
+                self.kept = Kept(self._mapper.map, scene.keyframe.stamp_ns, fusion.map_from_camera[:3, 3],
+                                 self.kept.loaded)
+            self.fused, self.left_out = self.fused + fusion.fused, self.left_out + (not fusion.fused)
+            self.reason, self.last = fusion.reason, fusion.fused
+        return fusion
+
+    def save(self, name: str) -> str:
+        """Write the map; returns what was written, in words. Raises ValueError for a name or disk that will not do."""
+        path, map_ = self.path(name), self.kept.map
+        if not len(map_):
+            raise ValueError('the map is empty: there is nothing to save')
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f'cannot make the folder {path.parent} ({error.strerror}): set map_directory') from None
+        save_map(path, map_, self._space)
+        return f'{path} and its .ply: {len(map_)} Gaussians of {map_.scenes} scene(s)'
+
+    def load(self, name: str, stamp_ns: int) -> str:
+        """Take the map of a file; returns what was read, in words. Raises ValueError, and keeps the map it has."""
+        path = self.path(name)
+        map_ = load_map(path, self._space)
+        if self._tied and map_.frame != self.frame:
+            raise ValueError(f"{path} is a map in frame '{map_.frame}', and map_frame is '{self.frame}': set map_frame "
+                             'to that of the map')
+        self._take(map_, stamp_ns, loaded=True)
+        return f"{path}: {len(map_)} Gaussians of {map_.scenes} scene(s) in frame '{map_.frame}'"
+
+    def path(self, name: str) -> Path:
+        """The file of this name. Raises ValueError for one that does not lie below the folder, links resolved."""
+        try:
+            folder = self.folder.expanduser().resolve()
+            named = (folder / name.strip()).resolve()
+            path = named.with_name(named.name + SUFFIX * (named.suffix != SUFFIX)).resolve()
+            inside = named != folder and path.is_relative_to(folder) and path.is_file() is not None
+        except (OSError, RuntimeError, ValueError):  # too long (is_file says so), a loop of links, a zero byte
+            folder, inside = self.folder, False
+        if not inside:
+            raise ValueError(f"map name {quoted(name)}: wanted a file below map_directory ({folder}), as 'kitchen'")
+        return path

@@ -1,0 +1,57 @@
+"""~/save_map, ~/load_map and ~/clear_map: an error is a message of the answer, never the end of the node."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Callable
+
+from gsemsplat_msgs.srv import LoadMap, SaveMap
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from std_srvs.srv import Trigger
+
+from gsemsplat_ros.ros.map_keeper import MapKeeper
+
+
+class MapServices:
+    """Made when the node configures, closed when it cleans up; `changed()` is called when another map is there."""
+
+    def __init__(self, node: Node, keeper: MapKeeper, changed: Callable[[], None]):
+        self._node, self._keeper, self._changed = node, keeper, changed
+        group = MutuallyExclusiveCallbackGroup()   # a file takes a second: queries go on meanwhile
+        self._services = [
+            node.create_service(kind, f'~/{name}', lambda request, response, work=work: self._answer(
+                work, request, response), callback_group=group)
+            for kind, name, work in ((SaveMap, 'save_map', self._save), (LoadMap, 'load_map', self._load),
+                                     (Trigger, 'clear_map', self._clear))]
+
+    def _answer(self, work: Callable, request, response):
+        try:
+            response.message = work(request)
+            response.success = True
+            self._node.get_logger().info(response.message)
+        except ValueError as error:
+            response.message = str(error)
+        except Exception as error:
+            self._node.get_logger().error(f'a service of the map failed:\n{traceback.format_exc()}')
+            response.message = f'internal error ({type(error).__name__}: {error}): see the log of the node'
+        return response
+
+    def _save(self, request: SaveMap.Request) -> str:
+        return 'saved ' + self._keeper.save(request.path)
+
+    def _load(self, request: LoadMap.Request) -> str:
+        done = self._keeper.load(request.path, self._node.get_clock().now().nanoseconds)
+        self._changed()
+        return 'loaded ' + done
+
+    def _clear(self, request: Trigger.Request) -> str:
+        gone = len(self._keeper.kept.map)
+        self._keeper.clear(self._node.get_clock().now().nanoseconds)
+        self._changed()
+        return f'cleared the map of {gone} Gaussians'
+
+    def close(self) -> None:
+        """Take the services down."""
+        for service in self._services:
+            self._node.destroy_service(service)
