@@ -318,8 +318,29 @@ def test_no_samples():
         evaluate_rooms(FakePipeline(), iter([]))
 
 
-def test_the_margin_splits_present_from_absent():
-    from gsemsplat_ros.evaluation.calibrate import best_margin
-    present, absent = np.array([0.9, 0.8, 0.7, 0.4]), np.array([0.6, 0.5, 0.3, 0.2])
-    assert best_margin(present, absent) == pytest.approx(0.65)       # three quarters found, all refused
-    assert best_margin(np.array([0.9]), np.array([0.1])) == pytest.approx(0.5)
+class Speaker(FakePipeline):
+    """Answers 'cup' with a surplus of 0.3 and everything else with that of the word's length: 0.01 a letter."""
+
+    codec = Codec.small((16, 8, 12))
+
+    def query(self, scene, text):
+        surplus = 0.3 if text == 'cup' else 0.01 * len(text)
+        answer = super().query(scene, text)
+        return replace(answer, score=1 / (1 + math.exp(-10 * surplus)))
+
+
+def test_the_margin_lets_one_absent_name_in_ten_pass(monkeypatch):
+    from gsemsplat_ros.evaluation import calibrate
+    absent = ['a' * n for n in range(1, 12)]                 # surplus 0.01 to 0.11
+    monkeypatch.setattr(calibrate, 'absent_names', lambda *a: absent)
+    sample = make_sample(names=('void', 'cup'))
+    sample['instance'][:] = 1
+    nothing = np.zeros((8, 16), np.float32)
+    speaker = Speaker(answers={text: (nothing, True) for text in ['cup', *absent]})
+    result = calibrate.calibrate(speaker, [sample])
+    assert result['mixture'] == {'weights': [1.0, 0.5], 'margin': pytest.approx(0.1)}
+    assert (result['recall'], result['present'], result['absent']) == (1.0, 1, 11)
+    assert result['false_alarm_rate'] == pytest.approx(2 / 11)      # the border itself is found
+    assert speaker.codec.mixture == Mixture((1.0, 0.5), pytest.approx(0.1))
+    with pytest.raises(ValueError, match='0 present and 0 absent names'):
+        calibrate.calibrate(speaker, [])

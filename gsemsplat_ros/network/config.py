@@ -64,7 +64,7 @@ class NetworkConfig:
     @classmethod
     def small(cls) -> NetworkConfig:
         """The network that ships: hybrid, half resolution out, no descriptors."""
-        return cls(name='small', long_side=256, stem=True, enc_dim=256, enc_depth=3, enc_heads=4, dec_dim=256, dec_depth=4,
+        return cls(name='small', long_side=512, stem=True, enc_dim=256, enc_depth=3, enc_heads=4, dec_dim=256, dec_depth=4,
                    dec_heads=4, layer_dims=(32, 64, 128, 256), dpt_dim=64, last_dim=32, dpt_norm=True, output_stride=2,
                    language_channels=CODE_DIM, descriptors=False, scale_bias=-4.5)
 
