@@ -43,7 +43,7 @@ def test_a_real_pair_becomes_a_metric_room(pipeline, name):
     alpha = scene.keyframe.rendering.alpha.numpy()
     assert np.isfinite(depth).mean() > 0.9 and (alpha > 0.5).mean() > 0.9
     assert 0.8 < np.nanmedian(depth) < 6                       # these are rooms
-    assert len(scene.gaussians) == 2 * 96 * 128
+    assert len(scene.gaussians) == 2 * 192 * 256
     rgb = scene.keyframe.rendering.rgb.numpy()
     u, v = np.meshgrid(np.arange(rgb.shape[1]), np.arange(rgb.shape[0]))
     there = np.rint(scene.keyframe.to_input_pixel(np.stack((u, v), -1))).astype(int)
@@ -80,7 +80,7 @@ def test_the_demo_as_a_user_runs_it(tmp_path):
     summary = json.loads(run.stdout.splitlines()[-1])
     assert json.loads((tmp_path / 'summary.json').read_text()) == summary
     [pair] = summary['pairs']
-    assert pair['scene'] == 'desk' and pair['gaussians'] == 2 * 96 * 128 and pair['pair_seconds'] > 0
+    assert pair['scene'] == 'desk' and pair['gaussians'] == 2 * 192 * 256 and pair['pair_seconds'] > 0
     assert pair['weights'] == 'small.safetensors' and pair['scale_source'] == 'stereo baseline'
     assert [query['text'] for query in pair['queries']] == ['office chair', 'bathtub']
     camera = load_scene('desk').pair.first.camera
