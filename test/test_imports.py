@@ -23,6 +23,7 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 ROS = {'ros', 'commands'}
 # Outside packages that only these rooms may import.
 ONLY_IN = {
+    'av': {'viewer'},
     'cv_bridge': {'ros'},
     'gsplat': {'gaussians'},
     'launch': {'ros'},
@@ -32,6 +33,7 @@ ONLY_IN = {
     'nav2_msgs': {'commands'},
     'open_clip': {'semantics'},
     'rclpy': ROS,
+    'rosbags': {'commands'},
     'sensor_msgs_py': {'ros'},
     'std_srvs': ROS,
     'tensorboard': {'training'},
@@ -42,7 +44,7 @@ ONLY_IN = {
     'vision_msgs': {'ros'},
 }
 # Optional packages: imported in the function that needs them, or in the `try` of a seam with a plain twin.
-LAZY = {'cv_bridge', 'gsplat', 'message_filters', 'open_clip', 'sensor_msgs_py', 'nav2_msgs', 'tf2_ros', 'viser', 'vision_msgs'}
+LAZY = {'av', 'cv_bridge', 'gsplat', 'message_filters', 'open_clip', 'sensor_msgs_py', 'nav2_msgs', 'rosbags', 'tf2_ros', 'viser', 'vision_msgs'}
 
 
 def imported_modules(tree: ast.AST, module: str, is_package: bool):
