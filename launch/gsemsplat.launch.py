@@ -23,7 +23,8 @@ SHARE = Path(get_package_share_directory('gsemsplat_ros'))
 INPUTS = {'left': 'left/image_raw', 'left_info': 'left/camera_info', 'right': 'right/image_raw',
           'right_info': 'right/camera_info', 'image': 'image', 'camera_info': 'camera_info'}
 # what config/gsemsplat.rviz shows; RViz is given the names of the node in its namespace
-OUTPUTS = ('gaussians', 'map', 'objects/markers', 'relevancy/image')
+OUTPUTS = ('gaussians', 'map', 'objects/markers', 'pose', 'relevancy/image')
+SHOWN_INPUT = '/left/image_raw'
 
 ARGUMENTS = [
     ('params_file', str(SHARE / 'config' / 'gsemsplat.yaml'), 'YAML file with the parameters of the node', None),
@@ -57,11 +58,12 @@ def start(context):
         remappings=[(topic, value[name]) for name, topic in INPUTS.items() if value[name] != topic],
         ros_arguments=['--log-level', value['log_level']])]
     if value['rviz'] == 'true':
+        image = value['image' if value['mode'] == 'sequential' else 'left']
         processes.append(Node(
             package='rviz2', executable='rviz2', name='rviz', namespace=value['namespace'],
             arguments=['-d', str(SHARE / 'config' / 'gsemsplat.rviz'), '-f', value['fixed_frame']],
             parameters=[{'use_sim_time': overrides['use_sim_time']}],
-            remappings=[(f'/gsemsplat/{topic}', f'gsemsplat/{topic}') for topic in OUTPUTS]))
+            remappings=[(SHOWN_INPUT, image), *((f'/gsemsplat/{topic}', f'gsemsplat/{topic}') for topic in OUTPUTS)]))
     return processes
 
 

@@ -18,6 +18,7 @@ from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.mapping.scene import Keyframe, Scene
 from gsemsplat_ros.network import weights
 from gsemsplat_ros.pipeline import Pipeline, Relevancy
+from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.views.view import Camera, fit
 
@@ -28,6 +29,7 @@ BOX = Object(center=(0.5, 0.25, 2.0), size=(0.4, 0.6, 0.2), score=0.875)
 class FakePipeline:
     """Every pair is a wall 2 m away in the colours of the first image; a door is found there and nothing else."""
 
+    codec = Codec.small().requires_grad_(False)
     weights, card = 'fake.safetensors', {'config': {'name': 'fake'}, 'licence': 'Apache-2.0', 'text_encoder': 'fake'}
 
     def build(self, pair):
@@ -40,7 +42,8 @@ class FakePipeline:
         gaussians = Gaussians(
             torch.tensor(means.reshape(n, 3), dtype=torch.float32), torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
             torch.full((n, 3), WALL_M / camera.fx), torch.full((n,), 0.9),
-            torch.tensor(colors.reshape(n, 3), dtype=torch.float32), torch.zeros(n, 2), 'camera')
+            torch.tensor(colors.reshape(n, 3), dtype=torch.float32),
+            torch.randn(n, 32, generator=torch.Generator().manual_seed(0)), 'camera')
         keyframe = Keyframe(camera, None, None, pair.first.image, window, 'camera', 0)
         return Scene(gaussians, keyframe, None, 1.5, 'stereo baseline' if pair.baseline_m else 'network', 0, 0,
                      {'predict': 0.25})
@@ -99,6 +102,7 @@ def test_every_command_has_help(command, capsys):
     (['infer', '{left}', '{right}', '--out', '{tmp}/o', '--calibration', '9', '9', '3', '3', '-1'], 'baseline of -1'),
     (['infer', '{left}', '{right}', '--out', '{left}/o'], 'cannot make the folder'),
     (['infer', '{left}', '{right}', '--out', '{tmp}/o', '--weights', 'no.safetensors'], 'no checkpoint at no.safetensors'),
+    (['infer', '{left}', '{right}', '--out', '{tmp}/o', '--video', 'spiral'], "invalid choice: 'spiral'"),
     (['demo', '--scene', 'moon'], "invalid choice: 'moon'"),
     (['weights', 'info', '{left}'], 'is no gsemsplat checkpoint'),
     (['weights', 'convert', 'no.ckpt', '{tmp}/o.safetensors'], 'no.ckpt'),
@@ -138,6 +142,33 @@ def test_infer_writes_what_it_says(pipeline, images, tmp_path, capsys):
     assert len(scene) == 768 and torch.allclose(scene.means[:, 2], torch.tensor(WALL_M))
     html = (out / 'report.html').read_text()
     assert 'gsemsplat infer' in html and 'door' in html
+
+
+def test_infer_films(pipeline, images, tmp_path, capsys):
+    av = pytest.importorskip('av')
+    out = tmp_path / 'o'
+    assert main(['infer', *images, '--out', str(out), '--video', 'published', '--json']) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary['video'] == {'path': 'published', 'frames': 18, 'seconds': 18 / 16, 'rgb': str(out / 'rgb.mp4'),
+                                'semantics': str(out / 'semantics.mp4')}
+    means = {}
+    for name in ('rgb', 'semantics'):
+        with av.open(summary['video'][name]) as container:
+            frames = [frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)]
+        assert len(frames) == 18 and frames[0].shape == (512, 512, 3)
+        means[name] = frames[8][200:312, 200:312]           # straight ahead
+    assert np.abs(means['rgb'].astype(int) - 60).mean() < 6, 'the wall in the colour of the first image'
+    assert means['semantics'].std() > 10, 'random codes have many colours'
+    assert (out / 'report.html').read_text().count('<video ') == 2
+    assert sorted(p.name for p in out.iterdir()) == ['report.html', 'rgb.mp4', 'scene.ply', 'semantics.mp4', 'summary.json']
+
+
+def test_video_package_is_asked_for_before_the_work(pipeline, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'av', None)
+    assert main(['infer', *images, '--out', str(tmp_path / 'o'), '--video']) == 2
+    err = capsys.readouterr().err
+    assert re.fullmatch(r'gsemsplat: videos need the Python package av \(.*\): run `pip install av`\n', err)
+    assert not (tmp_path / 'o').exists()
 
 
 def test_infer_prints_a_table(pipeline, images, tmp_path, capsys):
@@ -202,13 +233,16 @@ def test_reader_that_goes_away(tmp_path):
 
 def test_weights_info(tmp_path, capsys):
     path = tmp_path / 'w.safetensors'
-    card = {'config': {'name': 'tiny', 'dims': [1, 2]}, 'licence': 'Apache-2.0'}
+    card = {'config': {'name': 'tiny', 'dims': [1, 2]}, 'licence': 'Apache-2.0',
+            'training': {'stages': [{'steps': 12, 'rate': 0.5}, {'steps': 3}]}}
     weights.save(path, {'x': torch.zeros(2, 3), 'y': torch.zeros(4)}, card)
     assert main(['weights', 'info', str(path), '--json']) == 0
     assert json.loads(capsys.readouterr().out) == {'file': str(path), 'bytes': path.stat().st_size, 'parameters': 10,
                                                    'card': card}
     assert main(['weights', 'info', str(path)]) == 0
-    assert re.search(r'^config\.dims +1, 2$', capsys.readouterr().out, re.MULTILINE)
+    out = capsys.readouterr().out
+    assert re.search(r'^config\.dims +1, 2$', out, re.MULTILINE)
+    assert re.search(r'^training\.stages\.1 +steps 12, rate 0\.5\ntraining\.stages\.2 +steps 3$', out, re.MULTILINE)
 
 
 def test_failed_check_still_gives_its_numbers(monkeypatch, capsys):

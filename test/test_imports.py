@@ -44,7 +44,7 @@ ONLY_IN = {
     'vision_msgs': {'ros'},
 }
 # Optional packages: imported in the function that needs them, or in the `try` of a seam with a plain twin.
-LAZY = {'av', 'cv_bridge', 'gsplat', 'message_filters', 'open_clip', 'sensor_msgs_py', 'nav2_msgs', 'rosbags', 'tf2_ros', 'viser', 'vision_msgs'}
+LAZY = {'av', 'cv_bridge', 'gsplat', 'gsplat_msgs', 'message_filters', 'open_clip', 'sensor_msgs_py', 'nav2_msgs', 'rosbags', 'tf2_ros', 'viser', 'vision_msgs'}
 
 
 def imported_modules(tree: ast.AST, module: str, is_package: bool):

@@ -2,6 +2,8 @@
 import base64
 import math
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import cv2
@@ -11,11 +13,11 @@ import torch
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.semantics.objects import Object
-from gsemsplat_ros.viewer.flight import BACKGROUND, camera_path, draw
+from gsemsplat_ros.viewer.flight import BACKGROUND, draw
 from gsemsplat_ros.viewer.markup import picture, tag
 from gsemsplat_ros.views.overlay import UNKNOWN, depth_picture, overlay, turbo
-from gsemsplat_ros.viewer.report import Report, box_mark, page
-from gsemsplat_ros.viewer.result import Answer, NewView, PairResult
+from gsemsplat_ros.viewer.report import Report, box_mark, leaf, number_mark, page
+from gsemsplat_ros.viewer.result import Answer, Film, NewView, PairResult
 from gsemsplat_ros.views.view import Camera
 
 CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
@@ -37,6 +39,9 @@ def result(name='a_room', text='door', **changes):
                   views=(NewView('6° to the left', ramp(200)),), answers=answers, gaussians=1234, pair_seconds=0.5,
                   weights='w.safetensors', scale_source='stereo baseline', scale=1.0, timings={'predict': 0.25})
     return PairResult(**{**values, **changes})
+
+
+FILM = Film('orbit', 48, 3.0, (ramp(60), ramp(180)), (b'first video', b'second video'))
 
 
 def report(*results, title='A page', **changes):
@@ -73,7 +78,7 @@ class Reader(HTMLParser):
 
 def decode(attributes):
     kind, _, data = attributes['src'].partition(',')
-    assert kind == 'data:image/jpeg;base64'
+    assert kind == 'data:image/webp;base64'
     return cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
 
@@ -98,16 +103,6 @@ def test_depth_picture():
     assert red[0] > red[2] + 100 and blue[2] > blue[0] + 100, 'near is red, far is blue'
     nothing, near, far = depth_picture(np.full((2, 2), np.nan))
     assert (nothing == UNKNOWN).all() and math.isnan(near) and math.isnan(far)
-
-
-def test_camera_path_turns_about_what_is_looked_at():
-    left, middle, right = camera_path(2.0, (-10, 0, 10))
-    assert np.allclose(middle, np.eye(4))
-    for pose, side in ((left, -1), (right, 1)):
-        assert np.allclose(pose @ [0, 0, 2, 1], [0, 0, 2, 1]), 'the pivot stays in the middle, as far away as before'
-        centre = np.linalg.inv(pose)[:3, 3]
-        assert np.allclose(centre, [side * 2 * math.sin(math.radians(10)), 0, 2 - 2 * math.cos(math.radians(10))])
-        assert np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3)) and np.linalg.det(pose[:3, :3]) > 0
 
 
 def wall(distance=2.0, n=40):
@@ -143,8 +138,10 @@ def test_draw_nothing():
 
 
 def test_nothing_gets_onto_the_page_unescaped():
-    evil = result(name=EVIL, text=EVIL, weights=EVIL, timings={EVIL: 0.1}, scale_source=EVIL)
-    html = report(evil, result(), title=EVIL, card={EVIL: EVIL, 'training': {EVIL: [EVIL]}}, command=EVIL)
+    evil = result(name=EVIL, text=EVIL, weights=EVIL, timings={EVIL: 0.1}, scale_source=EVIL,
+                  film=replace(FILM, path=EVIL))
+    html = report(evil, result(), title=EVIL, card={EVIL: EVIL, 'training': {EVIL: [EVIL]}, f'a{EVIL}': {'b': {EVIL: 1}}},
+                  command=EVIL)
     assert '<script' not in html.lower()
     reader = Reader(html)
     assert not reader.all('script')
@@ -154,11 +151,11 @@ def test_nothing_gets_onto_the_page_unescaped():
 
 
 def test_page_needs_nothing_but_itself():
-    html = report(result(), result('other'))
+    html = report(result(), result('other', film=FILM))
     reader = Reader(html)
     for name, attributes in reader.elements:
         assert name not in ('link', 'iframe', 'object', 'base', 'form')
-        for key in ('src', 'href', 'action', 'srcset'):
+        for key in ('src', 'href', 'action', 'srcset', 'poster'):
             assert attributes.get(key, '#').startswith(('data:', '#')), (name, key)
     style = html[html.index('<style>'):html.index('</style>')]
     assert 'url(' not in style and '@import' not in style
@@ -222,6 +219,43 @@ def test_box_is_drawn_where_it_is():
     assert box_mark(Object((0.0, 0.0, 0.3), (0.4, 0.4, 0.6), 0.9), CAMERA) == [], 'behind the camera nothing projects'
 
 
+def test_objects_are_numbered_where_they_are():
+    things = Object((0.5, -0.25, 2.0), (0.4, 0.4, 0.4), 0.9), Object((0.0, 0.0, 2.0), (0.2, 0.2, 0.2), 0.8)
+    assert number_mark(2, things[0], CAMERA) == ['<text x="44.0" y="17.2">2</text>']
+    assert number_mark(1, Object((0.0, 0.0, 0.01), (0.1, 0.1, 0.1), 0.9), CAMERA) == []
+    shown = result()
+    two = replace(shown.answers[0], objects=things)
+    reader = Reader(report(replace(shown, answers=(two,))))
+    assert [float(a['x']) for a in reader.all('text')] == [44.0, 31.5] and not Reader(report()).all('text')
+
+
+def test_film_plays_from_the_page():
+    reader = Reader(report(result(film=FILM)))
+    videos = reader.all('video')
+    assert [base64.b64decode(v['src'].removeprefix('data:video/mp4;base64,')) for v in videos] == list(FILM.files)
+    assert all({'controls', 'muted', 'playsinline'} <= v.keys() and 'autoplay' not in v for v in videos)
+    for shown, poster in zip(videos, FILM.posters):
+        assert np.abs(decode({'src': shown['poster']}).astype(int) - poster).mean() < 3
+    assert 'Flight along the path orbit, 3.0 s' in reader.texts
+    policy = next(a['content'] for a in reader.all('meta') if a.get('http-equiv') == 'Content-Security-Policy')
+    assert 'media-src data:' in policy and "default-src 'none'" in policy
+    assert not Reader(report()).all('video')
+
+
+def test_card_is_folded_by_chapter():
+    card = {'licence': 'Apache-2.0', 'config': {'name': 'small', 'depth': 12}, 'mixture': {'weights': [1.0, 0.5]},
+            'scores': {'rooms': {'abs_rel': 0.16194, 'calibrated': True, 'delta1': None}},
+            'training': {'steps': 1650, 'stages': [{'steps': 1200, 'batch': 4}, {'steps': 450, 'batch': 2}]}}
+    reader = Reader(report(card=card))
+    assert len(reader.all('details')) == 3
+    text = '|'.join(reader.texts)
+    for part in ('network|small', 'Mixture|weights|1, 0.5', 'Scores, rooms|abs rel|0.1619|calibrated|yes|delta1|–',
+                 'stages 1|steps 1200, batch 4|stages 2|steps 450, batch 2'):
+        assert part in text, part
+    assert 'depth' not in text.partition('Checkpoint')[2], 'sizes of layers stay out'
+    assert len(leaf('x' * 999)) == 200
+
+
 def test_markup_escapes_content_and_attributes():
     assert tag('p', '<b>', tag('i', 'x & y'), None, title='"><', class_='c') == \
         '<p title="&quot;&gt;&lt;" class="c">&lt;b&gt;<i>x &amp; y</i></p>'
@@ -233,3 +267,50 @@ def test_summary_is_json_with_nulls():
     assert summary['queries'][1] == {'text': 'sofa', 'found': False, 'score': 0.2, 'peak_pixel': None, 'peak_point': None,
                                      'objects': [], 'seconds': 0.05}
     assert summary['queries'][0]['objects'] == [{'center': [0.0, 0.0, 2.0], 'size': [0.4, 0.4, 0.4], 'score': 0.9}]
+
+
+def browser(width, folder):
+    """Headless Chromium that shows pages `width` pixels wide as a phone does; skips where there is none."""
+    webdriver = pytest.importorskip('selenium.webdriver')
+    chromium, driver = (shutil.which(name) for name in ('chromium', 'chromedriver'))
+    if not (chromium and driver):
+        pytest.skip('no chromium and chromedriver')
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ('headless=new', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-sync',
+                     'disable-background-networking', 'disable-component-update', f'user-data-dir={folder}'):
+        options.add_argument(f'--{argument}')
+    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    chrome.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
+                           {'width': width, 'height': 844, 'deviceScaleFactor': 1, 'mobile': True})
+    return chrome
+
+
+def test_a_phone_shows_all_of_the_page(tmp_path):
+    video = pytest.importorskip('gsemsplat_ros.viewer.video')
+    pytest.importorskip('av')
+    video.write_video(tmp_path / 'f.mp4', [ramp(shade) for shade in range(60, 160, 10)], 16.0)
+    mp4 = (tmp_path / 'f.mp4').read_bytes()
+    long = 'the large green armchair_beside_the_window_and_under_the_lamp' * 2
+    first = result(text=long, weights='w' * 90, film=replace(FILM, files=(mp4, mp4)))
+    (tmp_path / 'page.html').write_text(report(first, result('other'), command='gsemsplat infer ' + '/long/way' * 40,
+                                               card={'training': {'stages': [{'rate': 0.5}], 'data': 'rooms ' * 50}}))
+    chrome = browser(390, tmp_path / 'profile')
+    try:
+        chrome.get((tmp_path / 'page.html').as_uri())
+        chrome.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+        wide = chrome.execute_script('''return [...document.querySelectorAll('main *')].filter(e =>
+            !e.closest('.strip, pre, .wide') && e.getBoundingClientRect().right > 391).map(e => e.outerHTML.slice(0, 80))''')
+        assert not wide and chrome.execute_script('return document.documentElement.scrollWidth') <= 390
+        assert chrome.execute_script('return [...document.images].every(i => i.complete && i.naturalWidth > 0)')
+        small = chrome.execute_script('''return [...document.querySelectorAll('main *')].filter(e =>
+            e.childElementCount === 0 && e.textContent.trim() && parseFloat(getComputedStyle(e).fontSize) < 12)
+            .map(e => e.outerHTML)''')
+        assert not small, 'letters too small for a phone'
+        played = chrome.execute_async_script('''const [done] = arguments, v = document.querySelector('video');
+            v.onended = () => done([v.currentTime, v.videoWidth, v.videoHeight]);
+            v.onerror = () => done(v.error.message); v.loop = false; v.play().catch(e => done(String(e)));''')
+        assert played == [pytest.approx(10 / 16, abs=0.07), 64, 48]
+        assert chrome.get_log('browser') == [], 'nothing that the page forbids itself'
+    finally:
+        chrome.quit()

@@ -6,10 +6,16 @@ import argparse
 import json
 import math
 import os
+import shutil
 import sys
+import textwrap
+import unicodedata
 from collections.abc import Sequence
 
 from tqdm import tqdm
+
+NARROWEST = 20               # columns in which words are still wrapped
+JOINERS = '\u200c\u200d'     # invisible, and part of how some scripts are written
 
 
 class Failure(Exception):
@@ -37,22 +43,29 @@ class Console:
             print(text)
 
     def table(self, rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:
-        """Columns aligned: numbers to the right, words to the left."""
+        """Columns aligned: numbers to the right, words to the left. On a terminal, words of the last column that do not fit
+        go on below themselves."""
         if self.as_json or not rows:
             return
         cells = [[_cell(value) for value in row] for row in rows]
-        widths = [max(map(len, column)) for column in zip(*filter(None, (header, *cells)))]
+        widths = [max(map(width, column)) for column in zip(*filter(None, (header, *cells)))]
         right = [all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in column)
                  for column in zip(*rows)]
 
         def line(row: Sequence[str]) -> str:
-            return '  '.join(cell.rjust(width) if to_right else cell.ljust(width)
-                             for cell, width, to_right in zip(row, widths, right)).rstrip()
+            fills = [' ' * (wide - width(cell)) for cell, wide in zip(row, widths)]
+            return '  '.join(fill + cell if to_right else cell + fill
+                             for cell, fill, to_right in zip(row, fills, right)).rstrip()
 
         if header:
             print(_bold(line(header)))
+        indent = sum(widths[:-1]) + 2 * len(widths[:-1])
+        room = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() and not right[-1] else 0
         for row in cells:
-            print(line(row))
+            first, *more = (textwrap.wrap(row[-1], room) if room >= NARROWEST else row[-1:]) or ['']
+            print(line([*row[:-1], first]))
+            for words in more:
+                print(' ' * indent + words)
 
     def result(self, result: dict) -> None:
         """The JSON object of a command run with --json."""
@@ -95,13 +108,27 @@ def without_nan(value: object) -> object:
     return value
 
 
+def width(text: str) -> int:
+    """The columns that a terminal gives to printable `text`: two to a character of East Asian width (Unicode annex 11), none
+    to one that combines with the one before it or joins two."""
+    return sum(0 if unicodedata.category(c) in ('Mn', 'Me', 'Cf') else 2 if unicodedata.east_asian_width(c) in 'WF' else 1
+               for c in text)
+
+
+def printable(text: str) -> str:
+    """`text` in one line, without what would steer the terminal: words of a query and names of files may hold anything."""
+    return ''.join(c if c.isprintable() or c in JOINERS else ' ' if c.isspace() else '\ufffd' for c in text)
+
+
 def _cell(value: object) -> str:
     if value is None:
         return '-'
     if isinstance(value, bool):
         return 'yes' if value else 'no'
-    return f'{value:.4g}' if isinstance(value, float) else str(value)
+    return f'{value:.4g}' if isinstance(value, float) else printable(str(value))
 
 
 def _bold(text: str) -> str:
-    return f'\033[1m{text}\033[0m' if sys.stdout.isatty() and 'NO_COLOR' not in os.environ else text
+    """Bold where a person reads it on a terminal that can (no-color.org)."""
+    plain = not sys.stdout.isatty() or os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb'
+    return text if plain else f'\033[1m{text}\033[0m'

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from gsemsplat_ros.commands.console import Console, add_output_arguments
+
+PATHS = 'arc', 'orbit', 'dolly', 'published'      # the presets of viewer/paths.py, which is not imported for --help
+VIDEOS = 'rgb', 'semantics'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='FX FY CX CY [BASELINE]: focal lengths and principal point of both images [px]; with '
                              'the baseline [m] they are a rectified stereo pair, LEFT is the left one, and the scene '
                              'is metric')
+    parser.add_argument('--video', nargs='?', const=PATHS[0], choices=PATHS, metavar='PATH',
+                        help='also write rgb.mp4 and semantics.mp4 along a camera path: '
+                             f'{", ".join(PATHS)} (default: {PATHS[0]}; published: that of the published demo)')
     parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
     parser.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP')
     parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where the network runs')
@@ -33,6 +40,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.pipeline import Pipeline
 
     pair = read_pair(args.left, args.right, args.calibration)
+    if args.video:
+        from gsemsplat_ros.viewer.video import load_av
+        load_av()                # before the work, not after it
     out = output_folder(args.out)
     with console.progress(2 + len(args.query), 'step', 'load') as bar:
         pipeline = Pipeline.load(args.weights, args.device, args.text_checkpoint)
@@ -41,11 +51,17 @@ def run(args: argparse.Namespace, console: Console) -> None:
         result, scene = solve(pipeline, pair, args.query, Path(args.left).stem, bar)
     write_ply(out / 'scene.ply', scene.gaussians)
     summary = {**result.summary(), 'report': str(out / 'report.html'), 'scene': str(out / 'scene.ply')}
+    if args.video:
+        film = film_scene(pipeline, scene, result.camera, args.video, out, console)
+        result = replace(result, film=film)
+        summary['video'] = {**film.summary(), **{name: str(out / f'{name}.mp4') for name in VIDEOS}}
     write_json(out / 'summary.json', summary)
     write_page(out / 'report.html', 'Two images, one scene', [result], pipeline.card, args.command_line)
     console.say(f'{result.gaussians:,} Gaussians in {result.pair_seconds:.2f} s with {result.weights}; '
                 f'scale: {result.scale_source}')
     answers_table(console, [result])
+    if args.video:
+        console.say(f'{out / "rgb.mp4"}, {out / "semantics.mp4"}: {film.frames} frames along the path {film.path}')
     console.say(f'{out / "report.html"}')
     console.result(summary)
 
@@ -91,6 +107,28 @@ def solve(pipeline, pair, queries: list[str], name: str, bar):
     return PairResult(name, pair.first.image, pair.second.image, camera, depth, views, tuple(answers),
                       len(scene.gaussians), seconds, pipeline.weights, scene.scale_source, float(scene.scale),
                       dict(scene.timings)), scene
+
+
+def film_scene(pipeline, scene, camera, preset: str, out: Path, console: Console):
+    """Fly along the path `preset`, seen with `camera` unless the path has its own, into out/rgb.mp4 and
+    out/semantics.mp4: the Film."""
+    from gsemsplat_ros.viewer.flight import VIDEO_LONG_SIDE, fly, looked_at, resized, semantic_colours
+    from gsemsplat_ros.viewer.paths import camera_path
+    from gsemsplat_ros.viewer.result import Film
+    from gsemsplat_ros.viewer.video import VideoWriter
+
+    camera = resized(camera, VIDEO_LONG_SIDE)
+    path = camera_path(preset, looked_at(scene.gaussians, camera)[1])
+    files, posters = [out / f'{name}.mp4' for name in VIDEOS], None
+    with console.progress(len(path), 'frame', 'film') as bar:
+        semantic = semantic_colours(scene.gaussians, pipeline.codec)
+        with VideoWriter(files[0], path.fps) as rgb, VideoWriter(files[1], path.fps) as semantics:
+            for pictures in fly(scene.gaussians, semantic, path, camera):
+                posters = posters or pictures
+                rgb.add(pictures[0])
+                semantics.add(pictures[1])
+                bar.update()
+    return Film(path.name, len(path), path.seconds, posters, tuple(file.read_bytes() for file in files))
 
 
 def input_camera(keyframe):

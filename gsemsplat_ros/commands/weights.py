@@ -77,9 +77,13 @@ def run_parity(args: argparse.Namespace, console: Console) -> None:
 
 
 def flat(values: dict, prefix: str = ''):
-    """(dotted name, value) of every leaf; lists in one line."""
+    """(dotted name, value) of every leaf; lists in one line, but a line for each dictionary in one."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from flat(value, f'{prefix}{name}.')
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            for i, item in enumerate(value, 1):
+                leaves = dict(flat(item)) if isinstance(item, dict) else {'': item}
+                yield f'{prefix}{name}.{i}', ', '.join(f'{key} {leaf}'.strip() for key, leaf in leaves.items())
         else:
             yield prefix + name, ', '.join(map(str, value)) if isinstance(value, list) else value

@@ -12,7 +12,8 @@ from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics.codec import CODE, Codec
 from gsemsplat_ros.training.batches import Batch
-from gsemsplat_ros.training.preview import depth_colours, name_map
+from gsemsplat_ros.views.labels import name_map
+from gsemsplat_ros.views.overlay import depth_colours
 
 
 @torch.no_grad()

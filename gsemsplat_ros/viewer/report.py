@@ -13,9 +13,9 @@ from string import Template
 import numpy as np
 
 from gsemsplat_ros.semantics.objects import Object
-from gsemsplat_ros.viewer.markup import Markup, picture, safe, table, tag
+from gsemsplat_ros.viewer.markup import Markup, picture, safe, table, tag, video
+from gsemsplat_ros.viewer.result import Answer, Film, PairResult
 from gsemsplat_ros.views.overlay import depth_picture
-from gsemsplat_ros.viewer.result import Answer, PairResult
 from gsemsplat_ros.views.view import Camera
 
 TEMPLATE = Path(__file__).with_name('report.html')
@@ -86,10 +86,19 @@ def pair_section(number: int, result: PairResult) -> Markup:
              tag('h3', 'From new viewpoints'),
              tag('div', [figure(view.picture, f'the scene {view.title}', view.title) for view in result.views],
                  class_='strip')]
+    if result.film:
+        parts.append(films(result.film))
     if result.answers:
         parts += [tag('h3', 'Words'), tag('div', [answer_card(a, result.camera, unit) for a in result.answers],
                                           class_='answers')]
     return tag('section', parts, id=f'pair-{number}')
+
+
+def films(film: Film) -> Markup:
+    """The two videos of a flight, side by side."""
+    captions = (f'Flight along the path {film.path}, {film.seconds:.1f} s', 'The same flight, coloured by meaning')
+    return tag('div', [tag('figure', tag('div', video(mp4, poster, caption), class_='frame'), tag('figcaption', caption))
+                       for mp4, poster, caption in zip(film.files, film.posters, captions)], class_='films')
 
 
 def answer_card(answer: Answer, camera: Camera, unit: str) -> Markup:
@@ -114,6 +123,7 @@ def answer_card(answer: Answer, camera: Camera, unit: str) -> Markup:
     if answer.picture is not None:
         height, width = answer.picture.shape[:2]
         marks = tag('svg', [box_mark(thing, camera) for thing in things], peak_mark(answer) if answer.found else [],
+                    [number_mark(i, thing, camera) for i, thing in enumerate(things, 1)] if len(things) > 1 else [],
                     viewBox=f'-0.5 -0.5 {width} {height}', aria_hidden='true')
         shot = tag('div', picture(answer.picture, f'relevancy of {answer.text}'), marks, class_='frame')
     return tag('article', shot, tag('div', body, class_='body'),
@@ -140,12 +150,20 @@ def box_mark(thing: Object, camera: Camera) -> list[Markup]:
     return [tag('path', d=lines, **style) for style in OUTLINE]
 
 
+def number_mark(number: int, thing: Object, camera: Camera) -> list[Markup]:
+    """The row of the table that tells of an object, written where its centre is seen; none behind the camera."""
+    x, y, z = thing.center
+    if z < NEAREST:
+        return []
+    return [tag('text', number, x=f'{x / z * camera.fx + camera.cx:.1f}', y=f'{y / z * camera.fy + camera.cy:.1f}')]
+
+
 def making(report: Report) -> Markup:
     """How the page came about: times, checkpoint, versions, command."""
     return tag('section', tag('h2', 'How it was made'),
                tag('div', tag('div', tag('h3', 'Time, by stage'), timings(report.results)),
-                   tag('div', tag('h3', 'Checkpoint'), pairs_table(card_summary(report)),
-                       tag('h3', 'Versions'), pairs_table(report.versions.items())), class_='columns'),
+                   tag('div', tag('h3', 'Versions'), pairs_table(report.versions.items()), checkpoint(report)),
+                   class_='columns'),
                tag('h3', 'The command that makes this page again'), tag('pre', report.command), id='making')
 
 
@@ -160,25 +178,46 @@ def timings(results: Sequence[PairResult]) -> Markup:
                class_='wide')
 
 
-def card_summary(report: Report) -> Iterator[tuple[str, str]]:
-    """The checkpoint's name and what its card tells beyond the sizes of its layers."""
-    if report.results:
-        yield 'file', report.results[0].weights
-    for name, value in report.card.items():
-        if name == 'config':
-            yield 'network', str(value.get('name', ''))
-        else:
-            yield from entries(name, value)
+def checkpoint(report: Report) -> list[Markup]:
+    """What the checkpoint is, and folded away, chapter by chapter, what its card tells beyond the sizes of its layers."""
+    rows = [('file', result.weights) for result in report.results[:1]]
+    rows += [('network', str(value.get('name', ''))) for name, value in report.card.items() if name == 'config']
+    rows += [(words(name), leaf(value)) for name, value in report.card.items() if not isinstance(value, dict)]
+    chapters = [tag('details', tag('summary', name), pairs_table(entries(value)))
+                for name, value in chapters_of(report.card)]
+    return [tag('h3', 'Checkpoint'), pairs_table(rows), *chapters]
 
 
-def entries(name: str, value: object) -> Iterator[tuple[str, str]]:
-    """Leaves of a card, with the way to them."""
+def chapters_of(card: dict, before: str = '') -> Iterator[tuple[str, dict]]:
+    """The dictionaries of a card that hold values of their own, with the way to them."""
+    for name, value in card.items():
+        if isinstance(value, dict) and name != 'config':
+            title = f'{before}{words(name)}'
+            if any(not isinstance(item, dict) for item in value.values()):
+                yield title[:1].upper() + title[1:], value
+            yield from chapters_of(value, f'{title}, ')
+
+
+def entries(chapter: dict) -> Iterator[tuple[str, str]]:
+    """The values of a chapter; a list of dictionaries has a row for each."""
+    for name, value in chapter.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            yield from ((f'{words(name)} {i}', leaf(item)) for i, item in enumerate(value, 1))
+        elif not isinstance(value, dict):
+            yield words(name), leaf(value)
+
+
+def leaf(value: object) -> str:
+    """A value as a person would write it, CARD_TEXT characters at most."""
     if isinstance(value, dict):
-        for key, item in value.items():
-            yield from entries(f'{name}, {words(key)}', item)
+        text = ', '.join(f'{words(key)} {leaf(item)}' for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        text = ', '.join(map(leaf, value))
+    elif value is None or isinstance(value, bool):
+        text = {None: '–', True: 'yes', False: 'no'}[value]
     else:
         text = f'{value:.4g}' if isinstance(value, float) else str(value)
-        yield words(name), text if len(text) <= CARD_TEXT else text[:CARD_TEXT - 1] + '…'
+    return text if len(text) <= CARD_TEXT else text[:CARD_TEXT - 1] + '…'
 
 
 def pairs_table(rows) -> Markup:

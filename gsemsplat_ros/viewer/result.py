@@ -47,11 +47,28 @@ class NewView:
 
 
 @dataclass(frozen=True)
+class Film:
+    """A flight through the scene, in its colours and coloured by meaning: the name of its path, frames, how long it plays
+    [s], the two first pictures (H, W, 3) uint8 RGB, and the two MP4 files."""
+
+    path: str
+    frames: int
+    seconds: float
+    posters: tuple[np.ndarray, np.ndarray]
+    files: tuple[bytes, bytes]
+
+    def summary(self) -> dict:
+        """As JSON holds it."""
+        return {'path': self.path, 'frames': self.frames, 'seconds': self.seconds}
+
+
+@dataclass(frozen=True)
 class PairResult:
     """A pair of images, the scene that it became and what the scene answered.
 
     first, second (H, W, 3) uint8 RGB: the input; camera: of the first; depth (h, w) [m] of the first camera, NaN where
-    unknown; gaussians: how many; scale: metres per unit of the network; timings: stage -> seconds.
+    unknown; gaussians: how many; scale: metres per unit of the network; timings: stage -> seconds; film: None where none
+    was asked for.
     """
 
     name: str
@@ -67,6 +84,7 @@ class PairResult:
     scale_source: str
     scale: float
     timings: dict[str, float] = field(default_factory=dict)
+    film: Film | None = None
 
     @property
     def metric(self) -> bool:

@@ -1,4 +1,5 @@
-"""Which two images make a pair: stereo images by their stamps, keyframes of one camera by what moved between them."""
+"""Which two images make a pair: stereo images by their stamps, keyframes of one camera by what moved between them; and
+whether a stereo pair shows anything new."""
 
 from __future__ import annotations
 
@@ -14,6 +15,10 @@ FLOW_SIDE = 320         # optical flow is measured on a gray image whose longer 
 MAX_FEATURES = 200
 MIN_FEATURES = 20       # fewer corners than this say nothing about motion
 ROUND_TRIP_PX = 1.0     # a feature is tracked when forward and backward flow agree to this many pixels
+CELLS = 80              # along the longer side of the image, in which changes are looked for
+CHANGE = 10.0           # gray levels by which a cell must leave the range of its surroundings; noise is far below
+STILL = 'the image stands still'
+CHANGED_CELLS = 2       # a change is at least so many cells wide and high: vibration makes thin lines of them
 
 
 class StereoPairer:
@@ -113,7 +118,6 @@ class KeyframeSelector:
     def offer(self, view: View) -> Pair | None:
         """A Pair (first: `view`, second: the keyframe before: the scene stands in the newest frame), or None."""
         before = self._keyframe
-        self.motion = None
         if before is None:
             return self._restart(view, 'first image: waiting for motion')
         if before.image.shape != view.image.shape or before.frame != view.frame:
@@ -123,22 +127,103 @@ class KeyframeSelector:
             return self._restart(view, 'time went backwards: starting again')
         if len(self._features) < MIN_FEATURES:
             return self._restart(view, f'{len(self._features)} corners in the keyframe: too few to measure motion')
-        self.motion = _track(self._features, self._gray, _gray(view.image))
+        motion = _track(self._features, self._gray, _gray(view.image))
         min_motion, max_motion, min_overlap = self._limits
-        if self.motion.flow > max_motion or self.motion.overlap < min_overlap:
+        if motion.flow > max_motion or motion.overlap < min_overlap:
             self.dropped += 1
-            return self._restart(view, 'too little of the keyframe is still seen: a new one')
+            return self._restart(view, 'too little of the keyframe is still seen: a new one', motion)
         if age_ns > self._max_age_ns:
-            self.dropped += self.motion.flow >= min_motion
-            return self._restart(view, 'the keyframe is too old: a new one')
-        if self.motion.flow < min_motion:
-            self.reason = 'the image stands still'
+            self.dropped += motion.flow >= min_motion
+            return self._restart(view, 'the keyframe is too old: a new one', motion)
+        if motion.flow < min_motion:
+            self.motion, self.reason = motion, STILL
             return None
-        self._restart(view, 'pair')
+        self._restart(view, 'pair', motion)
         self.pairs += 1
         return Pair(first=view, second=before)
 
-    def _restart(self, view: View, reason: str) -> None:
-        self._keyframe, self.reason = view, reason
+    def _restart(self, view: View, reason: str, motion: Motion | None = None) -> None:
+        self._keyframe, self.motion, self.reason = view, motion, reason
         self._gray = _gray(view.image)
         self._features = _features(self._gray)
+
+
+class StillGate:
+    """Whether a stereo camera sees anything new since the last scene: it moved, or something before it did.
+
+    A view is new when the image moved by at least `min_motion` (median, fraction of the width) against the one of the
+    last scene, or when some part of it changed; light and exposure may. `min_motion` 0: every view is.
+
+    skipped: how many views were not new. motion: last measured, or None; changed: part of the cells that did.
+    """
+
+    def __init__(self, min_motion: float = 0.03):
+        self._min_motion = min_motion
+        self._view: View | None = None
+        self.skipped, self.changed = 0, 0.0
+        self.motion: Motion | None = None
+        self.reason = 'no image yet'
+
+    def is_new(self, view: View) -> bool:
+        """Whether a scene of `view` would show anything that the last one does not."""
+        before, motion, changed = self._view, None, 0.0
+        if before is None or self._min_motion <= 0:
+            reason = 'first image'
+        elif before.image.shape != view.image.shape or before.frame != view.frame:
+            reason = 'the camera changed'
+        else:
+            gray = _gray(view.image)
+            if len(self._features) >= MIN_FEATURES:
+                motion = _track(self._features, self._gray, gray)
+            changed = self._changed(gray)
+            reason = ('the camera moved' if motion and motion.flow >= self._min_motion else
+                      'something moved before the camera' if changed else STILL)
+        self.motion, self.changed, self.reason = motion, changed, reason    # in one go: others read them meanwhile
+        self.skipped += reason is STILL
+        return reason is not STILL
+
+    def keep(self, view: View) -> None:
+        """A scene was made of `view`."""
+        if self._min_motion <= 0:
+            return
+        self._view, self._gray = view, _gray(view.image)
+        self._features, self._cells = _features(self._gray), _cells(self._gray)
+
+    def forget(self) -> None:
+        """The next view is new, whatever it shows."""
+        self._view = None
+
+    def _changed(self, gray: np.ndarray) -> float:
+        """Part of the cells that show something else, whatever the exposure."""
+        new = _cells(gray)
+        gain, offset = _exposure(self._cells, new)
+        old = self._cells * gain + offset
+        out = (_outside(new, old) | _outside(old, new)).astype(np.uint8)  # what came, and what went
+        return float(cv2.morphologyEx(out, cv2.MORPH_OPEN, np.ones((CHANGED_CELLS, CHANGED_CELLS), np.uint8)).mean())
+
+
+def _outside(cells: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which cells leave the range of the others there and next to it: so a shift by one cell changes nothing."""
+    square = np.ones((3, 3), np.uint8)
+    return (cells < cv2.erode(others, square) - CHANGE) | (cells > cv2.dilate(others, square) + CHANGE)
+
+
+def _cells(gray: np.ndarray) -> np.ndarray:
+    """Means (h, w) float32 of CELLS cells along the longer side."""
+    height, width = gray.shape
+    factor = CELLS / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _exposure(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
+    """Gain and offset with which most cells of `old` become those of `new`: fitted twice, without what differs most."""
+    x, y, gain, offset = old.ravel(), new.ravel(), 1.0, 0.0
+    for part in 1.0, 0.7:
+        error = np.abs(gain * x + offset - y)
+        chosen = error <= np.quantile(error, part)
+        a, b = x[chosen], y[chosen]
+        spread = float(a.var())
+        gain = float(((a - a.mean()) * (b - b.mean())).mean()) / spread if spread > 1 else 1.0
+        offset = float(b.mean() - gain * a.mean())
+    return gain, offset
