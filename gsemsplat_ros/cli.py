@@ -22,8 +22,11 @@ COMMANDS = {
     'infer': 'two image files to semantic Gaussians and answers, without ROS',
     'node': 'run the ROS 2 node (takes ROS arguments)',
     'query': 'ask a running node where things are',
+    'policy': "print the node's permissions for SROS 2",
+    'view': 'look at a scene, a map or the running node in the browser, and ask it',
     'weights': 'convert, describe or check checkpoints',
     'eval': 'measure a checkpoint',
+    'bench': 'measure speed and memory, beside the public algorithm',
     'train': 'train the small network',
 }
 

@@ -86,7 +86,7 @@ def test_decode_is_the_modules(kind):
     torch.testing.assert_close(batch[:, 1].permute(0, 2, 3, 1), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize('count', [1, 5])
+@pytest.mark.parametrize('count', [1, 2, 5])
 @pytest.mark.parametrize('kind, other', [(kind, kind) for kind in KINDS] + [('small', 'spatial last layer')])
 def test_fast_similarities_are_the_plain_cosines(kind, other, count):
     codec, codes = codec_of(kind, other), codes_of()
@@ -210,3 +210,25 @@ def test_a_mixture_adds_the_heads_surplus():
     surplus = plain.similarities(phrases[:1])[:, 0] - plain.rival
     assert mixed.shape == (1, 1, 5, 6)
     torch.testing.assert_close(mixed[0, 0], torch.sigmoid(10 * (surplus[0] + 0.5 * surplus[1] - 0.2)))
+
+
+def test_many_phrases_at_once_are_each_alone():
+    torch.manual_seed(0)
+    codec, codes, phrases = Codec.small((16, 8, 12)).eval(), torch.randn(5, 6, 32), unit(7, 12)
+    for mixture in (None, Mixture((1.0, 0.5), 0.2)):
+        codec.mixture = mixture
+        prepared = codec.prepare(codes, unit(4, 12, seed=9))
+        rival = prepared.rival.clone()
+        together = prepared.relevancy(phrases)
+        alone = torch.cat([prepared.relevancy(phrase[None]) for phrase in phrases], 1)
+        torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
+        assert torch.equal(prepared.rival, rival)                 # computed in place, but not there
+
+
+@pytest.mark.cuda
+def test_words_on_a_gpu_are_those_of_the_cpu():
+    codec, codes, phrases = codec_of('small'), codes_of(), unit(3, 48)
+    wanted = codec.prepare(codes, phrases[1:]).relevancy(phrases)
+    got = codec.cuda().prepare(codes.cuda(), phrases[1:]).relevancy(phrases)
+    assert got.is_cuda
+    torch.testing.assert_close(got.cpu(), wanted, atol=1e-5, rtol=0)

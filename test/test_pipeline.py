@@ -34,7 +34,16 @@ def pipeline(tmp_path_factory):
     path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
     tensors = {**model.state_dict(), **Codec.small((16, 32, 384)).state_dict()}
     weights.save(path, tensors, {'config': model.config.to_json(), 'text_encoder': 'minilm-l6'})
-    return Pipeline.load(path, device='cpu')
+    loaded = Pipeline.load(path, device='cpu')
+    PATHS[id(loaded)] = path
+    return loaded
+
+
+PATHS = {}
+
+
+def pipeline_path(pipeline):
+    return PATHS[id(pipeline)]
 
 
 def textured(shift=0):
@@ -124,6 +133,49 @@ def test_queries_run_beside_each_other_and_beside_a_build(pipeline, scene):
     for thread in threads:
         thread.join(60)
     assert not errors and got == expected
+
+
+def test_several_words_at_once_are_answered_as_one_by_one(pipeline, scene):
+    texts = ['chair', 'door', ' plant ', *(f'thing {k}' for k in range(9))]
+    answers = pipeline.query_all(scene, texts, threshold=0.01, max_objects=3)
+    assert [answer.text for answer in answers] == [text.strip() for text in texts]
+    for text, answer in zip(texts, answers):
+        alone = pipeline.query(scene, text, 0.01, 3)
+        np.testing.assert_allclose(answer.map, alone.map, atol=1e-6)
+        assert answer.score == pytest.approx(alone.score, abs=1e-6) and len(answer.objects) == len(alone.objects)
+    assert pipeline.query_all(scene, []) == []
+    with pytest.raises(ValueError, match='empty query'):
+        pipeline.query_all(scene, ['chair', ''])
+
+
+def test_a_sequence_encodes_each_keyframe_once_and_loses_nothing(pipeline):
+    views = [View(textured(shift), CAMERA, 'camera', shift) for shift in (0, 6, 12)]
+    encode, counted = pipeline.model.encode, []
+    pipeline.model.encode = lambda images: counted.append(len(images)) or encode(images)
+    try:
+        pipeline.build(Pair(views[1], views[0]))
+        before = len(counted)
+        kept = pipeline.build(Pair(replace(views[2]), replace(views[1], map_from_camera=np.eye(4))))   # told where meanwhile
+        assert len(counted) == before + 1
+        fresh = pipeline.build(Pair(*(replace(view, image=view.image.copy()) for view in (views[2], views[1]))))
+        assert len(counted) == before + 3
+    finally:
+        del pipeline.model.encode
+    for name in ('means', 'codes'):
+        assert torch.equal(getattr(kept.gaussians, name), getattr(fresh.gaussians, name))
+
+
+@pytest.mark.cuda
+def test_a_gpu_builds_and_answers_as_the_cpu(pipeline, scene):
+    pytest.importorskip('gsplat')
+    gpu = Pipeline.load(pipeline_path(pipeline), device='cuda')
+    again = gpu.build(Pair(View(textured(), CAMERA, 'left_optical', 7), View(textured(6), CAMERA), 0.2))
+    assert again.gaussians.means.is_cuda and again.keyframe.rendering.rgb.is_cuda      # read when a message needs them
+    assert again.scale == pytest.approx(scene.scale, rel=0.02)
+    depth, wanted = again.keyframe.rendering.depth.cpu().numpy(), scene.keyframe.rendering.depth.numpy()
+    assert np.nanmedian(np.abs(depth / wanted - 1)) < 0.01
+    got, alone = gpu.query(again, 'chair', 0.01), pipeline.query(scene, 'chair', 0.01)
+    assert got.score == pytest.approx(alone.score, abs=0.05)
 
 
 def test_without_calibration_the_scale_is_the_networks(pipeline):

@@ -7,6 +7,7 @@ those that were measured.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from gsemsplat_ros.network.model import Prediction, ViewPrediction
 from gsemsplat_ros.views.view import Camera
 
 
+@torch.inference_mode()
 def snap_view(view: ViewPrediction, camera: Camera, first_from_camera: np.ndarray, own_pose: np.ndarray,
               image: np.ndarray, measured: tuple[np.ndarray, np.ndarray] | None) -> ViewPrediction:
     """Points (1, h, w, 3) of one view onto the rays of `camera` (w x h) at `first_from_camera` (4, 4).
@@ -46,8 +48,10 @@ def snap_to_rays(prediction: Prediction, first: Camera, second: Camera, placed: 
     images: of the two views, (h, w, 3) uint8 at the size of the cameras.
     """
     m = placed.measured
-    view1 = snap_view(prediction.first, first, np.eye(4), np.eye(4), images[0], (m.uv_first, m.z_first) if m else None)
+    first_seen, second_seen = ((m.uv_first, m.z_first), (m.uv_second, m.z_second)) if m else (None, None)
     if placed.first_from_second is None:
-        return Prediction(view1, prediction.second)
-    return Prediction(view1, snap_view(prediction.second, second, placed.first_from_second, placed.own_pose, images[1],
-                                       (m.uv_second, m.z_second) if m else None))
+        return Prediction(snap_view(prediction.first, first, np.eye(4), np.eye(4), images[0], first_seen), prediction.second)
+    with ThreadPoolExecutor(1) as pool:     # the views know nothing of each other here: at once
+        other = pool.submit(snap_view, prediction.second, second, placed.first_from_second, placed.own_pose, images[1],
+                            second_seen)
+        return Prediction(snap_view(prediction.first, first, np.eye(4), np.eye(4), images[0], first_seen), other.result())

@@ -27,7 +27,7 @@ MIN_DISTANCE = 0.3         # m: nearer Gaussians are not more certain than those
 KEY_BITS = 21              # of a voxel's index along one axis: 2^20 voxels to either side of the origin
 HALF = 1 << KEY_BITS - 1
 SMOOTHING_VOXELS = 5       # edge of the cells over which relevancy is smoothed: with 3 cm, the published box 2 m away
-CHUNK = 1 << 16            # Gaussians whose codes are decoded together
+CHUNK = 1 << 15            # Gaussians whose codes are decoded together: 16 MB, which the process keeps (keep_memory)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,27 +166,33 @@ class MapWords:
         if before is not None:
             source = unchanged_rows(map_, before.map)
         made, old = (torch.from_numpy(rows).to(device) for rows in (np.flatnonzero(source < 0), source.clip(min=0)))
-        parts = [codec.prepare(codes[:, None].to(device), negatives)
-                 for codes in map_.gaussians.codes[made.cpu()].split(CHUNK)] or [
-                     codec.prepare(torch.zeros(0, 1, map_.gaussians.codes.shape[1], device=device), negatives)]
+        codes = map_.gaussians.codes.index_select(0, made.cpu()) if len(made) < len(map_) else map_.gaussians.codes
+        fresh: list[Tensor] = []      # hidden of both heads, scales and rival of both; filled chunk by chunk
+        for start in range(0, max(len(codes), 1), CHUNK):
+            part = codec.prepare(codes[start:start + CHUNK, None].to(device), negatives)
+            values = [value for head in part.heads for value in (head.hidden.half(), head.scale)] + [*part.rival[:, :, 0]]
+            fresh = fresh or [value.new_empty(len(codes), *value.shape[1:]) for value in values]
+            for whole, value in zip(fresh, values):
+                whole[start:start + CHUNK] = value
+        hidden, scales, rival = fresh[0:4:2], fresh[1:4:2], fresh[4:]
 
-        def joined(pick, previous: Tensor | None) -> Tensor:
-            values = torch.cat([pick(part) for part in parts])
+        def joined(values: Tensor, previous: Tensor | None) -> Tensor:
             return values if len(made) == len(map_) else previous.index_select(0, old).index_copy_(0, made, values)
 
         heads = range(2)
         _, cells = np.unique(voxel_keys(map_.gaussians.means.numpy(), SMOOTHING_VOXELS * map_.voxel)[0],
                              return_inverse=True)
         return cls(
-            map_, tuple(joined(lambda part: part.heads[h].hidden.half(), before and before.hidden[h]) for h in heads),
-            torch.stack([joined(lambda part: part.heads[h].scale, before and before.scales[h]) for h in heads]),
-            torch.stack([joined(lambda part: part.rival[h, :, 0], before and before.rival[h]) for h in heads]),
-            tuple((parts[0].heads[h].weight, parts[0].heads[h].bias) for h in heads), torch.from_numpy(cells),
+            map_, tuple(joined(hidden[h], before and before.hidden[h]) for h in heads),
+            torch.stack([joined(scales[h], before and before.scales[h]) for h in heads]),
+            torch.stack([joined(rival[h], before and before.rival[h]) for h in heads]),
+            tuple((part.heads[h].weight, part.heads[h].bias) for h in heads), torch.from_numpy(cells),
             codec.mixture)
 
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray) -> Tensor:
-        """Unit embeddings (K, C) -> relevancy (2, K, N) in (0, 1) of every Gaussian, before smoothing; (1, K, N) of a mixture."""
+        """Unit embeddings (K, C) -> relevancy (2, K, N) in (0, 1) of every Gaussian, before smoothing;
+        (1, K, N) of a mixture."""
         chunks = [slice(start, start + CHUNK) for start in range(0, len(self.map), CHUNK)]
         similarities = [[PreparedHead(hidden[chunk].float(), scale[chunk], *last).similarities(phrases)
                          for chunk in chunks] for hidden, scale, last in zip(self.hidden, self.scales, self.last)]

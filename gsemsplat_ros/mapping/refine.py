@@ -21,7 +21,7 @@ MIN_DEPTH = 1e-3           # unit of the network: what lies behind or in the cam
 MIN_AGREEING = 0.5         # share of the measurements within MAX_LOG: below, the two do not see one scene
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)      # two views at once
 def _smooth_rows(x: np.ndarray, link: np.ndarray, strength: float) -> None:
     """In place: each row of x (C, H, W) solves (1 + strength L) y = x, L the Laplacian with weights link (H, W): that
     between a pixel and the next. Thomas's algorithm."""

@@ -21,7 +21,7 @@ class ResidualConv(nn.Module):
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        return x + self.conv2(F.relu_(self.conv1(F.relu(x))))
 
 
 class Fusion(nn.Module):
@@ -63,7 +63,7 @@ class DPT(nn.Module):
             self.scratch.add_module(f'refinenet{i + 1}', Fusion(dim, config.dpt_norm))
         self.head = nn.Sequential(nn.Conv2d(dim, last, 3, padding=1),
                                   nn.GroupNorm(GROUPS, last) if config.dpt_norm else nn.Identity(),
-                                  nn.Conv2d(last, last, 3, padding=1), nn.ReLU(), nn.Conv2d(last, channels, 1))
+                                  nn.Conv2d(last, last, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(last, channels, 1))
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """`levels`: four maps (B, C_i, h_i, w_i), finest first. Returns (B, channels, h, w)."""

@@ -54,7 +54,8 @@ class Head(nn.Module):
 
     def descriptors(self, encoded: Tensor, decoded: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """First and last entry of the token list to descriptors (B, H, W, 24) and their confidence (B, H, W)."""
-        x = self.head_local_features(torch.cat((encoded, decoded), -1))               # (B, N, 25 * 256)
+        tokens = torch.cat((encoded, decoded), -1).to(self.head_local_features.fc1.weight.dtype)
+        x = self.head_local_features(tokens).float()                                  # (B, N, 25 * 256)
         x = F.pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), PATCH).permute(0, 2, 3, 1)
         confidence = x[..., DESC_DIM].exp()
         # MASt3R itself starts the range at 0; the networks grown from it fell back to the points' rule (pitfall 6)

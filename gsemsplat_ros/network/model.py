@@ -6,7 +6,10 @@ of the parameters are those of the public files, so these load key for key (arch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +72,15 @@ class Encoding:
                      for s in (slice(0, n), slice(n, 2 * n)))
 
 
+Job = Callable[[], Any]
+Both = Callable[[Job, Job], tuple[Any, Any]]
+
+
+def in_turn(first: Job, second: Job) -> tuple[Any, Any]:
+    """The results of two independent jobs, one of each view."""
+    return first(), second()
+
+
 def coordinates(maps: Tensor) -> Tensor:
     """Where each place of `maps` (B, C, h, w) lies: (B, 2, h, w), x from -1 to 1 and y in the same unit.
 
@@ -117,22 +129,24 @@ class GSemSplat(nn.Module):
         for axis, size in zip(('height', 'width'), images.shape[-2:]):
             if size % PATCH:
                 raise ValueError(f'image {axis} of {size} px: wanted a multiple of {PATCH} px; resize or crop it')
-        maps = self.stem(images) if self.config.stem else {}
+        pixels = images.to(self.patch_embed.proj.weight.dtype)
+        maps = self.stem(pixels) if self.config.stem else {}
         grid = images.shape[-2] // PATCH, images.shape[-1] // PATCH
-        patches = torch.cat((maps[16], coordinates(maps[16])), 1) if maps else images
+        patches = torch.cat((maps[16], coordinates(maps[16])), 1) if maps else pixels
         x = self.patch_embed(patches)                                                 # (B, N, C)
         rope = rope_table(*grid, self.config.enc_dim // self.config.enc_heads, x.device, x.dtype)
         for block in self.enc_blocks:
             x = block(x, rope)
         return Encoding(images, self.enc_norm(x), maps)
 
-    def decode(self, first: Encoding, second: Encoding) -> tuple[list[Tensor], list[Tensor]]:
-        """Token lists of both views: entry 0 the encoder's output, entry k the output of decoder block k."""
+    def decode(self, first: Encoding, second: Encoding, both: Both = in_turn) -> tuple[list[Tensor], list[Tensor]]:
+        """Token lists of both views: entry 0 the encoder's output, entry k the output of decoder block k; `both` does the
+        work of the two views."""
         out1, out2 = [first.tokens], [second.tokens]
         x1, x2 = self.decoder_embed(first.tokens), self.decoder_embed(second.tokens)
         rope = rope_table(*first.grid, self.config.dec_dim // self.config.dec_heads, x1.device, x1.dtype)
         for block1, block2 in zip(self.dec_blocks, self.dec_blocks2):
-            x1, x2 = block1(x1, x2, rope), block2(x2, x1, rope)      # both read the other's previous layer
+            x1, x2 = both(partial(block1, x1, x2, rope), partial(block2, x2, x1, rope))   # of the previous layer both
             out1.append(x1)
             out2.append(x2)
         out1[-1], out2[-1] = self.dec_norm(x1), self.dec_norm(x2)
@@ -160,7 +174,7 @@ class GSemSplat(nn.Module):
                 codes = torch.cat((codes, self.context(encoding.maps[32], size).float()), 1)
             out['codes'] = codes.permute(0, 2, 3, 1)
         if descriptors:
-            out['desc'], out['desc_conf'] = head.descriptors(tokens[0].float(), tokens[-1].float(), grid)
+            out['desc'], out['desc_conf'] = head.descriptors(tokens[0], tokens[-1], grid)
         return ViewPrediction(**out)
 
     def forward(self, images1: Tensor, images2: Tensor, descriptors: bool = False) -> Prediction:
@@ -168,8 +182,9 @@ class GSemSplat(nn.Module):
         first, second = self.encode(torch.cat((images1, images2))).split()
         return self.forward_encoded(first, second, descriptors)
 
-    def forward_encoded(self, first: Encoding, second: Encoding, descriptors: bool = False) -> Prediction:
-        """The same from encodings that exist already."""
-        tokens1, tokens2 = self.decode(first, second)
-        return Prediction(self.predict(self.downstream_head1, first, tokens1, descriptors),
-                          self.predict(self.downstream_head2, second, tokens2, descriptors))
+    def forward_encoded(self, first: Encoding, second: Encoding, descriptors: bool = False,
+                        both: Both = in_turn) -> Prediction:
+        """The same from encodings that exist already; `both` does the work of the two views."""
+        tokens1, tokens2 = self.decode(first, second, both)
+        return Prediction(*both(partial(self.predict, self.downstream_head1, first, tokens1, descriptors),
+                                partial(self.predict, self.downstream_head2, second, tokens2, descriptors)))

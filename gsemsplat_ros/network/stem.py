@@ -43,8 +43,8 @@ class MBConv(nn.Module):
         self.project = nn.Conv2d(hidden, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = x if isinstance(self.expand, nn.Identity) else F.relu6(self.expand(x))
-        out = self.project(F.relu6(self.depthwise(hidden)))
+        hidden = x if isinstance(self.expand, nn.Identity) else F.relu6(self.expand(x), inplace=True)
+        out = self.project(F.relu6(self.depthwise(hidden), inplace=True))
         return x + out if self.residual else out
 
 
@@ -67,7 +67,7 @@ class Stem(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
-        x, maps = F.relu6(self.conv(images)), {}
+        x, maps = F.relu6(self.conv(images), inplace=True), {}
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in TAPS:
@@ -90,7 +90,7 @@ class ContextBranch(nn.Module):
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Stem map of stride 32 (B, 320, h, w) to class probabilities (B, 1000, h, w)."""
-        logits = self.classifier(F.relu6(self.features(x)))
+        logits = self.classifier(F.relu6(self.features(x), inplace=True))
         logits = F.avg_pool2d(logits, 3, stride=1, padding=1, count_include_pad=False)
         return torch.softmax(logits / TEMPERATURE, 1)
 

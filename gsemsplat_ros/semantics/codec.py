@@ -6,7 +6,7 @@ width; C text space; K phrases.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from gsemsplat_ros.semantics.relevancy import NORM_EPS, Mixture, relevancy
 CODE = 16  # channels of one branch
 HEADS = ('language_decoder_sam', 'language_decoder_patch')  # names of the public checkpoints; heads 0 and 1
 _MAX_LAYERS = 64
-_CHUNK = 1 << 15  # pixels that go through the layers together on a CPU: bounds the memory
+_CHUNK = 1 << 12  # pixels that go through the layers together on a CPU: they stay in its cache
 
 
 class Codec(nn.Module):
@@ -107,11 +107,11 @@ class PreparedHead:
         phrases = torch.as_tensor(phrases, dtype=self.hidden.dtype, device=self.hidden.device)  # (K, C)
         assert phrases.ndim == 2 and phrases.shape[1] == len(self.bias), (phrases.shape, self.bias.shape)
         queries = phrases @ self.weight  # (K, D)
-        # one phrase is asked twice: for a single column PyTorch calls MKL's matrix-vector product, which
-        # took four times as long as a product with two columns (AMD EPYC)
+        # one phrase is asked twice: for a single column PyTorch calls MKL's matrix-vector product, which took four times
+        # as long as a product with two columns (AMD EPYC)
         columns = queries.repeat(2, 1) if len(queries) == 1 else queries
-        dots = (self.hidden @ columns.T)[:, :len(queries)]  # (P, K)
-        return torch.addcmul(dots, self.scale[:, None], phrases @ self.bias).T  # (K, P)
+        dots = (self.hidden @ columns.T)[:, :len(queries)].T.contiguous()  # (K, P): what follows reads phrase by phrase
+        return torch.addcmul(dots, (phrases @ self.bias)[:, None], self.scale)  # (K, P)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,12 @@ class Prepared:
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray | Tensor) -> Tensor:
         """Unit embeddings (K, C) -> relevancy (2, K, H, W) in (0, 1), before smoothing; (1, K, H, W) of a mixture."""
-        return relevancy(self.similarities(phrases), self.rival[:, None], self.mixture)
+        if self.mixture is None:
+            return relevancy(self.similarities(phrases), self.rival[:, None])
+        # a hundred phrases at 512 x 512 are 100 MB a head: one head after the other, in place
+        first, second = (head.similarities(phrases).sub_(rival.flatten()) for head, rival in zip(self.heads, self.rival))
+        mixed = self.mixture.of(first, second)[None]  # (1, K, P)
+        return mixed.reshape(1, len(phrases), *self.rival.shape[1:])
 
 
 def _prepare(stack: nn.Sequential, codes: Tensor) -> PreparedHead:
@@ -147,31 +152,41 @@ def _prepare(stack: nn.Sequential, codes: Tensor) -> PreparedHead:
     """
     last = stack[-1]
     if _pointwise(last) and isinstance(last, nn.Conv2d):
-        hidden = _run(stack[:-1], codes)  # (P, D)
         weight = last.weight.flatten(1)  # (C, D)
         bias = last.bias if last.bias is not None else weight.new_zeros(len(weight))
         root = torch.linalg.qr(torch.cat([weight, bias[:, None]], 1), mode='r').R  # (<= D + 1, D + 1)
-        norm = torch.cat([F.linear(part, root[:, :-1], root[:, -1]).norm(dim=1)
-                          for part in _chunks(hidden)])  # (P,)
-    else:
-        hidden = _run(stack, codes)  # (P, C)
-        weight = torch.eye(hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
-        bias = hidden.new_zeros(hidden.shape[1])
-        norm = hidden.norm(dim=1)
-    scale = 1 / (norm + NORM_EPS)  # (P,)
-    return PreparedHead(hidden.mul_(scale[:, None]), scale, weight, bias)
+        hidden, scale = weight.new_empty(codes[..., 0].numel(), weight.shape[1]), weight.new_empty(codes[..., 0].numel())
+        start = 0
+        for part in _parts(stack[:-1], codes):  # all that is done to some pixels while they lie in the cache
+            rows = slice(start, start := start + len(part))
+            norm = F.linear(part, root[:, :-1], root[:, -1]).norm(dim=1)
+            torch.reciprocal(norm.add_(NORM_EPS), out=scale[rows])
+            torch.mul(part, scale[rows, None], out=hidden[rows])
+        return PreparedHead(hidden, scale, weight, bias)
+    hidden = torch.cat(list(_parts(stack, codes)))  # (P, C)
+    scale = 1 / (hidden.norm(dim=1) + NORM_EPS)  # (P,)
+    weight = torch.eye(hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
+    return PreparedHead(hidden.mul_(scale[:, None]), scale, weight, hidden.new_zeros(hidden.shape[1]))
 
 
 def _run(stack: nn.Sequential, codes: Tensor) -> Tensor:
     """Codes (H, W, 16) through the layers -> (P, channels), always fresh memory."""
+    return torch.cat(list(_parts(stack, codes)))
+
+
+def _parts(stack: nn.Sequential, codes: Tensor) -> Iterator[Tensor]:
+    """Codes (H, W, 16) through the layers, (<= P, channels) at a time in their order; may be read, and once."""
     if not all(map(_pointwise, stack)):
-        return stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T.contiguous()
-    parts = []
-    for x in _chunks(codes.flatten(0, 1)):  # matrix products: a fifth of the time of convolutions
+        yield stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T.contiguous()
+        return
+    for rows in _chunks(codes.flatten(0, 1)):  # matrix products: faster than convolutions of one pixel
+        x = rows
         for layer in stack:
-            x = F.linear(x, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d) else layer(x)
-        parts.append(x)
-    return torch.cat(parts)
+            if isinstance(layer, nn.Conv2d):
+                x = F.linear(x, layer.weight.flatten(1), layer.bias)
+            else:
+                x = F.relu(x) if x is rows else x.relu_()
+        yield x
 
 
 def _chunks(rows: Tensor) -> tuple[Tensor, ...]:

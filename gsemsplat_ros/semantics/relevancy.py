@@ -33,6 +33,10 @@ class Mixture:
     weights: tuple[float, float]
     margin: float
 
+    def of(self, first: Tensor, second: Tensor) -> Tensor:
+        """Relevancy from the surplus of both heads, of one shape. Computed in the memory of `first`."""
+        return first.mul_(self.weights[0]).add_(second, alpha=self.weights[1]).sub_(self.margin).mul_(TEMPERATURE).sigmoid_()
+
 
 def relevancy(similarity: Tensor, rival: Tensor, mixture: Mixture | None = None) -> Tensor:
     """LERF relevancy in (0, 1) from the cosine with a phrase and the largest cosine with a canonical phrase.
@@ -45,9 +49,7 @@ def relevancy(similarity: Tensor, rival: Tensor, mixture: Mixture | None = None)
     the largest n_j.
     """
     surplus = similarity - rival
-    if mixture:
-        surplus = (mixture.weights[0] * surplus[0] + mixture.weights[1] * surplus[1] - mixture.margin)[None]
-    return torch.sigmoid(TEMPERATURE * surplus)
+    return mixture.of(surplus[0], surplus[1])[None] if mixture else surplus.mul_(TEMPERATURE).sigmoid_()
 
 
 def relevancy_of_features(features: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -90,13 +92,13 @@ def _box_mean(maps: Tensor, box: int) -> Tensor:
     return (sums / box**2).to(maps.dtype).reshape(*batch, height, width)
 
 
-def relative_mask(map_: np.ndarray) -> np.ndarray:
-    """Map (H, W) -> the published mask (H, W) bool: the top quarter of the map's own range, without NaN.
+def relative_mask(map_: np.ndarray, level: float = _MASK_LEVEL) -> np.ndarray:
+    """Map (H, W) -> the published mask (H, W) bool: the top quarter of the map's own range (above `level`), without NaN.
 
     Any map that varies has such a quarter, whether the phrase is there or not: look at the peak first.
     """
     z = map_ - np.nanmin(map_)
-    return z / (np.nanmax(z) + _RANGE_EPS) > _MASK_LEVEL
+    return z / (np.nanmax(z) + _RANGE_EPS) > level
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,27 @@ def import_open_clip():
     return open_clip
 
 
+def open_clip_model(model: str, checkpoint: str | Path) -> tuple:
+    """The module open_clip, and its plain CLIP `model` with the tensors of a local file. Raises ValueError as `OpenCLIP`."""
+    try:
+        open_clip = import_open_clip()
+    except ImportError as error:
+        raise ValueError(f'text encoder openclip:{model} needs open_clip ({error}): '
+                         'run `pip install open_clip_torch`') from error
+    config = open_clip.get_model_config(model) or {}
+    plain = {'embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu'}
+    if not config or set(config) - plain or any(key.startswith('hf_') for key in config['text_cfg']):
+        raise ValueError(f"open_clip has no offline plain CLIP model {model!r}; take 'ViT-B-16'")
+    state = _read_tensors(Path(checkpoint))
+    clip = open_clip.CLIP(**config)
+    try:
+        clip.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise ValueError(f'{checkpoint} is no checkpoint of openclip:{model}: {first[:200]}') from error
+    return open_clip, clip
+
+
 class OpenCLIP:
     """The text tower of a CLIP model of the open_clip package, float32 on the CPU, from a local checkpoint.
 
@@ -159,25 +180,10 @@ class OpenCLIP:
         Raises:
             ValueError: open_clip or the file is missing, or the file does not hold this model.
         """
-        try:
-            open_clip = import_open_clip()
-        except ImportError as error:
-            raise ValueError(f'text encoder openclip:{model} needs open_clip ({error}): '
-                             'run `pip install open_clip_torch`') from error
-        config = open_clip.get_model_config(model) or {}
-        plain = {'embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu'}
-        if not config or set(config) - plain or any(key.startswith('hf_') for key in config['text_cfg']):
-            raise ValueError(f"open_clip has no offline plain CLIP model {model!r}; take 'ViT-B-16'")
-        state = _read_tensors(Path(checkpoint))
-        clip = open_clip.CLIP(**config)
-        try:
-            clip.load_state_dict(state)
-        except RuntimeError as error:
-            first = str(error).splitlines()[1].strip()
-            raise ValueError(f'{checkpoint} is no checkpoint of openclip:{model}: {first[:200]}') from error
-        del clip.visual  # three fifths of the memory, and only words come here
+        open_clip, clip = open_clip_model(model, checkpoint)
         self.name = f'openclip:{model}'
-        self.dim = config['embed_dim']
+        self.dim = clip.visual.output_dim
+        del clip.visual  # three fifths of the memory, and only words come here
         self._clip = clip.eval()
         self._tokenize = open_clip.get_tokenizer(model)
 
