@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gsemsplat_ros.evaluation import metrics
+from gsemsplat_ros.evaluation.phrasings import read_phrasings
 from gsemsplat_ros.evaluation.rooms import absent_names, evaluate_rooms, seen_by_context
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import Rendering
@@ -14,6 +15,7 @@ from gsemsplat_ros.mapping.scene import Keyframe, Scene
 from gsemsplat_ros.pipeline import Relevancy
 from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.relevancy import Mixture
+from gsemsplat_ros.training.textspace import read_phrasings as training_phrasings
 from gsemsplat_ros.views.view import Camera, Pair, View, fit
 
 WIDTH, HEIGHT, FOCAL = 32, 16, 16.0                       # of the images; the keyframe is half as fine
@@ -281,6 +283,31 @@ def test_an_office_chair_is_a_chair_and_taught_words_are_counted_apart():
     assert (result['taught_localisation'], result['new_localisation']) == (1, 0)
     assert result['new_miou'] == 0 and result['taught_miou'] > 0
     assert result['random_localisation'] == pytest.approx((1 + 0.5) / 2)
+
+
+def test_phrasings_mean_one_of_several_things():
+    columns = np.broadcast_to(np.arange(16), (8, 16))
+    sample = make_sample(names=('void', 'office chair', 'burlap sofa', 'wall'))
+    sample['instance'][:, :, :8] = 1
+    sample['instance'][:, :, 8:16] = 2
+    sample['instance'][:, :, 16:] = 3
+    nouns = {'office chair': 'chair', 'burlap sofa': 'sofa', 'wall': 'wall'}
+    right = {text: (np.where(columns == (12 if 'wall' in meant else 5), 0.9, 0.2), True)      # column 5: the sofa
+             for text, meant in read_phrasings().items()}
+    result = evaluate_rooms(FakePipeline(answers=right), [sample], nouns=nouns)
+    assert result['phrasing_found_rate'] == 1
+    asked = [meant for meant in read_phrasings().values() if meant & set(nouns.values())]
+    hits = [bool(meant & {'wall'}) or 'sofa' in meant for meant in asked]
+    assert 0 < sum(hits) < len(hits)
+    assert result['phrasing_localisation'] == pytest.approx(np.mean(hits))
+    shares = {'chair': 1 / 4, 'sofa': 1 / 4, 'wall': 1 / 2}
+    assert result['random_phrasing'] == pytest.approx(np.mean([sum(shares.get(n, 0) for n in meant) for meant in asked]))
+    assert evaluate_rooms(FakePipeline(), [sample])['phrasing_localisation'] is None
+
+
+def test_phrasings_are_new_to_the_training():
+    taught = {phrase for noun, phrases in training_phrasings().items() for phrase in (noun, *phrases)}
+    assert len(read_phrasings()) >= 50 and not taught & set(read_phrasings())
 
 
 def test_absent_names_are_seeded_and_share_no_word():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from gsemsplat_ros.commands import eval_ablation, eval_scannetpp
 from gsemsplat_ros.commands.console import Console, Failure, add_output_arguments, at_least_one
 
 HEIGHT, WIDTH = 384, 512      # of the drawn rooms [px]
@@ -43,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rooms.add_argument('--uncalibrated', action='store_true', help='give the images alone: what the network knows by itself')
     for action in (protocol, rooms, stereo, calibrate):
         add_output_arguments(action)
+    eval_ablation.add(actions)
+    eval_scannetpp.add(actions)
 
 
 def run_protocol(args: argparse.Namespace, console: Console) -> None:
@@ -55,19 +58,28 @@ def run_protocol(args: argparse.Namespace, console: Console) -> None:
 
 
 def run_rooms(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.evaluation.rooms import evaluate_rooms, words
+    from gsemsplat_ros.evaluation.rooms import evaluate_rooms
     from gsemsplat_ros.pipeline import Pipeline
-    from gsemsplat_ros.training.datasets import RoomStream
+    from gsemsplat_ros.training.furniture import base_noun
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
+    samples, taught = heldout_samples(args.rooms, console)
+    nouns = {name: base_noun(name) for sample in samples for name in sample['names'][1:]}
+    result = evaluate_rooms(pipeline, samples, branches=args.branches, taught=taught, calibrated=not args.uncalibrated,
+                            nouns=nouns)
+    finish('rooms', result, args, console)
+
+
+def heldout_samples(rooms: int, console: Console) -> tuple[list[dict], frozenset[str]]:
+    """Pairs of so many rooms of held-out furniture, and the words that training used for things."""
+    from gsemsplat_ros.evaluation.rooms import words
+    from gsemsplat_ros.training.datasets import RoomStream
     stream = RoomStream(HEIGHT, WIDTH, 'heldout')
     samples = []
-    with console.progress(args.rooms, 'room', 'drawing rooms') as bar:
-        for number in range(args.rooms):
+    with console.progress(rooms, 'room', 'drawing rooms') as bar:
+        for number in range(rooms):
             samples += stream.room(number)
             bar.update()
-    taught = frozenset(word for model in stream.furniture.models if not model.heldout for word in words(model.name))
-    result = evaluate_rooms(pipeline, samples, branches=args.branches, taught=taught, calibrated=not args.uncalibrated)
-    finish('rooms', result, args, console)
+    return samples, frozenset(word for model in stream.furniture.models if not model.heldout for word in words(model.name))
 
 
 def run_stereo(args: argparse.Namespace, console: Console) -> None:

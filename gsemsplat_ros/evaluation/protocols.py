@@ -21,6 +21,7 @@ import torch
 from gsemsplat_ros.semantics.relevancy import (CANONICAL, SMOOTHING_BOX, relative_mask, relevancy_of_features,
                                                smooth)
 
+THRESHOLD = 0.5  # of the published script
 MAX_RELEVANCY_ERROR = 1e-5
 MAX_IOU_ERROR = 1e-6
 _MAJORITY = 7  # pixels
@@ -29,15 +30,20 @@ _ARRAYS = ('pos', 'neg', 'feat', 'vis', 'prompts', 'polygons', 'relevancy', 'iou
 
 @dataclass(frozen=True)
 class FrameScores:
-    """Scores of one frame.
+    """Scores of one frame, and the pictures that they were read from.
 
     iou (K,): of the chosen head, NaN where the phrase does not count; head (K,) int: 0 region, 1 context;
-    localised (K,) bool: a peak lies in the ground truth.
+    localised (K,) bool: a peak lies in the ground truth. maps (heads, K, H, W): smoothed; found, truth (K, H, W) bool: the
+    two masks that were compared; peaks: for each phrase its peak pixels (n, 2) of x, y, none where it does not count.
     """
 
     iou: np.ndarray
     head: np.ndarray
     localised: np.ndarray
+    maps: np.ndarray
+    found: np.ndarray
+    truth: np.ndarray
+    peaks: tuple[np.ndarray, ...]
 
     @property
     def mean_iou(self) -> float:
@@ -52,12 +58,13 @@ class FrameScores:
         return round(float(self.localised[counted].mean()), 4) if counted.any() else float('nan')
 
 
-def evaluate_frame(relevancy: np.ndarray, polygons: Sequence[Sequence[np.ndarray]],
-                   visible: np.ndarray) -> FrameScores:
+def evaluate_frame(relevancy: np.ndarray, polygons: Sequence[Sequence[np.ndarray]], visible: np.ndarray,
+                   threshold: float = THRESHOLD) -> FrameScores:
     """Scores one frame.
 
-    relevancy: (2, K, H, W) before smoothing, of the two heads; polygons: for each phrase its polygons (n,
-    2) of pixel x, y, united; visible: (H, W) bool, the pixels that an input view saw.
+    relevancy: (2, K, H, W) before smoothing, of the two heads (or (1, K, H, W): one head that always answers); polygons:
+    for each phrase its polygons (n, 2) of pixel x, y, united; visible: (H, W) bool, the pixels that an input view saw;
+    threshold: of the published script, on twice the upper half of a map's range (0.5; LangSplat 0.4).
     """
     _, count, height, width = relevancy.shape
     assert visible.shape == (height, width) and len(polygons) == count, (relevancy.shape, visible.shape)
@@ -65,16 +72,19 @@ def evaluate_frame(relevancy: np.ndarray, polygons: Sequence[Sequence[np.ndarray
     iou = np.full(count, np.nan)
     chosen = maps.max((2, 3)).argmax(0)  # (K,)
     localised = np.zeros(count, bool)
+    found, truth = (np.zeros((count, height, width), bool) for _ in range(2))
+    peaks = [np.zeros((0, 2), int) for _ in range(count)]
     for k in range(count):
-        truth = majority(fill(polygons[k], height, width)) & visible
-        if not truth.any():
+        truth[k] = majority(fill(polygons[k], height, width)) & visible
+        found[k] = majority(relative_mask(maps[chosen[k], k], (1 + threshold) / 2)) & visible
+        if not truth[k].any():
             continue  # neither head can be scored, so the phrase does not count
-        found = majority(relative_mask(maps[chosen[k], k])) & visible
-        iou[k] = np.count_nonzero(found & truth) / np.count_nonzero(found | truth)
+        iou[k] = np.count_nonzero(found[k] & truth[k]) / np.count_nonzero(found[k] | truth[k])
         masked = maps[:, k] * visible  # (2, H, W)
-        peaks = masked[masked.max((1, 2)).argmax()] == masked.max()
-        localised[k] = (peaks & truth).any()
-    return FrameScores(iou, chosen, localised)
+        highest = masked[masked.max((1, 2)).argmax()] == masked.max()
+        localised[k] = (highest & truth[k]).any()
+        peaks[k] = np.argwhere(highest)[:, ::-1]
+    return FrameScores(iou, chosen, localised, maps, found, truth, tuple(peaks))
 
 
 def fill(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:

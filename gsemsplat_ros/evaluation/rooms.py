@@ -16,6 +16,7 @@ from tqdm import tqdm
 from gsemsplat_ros.evaluation.metrics import (abs_rel, at_keyframe, best_constant, bootstrap_interval, delta1,
                                               direction_error_deg, iou, mean, median_scale, nearest,
                                               only_branch, psnr, random_iou, rotation_error_deg)
+from gsemsplat_ros.evaluation.phrasings import ask_phrasings
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.mapping.scene import Scene
 from gsemsplat_ros.mapping.visibility import seen_by, unproject
@@ -30,7 +31,8 @@ MEANS = ('abs_rel', 'abs_rel_aligned', 'delta1', 'coverage', 'stereo_abs_rel', '
          'constant_depth_abs_rel', 'constant_depth_abs_rel_global',
          'rotation_deg', 'direction_deg', 'pose_found_rate', 'psnr', 'constant_colour_psnr',
          'miou', 'miou_argmax', 'random_label_miou', 'localisation_accuracy', 'random_localisation',
-         'taught_localisation', 'taught_miou', 'new_localisation', 'new_miou', 'found_rate', 'false_alarm_rate')
+         'taught_localisation', 'taught_miou', 'new_localisation', 'new_miou', 'found_rate', 'false_alarm_rate',
+         'phrasing_localisation', 'phrasing_found_rate', 'random_phrasing')
 
 
 @dataclass
@@ -38,13 +40,15 @@ class Scores:
     """What one pair gave.
 
     truth: depth (h, w) m at the rendering's pixels; seconds: of building the scene; values: a list for each
-    of MEANS that it has; phrases: one row for each present name that was asked for.
+    of MEANS that it has; phrases: one row for each present name that was asked for; absent: the scores of the names that
+    are not there.
     """
 
     truth: np.ndarray
     seconds: float
     values: dict[str, list[float]] = field(default_factory=dict)
     phrases: list[dict] = field(default_factory=list)
+    absent: list[float] = field(default_factory=list)
 
     def add(self, **values: float) -> None:
         for name, value in values.items():
@@ -52,7 +56,8 @@ class Scores:
 
 
 def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, branches: str = 'both',
-                   taught: frozenset[str] = frozenset(), calibrated: bool = True) -> dict:
+                   taught: frozenset[str] = frozenset(), calibrated: bool = True,
+                   nouns: dict[str, str] | None = None) -> dict:
     """Scores `pipeline` on `samples` of rooms; shows a progress bar on a terminal.
 
     samples: dicts as `gsemsplat_ros.training.datasets` gives them (`RoomStream(..., split='heldout')`), all
@@ -62,7 +67,8 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, b
     given with its baseline, or two free views, given with their calibration alone.
     branches: 'both', or one branch of the words alone ('region', 'context'). taught: the words that training used for
     things; names made of them alone count as taught, the others as new. calibrated: False gives the images alone, so that
-    the network is measured without what calibration and matches add.
+    the network is measured without what calibration and matches add. nouns: the base noun of every name ('chair' of 'office
+    chair'); with it, phrasings that no training used (evaluation/phrasings.txt) are asked too.
 
     Returns means over all pairs (None where nothing counts), 95 % bootstrap `intervals` for the same keys:
     - abs_rel, delta1: depth of view 1 as rendered, in metres, no alignment; stereo_ and free_abs_rel: of each
@@ -80,6 +86,8 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, b
       found phrase, 0 when not found; miou_argmax: every pixel takes its most relevant present name, pixels of
       other names left out; found_rate. Chance: random_localisation, random_label_miou (names at random over
       the pixels, in expectation). taught_, new_localisation and _miou: over the names of each side.
+    - phrasing_localisation, phrasing_found_rate: of the phrasings that mean something on at least 1 % of view 1, the peak on
+      any of it; random_phrasing: chance.
     - false_alarm_rate: found, of five names a view drawn from all names of the samples that share no word
       with a name in view 1 or 2.
     Besides: by_name [{text, count, localised, iou, found}], most frequent first; pairs, stereo_pairs,
@@ -97,6 +105,9 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, b
         scene = only_branch(scene, branches)
         absent = absent_names(sample, vocabulary, np.random.default_rng((seed, index)))
         query_seconds += score_words(score, pipeline, scene, sample, absent, taught)
+        for row in ask_phrasings(pipeline, scene, sample, nouns, MIN_FRACTION) if nouns else ():
+            score.add(phrasing_localisation=row['localised'], phrasing_found_rate=row['found'],
+                      random_phrasing=row['chance'])
         scores.append(score)
     constant = best_constant(np.concatenate([score.truth.ravel() for score in scores]))
     for score in scores:
@@ -185,13 +196,14 @@ def score_words(scores: Scores, pipeline: Pipeline, scene: Scene, sample: dict,
         answer, truth = ask(texts[row]), np.isin(labels, kind)
         peak = np.array(answer.peak_pixel)
         localised = bool(np.isfinite(peak).all() and nearest(full, peak) in kind)
-        overlap = iou(relative_mask(answer.map), truth) if answer.found else 0.0
+        mask_iou = iou(relative_mask(answer.map), truth) if np.isfinite(answer.map).any() else 0.0
+        overlap = mask_iou if answer.found else 0.0
         scores.add(localisation_accuracy=localised, miou=overlap, found_rate=answer.found,
                    random_localisation=truth.mean())
         side = 'taught' if words(texts[row]) <= taught else 'new'
         scores.add(**{f'{side}_localisation': localised, f'{side}_miou': overlap})
-        scores.phrases.append({'text': texts[row], 'localised': localised, 'iou': overlap,
-                               'found': answer.found})
+        scores.phrases.append({'text': texts[row], 'localised': localised, 'iou': overlap, 'found': answer.found,
+                               'mask_iou': mask_iou, 'score': answer.score})
         maps.append(np.nan_to_num(answer.map, nan=-1.0))
     if present:
         maps = np.stack(maps)
@@ -202,7 +214,9 @@ def score_words(scores: Scores, pipeline: Pipeline, scene: Scene, sample: dict,
             scores.add(miou_argmax=iou(chosen[asked] == row, truth),
                        random_label_miou=random_iou(truth.mean(), len(present)))
     for text in absent:
-        scores.add(false_alarm_rate=ask(text).found)
+        answer = ask(text)
+        scores.add(false_alarm_rate=answer.found)
+        scores.absent.append(answer.score)
     return seconds
 
 

@@ -12,7 +12,6 @@ left one (Middlebury's name for it), 0 as a rule.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import zipfile
@@ -23,9 +22,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from gsemsplat_ros.evaluation.fields import Field
 from gsemsplat_ros.evaluation.metrics import (abs_rel, at_keyframe, bootstrap_interval, countable, delta1,
                                               mean, median_scale, only_branch)
-from gsemsplat_ros.pipeline import MAX_TEXT, Pipeline
+from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.views.view import Camera, Pair, View, read_image
 
 MEANS = ('localisation_accuracy', 'chance', 'found_rate', 'false_alarm_rate',
@@ -111,13 +111,9 @@ def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str =
 def read_labels(path: str | Path) -> list[LabelledPair]:
     """All pairs of a file of labels, with images and disparities. Raises ValueError as `evaluate_stereo`."""
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise ValueError(f'no labels at {path}') from None
-    except (OSError, ValueError) as error:       # not text and not JSON are both ValueErrors
-        raise ValueError(f'{path} cannot be read as JSON ({error}): wanted an object with "pairs"') from None
-    labels = Field(path, 'the content', content)
+    if not path.exists():
+        raise ValueError(f'no labels at {path}')
+    labels = Field.read(path, 'an object with "pairs"')
     pairs = labels.get('pairs').items()
     if not pairs:
         raise labels.get('pairs').wrong('at least one pair')
@@ -178,55 +174,3 @@ def read_disparity(path: Path) -> np.ndarray:
 
 def size(image: np.ndarray) -> str:
     return f'{image.shape[1]} x {image.shape[0]}'
-
-
-@dataclass(frozen=True)
-class Field:
-    """A value of the JSON file and where it stands there, such as `pairs[2].objects[0].box`."""
-
-    path: Path
-    where: str
-    value: object
-
-    def wrong(self, wanted: str) -> ValueError:
-        got = json.dumps(self.value)
-        if len(got) > 60:
-            got = got[:57] + '...'
-        return ValueError(f'{self.path}: {self.where} is {got}: wanted {wanted}')
-
-    def has(self, name: str) -> bool:
-        return isinstance(self.value, dict) and self.value.get(name) is not None
-
-    def get(self, name: str) -> Field:
-        if not isinstance(self.value, dict):
-            raise self.wrong(f'an object with "{name}"')
-        where = name if self.where == 'the content' else f'{self.where}.{name}'
-        if name not in self.value:
-            raise ValueError(f'{self.path}: {where} is missing')
-        return Field(self.path, where, self.value[name])
-
-    def items(self) -> list[Field]:
-        if not isinstance(self.value, list):
-            raise self.wrong('a list')
-        return [Field(self.path, f'{self.where}[{i}]', value) for i, value in enumerate(self.value)]
-
-    def number(self, positive: bool = False) -> float:
-        value = self.value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) \
-                or positive and value <= 0:
-            raise self.wrong('a positive number' if positive else 'a number')
-        return float(value)
-
-    def words(self) -> str:
-        if not isinstance(self.value, str) or not 0 < len(self.value.strip()) <= MAX_TEXT:
-            raise self.wrong(f'words, at most {MAX_TEXT} characters')
-        return self.value.strip()
-
-    def load(self, reader) -> np.ndarray:
-        """What `reader` makes of the file that this field names, relative to the labels."""
-        if not isinstance(self.value, str) or not self.value:
-            raise self.wrong('the path of a file')
-        try:
-            return reader(self.path.parent / self.value)
-        except ValueError as error:
-            raise ValueError(f'{self.path}: {self.where}: {error}') from None

@@ -1,0 +1,60 @@
+"""`gsemsplat eval ablation`: what each semantic branch adds, on held-out rooms and on labelled real pairs."""
+
+from __future__ import annotations
+
+import argparse
+
+from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one
+
+TITLES = {'localisation_accuracy': 'localisation', 'taught_localisation': 'of taught words',
+          'new_localisation': 'of new words', 'mask_iou': 'mIoU of the mask', 'miou_argmax': 'mIoU by argmax',
+          'told_apart': 'told apart'}
+
+
+def add(actions) -> None:
+    """Adds the action to `gsemsplat eval`."""
+    parser = actions.add_parser('ablation', help='what each of the two semantic branches adds',
+                                description='Asks the same scenes by the region-specific branch alone, by the '
+                                            'context-aware one alone and by both. Rooms need the packages of '
+                                            '`make training-setup`.')
+    parser.add_argument('--rooms', type=at_least_one, default=3, metavar='N', help='how many, of up to 8 pairs each '
+                                                                                  '(default: %(default)s)')
+    parser.add_argument('--labels', metavar='LABELS.json', help='labelled real pairs too, as of `eval stereo`')
+    parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
+    parser.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP')
+    add_output_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    from gsemsplat_ros.commands.eval import heldout_samples
+    from gsemsplat_ros.evaluation.ablation import ablate_rooms, ablate_stereo
+    from gsemsplat_ros.pipeline import Pipeline
+    pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
+    result = {}
+    if args.labels:
+        result['stereo'] = ablate_stereo(pipeline, args.labels)
+    samples, taught = heldout_samples(args.rooms, console)
+    result['rooms'] = ablate_rooms(pipeline, samples, taught=taught)
+    for name, part in result.items():
+        console.say(f'{name}, {part["pairs"]} pairs')
+        show(part, console)
+        console.say()
+    console.result(result)
+
+
+def show(result: dict, console: Console) -> None:
+    """Branches and what each adds, with 95 % intervals."""
+    measures = list(result['rows']['both'])
+    header = ('branches', *(TITLES[name] for name in measures))
+    console.table([(branch, *(cell(values[name], result['intervals'][branch][name]) for name in measures))
+                   for branch, values in result['rows'].items()] +
+                  [(f'added by {branch}', *(cell(values[name]['mean'], values[name]['interval'], '+') for name in measures))
+                   for branch, values in result['added'].items()], header)
+
+
+def cell(value: float | None, interval: tuple[float, float] | None, sign: str = '') -> str:
+    if value is None:
+        return '-'
+    text = f'{value:{sign}.2f}'
+    return text if interval is None else text + ' [{:{s}.2f}, {:{s}.2f}]'.format(*interval, s=sign)

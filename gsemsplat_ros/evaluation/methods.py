@@ -1,0 +1,166 @@
+"""What answers an annotated view: the network, features that somebody saved, and plainer ways that it has to beat.
+
+Each is asked the same and gives what it has: a picture, relevancies, both or one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+
+from gsemsplat_ros.evaluation.eval_datasets import Frame, Inputs, read_features
+from gsemsplat_ros.evaluation.splat_points import nearest_points, spacing
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.mapping.scene import Scene
+from gsemsplat_ros.network import weights
+from gsemsplat_ros.network.inference import Inference
+from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.semantics.relevancy import relevancy_of_features
+from gsemsplat_ros.semantics.text import TextEncoder
+from gsemsplat_ros.views.view import Pair, View, fit, network_size
+
+CHUNK = 1 << 26       # values of saved features that are in memory together
+WHOLE = 32            # px: sides of pictures for dense features are multiples of this
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a method shows of one view: rgb (H, W, 3) float in [0, 1]; relevancy (heads, K, H, W) float32 before smoothing;
+    alpha (H, W), how much was drawn (None: everything). None for what it has not."""
+
+    rgb: np.ndarray | None = None
+    relevancy: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+
+
+class Method(Protocol):
+    """name: of the row."""
+
+    name: str
+
+    def show(self, frame: Frame, inputs: Inputs | None, folder: Path, phrases: Sequence[str]) -> Shown:
+        """The view `frame` of the scene in `folder`; inputs: None where only saved features are scored."""
+
+
+class SavedFeatures:
+    """Decoded features beside the annotations, as the public script reads them, and the rendering that lies with them."""
+
+    name = 'saved features'
+
+    def __init__(self, encoder: TextEncoder, canonical: np.ndarray):
+        """canonical (M, C): unit embeddings of the phrases that every query is compared with."""
+        self.encoder, self.canonical = encoder, torch.as_tensor(canonical)
+
+    def show(self, frame: Frame, inputs: Inputs | None, folder: Path, phrases: Sequence[str]) -> Shown:
+        features = read_features(frame, folder)
+        if features.shape[-1] != self.encoder.dim:
+            raise ValueError(f'{frame.features} has {features.shape[-1]} channels, the text encoder {self.encoder.name} '
+                             f'{self.encoder.dim}: give the --weights that made them, or --text-checkpoint for OpenCLIP')
+        words = torch.as_tensor(self.encoder.encode(list(phrases)))
+        rows = max(1, CHUNK // (2 * features.shape[2] * features.shape[3]))
+        parts = [relevancy_of_features(torch.from_numpy(np.array(features[:, top:top + rows], np.float32)), words,
+                                       self.canonical).numpy() for top in range(0, features.shape[1], rows)]
+        rgb = None if frame.rendering is None else frame.rendering / 255
+        return Shown(rgb, np.concatenate(parts, 2))
+
+
+class Network:
+    """Our pipeline. calibrated: it is told the cameras and poses of its input views; the published setting tells nothing."""
+
+    def __init__(self, pipeline: Pipeline, calibrated: bool = False, name: str = 'this network'):
+        self.name, self.pipeline, self.calibrated = name, pipeline, calibrated
+        self._last: tuple[Inputs, Scene] | None = None
+
+    def scene(self, inputs: Inputs) -> Scene:
+        """The scene of two input views, kept for the next view of the same scene."""
+        if self._last is None or not same_views(self._last[0], inputs):
+            views = [view if self.calibrated else View(view.image) for view in (inputs.first, inputs.second)]
+            self._last = inputs, self.pipeline.build(Pair(*views))
+        return self._last[1]
+
+    def show(self, frame: Frame, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
+        drawn = render(self.scene(inputs).gaussians, inputs.camera, np.linalg.inv(inputs.first_from_camera))
+        prepared = self.pipeline.codec.prepare(drawn.codes, self.pipeline.negatives)
+        words = self.pipeline.text_encoder.encode(list(phrases))
+        return Shown(drawn.rgb.cpu().numpy(), prepared.relevancy(words).float().cpu().numpy(), drawn.alpha.cpu().numpy())
+
+
+class ColourOnly:
+    """The plain Splatt3R path: images to Gaussians as the network predicts them, nothing else, and no words."""
+
+    name = 'Splatt3R path'
+
+    def __init__(self, network: Inference, square: bool = False):
+        self.network, self.square = network, square
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device) -> ColourOnly:
+        """From a converted Splatt3R checkpoint, in float32. Raises ValueError for one without Gaussian heads."""
+        checkpoint = weights.load(path, device)
+        if not checkpoint.model.config.gaussians:
+            raise ValueError(f'{path} predicts no Gaussians: wanted a converted Splatt3R checkpoint')
+        return cls(Inference(checkpoint.model, torch.device(device), exact=True))
+
+    @torch.inference_mode()
+    def gaussians(self, inputs: Inputs) -> Gaussians:
+        """What the network predicts from the two pictures alone."""
+        height, width = inputs.first.image.shape[:2]
+        size = network_size(width, height, self.network.model.config.long_side, self.square)
+        images = [fit(View(view.image), *size)[0].image for view in (inputs.first, inputs.second)]
+        prediction = self.network.predict(*self.network.encode(images))
+        return Gaussians.from_prediction(prediction, 'camera')
+
+    def show(self, frame: Frame, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
+        drawn = render(self.gaussians(inputs), inputs.camera, np.linalg.inv(inputs.first_from_camera))
+        return Shown(drawn.rgb.cpu().numpy(), None, drawn.alpha.cpu().numpy())
+
+
+class LiftedFeatures:
+    """Text features of the input pictures, pixel by pixel, lifted by our depth: opaque points, nothing learnt in 3D.
+
+    The nearest point that covers a pixel gives its colour and its relevancy. `dense`: a picture (H, W, 3) uint8, sides
+    multiples of 32, to features (h, w, C) of the network's text space.
+    """
+
+    name = '2D features on points'
+
+    def __init__(self, network: Network, dense: Callable[[np.ndarray], np.ndarray]):
+        self.network, self.dense = network, dense
+
+    def show(self, frame: Frame, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
+        scene = self.network.scene(inputs)
+        height, width = scene.keyframe.camera.height, scene.keyframe.camera.width
+        points = scene.gaussians.means.cpu().numpy().reshape(2, height, width, 3)
+        index = nearest_points(points.reshape(-1, 3), spacing(points).ravel(), inputs.camera,
+                               np.linalg.inv(inputs.first_from_camera))                       # (H, W), -1: none
+        known = index >= 0
+        window = scene.keyframe.window
+        images = [fit(View(view.image), window.width, window.height)[0].image for view in (inputs.first, inputs.second)]
+        colours = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images])
+        rgb = np.where(known[..., None], colours.reshape(-1, 3)[index] / 255, 0.0)
+        lifted = self.relevancies(images, height, width, phrases).reshape(len(phrases), -1)[:, index]     # (K, H, W)
+        least = lifted[:, known].min(1) if known.any() else np.zeros(len(phrases))
+        # where no point fell, nothing wins and nothing sets the range
+        return Shown(rgb, np.where(known, lifted, least[:, None, None]).astype(np.float32)[None], known.astype(np.float32))
+
+    def relevancies(self, images: Sequence[np.ndarray], height: int, width: int, phrases: Sequence[str]) -> np.ndarray:
+        """Relevancy of both input pictures (K, 2, height, width)."""
+        pipeline = self.network.pipeline
+        sides = [max(WHOLE, round(side / WHOLE) * WHOLE) for side in images[0].shape[1::-1]]
+        whole = [cv2.resize(image, sides, interpolation=cv2.INTER_AREA) for image in images]
+        features = torch.from_numpy(np.stack([self.dense(image) for image in whole]))         # (2, h, w, C)
+        words = torch.as_tensor(pipeline.text_encoder.encode(list(phrases)))
+        coarse = relevancy_of_features(features, words, torch.as_tensor(pipeline.negatives))   # (2, K, h, w)
+        fine = torch.nn.functional.interpolate(coarse, (height, width), mode='bilinear', align_corners=False)
+        return fine.transpose(0, 1).numpy()
+
+
+def same_views(a: Inputs, b: Inputs) -> bool:
+    return all(np.array_equal(x.image, y.image) for x, y in ((a.first, b.first), (a.second, b.second)))

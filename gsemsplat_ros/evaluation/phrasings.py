@@ -1,0 +1,42 @@
+"""Words that no training said: descriptions and orders that mean one of several things, as people talk to robots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+
+from gsemsplat_ros.evaluation.metrics import at_keyframe, nearest
+from gsemsplat_ros.mapping.scene import Scene
+from gsemsplat_ros.pipeline import Pipeline
+
+
+@lru_cache(1)
+def read_phrasings() -> dict[str, frozenset[str]]:
+    """Phrase -> the nouns that it may mean, from phrasings.txt."""
+    lines = (resources.files('gsemsplat_ros.evaluation') / 'phrasings.txt').read_text().splitlines()
+    parts = [line.split('|') for line in lines if line and not line.startswith('#')]
+    return {phrase.strip(): frozenset(nouns.split()) for phrase, nouns in parts}
+
+
+def ask_phrasings(pipeline: Pipeline, scene: Scene, sample: dict, nouns: dict[str, str],
+                  min_fraction: float) -> Iterator[dict]:
+    """Asks view 1 of a sample (evaluation/rooms.py) for every phrase that means something it shows.
+
+    nouns: base noun of every name of the sample; min_fraction: of the picture that the things meant fill at least.
+    Yields rows of text; localised: the peak lies on one of them, found or not; found; chance: of a random pixel [0, 1].
+    """
+    meant = np.array([nouns.get(name, '') if row else '' for row, name in enumerate(sample['names'])])
+    full = sample['instance'][0]
+    labels = at_keyframe(scene.keyframe, full)
+    for text, wanted in read_phrasings().items():
+        rows = np.flatnonzero(np.isin(meant, sorted(wanted)))
+        chance = float(np.isin(labels, rows).mean())
+        if chance < min_fraction:
+            continue
+        answer = pipeline.query(scene, text)
+        peak = np.array(answer.peak_pixel)
+        yield {'text': text, 'localised': bool(np.isfinite(peak).all() and nearest(full, peak) in rows),
+               'found': answer.found, 'chance': chance}
