@@ -34,6 +34,8 @@ ONLY_IN = {
     'open_clip': {'semantics'},
     'rclpy': ROS,
     'rosbags': {'commands'},
+    'sam2': {'training'},
+    'segment_anything': {'training'},
     'sensor_msgs_py': {'ros'},
     'std_srvs': ROS,
     'tensorboard': {'training'},
@@ -44,7 +46,8 @@ ONLY_IN = {
     'vision_msgs': {'ros'},
 }
 # Optional packages: imported in the function that needs them, or in the `try` of a seam with a plain twin.
-LAZY = {'av', 'cv_bridge', 'gsplat', 'gsplat_msgs', 'message_filters', 'open_clip', 'sensor_msgs_py', 'nav2_msgs', 'rosbags', 'tf2_ros', 'viser', 'vision_msgs'}
+LAZY = {'av', 'cv_bridge', 'gsplat', 'gsplat_msgs', 'message_filters', 'nav2_msgs', 'open_clip', 'rosbags', 'sam2',
+        'segment_anything', 'sensor_msgs_py', 'tf2_ros', 'viser', 'vision_msgs'}
 
 
 def imported_modules(tree: ast.AST, module: str, is_package: bool):

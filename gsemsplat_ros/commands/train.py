@@ -1,10 +1,12 @@
-"""`gsemsplat train`: the small network, from rooms that it renders or finds packed."""
+"""`gsemsplat train`: the small network, from rooms that it renders or finds packed; with `prepare` and `semantics`, the
+semantic heads of any network from posed RGB-D frames."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from gsemsplat_ros.commands import train_prepare, train_semantics
 from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one, positive
 
 HEIGHT, WIDTH = 192, 256      # of rendered rooms [px]
@@ -12,7 +14,7 @@ HEIGHT, WIDTH = 192, 256      # of rendered rooms [px]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     rooms = parser.add_argument_group('rooms')
-    rooms.add_argument('--data', type=Path, required=True, metavar='DIR', help='packed rooms')
+    rooms.add_argument('--data', type=Path, metavar='DIR', help='packed rooms')
     rooms.add_argument('--rooms', type=at_least_one, metavar='N',
                        help='render the first N rooms into DIR where it lacks them (needs `make training-setup`)')
     rooms.add_argument('--height', type=whole_patches, default=HEIGHT, metavar='PX',
@@ -39,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                      'with the same arguments. Ctrl-C saves and stops.')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
+    actions = parser.add_subparsers(dest='action', metavar='ACTION', title='other trainings',
+                                    description='without one, the small network is trained in rooms')
+    train_prepare.add_parser(actions)
+    train_semantics.add_parser(actions)
 
 
 def whole_patches(text: str) -> int:
@@ -50,6 +56,8 @@ def whole_patches(text: str) -> int:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
+    if not args.data:
+        raise ValueError('the following arguments are required: --data; see `gsemsplat train --help`')
     if args.preview:
         return run_preview(args, console)
     if not args.out:

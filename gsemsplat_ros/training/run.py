@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import torch
@@ -26,16 +21,14 @@ from gsemsplat_ros.training.datasets import VOCABULARY, PackedRooms
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.losses import WEIGHTS, item, losses
 from gsemsplat_ros.training.pictures import pictures
-from gsemsplat_ros.training.state import load_state, save_state
 from gsemsplat_ros.training.teacher import distil_context, load_stem
 from gsemsplat_ros.training.textspace import TextSpace
+from gsemsplat_ros.training.trainer import Trainer, digest, part
 
-EMA = 0.998              # of the weights that are shipped
 WARMUP = 100             # steps
 CLIP = 1.0               # largest gradient norm
 TEACHER_IMAGES = 256     # images whose class probabilities the context codes are distilled on
 TERMS = 'total', *WEIGHTS
-STATE = 'state'          # folder of a run
 CHECKPOINT = 'small.safetensors'
 
 
@@ -80,23 +73,27 @@ class Objective(nn.Module):
         return torch.stack([sum((t.get(name, zero) for t in terms), zero) for name in TERMS]) / len(pairs)
 
 
-class Run:
-    """State of one training. `facts` goes into the state and the card: steps, pairs and hours that were spent, where,
-    and what the run started from."""
+class Run(Trainer):
+    """The training of the small network. `facts` goes into the state and the card: steps, pairs and hours that were spent,
+    where, and what the run started from."""
+
+    terms = TERMS
+    shown = 'total', 'points', 'names'
+    checkpoint = CHECKPOINT
+    clip = CLIP
 
     def __init__(self, args: argparse.Namespace, rooms: PackedRooms, processes: Processes):
-        self.args, self.rooms, self.processes = args, rooms, processes
+        self.rooms = rooms
         self.sample = rooms[0]               # what the pictures show
         torch.manual_seed(args.seed)
-        self.step, state, self.facts = processes.share(load_state(args.out / STATE) if processes.first else None) or (
-            0, {}, {'pairs': 0, 'hours': {}})
+        state = self.begin(args, processes)
         start = weights.load(args.init) if args.init and not state else None
         mean = state[weights.TEXT_MEAN] if state else start.text_mean if start else None
         self.space = TextSpace(rooms.vocabulary(), None if mean is None else mean.numpy())
         model, codec = GSemSplat(NetworkConfig.small()), Codec.small()
-        self.objective = Objective(model, codec)
+        objective = Objective(model, codec)
         if state:
-            self.objective.load_state_dict(part(state, 'weights'))
+            objective.load_state_dict(part(state, 'weights'))
         elif start:
             model.load_state_dict(start.model.state_dict())
             codec.load_state_dict(start.decoders)
@@ -111,29 +108,13 @@ class Run:
         for frozen in (model.stem, model.context, codec.language_decoder_patch):
             frozen.requires_grad_(False)
         model.to(memory_format=torch.channels_last)      # what bf16 convolutions are fastest in
-        self.objective.to(processes.device).train()
-        self.parallel = processes.wrap(self.objective)
-        self.trained = {name: p for name, p in self.objective.named_parameters() if p.requires_grad}
-        trained = list(self.trained.values())
-        self.optimizer = torch.optim.AdamW([{'params': [p for p in trained if p.ndim > 1], 'weight_decay': 0.05},
-                                            {'params': [p for p in trained if p.ndim < 2], 'weight_decay': 0.0}],
-                                           lr=args.lr, betas=(0.9, 0.99))
-        self.average = {name: p.detach().clone() for name, p in self.trained.items()}
-        for name, p in self.trained.items() if state else ():
-            self.average[name].copy_(state[f'average/{name}'])
-            for key, value in part(state, f'optimizer/{name}').items():      # moments lie in memory as p does
-                self.optimizer.state[p][key] = value if key == 'step' else torch.empty_like(p).copy_(value)
+        self.optimize(objective, state, weight_decay=0.05, betas=(0.9, 0.99))
         self.phrases = lru_cache(4)(self.phrases)
 
     def phrases(self, step: int) -> tuple[dict[str, int], Tensor]:
         """What a step calls things (TextSpace.names), the table on the device."""
         rows, table = self.space.names(step, np.random.default_rng((self.args.seed, step)))
         return rows, table.to(self.processes.device)
-
-    @property
-    def share(self) -> range:
-        """Which pairs of a step are this process's."""
-        return range(self.processes.rank, self.args.batch, self.processes.count)
 
     def pair(self, step: int, number: int) -> Batch:
         """One pair of a step, on the device; half of the free-moving ones are turned round. For loading threads."""
@@ -144,55 +125,20 @@ class Run:
         return self.collate(sample, step)
 
     def collate(self, sample: dict, step: int) -> Batch:
-        """A sample with the phrases of a step, on the device; pinned, so that it travels while the device computes."""
+        """A sample with the phrases of a step, on the device."""
         batch = collate([sample], *self.phrases(step), self.objective.model.config.output_stride)
-        tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
-        if self.processes.device.type == 'cuda':
-            tensors = {name: t if t.is_cuda else t.pin_memory().to(self.processes.device, non_blocking=True)
-                       for name, t in tensors.items()}
-        return replace(batch, **tensors)
+        return self.on_device(batch)
 
-    def train_step(self, pairs: list[Batch]) -> Tensor:
-        """One update by this process's pairs of the step. Returns their TERMS and the norm of all gradients."""
-        for group in self.optimizer.param_groups:
-            group['lr'] = learning_rate(self.step, self.args.steps, self.args.lr)
-        seeds = [np.random.SeedSequence((self.args.seed, self.step, number)).generate_state(1) for number in self.share]
-        terms = self.parallel(pairs, [seed.item() for seed in seeds])
-        self.optimizer.zero_grad(set_to_none=True)
-        terms[0].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), CLIP)
-        if torch.isfinite(norm):       # a step without a number would spoil all that follow
-            self.optimizer.step()
-        decay = min(EMA, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.trained.values()], 1 - decay)
-        self.step += 1
-        self.facts['pairs'] += self.args.batch
-        return torch.cat((terms.detach(), norm[None]))
+    def rate(self) -> float:
+        return learning_rate(self.step, self.args.steps, self.args.lr)
 
-    def spend(self, seconds: float) -> None:
-        """Count time of this machine."""
-        hours, machine = self.facts['hours'], self.processes.machine
-        hours[machine] = hours.get(machine, 0.0) + seconds / 3600
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside, the network is the running average, which is what ships."""
-        trained = [p.data for p in self.trained.values()]
-        live = [p.clone() for p in trained]
-        torch._foreach_copy_(trained, list(self.average.values()))
-        try:
-            yield
-        finally:
-            torch._foreach_copy_(trained, live)
+    def refresh(self) -> None:
+        self.rooms.refresh()
 
     def save(self) -> np.ndarray:
         """Write the state and the checkpoint. Returns what the averaged network sees in the first pair (`pictures`)."""
-        state = {f'weights/{name}': t for name, t in self.objective.state_dict().items()}
-        state |= {f'average/{name}': t for name, t in self.average.items()}
-        state |= {f'optimizer/{name}/{key}': t for name, p in self.trained.items()
-                  for key, t in self.optimizer.state.get(p, {}).items()}
         text_mean = {weights.TEXT_MEAN: torch.from_numpy(self.space.mean)}
-        save_state(self.args.out / STATE, self.step, state | text_mean, self.facts)
+        self.save_state(self.objective.state_dict(), text_mean)
         model, codec = self.objective.model, self.objective.codec
         with self.averaged():
             tensors = {**model.state_dict(), **codec.state_dict(), **text_mean}
@@ -201,12 +147,10 @@ class Run:
 
     def card(self) -> dict:
         """What the checkpoint is: how, where and on what it was trained."""
-        facts, hours = self.facts, self.facts['hours']
+        facts = self.facts
         height, width = self.sample['images'].shape[1:3]
         training = {
-            'steps': self.step, 'batch': self.args.batch, 'pairs': facts['pairs'],
-            'hours': round(sum(hours.values()), 4), 'machines': {name: round(h, 4) for name, h in hours.items()},
-            'learning_rate': self.args.lr, 'seed': self.args.seed, 'gsemsplat_ros': package_version(),
+            **self.spent(),
             'data': {'source': 'synthetic rooms of sweethome3d-furniture models (docs/ATTRIBUTION.md)',
                      'rooms': len(self.rooms.known), 'pairs': len(self.rooms), 'height': height, 'width': width,
                      'furniture': furniture.VERSION, 'names': len(self.space.vocabulary),
@@ -215,21 +159,3 @@ class Run:
             **{key: facts[key] for key in ('context_cosine', 'parent') if key in facts}}
         return {'config': self.objective.model.config.to_json(), 'text_encoder': MiniLM.name, 'licence': 'Apache-2.0',
                 'training': training}
-
-
-def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """What lies under `name`/, without that prefix."""
-    return {key[len(name) + 1:]: t for key, t in state.items() if key.startswith(name + '/')}
-
-
-def digest(content: bytes) -> str:
-    """The first 12 hexadecimal digits of the SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:12]
-
-
-def package_version() -> str:
-    """Version of this package; 'source checkout' where it is not installed."""
-    try:
-        return version('gsemsplat_ros')
-    except PackageNotFoundError:
-        return 'source checkout'

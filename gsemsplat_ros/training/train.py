@@ -23,12 +23,12 @@ from tqdm import tqdm
 
 from gsemsplat_ros.training.datasets import PackedRooms, pack
 from gsemsplat_ros.training.distributed import Processes
-from gsemsplat_ros.training.run import CHECKPOINT, TERMS, Run
+from gsemsplat_ros.training.run import Run
+from gsemsplat_ros.training.trainer import Trainer
 
 AHEAD = 2                # steps whose pairs are being loaded
 LOG_EVERY = 20           # steps; the first ones are logged singly
 LOG_SINGLY = 10          # steps
-SAVE_EVERY = 200         # steps
 
 
 def make_rooms(args: argparse.Namespace) -> None:
@@ -57,7 +57,7 @@ def stop_asked() -> Iterator[threading.Event]:
 class Report:
     """What the first process says: a bar on stderr, log.jsonl, TensorBoard; means since the last line."""
 
-    def __init__(self, training: Run, quiet: bool):
+    def __init__(self, training: Trainer, quiet: bool):
         self.training, args = training, training.args
         self.since: list[dict[str, float]] = []
         self.losses: dict[str, float] = {}
@@ -75,7 +75,7 @@ class Report:
             return
         self.losses = {name: sum(v[name] for v in self.since) / len(self.since) for name in values}
         self.since = []
-        self.bar.set_postfix({name: f'{self.losses[name]:.3f}' for name in ('total', 'points', 'names')})
+        self.bar.set_postfix({name: f'{self.losses[name]:.3f}' for name in self.training.shown})
         facts = self.training.facts
         line = {'step': step, 'pairs': facts['pairs'], 'seconds': 3600 * sum(facts['hours'].values()), **self.losses}
         self.log.write(json.dumps({name: round(value, 6) for name, value in line.items()}) + '\n')
@@ -110,24 +110,29 @@ def run(args: argparse.Namespace, quiet: bool = False) -> dict | None:
         if args.rooms and size != (args.height, args.width):
             raise ValueError(f'{args.data} has rooms of {size[0]}x{size[1]} px, wanted {args.height}x{args.width}: '
                              'give their --height and --width, or another --data')
-        training = Run(args, rooms, processes)
-        if not processes.first:
-            train(training, None, asked, deadline)
-            return None
-        args.out.mkdir(parents=True, exist_ok=True)
-        report = Report(training, quiet)
-        try:
-            train(training, report, asked, deadline)
-        finally:
-            report.close()
-        return {'steps': training.step, 'checkpoint': str(args.out / CHECKPOINT), 'losses': report.losses}
+        return go(Run(args, rooms, processes), asked, deadline, quiet)
 
 
-def train(training: Run, report: Report | None, asked: threading.Event, deadline: float) -> None:
+def go(training: Trainer, asked: threading.Event, deadline: float, quiet: bool) -> dict | None:
+    """`train`, with the first process's report, and what `run` returns."""
+    if not training.processes.first:
+        train(training, None, asked, deadline)
+        return None
+    out = training.args.out
+    out.mkdir(parents=True, exist_ok=True)
+    report = Report(training, quiet)
+    try:
+        train(training, report, asked, deadline)
+    finally:
+        report.close()
+    return {'steps': training.step, 'checkpoint': str(out / training.checkpoint), 'losses': report.losses}
+
+
+def train(training: Trainer, report: Report | None, asked: threading.Event, deadline: float) -> None:
     """Steps until the last, until any process is `asked` to stop, or until `deadline` [s, time.monotonic]."""
     args, processes = training.args, training.processes
     done = training.step >= args.steps
-    if report and done and not (args.out / CHECKPOINT).exists():
+    if report and done and not (args.out / training.checkpoint).exists():
         report.save()
     with ThreadPoolExecutor(processes.threads, initializer=processes.take_device) as pool:
         def load(step: int) -> list[Future]:
@@ -143,9 +148,9 @@ def train(training: Run, report: Report | None, asked: threading.Event, deadline
             training.spend(time.monotonic() - start)
             done = stop > 0 or training.step >= args.steps
             if report:
-                report.step(dict(zip((*TERMS, 'gradient_norm'), values)) |
+                report.step(dict(zip((*training.terms, 'gradient_norm'), values)) |
                             {'lr': training.optimizer.param_groups[0]['lr']})
-            if done or training.step % SAVE_EVERY == 0:
-                training.rooms.refresh()
+            if done or training.step % training.save_every == 0:
+                training.refresh()
                 if report:
                     report.save()
