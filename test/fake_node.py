@@ -28,7 +28,7 @@ RENDERING = SimpleNamespace(depth=torch.full((24, 32), 2.0), alpha=torch.ones(24
 
 
 class FakePipeline:
-    """weights: 'missing' and 'broken' fail to load, 'slow' takes a minute for a scene."""
+    """weights: 'missing' and 'broken' fail to load, 'slow' takes a minute for a scene, 'busy' half a second."""
 
     def __init__(self, weights):
         self.weights = str(weights or 'fake')
@@ -48,6 +48,8 @@ class FakePipeline:
         if self.weights == 'slow':
             print('building', flush=True)
             time.sleep(60)
+        if self.weights == 'busy':
+            time.sleep(0.5)
         first, second = pair.first, pair.second
         if not first.image.any():
             raise RuntimeError('the fake fails on black images')

@@ -30,6 +30,7 @@ from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
 LATCHED = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LEFT, RIGHT = (200, 100, 50), (10, 20, 30)  # colours of the two cameras
+EVERY_PAIR = '-p', 'keyframe_min_motion:=0.0'  # also one that shows what the last one did
 DEADLINE_S = 60.0  # a busy machine may be slow; a test that waits this long fails
 
 
@@ -62,7 +63,7 @@ class NodeProcess:
         for line in self._process.stdout:
             self.output += line
 
-    def wait_for(self, text, deadline_s=DEADLINE_S):
+    def wait_for(self, text, deadline_s=3 * DEADLINE_S):    # to start is what takes longest
         """Until the process has printed `text`."""
         end = time.monotonic() + deadline_s
         while text not in self.output:
@@ -261,7 +262,7 @@ def start(domain):
 @pytest.fixture(scope='module')
 def nodes(start, client):
     """Two nodes side by side: /a sees stereo, /b one moving camera."""
-    a = start('-r', '__ns:=/a', '-p', 'queries:=[chair, unicorn]',
+    a = start('-r', '__ns:=/a', *EVERY_PAIR, '-p', 'queries:=[chair, unicorn]',
               '-p', 'qos_overrides./a/left/image_raw.subscription.reliability:=reliable')
     b = start('-r', '__ns:=/b', '-p', 'mode:=sequential', '-p', 'min_interval_s:=0.5')
     out = '/a/gsemsplat/'

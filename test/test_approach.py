@@ -1,12 +1,12 @@
 """Where to stand, in rooms made of points: in front of the thing, facing it, on ground that the robot can reach."""
 
-import time
-
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from gsemsplat_ros.gaussians.gaussians import quats_to_rotations
+from gsemsplat_ros.mapping import approach
 from gsemsplat_ros.mapping.approach import approach_pose, floor_height, upright
 from gsemsplat_ros.semantics.objects import Object
 
@@ -201,9 +201,67 @@ def test_upright_is_a_rotation_that_takes_up_to_z():
     np.testing.assert_array_equal(upright(np.array((0.0, 0, 1))), np.eye(3))
 
 
-def test_it_answers_within_a_fraction_of_a_second():
-    chair, body = box_object((3.8, 2.3, 0), (4.2, 2.7, 0.9))
-    points = room(body, size=(12, 10))
-    start = time.perf_counter()
-    assert approach_pose(chair, points, (11, 9, 0.1), 0.2, 0.5)[0] is not None
-    assert time.perf_counter() - start < 1.0
+# The compiled parts against plain twins
+
+def plain_wave(free, i, j):
+    """All that was reached is widened, by a cross and by a square in turn, until neither finds a cell."""
+    steps, reached, number = np.full(free.shape, -1), np.zeros(free.shape, np.uint8), 0
+    reached[i, j], steps[i, j] = 1, 0
+    kernels = [cv2.getStructuringElement(shape, (3, 3)) for shape in (cv2.MORPH_CROSS, cv2.MORPH_RECT)]
+    while True:
+        wider = cv2.dilate(reached, kernels[number % 2]) & free.astype(np.uint8)
+        number += 1
+        front = wider != reached
+        if not front.any():
+            if number % 2:
+                continue
+            return steps
+        steps[front] = number
+        reached = wider
+
+
+@pytest.mark.parametrize('share', [0.0, 0.2, 0.35, 0.5, 0.6])
+def test_the_wave_is_its_plain_twin(share):
+    rng = np.random.default_rng(round(share * 100))
+    for _ in range(20):
+        free = rng.random(rng.integers(1, 60, 2)) >= share
+        i, j = (int(rng.integers(n)) for n in free.shape)
+        free[i, j] = True
+        np.testing.assert_array_equal(approach._wave(free, i, j), plain_wave(free, i, j))
+
+
+def plain_in_sight(hiding, origin, place, center, half):
+    count = int(np.ceil(np.linalg.norm(center - place) / (approach.CELL / 2))) + 1
+    line = place + np.linspace(0, 1, count)[:, None] * (center - place)
+    line = line[(np.abs(line - center) > half + approach.CELL).any(1)]
+    cells = np.floor((line - origin) / approach.CELL).astype(int)
+    return not hiding[cells[:, 0], cells[:, 1]].any()
+
+
+def test_the_first_place_in_sight_is_that_of_its_plain_twin():
+    rng, numbers = np.random.default_rng(4), []
+    for _ in range(100):
+        origin, center, half = rng.normal(size=2), None, rng.uniform(0.1, 0.5, 2)
+        hiding = rng.random((80, 100)) < rng.choice([0.005, 0.02, 0.1])
+        center = origin + rng.uniform(1.0, 3.0, 2)
+        places = origin + rng.uniform(0.0, (4.0, 5.0), (20, 2))
+        wanted = [plain_in_sight(hiding, origin, place, center, half) for place in places]
+        number = approach._first_in_sight(hiding, origin, places, center, half)
+        assert number == (wanted.index(True) if any(wanted) else -1)
+        numbers.append(number)
+    assert -1 in numbers and 0 in numbers and max(numbers) > 2
+
+
+def test_the_counts_are_their_plain_twin():
+    rng = np.random.default_rng(8)
+    points = rng.uniform((-1, -1, -0.5), (4, 3, 2.5), (20000, 3))
+    low, floor, eye = np.array([0.1, -0.2]), 0.04, 0.9
+    blocked, hiding = approach._counts(points, low, 60, 50, floor, eye)
+    up = points[:, 2] - floor
+    for counts, (bottom, top) in ((blocked, (approach.LOW, approach.HIGH)),
+                                  (hiding, (eye + approach.SIGHT_LOW, eye + approach.SIGHT_HIGH))):
+        chosen = points[(up > bottom) & (up < top), :2]
+        edges = [low[axis] + np.arange(n + 1) * approach.CELL for axis, n in enumerate((60, 50))]
+        wanted, _, _ = np.histogram2d(*chosen.T, edges)
+        assert counts.sum() == wanted.sum() > 500
+        assert (counts != wanted).sum() <= 4  # a point on the edge of a cell

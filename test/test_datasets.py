@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip('moderngl', reason='moderngl is not installed')
 
 from gsemsplat_ros.training.catalogue import base_noun, clean_name
-from gsemsplat_ros.training.datasets import PAIRS, PackedRooms, RoomStream, pack
-from gsemsplat_ros.training.furniture import attribution, load_furniture
+from gsemsplat_ros.training.datasets import PAIRS, PackedRooms, RoomStream, encode, pack
+from gsemsplat_ros.training.furniture import VERSION, attribution, load_furniture
 from gsemsplat_ros.training.preview import preview
 from gsemsplat_ros.training.wavefront import read_mtl, read_obj
 
@@ -140,6 +140,16 @@ def test_packed_rooms_are_the_stream(tmp_path, stream, room):
         assert np.abs(packed['images'].astype(int) - drawn['images']).mean() < 8
     preview(tmp_path, tmp_path / 'sheet.png', rows=2)
     assert cv2.imread(str(tmp_path / 'sheet.png')).shape == (2 * H, 5 * W, 3)
+
+
+def test_rooms_of_another_split_are_refused(tmp_path, room):
+    parts = encode(room)
+    for name, version in (('old', {}), ('new', {'furniture': np.array(VERSION + 1)})):
+        folder = tmp_path / name
+        folder.mkdir()
+        np.savez(folder / 'train_000003.npz', **{**{k: v for k, v in parts.items() if k != 'furniture'}, **version})
+        with pytest.raises(ValueError, match=f'furniture of version .*wanted {VERSION}: pack the rooms again'):
+            PackedRooms(folder)
 
 
 def test_the_sources_are_named(stream):

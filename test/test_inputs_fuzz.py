@@ -4,13 +4,20 @@ Seeded: a failure says which case it was. No ROS process: the functions that the
 """
 
 import array
+import dataclasses
 
 import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy')
+import rclpy  # noqa: E402
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3  # noqa: E402
+from rcl_interfaces.msg import SetParametersResult  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.exceptions import ParameterUninitializedException  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from ros_client import own_domain  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest  # noqa: E402
 
 from gsemsplat_ros.ros import inputs  # noqa: E402
@@ -18,7 +25,7 @@ from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of  # n
 from gsemsplat_ros.ros.conversions import (ENCODINGS, compressed_to_rgb, image_to_rgb, make_header,  # noqa: E402
                                            stamp_ns)
 from gsemsplat_ros.ros.frames import PlainBuffer  # noqa: E402
-from gsemsplat_ros.ros.parameters import Parameters  # noqa: E402
+from gsemsplat_ros.ros.parameters import Parameters, changed, declare  # noqa: E402
 from gsemsplat_ros.views.view import Camera, Pair  # noqa: E402
 
 FRAMES = ['', 'left', 'right', 'map', 'base', '/left', 'a' * 300, 'Äpfel', 'x\ny']
@@ -201,3 +208,68 @@ def test_fuzz_transforms():
         except LookupError as error:
             assert str(error), case
     assert found > 100
+
+
+STRANGE = [None, True, False, 0, 1, -1, 8, 10**6, 2**63 - 1, -2**63, *NUMBERS, '', 'stereo', 'auto', 'a\nb', 'ü' * 300, [],
+           [''],
+           ['chair'], ['x'] * 33, ['  '], [1, 2], [0.5], [True], [b'\x01', b'\x02'], ['ä' * 500]]
+
+
+def strange(rng):
+    value = STRANGE[rng.integers(len(STRANGE))]
+    return number(rng) if rng.random() < 0.3 else value
+
+
+def test_fuzz_parameters():
+    """The check of a change, and a node of rclpy whose parameters are set."""
+    rng, now, taken = np.random.default_rng(16), Parameters(), 0
+    names = [f.name for f in dataclasses.fields(Parameters)] + ['use_sim_time', 'nothing']
+    for case in range(4000):
+        wanted = [Parameter(str(name), value=strange(rng)) for name in rng.choice(names, rng.integers(1, 4))]
+        wanted = [p for p in wanted if _typed(now, p)]      # rclpy refuses the others before we are asked
+        after = allowed(case, changed, now, wanted, bool(rng.integers(2)))
+        assert after is None or isinstance(after, Parameters), case
+        taken += after is not None and after != now
+    assert taken > 100
+
+
+def _typed(now, parameter):
+    value = getattr(now, parameter.name, None)
+    return value is None or isinstance(value, tuple) or type(value) is type(parameter.value)
+
+
+def test_fuzz_parameters_of_a_node():
+    rng, (domain, guard), context = np.random.default_rng(17), own_domain(), Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = rclpy.create_node('parameters', context=context, start_parameter_services=False)
+    try:
+        held, taken, refused = [declare(node)], 0, 0
+
+        def check(wanted):
+            try:
+                changed(held[0], wanted, running=False)
+            except ValueError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            return SetParametersResult(successful=True)
+        node.add_on_set_parameters_callback(check)
+        node.add_post_set_parameters_callback(
+            lambda wanted: held.__setitem__(0, changed(held[0], wanted, running=False)))
+        names = [f.name for f in dataclasses.fields(Parameters)]
+        for case in range(1500):
+            name, value = str(rng.choice(names)), strange(rng)
+            try:
+                result = node.set_parameters([Parameter(name, value=value)])[0]
+            except ParameterUninitializedException:
+                continue
+            assert result.successful or result.reason, (case, name, value)
+            taken, refused = taken + result.successful, refused + (not result.successful)
+            if result.successful and value is not None:
+                stored = node.get_parameter(name).value
+                wanted = getattr(held[0], name)
+                assert tuple(v.strip() for v in stored if v.strip()) == wanted if isinstance(wanted, tuple) else (
+                    stored == wanted), (case, name, value)
+        assert taken > 100 and refused > 500
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+        guard.close()

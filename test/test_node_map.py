@@ -12,9 +12,11 @@ pytest.importorskip('rclpy')
 tf2_msgs = pytest.importorskip('tf2_msgs.msg', reason='`make setup` or a ROS distribution brings tf2_msgs')
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3  # noqa: E402
+from gsemsplat_msgs.msg import Relevancy  # noqa: E402
 from gsemsplat_msgs.srv import LoadMap, Query, SaveMap  # noqa: E402
-from ros_client import LATCHED, LEFT, Stereo, ask, client, domain, picture, set_parameter, start  # noqa: E402, F401
-from sensor_msgs.msg import PointCloud2  # noqa: E402
+from ros_client import (EVERY_PAIR, LATCHED, LEFT, Stereo, ask, client, domain, picture, set_parameter,  # noqa: E402, F401
+                        start)
+from sensor_msgs.msg import Image, PointCloud2  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from test_conversions import table  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
@@ -23,7 +25,7 @@ from gsemsplat_ros.commands import drive  # noqa: E402
 from gsemsplat_ros.commands.client import Client as ScriptClient  # noqa: E402
 from gsemsplat_ros.mapping.mapfile import CodeSpace  # noqa: E402
 from gsemsplat_ros.ros import messages  # noqa: E402
-from gsemsplat_ros.ros.conversions import make_header  # noqa: E402
+from gsemsplat_ros.ros.conversions import make_header, stamp_ns  # noqa: E402
 from gsemsplat_ros.ros.map_keeper import MapKeeper  # noqa: E402
 from gsemsplat_ros.ros.parameters import Parameters  # noqa: E402
 from gsemsplat_ros.semantics.objects import Object  # noqa: E402
@@ -101,7 +103,8 @@ def make(client, start, folder):
     client.listen(DiagnosticArray, '/diagnostics', 10)
 
     def started(name, *parameters):
-        process = start('-r', f'__ns:={name}', '-p', f'map_directory:={folder}', '-p', 'base_frame:=base', *parameters)
+        process = start('-r', f'__ns:={name}', '-p', f'map_directory:={folder}', '-p', 'base_frame:=base', *EVERY_PAIR,
+                        *parameters)
         process.wait_for('waiting for')
         return Mapping(client, name, process, folder)
     return started
@@ -179,6 +182,29 @@ def test_a_query_returns_a_pose_in_front_of_the_object_that_faces_it(odom, domai
     farther = odom.ask('chair').approach.position
     assert 0.7 < np.hypot(farther.x - at.x, farther.y - at.y) < 1.1
     assert set_parameter(odom.client, 'approach_distance_m', 0.6, node='/m/gsemsplat').successful
+
+
+def test_standing_queries_ask_the_whole_map_and_show_the_keyframe(odom):
+    client, topic = odom.client, f'{odom.name}/gsemsplat/relevancy'
+    for kind, name in ((Relevancy, topic), (Image, topic + '/image')):
+        client.listen(kind, name)
+    odom.scenes(2)
+    assert set_parameter(client, 'queries', ['chair', 'door'], node=odom.name + '/gsemsplat').successful
+    client.until(lambda: {'chair', 'door'} <= {m.text for m in client.heard[topic]}, 'answers at once')
+    stamp = stamp_ns(odom.stereo.scene().header)
+    chair, door = (client.until(lambda: [m for m in client.of(topic, stamp) if m.text == text], text)[-1]
+                   for text in ('chair', 'door'))
+    assert chair.header.frame_id == door.header.frame_id == 'odom'
+    asked = odom.ask('chair')
+    assert chair.found and chair.peak == asked.peak and chair.peak.z > 2.5  # the fake's: 2 m above the middle of the map
+    assert (chair.peak_u, chair.peak_v) == (17.0, 13.0)                     # where this image shows it
+    assert not door.found and door.score == 0.25 and np.isnan(door.peak.x) == np.isnan(odom.ask('door').peak.x)
+    image = client.until(lambda: client.of(topic + '/image', stamp), 'the image of the keyframe')[-1]
+    assert (image.header.frame_id, image.width, image.height) == ('left_optical', 64, 48)
+    markers = client.heard[f'{odom.name}/gsemsplat/objects/markers']
+    client.until(lambda: [m for a in markers[-4:] for m in a.markers if m.ns == 'chair' and m.header.frame_id == 'odom'
+                          and stamp_ns(m.header) == stamp], 'objects in the map')
+    assert set_parameter(client, 'queries', [''], node=odom.name + '/gsemsplat').successful
 
 
 def test_what_the_map_does_not_know_is_answered_by_a_scene_that_was_left_out(odom):

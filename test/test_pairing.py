@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gsemsplat_ros.views.pairing import KeyframeSelector, StereoPairer
+from gsemsplat_ros.views.pairing import KeyframeSelector, StereoPairer, StillGate
 from gsemsplat_ros.views.view import View
 
 MS = 1_000_000
@@ -182,3 +182,83 @@ def test_the_newest_input_wins():
     assert [str(f) for f in failures] == ['cannot use it']
     thread.mailbox.put('late')
     assert taken == ['bad', 9]
+
+
+# Stereo: is there anything new to see?
+
+ROOM = clouds(640, 480)
+
+
+def gate_on(image=ROOM, **options):
+    gate = StillGate(**options)
+    assert gate.is_new(View(image)) and gate.reason == 'first image'
+    gate.keep(View(image))
+    return gate
+
+
+def noisy(image, seed, gain=1.0, offset=0.0):
+    noise = np.random.default_rng(seed).normal(scale=4.0, size=image.shape)
+    return (image * gain + offset + noise).clip(0, 255).astype(np.uint8)
+
+
+def test_a_standing_stereo_camera_sees_nothing_new():
+    gate = gate_on()
+    for i in range(50):  # with the noise of a sensor, and exposure that wanders
+        assert not gate.is_new(View(noisy(ROOM, i, 1 + 0.1 * np.sin(i), 8 * np.cos(i)))), (i, gate.reason, gate.changed)
+    assert gate.skipped == 50 and gate.reason == 'the image stands still'
+
+
+@pytest.mark.parametrize('pixels', [1, 3, 6])
+def test_vibration_is_no_motion(pixels):
+    gate = gate_on(TEXTURE[:, 100:740])
+    for x in 100 - pixels, 100 + pixels:
+        assert not gate.is_new(View(noisy(np.ascontiguousarray(TEXTURE[:, x:x + 640]), x))), gate.reason
+    assert gate.motion.flow == pytest.approx(pixels / 640, abs=2e-3)
+
+
+def test_a_camera_that_moves_sees_something_new_and_slow_motion_adds_up():
+    gate = gate_on(TEXTURE[:, :640])
+    for x in range(0, 9, 2):
+        assert not gate.is_new(seen_at(x, 0.0, 'camera')), x
+    assert gate.is_new(seen_at(24, 0.0)) and gate.reason == 'the camera moved'
+    gate.keep(seen_at(24, 0.0))
+    assert not gate.is_new(seen_at(27, 0.0))
+
+
+@pytest.mark.parametrize('size, color', [((50, 50), (20, 20, 20)), ((120, 60), (250, 60, 60))])
+def test_something_that_moved_before_a_standing_camera_is_noticed(size, color):
+    gate = gate_on()
+    there = ROOM.copy()
+    there[200:200 + size[0], 300:300 + size[1]] = color
+    view = View(noisy(there, 1))
+    assert gate.is_new(view) and gate.reason == 'something moved before the camera'
+    assert 0 < gate.changed < 0.1
+    gate.keep(view)                                  # it stays there
+    assert not gate.is_new(View(noisy(there, 2)))
+    assert gate.is_new(View(ROOM))                   # and goes
+
+
+def test_a_white_wall_is_nothing_new_until_someone_stands_before_it():
+    wall = np.full((480, 640, 3), 200, np.uint8)
+    gate = gate_on(wall)
+    assert not gate.is_new(View(noisy(wall, 0)))
+    someone = wall.copy()
+    someone[100:, 250:400] = 60
+    assert gate.is_new(View(someone))
+
+
+def test_a_view_is_new_when_the_camera_changed_or_the_gate_forgot_or_is_open():
+    gate = gate_on()
+    assert gate.is_new(View(np.ascontiguousarray(ROOM[::2, ::2]))) and gate.is_new(View(ROOM, frame='other'))
+    assert not gate.is_new(View(ROOM))
+    gate.forget()
+    assert gate.is_new(View(ROOM))
+    never = StillGate(0.0)
+    for _ in range(3):
+        assert never.is_new(View(ROOM))
+        never.keep(View(ROOM))
+
+
+def test_a_scene_that_failed_is_tried_again():
+    gate = StillGate()
+    assert gate.is_new(View(ROOM)) and gate.is_new(View(ROOM))  # nobody said keep

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.commands.console import Console, add_output_arguments
+from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one
 
 ANSWER_WITHIN_S = 60.0
+BAG_QUERIES = 'chair', 'table', 'door', 'plant'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--scene', nargs='+', action='extend', choices=tuple(QUERIES), metavar='NAME',
                         help=f'scenes to play (default: all): {", ".join(QUERIES)}')
     parser.add_argument('--query', nargs='+', action='extend', metavar='TEXT',
-                        help='things to look for in every scene (default: chosen for each)')
+                        help='things to look for in every scene (default: chosen for each; with --bag: '
+                             f'{", ".join(BAG_QUERIES)})')
+    bag = parser.add_argument_group('a bag of your robot instead')
+    bag.add_argument('--bag', metavar='FILE',
+                     help='.mcap, .db3 or ROS 1 .bag file, or folder of `ros2 bag record`, with the images and camera_info '
+                          'of a stereo camera')
+    bag.add_argument('--pairs', type=at_least_one, default=6, metavar='N',
+                     help='pairs of the bag to play, evenly spread (default: %(default)s)')
+    bag.add_argument('--left', metavar='TOPIC', help='left images of the bag (default: found by their names)')
+    bag.add_argument('--right', metavar='TOPIC', help='right images of the bag')
     parser.add_argument('--out', default='out/demo', metavar='DIR',
                         help='folder for report.html, scene.ply (of the first scene) and summary.json (default: '
                              '%(default)s)')
@@ -28,43 +38,74 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.commands.files import output_folder, write_json
     from gsemsplat_ros.commands.node_process import COMMAND
     from gsemsplat_ros.commands.present import answers_table, write_page
-    from gsemsplat_ros.commands.scenes import QUERIES, load_scene
     from gsemsplat_ros.network.weights import SHIPPED, read_card
 
-    scenes = [load_scene(name, args.query) for name in dict.fromkeys(args.scene or QUERIES)]
+    scenes, parameters, title, about = _of_bag(args, console) if args.bag else _packaged(args)
     card = read_card(SHIPPED)
     out = output_folder(args.out)
-    results = play(scenes, out, console, COMMAND)
-    summary = {'pairs': [{'scene': result.name, **result.summary()} for result in results],
+    results = play(scenes, out, console, COMMAND, parameters)
+    summary = {**about, 'pairs': [{'scene': result.name, **result.summary()} for result in results],
                'report': str(out / 'report.html'), 'scene': str(out / 'scene.ply')}
     write_json(out / 'summary.json', summary)
-    write_page(out / 'report.html', 'Real rooms, real words', results, card, args.command_line)
+    write_page(out / 'report.html', title, results, card, args.command_line)
     answers_table(console, results)
     console.say(f'{out / "report.html"}')
     console.result(summary)
 
 
-def play(scenes, out, console: Console, command) -> list:
-    """Start the node with `command`, play the scenes, ask, and end the node: the PairResults. Writes out/scene.ply."""
+def _packaged(args: argparse.Namespace) -> tuple:
+    """Scenes, what is different about the node's parameters, title of the report, facts for the summary."""
+    from gsemsplat_ros.commands.scenes import QUERIES, load_scene
+    alone = [f'--{name}' for name in ('left', 'right') if getattr(args, name)]
+    if alone:
+        raise ValueError(f'{" and ".join(alone)} name topics of a bag: give --bag FILE too')
+    return [load_scene(name, args.query) for name in dict.fromkeys(args.scene or QUERIES)], {}, 'Real rooms, real words', {}
+
+
+def _of_bag(args: argparse.Namespace, console: Console) -> tuple:
+    """The same, of pairs out of a bag."""
+    from gsemsplat_ros.commands.bag import Bag
+    from gsemsplat_ros.commands.scenes import DemoScene
+    if args.scene:
+        raise ValueError('--scene names packaged pictures, --bag a file: give one of the two')
+    queries = tuple(args.query or BAG_QUERIES)
+    with Bag(args.bag, args.left, args.right) as bag:
+        topics, rectified = bag.topics, bag.rectified
+        console.note(f'{bag.path}: {topics.images[0]} and {topics.images[1]}, {" and ".join(map(str, bag.counts))} images '
+                     f'in {bag.seconds:.1f} s, {"rectified" if rectified else "raw"}')
+        pairs = list(bag.pairs(args.pairs))
+        about = {'bag': {'path': str(bag.path), 'images': topics.images, 'camera_infos': topics.infos,
+                         'compressed': topics.compressed, 'rectified': rectified, 'seconds': bag.seconds,
+                         'skew_ms': [pair.skew_ms for pair in pairs]}}
+    parameters = {'rectified': rectified, 'image_transport': 'compressed' if topics.compressed else 'raw'}
+    return ([DemoScene(f'{pair.seconds:.2f} s', pair.pair, queries, pair.messages) for pair in pairs], parameters,
+            f'Words for {bag.path.name}', about)
+
+
+def play(scenes, out, console: Console, command, parameters: dict | None = None) -> list:
+    """Start the node with `command` and `parameters` besides player.PARAMETERS, play the scenes, ask, and end the node: the
+    PairResults. Writes out/scene.ply."""
     from gsemsplat_ros.commands.client import Client
     from gsemsplat_ros.commands.node_process import NodeProcess
-    from gsemsplat_ros.commands.player import PARAMETERS, Player
+    from gsemsplat_ros.commands.player import PARAMETERS, Player, stereo_messages
     from gsemsplat_ros.gaussians.ply import write_ply
     from gsemsplat_ros.viewer.flight import draw
     from gsemsplat_ros.viewer.result import PairResult
 
     results = []
     console.note(f'starting the node; its log is {out / "node.log"}')
-    with NodeProcess(PARAMETERS, out / 'node.log', command) as node, Client() as client:
-        player = Player(client, lambda: node.alive, node.last_words)
-        player.wait_for_node(scenes[0].pair)
+    parameters = {**PARAMETERS, **(parameters or {})}
+    messages = [scene.messages or stereo_messages(scene.pair, 0) for scene in scenes]
+    with NodeProcess(parameters, out / 'node.log', command) as node, Client() as client:
+        player = Player(client, lambda: node.alive, node.last_words, parameters.get('image_transport') == 'compressed')
+        player.wait_for_node(messages[0])
         console.note('the node is ready')
         with console.progress(1 + len(scenes), 'pair', 'warm-up') as bar:
-            player.play(scenes[0].pair)         # the first pair of a process compiles the renderer
+            player.play(messages[0])            # the first pair of a process compiles the renderer
             bar.update()
-            for scene in scenes:
+            for scene, sent in zip(scenes, messages):
                 bar.set_description(scene.name)
-                received = player.play(scene.pair)
+                received = player.play(sent)
                 answers = [client.ask(text, ANSWER_WITHIN_S, with_image=True)[0] for text in scene.queries]
                 if not results:
                     write_ply(out / 'scene.ply', received.gaussians)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from gsemsplat_ros.commands.client import Client, gaussians_of
 from gsemsplat_ros.commands.console import Failure
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.ros.conversions import image_message, make_header
+from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
 from gsemsplat_ros.views.view import Camera, Pair
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -23,9 +23,11 @@ AGAIN_S = 10.0              # a pair without an answer for so long is sent again
 SIDES = 'left', 'right'
 TOPICS = [f'{side}/{name}' for name in ('camera_info', 'image_raw') for side in SIDES]
 # A file that is played is not a camera: every message counts, also on a machine that is too busy to listen.
-# Each pair is a place of its own, and answers for itself: no map.
-PARAMETERS = {'mode': 'stereo', 'max_points': 0, 'map_max_gaussians': 0,
-              'qos_overrides': {f'/{topic}': {'subscription': {'reliability': 'reliable'}} for topic in TOPICS}}
+# Each pair is a place of its own, and answers for itself: no map, also of one that shows what the last one did.
+PARAMETERS = {'mode': 'stereo', 'max_points': 0, 'map_max_gaussians': 0, 'keyframe_min_motion': 0.0,
+              'qos_overrides': {f'/{topic}': {'subscription': {'reliability': 'reliable'}}
+                                for topic in (*TOPICS, *(f'{side}/image_raw/compressed' for side in SIDES))}}
+Messages = tuple[CameraInfo, CameraInfo, Image | CompressedImage, Image | CompressedImage]    # in the order of TOPICS
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,14 @@ class Received:
 
 
 class Player:
-    """A stereo camera for a node with PARAMETERS. `alive`: whether it still runs; `last_words`: what it said last."""
+    """A stereo camera for a node with PARAMETERS. `alive`: whether it still runs; `last_words`: what it said last;
+    `compressed`: for a node whose image_transport is that."""
 
-    def __init__(self, client: Client, alive: Callable[[], bool], last_words: Callable[[], str]):
+    def __init__(self, client: Client, alive: Callable[[], bool], last_words: Callable[[], str], compressed: bool = False):
         self._client, self._alive, self._last_words = client, alive, last_words
-        node = client.node
-        self._publishers = [node.create_publisher(kind, topic, 10)
-                            for kind, topic in zip((CameraInfo, CameraInfo, Image, Image), TOPICS)]
+        node, (kind, ending) = client.node, (CompressedImage, '/compressed') if compressed else (Image, '')
+        self._publishers = [node.create_publisher(CameraInfo, topic, 10) for topic in TOPICS[:2]]
+        self._publishers += [node.create_publisher(kind, topic + ending, 10) for topic in TOPICS[2:]]
         self._cloud: PointCloud2 | None = None
         self._arrived = 0.0
         self._inputs: dict[str, str] = {}        # the two parts of the node's diagnostics
@@ -67,15 +70,14 @@ class Player:
             elif status.name == '/gsemsplat: scene':
                 self._scene = values
 
-    def wait_for_node(self, pair: Pair) -> None:
-        """Until the node answers queries and knows the cameras of `pair`. Raises Failure when it does not."""
+    def wait_for_node(self, messages: Messages) -> None:
+        """Until the node answers queries and knows the cameras of `messages`. Raises Failure when it does not."""
         end, service = time.monotonic() + READY_WITHIN_S, self._client.wait_for_service
         self._until(lambda: all(p.get_subscription_count() for p in self._publishers)
                     and self._client.node.count_publishers('/gsemsplat/gaussians') and self._inputs and self._scene
                     and service('/query', 0), READY_WITHIN_S, 'the node to be ready')
-        infos = stereo_messages(pair, time.time_ns())[:2]
         while not all(int(self._inputs[f'/{topic} messages']) for topic in TOPICS[:2]):
-            for publisher, info in zip(self._publishers, infos):
+            for publisher, info in zip(self._publishers, messages[:2]):
                 publisher.publish(info)
             self._client.until(lambda: not self._alive(), 0.5)
             self._check()
@@ -83,10 +85,10 @@ class Player:
                 raise Failure(f'the node heard no camera_info within {READY_WITHIN_S:g} s; it said last: '
                               f'{self._last_words()}')
 
-    def play(self, pair: Pair) -> Received:
-        """Send the pair, stamped now, until its Gaussians are here. Raises Failure when they do not come."""
+    def play(self, messages: Messages) -> Received:
+        """Send a pair, its left image stamped now, until its Gaussians are here. Raises Failure when they do not come."""
         stamp, scenes = time.time_ns(), self._count('scenes')
-        messages = stereo_messages(pair, stamp)
+        _restamp(messages, stamp)
         start, end = time.perf_counter(), time.monotonic() + PAIR_WITHIN_S
         while not self._has(stamp):
             if time.monotonic() > end:
@@ -114,8 +116,8 @@ class Player:
         dropped = int(self._inputs['dropped because the worker was busy'])
         return int(self._inputs['stereo pairs']) == self._count('scenes') + self._count('refused inputs') + dropped
 
-    def _has(self, stamp_ns: int) -> bool:
-        return self._cloud is not None and self._cloud.header.stamp == make_header('', stamp_ns).stamp
+    def _has(self, stamp: int) -> bool:
+        return self._cloud is not None and stamp_ns(self._cloud.header) == stamp
 
     def _until(self, condition: Callable[[], object], deadline_s: float, what: str) -> None:
         done = self._client.until(lambda: condition() or not self._alive(), deadline_s)
@@ -128,9 +130,16 @@ class Player:
             raise Failure(f'the node has ended; it said last: {self._last_words()}')
 
 
-def stereo_messages(pair: Pair, stamp_ns: int) -> tuple[CameraInfo, CameraInfo, Image, Image]:
-    """The messages of a pair, in the order of TOPICS."""
-    header, camera = make_header(pair.first.frame, stamp_ns), pair.first.camera
+def _restamp(messages: Messages, stamp: int) -> None:
+    """Move the stamps so that the left image has this one [ns]; what lies between left and right stays."""
+    left, right = (stamp_ns(image.header) for image in messages[2:])
+    for message, at in zip(messages, (stamp, stamp + right - left) * 2):
+        message.header.stamp = make_header('', at).stamp
+
+
+def stereo_messages(pair: Pair, stamp: int) -> Messages:
+    """The messages of a pair, in the order of TOPICS; stamp [ns]."""
+    header, camera = make_header(pair.first.frame, stamp), pair.first.camera
     return (camera_info(camera, 0.0, header), camera_info(camera, pair.baseline_m, header),
             image_message(pair.first.image, header), image_message(pair.second.image, header))
 

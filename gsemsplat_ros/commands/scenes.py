@@ -29,11 +29,13 @@ QUERIES = {
 
 @dataclass(frozen=True)
 class DemoScene:
-    """A pair by its name, and words to ask it."""
+    """A pair by its name, and words to ask it; messages: as they were recorded (player.Messages), None: made of the
+    pair."""
 
     name: str
     pair: Pair
     queries: tuple[str, ...]
+    messages: tuple | None = None
 
 
 def load_scene(name: str, queries: list[str] | None = None) -> DemoScene:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numba import njit
 
 from gsemsplat_ros.gaussians.gaussians import rotation_to_quat
 from gsemsplat_ros.semantics.objects import Object
@@ -21,7 +22,7 @@ STRAY = 0.02               # of the points may lie below the floor
 FLOOR_NOISE = 0.15         # m above the lowest of the others: there the fullest layer is the floor
 MARGIN = 5.0               # m about robot and object: ways further out are not looked for
 FARTHER = 1.0              # m beyond the standoff, for what cannot be approached nearer (a cup on a table)
-SIGHT = 0.05, 0.3          # m over the object's top, or over EYE: what has points there hides it
+SIGHT_LOW, SIGHT_HIGH = 0.05, 0.3   # m over the object's top, or over EYE: what has points there hides it
 EYE = 1.2                  # m above the floor: taller things are seen by this much of them
 NEAR_START = 0.5           # m: a robot that seems to stand in an obstacle starts from free ground this near
 
@@ -95,13 +96,14 @@ def approach_pose(target: Object, points: np.ndarray, robot: np.ndarray, robot_r
     length = np.maximum((steps - 1) * CELL, np.linalg.norm(centers - start[:2], axis=-1))
     ring = np.floor((away[wanted] - standoff_m) / (2 * CELL) + 0.5)        # the first is as wide as two cells
     rank = np.lexsort((length[wanted], ring))                              # nearest first, in it the shortest way
-    for i, j in places[rank]:
-        if in_sight(ground, centers[i, j], center[:2], half[:2]):
-            forward = center[:2] - centers[i, j]
-            yaw = float(np.arctan2(forward[1], forward[0]))
-            turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
-            position = ground_from_map.T @ np.array([*centers[i, j], floor])
-            return Approach(tuple(position.tolist()), tuple(rotation_to_quat(ground_from_map.T @ turn).tolist())), ''
+    chosen = centers[tuple(places[rank].T)]
+    number = _first_in_sight(ground.hiding, ground.origin, chosen, center[:2], half[:2])
+    if number >= 0:
+        forward = center[:2] - chosen[number]
+        yaw = float(np.arctan2(forward[1], forward[0]))
+        turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+        position = ground_from_map.T @ np.array([*chosen[number], floor])
+        return Approach(tuple(position.tolist()), tuple(rotation_to_quat(ground_from_map.T @ turn).tolist())), ''
     return None, 'no place that the robot can reach has the object in sight'
 
 
@@ -134,16 +136,22 @@ def survey(points: np.ndarray, floor: float, center: np.ndarray, half: np.ndarra
     """The ground about robot and object: what blocks the way, and what hides the object."""
     low = np.minimum(start[:2], center[:2] - half[:2]) - MARGIN
     shape = np.ceil((np.maximum(start[:2], center[:2] + half[:2]) + MARGIN - low) / CELL).astype(int)
-    cells = np.floor((points[:, :2] - low) / CELL)
-    inside = ((cells >= 0) & (cells < shape)).all(1)
-    cells, heights = cells[inside].astype(int), points[inside, 2] - floor
-    flat = cells[:, 0] * shape[1] + cells[:, 1]
-
-    def filled(bottom: float, top: float) -> np.ndarray:
-        picked = flat[(heights > bottom) & (heights < top)]
-        return np.bincount(picked, minlength=shape.prod()).reshape(shape) >= MIN_IN_CELL
     eye = min(center[2] + half[2] - floor, EYE)
-    return Ground(low, filled(LOW, HIGH), filled(eye + SIGHT[0], eye + SIGHT[1]))
+    blocked, hiding = _counts(np.ascontiguousarray(points), low, shape[0], shape[1], floor, eye)
+    return Ground(low, blocked >= MIN_IN_CELL, hiding >= MIN_IN_CELL)
+
+
+@njit(nogil=True, cache=True)
+def _counts(points, low, width, height, floor, eye):
+    """How many points (N, 3) block each cell, and how many hide things there: two (width, height) int32."""
+    blocked, hiding = np.zeros((width, height), np.int32), np.zeros((width, height), np.int32)
+    for n in range(len(points)):
+        i, j = np.floor((points[n, 0] - low[0]) / CELL), np.floor((points[n, 1] - low[1]) / CELL)
+        if 0 <= i < width and 0 <= j < height:
+            up, i, j = points[n, 2] - floor, int(i), int(j)
+            blocked[i, j] += LOW < up < HIGH
+            hiding[i, j] += eye + SIGHT_LOW < up < eye + SIGHT_HIGH
+    return blocked, hiding
 
 
 def way(free: np.ndarray, ground: Ground, start: np.ndarray, radius: float) -> np.ndarray | None:
@@ -157,26 +165,54 @@ def way(free: np.ndarray, ground: Ground, start: np.ndarray, radius: float) -> n
     if near[first] > max(NEAR_START, radius):
         return None
     steps = np.full(free.shape, -1, np.int32)
-    reached = np.zeros(free.shape, np.uint8)
-    reached[first], steps[first] = 1, 0
-    kernels = [cv2.getStructuringElement(shape, (3, 3)) for shape in (cv2.MORPH_CROSS, cv2.MORPH_RECT)]
-    mask, number = free.astype(np.uint8), 0
+    return _wave(free, first[0], first[1])
+
+
+@njit(nogil=True, cache=True)
+def _wave(free, i, j):
+    """Steps (I, J) int64 of the wave from cell (i, j) over the free cells (I, J) bool, -1 where it does not come."""
+    width, height = free.shape
+    steps = np.full((width, height), -1)
+    steps[i, j] = 0
+    # cells in the order in which they were reached: those from `first` on have met no square yet, from `new` on nothing
+    cells = np.empty((width * height, 2), np.int32)
+    cells[0, 0], cells[0, 1] = i, j
+    first, new, count, number = 0, 0, 1, 0
     while True:
-        wider = cv2.dilate(reached, kernels[number % 2]) & mask
+        square = number % 2 == 1
         number += 1
-        front = wider != reached
-        if not front.any():
-            if number % 2:              # what the cross does not reach, the square may
-                continue
-            return steps
-        steps[front] = number
-        reached = wider
+        begin, end = first if square else new, count
+        for n in range(begin, end):
+            for di in range(-1, 2):
+                for dj in range(-1, 2):
+                    if square or di == 0 or dj == 0:
+                        a, b = cells[n, 0] + di, cells[n, 1] + dj
+                        if 0 <= a < width and 0 <= b < height and free[a, b] and steps[a, b] < 0:
+                            steps[a, b] = number
+                            cells[count, 0], cells[count, 1] = a, b
+                            count += 1
+        if square:
+            if count == end:
+                return steps                # what the cross does not reach, the square may: not after a cross
+            first = end
+        new = end
 
 
-def in_sight(ground: Ground, place: np.ndarray, center: np.ndarray, half: np.ndarray) -> bool:
-    """Whether nothing hides the object from `place` (2,), up to its box, on the straight line to its middle."""
-    count = int(np.ceil(np.linalg.norm(center - place) / (CELL / 2))) + 1
-    line = place + np.linspace(0, 1, count)[:, None] * (center - place)
-    line = line[(np.abs(line - center) > half + CELL).any(1)]
-    cells = np.floor((line - ground.origin) / CELL).astype(int)
-    return not ground.hiding[cells[:, 0], cells[:, 1]].any()
+@njit(nogil=True, cache=True)
+def _first_in_sight(hiding, origin, places, center, half):
+    """The first of `places` (N, 2) [m] from which nothing hides the object, up to its box, on the straight line to its
+    middle; -1: none."""
+    for n in range(len(places)):
+        dx, dy = center[0] - places[n, 0], center[1] - places[n, 1]
+        count = int(np.ceil(np.sqrt(dx * dx + dy * dy) / (CELL / 2))) + 1
+        clear = True
+        for k in range(count):
+            part = 1.0 if k == count - 1 else k / (count - 1)
+            x, y = places[n, 0] + part * dx, places[n, 1] + part * dy
+            if abs(x - center[0]) > half[0] + CELL or abs(y - center[1]) > half[1] + CELL:
+                if hiding[int(np.floor((x - origin[0]) / CELL)), int(np.floor((y - origin[1]) / CELL))]:
+                    clear = False
+                    break
+        if clear:
+            return n
+    return -1

@@ -1,6 +1,9 @@
-"""The response of /query: what was found in the newest scene or in the map, and where to stand before it."""
+"""What was found, in the map or in the newest scene, and where to stand before it: for /query and standing queries."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Callable
 
 import numpy as np
 from gsemsplat_msgs.srv import Query
@@ -9,7 +12,7 @@ from std_msgs.msg import Header
 from gsemsplat_ros.mapping.approach import Approach, approach_pose
 from gsemsplat_ros.ros import messages, publishers
 from gsemsplat_ros.ros.conversions import make_header
-from gsemsplat_ros.ros.map_keeper import Kept
+from gsemsplat_ros.ros.map_keeper import Kept, MapKeeper
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.transforms import Transforms
 
@@ -17,25 +20,53 @@ UP = (0.0, 0.0, 1.0)               # of a map (REP 103)
 UP_OF_CAMERA = (0.0, -1.0, 0.0)    # of a scene, if its camera looks ahead
 
 
-def of_scene(scene, answer, request: Query.Request, response: Query.Response, parameters: Parameters) -> None:
-    """Fill the response with what the newest scene answers (pipeline.Relevancy)."""
-    _found(answer, scene.gaussians, messages.scene_header(scene), request, response, parameters)
-    _approach(answer, scene.gaussians, scene.scale_source, np.zeros(3), UP_OF_CAMERA, response, parameters)
-    response.peak_u, response.peak_v = map(float, answer.peak_pixel)
-    if request.with_image:
-        response.image = [publishers.relevancy_image(scene, answer)]
+@dataclass(frozen=True)
+class Found:
+    """The answer to a question, of the whole map where there is one, else of the newest scene.
+
+    answer: pipeline.MapRelevancy of `kept`, or the scene's own Relevancy where `kept` is None. seen: what the newest scene
+    answers, None where there is none; shown: `answer` with the pixel where the scene sees it. header: frame and stamp of
+    the answer.
+    """
+
+    answer: Any
+    header: Header
+    kept: Kept | None
+    scene: Any
+    seen: Any
+    shown: Any
 
 
-def of_map(kept: Kept, answer, scene, seen, request: Query.Request, response: Query.Response, parameters: Parameters,
-           transforms: Transforms | None) -> None:
-    """Fill the response with what the map answers (pipeline.MapRelevancy), and with what the newest image shows of it:
-    `scene` and what it answers, `seen`; both None where there is none yet."""
-    response.peak_u, response.peak_v = map(float, seen.peak_pixel if seen and seen.found else (np.nan, np.nan))
-    if seen and request.with_image:
-        response.image = [publishers.relevancy_image(scene, seen)]
-    _found(answer, kept.map.gaussians, map_header(kept), request, response, parameters)
-    robot = robot_position(kept, parameters.base_frame, transforms)
-    _approach(answer, kept.map.gaussians, kept.map.scale_source, robot, UP, response, parameters)
+def find(ask: Callable, pipeline, keeper: MapKeeper | None, scene) -> Found:
+    """`ask(method, scene or map)` with the map's and the scene's method of `pipeline`; `scene` may be None.
+
+    A scene that could not be fused answers for itself what it finds and the map does not.
+    """
+    kept = keeper.kept if keeper and keeper.kept.answers else None
+    seen = scene and ask(pipeline.query, scene)
+    answer = ask(pipeline.query_map, kept.map) if kept else seen
+    if kept is None or seen and seen.found and not answer.found and not keeper.last:
+        return Found(seen, messages.scene_header(scene), None, scene, seen, seen)
+    pixel = seen.peak_pixel if seen and seen.found else (np.nan, np.nan)
+    shown = seen and replace(seen, found=answer.found, score=answer.score, peak_pixel=pixel, peak_point=answer.peak_point,
+                             objects=answer.objects)
+    return Found(answer, map_header(kept), kept, scene, seen, shown)
+
+
+def fill(found: Found, request: Query.Request, response: Query.Response, parameters: Parameters,
+         transforms: Transforms | None) -> None:
+    """The response of /query."""
+    answer, kept = found.answer, found.kept
+    gaussians = kept.map.gaussians if kept else found.scene.gaussians
+    _found(answer, gaussians, found.header, request, response, parameters)
+    if kept:
+        robot, up, scale_source = robot_position(kept, parameters.base_frame, transforms), UP, kept.map.scale_source
+    else:
+        robot, up, scale_source = np.zeros(3), UP_OF_CAMERA, found.scene.scale_source
+    _approach(answer, gaussians, scale_source, robot, up, response, parameters)
+    response.peak_u, response.peak_v = map(float, found.shown.peak_pixel if found.seen else (np.nan, np.nan))
+    if found.seen and request.with_image:
+        response.image = [publishers.relevancy_image(found.scene, found.seen)]
 
 
 def map_header(kept: Kept) -> Header:

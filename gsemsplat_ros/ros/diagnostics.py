@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
 LATE_S = 2.0   # an image topic that is silent for longer is late
+JUMPED_S = 5.0  # for so long it is said that stamps went back or ahead
 UNMATCHED = 5  # images of both cameras in a row without a partner: the stamps do not fit
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
@@ -63,7 +64,7 @@ def input_status(subscriptions, source, dropped: int) -> Status:
     if subscriptions is None:
         return Status(STALE, 'not active: no input is subscribed', {})
     now, values = time.monotonic(), {}
-    missing, late = [], []
+    missing, late, jumped = [], [], []
     for heard in subscriptions.heard:
         age = None if heard.last_s is None else now - heard.last_s
         values[f'{heard.topic} messages'] = heard.count
@@ -72,11 +73,16 @@ def input_status(subscriptions, source, dropped: int) -> Status:
             missing.append(heard.topic)
         elif heard.is_image and age is not None and age > LATE_S:
             late.append(f'{heard.topic} ({age:.1f} s)')
+        if heard.is_image:
+            values[f'{heard.topic} jumps of the stamps'] = heard.jumps
+            if now - heard.jumped_s < JUMPED_S:
+                jumped.append(f'the stamps of {heard.topic} {heard.jumped}')
     problems = []
     if missing:
         problems.append('nothing received yet on ' + ', '.join(missing))
     if late:
         problems.append('late: ' + ', '.join(late))
+    problems += jumped
     sync = subscriptions.sync
     if sync:
         values['stereo pairs'] = sync.pairs
@@ -116,6 +122,8 @@ def map_status(keeper) -> Status:
     values = {'frame': kept.map.frame, 'gaussians': len(kept.map), 'scenes in it': kept.map.scenes,
               'from a file': kept.loaded, 'voxel [m]': kept.map.voxel, 'scale source': kept.map.scale_source or 'none',
               'scenes fused': keeper.fused, 'scenes left out': keeper.left_out, 'last scene': keeper.reason or 'none'}
+    if keeper.trouble:
+        return Status(WARN, f'the map was not saved: {keeper.trouble}', values)
     return Status(OK, 'growing' if keeper.reason else 'no scene yet', values) if keeper.last else Status(
         WARN, f'the last scene was left out: {keeper.reason}', values)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -21,11 +21,13 @@ from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_to_rgb, quote
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.synchronize import StereoSync
 from gsemsplat_ros.ros.transforms import Transforms
-from gsemsplat_ros.views.pairing import KeyframeSelector
+from gsemsplat_ros.views.pairing import KeyframeSelector, StillGate
 from gsemsplat_ros.views.view import Camera, Pair, View
 
 TOPICS = {'stereo': (('left/image_raw', 'left/camera_info'), ('right/image_raw', 'right/camera_info')),
           'sequential': (('image', 'camera_info'),)}
+
+JUMP_AHEAD_S = 10.0  # of a clock that was set, not of a bag that is played fast
 
 Warn = Callable[[str], None]
 
@@ -46,17 +48,27 @@ class Input:
 
 
 class Heard:
-    """A topic as received: resolved name, count, and the monotonic time of the last message [s] (None: never)."""
+    """A topic as received: resolved name, count, and the monotonic time of the last message [s] (None: never).
+
+    jumps: how often its stamps went back, or ahead by JUMP_AHEAD_S more than the time that passed; jumped: the last such
+    step in words, at the monotonic time jumped_s.
+    """
 
     def __init__(self, topic: str, is_image: bool, required: bool):
         self.topic, self.is_image, self.required = topic, is_image, required
-        self.count = 0
+        self.count, self.jumps, self.jumped, self.jumped_s = 0, 0, '', float('-inf')
         self.last_s: float | None = None
+        self._stamp_ns = 0
 
-    def now(self) -> None:
-        """A message came."""
-        self.count += 1
-        self.last_s = time.monotonic()
+    def now(self, stamp: int) -> None:
+        """A message with this stamp [ns] came."""
+        now = time.monotonic()
+        if self.last_s is not None:
+            step = (stamp - self._stamp_ns) / 1e9
+            if step < 0 or step - (now - self.last_s) > JUMP_AHEAD_S:
+                self.jumps, self.jumped_s = self.jumps + 1, now
+                self.jumped = f'went back by {-step:.3g} s' if step < 0 else f'jumped ahead by {step:.3g} s'
+        self.count, self.last_s, self._stamp_ns = self.count + 1, now, stamp
 
 
 class Subscriptions:
@@ -82,7 +94,7 @@ class Subscriptions:
     def _subscribe(self, kind, topic: str, heard: Heard, callback, group) -> None:
 
         def received(message):
-            heard.now()
+            heard.now(stamp_ns(message.header))
             callback(message)
         self.heard.append(heard)
         self._subscriptions.append(self._node.create_subscription(
@@ -126,14 +138,19 @@ class _Lens:
             pixels = image_to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
         except ValueError as error:
             raise ValueError(f'{self._image_topic}: {error}') from None
-        frame, stamp = message.header.frame_id, stamp_ns(message.header)
+        frame = message.header.frame_id
         camera = self._camera(frame, pixels.shape, info, needs_camera or not self._rectified)
         if camera and not self._rectified:
             pixels = self._rectify(pixels, info, self._info_topic)
         for complaint in self.complaints:
             self._warn(complaint)
-        place = self._transforms.map_from(frame, stamp) if self._transforms else None
-        return View(pixels, camera, frame, stamp, place)
+        return View(pixels, camera, frame, stamp_ns(message.header))
+
+    def placed(self, view: View) -> View:
+        """The view with the place where its camera stood, as TF says; waits for it for a moment."""
+        if self._transforms is None:
+            return view
+        return replace(view, map_from_camera=self._transforms.map_from(view.frame, view.stamp_ns))
 
     def _camera(self, frame: str, shape: tuple, info: CameraInfo | None, required: bool) -> Camera | None:
         if info is None and required:
@@ -153,28 +170,50 @@ class _Lens:
 
 
 class StereoSource:
-    """Left and right messages to a Pair with its baseline [m]."""
+    """Left and right messages to a Pair with its baseline [m], while there is anything new to see."""
 
     def __init__(self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn,
                  transforms: Transforms | None):
         self._lenses = [_Lens(names, parameters.rectified, warn, where)
                         for names, where in zip(topics, (transforms, None))]
-        self._info_topics = [info for _, info in topics]
-        self.state: dict[str, object] = {}
+        self._info_topics, self._tied = [info for _, info in topics], transforms is not None
+        self._gate = StillGate(parameters.keyframe_min_motion)
+
+    @property
+    def state(self) -> dict[str, object]:
+        """Why the last pair was used or not, what was measured, and how many were not."""
+        gate = self._gate
+        return {'keyframes': gate.reason, 'stereo pairs that showed nothing new': gate.skipped,
+                'motion since the last scene [fraction of the width]': gate.motion.flow if gate.motion else 'none',
+                'changed since the last scene [fraction]': gate.changed}
 
     @property
     def complaints(self) -> list[str]:
         """What is doubtful about the last images, though they are used."""
         return [complaint for lens in self._lenses for complaint in lens.complaints]
 
-    def pair(self, raw: Input) -> Pair:
-        """Raises ValueError with the reason when the messages make no rectified stereo pair."""
-        left, right = (lens.view(image, info, needs_camera=True)
-                       for lens, image, info in zip(self._lenses, raw.images, raw.infos))
+    def pair(self, raw: Input) -> Pair | None:
+        """None while there is nothing new to see. Raises ValueError with the reason when the messages make no rectified
+        stereo pair."""
+        views = []
+        for side, (lens, image, info) in enumerate(zip(self._lenses, raw.images, raw.infos)):
+            views.append(lens.view(image, info, needs_camera=True))
+            if side == 0 and not self._gate.is_new(views[0]):
+                return None
+        left, right = views
         if left.image.shape != right.image.shape:
             raise ValueError('left images have {1}x{0} px and right ones {3}x{2} px: wanted one size'.format(
                 *left.image.shape[:2], *right.image.shape[:2]))
-        return Pair(left, right, baseline_of(raw.infos[1], self._info_topics[1]))
+        return Pair(self._lenses[0].placed(left), right, baseline_of(raw.infos[1], self._info_topics[1]))
+
+    def built(self, pair: Pair) -> None:
+        """A scene was made of `pair`: what shows the same makes none, unless TF did not say where this one was seen."""
+        if not self._tied or pair.first.map_from_camera is not None:
+            self._gate.keep(pair.first)
+
+    def forget(self) -> None:
+        """The next pair is used, whatever it shows."""
+        self._gate.forget()
 
 
 class SequentialSource:
@@ -203,10 +242,16 @@ class SequentialSource:
     def pair(self, raw: Input) -> Pair | None:
         """None while there is nothing new to see. Raises ValueError when the message is no usable image."""
         dropped = self._selector.dropped
-        pair = self._selector.offer(self._lens.view(raw.images[0], raw.infos[0], needs_camera=False))
+        pair = self._selector.offer(self._lens.placed(self._lens.view(raw.images[0], raw.infos[0], needs_camera=False)))
         if self._selector.dropped > dropped:
             self._warn(f'pair dropped: {self._selector.reason}')
         return pair
+
+    def built(self, pair: Pair) -> None:
+        """The newest image of a pair is the next keyframe, whatever becomes of it."""
+
+    def forget(self) -> None:
+        """Two images are needed for a scene: the camera must move."""
 
 
 def make_source(parameters: Parameters, topics: list[tuple[str, str]], warn: Warn,

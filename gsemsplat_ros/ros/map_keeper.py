@@ -41,13 +41,13 @@ class Kept:
 
 class MapKeeper:
     """`kept` is replaced, never changed. fused, left_out: scenes so far; last: whether the last one was fused, or there
-    was none; reason: how it was placed, or why it was left out."""
+    was none; reason: how it was placed, or why it was left out. trouble: why the last map was not saved, or ''."""
 
     def __init__(self, parameters: Parameters, space: CodeSpace):
         """`space`: what reads the codes of the maps, in memory and on disk."""
         self.frame = parameters.map_frame.lstrip('/') or FRAME
         self.folder = Path(parameters.map_directory)
-        self.fused, self.left_out, self.reason, self.last = 0, 0, '', True
+        self.fused, self.left_out, self.reason, self.last, self.trouble = 0, 0, '', True, ''
         self._tied = bool(parameters.map_frame)
         self._voxel, self._space = parameters.map_voxel_m, space
         self._lock = threading.Lock()
@@ -85,9 +85,12 @@ class MapKeeper:
             raise ValueError('the map is empty: there is nothing to save')
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f'cannot make the folder {path.parent} ({error.strerror}): set map_directory') from None
-        save_map(path, map_, self._space)
+            save_map(path, map_, self._space)
+        except (OSError, ValueError) as error:
+            self.trouble = str(error) if isinstance(error, ValueError) else (
+                f'cannot make the folder {path.parent} ({error.strerror}): set map_directory')
+            raise ValueError(self.trouble) from None
+        self.trouble = ''
         return f'{path} and its .ply: {len(map_)} Gaussians of {map_.scenes} scene(s)'
 
     def load(self, name: str, stamp_ns: int) -> str:

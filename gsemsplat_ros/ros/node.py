@@ -88,7 +88,7 @@ class GsemsplatNode(LifecycleNode):
         self._service = self.create_service(Query, 'query', self._on_query,
                                             callback_group=MutuallyExclusiveCallbackGroup())
         self._keeper = MapKeeper(p, self._pipeline.code_space)
-        self._map_services = MapServices(self, self._keeper, self._show_map)
+        self._map_services = MapServices(self, self._keeper, self._map_replaced)
         return super().on_configure(state)
 
     @_logged
@@ -163,17 +163,21 @@ class GsemsplatNode(LifecycleNode):
             return
         self._last_stamp_ns = stamp
         scene = pipeline.build(pair)
+        source.built(pair)
         if pair.first_from_second is not None and scene.scale_source == 'network':
             self._say('TF and the images do not tell of one motion, or the camera moved less than 5 cm: the scale of '
                       "this scene is the network's")
         times.append(time.perf_counter())
         with self._output_lock:
             self._scene = scene
-            times.append(self._publish(pipeline, scene))
+            self._publish(scene)
         times.append(time.perf_counter())
         self._fuse(scene, pair)
         times.append(time.perf_counter())
-        stages = 'convert', 'build', 'publish', 'standing queries', 'fuse'
+        with self._output_lock:
+            self._answer_standing(pipeline, scene)
+        times.append(time.perf_counter())
+        stages = 'convert', 'build', 'publish', 'fuse', 'standing queries'
         self._figures.latency_s = {**{stage: b - a for stage, a, b in zip(stages, times, times[1:])},
                                    'total': times[-1] - times[0],
                                    **{f'build: {stage}': s for stage, s in scene.timings.items()}}
@@ -188,6 +192,12 @@ class GsemsplatNode(LifecycleNode):
             self._show_map()
         else:
             self._say(f'a scene was left out of the map: {fusion.reason}')
+
+    def _map_replaced(self) -> None:
+        """A service cleared the map or loaded another: what stands before a standing robot belongs into it."""
+        if source := self._source:
+            source.forget()
+        self._show_map()
 
     def _show_map(self) -> None:
         kept = self._keeper.kept
@@ -218,23 +228,23 @@ class GsemsplatNode(LifecycleNode):
         return query(scene_or_map, text, threshold=threshold or self.parameters.threshold or None,
                      max_objects=max_objects or self.parameters.max_objects)
 
-    def _publish(self, pipeline: Pipeline, scene) -> float:
-        """Publish `scene`, then the standing queries' answers on it; the caller holds the output lock.
-
-        Returns when the answering began, in perf_counter's seconds."""
+    def _publish(self, scene) -> None:
+        """Publish `scene`; the caller holds the output lock."""
         self._results.scene(scene, self.parameters.max_points, self.parameters.publish_codes)
-        scene_out, header = time.perf_counter(), messages.scene_header(scene)
         self._answers = {}
+
+    def _answer_standing(self, pipeline: Pipeline, scene) -> None:
+        """Publish the standing queries' answers of the map and of `scene`; the caller holds the output lock."""
         for text in self.parameters.queries:
             try:
-                answer = self._ask(pipeline.query, scene, text)
+                found = answers.find(functools.partial(self._ask, text=text), pipeline, self._keeper, scene)
             except ValueError as error:
                 self._say(f"standing query '{text}': {error}")
                 continue
-            self._answers[text] = answer, header
-            self._results.answer(scene, answer)
+            self._answers[text] = found.answer, found.header
+            self._results.answer(scene, found.seen, found.shown, found.header)
+        header = messages.scene_header(scene)
         self._results.objects(list(self._answers.values()), header)
-        return scene_out
 
     def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
         try:
@@ -249,28 +259,22 @@ class GsemsplatNode(LifecycleNode):
     def _answer(self, request: Query.Request, response: Query.Response) -> None:
         """Fill `response`; raises ValueError when the question cannot be answered."""
         pipeline, scene, results, keeper = self._pipeline, self._scene, self._results, self._keeper
-        kept = keeper.kept if keeper and keeper.kept.answers else None
-        if scene is None and kept is None:
+        if scene is None and not (keeper and keeper.kept.answers):
             status = self._input_status()
             reason = '' if status.level == diagnostics.OK else status.message
             if status.level != diagnostics.ERROR:
                 reason = self._figures.last_error or reason
             raise ValueError(f'no scene yet: {reason or "waiting for the first pair of images"}')
-        question = request.text, request.threshold, request.max_objects
-        answer = seen = scene and self._ask(pipeline.query, scene, *question)
-        if kept:
-            answer = self._ask(pipeline.query_map, kept.map, *question)
-        if kept is None or seen and seen.found and not answer.found and not keeper.last:  # the map lacks this scene
-            answer = seen
-            answers.of_scene(scene, seen, request, response, self.parameters)
-        else:
-            answers.of_map(kept, answer, scene, seen, request, response, self.parameters, self._transforms)
+        ask = functools.partial(self._ask, text=request.text, threshold=request.threshold,
+                                max_objects=request.max_objects)
+        found = answers.find(ask, pipeline, keeper, scene)
+        answers.fill(found, request, response, self.parameters, self._transforms)
         with self._output_lock:
             if scene is self._scene:  # else a newer scene has gone out meanwhile
-                self._answers[answer.text] = answer, response.header
-                if seen:
-                    results.answer(scene, seen)
-                results.objects(list(self._answers.values()), response.header)
+                self._answers[found.answer.text] = found.answer, found.header
+                if found.seen:
+                    results.answer(scene, found.seen, found.shown, found.header)
+                results.objects(list(self._answers.values()), found.header)
 
     # Parameters and diagnostics
 
@@ -286,7 +290,8 @@ class GsemsplatNode(LifecycleNode):
         try:
             with self._output_lock:
                 if self._scene is not None and before != self.parameters:
-                    self._publish(self._pipeline, self._scene)
+                    self._publish(self._scene)
+                    self._answer_standing(self._pipeline, self._scene)
         except Exception as error:
             self._failed(error)
 

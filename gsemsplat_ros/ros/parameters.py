@@ -6,6 +6,7 @@ Each field of `Parameters` is one ROS parameter of the same name; its metadata b
 
 from __future__ import annotations
 
+import array
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Iterable
 
@@ -13,6 +14,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from gsemsplat_ros.ros.conversions import quoted
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 
 MAX_QUERIES = 32
@@ -41,8 +43,9 @@ class Parameters:
     sync_slop_s: float = _field(0.02, 'Largest difference between the stamps of left and right', 's', 0.0, 1.0)
     min_interval_s: float = _field(0.0, 'Shortest time between the stamps of two pairs; 0: as fast as the machine can',
                                    's', 0.0, 3600.0, live=True)
-    keyframe_min_motion: float = _field(0.03, 'Sequential: median image motion from which a frame makes a pair with '
-                                              'the keyframe before', 'fraction of the image width', 0.0, 1.0)
+    keyframe_min_motion: float = _field(0.03, 'Median image motion from which a frame is used: sequential, for a pair with '
+                                              'the keyframe before; stereo, for a new scene, which changes before the '
+                                              'camera make too. 0: every frame', 'fraction of the image width', 0.0, 1.0)
     keyframe_max_motion: float = _field(0.35, 'Sequential: median image motion beyond which the view is a new one and '
                                               'no pair is made', 'fraction of the image width', 0.0, 1.0)
     keyframe_min_overlap: float = _field(0.4, 'Sequential: part of the keyframe that must still be seen', 'fraction',
@@ -81,7 +84,7 @@ class Parameters:
             if low is not None and not low <= value <= high:  # positive test: NaN fails
                 raise ValueError(f'parameter {f.name} is {value}: wanted {low} to {high} {f.metadata["unit"]}'.rstrip())
             if choices and value not in choices:
-                raise ValueError(f"parameter {f.name} is '{value}': wanted one of {', '.join(choices)}")
+                raise ValueError(f'parameter {f.name} is {quoted(value)}: wanted one of {", ".join(choices)}')
         if not self.keyframe_min_motion < self.keyframe_max_motion:
             raise ValueError(f'parameter keyframe_min_motion is {self.keyframe_min_motion}: wanted less than '
                              f'keyframe_max_motion, which is {self.keyframe_max_motion}')
@@ -109,9 +112,10 @@ def _value(name: str, value: Any) -> Any:
     """The ROS value as the field's type: a string list becomes a tuple without empty strings."""
     if name not in ('queries', 'canonical'):
         return value
-    if isinstance(value, str) or not all(isinstance(v, str) for v in value or ()):
-        raise ValueError(f"parameter {name} is {value!r}: wanted a list of strings, e.g. ['chair', 'door']")
-    return tuple(v.strip() for v in value or () if v.strip())
+    values = () if value is None else value
+    if not isinstance(values, (list, tuple, array.array)) or not all(isinstance(v, str) for v in values):
+        raise ValueError(f"parameter {name} is {repr(value)[:100]}: wanted a list of strings, e.g. ['chair', 'door']")
+    return tuple(v.strip() for v in values if v.strip())
 
 
 def declare(node: Node) -> Parameters:

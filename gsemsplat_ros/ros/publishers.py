@@ -86,13 +86,14 @@ class Results:
             self._pose.publish(messages.pose_message(scene.first_from_second, first))
         self._scale.publish(Float32(data=float(scene.scale)))
 
-    def answer(self, scene, relevancy) -> None:
-        """~/relevancy, ~/relevancy/image and ~/relevancy/map of one answer."""
+    def answer(self, scene, seen, shown, header: Header) -> None:
+        """One answer: ~/relevancy says `shown`, in the frame of `header`; ~/relevancy/image and ~/relevancy/map show what
+        the scene's own image answers, `seen` (both pipeline.Relevancy)."""
         keyframe = scene.keyframe
-        header = make_header(keyframe.frame, keyframe.stamp_ns)
-        self._relevancy.publish(messages.relevancy_message(relevancy, messages.scene_header(scene)))
-        self._image.offer(lambda: relevancy_image(scene, relevancy))
-        self._relevancy_map.offer(lambda: image_message(keyframe.window.expand(relevancy.map), header))
+        of_image = make_header(keyframe.frame, keyframe.stamp_ns)
+        self._relevancy.publish(messages.relevancy_message(shown, header))
+        self._image.offer(lambda: relevancy_image(scene, seen))
+        self._relevancy_map.offer(lambda: image_message(keyframe.window.expand(seen.map), of_image))
 
     def objects(self, answers: list, newest: Header) -> None:
         """~/objects (where vision_msgs is installed) and ~/objects/markers: the objects of all (answer, header)."""

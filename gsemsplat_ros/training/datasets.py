@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from gsemsplat_ros.training.furniture import base_noun, load_furniture
+from gsemsplat_ros.training.furniture import VERSION, base_noun, load_furniture
 from gsemsplat_ros.training.rooms import Room, sample_room
 from gsemsplat_ros.training.world import Frame, World
 
@@ -205,7 +205,7 @@ def encode(samples: list[dict]) -> dict[str, np.ndarray]:
     return {'bytes': np.concatenate(blobs), 'ends': np.cumsum([len(b) for b in blobs]),
             'first_from_camera': np.stack([s['first_from_camera'] for s in samples]),
             'K': np.stack([s['K'] for s in samples]), 'stereo': np.array([s['stereo'] for s in samples]),
-            'names': np.frombuffer(json.dumps(samples[0]['names']).encode(), np.uint8)}
+            'names': np.frombuffer(json.dumps(samples[0]['names']).encode(), np.uint8), 'furniture': np.array(VERSION)}
 
 
 def pack(out: Path, height: int, width: int, split: str, rooms: range) -> None:
@@ -257,6 +257,10 @@ class PackedRooms:
                     room = {k: file[k] for k in file.files}
             except (OSError, ValueError, zipfile.BadZipFile) as error:
                 raise ValueError(f'{path} is no packed room ({error}): delete it and pack it again') from None
+            made = int(room.get('furniture', 1))
+            if made != VERSION:      # another split: what is held out may stand in it
+                raise ValueError(f'{path} holds furniture of version {made}, wanted {VERSION}: pack the rooms again, into a '
+                                 'new folder')
             with self.lock:      # loader threads read side by side
                 self.cache[path] = room
                 if len(self.cache) > self.kept:
