@@ -37,6 +37,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.commands.files import output_folder, write_json
     from gsemsplat_ros.commands.present import answers_table, write_page
     from gsemsplat_ros.gaussians.ply import write_ply
+    from gsemsplat_ros.mapping.scenefile import save_scene
     from gsemsplat_ros.pipeline import Pipeline
 
     pair = read_pair(args.left, args.right, args.calibration)
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         bar.set_description('build')
         result, scene = solve(pipeline, pair, args.query, Path(args.left).stem, bar)
     write_ply(out / 'scene.ply', scene.gaussians)
+    save_scene(out / 'scene.safetensors', scene, pair.second.image, pipeline.code_space)     # what `gsemsplat view` asks
     summary = {**result.summary(), 'report': str(out / 'report.html'), 'scene': str(out / 'scene.ply')}
     if args.video:
         film = film_scene(pipeline, scene, result.camera, args.video, out, console)

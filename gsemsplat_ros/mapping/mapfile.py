@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -73,8 +73,8 @@ def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
     tensors = {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in tensors.items()}
     data = save(tensors, {CARD_KEY: json.dumps({**card, 'sha256': fingerprint(card, tensors)})})
     try:
-        write_ply(path.with_suffix('.ply'), replace(gaussians, codes=gaussians.codes[:, :0]))
-        _write(path, data)
+        write_whole(path, data,
+                    lambda: write_ply(path.with_suffix('.ply'), replace(gaussians, codes=gaussians.codes[:, :0])))
     except OSError as error:
         raise ValueError(f'cannot write the map {path} ({error.strerror or error}): is there space, and may this user '
                          'write there?') from None
@@ -137,8 +137,9 @@ def defect(card: dict, tensors: dict[str, Tensor]) -> str:
     return '' if card.get('sha256') == fingerprint(card, tensors) else 'its contents are not those that were saved'
 
 
-def _write(path: Path, data: bytes) -> None:
-    """A reader sees the old file or the whole new one, also after a power cut."""
+def write_whole(path: Path, data: bytes, beside: Callable[[], None] = lambda: None) -> None:
+    """A reader sees the old file or the whole new one, also after a power cut. `beside()` writes a file beside it, once
+    there was room for this one: a full disk leaves both as they were."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
     try:
         with os.fdopen(handle, 'wb') as file:
@@ -146,6 +147,7 @@ def _write(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
+        beside()
         os.replace(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -1,0 +1,70 @@
+"""The camera of one visitor of the live page: where it stands, how it flies, what it sees."""
+
+from __future__ import annotations
+
+import time
+
+import cv2
+import numpy as np
+
+FLIGHT_S = 0.6
+BACKGROUND = (18, 20, 24)  # behind a screenshot
+SCREENSHOT_WITHIN_S = 60.0
+MAX_SIDE = 2048            # pixels of a screenshot
+FAST_S = 0.25              # a browser that draws the light level within this gets the full one
+PROBE = 480, 640           # pixels, height and width, of the picture that tells
+PROBE_WITHIN_S = 20.0
+
+
+class VisitorCamera:
+    """`client`: viser's handle of the browser; gone: whether it has left."""
+
+    def __init__(self, client):
+        self._client, self._flight, self.gone = client, 0, False
+
+    @property
+    def position(self) -> np.ndarray:
+        """(3,) in the world."""
+        return np.array(self._client.camera.position)
+
+    def stand(self, position: np.ndarray, look_at: np.ndarray) -> None:
+        """Be there, at once."""
+        camera = self._client.camera
+        with self._client.atomic():
+            camera.position = position
+            camera.look_at = look_at
+
+    def fly(self, position: np.ndarray, look_at: np.ndarray) -> None:
+        """Move there; a later flight ends this one."""
+        self._flight += 1
+        flight, start = self._flight, time.monotonic()
+        from_, at = self.position, np.array(self._client.camera.look_at)
+        share = 0.0
+        while share < 1 and flight == self._flight and not self.gone:
+            time.sleep(1 / 30)
+            share = min((time.monotonic() - start) / FLIGHT_S, 1.0)
+            eased = share * share * (3 - 2 * share)
+            self.stand(from_ + eased * (position - from_), at + eased * (look_at - at))
+
+    def screenshot(self) -> None:
+        """What the browser shows, without the panel, as a PNG that it saves."""
+        camera = self._client.camera
+        width, height = camera.image_width, camera.image_height
+        factor = min(1.0, MAX_SIDE / max(width, height, 1))
+        shot = self._client.get_render(max(round(height * factor), 1), max(round(width * factor), 1), transport_format='png',
+                                       timeout=SCREENSHOT_WITHIN_S)
+        alpha = shot[..., 3:] / 255.0 if shot.shape[2] == 4 else 1.0
+        solid = np.rint(shot[..., :3] * alpha + np.array(BACKGROUND) * (1 - alpha)).astype(np.uint8)
+        done, data = cv2.imencode('.png', solid[..., ::-1])
+        assert done, solid.shape
+        self._client.send_file_download('gsemsplat.png', data.tobytes(), save_immediately=True)
+
+    def draws_fast(self) -> bool:
+        """Let the browser draw what it has, off screen, and look at the time."""
+        try:
+            self._client.get_render(*PROBE, timeout=PROBE_WITHIN_S)        # the first one loads what drawing needs
+            start = time.perf_counter()
+            self._client.get_render(*PROBE, timeout=PROBE_WITHIN_S)
+        except (RuntimeError, TimeoutError):
+            return False                                                  # left, or too slow to say
+        return time.perf_counter() - start < FAST_S

@@ -1,0 +1,341 @@
+"""One visitor's page: its panel, its question, its picture. Another browser has a page of its own.
+
+What belongs to a visitor: the question and its history, threshold, mode, boxes and camera. What all share: the Gaussians in
+their own colours, sent once, and the answers. A page that shows other colours lays splats of its own over the shared ones.
+Callbacks note what is wanted and return; a job does it, and what was wanted meanwhile, only the newest, is done after it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+
+import numpy as np
+
+from gsemsplat_ros.gaussians.gaussians import rotation_to_quat
+from gsemsplat_ros.viewer import view_panel as panel
+from gsemsplat_ros.viewer.view_camera import VisitorCamera
+from gsemsplat_ros.viewer.view_pictures import MODES, Pictures
+from gsemsplat_ros.viewer.view_source import Board, Found, State, moved, question
+from gsemsplat_ros.viewer.view_world import World, before, edges, hit
+
+DETAILS = 'Automatic', 'Light', 'Full'
+SETTLE_S = 0.12            # without a new letter: the word is whole
+LATE_S = 5.0               # letters that follow so soon belong to the word: a slow browser sends them late
+HISTORY = 8                # questions that stay to be clicked
+LISTED = 5                 # objects in the panel
+BOXES = 8                  # objects in the picture
+BOX_COLORS = (255, 190, 60), (235, 235, 235)       # of the best object, of the others
+STALE = object()
+SPLATS = '/splats'         # the shared node, and a page's own in its place
+
+
+class Page:
+    """Made when a browser connects, forgotten when it goes. `client`: viser's handle of that browser."""
+
+    def __init__(self, client, board: Board, pictures: Pictures, submit):
+        """`submit`: runs a function in a thread of the server's pool."""
+        self.client, self._board, self._pictures, self._submit = client, board, pictures, submit
+        self._lock = threading.Lock()
+        self._busy = self._again = self._gone = False
+        self._text: str | None = None          # the question; None: none
+        self._threshold: float | None = None   # None: the source's
+        self._answer: Found | None = None
+        self._asked: object = None             # what the answer or its error belongs to; STALE: ask again
+        self._error = self._complaint = ''     # of the source; about what was typed
+        self._history: list[str] = []
+        self._drawn: tuple | None = None
+        self._world: World | None = None
+        self._state: State | None = None
+        self._own_splats = None
+        self._marks, self._cameras, self._buttons = [], [], []
+        self._camera, self._entered = VisitorCamera(client), ('', float('-inf'))
+        self._fast: bool | None = None         # whether the browser draws fast; None: not known yet
+        self._build()
+        self.refresh()
+
+    # the panel
+
+    def _build(self) -> None:
+        gui = self.client.gui
+        self._head = gui.add_html('')
+        form = gui.add_form(None)
+        with form:
+            self._box = gui.add_text('Find', '', hint='a thing, such as: chair. Press Enter.')
+            find = gui.add_button('Find', hint='Light up what the word names')
+        find.on_click(lambda _: form.submit())
+        form.on_submit(lambda _: self._submitted())
+        self._box.on_update(lambda _: self._typed())
+        self._past = gui.add_button_group('Asked', ('',), visible=False)
+        self._past.on_click(lambda event: self.ask(event.target.value))
+        self._verdict = gui.add_html('')
+        self._objects = gui.add_folder(None)
+        self._clear = gui.add_button('Clear', visible=False, color='gray')
+        self._clear.on_click(lambda _: self.ask(None))
+        self._mode = gui.add_dropdown('Show', MODES)
+        self._mode.on_update(lambda _: self.refresh())
+        self._detail = gui.add_dropdown('Detail', DETAILS, hint='Light: fewer Gaussians, for a browser that draws slowly')
+        self._detail.on_update(lambda _: self.refresh())
+        self._slider = gui.add_slider('Threshold', 0.05, 0.95, 0.01, 0.5,
+                                      hint='relevancy from which a word counts as found')
+        self._slider.on_update(lambda _: self._guarded(self._set_threshold))
+        self._show_boxes = gui.add_checkbox('Boxes', True)
+        self._show_cameras = gui.add_checkbox('Cameras', True)
+        for box in (self._show_boxes, self._show_cameras):
+            box.on_update(lambda _: self.refresh())
+        self._picture = None
+        for label, icon, work in (('Start view', 'HOME', self.home), ('Screenshot', 'CAMERA', self._camera.screenshot),
+                                  ('Download PLY', 'DOWNLOAD', self.download)):
+            button = gui.add_button(label, icon=panel.icon(icon), color='gray')
+            button.on_click(lambda _, work=work: self._guarded(work))
+        self.client.scene.on_click()(self._on_click)
+
+    # what a visitor wants
+
+    def ask(self, text: str | None) -> None:
+        """Ask this, or nothing any more (None)."""
+        with self._lock:
+            try:
+                self._text = None if text is None else question(text)
+            except ValueError as error:
+                self._complaint = str(error)
+            else:
+                self._complaint, self._asked = '', STALE     # the same word again is asked again
+                if self._text is not None:
+                    self._history = [self._text, *(t for t in self._history if t != self._text)][:HISTORY]
+        self.refresh()
+
+    def _submitted(self) -> None:
+        """Enter. The browser holds the last letters back for a moment, and may send them after it."""
+        text = None
+        while text != self._box.value:
+            text = self._box.value
+            time.sleep(SETTLE_S)
+        self._entered = text, time.monotonic()
+        self.ask(text)
+
+    def _typed(self) -> None:
+        text, at = self._entered
+        value = self._box.value
+        if time.monotonic() - at < LATE_S and value.startswith(text) and value != text:
+            self._entered = value, at
+            self.ask(value)
+
+    def _set_threshold(self) -> None:
+        with self._lock:
+            value = float(self._slider.value)
+            self._threshold = min(max(value, 0.05), 0.95) if value == value else None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the page up to date, soon."""
+        with self._lock:
+            if self._gone:
+                return
+            self._again = True
+            if self._busy:
+                return
+            self._busy = True
+        self._submit(self._work)
+
+    def close(self) -> None:
+        """The browser has gone."""
+        with self._lock:
+            self._gone = self._camera.gone = True
+
+    # the job
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if self._gone or not self._again:
+                    self._busy = False
+                    return
+                self._again = False
+            self._guarded(self._update)
+
+    def _guarded(self, work) -> None:
+        """Do it; a browser that left meanwhile is no fault, and what is one is said on the page."""
+        try:
+            work()
+        except Exception as error:
+            if self._gone:
+                return
+            if not isinstance(error, (ValueError, TimeoutError)):
+                traceback.print_exc()
+            self._notify(str(error) or type(error).__name__)
+
+    def _notify(self, text: str) -> None:
+        self.client.add_notification('gsemsplat', text, auto_close_seconds=8.0, color='orange')
+
+    def _update(self) -> None:
+        state = self._board.state
+        if state is not self._state:
+            self._state, self._head.content = state, panel.head(state)
+        if state.world is not None:
+            self._look(state.world)
+        self._find(state)
+        if state.world is not None:
+            self._draw(state)
+        self._say()
+
+    def _find(self, state: State) -> None:
+        """Ask, unless it is asked already; keep the old answer while the new one is on its way."""
+        with self._lock:
+            text, threshold = self._text, self._threshold
+            wanted = None if text is None else (text, threshold, state.version)
+            if wanted == self._asked:
+                return
+            self._asked = wanted
+        answer, error = None, ''
+        if text is not None:
+            if state.ask is None:
+                self._verdict.content = panel.waiting(text, state.mute)
+            try:
+                answer = self._board.ask(text, threshold)
+            except ValueError as failure:
+                error = str(failure)
+        with self._lock:
+            if self._asked != wanted:
+                return                       # another question came meanwhile
+            self._answer, self._error = answer, error
+
+    def _say(self) -> None:
+        """The panel's words: verdict, objects, history."""
+        answer, error = self._answer, self._complaint or self._error
+        world, mode = self._world, self._mode.value
+        self._verdict.content = panel.verdict(answer, error, mode, self._pictures.ends(world, mode),
+                                              panel.level(world, self._full))
+        self._clear.visible = self._text is not None
+        if tuple(self._history) != tuple(self._past.options) and self._history:
+            self._past.options = tuple(self._history)
+        self._past.visible = bool(self._history)
+        for button in self._buttons:
+            button.remove()
+        self._buttons = []
+        with self._objects:
+            for number, thing in enumerate(answer.objects[:LISTED] if answer else (), 1):
+                button = self.client.gui.add_button(panel.object_line(number, thing, answer.world), color='gray',
+                                                    hint='Fly there')
+                button.on_click(lambda _, thing=thing: self._guarded(lambda: self.fly_to(thing)))
+                self._buttons.append(button)
+        shot = answer.picture if answer else None
+        if shot is not None:
+            if self._picture is None:
+                self._picture = self.client.gui.add_image(shot, label='Newest image', format='jpeg')
+            self._picture.image, self._picture.visible = shot, True
+        elif self._picture is not None:
+            self._picture.visible = False
+
+    # the picture
+
+    def _look(self, world: World) -> None:
+        """The first sight of a world, or of another frame: stand where it is seen best."""
+        before_, self._world = self._world, world
+        if before_ is None or before_.frame != world.frame or before_.up != world.up:
+            self.client.scene.set_up_direction(np.asarray(world.up))
+            self._camera.stand(world.position, world.look_at)
+
+    def _draw(self, state: State) -> None:
+        world, answer, mode = state.world, self._answer, self._mode.value
+        if answer is not None and answer.world is not world:      # the world moved on, and nobody answered since
+            answer = self._answer = moved(answer, world)
+        full = self._full
+        splats = world, mode, answer, full
+        if self._drawn is None or self._drawn[0] != splats:
+            self._lay(self._pictures.of(world, mode, answer, state.meanings, full))
+            self._drawn = splats, None, None
+        marks = answer if self._show_boxes.value else None
+        cameras = world.cameras if self._show_cameras.value else ()
+        if self._drawn[1:] != (marks, cameras):
+            with self.client.atomic():
+                self._mark(marks)
+                self._place(cameras, world)
+            self._drawn = splats, marks, cameras
+        if self._fast is None:
+            self._fast = False
+            if len(world.light[0]) < len(world.shown):
+                threading.Thread(target=self._guarded, args=(self._probe,), name='probe', daemon=True).start()
+
+    @property
+    def _full(self) -> bool:
+        detail = self._detail.value
+        return detail == 'Full' or detail == 'Automatic' and bool(self._fast)
+
+    def _probe(self) -> None:
+        """See whether the browser can take the full level."""
+        self._fast = self._camera.draws_fast()
+        if self._fast:
+            self.refresh()
+
+    def _lay(self, buffer: np.ndarray | None) -> None:
+        """Show these splats in place of the shared ones; None: the shared ones."""
+        with self.client.atomic():
+            if buffer is None:
+                if self._own_splats is not None:
+                    self._own_splats.remove()
+                    self._own_splats = None
+                return
+            if self._own_splats is None:
+                self._own_splats = panel.add_splats(self.client.scene, SPLATS)
+            self._own_splats.buffer = buffer
+
+    def _mark(self, answer: Found | None) -> None:
+        for mark in self._marks:
+            mark.remove()
+        self._marks = []
+        if answer is None or not answer.found:
+            return
+        scene, up = self.client.scene, np.asarray(answer.world.up)
+        for number, thing in list(enumerate(answer.objects[:BOXES], 1))[::-1]:
+            color = BOX_COLORS[number > 1]
+            self._marks.append(scene.add_line_segments(
+                f'/answer/box{number}', edges(thing).astype(np.float32), color, thickness=3.0 if number == 1 else 1.5,
+                thickness_units='screen'))
+            top = np.asarray(thing.center) + up * (abs(up) @ np.asarray(thing.size)) * 0.54
+            text = panel.label(number, answer.text, thing, answer.world) if number == 1 else str(number)
+            self._marks.append(scene.add_label(f'/answer/label{number}', text, position=top, anchor='bottom-center',
+                                               font_screen_scale=1.0))
+
+    def _place(self, cameras, world: World) -> None:
+        for frustum in self._cameras:
+            frustum.remove()
+        reach = float(np.linalg.norm(world.look_at - world.position))
+        self._cameras = [self.client.scene.add_camera_frustum(
+            f'/cameras/{number}', seen.fov, seen.aspect, scale=0.022 * reach, thickness=1.5, thickness_units='screen',
+            color=(120, 200, 255), format='jpeg', jpeg_quality=85,
+            # pictures of cameras that stand close together would cut through each other
+            image=seen.image if number == 0 or _apart(seen, cameras[0]) > 0.04 * reach else None,
+            wxyz=rotation_to_quat(seen.world_from_camera[:3, :3]), position=seen.world_from_camera[:3, 3],
+            cast_shadow=False, receive_shadow=False) for number, seen in enumerate(cameras)]
+
+    # moving, taking away
+
+    def _on_click(self, event) -> None:
+        answer = self._answer
+        if answer is None or not self._show_boxes.value:
+            return
+        number = hit(event.ray_origin, event.ray_direction, answer.objects)
+        if number is not None:
+            self._guarded(lambda: self.fly_to(answer.objects[number]))
+
+    def fly_to(self, thing) -> None:
+        """Move the visitor's camera before an object."""
+        if self._world is not None:
+            self._camera.fly(*before(self._world, thing, self._camera.position))
+
+    def home(self) -> None:
+        """Move it back to where it began."""
+        if self._world is not None:
+            self._camera.fly(self._world.position, self._world.look_at)
+
+    def download(self) -> None:
+        """The Gaussians as a PLY file for splat viewers, all of them, in their own colours."""
+        if self._world is None:
+            raise ValueError('there is nothing to download yet')
+        self.client.send_file_download('gsemsplat.ply', self._pictures.ply(self._world), save_immediately=True)
+
+
+def _apart(one, other) -> float:
+    return float(np.linalg.norm(one.world_from_camera[:3, 3] - other.world_from_camera[:3, 3]))

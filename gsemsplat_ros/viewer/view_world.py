@@ -1,0 +1,210 @@
+"""What the live page shows: Gaussians in one frame, which way is up there, where to stand, and the cameras that saw them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.semantics.objects import Object
+
+INVISIBLE = 0.01                 # a page draws nothing of a Gaussian with less opacity
+MIDDLE = 0.05, 0.95              # quantiles that bound what a view from above should hold
+UP_OF_CAMERA = (0.0, -1.0, 0.0)  # optical frames (REP 103), if the camera is held level
+UP_OF_MAP = (0.0, 0.0, 1.0)      # REP 103
+LIGHT = 16_000                   # Gaussians of the light level: a browser that draws without a GPU manages them
+CLOSED = 0.42                    # a surface looks closed when the middle axis is this share of the spacing
+PROBED = 400                     # Gaussians whose neighbours tell the spacing
+WIDEST = 60.0                    # degrees from its axis that a camera may see: Gaussians within it were seen by one
+
+
+@dataclass(frozen=True)
+class SeenFrom:
+    """A camera: world_from_camera (4, 4), vertical field of view [rad], width over height, and its picture
+    (H, W, 3) uint8 RGB where known."""
+
+    name: str
+    world_from_camera: np.ndarray
+    fov: float
+    aspect: float
+    image: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Gaussians that are shown together; never changes.
+
+    gaussians: all, on the CPU; frame as theirs. shown (M,): the rows that a page draws in full; grown: by which their scales
+    grow, so that what was thinned still closes. up (3,): unit vector; eye (3,): from where distances count, in words
+    `eye_name`; position and look_at (3,): where a visitor begins. unit: 'm', or 'units' where nothing told the scale. axes: what the
+    three edges of a box are.
+    """
+
+    title: str
+    gaussians: Gaussians
+    shown: np.ndarray
+    grown: float
+    up: tuple[float, float, float]
+    eye: np.ndarray
+    eye_name: str
+    position: np.ndarray
+    look_at: np.ndarray
+    unit: str
+    axes: str
+    cameras: tuple[SeenFrom, ...] = field(default=())
+
+    @property
+    def frame(self) -> str:
+        return self.gaussians.frame
+
+    @cached_property
+    def means(self) -> np.ndarray:
+        """(M, 3) float32 of what is shown."""
+        return self.gaussians.means.numpy()[self.shown]
+
+    @cached_property
+    def light(self) -> tuple[np.ndarray, float]:
+        """The light level: rows (L,) of what is shown, spread evenly, and by which their scales grow or shrink: as wide as
+        closes the surface and no wider, since software draws by the pixel."""
+        count = len(self.shown)
+        if count <= LIGHT:
+            return np.arange(count), 1.0
+        solid = np.flatnonzero(self.gaussians.opacities.numpy()[self.shown] >= 0.3)
+        pool = solid if len(solid) > LIGHT else np.arange(count)
+        rows = np.sort(np.random.default_rng(0).choice(pool, LIGHT, replace=False))
+        # the spacing as it looks from where a visitor begins: noise in depth would make it seem wider
+        away = torch.from_numpy(self.means[rows] - self.position.astype(np.float32))
+        distance = away.norm(dim=1).clamp(min=1e-6)
+        sight, probed = away / distance[:, None], slice(None, None, max(LIGHT // PROBED, 1))
+        nearest = torch.cdist(sight[probed], sight, compute_mode='donot_use_mm_for_euclid_dist').topk(
+            2, largest=False).values[:, 1] * distance[probed]
+        width = self.gaussians.scales[torch.from_numpy(self.shown[rows])].median(1).values[probed] * self.grown
+        # of random points on a surface, half have their nearest within 0.47 spacings
+        factor = CLOSED / 0.47 * float((nearest / width.clamp(min=1e-9)).median())
+        return rows, min(max(factor, 0.4), 4.0)
+
+    @property
+    def thinned(self) -> str:
+        """In words, how much of it is shown; '' when all is."""
+        count, total = len(self.shown), len(self.gaussians)
+        return '' if count == total else f'{count:,} of {total:,} Gaussians are drawn, larger instead'
+
+    def distance(self, point) -> float:
+        """From the eye to `point` (3,)."""
+        return float(np.linalg.norm(np.asarray(point) - self.eye))
+
+
+def seen_by_camera(title: str, gaussians: Gaussians, budget: int, metric: bool, cameras: tuple[SeenFrom, ...] = ()) -> World:
+    """The world of one pair: in the frame of its first camera, which looks along +z with y down."""
+    gaussians, shown, grown = thin(gaussians, budget)
+    depths = gaussians.means.numpy()[shown, 2]
+    depth = float(np.median(depths)) if len(depths) else 1.0
+    # a step back, to the right and up, so that depth is felt at once and the first camera stays in sight
+    position = depth * np.array([0.26, -0.2, -0.22])
+    return World(title, gaussians, shown, grown, UP_OF_CAMERA, np.zeros(3), 'the first camera', position,
+                 np.array([0.0, 0.0, depth]), 'm' if metric else 'units', 'width × height × depth', cameras)
+
+
+def seen_from_above(title: str, gaussians: Gaussians, budget: int, metric: bool, up=UP_OF_MAP,
+                    eye_name: str = "the map's origin") -> World:
+    """The world of a map: z is up, and the visitor looks down on its middle along +x."""
+    gaussians, shown, grown = thin(gaussians, budget)
+    means = gaussians.means.numpy()[shown].astype(np.float64)
+    low, high = np.quantile(means, MIDDLE, axis=0) if len(means) else (-np.ones(3), np.ones(3))
+    middle, across = (low + high) / 2, max(float(np.linalg.norm(high - low)), 1e-3)
+    up = np.asarray(up, np.float64)
+    forward = np.array([1.0, 0.0, 0.0]) if abs(up[0]) < 0.5 else np.array([0.0, 0.0, 1.0])
+    position = middle + across * (0.5 * up - 0.75 * forward)
+    return World(title, gaussians, shown, grown, tuple(up.tolist()), np.zeros(3), eye_name, position, middle,
+                 'm' if metric else 'units', 'x × y × z', ())
+
+
+def of_file(title: str, gaussians: Gaussians, budget: int) -> World:
+    """The world of a PLY file, which says nothing of its frame: what lies within the sight of one camera at the origin was
+    seen by it; all else is taken for a map with z up."""
+    means = gaussians.means.numpy()
+    ahead = means[:, 2] > 0
+    reach = math.tan(math.radians(WIDEST)) * means[:, 2:]
+    within = ahead & (np.abs(means[:, :2]) < reach).all(1)
+    if len(means) and within.mean() > 0.99:
+        return seen_by_camera(title, gaussians, budget, metric=False)
+    return seen_from_above(title, gaussians, budget, metric=False, eye_name='the origin')
+
+
+def camera_of(means: np.ndarray) -> SeenFrom | None:
+    """The first camera of a scene, by what it saw: means (N, 3) in its frame; None where they tell nothing."""
+    means = means[means[:, 2] > 0]
+    if not len(means):
+        return None
+    x, y = np.quantile(np.abs(means[:, :2] / means[:, 2:]), 0.98, axis=0)
+    if not 1e-3 < x < 10:
+        return None
+    y = y if x / 4 < y < 4 * x else 0.75 * x           # a line tells no height
+    return SeenFrom('first camera', np.eye(4), 2 * math.atan(y), float(x / y))
+
+
+def thin(gaussians: Gaussians, budget: int) -> tuple[Gaussians, np.ndarray, float]:
+    """What can be drawn of them, on the CPU; the rows (M,) to draw, `budget` at most, the same ones each time; and the
+    factor by which scales grow for it: surfaces, so the root of the share."""
+    gaussians = gaussians.to('cpu')
+    visible = gaussians.opacities >= INVISIBLE
+    for name in ('means', 'quats', 'scales', 'colors'):
+        visible &= torch.isfinite(getattr(gaussians, name)).all(1)
+    rows = np.flatnonzero(visible.numpy())
+    if len(rows) <= budget:
+        return gaussians, rows, 1.0
+    kept = np.sort(np.random.default_rng(0).choice(rows, budget, replace=False))
+    return gaussians, kept, math.sqrt(len(rows) / budget)
+
+
+def corners(thing: Object) -> np.ndarray:
+    """(8, 3) of the box around an object: corner i lies on the high side of x, y, z where bits 2, 1, 0 of i are set."""
+    signs = np.array([[(i >> 2 & 1), (i >> 1 & 1), i & 1] for i in range(8)]) - 0.5
+    return np.asarray(thing.center) + signs * np.asarray(thing.size)
+
+
+EDGES = tuple((a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b).bit_count() == 1)
+
+
+def edges(thing: Object) -> np.ndarray:
+    """(12, 2, 3) ends of the edges of the box around an object."""
+    return corners(thing)[np.array(EDGES)]
+
+
+def inside(means: np.ndarray, objects) -> np.ndarray:
+    """(N,) bool: which of the means (N, 3) lie in the box of one of the objects."""
+    found = np.zeros(len(means), bool)
+    for thing in objects:
+        found |= (np.abs(means - np.asarray(thing.center)) <= np.asarray(thing.size) / 2).all(1)
+    return found
+
+
+def hit(origin, direction, objects) -> int | None:
+    """The number of the first object whose box the ray from `origin` (3,) along `direction` (3,) meets; None: none."""
+    best, nearest = None, math.inf
+    origin, direction = np.asarray(origin, np.float64), np.asarray(direction, np.float64)
+    direction = np.where(np.abs(direction) < 1e-12, 1e-12, direction)
+    for number, thing in enumerate(objects):
+        half, center = np.asarray(thing.size) / 2, np.asarray(thing.center)
+        first, second = (center - half - origin) / direction, (center + half - origin) / direction
+        enter, leave = float(np.minimum(first, second).max()), float(np.maximum(first, second).min())
+        if leave >= max(enter, 0) and max(enter, 0) < nearest:
+            best, nearest = number, max(enter, 0)
+    return best
+
+
+def before(world: World, thing: Object, position) -> tuple[np.ndarray, np.ndarray]:
+    """From where to look at an object (3,), and its centre (3,): nearer along the line of sight from `position` (3,), so
+    that it fills about a third of the view."""
+    center, up = np.asarray(thing.center, np.float64), np.asarray(world.up)
+    away = np.asarray(position, np.float64) - center
+    length = float(np.linalg.norm(away))
+    if not length > 1e-9:
+        away, length = world.position - center, float(np.linalg.norm(world.position - center)) or 1.0
+    away = away / length + 0.15 * up
+    reach = 1.6 * max(float(np.linalg.norm(thing.size)), 1e-2)
+    return center + away / np.linalg.norm(away) * reach, center

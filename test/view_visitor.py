@@ -1,0 +1,106 @@
+"""A visitor of the live page without a browser: it speaks viser's own protocol over a WebSocket."""
+
+import threading
+import time
+
+import msgspec
+import viser
+import websockets.sync.client
+import zstandard
+
+DEADLINE_S = 60.0
+
+
+class Visitor:
+    """Connects, keeps what the page shows, and does what a person would. `gui`: uuid -> message; `nodes`: scene nodes by
+    (name, owner); `splats`: the newest buffers, by owner ('server' or 'own')."""
+
+    def __init__(self, port):
+        self._socket = websockets.sync.client.connect(f'ws://127.0.0.1:{port}', subprotocols=[f'viser-v{viser.__version__}'],
+                                                      max_size=None, compression=None, open_timeout=DEADLINE_S)
+        self.gui, self.notes, self.nodes, self.buffers = {}, [], {}, 0
+        self.lock = threading.Lock()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.send('ViewerCameraMessage', wxyz=(1.0, 0, 0, 0), position=(0.0, 0.1, -1.0), fov=1.0, near=0.01, far=1000.0,
+                  image_height=480, image_width=640, look_at=(0.0, 0.0, 1.0), up_direction=(0.0, -1.0, 0.0))
+
+    def send(self, kind, **fields):
+        """One message to the server."""
+        self._socket.send(msgspec.msgpack.encode({'type': kind, **fields}))
+
+    def _read(self):
+        try:
+            for frame in self._socket:
+                size = int.from_bytes(frame[8:16], 'little')
+                inner = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(frame[16:16 + size]))
+                with self.lock:
+                    self.buffers += sum(inner['binaryBufferLengths'])
+                    for message in inner['messages']:
+                        self._take(message)
+        except Exception:
+            pass                                   # the server has gone
+
+    def _take(self, message):
+        kind = message['type']
+        if kind.startswith('Gui') and 'props' in message:
+            self.gui[message['uuid']] = message
+        elif kind == 'GuiUpdateMessage' and message['uuid'] in self.gui:
+            element = self.gui[message['uuid']]
+            for name, value in message['updates'].items():
+                (element['props'] if name in element['props'] else element)[name] = value
+        elif kind == 'GuiRemoveMessage':
+            self.gui.pop(message['uuid'], None)
+        elif kind == 'NotificationShowMessage':
+            self.notes.append(message['props']['body'])
+        elif kind == 'RemoveSceneNodeMessage':
+            self.nodes.pop((message['name'], message.get('owner')), None)
+        elif kind == 'SceneNodeUpdateMessage':
+            self.nodes.setdefault((message['name'], message.get('owner')), {}).update(message['updates'])
+        elif 'name' in message and 'props' in message:
+            self.nodes[message['name'], message.get('owner')] = dict(message['props'], kind=kind)
+
+    def element(self, label):
+        """The uuid of the element with this label."""
+        with self.lock:
+            return next((uuid for uuid, m in self.gui.items() if m['props'].get('label') == label
+                         and m['type'] != 'GuiFormMessage'), None)
+
+    def text(self):
+        """All HTML and all labels of the panel."""
+        with self.lock:
+            return '\n'.join(str(m['props'].get('content') or m['props'].get('label') or '')
+                             for m in self.gui.values() if m['props'].get('visible', True))
+
+    def names(self):
+        """Names of the scene's nodes."""
+        with self.lock:
+            return {name for name, _ in self.nodes}
+
+    def set(self, label, value):
+        """Give an element a value."""
+        self.until(lambda: self.element(label), f'an element {label}')
+        self.send('GuiUpdateMessage', uuid=self.element(label), updates={'value': value})
+
+    def find(self, text):
+        """Type a word and press Enter."""
+        self.set('Find', text)
+        with self.lock:
+            form = next(uuid for uuid, m in self.gui.items() if m['type'] == 'GuiFormMessage')
+        self.send('GuiFormSubmitMessage', uuid=form)
+
+    def until(self, condition, what, deadline_s=DEADLINE_S):
+        """Wait for it."""
+        end = time.monotonic() + deadline_s
+        while not condition():
+            assert time.monotonic() < end, f'no {what} in:\n{self.text()}\n{self.names()}\n{self.notes}'
+            time.sleep(0.01)
+
+    def reads(self, text):
+        """Wait until the panel says `text`."""
+        self.until(lambda: text in self.text(), repr(text))
+
+    def close(self):
+        """Leave."""
+        self._socket.close()
+        self._reader.join(DEADLINE_S)
