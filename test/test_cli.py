@@ -15,7 +15,9 @@ from gsemsplat_ros.cli import COMMANDS, main
 from gsemsplat_ros.commands.console import Console, without_nan
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply
+from gsemsplat_ros.mapping.mapfile import CodeSpace
 from gsemsplat_ros.mapping.scene import Keyframe, Scene
+from gsemsplat_ros.mapping.scenefile import read_scene
 from gsemsplat_ros.network import weights
 from gsemsplat_ros.pipeline import Pipeline, Relevancy
 from gsemsplat_ros.semantics.codec import Codec
@@ -30,6 +32,7 @@ class FakePipeline:
     """Every pair is a wall 2 m away in the colours of the first image; a door is found there and nothing else."""
 
     codec = Codec.small().requires_grad_(False)
+    code_space = CodeSpace('fake.safetensors', 'fake', 'of no decoders')
     weights, card = 'fake.safetensors', {'config': {'name': 'fake'}, 'licence': 'Apache-2.0', 'text_encoder': 'fake'}
 
     def build(self, pair):
@@ -138,6 +141,9 @@ def test_infer_writes_what_it_says(pipeline, images, tmp_path, capsys):
                     'peak_point': [0.5, 0.25, 2.0],
                     'objects': [{'center': [0.5, 0.25, 2.0], 'size': [0.4, 0.6, 0.2], 'score': 0.875}]}
     assert sofa == {'text': 'sofa', 'found': False, 'score': 0.2, 'peak_pixel': None, 'peak_point': None, 'objects': []}
+    gaussians, card, first, second = read_scene(out / 'scene.safetensors')       # what `gsemsplat view` opens
+    assert (card['weights'], card['scale'], len(gaussians)) == ('fake.safetensors', 1.5, 768)
+    assert first.shape == second.shape == (48, 64, 3)
     scene = read_ply(out / 'scene.ply', 'camera')
     assert len(scene) == 768 and torch.allclose(scene.means[:, 2], torch.tensor(WALL_M))
     html = (out / 'report.html').read_text()
@@ -160,7 +166,8 @@ def test_infer_films(pipeline, images, tmp_path, capsys):
     assert np.abs(means['rgb'].astype(int) - 60).mean() < 6, 'the wall in the colour of the first image'
     assert means['semantics'].std() > 10, 'random codes have many colours'
     assert (out / 'report.html').read_text().count('<video ') == 2
-    assert sorted(p.name for p in out.iterdir()) == ['report.html', 'rgb.mp4', 'scene.ply', 'semantics.mp4', 'summary.json']
+    assert {p.name for p in out.iterdir()} == {'report.html', 'rgb.mp4', 'scene.ply', 'scene.safetensors', 'semantics.mp4',
+                                               'summary.json'}
 
 
 def test_video_package_is_asked_for_before_the_work(pipeline, images, tmp_path, capsys, monkeypatch):

@@ -56,7 +56,7 @@ def test_rep_118_depth_images_are_no_pictures(encoding, shape):
 
 
 def test_rep_135_what_the_node_says_lies_below_its_name_and_what_it_hears_is_the_drivers_to_name():
-    for act, shared in {'publish': {'/diagnostics', '/parameter_events', '/rosout'}, 'reply': {'/robot/query'},
+    for act, shared in {'publish': {'/diagnostics', '/parameter_events', '/rosout', '/tf'}, 'reply': {'/robot/query'},
                         'subscribe': {'/clock', '/tf', '/tf_static'}}.items():
         own = set(permissions('robot')[act]) - shared
         assert own and all(name.startswith('/robot/' if act == 'subscribe' else '/robot/gsemsplat/') for name in own), act

@@ -26,6 +26,7 @@ from gsemsplat_ros.commands.client import Client as ScriptClient  # noqa: E402
 from gsemsplat_ros.mapping.mapfile import CodeSpace  # noqa: E402
 from gsemsplat_ros.ros import messages  # noqa: E402
 from gsemsplat_ros.ros.conversions import make_header, stamp_ns  # noqa: E402
+from gsemsplat_ros.ros.frames import matrix, sample_of  # noqa: E402
 from gsemsplat_ros.ros.map_keeper import MapKeeper  # noqa: E402
 from gsemsplat_ros.ros.parameters import Parameters  # noqa: E402
 from gsemsplat_ros.semantics.objects import Object  # noqa: E402
@@ -287,10 +288,18 @@ def test_the_map_keeps_its_budget(odom):
 
 def test_without_tf_a_scene_that_nothing_ties_to_the_map_is_left_out_and_counted(make):
     lone = make('/lone')
+    lone.client.listen(tf2_msgs.TFMessage, '/tf', 10)
+    moving = lone.client.heard['/tf']
     lone.stereo.scene()
     lone.stereo.scene()
     values, status = lone.status(lambda values: int(values['scenes left out']) >= 1)
-    assert (values['scenes in it'], values['frame']) == ('1', 'gsemsplat_map')
+    assert (values['scenes in it'], values['frame']) == ('1', 'lone/gsemsplat_map')
+    # RViz in the camera's frame shows such a map too: it hangs on the camera, which looks along x of the map
+    tied = lone.client.until(lambda: moving and moving[0].transforms[0], 'the place of the map')
+    assert len(moving) == 1 and (tied.header.frame_id, tied.child_frame_id) == ('left_optical', 'lone/gsemsplat_map')
+    _, sample = sample_of(tied)
+    camera_from_map = matrix(sample.translation, sample.quat)
+    np.testing.assert_allclose(camera_from_map, [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], atol=1e-6)
     assert status.level == b'\x01' and 'shares too little with the last scene' in status.message
     answer = lone.ask('chair')
     assert answer.success and answer.header.frame_id == 'left_optical'

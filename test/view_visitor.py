@@ -63,8 +63,7 @@ class Visitor:
     def element(self, label):
         """The uuid of the element with this label."""
         with self.lock:
-            return next((uuid for uuid, m in self.gui.items() if m['props'].get('label') == label
-                         and m['type'] != 'GuiFormMessage'), None)
+            return next((uuid for uuid, m in self.gui.items() if m['props'].get('label') == label), None)
 
     def text(self):
         """All HTML and all labels of the panel."""
@@ -83,11 +82,8 @@ class Visitor:
         self.send('GuiUpdateMessage', uuid=self.element(label), updates={'value': value})
 
     def find(self, text):
-        """Type a word and press Enter."""
+        """Type a word."""
         self.set('Find', text)
-        with self.lock:
-            form = next(uuid for uuid, m in self.gui.items() if m['type'] == 'GuiFormMessage')
-        self.send('GuiFormSubmitMessage', uuid=form)
 
     def until(self, condition, what, deadline_s=DEADLINE_S):
         """Wait for it."""

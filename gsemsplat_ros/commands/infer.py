@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('right', metavar='RIGHT', help='image of the second camera')
     parser.add_argument('--query', nargs='+', action='extend', default=[], metavar='TEXT', help='things to look for')
     parser.add_argument('--out', required=True, metavar='DIR',
-                        help='folder for report.html, scene.ply and summary.json')
+                        help='folder for report.html, scene.ply, scene.safetensors (for `gsemsplat view`) and '
+                             'summary.json')
     parser.add_argument('--calibration', nargs='+', type=float, metavar='NUMBER',
                         help='FX FY CX CY [BASELINE]: focal lengths and principal point of both images [px]; with '
                              'the baseline [m] they are a rectified stereo pair, LEFT is the left one, and the scene '

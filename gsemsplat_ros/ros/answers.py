@@ -80,7 +80,7 @@ def robot_position(kept: Kept, base_frame: str, transforms: Transforms | None) -
         map_from_base, _ = transforms.lookup(kept.map.frame, base_frame, 0)
         if map_from_base is not None:
             return map_from_base[:3, 3]
-    return kept.camera
+    return None if kept.map_from_camera is None else kept.map_from_camera[:3, 3]
 
 
 def _found(answer, gaussians, header: Header, request: Query.Request, response: Query.Response,

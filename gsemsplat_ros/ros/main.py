@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -15,22 +14,11 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 
+from gsemsplat_ros.network.inference import keep_memory
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros.node import GsemsplatNode
 
 STOP_WITHIN_S = 1.5  # how long a stop waits for the forward pass in hand
-
-
-def _keep_memory() -> None:
-    """Tell glibc to keep the memory of big messages (20 MB with every pair) instead of handing it back each time.
-
-    Getting fresh pages costs more than the work on them: filling and serialising a cloud of 400,000 Gaussians takes
-    12 ms of CPU time with this and 50 ms without. Other C libraries have no mallopt and do as they please.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, 'mallopt'):
-        libc.mallopt(-3, 32 << 20)   # M_MMAP_THRESHOLD: the largest that glibc allows
-        libc.mallopt(-1, 512 << 20)  # M_TRIM_THRESHOLD
 
 
 class _Interrupt:
@@ -80,7 +68,7 @@ def _spin(node: GsemsplatNode) -> bool:
 def main(args: list[str] | None = None, load_pipeline: Callable[..., Pipeline] = Pipeline.load) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for a mistake in the start parameters."""
     node, code, ended = None, 0, True
-    _keep_memory()
+    keep_memory()
     interrupt = _Interrupt()  # before rclpy.init, whose handlers call it
     try:
         rclpy.init(args=args)

@@ -16,7 +16,7 @@ from gsemsplat_ros.ros.conversions import quoted
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.views.view import Pair
 
-FRAME = 'gsemsplat_map'    # of a map that nothing ties to a frame of TF: it begins at the first camera
+FRAME = 'gsemsplat_map'    # of a map that no map_frame of TF holds: it begins at the first camera
 SUFFIX = '.safetensors'
 
 
@@ -24,13 +24,13 @@ SUFFIX = '.safetensors'
 class Kept:
     """A map and what belongs to it; never changed, so any thread may read it.
 
-    stamp_ns: of the newest images in it, of the load, or of the clearing; camera (3,) [m]: where the last fused
-    keyframe stood in it, None when none was; loaded: it came from a file.
+    stamp_ns: of the newest images in it, of the load, or of the clearing; map_from_camera (4, 4) [m]: where the camera of
+    the last fused keyframe stood, None when none was; loaded: it came from a file.
     """
 
     map: Map
     stamp_ns: int = 0
-    camera: np.ndarray | None = None
+    map_from_camera: np.ndarray | None = None
     loaded: bool = False
 
     @property
@@ -41,14 +41,16 @@ class Kept:
 
 class MapKeeper:
     """`kept` is replaced, never changed. fused, left_out: scenes so far; last: whether the last one was fused, or there
-    was none; reason: how it was placed, or why it was left out. trouble: why the last map was not saved, or ''."""
+    was none; reason: how it was placed, or why it was left out. trouble: why the last map was not saved, or ''. tied: the
+    map lies in a frame of TF (map_frame), not in one of its own."""
 
-    def __init__(self, parameters: Parameters, space: CodeSpace):
-        """`space`: what reads the codes of the maps, in memory and on disk."""
-        self.frame = parameters.map_frame.lstrip('/') or FRAME
+    def __init__(self, parameters: Parameters, space: CodeSpace, namespace: str = ''):
+        """`space`: what reads the codes of the maps, in memory and on disk. `namespace` of the node: nodes side by side have
+        frames of their own."""
+        self.frame = parameters.map_frame.lstrip('/') or f'{namespace}/{FRAME}'.lstrip('/')
         self.folder = Path(parameters.map_directory)
         self.fused, self.left_out, self.reason, self.last, self.trouble = 0, 0, '', True, ''
-        self._tied = bool(parameters.map_frame)
+        self.tied = bool(parameters.map_frame)
         self._voxel, self._space = parameters.map_voxel_m, space
         self._lock = threading.Lock()
         self.clear(0)
@@ -66,13 +68,13 @@ class MapKeeper:
     def add(self, scene: Scene, pair: Pair, budget: int) -> Fusion:
         """Fuse a scene into the map of at most `budget` Gaussians, or say why not."""
         with self._lock:
-            if self._tied and pair.first.map_from_camera is None and not len(self.kept.map):
+            if self.tied and pair.first.map_from_camera is None and not len(self.kept.map):
                 fusion = Fusion(False, f"the map begins when TF says where the camera is in map_frame '{self.frame}'")
             else:
                 self._mapper.budget = budget
                 fusion = self._mapper.add(scene, pair)
             if fusion.fused:
-                self.kept = Kept(self._mapper.map, scene.keyframe.stamp_ns, fusion.map_from_camera[:3, 3],
+                self.kept = Kept(self._mapper.map, scene.keyframe.stamp_ns, fusion.map_from_camera,
                                  self.kept.loaded)
             self.fused, self.left_out = self.fused + fusion.fused, self.left_out + (not fusion.fused)
             self.reason, self.last = fusion.reason, fusion.fused
@@ -97,7 +99,7 @@ class MapKeeper:
         """Take the map of a file; returns what was read, in words. Raises ValueError, and keeps the map it has."""
         path = self.path(name)
         map_ = load_map(path, self._space)
-        if self._tied and map_.frame != self.frame:
+        if self.tied and map_.frame != self.frame:
             raise ValueError(f"{path} is a map in frame '{map_.frame}', and map_frame is '{self.frame}': set map_frame "
                              'to that of the map')
         self._take(map_, stamp_ns, loaded=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Vector3
+from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Transform, TransformStamped, Vector3
 from gsemsplat_msgs.msg import Object
 from gsemsplat_msgs.msg import Relevancy as RelevancyMessage
 from sensor_msgs.msg import PointCloud2, PointField
@@ -71,6 +71,13 @@ def inside_objects(gaussians, objects) -> np.ndarray:
         offset = np.abs(means - np.asarray(thing.center, means.dtype))
         inside |= (offset <= np.asarray(thing.size, means.dtype) / 2).all(axis=1)
     return inside
+
+
+def transform_message(parent_from_child: np.ndarray, child: str, header: Header) -> TransformStamped:
+    """`parent_from_child` (4, 4) rigid, translation in metres; `header`: of the parent."""
+    x, y, z = map(float, parent_from_child[:3, 3])
+    return TransformStamped(header=header, child_frame_id=child, transform=Transform(
+        translation=Vector3(x=x, y=y, z=z), rotation=quaternion(parent_from_child[:3, :3])))
 
 
 def scene_header(scene) -> Header:

@@ -87,7 +87,7 @@ class GsemsplatNode(LifecycleNode):
         self._worker = Worker(self._build, self._failed)
         self._service = self.create_service(Query, 'query', self._on_query,
                                             callback_group=MutuallyExclusiveCallbackGroup())
-        self._keeper = MapKeeper(p, self._pipeline.code_space)
+        self._keeper = MapKeeper(p, self._pipeline.code_space, self.get_namespace())
         self._map_services = MapServices(self, self._keeper, self._map_replaced)
         return super().on_configure(state)
 
@@ -190,6 +190,8 @@ class GsemsplatNode(LifecycleNode):
         fusion = self._keeper.add(scene, pair, self.parameters.map_max_gaussians)
         if fusion.fused:
             self._show_map()
+            if not self._keeper.tied:
+                self._results.place(self._keeper.kept, messages.scene_header(scene))
         else:
             self._say(f'a scene was left out of the map: {fusion.reason}')
 

@@ -13,7 +13,7 @@ from gsemsplat_ros.ros.inputs import TOPICS
 
 NODE = 'gsemsplat'
 PUBLISHED = ('~/gaussians', '~/map', '~/objects', '~/objects/markers', '~/pose', '~/relevancy', '~/relevancy/image',
-             '~/relevancy/map', '~/scale', '~/transition_event', '/diagnostics', '/parameter_events', '/rosout')
+             '~/relevancy/map', '~/scale', '~/transition_event', '/diagnostics', '/parameter_events', '/rosout', '/tf')
 HEARD = '/clock', '/tf', '/tf_static'       # besides the cameras
 ANSWERED = ('query', '~/save_map', '~/load_map', '~/clear_map',
             *(f'~/{name}' for name in ('change_state', 'get_state', 'get_available_states', 'get_available_transitions',

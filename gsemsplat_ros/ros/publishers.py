@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Callable
 
+import numpy as np
 from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.msg import Relevancy as RelevancyMessage
 from rclpy.lifecycle import LifecycleNode
@@ -24,6 +25,7 @@ from visualization_msgs.msg import MarkerArray
 from gsemsplat_ros.ros import messages
 from gsemsplat_ros.ros.conversions import image_message, make_header
 from gsemsplat_ros.ros.parameters import MAX_QUERIES
+from gsemsplat_ros.ros.transforms import TFMessage
 from gsemsplat_ros.views.overlay import overlay
 
 
@@ -76,6 +78,7 @@ class Results:
         self._objects = create(messages.vision_msgs.Detection3DArray, 'objects') if messages.vision_msgs else None
         self._pose = create(PoseStamped, 'pose')
         self._scale = create(Float32, 'scale')
+        self._tf = node.create_publisher(TFMessage, '/tf', 100) if TFMessage else None
 
     def scene(self, scene, max_points: int, codes: bool) -> None:
         """~/gaussians, ~/pose (when it was found) and ~/scale of a new scene."""
@@ -109,6 +112,13 @@ class Results:
         """~/map, within a second."""
         self._map.hold(lambda: messages.gaussian_cloud(map_.gaussians, header, max_points))
 
+    def place(self, kept, header: Header) -> None:
+        """/tf: a map in a frame of its own, seen from the camera of `header`. So the map is the child: the camera may have a
+        parent already, and a frame has one only (REP 105)."""
+        if self._tf:
+            camera_from_map = np.linalg.inv(kept.map_from_camera)
+            self._tf.publish(TFMessage(transforms=[messages.transform_message(camera_from_map, kept.map.frame, header)]))
+
     def serve(self) -> None:
         """Give late subscribers what was not built for want of one."""
         for output in (self._cloud, self._image, self._relevancy_map, self._map):
@@ -120,6 +130,8 @@ class Results:
                           self._map.publisher, self._relevancy, self._markers, self._objects, self._pose, self._scale):
             if publisher:
                 self._node.destroy_lifecycle_publisher(publisher)
+        if self._tf:
+            self._node.destroy_publisher(self._tf)
 
 
 def relevancy_image(scene, relevancy) -> Image:

@@ -13,22 +13,19 @@ import traceback
 
 import numpy as np
 
-from gsemsplat_ros.gaussians.gaussians import rotation_to_quat
 from gsemsplat_ros.viewer import view_panel as panel
 from gsemsplat_ros.viewer.view_camera import VisitorCamera
 from gsemsplat_ros.viewer.view_pictures import MODES, Pictures
+from gsemsplat_ros.viewer.view_sight import Sight
 from gsemsplat_ros.viewer.view_source import Board, Found, State, moved, question
-from gsemsplat_ros.viewer.view_world import World, before, edges, hit
+from gsemsplat_ros.viewer.view_world import World, before, hit
 
 DETAILS = 'Automatic', 'Light', 'Full'
-SETTLE_S = 0.12            # without a new letter: the word is whole
-LATE_S = 5.0               # letters that follow so soon belong to the word: a slow browser sends them late
+PAUSE_S = 0.4              # without a new letter: the word is asked
+LATE_S = 5.0               # a word that grows so soon takes its own place in the history
 HISTORY = 8                # questions that stay to be clicked
 LISTED = 5                 # objects in the panel
-BOXES = 8                  # objects in the picture
-BOX_COLORS = (255, 190, 60), (235, 235, 235)       # of the best object, of the others
 STALE = object()
-SPLATS = '/splats'         # the shared node, and a page's own in its place
 
 
 class Page:
@@ -48,9 +45,10 @@ class Page:
         self._drawn: tuple | None = None
         self._world: World | None = None
         self._state: State | None = None
-        self._own_splats = None
-        self._marks, self._cameras, self._buttons = [], [], []
-        self._camera, self._entered = VisitorCamera(client), ('', float('-inf'))
+        self._buttons = []
+        self._camera, self._sight = VisitorCamera(client), Sight(client)
+        self._pause: threading.Timer | None = None
+        self._typed: tuple[str | None, float] = None, 0.0      # the last question, if it was typed, and when
         self._fast: bool | None = None         # whether the browser draws fast; None: not known yet
         self._build()
         self.refresh()
@@ -60,19 +58,16 @@ class Page:
     def _build(self) -> None:
         gui = self.client.gui
         self._head = gui.add_html('')
-        form = gui.add_form(None)
-        with form:
-            self._box = gui.add_text('Find', '', hint='a thing, such as: chair. Press Enter.')
-            find = gui.add_button('Find', hint='Light up what the word names')
-        find.on_click(lambda _: form.submit())
-        form.on_submit(lambda _: self._submitted())
-        self._box.on_update(lambda _: self._typed())
+        # no form, no button: what follows a letter within 50 ms takes that letter's place on the way here (viser 1.1),
+        # so an Enter that a busy browser sends right after the word would cost the word its end
+        self._box = gui.add_text('Find', '', hint='a thing, such as: chair')
+        self._box.on_update(lambda _: self._letter())
         self._past = gui.add_button_group('Asked', ('',), visible=False)
-        self._past.on_click(lambda event: self.ask(event.target.value))
+        self._past.on_click(lambda event: self._choose(event.target.value))
         self._verdict = gui.add_html('')
         self._objects = gui.add_folder(None)
         self._clear = gui.add_button('Clear', visible=False, color='gray')
-        self._clear.on_click(lambda _: self.ask(None))
+        self._clear.on_click(lambda _: self._choose(None))
         self._mode = gui.add_dropdown('Show', MODES)
         self._mode.on_update(lambda _: self.refresh())
         self._detail = gui.add_dropdown('Detail', DETAILS, hint='Light: fewer Gaussians, for a browser that draws slowly')
@@ -93,7 +88,7 @@ class Page:
 
     # what a visitor wants
 
-    def ask(self, text: str | None) -> None:
+    def ask(self, text: str | None, typed: bool = False) -> None:
         """Ask this, or nothing any more (None)."""
         with self._lock:
             try:
@@ -103,24 +98,35 @@ class Page:
             else:
                 self._complaint, self._asked = '', STALE     # the same word again is asked again
                 if self._text is not None:
-                    self._history = [self._text, *(t for t in self._history if t != self._text)][:HISTORY]
+                    self._remember(self._text, typed)
         self.refresh()
 
-    def _submitted(self) -> None:
-        """Enter. The browser holds the last letters back for a moment, and may send them after it."""
-        text = None
-        while text != self._box.value:
-            text = self._box.value
-            time.sleep(SETTLE_S)
-        self._entered = text, time.monotonic()
+    def _remember(self, text: str, typed: bool) -> None:
+        """Keep the question to be clicked; what it grew out of was not whole yet."""
+        last, at = self._typed
+        part = last if typed and last and text.startswith(last) and time.monotonic() - at < LATE_S else None
+        self._history = [text, *(t for t in self._history if t not in (text, part))][:HISTORY]
+        self._typed = text if typed else None, time.monotonic()
+
+    def _choose(self, text: str | None) -> None:
+        """Ask this, and let the box say so."""
+        self._box.value = text or ''
         self.ask(text)
 
-    def _typed(self) -> None:
-        text, at = self._entered
-        value = self._box.value
-        if time.monotonic() - at < LATE_S and value.startswith(text) and value != text:
-            self._entered = value, at
-            self.ask(value)
+    def _letter(self) -> None:
+        """The box has changed: ask when its writer pauses."""
+        with self._lock:
+            if self._pause:
+                self._pause.cancel()
+            if not self._gone:
+                self._pause = threading.Timer(PAUSE_S, self._guarded, (self._paused,))
+                self._pause.daemon = True
+                self._pause.start()
+
+    def _paused(self) -> None:
+        text = self._box.value
+        if text != (self._text or '') or self._complaint:
+            self.ask(text or None, typed=True)
 
     def _set_threshold(self) -> None:
         with self._lock:
@@ -143,6 +149,8 @@ class Page:
         """The browser has gone."""
         with self._lock:
             self._gone = self._camera.gone = True
+            if self._pause:
+                self._pause.cancel()
 
     # the job
 
@@ -244,14 +252,12 @@ class Page:
         full = self._full
         splats = world, mode, answer, full
         if self._drawn is None or self._drawn[0] != splats:
-            self._lay(self._pictures.of(world, mode, answer, state.meanings, full))
+            self._sight.lay(self._pictures.of(world, mode, answer, state.meanings, full))
             self._drawn = splats, None, None
         marks = answer if self._show_boxes.value else None
         cameras = world.cameras if self._show_cameras.value else ()
         if self._drawn[1:] != (marks, cameras):
-            with self.client.atomic():
-                self._mark(marks)
-                self._place(cameras, world)
+            self._sight.mark(marks, cameras, world)
             self._drawn = splats, marks, cameras
         if self._fast is None:
             self._fast = False
@@ -268,47 +274,6 @@ class Page:
         self._fast = self._camera.draws_fast()
         if self._fast:
             self.refresh()
-
-    def _lay(self, buffer: np.ndarray | None) -> None:
-        """Show these splats in place of the shared ones; None: the shared ones."""
-        with self.client.atomic():
-            if buffer is None:
-                if self._own_splats is not None:
-                    self._own_splats.remove()
-                    self._own_splats = None
-                return
-            if self._own_splats is None:
-                self._own_splats = panel.add_splats(self.client.scene, SPLATS)
-            self._own_splats.buffer = buffer
-
-    def _mark(self, answer: Found | None) -> None:
-        for mark in self._marks:
-            mark.remove()
-        self._marks = []
-        if answer is None or not answer.found:
-            return
-        scene, up = self.client.scene, np.asarray(answer.world.up)
-        for number, thing in list(enumerate(answer.objects[:BOXES], 1))[::-1]:
-            color = BOX_COLORS[number > 1]
-            self._marks.append(scene.add_line_segments(
-                f'/answer/box{number}', edges(thing).astype(np.float32), color, thickness=3.0 if number == 1 else 1.5,
-                thickness_units='screen'))
-            top = np.asarray(thing.center) + up * (abs(up) @ np.asarray(thing.size)) * 0.54
-            text = panel.label(number, answer.text, thing, answer.world) if number == 1 else str(number)
-            self._marks.append(scene.add_label(f'/answer/label{number}', text, position=top, anchor='bottom-center',
-                                               font_screen_scale=1.0))
-
-    def _place(self, cameras, world: World) -> None:
-        for frustum in self._cameras:
-            frustum.remove()
-        reach = float(np.linalg.norm(world.look_at - world.position))
-        self._cameras = [self.client.scene.add_camera_frustum(
-            f'/cameras/{number}', seen.fov, seen.aspect, scale=0.022 * reach, thickness=1.5, thickness_units='screen',
-            color=(120, 200, 255), format='jpeg', jpeg_quality=85,
-            # pictures of cameras that stand close together would cut through each other
-            image=seen.image if number == 0 or _apart(seen, cameras[0]) > 0.04 * reach else None,
-            wxyz=rotation_to_quat(seen.world_from_camera[:3, :3]), position=seen.world_from_camera[:3, 3],
-            cast_shadow=False, receive_shadow=False) for number, seen in enumerate(cameras)]
 
     # moving, taking away
 
@@ -335,7 +300,3 @@ class Page:
         if self._world is None:
             raise ValueError('there is nothing to download yet')
         self.client.send_file_download('gsemsplat.ply', self._pictures.ply(self._world), save_immediately=True)
-
-
-def _apart(one, other) -> float:
-    return float(np.linalg.norm(one.world_from_camera[:3, 3] - other.world_from_camera[:3, 3]))

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from gsemsplat_ros.viewer.view_page import SPLATS, Page
+from gsemsplat_ros.viewer.view_page import Page
 from gsemsplat_ros.viewer.view_panel import add_splats
 from gsemsplat_ros.viewer.view_pictures import Pictures
+from gsemsplat_ros.viewer.view_sight import SPLATS
 from gsemsplat_ros.viewer.view_source import Board
 from gsemsplat_ros.viewer.view_world import World
 
