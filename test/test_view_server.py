@@ -86,6 +86,25 @@ def test_a_visitor_asks_and_sees_boxes_labels_and_history(served):
     visitor.until(lambda: 'door</b>' not in visitor.text(), 'a clear page')
 
 
+def test_a_word_is_asked_when_its_writer_pauses(served):
+    visitor = served.visitor()
+    for part in ('c', 'ch', 'cha', 'chair'):
+        visitor.set('Find', part)
+    visitor.reads('<b>chair</b>: found')
+    assert served.asked == [('chair', None)]
+    visitor.find('do')                                              # a pause within a word
+    visitor.reads('<b>do</b>: not found')
+    visitor.find('door')
+    visitor.reads('<b>door</b>: found')
+    history = visitor.gui[visitor.element('Asked')]
+    visitor.until(lambda: history['props']['options'] == ['door', 'chair'], 'history of whole words')
+    visitor.set('Asked', 'chair')
+    visitor.until(lambda: visitor.gui[visitor.element('Find')]['value'] == 'chair', 'the word in the box')
+    visitor.reads('<b>chair</b>: found')
+    visitor.set('Find', '')
+    visitor.until(lambda: 'chair</b>' not in visitor.text() and '/answer/box1' not in visitor.names(), 'a clear page')
+
+
 def test_modes_change_the_visitors_own_splats_only(served):
     one, other = served.visitor(), served.visitor()
     for visitor in (one, other):

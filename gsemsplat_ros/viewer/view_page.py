@@ -46,8 +46,7 @@ class Page:
         self._world: World | None = None
         self._state: State | None = None
         self._buttons = []
-        self._camera, self._sight = VisitorCamera(client), Sight(client)
-        self._pause: threading.Timer | None = None
+        self._camera, self._sight, self._pause = VisitorCamera(client), Sight(client), threading.Timer(0, int)
         self._typed: tuple[str | None, float] = None, 0.0      # the last question, if it was typed, and when
         self._fast: bool | None = None         # whether the browser draws fast; None: not known yet
         self._build()
@@ -116,8 +115,7 @@ class Page:
     def _letter(self) -> None:
         """The box has changed: ask when its writer pauses."""
         with self._lock:
-            if self._pause:
-                self._pause.cancel()
+            self._pause.cancel()
             if not self._gone:
                 self._pause = threading.Timer(PAUSE_S, self._guarded, (self._paused,))
                 self._pause.daemon = True
@@ -149,8 +147,7 @@ class Page:
         """The browser has gone."""
         with self._lock:
             self._gone = self._camera.gone = True
-            if self._pause:
-                self._pause.cancel()
+            self._pause.cancel()
 
     # the job
 

@@ -40,8 +40,8 @@ class World:
 
     gaussians: all, on the CPU; frame as theirs. shown (M,): the rows that a page draws in full; grown: by which their scales
     grow, so that what was thinned still closes. up (3,): unit vector; eye (3,): from where distances count, in words
-    `eye_name`; position and look_at (3,): where a visitor begins. unit: 'm', or 'units' where nothing told the scale. axes: what the
-    three edges of a box are.
+    `eye_name`; position and look_at (3,): where a visitor begins. unit: 'm', or 'units' where nothing told the scale. axes:
+    what the three edges of a box are.
     """
 
     title: str
