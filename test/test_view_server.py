@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 pytest.importorskip('viser')
@@ -59,6 +60,31 @@ def served():
     page = Served()
     yield page
     page.close()
+
+
+def test_a_visitor_takes_a_video_and_a_ply(served, tmp_path):
+    av = pytest.importorskip('av')
+    visitor = served.visitor()
+    visitor.reads('2,000 Gaussians')
+    visitor.press('Download PLY')
+    visitor.until(lambda: 'gsemsplat.ply' in visitor.files, 'a PLY file')
+    assert visitor.files['gsemsplat.ply'].startswith(b'ply')
+    means = {}
+    for mode in ('Colour', 'Depth'):
+        visitor.set('Show', mode)
+        visitor.set('Video path', 'dolly')
+        visitor.files.clear()
+        visitor.press('Download video')
+        visitor.until(lambda: 'gsemsplat.mp4' in visitor.files, f'a video of {mode}: {visitor.notes}')
+        path = tmp_path / f'{mode}.mp4'
+        path.write_bytes(visitor.files['gsemsplat.mp4'])
+        with av.open(str(path)) as container:
+            frames = [frame.to_ndarray(format='rgb24').astype(int) for frame in container.decode(video=0)]
+        assert len(frames) == 48 and frames[0].shape == (384, 512, 3)       # as the visitor's window, 640 x 480
+        assert np.abs(frames[24] - frames[0]).mean() > 2 * np.abs(frames[47] - frames[0]).mean()   # there and back
+        means[mode] = frames[0][100:300, 150:350].mean((0, 1))
+    assert np.abs(means['Colour'] - means['Depth']).max() > 10
+    assert any('drawing 48 pictures along the path dolly' in note for note in visitor.notes)
 
 
 def test_a_visitor_asks_and_sees_boxes_labels_and_history(served):

@@ -18,7 +18,8 @@ class Visitor:
     def __init__(self, port):
         self._socket = websockets.sync.client.connect(f'ws://127.0.0.1:{port}', subprotocols=[f'viser-v{viser.__version__}'],
                                                       max_size=None, compression=None, open_timeout=DEADLINE_S)
-        self.gui, self.notes, self.nodes, self.buffers = {}, [], {}, 0
+        self.gui, self.notes, self.nodes, self.buffers, self.files = {}, [], {}, 0, {}
+        self._parts = {}
         self.lock = threading.Lock()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -53,6 +54,15 @@ class Visitor:
             self.gui.pop(message['uuid'], None)
         elif kind == 'NotificationShowMessage':
             self.notes.append(message['props']['body'])
+        elif kind == 'FileTransferStartDownload':
+            self._parts[message['transfer_uuid']] = message, []
+        elif kind == 'FileTransferPart':
+            start, parts = self._parts[message['transfer_uuid']]
+            parts.append(message['content'])
+            self.send('FileTransferPartAck', source_component_uuid=None, transfer_uuid=message['transfer_uuid'],
+                      transferred_bytes=sum(map(len, parts)), total_bytes=start['size_bytes'])
+            if len(parts) == start['part_count']:
+                self.files[start['filename']] = b''.join(parts)
         elif kind == 'RemoveSceneNodeMessage':
             self.nodes.pop((message['name'], message.get('owner')), None)
         elif kind == 'SceneNodeUpdateMessage':
@@ -80,6 +90,10 @@ class Visitor:
         """Give an element a value."""
         self.until(lambda: self.element(label), f'an element {label}')
         self.send('GuiUpdateMessage', uuid=self.element(label), updates={'value': value})
+
+    def press(self, label):
+        """Click a button."""
+        self.set(label, True)
 
     def find(self, text):
         """Type a word."""

@@ -6,6 +6,9 @@ import time
 
 import cv2
 import numpy as np
+import torch
+
+from gsemsplat_ros.gaussians.gaussians import quats_to_rotations
 
 FLIGHT_S = 0.6
 BACKGROUND = (18, 20, 24)  # behind a screenshot
@@ -29,6 +32,25 @@ class VisitorCamera:
         """(3,) in the world."""
         return np.array(self._client.camera.position)
 
+    @property
+    def look_at(self) -> np.ndarray:
+        """(3,) in the world: what it turns about."""
+        return np.array(self._client.camera.look_at)
+
+    @property
+    def world_from_camera(self) -> np.ndarray:
+        """(4, 4), OpenCV."""
+        pose = np.eye(4)
+        pose[:3, :3] = quats_to_rotations(torch.tensor(np.array(self._client.camera.wxyz))).numpy()
+        pose[:3, 3] = self.position
+        return pose
+
+    @property
+    def lens(self) -> tuple[float, float]:
+        """Vertical field of view [rad] and width over height."""
+        camera = self._client.camera
+        return float(camera.fov), float(camera.aspect)
+
     def stand(self, position: np.ndarray, look_at: np.ndarray) -> None:
         """Be there, at once."""
         camera = self._client.camera
@@ -40,7 +62,7 @@ class VisitorCamera:
         """Move there; a later flight ends this one."""
         self._flight += 1
         flight, start = self._flight, time.monotonic()
-        from_, at = self.position, np.array(self._client.camera.look_at)
+        from_, at = self.position, self.look_at
         share = 0.0
         while share < 1 and flight == self._flight and not self.gone:
             time.sleep(1 / 30)

@@ -14,7 +14,9 @@ import traceback
 import numpy as np
 
 from gsemsplat_ros.viewer import view_panel as panel
+from gsemsplat_ros.viewer.paths import PRESETS, camera_path
 from gsemsplat_ros.viewer.view_camera import VisitorCamera
+from gsemsplat_ros.viewer.view_film import film
 from gsemsplat_ros.viewer.view_pictures import MODES, Pictures
 from gsemsplat_ros.viewer.view_sight import Sight
 from gsemsplat_ros.viewer.view_source import Board, Found, State, moved, question
@@ -80,9 +82,10 @@ class Page:
             box.on_update(lambda _: self.refresh())
         self._picture = None
         for label, icon, work in (('Start view', 'HOME', self.home), ('Screenshot', 'CAMERA', self._camera.screenshot),
-                                  ('Download PLY', 'DOWNLOAD', self.download)):
+                                  ('Download PLY', 'DOWNLOAD', self.download), ('Download video', 'MOVIE', self.film)):
             button = gui.add_button(label, icon=panel.icon(icon), color='gray')
             button.on_click(lambda _, work=work: self._guarded(work))
+        self._path = gui.add_dropdown('Video path', tuple(PRESETS), hint='how the camera moves, from where it stands')
         self.client.scene.on_click()(self._on_click)
 
     # what a visitor wants
@@ -297,3 +300,14 @@ class Page:
         if self._world is None:
             raise ValueError('there is nothing to download yet')
         self.client.send_file_download('gsemsplat.ply', self._pictures.ply(self._world), save_immediately=True)
+
+    def film(self) -> None:
+        """A flight from where the visitor stands, in the colours that the page shows, as an MP4 file."""
+        world, camera = self._world, self._camera
+        if world is None:
+            raise ValueError('there is nothing to film yet')
+        path = camera_path(self._path.value, float(np.linalg.norm(camera.look_at - camera.position)))
+        colors = self._pictures.colors(world, self._mode.value, self._answer, self._state.meanings)
+        self._notify(f'drawing {len(path)} pictures along the path {path.name}')
+        video = film(world, colors, path, camera.world_from_camera, *camera.lens)
+        self.client.send_file_download('gsemsplat.mp4', video, save_immediately=True)

@@ -78,6 +78,14 @@ class Pictures:
         return colours.semantic_colors(codes[world.shown], world.gaussians.opacities.numpy()[world.shown]) \
             if meant is None else meant
 
+    def colors(self, world: World, mode: str, answer: Found | None,
+               meanings: Callable[[World], np.ndarray | None]) -> np.ndarray:
+        """(M, 3) in [0, 1] of what is shown, as `mode` shows it."""
+        if mode == 'Relevancy' and answer is None or mode == 'Colour' and (answer is None or not answer.lit.any()):
+            mode, answer = 'Colour', None
+        answer = answer if mode in ('Colour', 'Relevancy') else None
+        return self._once((world, mode, answer), lambda: self._colors(world, mode, answer, meanings))
+
     def ends(self, world: World | None, mode: str) -> tuple[float, float] | None:
         """Near and far of the depth's colours; None: not that mode."""
         if world is None or mode != 'Depth':
