@@ -131,8 +131,8 @@ def nearest(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
 def only_branch(scene: Scene, branches: str) -> Scene:
     """The scene as it answers with 'both' branches, or the 'region'-specific or 'context'-aware one alone.
 
-    The other branch gets no weight in a mixture, or is silenced by a canonical phrase that nothing can beat. Raises ValueError for a branch
-    that there is not.
+    The other branch gets no weight in a mixture, or is silenced by a canonical phrase that nothing can beat. Raises
+    ValueError for a branch that there is not.
     """
     if branches not in BRANCHES:
         raise ValueError(f'branches {branches!r}: wanted one of {", ".join(BRANCHES)}')

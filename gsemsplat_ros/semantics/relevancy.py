@@ -43,7 +43,6 @@ def relevancy(similarity: Tensor, rival: Tensor, mixture: Mixture | None = None)
 
     similarity and rival (2, ...) for the two heads; the result (2, ...), or (1, ...) of a mixture.
 
-
     LERF takes the smallest of the pairwise softmaxes exp(10 p) / (exp(10 p) + exp(10 n_j)) over the
     canonical phrases j. Each is sigmoid(10 (p - n_j)), which falls as n_j grows, so the smallest belongs to
     the largest n_j.
@@ -122,7 +121,8 @@ class Answer:
 def answer(smoothed: np.ndarray, alpha: np.ndarray, threshold: float = 0.5, min_alpha: float = 0.5) -> Answer:
     """Chooses the head with the higher peak and says whether the phrase is there.
 
-    smoothed: (2, H, W) smoothed relevancy of the two heads, or (1, H, W) of their mixture; alpha: (H, W) accumulated opacity. Pixels with
+    smoothed: (2, H, W) smoothed relevancy of the two heads, or (1, H, W) of their mixture; alpha: (H, W) accumulated
+    opacity. Pixels with
     alpha below `min_alpha` are outside: an empty pixel decodes to a fixed vector that means nothing, so it
     may neither win nor set the range. The published mask alone would find everything everywhere;
     `threshold` on the peak, in the absolute scale of relevancy, comes first.
