@@ -45,13 +45,14 @@ def started(domain, *parameters):  # noqa: F811
 def test_it_follows_the_node_asks_it_and_survives_its_restart(page, domain, client):  # noqa: F811
     client.listen(PointCloud2, CLOUD)
     visitor, other = Visitor(page['port']), Visitor(page['port'])
+    stereo = Stereo(client)       # one, whose stamps go on: a cloud of the first node is none of the second
     visitor.reads('waiting for the node /a/gsemsplat')
     visitor.find('chair')
     visitor.reads('no node is running')
     node = started(domain, '-p', 'map_max_gaussians:=0')
     try:
         visitor.reads('following /a/gsemsplat')
-        Stereo(client).scene()
+        stereo.scene()
         for one in (visitor, other):
             one.reads('100 Gaussians in left_optical')
             one.until(lambda: {'/splats', '/cameras/0', '/cameras/1'} <= one.names(), 'splats and two cameras')
@@ -72,7 +73,7 @@ def test_it_follows_the_node_asks_it_and_survives_its_restart(page, domain, clie
     node = started(domain, '-p', 'map_max_gaussians:=0')
     try:
         visitor.reads('following /a/gsemsplat')
-        Stereo(client).scene()
+        stereo.scene()
         visitor.find('door')
         visitor.reads('<b>door</b>: found, score 0.75')
         Visitor(page['port']).reads('100 Gaussians in left_optical')
