@@ -120,8 +120,8 @@ class Pipeline:
         """`weights`: a checkpoint of ours (None: the shipped small network); `device`: 'auto', 'cpu' or 'cuda';
         `text_checkpoint`: the OpenCLIP file for a checkpoint that names OpenCLIP; `square`: the published 512 x 512
         centre crop instead of the whole field of view; `canonical`: phrases that every query is compared with; `exact`:
-        the network computes in float32 even where the machine has units for bfloat16. These are two to five times as
-        fast and change an output by a hundredth of its range at most in the mean (`gsemsplat bench` measures it).
+        the network computes in float32 even where the machine has units for bfloat16. These are about three times
+        as fast and change an output by a hundredth of its range at most in the mean (`gsemsplat bench` measures both).
 
         On Linux the process keeps up to half a gigabyte of freed memory from then on.
         Raises ValueError in one line for a file or device that cannot be used.

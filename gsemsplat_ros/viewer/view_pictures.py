@@ -44,14 +44,19 @@ class Pictures:
            full: bool) -> np.ndarray | None:
         """As `mode` shows them, in full or light; None: as all pages share them. Raises ValueError for a mode that this
         world does not have."""
+        mode, answer = self._shown(mode, answer)
+        if (mode, answer) == ('Colour', None) and (not full or len(world.light[0]) == len(world.shown)):
+            return None
+        return self._painted(world, mode, answer, full, lambda: self._colors(world, mode, answer, meanings))
+
+    @staticmethod
+    def _shown(mode: str, answer: Found | None) -> tuple[str, Found | None]:
+        """The mode that is really shown, and the answer where it takes part."""
         if mode not in MODES:
             raise ValueError(f'no such mode: wanted one of {", ".join(MODES)}')
         if mode == 'Relevancy' and answer is None or mode == 'Colour' and (answer is None or not answer.lit.any()):
-            mode, answer = 'Colour', None
-            if not full or len(world.light[0]) == len(world.shown):
-                return None
-        answer = answer if mode in ('Colour', 'Relevancy') else None
-        return self._painted(world, mode, answer, full, lambda: self._colors(world, mode, answer, meanings))
+            return 'Colour', None
+        return mode, answer if mode in ('Colour', 'Relevancy') else None
 
     def _painted(self, world: World, mode: str, answer: Found | None, full: bool, make) -> np.ndarray:
         rows, grown = (slice(None), 1.0) if full else world.light
@@ -81,9 +86,7 @@ class Pictures:
     def colors(self, world: World, mode: str, answer: Found | None,
                meanings: Callable[[World], np.ndarray | None]) -> np.ndarray:
         """(M, 3) in [0, 1] of what is shown, as `mode` shows it."""
-        if mode == 'Relevancy' and answer is None or mode == 'Colour' and (answer is None or not answer.lit.any()):
-            mode, answer = 'Colour', None
-        answer = answer if mode in ('Colour', 'Relevancy') else None
+        mode, answer = self._shown(mode, answer)
         return self._once((world, mode, answer), lambda: self._colors(world, mode, answer, meanings))
 
     def ends(self, world: World | None, mode: str) -> tuple[float, float] | None:
