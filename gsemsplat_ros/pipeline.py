@@ -21,7 +21,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.mapping.calibrate import snap_to_rays
 from gsemsplat_ros.mapping.map import Map, MapWords
-from gsemsplat_ros.mapping.mapfile import CodeSpace
+from gsemsplat_ros.mapping.codedfile import CodeSpace
 from gsemsplat_ros.mapping.matches import measure
 from gsemsplat_ros.mapping.pose import focal_from_points, place
 from gsemsplat_ros.mapping.scene import Keyframe, Scene

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.mapping.mapfile import CodeSpace
+from gsemsplat_ros.mapping.codedfile import CodeSpace
 from gsemsplat_ros.mapping.scene import Keyframe, Scene
 from gsemsplat_ros.pipeline import MapRelevancy, Relevancy
 from gsemsplat_ros.ros.main import main

@@ -15,7 +15,7 @@ from gsemsplat_ros.cli import COMMANDS, main
 from gsemsplat_ros.commands.console import Console, without_nan
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply
-from gsemsplat_ros.mapping.mapfile import CodeSpace
+from gsemsplat_ros.mapping.codedfile import CodeSpace
 from gsemsplat_ros.mapping.scene import Keyframe, Scene
 from gsemsplat_ros.mapping.scenefile import read_scene
 from gsemsplat_ros.network import weights

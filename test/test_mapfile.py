@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load, save, save_file
 
 from gsemsplat_ros.gaussians.ply import read_ply
-from gsemsplat_ros.mapping import mapfile
+from gsemsplat_ros.mapping import codedfile
 from gsemsplat_ros.mapping.map import Map
-from gsemsplat_ros.mapping.mapfile import CARD_KEY, CodeSpace, fingerprint, load_map, save_map
+from gsemsplat_ros.mapping.codedfile import CodeSpace, fingerprint
+from gsemsplat_ros.mapping.mapfile import KIND, load_map, save_map
 from gsemsplat_ros.network.weights import SHIPPED
 
 from test_map import HERE, scene_cloud, worded_map
@@ -92,7 +93,7 @@ def one_line(path, said, space=SPACE):
 
 
 def test_other_decoders_refuse_the_map(path, pipeline):  # noqa: F811
-    one_line(path, 'made with small.safetensors', replace(SPACE, decoders='abd'))
+    one_line(path, 'made with a small.safetensors', replace(SPACE, decoders='abd'))
     one_line(path, 'set weights to that checkpoint', replace(SPACE, text_encoder='openclip:ViT-B-16'))
     assert load_map(path, replace(SPACE, weights='renamed.safetensors')).scenes == 2     # a file's name is no identity
     decoders = pipeline.codec.state_dict()
@@ -122,14 +123,14 @@ def test_foreign_files_are_refused(path, tmp_path):
         (tmp_path / name).write_bytes(data)
         one_line(tmp_path / name, 'no map')
     for card in ('no json', '[]', '{}', json.dumps({'version': 2}), json.dumps({'version': '1'})):
-        save_file({'keys': torch.zeros(1)}, tmp_path / 'other', {CARD_KEY: card})
+        save_file({'keys': torch.zeros(1)}, tmp_path / 'other', {KIND.key: card})
         one_line(tmp_path / 'other', 'no map|is a map of version')
 
 
 @pytest.mark.parametrize('change, said', [
     (lambda t, c: t.pop('codes'), 'its tensors are'),
     (lambda t, c: t.update(extra=torch.zeros(2)), 'its tensors are'),
-    (lambda t, c: t.update(means=t['means'][:-1]), 'means is'),
+    (lambda t, c: t.update(means=t['means'][:-1]), r'is torch.float.* wanted torch.float'),
     (lambda t, c: t.update(codes=t['codes'].float()), 'codes is torch.float32'),
     (lambda t, c: t.update(codes=t['codes'][:, :16].contiguous()), 'wanted torch.float16'),
     (lambda t, c: t['means'].__setitem__((0, 0), torch.nan), 'means holds numbers that are not finite'),
@@ -143,10 +144,10 @@ def test_foreign_files_are_refused(path, tmp_path):
 def test_a_damaged_map_is_refused(path, change, said):
     data = path.read_bytes()
     tensors = load(data)
-    card = json.loads(json.loads(data[8:8 + struct.unpack('<Q', data[:8])[0]])['__metadata__'][CARD_KEY])
+    card = json.loads(json.loads(data[8:8 + struct.unpack('<Q', data[:8])[0]])['__metadata__'][KIND.key])
     change(tensors, card)
     card['sha256'] = fingerprint(card, tensors)                    # as if by someone who knows the format
-    path.write_bytes(save(tensors, {CARD_KEY: json.dumps(card)}))
+    path.write_bytes(save(tensors, {KIND.key: json.dumps(card)}))
     one_line(path, said)
 
 
@@ -173,7 +174,7 @@ def test_a_full_disk_leaves_the_old_map(path, map_, monkeypatch, call, number):
 
     def fail(*args, **kwargs):
         raise OSError(number, os.strerror(number))
-    monkeypatch.setattr(mapfile.os, call, fail)
+    monkeypatch.setattr(codedfile.os, call, fail)
     with pytest.raises(ValueError, match=os.strerror(number)) as error:
         save_map(path, map_.merged(scene_cloud(7), HERE, 10 ** 6), SPACE)
     monkeypatch.undo()

@@ -8,7 +8,7 @@ from ros_client import camera_info, raw_image  # noqa: E402
 from sensor_msgs.msg import RegionOfInterest  # noqa: E402
 
 from gsemsplat_ros.mapping.fusion import START  # noqa: E402
-from gsemsplat_ros.mapping.mapfile import CodeSpace  # noqa: E402
+from gsemsplat_ros.mapping.codedfile import CodeSpace  # noqa: E402
 from gsemsplat_ros.ros import messages  # noqa: E402
 from gsemsplat_ros.ros.calibration import baseline_of, camera_of  # noqa: E402
 from gsemsplat_ros.ros.conversions import image_to_rgb  # noqa: E402

@@ -23,7 +23,7 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from gsemsplat_ros.commands import drive  # noqa: E402
 from gsemsplat_ros.commands.client import Client as ScriptClient  # noqa: E402
-from gsemsplat_ros.mapping.mapfile import CodeSpace  # noqa: E402
+from gsemsplat_ros.mapping.codedfile import CodeSpace  # noqa: E402
 from gsemsplat_ros.ros import messages  # noqa: E402
 from gsemsplat_ros.ros.conversions import make_header, stamp_ns  # noqa: E402
 from gsemsplat_ros.ros.frames import matrix, sample_of  # noqa: E402

@@ -10,7 +10,8 @@ from gsemsplat_ros.commands.scenes import load_scene
 from gsemsplat_ros.mapping import scenefile
 from gsemsplat_ros.mapping.fusion import START
 from gsemsplat_ros.mapping.map import Map
-from gsemsplat_ros.mapping.mapfile import CodeSpace, save_map
+from gsemsplat_ros.mapping.codedfile import CodeSpace
+from gsemsplat_ros.mapping.mapfile import save_map
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.viewer import view_files
 from gsemsplat_ros.viewer.view_source import Board
@@ -104,11 +105,11 @@ def test_damaged_scenes_are_refused_in_one_line(made, tmp_path):
     data = whole.read_bytes()
     from safetensors import safe_open
     with safe_open(whole, 'pt') as file:
-        card = json.loads(file.metadata()[scenefile.CARD_KEY])
+        card = json.loads(file.metadata()[scenefile.KIND.key])
     tensors = load_file(whole)
 
     def written(card=card, **changes):
-        save_file({**tensors, **changes}, tmp_path / 'x.safetensors', {scenefile.CARD_KEY: json.dumps(card)})
+        save_file({**tensors, **changes}, tmp_path / 'x.safetensors', {scenefile.KIND.key: json.dumps(card)})
         return tmp_path / 'x.safetensors'
     (tmp_path / 'half.safetensors').write_bytes(data[:len(data) // 2])
     for make, words in ((lambda: tmp_path / 'half.safetensors', 'part of one'),

@@ -76,7 +76,7 @@ class IdlePipeline:
     def __init__(self):
         import torch
 
-        from gsemsplat_ros.mapping.mapfile import CodeSpace
+        from gsemsplat_ros.mapping.codedfile import CodeSpace
         from gsemsplat_ros.views.view import Camera
         self.weights, self.device, self.text_encoder = 'none', 'cpu', SimpleNamespace(name='none')
         self.code_space = CodeSpace('none', 'none', 'none')

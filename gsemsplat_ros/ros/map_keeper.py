@@ -10,7 +10,8 @@ import numpy as np
 
 from gsemsplat_ros.mapping.fusion import Fusion, Mapper
 from gsemsplat_ros.mapping.map import Map
-from gsemsplat_ros.mapping.mapfile import CodeSpace, load_map, save_map
+from gsemsplat_ros.mapping.codedfile import CodeSpace
+from gsemsplat_ros.mapping.mapfile import load_map, save_map
 from gsemsplat_ros.mapping.scene import Scene
 from gsemsplat_ros.ros.conversions import quoted
 from gsemsplat_ros.ros.parameters import Parameters

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.mapping import mapfile, scenefile
-from gsemsplat_ros.mapping.mapfile import CodeSpace
+from gsemsplat_ros.mapping.codedfile import CodeSpace
 from gsemsplat_ros.mapping.scene import Scene
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.viewer import view_world as worlds
@@ -33,7 +33,7 @@ def open_any(path: Path, board: Board, budget: int, load: Load) -> Rest:
     """A .safetensors file, whatever it holds."""
     if path.suffix.lower() == '.ply':
         return open_ply(path, board, budget)
-    return (open_scene if scenefile.CARD_KEY in _header(path) else open_map)(path, board, budget, load)
+    return (open_scene if scenefile.KIND.key in _header(path) else open_map)(path, board, budget, load)
 
 
 def open_ply(path: Path, board: Board, budget: int) -> Rest:
@@ -61,7 +61,7 @@ def open_scene(path: Path, board: Board, budget: int, load: Load) -> Rest:
 def open_map(path: Path, board: Board, budget: int, load: Load) -> Rest:
     """A map that ~/save_map wrote."""
     try:
-        card = json.loads(_header(path)[mapfile.CARD_KEY])
+        card = json.loads(_header(path)[mapfile.KIND.key])
         theirs = CodeSpace(*(str(card[name]) for name in asdict(CodeSpace('', '', ''))))
     except (KeyError, TypeError, ValueError, RecursionError):
         theirs = CodeSpace('', '', '')                   # load_map says what is wrong with it
