@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gsemsplat_ros.commands import eval_ablation, eval_scannetpp
-from gsemsplat_ros.commands.console import Console, Failure, add_output_arguments, at_least_one
+from gsemsplat_ros.commands.console import Console, Failure, add_model_arguments, add_output_arguments, at_least_one
 
 HEIGHT, WIDTH = 384, 512      # of the drawn rooms [px]
 
@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     calibrate.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
     calibrate.set_defaults(run=run_calibrate)
     for action in (rooms, stereo):
-        action.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
-        action.add_argument('--text-checkpoint', metavar='FILE',
-                            help='OpenCLIP file, for checkpoints that need OpenCLIP')
+        add_model_arguments(action)
         action.add_argument('--branches', choices=('both', 'region', 'context'), default='both',
                             help='which semantic branches answer (default: %(default)s)')
         action.add_argument('--card', action='store_true', help="write the numbers into the checkpoint's card")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one
+from gsemsplat_ros.commands.console import Console, add_model_arguments, add_output_arguments, at_least_one
 
 TITLES = {'localisation_accuracy': 'localisation', 'taught_localisation': 'of taught words',
           'new_localisation': 'of new words', 'mask_iou': 'mIoU of the mask', 'miou_argmax': 'mIoU by argmax',
@@ -20,8 +20,7 @@ def add(actions) -> None:
     parser.add_argument('--rooms', type=at_least_one, default=3, metavar='N', help='how many, of up to 8 pairs each '
                                                                                   '(default: %(default)s)')
     parser.add_argument('--labels', metavar='LABELS.json', help='labelled real pairs too, as of `eval stereo`')
-    parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
-    parser.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP')
+    add_model_arguments(parser)
     add_output_arguments(parser)
     parser.set_defaults(run=run)
 

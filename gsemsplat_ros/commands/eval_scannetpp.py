@@ -7,7 +7,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from gsemsplat_ros.commands.console import Console, add_output_arguments
+from gsemsplat_ros.commands.console import Console, add_model_arguments, add_output_arguments
 from gsemsplat_ros.commands.eval_ablation import cell
 
 OPENCLIP = 'openclip:ViT-B-16'     # the text space of the public networks
@@ -32,8 +32,7 @@ def add(actions) -> None:
     parser.add_argument('--scannetpp', metavar='ROOT', help='ScanNet++ on disk: the input pair of each view is found there, '
                                                             'for scenes without cameras.json')
     parser.add_argument('--features', action='store_true', help='score restored_feat.npy (or .npz) instead of a network')
-    parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
-    parser.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for what speaks its text space')
+    add_model_arguments(parser)
     parser.add_argument('--splatt3r', metavar='FILE', help='converted Splatt3R checkpoint for the row without words '
                                                            '(default: the same network)')
     parser.add_argument('--lpips', metavar='FILE', help='public Splatt3R or GSemSplat file, which carries the weights of '

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from gsemsplat_ros.commands.console import Console, add_output_arguments
+from gsemsplat_ros.commands.console import Console, add_model_arguments, add_output_arguments
 
 PATHS = 'arc', 'orbit', 'dolly', 'published'      # the presets of viewer/paths.py, which is not imported for --help
 VIDEOS = 'rgb', 'semantics'
@@ -27,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--video', nargs='?', const=PATHS[0], choices=PATHS, metavar='PATH',
                         help='also write rgb.mp4 and semantics.mp4 along a camera path: '
                              f'{", ".join(PATHS)} (default: {PATHS[0]}; published: that of the published demo)')
-    parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
-    parser.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP')
+    add_model_arguments(parser)
     parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where the network runs')
     parser.set_defaults(run=run)
     add_output_arguments(parser)

@@ -7,7 +7,7 @@ import contextlib
 import threading
 from pathlib import Path
 
-from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one
+from gsemsplat_ros.commands.console import Console, add_model_arguments, add_output_arguments, at_least_one
 
 LOCAL = '127.0.0.1', 'localhost', '::1'
 DEMO_SCENE = 'living_room'
@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--port', type=_port, default=8080, metavar='N', help='(default: %(default)s)')
     parser.add_argument('--max-gaussians', type=at_least_one, default=500_000, metavar='N',
                         help='most that a page draws; a larger scene is thinned (default: %(default)s)')
-    parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
-    parser.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP')
+    add_model_arguments(parser)
     parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where words are compared')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
