@@ -14,8 +14,9 @@ from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.dpt import Fusion
 from gsemsplat_ros.network.inference import Inference, has_bfloat16
 from gsemsplat_ros.network.layers import CrossAttention, SelfAttention, attend, rope_table, rotate
-from gsemsplat_ros.network.model import GSemSplat
+from gsemsplat_ros.network.model import GSemSplat, hybrid_patches
 from gsemsplat_ros.network.parity import check_parity, covariances_xyzw, read_fixture, rule_model
+from gsemsplat_ros.network.stem import DEEP_SPREAD, STEM_DIMS
 
 DATA = Path(__file__).parent / 'data'
 KINDS = ('mast3r', 'splatt3r', 'gsemsplat')
@@ -81,17 +82,28 @@ def test_attention_against_a_plain_twin(height, width):
 
 @pytest.mark.parametrize('batch, heads_, queries, keys', [(1, 1, 7, 7), (2, 3, 40, 24)])
 def test_attention_in_bfloat16_is_that_of_float32_within_its_rounding(batch, heads_, queries, keys):
-    """Head by head on a CPU; the fused one, which stands on the other way, is as far from the exact result."""
     torch.manual_seed(0)
-    q, k, v = (torch.randn(batch, n, heads_, 64).bfloat16() for n in (queries, keys, keys))
-    exact = plain_attention(*(x.double().transpose(1, 2) for x in (q, k, v)))
+    inputs = [torch.randn(batch, n, heads_, 64).bfloat16().requires_grad_() for n in (queries, keys, keys)]
+    doubles = [x.detach().double().requires_grad_() for x in inputs]
+    exact = plain_attention(*(x.transpose(1, 2) for x in doubles))
     with torch.inference_mode():
-        fast = attend(q, k, v)
-    fused = attend(q.requires_grad_(), k, v)                      # gradients: PyTorch's own
-    assert fast.shape == (batch, queries, heads_ * 64) and fast.dtype == fused.dtype == torch.bfloat16
-    assert fused.requires_grad
-    for got in (fast, fused):
-        torch.testing.assert_close(got.double(), exact, atol=0.02, rtol=0.02)
+        fast = attend(*inputs)
+    taught = attend(*inputs)
+    assert fast.shape == (batch, queries, heads_ * 64) and fast.dtype == torch.bfloat16
+    assert torch.equal(fast, taught)
+    torch.testing.assert_close(fast.double(), exact, atol=0.02, rtol=0.02)
+    grad = torch.randn(exact.shape).bfloat16()
+    taught.backward(grad)
+    exact.backward(grad.double())
+    for got, wanted in zip(inputs, doubles):
+        assert (got.grad - wanted.grad).norm() < 0.02 * wanted.grad.norm()
+
+
+def test_hybrid_patches_hold_both_maps_of_the_stem():
+    maps = {16: torch.randn(2, STEM_DIMS[16], 5, 6), 32: torch.full((2, STEM_DIMS[32], 3, 3), 5.0)}   # an odd grid
+    patches = hybrid_patches(maps)
+    assert torch.equal(patches[:, :STEM_DIMS[16]], maps[16]) and patches.shape[2:] == (5, 6)
+    assert (patches[:, STEM_DIMS[16] + 2:] == 5.0 / DEEP_SPREAD).all()
 
 
 def test_training_may_use_the_table_that_inference_made():

@@ -202,6 +202,20 @@ def test_windows_are_parts_of_the_picture():
             torch.testing.assert_close(value, wanted, rtol=0, atol=2e-6, equal_nan=True)
 
 
+def test_gradients_of_a_window_are_those_of_its_part():
+    def gradients(draw):
+        scene = random_scene(CAMERA, 300, seed=4)
+        values = {name: value.requires_grad_() for name, value in vars(scene).items() if name != 'frame'}
+        draw(Gaussians(**values, frame='camera')).square().sum().backward()
+        return {name: value.grad for name, value in values.items()}
+
+    of_window = gradients(lambda scene: render_windows(scene, CAMERA, IDENTITY, [(13, 5, 7, 9)])[0].codes)
+    of_picture = gradients(lambda scene: render_plain(scene, CAMERA, IDENTITY).codes[5:14, 13:20])
+    for name in ('means', 'quats', 'scales', 'opacities', 'codes'):
+        torch.testing.assert_close(of_window[name], of_picture[name], atol=1e-5, rtol=1e-4)
+    assert 0 < (of_window['means'] != 0).any(1).sum() < 150
+
+
 def test_gradients_of_plain():
     camera = Camera(6, 5, 8.0, 7.0, 2.2, 2.4)
     rng = np.random.default_rng(5)

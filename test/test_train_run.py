@@ -50,7 +50,7 @@ def log(rooms, out):
 
 
 def losses(lines):
-    return np.array([[line[name] for name in TERMS] for line in lines])
+    return np.array([[line.get(name, np.nan) for name in TERMS] for line in lines])
 
 
 @pytest.fixture
@@ -72,6 +72,7 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(rooms, single_thread):
         assert torch.equal(parts[name], tensor), name
     np.testing.assert_array_equal(losses(log(rooms, 'parts')), losses(log(rooms, 'whole')))
     assert [line['step'] for line in log(rooms, 'parts')] == [1, 2, 3, 4]
+    assert [line['step'] for line in log(rooms, 'parts') if 'colour' in line] == [1]      # every fourth step draws
     assert len(np.unique(losses(log(rooms, 'whole'))[:, 0])) == 4            # every step has pairs of its own
 
     moved = max((state[name.replace('average', 'weights')] - state[name]).abs().max() for name in state

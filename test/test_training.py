@@ -11,7 +11,7 @@ from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.training import losses as L
 from gsemsplat_ros.mapping.visibility import seen_by, unproject
-from gsemsplat_ros.training.batches import collate, reversed_pair, shrink
+from gsemsplat_ros.training.batches import collate, mirrored, reversed_pair, shrink
 from gsemsplat_ros.training.datasets import PackedRooms
 from gsemsplat_ros.training.pictures import pictures
 from gsemsplat_ros.training.preview import depth_colours, name_map
@@ -69,6 +69,21 @@ def test_a_reversed_pair_shows_the_same_world():
     np.testing.assert_allclose(points[..., 2], 2 + 0.2 * (points[..., 0] + 0.1), atol=1e-5)
 
 
+@pytest.mark.parametrize('stereo', [True, False])
+def test_a_mirrored_pair_shows_the_mirrored_world(stereo):
+    there = sample(stereo=stereo)
+    there['K'][0, 2] += 3.0
+    seen = mirrored(there)
+    order = [1, 0, 2] if stereo else [0, 1, 2]                 # a rectified pair has its second camera on the right
+    np.testing.assert_array_equal(seen['images'], there['images'][order][:, :, ::-1])
+    np.testing.assert_allclose(seen['first_from_camera'][1][:3, 3], [0.1 if stereo else -0.1, 0, 0])
+    before, after = (Camera.from_K(s['K'], WIDTH, HEIGHT) for s in (there, seen))
+    points = unproject(there['depth'][order[0]], before, there['first_from_camera'][order[0]])[:, ::-1]
+    now = unproject(seen['depth'][0], after, np.eye(4))
+    shift = there['first_from_camera'][order[0]][:3, 3]
+    np.testing.assert_allclose(now, (points - shift) * (-1, 1, 1), atol=1e-5)
+
+
 def test_what_is_hidden_is_not_seen():
     camera = Camera(WIDTH, HEIGHT, 40, 40, 23.5, 15.5)
     points = unproject(np.full((HEIGHT, WIDTH), 3.0), camera, np.eye(4))
@@ -110,6 +125,17 @@ def test_name_loss_by_hand():
     assert L.name_loss(codes, torch.full((6,), -1), codec, names, generator).item() == 0
 
 
+def test_every_name_is_asked_for_as_often(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(L.F, 'cross_entropy', lambda logits, labels: drawn.append(labels) or logits.sum())
+    labels = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)          # a wall, a chair, a cup of 1 %
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        L.name_loss(torch.zeros(10000, 16), labels, Codec.small((16, 4)), torch.eye(4)[:3], generator)
+    wall, chair, cup = (torch.bincount(torch.cat(drawn), minlength=3) / len(torch.cat(drawn))).tolist()
+    assert wall == pytest.approx(0.39, abs=0.02) and chair == pytest.approx(0.37, abs=0.02) and cup > 0.22
+
+
 def perfect_prediction(batch):
     """Opaque Gaussians of the true colours, two output pixels wide, on wrong points."""
     views = []
@@ -125,7 +151,9 @@ def perfect_prediction(batch):
 
 def test_drawing_uses_the_true_points(batch):
     gaussians = L.on_true_points(perfect_prediction(batch), batch, 0)
-    torch.testing.assert_close(gaussians.means, batch.points[0][batch.valid[0]])
+    torch.testing.assert_close(gaussians.means, batch.points[0].reshape(-1, 3))
+    batch.valid[0, 0, 0, 0] = False                              # what is not known is not drawn
+    assert L.on_true_points(perfect_prediction(batch), batch, 0).opacities[0] == 0
     drawn = render(gaussians, batch.cameras[0], np.eye(4))
     expected = np.asarray(sample()['depth'][0])
     inner = np.s_[6:-6, 6:-6]

@@ -18,7 +18,7 @@ from gsemsplat_ros.gaussians.render_plain import Rendering, render_windows
 from gsemsplat_ros.network import heads
 from gsemsplat_ros.network.dpt import DPT, Fusion
 from gsemsplat_ros.network.layers import ROPE_BASE, CrossAttention, DecoderBlock, EncoderBlock, SelfAttention
-from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction, ViewPrediction, coordinates
+from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction, ViewPrediction, hybrid_patches
 from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.relevancy import NORM_EPS, TEMPERATURE, Mixture
 from gsemsplat_ros.views.view import Camera
@@ -72,7 +72,7 @@ def decoder_block(block: DecoderBlock, x: Tensor, y: Tensor, grid: tuple[int, in
 def encode(model: GSemSplat, images: Tensor) -> tuple[Encoding, Encoding]:
     """Both images (2, 3, H, W) in one batch."""
     maps = model.stem(images) if model.config.stem else {}
-    x = model.patch_embed(torch.cat((maps[16], coordinates(maps[16])), 1) if maps else images)
+    x = model.patch_embed(hybrid_patches(maps) if maps else images)
     grid = Encoding(images, x, maps).grid
     for block in model.enc_blocks:
         x = encoder_block(block, x, grid)
@@ -154,12 +154,13 @@ def features(codec: Codec, codes: Tensor) -> Tensor:
 def relevancy(found: Tensor, phrase: Tensor, canonical: Tensor, mixture: Mixture | None) -> Tensor:
     """Unit features (2, H, W, C) and a unit phrase (C,) to relevancy (2 or 1, H, W): the least pairwise softmax.
 
-    A mixture (our own) compares surpluses instead.
+    A mixture (our own) compares surpluses instead, the second head's at its highest.
     """
     similarity, rivals = found @ phrase, found @ canonical.T                           # (2, H, W), (2, H, W, M)
     if mixture:
         surplus = similarity - rivals.amax(-1)
-        both = mixture.weights[0] * surplus[0] + mixture.weights[1] * surplus[1] - mixture.margin
-        return torch.sigmoid(TEMPERATURE * both)[None]
+        region, place, presence = mixture.weights
+        both = region * surplus[0] + place * surplus[1] + presence * surplus[1].max()
+        return torch.sigmoid(TEMPERATURE * (both - mixture.margin))[None]
     pairs = torch.stack((similarity[..., None].expand_as(rivals), rivals), -1)         # (2, H, W, M, 2)
     return torch.softmax(TEMPERATURE * pairs, -1)[..., 0].amin(-1)

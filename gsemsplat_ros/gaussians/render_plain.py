@@ -13,7 +13,7 @@ a sum of squares that rounding cannot make negative; det S is likewise |row_x x 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,10 +51,11 @@ class Rendering:
 class _Projected:
     """Visible Gaussians, nearest first.
 
-    geometry (M, 6): u, v, precision, slope, 1 / variance_y, opacity; features (M, 4 + D): r, g, b, z, codes;
-    extents (M, 2) [px]: half sides of the box outside of which alpha < MIN_ALPHA.
+    index (M,): which of those that were given; geometry (M, 6): u, v, precision, slope, 1 / variance_y, opacity;
+    features (M, 4 + D): r, g, b, z, codes; extents (M, 2) [px]: half sides of the box outside of which alpha < MIN_ALPHA.
     """
 
+    index: Tensor
     geometry: Tensor
     features: Tensor
     extents: Tensor
@@ -85,7 +86,10 @@ def render_windows(gaussians: Gaussians, camera: Camera, camera_from_world: np.n
 
     Each result equals that part of `render_plain`'s picture; its cost grows with the window, not the picture.
     """
-    projected = _project(gaussians, camera, camera_from_world)
+    with torch.no_grad():      # what no window shows asks for no gradient, nor for memory
+        rough = _project(replace(gaussians, codes=gaussians.codes[:, :0]), camera, camera_from_world)
+        near = torch.stack([_reaches(rough, window) for window in windows]).any(0)
+    projected = _project(gaussians.select(rough.index[near]), camera, camera_from_world)
     return [_draw(projected, window, background) for window in windows]
 
 
@@ -94,7 +98,8 @@ def _project(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray
     assert matrix.shape == (4, 4), matrix.shape
     rotation, shift = matrix[:3, :3], matrix[:3, 3]
     in_front = gaussians.means.detach() @ rotation[2] + shift[2] > NEAR
-    gaussians = gaussians.select(in_front & (gaussians.opacities.detach() > MIN_ALPHA))
+    visible = (in_front & (gaussians.opacities.detach() > MIN_ALPHA)).nonzero()[:, 0]
+    gaussians = gaussians.select(visible)
 
     x, y, z = (gaussians.means @ rotation.T + shift).unbind(-1)
     x_min, x_max, y_min, y_max = jacobian_limits(camera)
@@ -116,7 +121,16 @@ def _project(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray
         extents = torch.stack([(reach * variance_x).sqrt(), (reach * variance_y).sqrt()], -1)
         inside = ((geometry[:, :2].abs() + extents) < MAX_PIXELS).all(-1).nonzero()[:, 0]  # no NaN passes
         order = inside[torch.argsort(z[inside], stable=True)]
-    return _Projected(geometry.index_select(0, order), features.index_select(0, order), extents[order])
+    return _Projected(visible[order], geometry.index_select(0, order), features.index_select(0, order), extents[order])
+
+
+@torch.no_grad()
+def _reaches(projected: _Projected, window: tuple[int, int, int, int]) -> Tensor:
+    """Which Gaussians (M,) bool have pixels in the window."""
+    x0, y0, width, height = window
+    centres, extents = projected.geometry[:, :2], projected.extents
+    origin, size = centres.new_tensor([x0, y0]), centres.new_tensor([width, height])
+    return ((centres + extents >= origin) & (centres - extents <= origin + size)).all(-1)
 
 
 def _draw(projected: _Projected, window: tuple[int, int, int, int], background: Sequence[float]) -> Rendering:
@@ -124,12 +138,10 @@ def _draw(projected: _Projected, window: tuple[int, int, int, int], background: 
     x0, y0, width, height = window
     columns, rows = -(-width // BLOCK), -(-height // BLOCK)
     with torch.no_grad():
-        centres = projected.geometry[:, :2]
-        low, high = centres - projected.extents, centres + projected.extents
-        origin, size = low.new_tensor([x0, y0]), low.new_tensor([width, height])
-        near = ((high >= origin) & (low <= origin + size)).all(-1).nonzero()[:, 0]
-        low, high = low[near], high[near]
-        corners = origin + BLOCK * _grid(rows, columns).to(low)                     # (B, 2) first pixels
+        near = _reaches(projected, window).nonzero()[:, 0]
+        centres, extents = projected.geometry[near, :2], projected.extents[near]
+        low, high = centres - extents, centres + extents
+        corners = low.new_tensor([x0, y0]) + BLOCK * _grid(rows, columns).to(low)   # (B, 2) first pixels
         touches = ((high >= corners[:, None]) & (low <= corners[:, None] + (BLOCK - 1))).all(-1)
         counts = touches.sum(1)                                                     # (B,)
         block, member = touches.nonzero(as_tuple=True)                              # by block, nearest first

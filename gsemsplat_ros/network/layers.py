@@ -5,7 +5,9 @@ Shapes: B batch, N tokens (row-major over an h x w grid), C channels, H heads, D
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,21 +40,54 @@ def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     return torch.addcmul(x * cosine, swapped, sine)
 
 
+class AttendInCache(torch.autograd.Function):
+    """Attention over (B, N, H, D) in bfloat16 on a CPU, a few heads at a time, so that their scores stay in the cache.
+
+    The price: scores and their exponentials are rounded to bfloat16 once, as all else is.
+    """
+
+    @staticmethod
+    def parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Views (h, N, D) of the same few heads of one image of every tensor."""
+        step = max(CACHED_HEADS, torch.get_num_threads())
+        for b in range(len(tensors[0])):
+            for h in range(0, tensors[0].shape[2], step):
+                yield tuple(x[b, :, h:h + step].transpose(0, 1) for x in tensors)
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type='cpu', cast_inputs=torch.bfloat16)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, out, weights = q * q.shape[-1] ** -0.5, torch.empty_like(q), []
+        for some_q, some_k, some_v, some_out in AttendInCache.parts(q, k, v, out):
+            weight = torch.softmax(some_q @ some_k.mT, -1)
+            some_out.copy_(weight @ some_v)
+            if any(ctx.needs_input_grad):
+                weights.append(weight)
+        ctx.save_for_backward(q, k, v, *weights)
+        return out
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type='cpu')
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, *weights = ctx.saved_tensors
+        grads = tuple(map(torch.empty_like, (q, k, v)))
+        parts = AttendInCache.parts(grad.to(q.dtype), q, k, v, *grads)
+        for weight, (some_grad, some_q, some_k, some_v, *some_grads) in zip(weights, parts):
+            scores = torch.ops.aten._softmax_backward_data(some_grad @ some_v.mT, weight, -1, weight.dtype)
+            for out, value in zip(some_grads, (scores @ some_k, scores.mT @ some_q, weight.mT @ some_grad)):
+                out.copy_(value)
+        grads[0].mul_(q.shape[-1] ** -0.5)
+        return grads
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Queries, keys and values (B, N, H, D) to what each token gathers (B, N, H * D).
 
-    PyTorch's fused attention, but for inference in bfloat16 on a CPU: there it does not use the units for bfloat16 (65
-    of 380 GFLOP/s, AMD EPYC), and a few heads at a time, so that the scores stay in the cache, two matrix products are
-    2.5 times as fast. The price: scores and their exponentials are rounded to bfloat16 once, as all else is.
+    PyTorch's fused attention, but in bfloat16 on a CPU: there it does not use the units for bfloat16 (65 of 380 GFLOP/s,
+    AMD EPYC), and matrix products are 2.5 times as fast.
     """
-    if q.device.type == 'cpu' and q.dtype == torch.bfloat16 and not torch.is_grad_enabled():
-        q, out = q * q.shape[-1] ** -0.5, q.new_empty(*q.shape[:3], v.shape[-1])
-        step = max(CACHED_HEADS, torch.get_num_threads())
-        for b in range(len(q)):
-            for h in range(0, q.shape[2], step):
-                some_q, some_k, some_v = (x[b, :, h:h + step].transpose(0, 1) for x in (q, k, v))   # (h, N, D)
-                out[b, :, h:h + step] = (torch.softmax(some_q @ some_k.mT, -1) @ some_v).transpose(0, 1)
-        return out.flatten(2)
+    if q.device.type == 'cpu' and q.dtype == torch.bfloat16:
+        return AttendInCache.apply(q, k, v).flatten(2)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))                     # (B, H, N, D)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 

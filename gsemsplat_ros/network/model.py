@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.heads import SH_C0, Head, gaussians, points
 from gsemsplat_ros.network.layers import NORM_EPS, DecoderBlock, EncoderBlock, PatchEmbed, rope_table
-from gsemsplat_ros.network.stem import STEM_DIMS, ContextBranch, Stem
+from gsemsplat_ros.network.stem import DEEP_SPREAD, STEM_DIMS, ContextBranch, Stem
 from gsemsplat_ros.views.view import PATCH
 
 
@@ -92,6 +92,14 @@ def coordinates(maps: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing='xy')).expand(len(maps), -1, -1, -1)
 
 
+def hybrid_patches(maps: dict[int, Tensor]) -> Tensor:
+    """The stem's maps to patches (B, C, H/16, W/16): what lies there, where, and what the classifier makes of the
+    surroundings, which by itself knows things by more than their shape."""
+    fine = maps[16]
+    coarse = F.interpolate(maps[32] / DEEP_SPREAD, fine.shape[-2:], mode='bilinear', align_corners=False)
+    return torch.cat((fine, coordinates(fine), coarse), 1)
+
+
 class GSemSplat(nn.Module):
     """Siamese encoder, two cross-attending decoders, dense heads (MASt3R; Splatt3R; GSemSplat sec. 3)."""
 
@@ -102,7 +110,8 @@ class GSemSplat(nn.Module):
         if c.stem:
             self.stem = Stem()
             self.context = ContextBranch()
-        self.patch_embed = PatchEmbed(STEM_DIMS[16] + 2, c.enc_dim, 1) if c.stem else PatchEmbed(3, c.enc_dim, PATCH)
+        stem_dim = STEM_DIMS[16] + 2 + STEM_DIMS[32]
+        self.patch_embed = PatchEmbed(stem_dim, c.enc_dim, 1) if c.stem else PatchEmbed(3, c.enc_dim, PATCH)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, c.dec_dim))    # of the pre-training: only stored
         self.enc_blocks = nn.ModuleList(EncoderBlock(c.enc_dim, c.enc_heads) for _ in range(c.enc_depth))
         self.enc_norm = nn.LayerNorm(c.enc_dim, eps=NORM_EPS)
@@ -132,7 +141,7 @@ class GSemSplat(nn.Module):
         pixels = images.to(self.patch_embed.proj.weight.dtype)
         maps = self.stem(pixels) if self.config.stem else {}
         grid = images.shape[-2] // PATCH, images.shape[-1] // PATCH
-        patches = torch.cat((maps[16], coordinates(maps[16])), 1) if maps else pixels
+        patches = hybrid_patches(maps) if maps else pixels
         x = self.patch_embed(patches)                                                 # (B, N, C)
         rope = rope_table(*grid, self.config.enc_dim // self.config.enc_heads, x.device, x.dtype)
         for block in self.enc_blocks:
@@ -152,7 +161,8 @@ class GSemSplat(nn.Module):
         out1[-1], out2[-1] = self.dec_norm(x1), self.dec_norm(x2)
         return out1, out2
 
-    def predict(self, head: Head, encoding: Encoding, tokens: list[Tensor], descriptors: bool) -> ViewPrediction:
+    def predict(self, head: Head, encoding: Encoding, tokens: list[Tensor], descriptors: bool,
+                with_gaussians: bool = True) -> ViewPrediction:
         """The dense outputs of one view."""
         grid = encoding.grid
         levels = [tokens[i].transpose(1, 2).unflatten(2, grid) for i in self.config.hooks]   # (B, C, h, w)
@@ -161,7 +171,7 @@ class GSemSplat(nn.Module):
         pts3d, conf = points(head.dpt(levels).float())
         out = {'pts3d': pts3d, 'conf': conf}
         size = pts3d.shape[1:3]
-        if self.config.gaussians:
+        if self.config.gaussians and with_gaussians:
             offset, scales, quats, sh, opacities = gaussians(head.gaussian_dpt(levels).float())
             image = encoding.images if self.config.output_stride == 1 else F.avg_pool2d(encoding.images, 2)
             residual = image.float().permute(0, 2, 3, 1) / 2 / SH_C0                  # (x + 1) / 2 - 0.5 over C0
@@ -177,14 +187,14 @@ class GSemSplat(nn.Module):
             out['desc'], out['desc_conf'] = head.descriptors(tokens[0], tokens[-1], grid)
         return ViewPrediction(**out)
 
-    def forward(self, images1: Tensor, images2: Tensor, descriptors: bool = False) -> Prediction:
-        """Two batches (B, 3, H, W) in [-1, 1] of the same size."""
+    def forward(self, images1: Tensor, images2: Tensor, descriptors: bool = False, gaussians: bool = True) -> Prediction:
+        """Two batches (B, 3, H, W) in [-1, 1] of the same size; `gaussians` False leaves these out."""
         first, second = self.encode(torch.cat((images1, images2))).split()
-        return self.forward_encoded(first, second, descriptors)
+        return self.forward_encoded(first, second, descriptors, gaussians=gaussians)
 
     def forward_encoded(self, first: Encoding, second: Encoding, descriptors: bool = False,
-                        both: Both = in_turn) -> Prediction:
+                        both: Both = in_turn, gaussians: bool = True) -> Prediction:
         """The same from encodings that exist already; `both` does the work of the two views."""
         tokens1, tokens2 = self.decode(first, second, both)
-        return Prediction(*both(partial(self.predict, self.downstream_head1, first, tokens1, descriptors),
-                                partial(self.predict, self.downstream_head2, second, tokens2, descriptors)))
+        return Prediction(*both(partial(self.predict, self.downstream_head1, first, tokens1, descriptors, gaussians),
+                                partial(self.predict, self.downstream_head2, second, tokens2, descriptors, gaussians)))

@@ -19,6 +19,7 @@ STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3)
           (6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
 TAPS = {1: 4, 2: 8, 4: 16, 6: 32}                # stage -> stride of the map that is handed out
 SPREAD = {4: 7.6, 8: 7.2, 16: 6.1, 32: 1.0}      # what the maps are divided by: standard deviations seen on rooms
+DEEP_SPREAD = 2.5                                # what patches divide the classifier's map by
 TEMPERATURE = 2.0                                # of the class probabilities: measured best on real stereo pairs
 
 

@@ -45,6 +45,17 @@ def reversed_pair(sample: dict) -> dict:
     return {**sample, **out, 'first_from_camera': np.linalg.inv(poses[1]) @ poses[order]}
 
 
+def mirrored(sample: dict) -> dict:
+    """The same sample in a mirror that exchanges left and right; a rectified pair has its views exchanged, so that the
+    second camera still stands to the right."""
+    mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
+    out = {key: np.ascontiguousarray(np.flip(sample[key], 2)) for key in ('images', 'depth', 'instance')}
+    K = sample['K'].copy()
+    K[0, 2] = sample['depth'].shape[2] - 1 - K[0, 2]
+    out = {**sample, **out, 'K': K, 'first_from_camera': mirror @ sample['first_from_camera'] @ mirror}
+    return reversed_pair(out) if sample['stereo'] else out
+
+
 def shrink(depth: np.ndarray, instance: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
     """Depth and instances (H, W) at the middles of blocks of `stride` pixels, (h, w) each.
 

@@ -21,9 +21,11 @@ CONF_ALPHA = 0.2         # weight of the log-confidence term (DUSt3R)
 MAX_CONF = 20.0          # an error of 1 % asks for this much; more would let one surprise throw the heads
 TEMPERATURE = 0.1        # of the cosines: LERF's factor 10, so what is learnt is what relevancy reads
 LABEL_PIXELS = 512       # pixels of each view whose name is asked for
+SMALL = 0.005            # of the view: what fills more is asked for as often as all else, for a name counts as a name
 WINDOW = 32              # side of the drawn windows [px]
 WINDOWS = 2              # of the target view of every pair
 WEIGHTS = {'points': 2.0, 'aligned': 0.5, 'names': 0.5, 'colour': 4.0, 'opacity': 0.1, 'drawn_names': 0.25}
+DRAWN = 'colour', 'opacity', 'drawn_names'    # terms of drawings, which a prediction without Gaussians lacks
 
 
 def point_losses(points: Tensor, conf: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -47,12 +49,12 @@ def point_losses(points: Tensor, conf: Tensor, batch: Batch) -> tuple[Tensor, Te
 
 
 def name_loss(codes: Tensor, labels: Tensor, codec: Codec, names: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy of the region code's decoded feature among all `names` (K, C), rarer things as likely as walls.
+    """Cross-entropy of the region code's decoded feature among all `names` (K, C), small things nearly as likely as walls.
 
     codes (M, 16) of M pixels of one view, labels (M,) rows of `names`, -1 for nothing.
     """
     counts = torch.bincount(labels.clamp(min=0), minlength=len(names)).float()
-    chance = torch.where(labels >= 0, counts[labels].clamp(min=1).rsqrt(), 0.0)
+    chance = torch.where(labels >= 0, 1 / (counts[labels] + SMALL * len(labels)), 0.0)
     if not chance.sum() > 0:
         return codes.sum() * 0
     drawn = torch.multinomial(chance.cpu(), LABEL_PIXELS, replacement=True, generator=generator).to(chance.device)
@@ -69,14 +71,15 @@ def item(prediction: Prediction, b: int) -> Prediction:
 
 
 def on_true_points(prediction: Prediction, batch: Batch, b: int) -> Gaussians:
-    """The Gaussians of pair `b` moved onto the true points (their offsets kept), where these are known.
+    """The Gaussians of pair `b` moved onto the true points (their offsets kept), transparent where these are not known.
 
     Drawing from true geometry teaches sizes, opacities, colours and codes without blurring them over wrong depths.
     """
     pair = item(prediction, b)
-    moved = Prediction(*(replace(view, means=view.means - view.pts3d.detach() + batch.points[b, i][None])
+    moved = Prediction(*(replace(view, means=view.means - view.pts3d.detach() + batch.points[b, i][None],
+                                 opacities=view.opacities * batch.valid[b, i])
                          for i, view in enumerate((pair.first, pair.second))))
-    return Gaussians.from_prediction(moved, 'first').select(batch.valid[b].flatten())
+    return Gaussians.from_prediction(moved, 'first')
 
 
 def drawing_losses(prediction: Prediction, batch: Batch, codec: Codec,
@@ -106,7 +109,7 @@ def drawing_losses(prediction: Prediction, batch: Batch, codec: Codec,
 
 def losses(prediction: Prediction, batch: Batch, codec: Codec,
            generator: torch.Generator) -> dict[str, Tensor]:
-    """Every term, unweighted; `total` is their sum by WEIGHTS."""
+    """Every term, unweighted, those of drawings where there are Gaussians; `total` is their sum by WEIGHTS."""
     views = prediction.first, prediction.second
     out = {}
     out['points'], out['aligned'] = point_losses(torch.stack([v.pts3d for v in views], 1),
@@ -114,6 +117,7 @@ def losses(prediction: Prediction, batch: Batch, codec: Codec,
     out['names'] = torch.stack([
         name_loss(view.codes[b, ..., :CODE].flatten(0, 1), batch.labels[b, i].flatten(), codec, batch.names, generator)
         for i, view in enumerate(views) for b in range(len(batch.labels))]).mean()
-    out.update(drawing_losses(prediction, batch, codec, generator))
+    if prediction.first.means is not None:
+        out.update(drawing_losses(prediction, batch, codec, generator))
     out['total'] = sum(WEIGHTS[name] * value for name, value in out.items())
     return out

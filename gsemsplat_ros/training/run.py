@@ -16,10 +16,10 @@ from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.text import MiniLM
 from gsemsplat_ros.training import furniture
-from gsemsplat_ros.training.batches import Batch, collate, reversed_pair
+from gsemsplat_ros.training.batches import Batch, collate, mirrored, reversed_pair
 from gsemsplat_ros.training.datasets import VOCABULARY, PackedRooms
 from gsemsplat_ros.training.distributed import Processes
-from gsemsplat_ros.training.losses import WEIGHTS, item, losses
+from gsemsplat_ros.training.losses import DRAWN, WEIGHTS, item, losses
 from gsemsplat_ros.training.pictures import pictures
 from gsemsplat_ros.training.teacher import distil_context, load_stem
 from gsemsplat_ros.training.textspace import TextSpace
@@ -28,6 +28,7 @@ from gsemsplat_ros.training.trainer import Trainer, digest, part
 WARMUP = 100             # steps
 CLIP = 1.0               # largest gradient norm
 TEACHER_IMAGES = 256     # images whose class probabilities the context codes are distilled on
+DRAW_EVERY = 4           # steps; Gaussians learn fast and cost a third of a step, points and names are what takes long
 TERMS = 'total', *WEIGHTS
 CHECKPOINT = 'small.safetensors'
 
@@ -49,14 +50,18 @@ def seen_probabilities(model: GSemSplat, rooms: PackedRooms) -> Tensor:
 
 
 class Objective(nn.Module):
-    """Network, decoders and losses in one: pairs to what is minimised."""
+    """Network, decoders and losses in one: pairs to what is minimised.
+
+    draws: whether this step's Gaussians are made and drawn.
+    """
 
     def __init__(self, model: GSemSplat, codec: Codec):
         super().__init__()
-        self.model, self.codec = model, codec
+        self.model, self.codec, self.draws = model, codec, True
 
     def forward(self, pairs: list[Batch], seeds: list[int]) -> Tensor:
-        """The means (len(TERMS),) of every loss term over `pairs`, batches of one; a term that a pair lacks is 0.
+        """The means (len(TERMS),) of every loss term over `pairs`, batches of one; a term that a pair lacks is 0, those of
+        drawing are NaN in a step that does not draw.
 
         Every pair has losses and random numbers of its own, so that they are the same on whatever process it is.
         """
@@ -66,11 +71,13 @@ class Objective(nn.Module):
                              'pack others into a folder of their own')
         images = torch.cat([pair.images for pair in pairs], 1)
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            prediction = self.model(*images)
+            prediction = self.model(*images, gaussians=self.draws)
         terms = [losses(item(prediction, b), pair, self.codec, torch.Generator().manual_seed(seed))
                  for b, (pair, seed) in enumerate(zip(pairs, seeds))]
         zero = images.new_zeros(())
-        return torch.stack([sum((t.get(name, zero) for t in terms), zero) for name in TERMS]) / len(pairs)
+        left_out = () if self.draws else DRAWN
+        return torch.stack([zero + torch.nan if name in left_out else sum((t.get(name, zero) for t in terms), zero)
+                            for name in TERMS]) / len(pairs)
 
 
 class Run(Trainer):
@@ -117,11 +124,14 @@ class Run(Trainer):
         return rows, table.to(self.processes.device)
 
     def pair(self, step: int, number: int) -> Batch:
-        """One pair of a step, on the device; half of the free-moving ones are turned round. For loading threads."""
+        """One pair of a step, on the device; half of them mirrored, half of the free-moving ones turned round. For loading
+        threads."""
         rng = np.random.default_rng((self.args.seed, step, number))
         sample = self.rooms[int(rng.integers(len(self.rooms)))]
         if not sample['stereo'] and rng.random() < 0.5:
             sample = reversed_pair(sample)
+        if rng.random() < 0.5:
+            sample = mirrored(sample)
         return self.collate(sample, step)
 
     def collate(self, sample: dict, step: int) -> Batch:
@@ -131,6 +141,10 @@ class Run(Trainer):
 
     def rate(self) -> float:
         return learning_rate(self.step, self.args.steps, self.args.lr)
+
+    def train_step(self, pairs: list) -> Tensor:
+        self.objective.draws = self.step % DRAW_EVERY == 0
+        return super().train_step(pairs)
 
     def refresh(self) -> None:
         self.rooms.refresh()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import threading
 import time
@@ -73,9 +74,10 @@ class Report:
         step = self.training.step
         if step > LOG_SINGLY and step % LOG_EVERY:
             return
-        self.losses = {name: sum(v[name] for v in self.since) / len(self.since) for name in values}
+        means = {name: [v[name] for v in self.since if not math.isnan(v[name])] for name in values}
+        self.losses = {name: sum(some) / len(some) for name, some in means.items() if some}
         self.since = []
-        self.bar.set_postfix({name: f'{self.losses[name]:.3f}' for name in self.training.shown})
+        self.bar.set_postfix({name: f'{self.losses[name]:.3f}' for name in self.training.shown if name in self.losses})
         facts = self.training.facts
         line = {'step': step, 'pairs': facts['pairs'], 'seconds': 3600 * sum(facts['hours'].values()), **self.losses}
         self.log.write(json.dumps({name: round(value, 6) for name, value in line.items()}) + '\n')
