@@ -55,6 +55,9 @@ def test_relative_pose_with_outliers():
     np.testing.assert_array_equal(relative_pose(points, np.ones(points.shape[:2]), CAMERA).first_from_second,
                                   pose.first_from_second)
     assert relative_pose(rng.normal(size=points.shape) * 9, np.ones(points.shape[:2]), CAMERA) is None
+    right = rng.random(points.shape[:2]) < 0.5
+    minority = np.where(right[..., None], points, rng.normal(size=points.shape) * 9)      # a third of the network's agreed on
+    assert relative_pose(minority, np.ones(points.shape[:2]), CAMERA) is None             # directions off by 90 degrees
 
 
 def stereo_pair(camera, baseline, depth):
