@@ -20,6 +20,7 @@ import torch
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.mapping.calibrate import snap_to_rays
+from gsemsplat_ros.mapping.follow import follow
 from gsemsplat_ros.mapping.map import Map, MapWords
 from gsemsplat_ros.mapping.codedfile import CodeSpace
 from gsemsplat_ros.mapping.matches import measure
@@ -30,13 +31,12 @@ from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.objects import Object, find_objects
-from gsemsplat_ros.semantics.relevancy import CANONICAL, Answer, Mixture, answer, box_size, smooth
+from gsemsplat_ros.semantics.relevancy import CANONICAL, MIN_ALPHA, Answer, Mixture, answer, box_size, smooth
 from gsemsplat_ros.semantics.text import TextEncoder, load_text_encoder
 from gsemsplat_ros.views.view import Camera, Pair, fit, network_size
 
 MAX_TEXT = 200             # characters: longer phrases are no names of things
 THRESHOLD = 0.5            # relevancy below which a phrase is not found (LERF)
-MIN_ALPHA = 0.5            # opacity below which a pixel shows nothing that a phrase could be found in
 FAINT = 0.4                # of the full heat, for what was not found
 TOGETHER = 8               # phrases that are compared at once: bounds the memory
 MIN_IN_CELL = 3            # Gaussians in a cell of the map, fewer are strays
@@ -170,6 +170,8 @@ class Pipeline:
         if measured:
             measured = measured.on_grid(window, window_second, out_width, out_height)
         placed = place(replace(pair, first=first, second=second), measured, pts3d, pts3d_second, conf_second, second_camera)
+        if placed.measured and pair.baseline_m is None:      # stereo matching was dense at once
+            placed = follow(placed, pts3d[..., 2], first, second)
         if first.camera:
             small = tuple(cv2.resize(view.image, (out_width, out_height), interpolation=cv2.INTER_AREA)
                           for view in (first, second))
@@ -178,7 +180,7 @@ class Pipeline:
         clock.lap('pose')
         rendering = render(gaussians, camera, np.eye(4))
         clock.lap('render')
-        prepared = self.codec.prepare(rendering.codes, self.negatives)
+        prepared = self.codec.prepare(rendering.codes, self.negatives, rendering.alpha)
         clock.lap('decode')
         keyframe = Keyframe(camera, rendering, prepared, pair.first.image, window, pair.first.frame, pair.first.stamp_ns)
         return Scene(gaussians, keyframe, placed.in_metres(), placed.scale, placed.source, placed.inliers, placed.points,

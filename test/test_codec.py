@@ -200,22 +200,31 @@ def test_wrong_codes_are_an_assertion():
         codec.prepare(torch.zeros(4, 4, 33), np.zeros((4, 48), np.float32))
 
 
-def test_a_mixture_adds_the_heads_surplus():
+def test_a_mixture_takes_the_place_from_region_and_the_presence_from_context():
     torch.manual_seed(0)
     codec, codes = Codec.small((16, 8, 12)).eval(), torch.randn(5, 6, 32)
     phrases = torch.nn.functional.normalize(torch.randn(3, 12), dim=1)
     plain = codec.prepare(codes, phrases[1:])
-    codec.mixture = Mixture((1.0, 0.5), 0.2)
+    codec.mixture = Mixture((1.0, 0.2, 0.3), 0.2)
     mixed = codec.prepare(codes, phrases[1:]).relevancy(phrases[:1])
     surplus = plain.similarities(phrases[:1])[:, 0] - plain.rival
     assert mixed.shape == (1, 1, 5, 6)
-    torch.testing.assert_close(mixed[0, 0], torch.sigmoid(10 * (surplus[0] + 0.5 * surplus[1] - 0.2)))
+    torch.testing.assert_close(mixed[0, 0], torch.sigmoid(10 * (surplus[0] + 0.2 * surplus[1] + 0.3 * surplus[1].max() - 0.2)))
+    inside = surplus[1] < surplus[1].median()                  # an empty pixel has no say
+    masked = codec.prepare(codes, phrases[1:], inside.float()).relevancy(phrases[:1])
+    torch.testing.assert_close(masked[0, 0], torch.sigmoid(10 * (surplus[0] + 0.2 * surplus[1] + 0.3 * surplus[1][inside].max()
+                                                                      - 0.2)))
+    codec.mixture = Mixture((1.0, 0.0, 0.5), 0.2)
+    nothing = codec.prepare(codes, phrases[1:], torch.zeros(5, 6)).relevancy(phrases[:1])
+    assert torch.isfinite(nothing).all() and nothing.max() < 0.01
+    with pytest.raises(ValueError, match='a mixture of 2 weights: wanted 3; set them by `gsemsplat eval calibrate`'):
+        Mixture((1.0, 0.5), 0.2)
 
 
 def test_many_phrases_at_once_are_each_alone():
     torch.manual_seed(0)
     codec, codes, phrases = Codec.small((16, 8, 12)).eval(), torch.randn(5, 6, 32), unit(7, 12)
-    for mixture in (None, Mixture((1.0, 0.5), 0.2)):
+    for mixture in (None, Mixture((1.0, 0.2, 0.3), 0.2)):
         codec.mixture = mixture
         prepared = codec.prepare(codes, unit(4, 12, seed=9))
         rival = prepared.rival.clone()

@@ -331,10 +331,11 @@ def test_one_branch_alone():
     for head, name in enumerate(('region', 'context')):
         alone = metrics.only_branch(scene, name).keyframe.prepared.relevancy(phrase)
         assert torch.equal(alone[head], whole[head]) and (alone[1 - head] == 0).all()
-    codec.mixture = Mixture((1.0, 0.5), 0.1)
+    codec.mixture = Mixture((1.0, 0.2, 0.3), 0.1)
     mixed = replace(scene, keyframe=replace(scene.keyframe, prepared=replace(prepared, mixture=codec.mixture)))
     for head, name in enumerate(('region', 'context')):
         alone = metrics.only_branch(mixed, name).keyframe.prepared.relevancy(phrase)[0]
+        assert alone.shape == (1, 8, 16)
         torch.testing.assert_close(torch.logit(alone), torch.logit(whole[head]) - 1.0, atol=1e-3, rtol=1e-3)
     with pytest.raises(ValueError, match="branches 'sam': wanted one of both, region, context"):
         metrics.only_branch(scene, 'sam')
@@ -365,9 +366,9 @@ def test_the_margin_lets_one_absent_name_in_ten_pass(monkeypatch):
     nothing = np.zeros((8, 16), np.float32)
     speaker = Speaker(answers={text: (nothing, True) for text in ['cup', *absent]})
     result = calibrate.calibrate(speaker, [sample])
-    assert result['mixture'] == {'weights': [1.0, 0.5], 'margin': pytest.approx(0.1)}
+    assert result['mixture'] == {'weights': list(calibrate.WEIGHTS), 'margin': pytest.approx(0.1)}
     assert (result['recall'], result['present'], result['absent']) == (1.0, 1, 11)
     assert result['false_alarm_rate'] == pytest.approx(2 / 11)      # the border itself is found
-    assert speaker.codec.mixture == Mixture((1.0, 0.5), pytest.approx(0.1))
+    assert speaker.codec.mixture == Mixture(calibrate.WEIGHTS, pytest.approx(0.1))
     with pytest.raises(ValueError, match='0 present and 0 absent names'):
         calibrate.calibrate(speaker, [])

@@ -87,7 +87,7 @@ class Network:
 
     def show(self, frame: Frame, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
         drawn = render(self.scene(inputs).gaussians, inputs.camera, np.linalg.inv(inputs.first_from_camera))
-        prepared = self.pipeline.codec.prepare(drawn.codes, self.pipeline.negatives)
+        prepared = self.pipeline.codec.prepare(drawn.codes, self.pipeline.negatives, drawn.alpha)
         words = self.pipeline.text_encoder.encode(list(phrases))
         return Shown(drawn.rgb.cpu().numpy(), prepared.relevancy(words).float().cpu().numpy(), drawn.alpha.cpu().numpy())
 

@@ -131,18 +131,19 @@ def nearest(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
 def only_branch(scene: Scene, branches: str) -> Scene:
     """The scene as it answers with 'both' branches, or the 'region'-specific or 'context'-aware one alone.
 
-    The other branch gets no weight in a mixture, or is silenced by a canonical phrase that nothing can beat. Raises
-    ValueError for a branch that there is not.
+    In a mixture the branch takes both parts and all the weight, or else the other one is silenced by a canonical phrase
+    that nothing can beat. Raises ValueError for a branch that there is not.
     """
     if branches not in BRANCHES:
         raise ValueError(f'branches {branches!r}: wanted one of {", ".join(BRANCHES)}')
     if branches == 'both':
         return scene
-    prepared = scene.keyframe.prepared
-    if mixture := prepared.mixture:
-        alone = (1.0, 0.0) if branches == 'region' else (0.0, 1.0)
-        prepared = replace(prepared, mixture=Mixture(alone, mixture.margin))
-        return replace(scene, keyframe=replace(scene.keyframe, prepared=prepared))
-    rival = prepared.rival.clone()
-    rival[2 - BRANCHES.index(branches)] = float('inf')       # heads: 0 region, 1 context
-    return replace(scene, keyframe=replace(scene.keyframe, prepared=replace(prepared, rival=rival)))
+    prepared, head = scene.keyframe.prepared, BRANCHES.index(branches) - 1       # 0 region, 1 context
+    if prepared.mixture:
+        prepared = replace(prepared, heads=(prepared.heads[head],) * 2, rival=prepared.rival[[head, head]],
+                           mixture=Mixture((1.0, 0.0, 0.0), prepared.mixture.margin))
+    else:
+        rival = prepared.rival.clone()
+        rival[1 - head] = float('inf')
+        prepared = replace(prepared, rival=rival)
+    return replace(scene, keyframe=replace(scene.keyframe, prepared=prepared))

@@ -52,8 +52,8 @@ def load_scene(path: str | Path, space: CodeSpace, codec: Codec, negatives: np.n
     device = next(codec.parameters()).device
     gaussians = gaussians.to(device)
     rendering = render(gaussians, camera, np.eye(4))
-    keyframe = Keyframe(camera, rendering, codec.prepare(rendering.codes, negatives), image, window, card['frame'],
-                        card['stamp_ns'])
+    prepared = codec.prepare(rendering.codes, negatives, rendering.alpha)
+    keyframe = Keyframe(camera, rendering, prepared, image, window, card['frame'], card['stamp_ns'])
     pose = card['first_from_second']
     scene = Scene(gaussians, keyframe, None if pose is None else np.array(pose), card['scale'], card['scale_source'],
                   card['inliers'], card['points'], card['timings'])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gsemsplat_ros.semantics.relevancy import NORM_EPS, Mixture, relevancy
+from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, NORM_EPS, Mixture, relevancy
 
 CODE = 16  # channels of one branch
 HEADS = ('language_decoder_sam', 'language_decoder_patch')  # names of the public checkpoints; heads 0 and 1
@@ -75,19 +75,22 @@ class Codec(nn.Module):
         return torch.stack(features).reshape(2, *codes.shape[:2], self.dim)
 
     @torch.inference_mode()
-    def prepare(self, codes: Tensor, negatives: np.ndarray | Tensor) -> 'Prepared':
+    def prepare(self, codes: Tensor, negatives: np.ndarray | Tensor, alpha: Tensor | None = None) -> 'Prepared':
         """Does once for a map what every query shares.
 
         codes: (H, W, 32), weighted by alpha as rendered and not divided by it, as published; the codes of N
         Gaussians come as (N, 1, 32).
         negatives: (M, C) unit embeddings of the canonical phrases.
+        alpha: (H, W) accumulated opacity; None: as if all were opaque. An empty pixel's code decodes to words that mean
+        nothing.
         """
         _check(codes)
         heads = (_prepare(self.language_decoder_sam, codes[..., :CODE]),
                  _prepare(self.language_decoder_patch, codes[..., CODE:]))
         height, width, _ = codes.shape
         rival = torch.stack([head.similarities(negatives).amax(0) for head in heads])  # (2, P)
-        return Prepared(heads, rival.reshape(2, height, width), self.mixture)
+        inside = None if alpha is None else alpha >= MIN_ALPHA
+        return Prepared(heads, rival.reshape(2, height, width), inside, self.mixture)
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,12 @@ class Prepared:
     """A map of codes made ready for queries by `Codec.prepare`; read only, so threads may share it.
 
     heads: region-specific, context-aware; rival (2, H, W): the largest similarity with a canonical phrase;
-    mixture: of the codec.
+    inside (H, W) bool or None: where something was rendered; mixture: of the codec.
     """
 
     heads: tuple[PreparedHead, PreparedHead]
     rival: Tensor
+    inside: Tensor | None = None
     mixture: Mixture | None = None
 
     @torch.inference_mode()
@@ -139,7 +143,7 @@ class Prepared:
             return relevancy(self.similarities(phrases), self.rival[:, None])
         # a hundred phrases at 512 x 512 are 100 MB a head: one head after the other, in place
         first, second = (head.similarities(phrases).sub_(rival.flatten()) for head, rival in zip(self.heads, self.rival))
-        mixed = self.mixture.of(first, second)[None]  # (1, K, P)
+        mixed = self.mixture.of(first, second, None if self.inside is None else self.inside.flatten())[None]  # (1, K, P)
         return mixed.reshape(1, len(phrases), *self.rival.shape[1:])
 
 

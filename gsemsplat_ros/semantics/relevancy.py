@@ -17,31 +17,43 @@ NORM_EPS = 1e-6  # added to a feature's norm, as published
 SMOOTHING_BOX = 30  # pixels, for a map of 512
 _SMOOTHING_SIDE = 512
 TEMPERATURE = 10.0
+MIN_ALPHA = 0.5  # opacity below which a pixel shows nothing that a phrase could be found in
+LEAST = -2.0  # of a surplus
 _MASK_LEVEL = 0.75  # of a map's own range
 _RANGE_EPS = 1e-9
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """How a checkpoint that is not the published one combines the two heads: by their surplus, not by the higher peak.
+    """How a checkpoint that is not the published one combines the two heads: the region-specific one says where a thing is,
+    the context-aware one says so more coarsely, and whether it is there at all.
 
-    The surplus of a head is the cosine with the phrase minus the largest with a canonical phrase; relevancy is that of
-    weights[0] * surplus of head 0 + weights[1] * surplus of head 1 - margin. The margin puts the border between what is
-    there and what is not at 0.5 (evaluation/calibrate.py).
+    The surplus of a head is the cosine with the phrase minus the largest with a canonical phrase. Relevancy is that of
+    weights[0] * surplus of head 0 + weights[1] * surplus of head 1 + weights[2] * highest surplus of head 1 - margin, the
+    highest of all that is asked: a picture, a map. The margin puts the border between what is there and what is not at 0.5
+    (evaluation/calibrate.py). Raises ValueError for other than three weights.
     """
 
-    weights: tuple[float, float]
+    weights: tuple[float, float, float]
     margin: float
 
-    def of(self, first: Tensor, second: Tensor) -> Tensor:
-        """Relevancy from the surplus of both heads, of one shape. Computed in the memory of `first`."""
-        return first.mul_(self.weights[0]).add_(second, alpha=self.weights[1]).sub_(self.margin).mul_(TEMPERATURE).sigmoid_()
+    def __post_init__(self):
+        if len(self.weights) != 3:
+            raise ValueError(f'a mixture of {len(self.weights)} weights: wanted 3; set them by `gsemsplat eval calibrate`')
+
+    def of(self, first: Tensor, second: Tensor, inside: Tensor | None = None) -> Tensor:
+        """Relevancy (K, P) from the surplus (K, P) of both heads, computed in the memory of `first`; `inside` (P,) bool: where
+        the second may be highest."""
+        highest = (second if inside is None else second.masked_fill(~inside, LEAST)).amax(-1, keepdim=True)
+        region, place, presence = self.weights
+        mixed = first.mul_(region).add_(second, alpha=place).add_(highest, alpha=presence)
+        return mixed.sub_(self.margin).mul_(TEMPERATURE).sigmoid_()
 
 
 def relevancy(similarity: Tensor, rival: Tensor, mixture: Mixture | None = None) -> Tensor:
     """LERF relevancy in (0, 1) from the cosine with a phrase and the largest cosine with a canonical phrase.
 
-    similarity and rival (2, ...) for the two heads; the result (2, ...), or (1, ...) of a mixture.
+    similarity and rival (2, K, P) for the two heads; the result (2, K, P), or (1, K, P) of a mixture.
 
     LERF takes the smallest of the pairwise softmaxes exp(10 p) / (exp(10 p) + exp(10 n_j)) over the
     canonical phrases j. Each is sigmoid(10 (p - n_j)), which falls as n_j grows, so the smallest belongs to
@@ -118,7 +130,7 @@ class Answer:
     peak: tuple[float, float]
 
 
-def answer(smoothed: np.ndarray, alpha: np.ndarray, threshold: float = 0.5, min_alpha: float = 0.5) -> Answer:
+def answer(smoothed: np.ndarray, alpha: np.ndarray, threshold: float = 0.5, min_alpha: float = MIN_ALPHA) -> Answer:
     """Chooses the head with the higher peak and says whether the phrase is there.
 
     smoothed: (2, H, W) smoothed relevancy of the two heads, or (1, H, W) of their mixture; alpha: (H, W) accumulated
