@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stereo.set_defaults(run=run_stereo)
     calibrate = actions.add_parser('calibrate', help="set a checkpoint's mixture on training rooms",
                                    description='Asks for things that are and are not in packed training rooms, and writes '
-                                               'the mixture of the two branches that tells them apart best into the card.')
+                                               'the mixture of the two branches into the card, its border where one absent '
+                                               'name in ten passes.')
     calibrate.add_argument('data', metavar='DIR', help='packed rooms')
     calibrate.add_argument('--pairs', type=at_least_one, default=40, metavar='N', help='how many (default: %(default)s)')
     calibrate.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')

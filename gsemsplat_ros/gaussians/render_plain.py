@@ -124,7 +124,6 @@ def _project(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray
     return _Projected(visible[order], geometry.index_select(0, order), features.index_select(0, order), extents[order])
 
 
-@torch.no_grad()
 def _reaches(projected: _Projected, window: tuple[int, int, int, int]) -> Tensor:
     """Which Gaussians (M,) bool have pixels in the window."""
     x0, y0, width, height = window

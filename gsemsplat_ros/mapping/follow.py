@@ -15,6 +15,7 @@ import numpy as np
 from gsemsplat_ros.mapping.matches import MIN_PARALLAX, Measured, epipolar_errors, polish, rays, triangulate
 from gsemsplat_ros.mapping.pose import MIN_CELLS, Placed, network_factor, pixel_grid
 from gsemsplat_ros.mapping.refine import MIN_DEPTH, bend
+from gsemsplat_ros.mapping.visibility import unproject
 from gsemsplat_ros.views.view import Camera, View
 
 THERE_AND_BACK_PX = 1.0    # flow and the flow back end this close to where they began,
@@ -34,8 +35,8 @@ def warp(image: np.ndarray, uv: np.ndarray) -> np.ndarray:
 def project(depth: np.ndarray, camera: Camera, second: Camera, first_from_second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where the pixels of the first `camera` lie in the second: (H, W, 2) float32 pixels, and which (H, W) it can see, but for
     what stands in between. depth (H, W) along the first camera's axis, unit of the pose."""
-    points = rays(pixel_grid(*depth.shape).reshape(-1, 2), camera) * depth.reshape(-1, 1)
-    x, y, z = ((points - first_from_second[:3, 3]) @ first_from_second[:3, :3]).T.reshape(3, *depth.shape)
+    points = unproject(depth, camera, np.eye(4))
+    x, y, z = np.moveaxis((points - first_from_second[:3, 3]) @ first_from_second[:3, :3], -1, 0)
     ahead = z > MIN_DEPTH
     z = np.where(ahead, z, 1.0)
     u, v = second.fx * x / z + second.cx, second.fy * y / z + second.cy

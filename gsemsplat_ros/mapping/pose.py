@@ -16,7 +16,7 @@ from gsemsplat_ros.views.view import Camera, Pair
 
 REPROJECTION_PX = 5.0      # PnP inlier threshold at 512 px width, as published (architecture notes 10)
 MIN_INLIERS = 50           # fewer correspondences than this say nothing
-MIN_SHARE = 0.5            # of the correspondences: a minority is no consensus (chance finds a third)
+MIN_SHARE = 0.5            # of the correspondences: a minority is no consensus
 MIN_CELLS = 20             # fewer measured pixels than this fix no scale
 RATIO_TOLERANCE = 0.25     # a measured depth agrees with the scale when it lies within this fraction
 MIN_MOVED_M = 0.05         # odometry says nothing about scale when the camera moved less

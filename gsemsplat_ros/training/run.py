@@ -28,7 +28,7 @@ from gsemsplat_ros.training.trainer import Trainer, digest, part
 WARMUP = 100             # steps
 CLIP = 1.0               # largest gradient norm
 TEACHER_IMAGES = 256     # images whose class probabilities the context codes are distilled on
-DRAW_EVERY = 4           # steps; Gaussians learn fast and cost a third of a step, points and names are what takes long
+DRAW_EVERY = 4           # steps; Gaussians learn fast, points and names are what takes long
 TERMS = 'total', *WEIGHTS
 CHECKPOINT = 'small.safetensors'
 
