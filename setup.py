@@ -1,4 +1,5 @@
 """Installs gsemsplat_ros with pip; with colcon, CMakeLists.txt does. requirements.lock pins the versions."""
+
 from glob import glob
 
 from setuptools import find_packages, setup
@@ -42,10 +43,10 @@ setup(
         'ros-visualization-msgs',
     ],
     extras_require={
-        'cuda': ['gsplat'],              # renderer on NVIDIA GPUs
+        'cuda': ['gsplat'],  # renderer on NVIDIA GPUs
         'openclip': ['open_clip_torch'],  # text encoder of the public checkpoints
-        'viewer': ['av', 'viser'],        # `gsemsplat view`, videos
-        'bags': ['rosbags'],              # bag files without a ROS installation
+        'viewer': ['av', 'viser'],  # `gsemsplat view`, videos
+        'bags': ['rosbags'],  # bag files without a ROS installation
         'training': ['moderngl', 'tensorboard', 'trimesh'],
         'test': ['pytest', 'pytest-timeout', 'selenium'],
     },

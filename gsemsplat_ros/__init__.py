@@ -1,1 +1,3 @@
-"""Semantic 3D Gaussians from two uncalibrated camera images, and answers about them in words, inside ROS 2."""
+"""Semantic 3D Gaussians from two uncalibrated camera images, and answers about them in words, inside ROS
+2.
+"""

@@ -1,7 +1,7 @@
 """The command `gsemsplat`: finds the subcommand, runs it, and turns errors into one line and an exit status.
 
-0: done. 1: a fault of ours or of the machine. 2: a mistake of the user. 130: Ctrl-C. A subcommand's module, and all
-that it needs, is imported when it is asked for, so that `--help` answers at once.
+0: done. 1: a fault of ours or of the machine. 2: a mistake of the user. 130: Ctrl-C. A subcommand's module,
+and all that it needs, is imported when it is asked for, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Parser(argparse.ArgumentParser):
 def build_parser(chosen: str | None) -> Parser:
     """The parser, with the arguments of the `chosen` command alone."""
     parser = Parser(prog=PROG, description='Two camera images in, a 3D scene that answers words out.')
-    parser.add_argument('--version', action='store_true', help='print the versions of this package and what it runs on')
+    parser.add_argument(
+        '--version', action='store_true', help='print the versions of this package and what it runs on'
+    )
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', title='commands', prog=PROG)
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + '.')
@@ -59,9 +61,12 @@ def run(argv: list[str]) -> int:
     parser = build_parser(chosen)
     args, unknown = parser.parse_known_args(argv)
     if unknown and args.command != 'node':
-        raise ValueError(f'unrecognized arguments: {" ".join(unknown)}; see `{PROG} {args.command or ""} --help`')
+        raise ValueError(
+            f'unrecognized arguments: {" ".join(unknown)}; see `{PROG} {args.command or ""} --help`'
+        )
     if args.version:
         from gsemsplat_ros.commands.versions import versions
+
         print('\n'.join(f'{name} {version}' for name, version in versions().items()))
         return 0
     if not args.command:
@@ -69,6 +74,7 @@ def run(argv: list[str]) -> int:
         return 2
     if args.command == 'node':
         from gsemsplat_ros.commands import node
+
         return node.run(unknown)
     args.command_line = [PROG, *argv]
     args.run(args, Console(args.json, args.quiet))
@@ -76,14 +82,17 @@ def run(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `argv` (None: the process's arguments). Returns the exit status; says one line on stderr unless it is 0."""
-    # before torch is imported: threads that wait for work sleep, or a node and its neighbours starve each other
+    """Run `argv` (None: the process's arguments). Returns the exit status; says one line on stderr unless it
+    is 0.
+    """
+    # before torch is imported: threads that wait for work sleep, or a node and its neighbours starve each
+    # other
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     try:
         if hasattr(signal, 'SIGTERM'):
-            signal.signal(signal.SIGTERM, _end)      # so that `finally` runs and no process stays behind
+            signal.signal(signal.SIGTERM, _end)  # so that `finally` runs and no process stays behind
         return run(sys.argv[1:] if argv is None else argv)
-    except SystemExit as end:                             # --help, SIGTERM
+    except SystemExit as end:  # --help, SIGTERM
         return end.code or 0
     except KeyboardInterrupt:
         return 130
@@ -101,8 +110,11 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(str(error), 1)
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        return _complain(f'internal error: {type(error).__name__}: {error} ({where.filename}:{where.lineno}); '
-                         'please report it', 1)
+        return _complain(
+            f'internal error: {type(error).__name__}: {error} ({where.filename}:{where.lineno}); '
+            'please report it',
+            1,
+        )
 
 
 def _end(number: int, frame) -> NoReturn:
@@ -117,8 +129,10 @@ def _complain(message: str, status: int) -> int:
 def _missing(error: ModuleNotFoundError) -> str:
     name = (error.name or str(error)).partition('.')[0]
     if name == 'rclpy' or name.endswith(('_msgs', '_interfaces')):
-        return (f'{name} is missing: source your ROS 2 installation and workspace, or use the environment of '
-                '`make setup`')
+        return (
+            f'{name} is missing: source your ROS 2 installation and workspace, or use the environment of '
+            '`make setup`'
+        )
     return f'the Python package {name} is missing: install it, or use the environment of `make setup`'
 
 

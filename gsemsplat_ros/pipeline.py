@@ -1,8 +1,8 @@
 """The face of the ROS-free core: build a scene from a pair once, then ask it many words.
 
-    pipeline = Pipeline.load()
-    scene = pipeline.build(Pair(View(left), View(right)))
-    answer = pipeline.query(scene, 'chair')
+pipeline = Pipeline.load()
+scene = pipeline.build(Pair(View(left), View(right)))
+answer = pipeline.query(scene, 'chair')
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import torch
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.mapping.calibrate import snap_to_rays
+from gsemsplat_ros.mapping.codedfile import CodeSpace
 from gsemsplat_ros.mapping.follow import follow
 from gsemsplat_ros.mapping.map import Map, MapWords
-from gsemsplat_ros.mapping.codedfile import CodeSpace
 from gsemsplat_ros.mapping.matches import measure
 from gsemsplat_ros.mapping.pose import focal_from_points, place
 from gsemsplat_ros.mapping.scene import Keyframe, Scene
@@ -35,23 +35,24 @@ from gsemsplat_ros.semantics.relevancy import CANONICAL, MIN_ALPHA, Answer, Mixt
 from gsemsplat_ros.semantics.text import TextEncoder, load_text_encoder
 from gsemsplat_ros.views.view import Camera, Pair, fit, network_size
 
-MAX_TEXT = 200             # characters: longer phrases are no names of things
-THRESHOLD = 0.5            # relevancy below which a phrase is not found (LERF)
-FAINT = 0.4                # of the full heat, for what was not found
-TOGETHER = 8               # phrases that are compared at once: bounds the memory
-MIN_IN_CELL = 3            # Gaussians in a cell of the map, fewer are strays
-MIN_IN_OBJECT = 10         # Gaussians of an object in the map, each of which stands for a voxel
-TOUCHING = 3               # voxels of the map across which an object goes on: what is far away was seen in wide steps
-SAME_SURFACE = 0.1         # a Gaussian within this fraction of the rendered depth belongs to what is seen
+MAX_TEXT = 200  # characters: longer phrases are no names of things
+THRESHOLD = 0.5  # relevancy below which a phrase is not found (LERF)
+FAINT = 0.4  # of the full heat, for what was not found
+TOGETHER = 8  # phrases that are compared at once: bounds the memory
+MIN_IN_CELL = 3  # Gaussians in a cell of the map, fewer are strays
+MIN_IN_OBJECT = 10  # Gaussians of an object in the map, each of which stands for a voxel
+TOUCHING = 3  # voxels of the map across which an object goes on: what is far away was seen in wide steps
+SAME_SURFACE = 0.1  # a Gaussian within this fraction of the rendered depth belongs to what is seen
 
 
 @dataclass(frozen=True)
 class Relevancy:
     """What a scene answers to one phrase.
 
-    map (h, w) float32: relevancy in [0, 1] over the keyframe's rendering, NaN where nothing was rendered; score: its
-    peak; found: score >= threshold; head: 0 region-specific, 1 context-aware, 0 where both are mixed; peak_pixel (u, v) in
-    the first input image; peak_point (3,) [m] in the scene's frame; objects: best first, empty when not found.
+    map (h, w) float32: relevancy in [0, 1] over the keyframe's rendering, NaN where nothing was rendered;
+    score: its peak; found: score >= threshold; head: 0 region-specific, 1 context-aware, 0 where both are
+    mixed; peak_pixel (u, v) in the first input image; peak_point (3,) [m] in the scene's frame; objects: best
+    first, empty when not found.
     """
 
     text: str
@@ -66,8 +67,8 @@ class Relevancy:
 
     @property
     def heat(self) -> np.ndarray:
-        """`map` for the eye: the upper half of its own range as 0..1, as published (architecture notes 7.3), and faint
-        when nothing was found; NaN stays."""
+        """`map` for the eye: the upper half of its own range as 0..1, as published (architecture notes 7.3),
+        and faint when nothing was found; NaN stays."""
         known = self.map[np.isfinite(self.map)]
         if not known.size:
             return self.map
@@ -79,8 +80,8 @@ class Relevancy:
 class MapRelevancy:
     """What a map answers to one phrase.
 
-    relevancy (N,) float32: of the map's Gaussians, smoothed, in [0, 1], NaN for strays; score: its peak; found: score
-    >= threshold; head: as of Relevancy; peak_point (3,) [m] in the map's frame, None in an empty
+    relevancy (N,) float32: of the map's Gaussians, smoothed, in [0, 1], NaN for strays; score: its peak;
+    found: score >= threshold; head: as of Relevancy; peak_point (3,) [m] in the map's frame, None in an empty
     map; objects: in the map's frame, best first, empty when not found.
     """
 
@@ -97,8 +98,15 @@ class MapRelevancy:
 class Pipeline:
     """A network, its text space and a device. `build` belongs to one thread; `query` may run beside it."""
 
-    def __init__(self, checkpoint: checkpoints.Checkpoint, text_encoder: TextEncoder, device: torch.device,
-                 square: bool = False, canonical: tuple[str, ...] = CANONICAL, exact: bool = False):
+    def __init__(
+        self,
+        checkpoint: checkpoints.Checkpoint,
+        text_encoder: TextEncoder,
+        device: torch.device,
+        square: bool = False,
+        canonical: tuple[str, ...] = CANONICAL,
+        exact: bool = False,
+    ):
         self.model: GSemSplat = checkpoint.model
         self.card = checkpoint.card
         self.weights = checkpoint.path.name
@@ -111,17 +119,25 @@ class Pipeline:
         if 'mixture' in checkpoint.card:
             self.codec.mixture = Mixture(**checkpoint.card['mixture'])
         self.code_space = CodeSpace.of(checkpoint.path.name, text_encoder.name, checkpoint.decoders)
-        self._map_words: MapWords | None = None   # of the map that was asked last
+        self._map_words: MapWords | None = None  # of the map that was asked last
         self._map_lock = threading.Lock()
 
     @classmethod
-    def load(cls, weights: str | Path | None = None, device: str = 'auto', text_checkpoint: str | Path | None = None,
-             square: bool = False, canonical: tuple[str, ...] = CANONICAL, exact: bool = False) -> Pipeline:
-        """`weights`: a checkpoint of ours (None: the shipped small network); `device`: 'auto', 'cpu' or 'cuda';
-        `text_checkpoint`: the OpenCLIP file for a checkpoint that names OpenCLIP; `square`: the published 512 x 512
-        centre crop instead of the whole field of view; `canonical`: phrases that every query is compared with; `exact`:
-        the network computes in float32 even where the machine has units for bfloat16. These are about three times
-        as fast and change an output by a hundredth of its range at most in the mean (`gsemsplat bench` measures both).
+    def load(
+        cls,
+        weights: str | Path | None = None,
+        device: str = 'auto',
+        text_checkpoint: str | Path | None = None,
+        square: bool = False,
+        canonical: tuple[str, ...] = CANONICAL,
+        exact: bool = False,
+    ) -> Pipeline:
+        """`weights`: a checkpoint of ours (None: the shipped small network); `device`: 'auto', 'cpu' or
+        'cuda'; `text_checkpoint`: the OpenCLIP file for a checkpoint that names OpenCLIP; `square`: the
+        published 512 x 512 centre crop instead of the whole field of view; `canonical`: phrases that every
+        query is compared with; `exact`: the network computes in float32 even where the machine has units for
+        bfloat16. These are about three times as fast and change an output by a hundredth of its range at most
+        in the mean (`gsemsplat bench` measures both).
 
         On Linux the process keeps up to half a gigabyte of freed memory from then on.
         Raises ValueError in one line for a file or device that cannot be used.
@@ -129,21 +145,27 @@ class Pipeline:
         if device not in ('auto', 'cpu', 'cuda'):
             raise ValueError(f"device {device!r}: wanted 'auto', 'cpu' or 'cuda'")
         if device == 'cuda' and not torch.cuda.is_available():
-            raise ValueError("device 'cuda' is not available to PyTorch here: use 'cpu' or install the CUDA build")
+            raise ValueError(
+                "device 'cuda' is not available to PyTorch here: use 'cpu' or install the CUDA build"
+            )
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
         keep_memory()
         checkpoint = checkpoints.load(weights, device)
         if not checkpoint.decoders:
-            raise ValueError(f'{checkpoint.path} has no semantic decoders, so it cannot answer words: '
-                             'give a GSemSplat checkpoint')
+            raise ValueError(
+                f'{checkpoint.path} has no semantic decoders, so it cannot answer words: '
+                'give a GSemSplat checkpoint'
+            )
         mean = None if checkpoint.text_mean is None else checkpoint.text_mean.cpu().numpy()
         encoder = load_text_encoder(checkpoint.card['text_encoder'], text_checkpoint, mean)
         return cls(checkpoint, encoder, torch.device(device), square, canonical, exact)
 
     @torch.inference_mode()
     def build(self, pair: Pair) -> Scene:
-        """One forward pass, pose, scale, and the rendering that queries read. Raises ValueError for a pair without depth."""
+        """One forward pass, pose, scale, and the rendering that queries read. Raises ValueError for a pair
+        without depth.
+        """
         clock = Clock()
         height, width = pair.first.image.shape[:2]
         size = network_size(width, height, self.model.config.long_side, self.square)
@@ -154,10 +176,13 @@ class Pipeline:
         clock.lap('encode')
         prediction = self.network.predict(*encodings)
         clock.lap('predict')
-        measured = measure(pair)       # on the CPU, while a GPU works
+        measured = measure(pair)  # on the CPU, while a GPU works
         clock.lap('match')
-        pts3d, conf, pts3d_second, conf_second = (t[0].cpu().numpy() for view in (prediction.first, prediction.second)
-                                                  for t in (view.pts3d, view.conf))
+        pts3d, conf, pts3d_second, conf_second = (
+            t[0].cpu().numpy()
+            for view in (prediction.first, prediction.second)
+            for t in (view.pts3d, view.conf)
+        )
         clock.lap('predict')
 
         out_height, out_width = conf.shape
@@ -169,12 +194,21 @@ class Pipeline:
         second_camera = second.camera.resized(out_width, out_height) if second.camera else camera
         if measured:
             measured = measured.on_grid(window, window_second, out_width, out_height)
-        placed = place(replace(pair, first=first, second=second), measured, pts3d, pts3d_second, conf_second, second_camera)
-        if placed.measured and pair.baseline_m is None:      # stereo matching was dense at once
+        placed = place(
+            replace(pair, first=first, second=second),
+            measured,
+            pts3d,
+            pts3d_second,
+            conf_second,
+            second_camera,
+        )
+        if placed.measured and pair.baseline_m is None:  # stereo matching was dense at once
             placed = follow(placed, pts3d[..., 2], first, second)
         if first.camera:
-            small = tuple(cv2.resize(view.image, (out_width, out_height), interpolation=cv2.INTER_AREA)
-                          for view in (first, second))
+            small = tuple(
+                cv2.resize(view.image, (out_width, out_height), interpolation=cv2.INTER_AREA)
+                for view in (first, second)
+            )
             prediction = snap_to_rays(prediction, camera, second_camera, placed, small)
         gaussians = Gaussians.from_prediction(prediction, pair.first.frame).scaled(placed.scale)
         clock.lap('pose')
@@ -182,12 +216,24 @@ class Pipeline:
         clock.lap('render')
         prepared = self.codec.prepare(rendering.codes, self.negatives, rendering.alpha)
         clock.lap('decode')
-        keyframe = Keyframe(camera, rendering, prepared, pair.first.image, window, pair.first.frame, pair.first.stamp_ns)
-        return Scene(gaussians, keyframe, placed.in_metres(), placed.scale, placed.source, placed.inliers, placed.points,
-                     clock.laps)
+        keyframe = Keyframe(
+            camera, rendering, prepared, pair.first.image, window, pair.first.frame, pair.first.stamp_ns
+        )
+        return Scene(
+            gaussians,
+            keyframe,
+            placed.in_metres(),
+            placed.scale,
+            placed.source,
+            placed.inliers,
+            placed.points,
+            clock.laps,
+        )
 
     @torch.inference_mode()
-    def query(self, scene: Scene, text: str, threshold: float | None = None, max_objects: int = 8) -> Relevancy:
+    def query(
+        self, scene: Scene, text: str, threshold: float | None = None, max_objects: int = 8
+    ) -> Relevancy:
         """Where in the scene `text` is. `threshold`: relevancy (0, 1) from which it counts as found (None:
         0.5).
 
@@ -195,9 +241,12 @@ class Pipeline:
         """
         return self.query_all(scene, (text,), threshold, max_objects)[0]
 
-    def query_all(self, scene: Scene, texts: Sequence[str], threshold: float | None = None,
-                  max_objects: int = 8) -> list[Relevancy]:
-        """`query` for each of `texts`, in their order; several are compared in one product. Errors as of `query`."""
+    def query_all(
+        self, scene: Scene, texts: Sequence[str], threshold: float | None = None, max_objects: int = 8
+    ) -> list[Relevancy]:
+        """`query` for each of `texts`, in their order; several are compared in one product. Errors as of
+        `query`.
+        """
         threshold = THRESHOLD if threshold is None else threshold
         texts = [self._question(text, threshold)[0] for text in texts]
         keyframe, rendering = scene.keyframe, scene.keyframe.rendering
@@ -205,16 +254,17 @@ class Pipeline:
         inside, box = rendering.alpha >= MIN_ALPHA, box_size(*alpha.shape)
         answers = []
         for start in range(0, len(texts), TOGETHER):
-            some = texts[start:start + TOGETHER]
-            relevancy = keyframe.prepared.relevancy(self.text_encoder.encode(some))       # (2 or 1, K, h, w)
-            for k, text in enumerate(some):      # one map stays in the cache, several do not
+            some = texts[start : start + TOGETHER]
+            relevancy = keyframe.prepared.relevancy(self.text_encoder.encode(some))  # (2 or 1, K, h, w)
+            for k, text in enumerate(some):  # one map stays in the cache, several do not
                 smoothed = smooth(relevancy[:, k], box, inside).cpu().numpy()
                 result = answer(smoothed, alpha, threshold, MIN_ALPHA)
                 answers.append(self._answer(scene, text, result, depth, threshold, max_objects))
         return answers
 
-    def _answer(self, scene: Scene, text: str, result: Answer, depth: np.ndarray, threshold: float,
-                max_objects: int) -> Relevancy:
+    def _answer(
+        self, scene: Scene, text: str, result: Answer, depth: np.ndarray, threshold: float, max_objects: int
+    ) -> Relevancy:
         """Where in space lies what the map of one phrase shows; depth (h, w) [m] of the rendering."""
         if not np.isfinite(result.peak).all():
             return Relevancy(text, False, 0.0, threshold, result.head, result.map, (np.nan, np.nan), None, ())
@@ -222,31 +272,63 @@ class Pipeline:
         u, v = int(result.peak[0]), int(result.peak[1])
         pixel = tuple(float(x) for x in keyframe.to_input_pixel(np.array(result.peak)))
         camera = keyframe.camera
-        point = tuple(float(x) for x in
-                      depth[v, u] * np.array([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, 1.0]))
-        objects = find_objects(*self.scored(scene, result.map, result.mask, depth), gate=threshold,
-                               max_objects=max_objects) if result.found else ()
-        return Relevancy(text, result.found, result.score, threshold, result.head, result.map, pixel, point, objects)
+        point = tuple(
+            float(x)
+            for x in depth[v, u] * np.array([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, 1.0])
+        )
+        objects = (
+            find_objects(
+                *self.scored(scene, result.map, result.mask, depth), gate=threshold, max_objects=max_objects
+            )
+            if result.found
+            else ()
+        )
+        return Relevancy(
+            text, result.found, result.score, threshold, result.head, result.map, pixel, point, objects
+        )
 
-    def query_map(self, map_: Map, text: str, threshold: float | None = None, max_objects: int = 8) -> MapRelevancy:
+    def query_map(
+        self, map_: Map, text: str, threshold: float | None = None, max_objects: int = 8
+    ) -> MapRelevancy:
         """Where in the whole map `text` is; arguments and errors as of `query`.
 
-        The first question to a new map decodes what changed since the one asked before; later ones take milliseconds.
+        The first question to a new map decodes what changed since the one asked before; later ones take
+        milliseconds.
         """
         text, threshold = self._question(text, threshold)
         words = self.map_words(map_)
         if not len(map_):
             return MapRelevancy(text, False, 0.0, threshold, 0, np.zeros(0, np.float32), None, ())
-        relevancy, support = words.smooth(words.relevancy(self.text_encoder.encode([text]))[:, 0].cpu().numpy())
+        relevancy, support = words.smooth(
+            words.relevancy(self.text_encoder.encode([text]))[:, 0].cpu().numpy()
+        )
         result = answer(relevancy[..., None], support[:, None], threshold, MIN_IN_CELL)
         if not np.isfinite(result.peak).all():
             return MapRelevancy(text, False, 0.0, threshold, result.head, result.map[:, 0], None, ())
         means, opacities = map_.gaussians.means.numpy(), map_.gaussians.opacities.numpy()
-        objects = find_objects(means, np.where(result.mask[:, 0], result.map[:, 0], np.nan), opacities, threshold,
-                               voxel=TOUCHING * map_.voxel, min_points=MIN_IN_OBJECT,
-                               max_objects=max_objects) if result.found else ()
-        return MapRelevancy(text, result.found, result.score, threshold, result.head, result.map[:, 0],
-                            tuple(means[int(result.peak[1])].tolist()), objects)
+        objects = (
+            find_objects(
+                means,
+                np.where(result.mask[:, 0], result.map[:, 0], np.nan),
+                opacities,
+                threshold,
+                voxel=TOUCHING * map_.voxel,
+                min_points=MIN_IN_OBJECT,
+                max_objects=max_objects,
+            )
+            if result.found
+            else ()
+        )
+        return MapRelevancy(
+            text,
+            result.found,
+            result.score,
+            threshold,
+            result.head,
+            result.map[:, 0],
+            tuple(means[int(result.peak[1])].tolist()),
+            objects,
+        )
 
     def map_words(self, map_: Map) -> MapWords:
         """The map made ready for words, kept until another map is asked."""
@@ -267,10 +349,11 @@ class Pipeline:
             raise ValueError(f'threshold {threshold}: wanted a relevancy between 0 and 1')
         return text, threshold
 
-    def scored(self, scene: Scene, relevancy: np.ndarray, mask: np.ndarray,
-               depth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Means (N, 3), scores (N,) and opacities (N,): each Gaussian of the seen surface gets the relevancy of the
-        pixel that it falls on, if that pixel belongs to the phrase; the others get NaN."""
+    def scored(
+        self, scene: Scene, relevancy: np.ndarray, mask: np.ndarray, depth: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Means (N, 3), scores (N,) and opacities (N,): each Gaussian of the seen surface gets the relevancy
+        of the pixel that it falls on, if that pixel belongs to the phrase; the others get NaN."""
         camera, gaussians = scene.keyframe.camera, scene.gaussians
         means = gaussians.means.cpu().numpy()
         z = means[:, 2]

@@ -1,4 +1,5 @@
 """Marks of the tests, and a ROS domain of its own for each run: runs do not hear each other."""
+
 import os
 import random
 import socket
@@ -44,6 +45,7 @@ def pytest_collection_modifyitems(items):
     gpu_items = [item for item in items if item.get_closest_marker('cuda')]
     if gpu_items:
         import torch
+
         if not torch.cuda.is_available():
             for item in gpu_items:
                 item.add_marker(pytest.mark.skip(reason='needs an NVIDIA GPU'))

@@ -1,4 +1,6 @@
-"""What the node's tests stand on: a ROS domain of their own, the node as a process, and a client with deadlines."""
+"""What the node's tests stand on: a ROS domain of their own, the node as a process, and a client with
+deadlines.
+"""
 
 import os
 import signal
@@ -27,7 +29,9 @@ from visualization_msgs.msg import MarkerArray
 
 from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
 
-LATCHED = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LATCHED = QoSProfile(
+    depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LEFT, RIGHT = (200, 100, 50), (10, 20, 30)  # colours of the two cameras
 EVERY_PAIR = '-p', 'keyframe_min_motion:=0.0'  # also one that shows what the last one did
@@ -50,11 +54,19 @@ class NodeProcess:
     """fake_node.py with ROS arguments; its output is collected as it comes."""
 
     def __init__(self, *ros_args, domain):
-        environment = dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
-                           PYTHONUNBUFFERED='1')
+        environment = dict(
+            os.environ,
+            ROS_DOMAIN_ID=str(domain),
+            ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
+            PYTHONUNBUFFERED='1',
+        )
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name('fake_node.py')), '--ros-args', *ros_args],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
         self.output = ''
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -63,7 +75,7 @@ class NodeProcess:
         for line in self._process.stdout:
             self.output += line
 
-    def wait_for(self, text, deadline_s=3 * DEADLINE_S):    # to start is what takes longest
+    def wait_for(self, text, deadline_s=3 * DEADLINE_S):  # to start is what takes longest
         """Until the process has printed `text`."""
         end = time.monotonic() + deadline_s
         while text not in self.output:
@@ -179,12 +191,21 @@ def raw_image(encoding, shape, **changes) -> Image:
     return message
 
 
-def camera_info(tx=0.0, frame='left_optical', stamp_ns=0, width=64, height=48, fx=50.0, d=(0.0,) * 5) -> CameraInfo:
+def camera_info(
+    tx=0.0, frame='left_optical', stamp_ns=0, width=64, height=48, fx=50.0, d=(0.0,) * 5
+) -> CameraInfo:
     """A rectified camera; tx = -fx x baseline for the right one."""
     cx, cy = (width - 1) / 2, (height - 1) / 2
-    return CameraInfo(header=make_header(frame, stamp_ns), width=width, height=height, distortion_model='plumb_bob',
-                      d=list(d), k=[fx, 0.0, cx, 0.0, fx, cy, 0.0, 0.0, 1.0], r=[1.0, 0, 0, 0, 1, 0, 0, 0, 1],
-                      p=[fx, 0.0, cx, float(tx), 0.0, fx, cy, 0.0, 0.0, 0.0, 1.0, 0.0])
+    return CameraInfo(
+        header=make_header(frame, stamp_ns),
+        width=width,
+        height=height,
+        distortion_model='plumb_bob',
+        d=list(d),
+        k=[fx, 0.0, cx, 0.0, fx, cy, 0.0, 0.0, 1.0],
+        r=[1.0, 0, 0, 0, 1, 0, 0, 0, 1],
+        p=[fx, 0.0, cx, float(tx), 0.0, fx, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
 
 
 class Stereo:
@@ -195,10 +216,13 @@ class Stereo:
 
     def send(self, left=None, right=None, left_info=None, right_info=None, stamp=None):
         self.stamp = (self.stamp if stamp is None else stamp) + 10**9
-        messages = {'right/camera_info': right_info or camera_info(tx=-6.0, frame='right_optical', stamp_ns=self.stamp),
-                    'left/camera_info': left_info or camera_info(stamp_ns=self.stamp),
-                    'left/image_raw': left or picture(LEFT, stamp_ns=self.stamp),
-                    'right/image_raw': right or picture(RIGHT, frame='right_optical', stamp_ns=self.stamp)}
+        messages = {
+            'right/camera_info': right_info
+            or camera_info(tx=-6.0, frame='right_optical', stamp_ns=self.stamp),
+            'left/camera_info': left_info or camera_info(stamp_ns=self.stamp),
+            'left/image_raw': left or picture(LEFT, stamp_ns=self.stamp),
+            'right/image_raw': right or picture(RIGHT, frame='right_optical', stamp_ns=self.stamp),
+        }
         for topic, message in messages.items():
             message.header.stamp = make_header('', self.stamp).stamp
             self.client.publish(f'{self.name}/{topic}', message)
@@ -254,6 +278,7 @@ def start(domain):
     def make(*ros_args):
         nodes.append(NodeProcess(*ros_args, domain=domain))
         return nodes[-1]
+
     yield make
     for node in nodes:
         node.kill()
@@ -262,13 +287,26 @@ def start(domain):
 @pytest.fixture(scope='module')
 def nodes(start, client):
     """Two nodes side by side: /a sees stereo, /b one moving camera."""
-    a = start('-r', '__ns:=/a', *EVERY_PAIR, '-p', 'queries:=[chair, unicorn]',
-              '-p', 'qos_overrides./a/left/image_raw.subscription.reliability:=reliable')
+    a = start(
+        '-r',
+        '__ns:=/a',
+        *EVERY_PAIR,
+        '-p',
+        'queries:=[chair, unicorn]',
+        '-p',
+        'qos_overrides./a/left/image_raw.subscription.reliability:=reliable',
+    )
     b = start('-r', '__ns:=/b', '-p', 'mode:=sequential', '-p', 'min_interval_s:=0.5')
     out = '/a/gsemsplat/'
-    for kind, topic in ((PointCloud2, 'gaussians'), (Image, 'relevancy/image'), (Image, 'relevancy/map'),
-                        (Relevancy, 'relevancy'), (MarkerArray, 'objects/markers'), (PoseStamped, 'pose'),
-                        (Float32, 'scale')):
+    for kind, topic in (
+        (PointCloud2, 'gaussians'),
+        (Image, 'relevancy/image'),
+        (Image, 'relevancy/map'),
+        (Relevancy, 'relevancy'),
+        (MarkerArray, 'objects/markers'),
+        (PoseStamped, 'pose'),
+        (Float32, 'scale'),
+    ):
         client.listen(kind, out + topic)
     client.listen(PointCloud2, '/b/gsemsplat/gaussians')
     client.listen(DiagnosticArray, '/diagnostics', 10)

@@ -1,4 +1,6 @@
-"""Where to stand, in rooms made of points: in front of the thing, facing it, on ground that the robot can reach."""
+"""Where to stand, in rooms made of points: in front of the thing, facing it, on ground that the robot can
+reach.
+"""
 
 import cv2
 import numpy as np
@@ -10,7 +12,7 @@ from gsemsplat_ros.mapping import approach
 from gsemsplat_ros.mapping.approach import approach_pose, floor_height, upright
 from gsemsplat_ros.semantics.objects import Object
 
-STEP = 0.03                # m between points, as in a map of 3 cm voxels
+STEP = 0.03  # m between points, as in a map of 3 cm voxels
 
 
 def slab(low, high):
@@ -28,8 +30,14 @@ def shell(low, high):
 def room(*parts, size=(6, 5)):
     """Floor at z = 0, ceiling at 2.5 m, four walls, and `parts`."""
     x, y = size
-    walls = [slab((0, 0, 0), (x, y, 0)), slab((0, 0, 2.5), (x, y, 2.5)), slab((0, 0, 0), (0, y, 2.5)),
-             slab((x, 0, 0), (x, y, 2.5)), slab((0, 0, 0), (x, 0, 2.5)), slab((0, y, 0), (x, y, 2.5))]
+    walls = [
+        slab((0, 0, 0), (x, y, 0)),
+        slab((0, 0, 2.5), (x, y, 2.5)),
+        slab((0, 0, 0), (0, y, 2.5)),
+        slab((x, 0, 0), (x, y, 2.5)),
+        slab((0, 0, 0), (x, 0, 2.5)),
+        slab((0, y, 0), (x, y, 2.5)),
+    ]
     return np.concatenate([*walls, *parts])
 
 
@@ -80,9 +88,11 @@ def test_against_a_wall_the_pose_is_inside_the_room():
 
 
 def test_behind_a_wall_with_a_gap_the_pose_is_beyond_the_wall():
-    """The nearest place in a straight line is on the robot's side of the wall, where the thing cannot be seen."""
+    """The nearest place in a straight line is on the robot's side of the wall, where the thing cannot be
+    seen.
+    """
     chair, body = box_object((3.2, 1.0, 0), (3.6, 1.4, 0.9))
-    points = room(body, slab((3, 0, 0), (3.03, 3.9, 2.5)))            # a gap of 1.1 m at y = 3.9 .. 5
+    points = room(body, slab((3, 0, 0), (3.03, 3.9, 2.5)))  # a gap of 1.1 m at y = 3.9 .. 5
     approach, _ = approach_pose(chair, points, (2.2, 1.2, 0.1), 0.2, 0.5)
     check(approach, chair, points, 0.2)
     assert approach.position[0] > 3.2
@@ -91,7 +101,9 @@ def test_behind_a_wall_with_a_gap_the_pose_is_beyond_the_wall():
 
 
 def test_the_shortest_way_decides_between_two_sides():
-    """The wall's gap is at large y: of the places about the pillar, that towards the gap is nearest by way."""
+    """The wall's gap is at large y: of the places about the pillar, that towards the gap is nearest by
+    way.
+    """
     pillar, body = box_object((4.4, 2.4, 0), (4.6, 2.6, 1.2))
     points = room(body, slab((3, 0, 0), (3.03, 3.9, 2.5)))
     approach, _ = approach_pose(pillar, points, (1.0, 0.5, 0.1), 0.2, 0.5)
@@ -99,15 +111,23 @@ def test_the_shortest_way_decides_between_two_sides():
     assert approach.position[1] > 2.6
 
 
-@pytest.mark.parametrize('walls, said', [
-    (0.5, 'no free place for the robot within 1.50 m of the object'),
-    (1.2, 'no place that the robot can reach has the object in sight'),
-    (1.8, 'no free way leads from the robot to the object')])
+@pytest.mark.parametrize(
+    'walls, said',
+    [
+        (0.5, 'no free place for the robot within 1.50 m of the object'),
+        (1.2, 'no place that the robot can reach has the object in sight'),
+        (1.8, 'no free way leads from the robot to the object'),
+    ],
+)
 def test_an_enclosed_thing_cannot_be_approached(walls, said):
     vase, body = box_object((3.9, 2.4, 0), (4.1, 2.6, 0.5))
     low, high = np.array((4 - walls, 2.5 - walls)), np.array((4 + walls, 2.5 + walls))
-    pen = [slab((low[0], low[1], 0), (low[0], high[1], 1.4)), slab((high[0], low[1], 0), (high[0], high[1], 1.4)),
-           slab((low[0], low[1], 0), (high[0], low[1], 1.4)), slab((low[0], high[1], 0), (high[0], high[1], 1.4))]
+    pen = [
+        slab((low[0], low[1], 0), (low[0], high[1], 1.4)),
+        slab((high[0], low[1], 0), (high[0], high[1], 1.4)),
+        slab((low[0], low[1], 0), (high[0], low[1], 1.4)),
+        slab((low[0], high[1], 0), (high[0], high[1], 1.4)),
+    ]
     shelves = filled_about(low, high) if walls < 1 else []
     points = room(body, *pen, *shelves)
     approach, reason = approach_pose(vase, points, (0.8, 0.8, 0.1), 0.2, 0.5)
@@ -134,7 +154,7 @@ def test_a_cup_on_a_table_is_faced_from_the_tables_edge():
     points = room(body, slab((3.2, 2.0, 0.72), (4.9, 3.0, 0.75)))
     approach, _ = approach_pose(cup, points, (1, 2.5, 0.1), 0.2, 0.3)
     check(approach, cup, points, 0.2)
-    assert 0.5 < gap_to(approach, cup) < 0.85                          # as near as the table lets
+    assert 0.5 < gap_to(approach, cup) < 0.85  # as near as the table lets
 
 
 def test_in_an_optical_frame_up_is_minus_y():
@@ -144,10 +164,13 @@ def test_in_an_optical_frame_up_is_minus_y():
     expected, _ = approach_pose(chair, points, (1, 2.5, 1.0), 0.2, 0.5)
     optical_from_map = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
     turned = Object(tuple(optical_from_map @ chair.center), tuple(np.abs(optical_from_map) @ chair.size), 0.9)
-    approach, _ = approach_pose(turned, points @ optical_from_map.T, optical_from_map @ (1, 2.5, 1.0), 0.2, 0.5,
-                                up=(0, -1, 0))
+    approach, _ = approach_pose(
+        turned, points @ optical_from_map.T, optical_from_map @ (1, 2.5, 1.0), 0.2, 0.5, up=(0, -1, 0)
+    )
     np.testing.assert_allclose(optical_from_map.T @ approach.position, expected.position, atol=0.06)
-    np.testing.assert_allclose(optical_from_map.T @ heading(approach, (0, -1, 0)), heading(expected), atol=0.1)
+    np.testing.assert_allclose(
+        optical_from_map.T @ heading(approach, (0, -1, 0)), heading(expected), atol=0.1
+    )
 
 
 def test_the_floor_is_found_below_noise_and_without_being_seen():
@@ -155,11 +178,11 @@ def test_the_floor_is_found_below_noise_and_without_being_seen():
     points = room(box_object((2, 2, 0), (3, 3, 0.7))[1])
     noisy = np.concatenate([points[:, 2] + rng.normal(0, 0.015, len(points)), rng.uniform(-2, 0, 500)])
     assert floor_height(noisy, 0.5) == pytest.approx(0, abs=0.03)
-    walls = points[points[:, 2] > 0.02]                                # little floor is seen, and much of the walls
+    walls = points[points[:, 2] > 0.02]  # little floor is seen, and much of the walls
     part = np.concatenate([walls[:, 2], rng.normal(0, 0.02, len(walls) // 15)])
     assert floor_height(part, 0.5) == pytest.approx(0.02, abs=0.04)
     table = slab((2, 2, 0.7), (3, 3, 0.73))
-    assert floor_height(table[:, 2], 0.1) == 0.1                       # a robot does not float below tables
+    assert floor_height(table[:, 2], 0.1) == 0.1  # a robot does not float below tables
     assert floor_height(np.zeros(0), 0.3) == 0.3
 
 
@@ -170,7 +193,9 @@ def test_strays_do_not_block_and_no_points_is_all_free():
     strays = np.column_stack((cells, rng.uniform(0.2, 1.4, len(cells))))
     strays = strays[np.abs(strays[:, 0] - 4) > 0.4]
     expected, _ = approach_pose(chair, room(body), (1, 2.5, 0.1), 0.2, 0.5)
-    approach, _ = approach_pose(chair, np.concatenate([room(body), strays, [[np.nan] * 3]]), (1, 2.5, 0.1), 0.2, 0.5)
+    approach, _ = approach_pose(
+        chair, np.concatenate([room(body), strays, [[np.nan] * 3]]), (1, 2.5, 0.1), 0.2, 0.5
+    )
     assert approach == expected
     approach, reason = approach_pose(chair, np.zeros((0, 3)), (1, 2.5, 0.0), 0.2, 0.5)
     assert approach is not None and approach.position[2] == 0.0 and reason == ''
@@ -181,11 +206,16 @@ def test_a_robot_in_an_obstacle_starts_beside_it_or_says_so():
     points = room(body, slab((0.9, 2.4, 0.3), (1.1, 2.6, 0.5)))
     assert approach_pose(chair, points, (1, 2.5, 0.4), 0.2, 0.5)[0] is not None
     points = room(body, slab((0.1, 1.5, 0.3), (2.0, 3.5, 0.5)))
-    assert approach_pose(chair, points, (1, 2.5, 0.4), 0.2, 0.5) == (None, 'the robot has no free ground within 0.5 m')
+    assert approach_pose(chair, points, (1, 2.5, 0.4), 0.2, 0.5) == (
+        None,
+        'the robot has no free ground within 0.5 m',
+    )
 
 
-@pytest.mark.parametrize('radius, standoff, up', [(0, 0.5, (0, 0, 1)), (0.2, -1, (0, 0, 1)), (0.2, 0.5, (0, 0, 0)),
-                                                  (float('nan'), 0.5, (0, 0, 1))])
+@pytest.mark.parametrize(
+    'radius, standoff, up',
+    [(0, 0.5, (0, 0, 1)), (0.2, -1, (0, 0, 1)), (0.2, 0.5, (0, 0, 0)), (float('nan'), 0.5, (0, 0, 1))],
+)
 def test_numbers_that_are_none_are_refused_in_one_line(radius, standoff, up):
     with pytest.raises(ValueError, match='wanted') as error:
         approach_pose(Object((1, 1, 1), (1, 1, 1), 1.0), np.zeros((0, 3)), (0, 0, 0), radius, standoff, up)
@@ -202,6 +232,7 @@ def test_upright_is_a_rotation_that_takes_up_to_z():
 
 
 # The compiled parts against plain twins
+
 
 def plain_wave(free, i, j):
     """All that was reached is widened, by a cross and by a square in turn, until neither finds a cell."""
@@ -258,8 +289,10 @@ def test_the_counts_are_their_plain_twin():
     low, floor, eye = np.array([0.1, -0.2]), 0.04, 0.9
     blocked, hiding = approach._counts(points, low, 60, 50, floor, eye)
     up = points[:, 2] - floor
-    for counts, (bottom, top) in ((blocked, (approach.LOW, approach.HIGH)),
-                                  (hiding, (eye + approach.SIGHT_LOW, eye + approach.SIGHT_HIGH))):
+    for counts, (bottom, top) in (
+        (blocked, (approach.LOW, approach.HIGH)),
+        (hiding, (eye + approach.SIGHT_LOW, eye + approach.SIGHT_HIGH)),
+    ):
         chosen = points[(up > bottom) & (up < top), :2]
         edges = [low[axis] + np.arange(n + 1) * approach.CELL for axis, n in enumerate((60, 50))]
         wanted, _, _ = np.histogram2d(*chosen.T, edges)

@@ -1,4 +1,6 @@
-"""The bench: its plain path is the public algorithm, its numbers are what they say, its result is complete."""
+"""The bench: its plain path is the public algorithm, its numbers are what they say, its result is
+complete.
+"""
 
 import json
 import xml.etree.ElementTree as ElementTree
@@ -18,12 +20,23 @@ from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.relevancy import relevancy_of_features
 
 CPU = torch.device('cpu')
-TINY = dict(enc_dim=32, enc_depth=2, enc_heads=2, dec_dim=32, dec_depth=4, dec_heads=2, layer_dims=(8, 8, 8, 8), dpt_dim=8,
-            last_dim=8)
+TINY = dict(
+    enc_dim=32,
+    enc_depth=2,
+    enc_heads=2,
+    dec_dim=32,
+    dec_depth=4,
+    dec_heads=2,
+    layer_dims=(8, 8, 8, 8),
+    dpt_dim=8,
+    last_dim=8,
+)
 
 
-@pytest.mark.parametrize('changes', [{}, {'stem': True, 'output_stride': 2, 'language_channels': 16, 'descriptors': False,
-                                          'dpt_norm': True}])
+@pytest.mark.parametrize(
+    'changes',
+    [{}, {'stem': True, 'output_stride': 2, 'language_channels': 16, 'descriptors': False, 'dpt_norm': True}],
+)
 def test_the_plain_network_is_the_network(changes):
     """The twin walks through the same weights by its own steps: every output agrees in float32."""
     torch.manual_seed(0)
@@ -42,13 +55,18 @@ def test_the_plain_network_is_the_network(changes):
 
 def test_the_plain_picture_and_words_are_the_plain_twins():
     gaussians, camera = wall(70, 40, channels=32)
-    picture, whole = bench_plain.composite(gaussians, camera, np.eye(4)), render_plain(gaussians, camera, np.eye(4))
+    picture, whole = (
+        bench_plain.composite(gaussians, camera, np.eye(4)),
+        render_plain(gaussians, camera, np.eye(4)),
+    )
     for name, value in vars(picture).items():
         torch.testing.assert_close(value, getattr(whole, name), atol=1e-5, rtol=0, equal_nan=True)
     assert picture.alpha.min() > 0.3 and len(gaussians) == 2 * 70 * 40
     codec, phrases = Codec.small((16, 8, 12)).eval(), unit_phrases(4, 12)
     with torch.no_grad():
-        found = bench_plain.relevancy(bench_plain.features(codec, picture.codes), phrases[0], phrases[1:], None)
+        found = bench_plain.relevancy(
+            bench_plain.features(codec, picture.codes), phrases[0], phrases[1:], None
+        )
         wanted = relevancy_of_features(codec.decode(picture.codes), phrases[:1], phrases[1:])[:, 0]
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
@@ -71,20 +89,41 @@ def test_differences_and_operations_are_counted():
     counts = bench.flops(NetworkConfig.small())
     assert counts['encode'][0] == 2 * counts['encode'][1] and counts['decode'][0] == counts['decode'][1]
     large = bench.flops(NetworkConfig.large())
-    assert 5.0e11 < large['encode'][1] < 5.5e11 and large['heads'][0] > large['heads'][1]      # descriptors are skipped
+    assert (
+        5.0e11 < large['encode'][1] < 5.5e11 and large['heads'][0] > large['heads'][1]
+    )  # descriptors are skipped
 
 
 def test_the_command_prints_all_that_it_promises(capsys):
-    assert cli.main(['bench', '--size', 'small', '--device', 'cpu', '--repeats', '1', '--json', '--quiet']) == 0
+    assert (
+        cli.main(['bench', '--size', 'small', '--device', 'cpu', '--repeats', '1', '--json', '--quiet']) == 0
+    )
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(result) >= {'plain_seconds', 'fast_seconds', 'ratio', 'peak_fraction', 'max_relative_difference', 'stages',
-                           'device'}
+    assert set(result) >= {
+        'plain_seconds',
+        'fast_seconds',
+        'ratio',
+        'peak_fraction',
+        'max_relative_difference',
+        'stages',
+        'device',
+    }
     assert result['ratio'] == pytest.approx(result['plain_seconds'] / result['fast_seconds'])
-    assert list(result['stages']) == ['preprocess', 'encode', 'decode', 'heads', 'render', 'decode codes', 'relevancy',
-                                      'messages']
-    assert all(stage['plain_seconds'] > 0 and stage['fast_seconds'] > 0 for stage in result['stages'].values())
+    assert list(result['stages']) == [
+        'preprocess',
+        'encode',
+        'decode',
+        'heads',
+        'render',
+        'decode codes',
+        'relevancy',
+        'messages',
+    ]
+    assert all(
+        stage['plain_seconds'] > 0 and stage['fast_seconds'] > 0 for stage in result['stages'].values()
+    )
     assert 0 < result['max_relative_difference'] <= result['tolerance'] and result['within_tolerance']
-    assert 0 < result['peak_fraction'] and result['differences']['relevancy']['largest'] < 1e-4
+    assert result['peak_fraction'] > 0 and result['differences']['relevancy']['largest'] < 1e-4
     assert result['weights'] == 'those that ship' and 'GFLOP' not in result['device']
 
 
@@ -99,7 +138,7 @@ def test_a_mistake_is_one_line(capsys):
 
 def test_scale_and_its_plot(monkeypatch):
     monkeypatch.setattr(bench_scale, 'SIDES', (64, 96))
-    monkeypatch.setattr(bench_scale, 'COUNTS', (1000, 3000, 10 ** 12))
+    monkeypatch.setattr(bench_scale, 'COUNTS', (1000, 3000, 10**12))
     monkeypatch.setattr(bench_scale, 'QUERIES', (1, 9))
     monkeypatch.setattr(bench_scale, 'DRAWN', 48)
     monkeypatch.setattr(bench_scale, 'REPEATS', 1)
@@ -117,7 +156,9 @@ def test_scale_and_its_plot(monkeypatch):
 @pytest.mark.cuda
 def test_the_command_on_a_gpu(capsys):
     pytest.importorskip('gsplat')
-    assert cli.main(['bench', '--size', 'small', '--device', 'cuda', '--repeats', '2', '--json', '--quiet']) == 0
+    assert (
+        cli.main(['bench', '--size', 'small', '--device', 'cuda', '--repeats', '2', '--json', '--quiet']) == 0
+    )
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result['within_tolerance'] and 'decode and heads' in result['stages']
     assert result['peak_memory_megabytes']['fast'] > 0

@@ -1,4 +1,6 @@
-"""camera_info to cameras, baselines and rectified images, against numbers worked out by hand or by projection."""
+"""camera_info to cameras, baselines and rectified images, against numbers worked out by hand or by
+projection.
+"""
 
 import cv2
 import numpy as np
@@ -15,10 +17,27 @@ from gsemsplat_ros.ros.parameters import Parameters  # noqa: E402
 HEADER = make_header('left_optical', 12_345_678_901)
 
 
-def info(K=(400.0, 0, 319.5, 0, 410.0, 239.5, 0, 0, 1), P=None, D=(), model='plumb_bob', width=640, height=480, **more):
+def info(
+    K=(400.0, 0, 319.5, 0, 410.0, 239.5, 0, 0, 1),
+    P=None,
+    D=(),
+    model='plumb_bob',
+    width=640,
+    height=480,
+    **more,
+):
     P = (K[0], 0, K[2], 0, 0, K[4], K[5], 0, 0, 0, 1, 0) if P is None else P
-    return CameraInfo(header=HEADER, width=width, height=height, k=[float(v) for v in K], p=[float(v) for v in P],
-                      d=list(D), distortion_model=model, r=[1.0, 0, 0, 0, 1, 0, 0, 0, 1], **more)
+    return CameraInfo(
+        header=HEADER,
+        width=width,
+        height=height,
+        k=[float(v) for v in K],
+        p=[float(v) for v in P],
+        d=list(D),
+        distortion_model=model,
+        r=[1.0, 0, 0, 0, 1, 0, 0, 0, 1],
+        **more,
+    )
 
 
 def test_camera_from_info():
@@ -37,12 +56,15 @@ def test_camera_from_binned_and_cropped_info():
     assert camera.cy == pytest.approx((239.5 - 40.5) / 2)
 
 
-@pytest.mark.parametrize('bad, words', [
-    (info(K=[0.0] * 9), ['uncalibrated', 'K[0] = 0', 'calibrate']),
-    (info(K=(float('nan'), 0, 1, 0, 1, 1, 0, 0, 1)), ['uncalibrated']),
-    (info(width=1280, height=720), ['1280x720', '640x480']),
-    (info(binning_x=2, binning_y=2), ['320x240', '640x480', 'binning']),
-])
+@pytest.mark.parametrize(
+    'bad, words',
+    [
+        (info(K=[0.0] * 9), ['uncalibrated', 'K[0] = 0', 'calibrate']),
+        (info(K=(float('nan'), 0, 1, 0, 1, 1, 0, 0, 1)), ['uncalibrated']),
+        (info(width=1280, height=720), ['1280x720', '640x480']),
+        (info(binning_x=2, binning_y=2), ['320x240', '640x480', 'binning']),
+    ],
+)
 def test_camera_info_that_cannot_be_used(bad, words):
     with pytest.raises(ValueError) as error:
         camera_of(bad, 640, 480, '/left/camera_info')
@@ -56,13 +78,22 @@ def test_baseline_is_in_the_right_projection():
             baseline_of(info(P=(400, 0, 319.5, tx, 0, 410, 239.5, 0, 0, 0, 1, 0)))
 
 
-@pytest.mark.parametrize('model, D', [('plumb_bob', (-0.3, 0.1, 0.001, -0.002, 0.0)),
-                                      ('rational_polynomial', (-0.3, 0.1, 0.001, -0.002, 0.0, 0.01, 0.0, 0.0)),
-                                      ('equidistant', (-0.05, 0.01, 0.0, 0.0))])
+@pytest.mark.parametrize(
+    'model, D',
+    [
+        ('plumb_bob', (-0.3, 0.1, 0.001, -0.002, 0.0)),
+        ('rational_polynomial', (-0.3, 0.1, 0.001, -0.002, 0.0, 0.01, 0.0, 0.0)),
+        ('equidistant', (-0.05, 0.01, 0.0, 0.0)),
+    ],
+)
 def test_rectification_makes_the_pinhole_image(model, D):
-    """Pixels of the rectified image are looked up at the raw pixels that the distortion model sends them to."""
+    """Pixels of the rectified image are looked up at the raw pixels that the distortion model sends them
+    to.
+    """
     u, v = np.meshgrid(np.arange(640, dtype=np.float32), np.arange(480, dtype=np.float32))
-    picture = np.dstack([u / 640 * 255, v / 480 * 255, np.zeros_like(u)]).astype(np.uint8)  # colour says where
+    picture = np.dstack([u / 640 * 255, v / 480 * 255, np.zeros_like(u)]).astype(
+        np.uint8
+    )  # colour says where
     P = (350.0, 0, 300.0, 0, 0, 350.0, 230.0, 0, 0, 0, 1, 0)
     description = info(P=P, D=D, model=model)
     rectify = Rectifier()
@@ -90,10 +121,14 @@ def test_stereo_messages_become_a_pair(rectified):
     P = (350.0, 0, 300.0, 0, 0, 350.0, 230.0, 0, 0, 0, 1, 0)
     D = () if rectified else (-0.3, 0.1, 0.0, 0.0, 0.0)
     pixels = np.random.default_rng(9).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    messages_in = inputs.Input(images=(image_message(pixels, HEADER), image_message(pixels[::-1], HEADER)),
-                               infos=(info(P=P, D=D), info(P=P[:3] + (-42.0,) + P[4:], D=D)))
+    messages_in = inputs.Input(
+        images=(image_message(pixels, HEADER), image_message(pixels[::-1], HEADER)),
+        infos=(info(P=P, D=D), info(P=P[:3] + (-42.0,) + P[4:], D=D)),
+    )
     warnings = []
-    source = inputs.make_source(Parameters(rectified=rectified), [('/l', '/li'), ('/r', '/ri')], warnings.append)
+    source = inputs.make_source(
+        Parameters(rectified=rectified), [('/l', '/li'), ('/r', '/ri')], warnings.append
+    )
     pair = source.pair(messages_in)
     assert pair.baseline_m == pytest.approx(0.12) and not warnings
     assert (pair.first.camera.fx, pair.first.camera.cx, pair.first.frame) == (350, 300, 'left_optical')

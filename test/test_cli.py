@@ -1,4 +1,5 @@
 """The command line: what it prints where, how it exits, and what `infer` writes."""
+
 import json
 import os
 import re
@@ -29,27 +30,46 @@ BOX = Object(center=(0.5, 0.25, 2.0), size=(0.4, 0.6, 0.2), score=0.875)
 
 
 class FakePipeline:
-    """Every pair is a wall 2 m away in the colours of the first image; a door is found there and nothing else."""
+    """Every pair is a wall 2 m away in the colours of the first image; a door is found there and nothing
+    else.
+    """
 
     codec = Codec.small().requires_grad_(False)
     code_space = CodeSpace('fake.safetensors', 'fake', 'of no decoders')
-    weights, card = 'fake.safetensors', {'config': {'name': 'fake'}, 'licence': 'Apache-2.0', 'text_encoder': 'fake'}
+    weights, card = (
+        'fake.safetensors',
+        {'config': {'name': 'fake'}, 'licence': 'Apache-2.0', 'text_encoder': 'fake'},
+    )
 
     def build(self, pair):
         first, window = fit(pair.first, 64, 48)
         camera = (first.camera or Camera(64, 48, 50.0, 50.0, 31.5, 23.5)).resized(32, 24)
         u, v = np.meshgrid(np.arange(32), np.arange(24))
-        means = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)], -1) * WALL_M
+        means = (
+            np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)], -1) * WALL_M
+        )
         n = 32 * 24
         colors = cv2.resize(first.image, (32, 24), interpolation=cv2.INTER_AREA) / 255
         gaussians = Gaussians(
-            torch.tensor(means.reshape(n, 3), dtype=torch.float32), torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
-            torch.full((n, 3), WALL_M / camera.fx), torch.full((n,), 0.9),
+            torch.tensor(means.reshape(n, 3), dtype=torch.float32),
+            torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
+            torch.full((n, 3), WALL_M / camera.fx),
+            torch.full((n,), 0.9),
             torch.tensor(colors.reshape(n, 3), dtype=torch.float32),
-            torch.randn(n, 32, generator=torch.Generator().manual_seed(0)), 'camera')
+            torch.randn(n, 32, generator=torch.Generator().manual_seed(0)),
+            'camera',
+        )
         keyframe = Keyframe(camera, None, None, pair.first.image, window, 'camera', 0)
-        return Scene(gaussians, keyframe, None, 1.5, 'stereo baseline' if pair.baseline_m else 'network', 0, 0,
-                     {'predict': 0.25})
+        return Scene(
+            gaussians,
+            keyframe,
+            None,
+            1.5,
+            'stereo baseline' if pair.baseline_m else 'network',
+            0,
+            0,
+            {'predict': 0.25},
+        )
 
     def query(self, scene, text):
         if not text.strip():
@@ -79,42 +99,75 @@ def images(tmp_path):
 
 
 def test_help_imports_nothing_heavy():
-    script = ('import sys\nfrom gsemsplat_ros.cli import main\nstatus = main(["--help"])\n'
-              'print(status, sorted({"torch", "cv2", "rclpy", "numba"} & set(sys.modules)))')
-    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=60, check=True)
+    script = (
+        'import sys\nfrom gsemsplat_ros.cli import main\nstatus = main(["--help"])\n'
+        'print(status, sorted({"torch", "cv2", "rclpy", "numba"} & set(sys.modules)))'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.splitlines()[-1] == '0 []'
     assert all(re.search(rf'^ +{name} ', done.stdout, re.MULTILINE) for name in COMMANDS)
 
 
-@pytest.mark.parametrize('command', [[name] for name in COMMANDS] + [
-    ['weights', 'convert'], ['weights', 'info'], ['weights', 'parity'], ['eval', 'protocol'], ['eval', 'rooms'],
-    ['eval', 'stereo']], ids=' '.join)
+@pytest.mark.parametrize(
+    'command',
+    [[name] for name in COMMANDS]
+    + [
+        ['weights', 'convert'],
+        ['weights', 'info'],
+        ['weights', 'parity'],
+        ['eval', 'protocol'],
+        ['eval', 'rooms'],
+        ['eval', 'stereo'],
+    ],
+    ids=' '.join,
+)
 def test_every_command_has_help(command, capsys):
     assert main([*command, '--help']) == 0
     assert capsys.readouterr().out.startswith(f'usage: gsemsplat {" ".join(command)} ')
 
 
-@pytest.mark.parametrize('argv, said', [
-    (['fly'], "invalid choice: 'fly'"),
-    (['--bogus'], 'unrecognized arguments: --bogus'),
-    (['infer'], 'the following arguments are required: LEFT, RIGHT, --out'),
-    (['infer', 'a', 'b', '--out', 'x', '--json5'], 'unrecognized arguments: --json5; see `gsemsplat infer --help`'),
-    (['infer', 'no.png', 'no.png', '--out', 'x'], 'no image at no.png'),
-    (['infer', '{left}', '{right}', '--out', '{tmp}/o', '--calibration', '1', '2', '3'], '--calibration has 3 numbers'),
-    (['infer', '{left}', '{right}', '--out', '{tmp}/o', '--calibration', '9', '9', '3', 'x'], 'invalid float value'),
-    (['infer', '{left}', '{right}', '--out', '{tmp}/o', '--calibration', '9', '9', '3', '3', '-1'], 'baseline of -1'),
-    (['infer', '{left}', '{right}', '--out', '{left}/o'], 'cannot make the folder'),
-    (['infer', '{left}', '{right}', '--out', '{tmp}/o', '--weights', 'no.safetensors'], 'no checkpoint at no.safetensors'),
-    (['infer', '{left}', '{right}', '--out', '{tmp}/o', '--video', 'spiral'], "invalid choice: 'spiral'"),
-    (['demo', '--scene', 'moon'], "invalid choice: 'moon'"),
-    (['weights', 'info', '{left}'], 'is no gsemsplat checkpoint'),
-    (['weights', 'convert', 'no.ckpt', '{tmp}/o.safetensors'], 'no.ckpt'),
-    (['weights', 'parity', 'no.npz', '--quiet'], 'no parity fixture at no.npz'),
-    (['eval', 'protocol', 'no.npz'], 'no such fixture: no.npz'),
-    (['node', '--mode', 'stereo'], 'the node takes ROS arguments only, not --mode stereo'),
-    (['query', 'door', '--timeout', '0'], '0 is not above zero'),
-    (['query', 'door', '--timeout', '0.2', '--service', '/nobody'], 'no service /nobody within 0.2 s'),
-], ids=lambda value: ' '.join(value[:2]) if isinstance(value, list) else '')
+@pytest.mark.parametrize(
+    'argv, said',
+    [
+        (['fly'], "invalid choice: 'fly'"),
+        (['--bogus'], 'unrecognized arguments: --bogus'),
+        (['infer'], 'the following arguments are required: LEFT, RIGHT, --out'),
+        (
+            ['infer', 'a', 'b', '--out', 'x', '--json5'],
+            'unrecognized arguments: --json5; see `gsemsplat infer --help`',
+        ),
+        (['infer', 'no.png', 'no.png', '--out', 'x'], 'no image at no.png'),
+        (
+            ['infer', '{left}', '{right}', '--out', '{tmp}/o', '--calibration', '1', '2', '3'],
+            '--calibration has 3 numbers',
+        ),
+        (
+            ['infer', '{left}', '{right}', '--out', '{tmp}/o', '--calibration', '9', '9', '3', 'x'],
+            'invalid float value',
+        ),
+        (
+            ['infer', '{left}', '{right}', '--out', '{tmp}/o', '--calibration', '9', '9', '3', '3', '-1'],
+            'baseline of -1',
+        ),
+        (['infer', '{left}', '{right}', '--out', '{left}/o'], 'cannot make the folder'),
+        (
+            ['infer', '{left}', '{right}', '--out', '{tmp}/o', '--weights', 'no.safetensors'],
+            'no checkpoint at no.safetensors',
+        ),
+        (['infer', '{left}', '{right}', '--out', '{tmp}/o', '--video', 'spiral'], "invalid choice: 'spiral'"),
+        (['demo', '--scene', 'moon'], "invalid choice: 'moon'"),
+        (['weights', 'info', '{left}'], 'is no gsemsplat checkpoint'),
+        (['weights', 'convert', 'no.ckpt', '{tmp}/o.safetensors'], 'no.ckpt'),
+        (['weights', 'parity', 'no.npz', '--quiet'], 'no parity fixture at no.npz'),
+        (['eval', 'protocol', 'no.npz'], 'no such fixture: no.npz'),
+        (['node', '--mode', 'stereo'], 'the node takes ROS arguments only, not --mode stereo'),
+        (['query', 'door', '--timeout', '0'], '0 is not above zero'),
+        (['query', 'door', '--timeout', '0.2', '--service', '/nobody'], 'no service /nobody within 0.2 s'),
+    ],
+    ids=lambda value: ' '.join(value[:2]) if isinstance(value, list) else '',
+)
 def test_users_mistake(argv, said, images, tmp_path, capsys):
     argv = [word.format(left=images[0], right=images[1], tmp=tmp_path) for word in argv]
     assert main(argv) == 2
@@ -125,23 +178,58 @@ def test_users_mistake(argv, said, images, tmp_path, capsys):
 
 def test_infer_writes_what_it_says(pipeline, images, tmp_path, capsys):
     out = tmp_path / 'deep' / 'out'
-    assert main(['infer', *images, '--query', 'door', 'sofa', '--out', str(out), '--json', '--calibration',
-                 '50', '50', '31.5', '23.5', '0.1']) == 0
+    assert (
+        main(
+            [
+                'infer',
+                *images,
+                '--query',
+                'door',
+                'sofa',
+                '--out',
+                str(out),
+                '--json',
+                '--calibration',
+                '50',
+                '50',
+                '31.5',
+                '23.5',
+                '0.1',
+            ]
+        )
+        == 0
+    )
     stdout = capsys.readouterr().out
     summary = json.loads(stdout.splitlines()[-1])
     assert stdout.count('\n') == 1
     assert summary == json.loads((out / 'summary.json').read_text())
     assert {key: summary[key] for key in ('gaussians', 'weights', 'scale_source', 'scale', 'timings')} == {
-        'gaussians': 768, 'weights': 'fake.safetensors', 'scale_source': 'stereo baseline', 'scale': 1.5,
-        'timings': {'predict': 0.25}}
+        'gaussians': 768,
+        'weights': 'fake.safetensors',
+        'scale_source': 'stereo baseline',
+        'scale': 1.5,
+        'timings': {'predict': 0.25},
+    }
     assert 0 < summary['pair_seconds'] < 60
     door, sofa = summary['queries']
     assert door.pop('seconds') > 0 and sofa.pop('seconds') > 0
-    assert door == {'text': 'door', 'found': True, 'score': 0.875, 'peak_pixel': [20.0, 17.0],
-                    'peak_point': [0.5, 0.25, 2.0],
-                    'objects': [{'center': [0.5, 0.25, 2.0], 'size': [0.4, 0.6, 0.2], 'score': 0.875}]}
-    assert sofa == {'text': 'sofa', 'found': False, 'score': 0.2, 'peak_pixel': None, 'peak_point': None, 'objects': []}
-    gaussians, card, first, second = read_scene(out / 'scene.safetensors')       # what `gsemsplat view` opens
+    assert door == {
+        'text': 'door',
+        'found': True,
+        'score': 0.875,
+        'peak_pixel': [20.0, 17.0],
+        'peak_point': [0.5, 0.25, 2.0],
+        'objects': [{'center': [0.5, 0.25, 2.0], 'size': [0.4, 0.6, 0.2], 'score': 0.875}],
+    }
+    assert sofa == {
+        'text': 'sofa',
+        'found': False,
+        'score': 0.2,
+        'peak_pixel': None,
+        'peak_point': None,
+        'objects': [],
+    }
+    gaussians, card, first, second = read_scene(out / 'scene.safetensors')  # what `gsemsplat view` opens
     assert (card['weights'], card['scale'], len(gaussians)) == ('fake.safetensors', 1.5, 768)
     assert first.shape == second.shape == (48, 64, 3)
     scene = read_ply(out / 'scene.ply', 'camera')
@@ -155,19 +243,30 @@ def test_infer_films(pipeline, images, tmp_path, capsys):
     out = tmp_path / 'o'
     assert main(['infer', *images, '--out', str(out), '--video', 'published', '--json']) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary['video'] == {'path': 'published', 'frames': 18, 'seconds': 18 / 16, 'rgb': str(out / 'rgb.mp4'),
-                                'semantics': str(out / 'semantics.mp4')}
+    assert summary['video'] == {
+        'path': 'published',
+        'frames': 18,
+        'seconds': 18 / 16,
+        'rgb': str(out / 'rgb.mp4'),
+        'semantics': str(out / 'semantics.mp4'),
+    }
     means = {}
     for name in ('rgb', 'semantics'):
         with av.open(summary['video'][name]) as container:
             frames = [frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)]
         assert len(frames) == 18 and frames[0].shape == (512, 512, 3)
-        means[name] = frames[8][200:312, 200:312]           # straight ahead
+        means[name] = frames[8][200:312, 200:312]  # straight ahead
     assert np.abs(means['rgb'].astype(int) - 60).mean() < 6, 'the wall in the colour of the first image'
     assert means['semantics'].std() > 10, 'random codes have many colours'
     assert (out / 'report.html').read_text().count('<video ') == 2
-    assert {p.name for p in out.iterdir()} == {'report.html', 'rgb.mp4', 'scene.ply', 'scene.safetensors', 'semantics.mp4',
-                                               'summary.json'}
+    assert {p.name for p in out.iterdir()} == {
+        'report.html',
+        'rgb.mp4',
+        'scene.ply',
+        'scene.safetensors',
+        'semantics.mp4',
+        'summary.json',
+    }
 
 
 def test_video_package_is_asked_for_before_the_work(pipeline, images, tmp_path, capsys, monkeypatch):
@@ -197,12 +296,15 @@ def test_our_fault_is_one_line_and_exit_1(pipeline, images, tmp_path, capsys, mo
     monkeypatch.setattr(pipeline, 'build', lambda pair: 1 / 0, raising=False)
     assert main(['infer', *images, '--out', str(tmp_path / 'o')]) == 1
     out, err = capsys.readouterr()
-    assert out == '' and re.fullmatch(r'gsemsplat: internal error: ZeroDivisionError: .+ \(.+test_cli\.py:\d+\); .+\n', err)
+    assert out == '' and re.fullmatch(
+        r'gsemsplat: internal error: ZeroDivisionError: .+ \(.+test_cli\.py:\d+\); .+\n', err
+    )
 
 
 def test_missing_package_is_named(pipeline, images, tmp_path, capsys, monkeypatch):
     def missing(pair):
         raise ModuleNotFoundError("No module named 'open_clip'", name='open_clip')
+
     monkeypatch.setattr(pipeline, 'build', missing, raising=False)
     assert main(['infer', *images, '--out', str(tmp_path / 'o')]) == 1
     assert 'the Python package open_clip is missing' in capsys.readouterr().err
@@ -210,13 +312,19 @@ def test_missing_package_is_named(pipeline, images, tmp_path, capsys, monkeypatc
 
 def test_ctrl_c(tmp_path, images):
     """The process is stopped in the middle of its work: 130, and no traceback."""
-    script = ('import sys, time\nfrom gsemsplat_ros.pipeline import Pipeline\nfrom gsemsplat_ros.cli import main\n'
-              'def load(*args, **kwargs):\n    print("working", flush=True)\n    time.sleep(60)\n'
-              'Pipeline.load = load\nsys.exit(main(sys.argv[1:]))')
+    script = (
+        'import sys, time\nfrom gsemsplat_ros.pipeline import Pipeline\nfrom gsemsplat_ros.cli import main\n'
+        'def load(*args, **kwargs):\n    print("working", flush=True)\n    time.sleep(60)\n'
+        'Pipeline.load = load\nsys.exit(main(sys.argv[1:]))'
+    )
     # a shell that runs tests in the background has SIGINT ignored, and so would the process
-    process = subprocess.Popen([sys.executable, '-c', script, 'infer', *images, '--out', str(tmp_path / 'o')],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = subprocess.Popen(
+        [sys.executable, '-c', script, 'infer', *images, '--out', str(tmp_path / 'o')],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         assert process.stdout.readline() == 'working\n'
         process.send_signal(signal.SIGINT)
@@ -232,28 +340,43 @@ def test_reader_that_goes_away(tmp_path):
     weights.save(card, {'x': torch.zeros(2, 3)}, {'config': {'name': 'tiny'}})
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, '-u', '-m', 'gsemsplat_ros.cli', 'weights', 'info', str(card)], stdout=write,
-                          stderr=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, '-u', '-m', 'gsemsplat_ros.cli', 'weights', 'info', str(card)],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
     os.close(write)
     assert done.returncode == 1 and done.stderr == ''
 
 
 def test_weights_info(tmp_path, capsys):
     path = tmp_path / 'w.safetensors'
-    card = {'config': {'name': 'tiny', 'dims': [1, 2]}, 'licence': 'Apache-2.0',
-            'training': {'stages': [{'steps': 12, 'rate': 0.5}, {'steps': 3}]}}
+    card = {
+        'config': {'name': 'tiny', 'dims': [1, 2]},
+        'licence': 'Apache-2.0',
+        'training': {'stages': [{'steps': 12, 'rate': 0.5}, {'steps': 3}]},
+    }
     weights.save(path, {'x': torch.zeros(2, 3), 'y': torch.zeros(4)}, card)
     assert main(['weights', 'info', str(path), '--json']) == 0
-    assert json.loads(capsys.readouterr().out) == {'file': str(path), 'bytes': path.stat().st_size, 'parameters': 10,
-                                                   'card': card}
+    assert json.loads(capsys.readouterr().out) == {
+        'file': str(path),
+        'bytes': path.stat().st_size,
+        'parameters': 10,
+        'card': card,
+    }
     assert main(['weights', 'info', str(path)]) == 0
     out = capsys.readouterr().out
     assert re.search(r'^config\.dims +1, 2$', out, re.MULTILINE)
-    assert re.search(r'^training\.stages\.1 +steps 12, rate 0\.5\ntraining\.stages\.2 +steps 3$', out, re.MULTILINE)
+    assert re.search(
+        r'^training\.stages\.1 +steps 12, rate 0\.5\ntraining\.stages\.2 +steps 3$', out, re.MULTILINE
+    )
 
 
 def test_failed_check_still_gives_its_numbers(monkeypatch, capsys):
     from gsemsplat_ros.network import parity
+
     result = {'fields': {'pts3d_1': 0.5}, 'max_error': 0.5, 'passed': False}
     monkeypatch.setattr(parity, 'check_parity', lambda path: result)
     assert main(['weights', 'parity', 'f.npz', '--json', '--quiet']) == 1
@@ -271,8 +394,14 @@ def test_eval_protocol(capsys):
 
 def test_eval_stereo_shows_means(pipeline, monkeypatch, capsys):
     from gsemsplat_ros.evaluation import stereo
-    result = {'localisation_accuracy': 0.5, 'chance': None, 'pairs': 2, 'phrases': [{'text': 'door'}],
-              'intervals': {'localisation_accuracy': (0.25, 0.75), 'chance': None}}
+
+    result = {
+        'localisation_accuracy': 0.5,
+        'chance': None,
+        'pairs': 2,
+        'phrases': [{'text': 'door'}],
+        'intervals': {'localisation_accuracy': (0.25, 0.75), 'chance': None},
+    }
     monkeypatch.setattr(stereo, 'evaluate_stereo', lambda *args: result)
     assert main(['eval', 'stereo', 'labels.json']) == 0
     out = capsys.readouterr().out
@@ -284,6 +413,7 @@ def test_eval_stereo_shows_means(pipeline, monkeypatch, capsys):
 
 def test_node_gets_its_ros_arguments_in_order(monkeypatch):
     from gsemsplat_ros.ros import main as ros_main
+
     got = []
     monkeypatch.setattr(ros_main, 'main', lambda args: got.extend(args) or 7)
     rest = ['--ros-args', '-p', 'mode:=sequential', '-r', 'image:=/camera/image', '--log-level', 'debug']
@@ -299,4 +429,8 @@ def test_table_is_aligned(capsys):
 
 
 def test_json_has_no_nan():
-    assert without_nan({'a': float('nan'), 'b': [1, float('inf')], 'c': (0.5,)}) == {'a': None, 'b': [1, None], 'c': [0.5]}
+    assert without_nan({'a': float('nan'), 'b': [1, float('inf')], 'c': (0.5,)}) == {
+        'a': None,
+        'b': [1, None],
+        'c': [0.5],
+    }

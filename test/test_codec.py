@@ -29,8 +29,9 @@ def pointwise(dims, bias=True):
 
 
 def spatial():
-    stack = nn.Sequential(nn.Conv2d(16, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(),
-                          nn.Conv2d(24, 48, 1))
+    stack = nn.Sequential(
+        nn.Conv2d(16, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 48, 1)
+    )
     nn.init.uniform_(stack[1].running_mean)
     nn.init.uniform_(stack[1].running_var, 0.5, 2)
     return stack
@@ -64,8 +65,12 @@ def plain_features(codec, codes):
     """(2, H, W, C) by the modules alone, one head after the other."""
     image = codes.permute(2, 0, 1)[None]
     with torch.no_grad():
-        return torch.stack([codec.language_decoder_sam(image[:, :16])[0].permute(1, 2, 0),
-                            codec.language_decoder_patch(image[:, 16:])[0].permute(1, 2, 0)])
+        return torch.stack(
+            [
+                codec.language_decoder_sam(image[:, :16])[0].permute(1, 2, 0),
+                codec.language_decoder_patch(image[:, 16:])[0].permute(1, 2, 0),
+            ]
+        )
 
 
 def plain_cosines(features, phrases):
@@ -105,8 +110,10 @@ def test_norm_is_exact_where_the_bias_nearly_cancels_the_weights():
     codec = codec_of('one layer')
     codes = codes_of()
     with torch.no_grad():
-        for layer, half in ((codec.language_decoder_sam[0], slice(0, 16)),
-                            (codec.language_decoder_patch[0], slice(16, 32))):
+        for layer, half in (
+            (codec.language_decoder_sam[0], slice(0, 16)),
+            (codec.language_decoder_patch[0], slice(16, 32)),
+        ):
             layer.bias.copy_(-layer.weight[:, :, 0, 0] @ codes[0, 0, half])
             codes[..., half] = codes[0, 0, half] + 1e-3 * codes[..., half]
     phrases = unit(3, 48)
@@ -170,24 +177,40 @@ def broken(**changes):
     return state
 
 
-@pytest.mark.parametrize('state, message', [
-    ({}, f'no tensor {SAM}'),
-    ({f'{SAM}.0.weight': torch.zeros(48, 16, 1, 1)}, f'no tensor {PATCH}'),
-    (broken(language_decoder_sam__0__weight=torch.zeros(64, 8, 1, 1)),
-     f'{SAM}.0.weight: takes 8 channels, but 16 arrive'),
-    (broken(language_decoder_patch__2__weight=torch.zeros(32, 64)),
-     rf'{PATCH}.2.weight has shape \(32, 64\): wanted rank 4'),
-    (broken(language_decoder_patch__2__weight=None), f'{PATCH}.2.weight is missing'),
-    (broken(language_decoder_sam__2__weight=torch.zeros(32, 64, 2, 2)), f'{SAM}.2.weight: a kernel of 2x2'),
-    (broken(language_decoder_sam__4__bias=torch.zeros(7)), f'{SAM}.4: size mismatch for bias'),
-    (broken(language_decoder_sam__4__extra=torch.zeros(7)), f'{SAM}.4: Unexpected key'),
-    (broken(language_decoder_sam__0__0__weight=torch.zeros(7)), f'{SAM}.0.0.weight: wanted'),
-    (broken(language_decoder_sam__900__weight=torch.zeros(7)), f'{SAM}.900.weight: wanted'),
-    (broken(language_decoder_sam__5__running_mean=torch.zeros(7)),
-     rf'{SAM}.5.running_mean: wanted shape \(48,\)'),
-    (broken(language_decoder_sam__4__weight=torch.zeros(40, 32, 1, 1), language_decoder_sam__4__bias=None),
-     'ends in 40 channels'),
-])
+@pytest.mark.parametrize(
+    'state, message',
+    [
+        ({}, f'no tensor {SAM}'),
+        ({f'{SAM}.0.weight': torch.zeros(48, 16, 1, 1)}, f'no tensor {PATCH}'),
+        (
+            broken(language_decoder_sam__0__weight=torch.zeros(64, 8, 1, 1)),
+            f'{SAM}.0.weight: takes 8 channels, but 16 arrive',
+        ),
+        (
+            broken(language_decoder_patch__2__weight=torch.zeros(32, 64)),
+            rf'{PATCH}.2.weight has shape \(32, 64\): wanted rank 4',
+        ),
+        (broken(language_decoder_patch__2__weight=None), f'{PATCH}.2.weight is missing'),
+        (
+            broken(language_decoder_sam__2__weight=torch.zeros(32, 64, 2, 2)),
+            f'{SAM}.2.weight: a kernel of 2x2',
+        ),
+        (broken(language_decoder_sam__4__bias=torch.zeros(7)), f'{SAM}.4: size mismatch for bias'),
+        (broken(language_decoder_sam__4__extra=torch.zeros(7)), f'{SAM}.4: Unexpected key'),
+        (broken(language_decoder_sam__0__0__weight=torch.zeros(7)), f'{SAM}.0.0.weight: wanted'),
+        (broken(language_decoder_sam__900__weight=torch.zeros(7)), f'{SAM}.900.weight: wanted'),
+        (
+            broken(language_decoder_sam__5__running_mean=torch.zeros(7)),
+            rf'{SAM}.5.running_mean: wanted shape \(48,\)',
+        ),
+        (
+            broken(
+                language_decoder_sam__4__weight=torch.zeros(40, 32, 1, 1), language_decoder_sam__4__bias=None
+            ),
+            'ends in 40 channels',
+        ),
+    ],
+)
 def test_foreign_state_dict_is_refused_with_its_key(state, message):
     with pytest.raises(ValueError, match=message) as error:
         Codec.from_state_dict(state)
@@ -209,15 +232,21 @@ def test_a_mixture_takes_the_place_from_region_and_the_presence_from_context():
     mixed = codec.prepare(codes, phrases[1:]).relevancy(phrases[:1])
     surplus = plain.similarities(phrases[:1])[:, 0] - plain.rival
     assert mixed.shape == (1, 1, 5, 6)
-    torch.testing.assert_close(mixed[0, 0], torch.sigmoid(10 * (surplus[0] + 0.2 * surplus[1] + 0.3 * surplus[1].max() - 0.2)))
-    inside = surplus[1] < surplus[1].median()                  # an empty pixel has no say
+    torch.testing.assert_close(
+        mixed[0, 0], torch.sigmoid(10 * (surplus[0] + 0.2 * surplus[1] + 0.3 * surplus[1].max() - 0.2))
+    )
+    inside = surplus[1] < surplus[1].median()  # an empty pixel has no say
     masked = codec.prepare(codes, phrases[1:], inside.float()).relevancy(phrases[:1])
-    torch.testing.assert_close(masked[0, 0], torch.sigmoid(10 * (surplus[0] + 0.2 * surplus[1] + 0.3 * surplus[1][inside].max()
-                                                                      - 0.2)))
+    torch.testing.assert_close(
+        masked[0, 0],
+        torch.sigmoid(10 * (surplus[0] + 0.2 * surplus[1] + 0.3 * surplus[1][inside].max() - 0.2)),
+    )
     codec.mixture = Mixture((1.0, 0.0, 0.5), 0.2)
     nothing = codec.prepare(codes, phrases[1:], torch.zeros(5, 6)).relevancy(phrases[:1])
     assert torch.isfinite(nothing).all() and nothing.max() < 0.01
-    with pytest.raises(ValueError, match='a mixture of 2 weights: wanted 3; set them by `gsemsplat eval calibrate`'):
+    with pytest.raises(
+        ValueError, match='a mixture of 2 weights: wanted 3; set them by `gsemsplat eval calibrate`'
+    ):
         Mixture((1.0, 0.5), 0.2)
 
 
@@ -231,7 +260,7 @@ def test_many_phrases_at_once_are_each_alone():
         together = prepared.relevancy(phrases)
         alone = torch.cat([prepared.relevancy(phrase[None]) for phrase in phrases], 1)
         torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
-        assert torch.equal(prepared.rival, rival)                 # computed in place, but not there
+        assert torch.equal(prepared.rival, rival)  # computed in place, but not there
 
 
 @pytest.mark.cuda

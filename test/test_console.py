@@ -1,4 +1,5 @@
 """What commands say on a terminal and what into a pipe: alignment, colours, quiet, progress."""
+
 import io
 import os
 import re
@@ -20,7 +21,9 @@ class Terminal(io.StringIO):
 
 
 def become_terminal(monkeypatch):
-    """stdout and stderr as terminals that can show colours; called in the test itself, for pytest sets both before it."""
+    """stdout and stderr as terminals that can show colours; called in the test itself, for pytest sets both
+    before it.
+    """
     out, err = Terminal(), Terminal()
     monkeypatch.setattr(sys, 'stdout', out)
     monkeypatch.setattr(sys, 'stderr', err)
@@ -29,9 +32,23 @@ def become_terminal(monkeypatch):
     return out, err
 
 
-@pytest.mark.parametrize('text, columns', [
-    ('chair', 5), ('', 0), ('椅子', 4), ('한국어', 6), ('é', 1), ('e\u0301', 1), ('ﾊﾝ', 2), ('ＡＢ', 4), ('naïve', 5),
-    ('العربية', 7), ('a\u200db', 2), ('📷', 2)])
+@pytest.mark.parametrize(
+    'text, columns',
+    [
+        ('chair', 5),
+        ('', 0),
+        ('椅子', 4),
+        ('한국어', 6),
+        ('é', 1),
+        ('e\u0301', 1),
+        ('ﾊﾝ', 2),
+        ('ＡＢ', 4),
+        ('naïve', 5),
+        ('العربية', 7),
+        ('a\u200db', 2),
+        ('📷', 2),
+    ],
+)
 def test_width_is_that_of_a_terminal(text, columns):
     assert width(text) == columns
 
@@ -41,15 +58,17 @@ def test_columns_are_aligned_for_every_script(capsys):
     Console().table([(word, 0.5 * i, True) for i, word in enumerate(words)], ('query', 'score', 'found'))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(words)
-    ends = {width(line[:re.search(r'(score|\d)(?=  (found|yes))', line).end()]) for line in lines}
+    ends = {width(line[: re.search(r'(score|\d)(?=  (found|yes))', line).end()]) for line in lines}
     assert len(ends) == 1, 'the numbers of all lines end in one column'
-    begins = {width(line[:line.index('found' if i == 0 else 'yes')]) for i, line in enumerate(lines)}
+    begins = {width(line[: line.index('found' if i == 0 else 'yes')]) for i, line in enumerate(lines)}
     assert len(begins) == 1, 'the words of all lines begin in one column'
 
 
 def test_numbers_stand_to_the_right(capsys):
     Console().table([('a', 1, 2.0), ('b', 100, None)], ('name', 'count', 'mean'))
-    assert capsys.readouterr().out == 'name  count  mean\na         1  2\nb       100  -\n', 'None makes a column of words'
+    assert capsys.readouterr().out == 'name  count  mean\na         1  2\nb       100  -\n', (
+        'None makes a column of words'
+    )
     Console().table([(1.23456789e-7, 12345678)])
     assert capsys.readouterr().out == '1.235e-07  12345678\n'
 
@@ -59,7 +78,9 @@ def test_long_words_go_on_below_themselves(monkeypatch, capsys):
     out, _ = become_terminal(monkeypatch)
     monkeypatch.setenv('COLUMNS', '31')
     Console().table(rows)
-    assert out.getvalue() == ('data   rooms of furniture\n       models under free\n       licences\nnone\nsteps  12\n')
+    assert out.getvalue() == (
+        'data   rooms of furniture\n       models under free\n       licences\nnone\nsteps  12\n'
+    )
     out, _ = become_terminal(monkeypatch)
     monkeypatch.setenv('COLUMNS', '20')
     Console().table(rows[:1])
@@ -86,6 +107,7 @@ def test_colours_only_where_a_terminal_shows_them(monkeypatch):
             monkeypatch.setenv(name, value)
         Console().table([('a',)], ('name',))
         return out.getvalue()
+
     assert header() == '\033[1mname\033[0m\na\n'
     assert header(NO_COLOR='') == '\033[1mname\033[0m\na\n', 'an empty NO_COLOR says nothing (no-color.org)'
     assert header(NO_COLOR='1') == 'name\na\n'
@@ -116,7 +138,9 @@ def test_progress_shows_rate_and_time_on_a_terminal(monkeypatch):
         shown = err.getvalue().split('\r')[-1]
         bar.set_description('film')
     assert re.search(r'film: +25%\|.+\| 1/4 \[\d\d:\d\d<.+(frame/s|s/frame)\]', shown)
-    assert out.getvalue() == '' and not err.getvalue().endswith('\n'), 'the bar goes away when the work is done'
+    assert out.getvalue() == '' and not err.getvalue().endswith('\n'), (
+        'the bar goes away when the work is done'
+    )
 
 
 def test_no_progress_in_a_pipe(capsys):
@@ -140,6 +164,10 @@ def test_commands_write_no_escapes_into_a_pipe(command):
     """The process as a shell script sees it."""
     environment = {**os.environ, 'TERM': 'xterm-256color', 'COLUMNS': '80'}
     environment.pop('NO_COLOR', None)
-    done = subprocess.run([sys.executable, '-m', 'gsemsplat_ros.cli', *command], capture_output=True, timeout=120,
-                          env=environment)
+    done = subprocess.run(
+        [sys.executable, '-m', 'gsemsplat_ros.cli', *command],
+        capture_output=True,
+        timeout=120,
+        env=environment,
+    )
     assert done.returncode == 0 and done.stdout and b'\033' not in done.stdout + done.stderr

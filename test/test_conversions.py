@@ -11,9 +11,11 @@ import torch
 
 pytest.importorskip('rclpy')
 from geometry_msgs.msg import Point  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
-from sensor_msgs.msg import PointCloud2  # noqa: E402
+from sensor_msgs.msg import (
+    Image,  # noqa: E402
+    PointCloud2,  # noqa: E402
+)
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians  # noqa: E402
 from gsemsplat_ros.ros import messages  # noqa: E402
@@ -26,8 +28,15 @@ RGB = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
 def raw(encoding, pixels, step=None, width=6, height=4, big=0):
     pixels = np.ascontiguousarray(pixels)
     data = array.array('B', pixels.tobytes())
-    return Image(header=HEADER, width=width, height=height, encoding=encoding, is_bigendian=big,
-                 step=step if step is not None else pixels.nbytes // height, data=data)
+    return Image(
+        header=HEADER,
+        width=width,
+        height=height,
+        encoding=encoding,
+        is_bigendian=big,
+        step=step if step is not None else pixels.nbytes // height,
+        data=data,
+    )
 
 
 def gray16(order):
@@ -45,8 +54,10 @@ CASES = {
     'mono8': (raw('mono8', RGB[..., 0]), RGB[..., [0, 0, 0]]),
     '8UC1': (raw('8UC1', RGB[..., 0]), RGB[..., [0, 0, 0]]),
     'mono16': (raw('mono16', gray16('<')), np.repeat((gray16('<') >> 8).astype(np.uint8)[..., None], 3, 2)),
-    'mono16 big endian': (raw('mono16', gray16('>'), big=1),
-                          np.repeat((gray16('<') >> 8).astype(np.uint8)[..., None], 3, 2)),
+    'mono16 big endian': (
+        raw('mono16', gray16('>'), big=1),
+        np.repeat((gray16('<') >> 8).astype(np.uint8)[..., None], 3, 2),
+    ),
     'rgb16': (raw('rgb16', (RGB.astype('u2') * 256 + 7).astype('<u2')), RGB),
     'bgr16 big endian': (raw('bgr16', (RGB[..., ::-1].astype('u2') * 256 + 7).astype('>u2'), big=1), RGB),
     'yuv422_yuy2': (raw('yuv422_yuy2', YUYV), np.full((4, 6, 3), 98, np.uint8)),  # 1.164 (100 - 16)
@@ -63,7 +74,9 @@ def test_image_to_rgb(case):
     np.testing.assert_array_equal(rgb, expected)
 
 
-@pytest.mark.parametrize('pattern, offsets', [('rggb', (0, 0)), ('bggr', (1, 1)), ('grbg', (0, 1)), ('gbrg', (1, 0))])
+@pytest.mark.parametrize(
+    'pattern, offsets', [('rggb', (0, 0)), ('bggr', (1, 1)), ('grbg', (0, 1)), ('gbrg', (1, 0))]
+)
 def test_bayer_keeps_the_colours(pattern, offsets):
     colour = np.array([200, 120, 40], np.uint8)  # one colour everywhere: only the order can go wrong
     tile = np.array([[0, 1], [1, 2]])  # channel at (row, column) of RGGB
@@ -73,18 +86,21 @@ def test_bayer_keeps_the_colours(pattern, offsets):
     np.testing.assert_array_equal(rgb[2:-2, 2:-2], np.broadcast_to(colour, (4, 6, 3)))
 
 
-@pytest.mark.parametrize('message, words', [
-    (raw('32FC1', np.full((4, 6), np.nan, np.float32)), ['32FC1', 'NaN', 'rgb8', 'depth']),
-    (raw('16UC1', gray16('<')), ['16UC1', 'depth']),
-    (raw('jpeg', RGB), ["'jpeg'", 'rgb8', 'bayer_rggb8']),
-    (raw('', RGB), ["''", 'wanted one of']),
-    (raw('rgb8', RGB[:3]), ['6x4', '54 bytes']),
-    (raw('rgb8', RGB, step=17), ['step 17', 'at least 18']),
-    (raw('rgb8', RGB, width=7), ['7x4']),
-    (raw('rgb8', RGB, width=0), ['0x4']),
-    (raw('rgb8', RGB, height=2**31), ['72 bytes']),
-    (raw('yuv422', np.zeros((4, 10), np.uint8), width=5), ['even width']),
-])
+@pytest.mark.parametrize(
+    'message, words',
+    [
+        (raw('32FC1', np.full((4, 6), np.nan, np.float32)), ['32FC1', 'NaN', 'rgb8', 'depth']),
+        (raw('16UC1', gray16('<')), ['16UC1', 'depth']),
+        (raw('jpeg', RGB), ["'jpeg'", 'rgb8', 'bayer_rggb8']),
+        (raw('', RGB), ["''", 'wanted one of']),
+        (raw('rgb8', RGB[:3]), ['6x4', '54 bytes']),
+        (raw('rgb8', RGB, step=17), ['step 17', 'at least 18']),
+        (raw('rgb8', RGB, width=7), ['7x4']),
+        (raw('rgb8', RGB, width=0), ['0x4']),
+        (raw('rgb8', RGB, height=2**31), ['72 bytes']),
+        (raw('yuv422', np.zeros((4, 10), np.uint8), width=5), ['even width']),
+    ],
+)
 def test_what_is_no_picture_is_refused_with_words(message, words):
     with pytest.raises(ValueError) as error:
         image_to_rgb(message)
@@ -117,36 +133,60 @@ def test_images_written():
 
 # Scenes and answers
 
+
 def gaussians(count, code_dim=32, seed=3):
     g = torch.Generator().manual_seed(seed)
     quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=g), dim=1)
-    return Gaussians(means=torch.randn(count, 3, generator=g), quats=quats, frame='left_optical',
-                     scales=torch.rand(count, 3, generator=g) * 0.01, opacities=torch.rand(count, generator=g),
-                     colors=torch.rand(count, 3, generator=g) * 1.2 - 0.1,
-                     codes=torch.randn(count, code_dim, generator=g))
+    return Gaussians(
+        means=torch.randn(count, 3, generator=g),
+        quats=quats,
+        frame='left_optical',
+        scales=torch.rand(count, 3, generator=g) * 0.01,
+        opacities=torch.rand(count, generator=g),
+        colors=torch.rand(count, 3, generator=g) * 1.2 - 0.1,
+        codes=torch.randn(count, code_dim, generator=g),
+    )
 
 
 def table(cloud):
     """Points by field name, as the fields of the message say."""
-    dtype = np.dtype({'names': [f.name for f in cloud.fields], 'offsets': [f.offset for f in cloud.fields],
-                      'formats': ['<f4'] * len(cloud.fields), 'itemsize': cloud.point_step})
+    dtype = np.dtype(
+        {
+            'names': [f.name for f in cloud.fields],
+            'offsets': [f.offset for f in cloud.fields],
+            'formats': ['<f4'] * len(cloud.fields),
+            'itemsize': cloud.point_step,
+        }
+    )
     return np.frombuffer(cloud.data, dtype)
 
 
 @pytest.mark.parametrize('codes', [False, True])
 def test_cloud_fields_and_values(codes):
     scene = gaussians(50)
-    cloud = deserialize_message(serialize_message(messages.gaussian_cloud(scene, HEADER, codes=codes)), PointCloud2)
+    cloud = deserialize_message(
+        serialize_message(messages.gaussian_cloud(scene, HEADER, codes=codes)), PointCloud2
+    )
     names = list(messages.FIELDS) + [f'code_{i}' for i in range(32)] * codes
     assert [f.name for f in cloud.fields] == names
     assert all(f.datatype == 7 and f.count == 1 for f in cloud.fields)  # FLOAT32
-    assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (1, 50, 4 * len(names), 200 * len(names))
+    assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (
+        1,
+        50,
+        4 * len(names),
+        200 * len(names),
+    )
     assert cloud.header == HEADER and cloud.is_dense and not cloud.is_bigendian
     points = table(cloud)
-    columns = {'x': scene.means[:, 0], 'y': scene.means[:, 1], 'z': scene.means[:, 2], 'opacity': scene.opacities,
-               **{f'scale_{i}': scene.scales[:, i] for i in range(3)},
-               **{f'rot_{i}': scene.quats[:, i] for i in range(4)},  # w x y z
-               **({f'code_{i}': scene.codes[:, i] for i in range(32)} if codes else {})}
+    columns = {
+        'x': scene.means[:, 0],
+        'y': scene.means[:, 1],
+        'z': scene.means[:, 2],
+        'opacity': scene.opacities,
+        **{f'scale_{i}': scene.scales[:, i] for i in range(3)},
+        **{f'rot_{i}': scene.quats[:, i] for i in range(4)},  # w x y z
+        **({f'code_{i}': scene.codes[:, i] for i in range(32)} if codes else {}),
+    }
     for name, values in columns.items():
         np.testing.assert_array_equal(points[name], values.numpy(), err_msg=name)
     packed = np.ascontiguousarray(points['rgb']).view('<u4')
@@ -196,8 +236,14 @@ def test_cloud_of_400k_is_fast():
 
 def test_quaternion_of_every_rotation():
     rng = np.random.default_rng(4)
-    turns = [*rng.normal(size=(20, 3)), np.zeros(3), np.array([np.pi, 0, 0]), np.array([0, np.pi, 0]),
-             np.array([0, 0, np.pi]), np.array([np.pi - 1e-7, 0, 0])]
+    turns = [
+        *rng.normal(size=(20, 3)),
+        np.zeros(3),
+        np.array([np.pi, 0, 0]),
+        np.array([0, np.pi, 0]),
+        np.array([0, 0, np.pi]),
+        np.array([np.pi - 1e-7, 0, 0]),
+    ]
     for turn in turns:
         rotation = cv2.Rodrigues(turn)[0]
         q = messages.quaternion(rotation)
@@ -209,19 +255,29 @@ def test_quaternion_of_every_rotation():
     assert messages.quaternion(cv2.Rodrigues(np.array([0.3, 0, 0]))[0]).x == pytest.approx(np.sin(0.15))
 
 
-
 def answer(text, *objects):
-    return SimpleNamespace(text=text, objects=[SimpleNamespace(center=np.array(c), size=np.array(s), score=v)
-                                               for c, s, v in objects])
+    return SimpleNamespace(
+        text=text,
+        objects=[SimpleNamespace(center=np.array(c), size=np.array(s), score=v) for c, s, v in objects],
+    )
 
 
 def test_objects_become_boxes_and_labels():
-    answers = [answer('chair', ((1, 2, 3), (0.5, 1, 0.4), 0.9), ((0, 0, 2), (1, 1, 1), 0.7)),
-               answer('door', ((4, 0, 5), (1, 2, 0.1), 0.8)), answer('nothing')]
+    answers = [
+        answer('chair', ((1, 2, 3), (0.5, 1, 0.4), 0.9), ((0, 0, 2), (1, 1, 1), 0.7)),
+        answer('door', ((4, 0, 5), (1, 2, 0.1), 0.8)),
+        answer('nothing'),
+    ]
     markers = messages.object_markers(answers, HEADER).markers
     assert markers[0].action == 3  # DELETEALL first: old objects go
     assert [(m.ns, m.id, m.type) for m in markers[1:]] == [
-        ('chair', 0, 1), ('chair', 1, 9), ('chair', 2, 1), ('chair', 3, 9), ('door', 0, 1), ('door', 1, 9)]
+        ('chair', 0, 1),
+        ('chair', 1, 9),
+        ('chair', 2, 1),
+        ('chair', 3, 9),
+        ('door', 0, 1),
+        ('door', 1, 9),
+    ]
     box, label = markers[1:3]
     assert box.pose.position == Point(x=1.0, y=2.0, z=3.0) and box.pose.orientation.w == 1.0
     assert (box.scale.x, box.scale.y, box.scale.z) == (0.5, 1.0, 0.4)
@@ -229,4 +285,6 @@ def test_objects_become_boxes_and_labels():
     assert markers[1].color != markers[5].color
     described = messages.object_messages(answers[0])
     assert [(o.label, round(o.score, 3), o.pose.position.z, o.size.y) for o in described] == [
-        ('chair', 0.9, 3.0, 1.0), ('chair', 0.7, 2.0, 1.0)]
+        ('chair', 0.9, 3.0, 1.0),
+        ('chair', 0.7, 2.0, 1.0),
+    ]

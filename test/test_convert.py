@@ -22,8 +22,17 @@ DECODER_WIDTHS = (16, 32, 64, 512)
 
 
 def tiny(kind='gsemsplat'):
-    return LARGE(kind).replace(enc_dim=16, enc_depth=1, enc_heads=2, dec_dim=8, dec_depth=4, dec_heads=2,
-                               layer_dims=(4, 4, 8, 8), dpt_dim=4, last_dim=4)
+    return LARGE(kind).replace(
+        enc_dim=16,
+        enc_depth=1,
+        enc_heads=2,
+        dec_dim=8,
+        dec_depth=4,
+        dec_heads=2,
+        layer_dims=(4, 4, 8, 8),
+        dpt_dim=4,
+        last_dim=4,
+    )
 
 
 @pytest.fixture
@@ -58,8 +67,12 @@ def lightning(state, **more):
     """A Lightning file as the public ones: prefix, training loss, foreign objects, optimizer states."""
     entries = {f'encoder.{key}': value for key, value in state.items()}
     entries['lpips_criterion.lin0.model.1.weight'] = torch.ones(1, 64, 1, 1)
-    return {'epoch': 19, 'state_dict': entries | more, 'hyper_parameters': argparse.Namespace(lr=1e-5),
-            'optimizer_states': [{'state': {0: {'m': torch.ones(5)}}}]}
+    return {
+        'epoch': 19,
+        'state_dict': entries | more,
+        'hyper_parameters': argparse.Namespace(lr=1e-5),
+        'optimizer_states': [{'state': {0: {'m': torch.ones(5)}}}],
+    }
 
 
 def duplicates(state):
@@ -84,8 +97,9 @@ def test_gsemsplat(tmp_path, tiny_large):
     assert report.placeholders == ('argparse.Namespace',)
     assert report.left_over == ('benchmarker.time', 'decoder.note', 'encoder.other')
     assert len(duplicates(state)) == 24
-    assert report.dropped == tuple(sorted(['lpips_criterion.lin0.model.1.weight',
-                                           *(f'encoder.{key}' for key in duplicates(state))]))
+    assert report.dropped == tuple(
+        sorted(['lpips_criterion.lin0.model.1.weight', *(f'encoder.{key}' for key in duplicates(state))])
+    )
     checkpoint = weights.load(target)
     loaded = checkpoint.model.state_dict()
     assert report.written == tuple(sorted((*loaded, *semantic)))
@@ -94,9 +108,12 @@ def test_gsemsplat(tmp_path, tiny_large):
     assert checkpoint.decoders.keys() == semantic.keys()
     assert all(torch.equal(checkpoint.decoders[key], semantic[key]) for key in semantic)
     assert checkpoint.card == {
-        'config': json.loads(json.dumps(tiny().to_json())), 'kind': 'gsemsplat',
-        'text_encoder': 'openclip:ViT-B-16', 'licence': LICENCE,
-        'source': {'file': 'epoch=11.ckpt', 'sha256': hashlib.sha256(source.read_bytes()).hexdigest()}}
+        'config': json.loads(json.dumps(tiny().to_json())),
+        'kind': 'gsemsplat',
+        'text_encoder': 'openclip:ViT-B-16',
+        'licence': LICENCE,
+        'source': {'file': 'epoch=11.ckpt', 'sha256': hashlib.sha256(source.read_bytes()).hexdigest()},
+    }
 
 
 def test_splatt3r(tmp_path, tiny_large):
@@ -165,14 +182,29 @@ def test_the_real_sizes(tmp_path, monkeypatch, kind):
     assert len(report.missing) == {'mast3r': 256, 'splatt3r': 128, 'gsemsplat': 0}[kind]
 
 
-@pytest.mark.parametrize('change, wanted', [
-    (lambda s: [s.pop(k) for k in list(s) if 'enc_blocks' in k], 'enc_blocks.0.norm1.weight is missing; '),
-    (lambda s: s.update(mask_token=torch.ones(1, 2, 8)), 'mask_token has shape (1, 2, 8), wanted (1, 1, 8)'),
-    (lambda s: s.update(mask_token=torch.ones(1, 1, 8, dtype=torch.int64)), 'mask_token holds torch.int64'),
-    (lambda s: s.update(mask_token=None), 'mask_token is missing'),
-    (lambda s: s.update(mask_token=argparse.Namespace()), 'mask_token is missing'),
-    (lambda s: [s.pop(k) for k in list(s) if 'head_local_features' in k], 'features.fc1.weight is missing'),
-])
+@pytest.mark.parametrize(
+    'change, wanted',
+    [
+        (
+            lambda s: [s.pop(k) for k in list(s) if 'enc_blocks' in k],
+            'enc_blocks.0.norm1.weight is missing; ',
+        ),
+        (
+            lambda s: s.update(mask_token=torch.ones(1, 2, 8)),
+            'mask_token has shape (1, 2, 8), wanted (1, 1, 8)',
+        ),
+        (
+            lambda s: s.update(mask_token=torch.ones(1, 1, 8, dtype=torch.int64)),
+            'mask_token holds torch.int64',
+        ),
+        (lambda s: s.update(mask_token=None), 'mask_token is missing'),
+        (lambda s: s.update(mask_token=argparse.Namespace()), 'mask_token is missing'),
+        (
+            lambda s: [s.pop(k) for k in list(s) if 'head_local_features' in k],
+            'features.fc1.weight is missing',
+        ),
+    ],
+)
 def test_missing_and_wrong_keys_are_errors(tmp_path, tiny_large, change, wanted):
     state = network(tiny('splatt3r'))
     change(state)
@@ -181,27 +213,37 @@ def test_missing_and_wrong_keys_are_errors(tmp_path, tiny_large, change, wanted)
     assert 'is no whole splatt3r network' in error and wanted in error and len(error) < 500
 
 
-@pytest.mark.parametrize('semantic, wanted', [
-    ({}, 'language_decoder_sam.* is missing; language_decoder_patch.* is missing'),
-    (decoders((16, 64, 256)), 'wanted 16 to 512 channels'),
-    (decoders((32, 512)), 'wanted 16 to 512 channels'),
-    (decoders() | {'language_decoder_patch.2.weight': torch.ones(64, 31, 1, 1)}, 'patch.* leads through'),
-    (decoders() | {'language_decoder_sam.1.weight': torch.ones(1).expand(1 << 40)}, 'wanted at most'),
-])
+@pytest.mark.parametrize(
+    'semantic, wanted',
+    [
+        ({}, 'language_decoder_sam.* is missing; language_decoder_patch.* is missing'),
+        (decoders((16, 64, 256)), 'wanted 16 to 512 channels'),
+        (decoders((32, 512)), 'wanted 16 to 512 channels'),
+        (decoders() | {'language_decoder_patch.2.weight': torch.ones(64, 31, 1, 1)}, 'patch.* leads through'),
+        (decoders() | {'language_decoder_sam.1.weight': torch.ones(1).expand(1 << 40)}, 'wanted at most'),
+    ],
+)
 def test_wrong_decoders_are_errors(tmp_path, tiny_large, semantic, wanted):
     torch.save(lightning(network(tiny()), **semantic), tmp_path / 'in')
     assert wanted in error_of(tmp_path / 'in', tmp_path / 'out')
 
 
 def test_decoders_with_more_than_nine_layers_are_read_in_order(tmp_path, tiny_large):
-    widths = (16, 20, 24, 28, 32, 36, 40, 512)   # layers 0, 2 ... 12: sorted as text, 10 would precede 2
+    widths = (16, 20, 24, 28, 32, 36, 40, 512)  # layers 0, 2 ... 12: sorted as text, 10 would precede 2
     torch.save(lightning(network(tiny()), **decoders(widths)), tmp_path / 'in')
     assert convert(tmp_path / 'in', tmp_path / 'out').kind == 'gsemsplat'
 
 
-@pytest.mark.parametrize('saved, wanted', [
-    ({'epoch': 1}, 'no state dict'), ([torch.ones(1)], 'no state dict'), (torch.ones(1), 'no state dict'),
-    ({'state_dict': argparse.Namespace()}, 'no state dict'), ({'conv1.weight': torch.ones(3)}, 'no MASt3R')])
+@pytest.mark.parametrize(
+    'saved, wanted',
+    [
+        ({'epoch': 1}, 'no state dict'),
+        ([torch.ones(1)], 'no state dict'),
+        (torch.ones(1), 'no state dict'),
+        ({'state_dict': argparse.Namespace()}, 'no state dict'),
+        ({'conv1.weight': torch.ones(3)}, 'no MASt3R'),
+    ],
+)
 def test_foreign_files_are_errors(tmp_path, saved, wanted):
     torch.save(saved, tmp_path / 'in')
     assert wanted in error_of(tmp_path / 'in', tmp_path / 'out')
@@ -218,9 +260,9 @@ def test_damaged_files_are_errors_and_leave_nothing(tmp_path, tiny_large, suffix
     for cut in (0, 1, 100, len(data) // 2, len(data) - 1):
         source.write_bytes(data[:cut])
         error_of(source, tmp_path / 'out')
-    if suffix == '.ckpt':   # one bit of one weight: the archive's checksum tells
+    if suffix == '.ckpt':  # one bit of one weight: the archive's checksum tells
         at = data.index(state['enc_norm.weight'].numpy().tobytes())
-        source.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1:])
+        source.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         assert 'enc_norm.weight' in error_of(source, tmp_path / 'out')
 
 

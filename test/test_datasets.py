@@ -76,7 +76,7 @@ def test_held_out_are_some_names_whole_and_some_meshes_of_others(stream):
         nouns.add(model.noun)
         meshes.add(mesh.faces.tobytes() + mesh.uv.tobytes())
     assert not sides[False][2] & sides[True][2]
-    assert len(sides[True][0] - sides[False][0]) > 10                # names that training never hears
+    assert len(sides[True][0] - sides[False][0]) > 10  # names that training never hears
     assert {'chair', 'table', 'sofa'} <= sides[True][0] & sides[False][0]
     assert 0.1 < np.mean([m.heldout for m in stream.furniture.models]) < 0.25
 
@@ -147,8 +147,12 @@ def test_rooms_of_another_split_are_refused(tmp_path, room):
     for name, version in (('old', {}), ('new', {'furniture': np.array(VERSION + 1)})):
         folder = tmp_path / name
         folder.mkdir()
-        np.savez(folder / 'train_000003.npz', **{**{k: v for k, v in parts.items() if k != 'furniture'}, **version})
-        with pytest.raises(ValueError, match=f'furniture of version .*wanted {VERSION}: pack the rooms again'):
+        np.savez(
+            folder / 'train_000003.npz', **{**{k: v for k, v in parts.items() if k != 'furniture'}, **version}
+        )
+        with pytest.raises(
+            ValueError, match=f'furniture of version .*wanted {VERSION}: pack the rooms again'
+        ):
             PackedRooms(folder)
 
 

@@ -1,4 +1,7 @@
-"""The demo: its scenes, the node as its process, and the whole of it, with a fake and with the real network."""
+"""The demo: its scenes, the node as its process, and the whole of it, with a fake and with the real
+network.
+"""
+
 import json
 import os
 import re
@@ -68,7 +71,9 @@ def test_cloud_comes_back_as_gaussians():
     torch.manual_seed(0)
     n = 50
     quats = torch.nn.functional.normalize(torch.randn(n, 4), dim=-1)
-    sent = Gaussians(torch.randn(n, 3), quats, torch.rand(n, 3), torch.rand(n), torch.rand(n, 3), torch.rand(n, 32), 'left')
+    sent = Gaussians(
+        torch.randn(n, 3), quats, torch.rand(n, 3), torch.rand(n), torch.rand(n, 3), torch.rand(n, 32), 'left'
+    )
     for codes in (False, True):
         got = gaussians_of(gaussian_cloud(sent, make_header('left', 5), codes=codes))
         for name in ('means', 'quats', 'scales', 'opacities'):
@@ -94,8 +99,12 @@ def wait_for(condition, deadline_s=60.0):
 def test_process_is_ended_whatever_happens(tmp_path, monkeypatch):
     """It ignores SIGINT, and the work raises: killed, and the domain is given back."""
     monkeypatch.setattr(node_process, 'STOP_WITHIN_S', 0.3)
-    stubborn = (sys.executable, '-c', 'import os, signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n'
-                'print("pid", os.getpid(), os.environ["ROS_DOMAIN_ID"], flush=True)\ntime.sleep(60)')
+    stubborn = (
+        sys.executable,
+        '-c',
+        'import os, signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n'
+        'print("pid", os.getpid(), os.environ["ROS_DOMAIN_ID"], flush=True)\ntime.sleep(60)',
+    )
     log = tmp_path / 'node.log'
     with pytest.raises(RuntimeError, match='of the work'):
         with NodeProcess({'mode': 'stereo'}, log, stubborn) as node:
@@ -111,7 +120,9 @@ def test_process_is_ended_whatever_happens(tmp_path, monkeypatch):
 def test_users_domain_stays(tmp_path, monkeypatch):
     monkeypatch.setenv('ROS_DOMAIN_ID', '42')
     log = tmp_path / 'node.log'
-    with NodeProcess({}, log, (sys.executable, '-c', 'import os; print(os.environ["ROS_DOMAIN_ID"])')) as node:
+    with NodeProcess(
+        {}, log, (sys.executable, '-c', 'import os; print(os.environ["ROS_DOMAIN_ID"])')
+    ) as node:
         wait_for(lambda: not node.alive)
     assert node.last_words() == '42' and os.environ['ROS_DOMAIN_ID'] == '42'
 
@@ -126,14 +137,21 @@ def test_play_with_known_answers(tmp_path):
     """The real node on a fake pipeline: what it was sent and what it said arrive unchanged."""
     played = [scenes.load_scene('desk', ['chair', 'sofa']), scenes.load_scene('toy', ['door'])]
     desk, toy = play(played, tmp_path, Console(quiet=True), FAKE_NODE)
-    assert (desk.name, desk.gaussians, desk.weights, desk.scale_source, desk.scale) == \
-        ('desk', 100, 'fake', 'stereo baseline', 0.5)
+    assert (desk.name, desk.gaussians, desk.weights, desk.scale_source, desk.scale) == (
+        'desk',
+        100,
+        'fake',
+        'stereo baseline',
+        0.5,
+    )
     assert 0 < desk.pair_seconds < 10 and 'build' in desk.timings and desk.timings['build: predict'] == 0.001
     assert np.array_equal(desk.first, played[0].pair.first.image) and len(desk.views) == 5
     chair, sofa = desk.answers
     assert (chair.text, chair.found, chair.score, chair.peak_pixel) == ('chair', True, 0.875, (17.0, 13.0))
     assert chair.peak_point == (0.5, 0.25, 2.0) and chair.picture.shape == (480, 640, 3)
-    assert chair.objects[0].center == (0.5, 0.25, 2.0) and chair.objects[0].size == pytest.approx((0.4, 0.6, 0.4))
+    assert chair.objects[0].center == (0.5, 0.25, 2.0) and chair.objects[0].size == pytest.approx(
+        (0.4, 0.6, 0.4)
+    )
     assert (sofa.found, sofa.score, sofa.peak_point, sofa.objects) == (False, 0.25, None, ())
     assert [answer.text for answer in toy.answers] == ['door'] and toy.answers[0].found
     scene = read_ply(tmp_path / 'scene.ply', 'left')
@@ -160,16 +178,21 @@ def demo_process(out, *arguments):
     weights.save(card, {'x': torch.zeros(1)}, {'config': {'name': 'fake'}})
     return subprocess.Popen(
         [sys.executable, '-c', SCRIPT, *FAKE_NODE, str(card), 'demo', '--out', str(out), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         # a shell that runs tests in the background has SIGINT ignored, and so would the process
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def children(pid):
     return [int(child) for child in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
 
 
-@pytest.mark.parametrize('sent, status', [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=['Ctrl-C', 'SIGTERM'])
+@pytest.mark.parametrize(
+    'sent, status', [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=['Ctrl-C', 'SIGTERM']
+)
 def test_interrupted_demo_leaves_nothing_behind(tmp_path, sent, status):
     process = demo_process(tmp_path, '--scene', 'desk')
     try:
@@ -205,8 +228,22 @@ def test_demo_command(tmp_path):
 def test_main_job(tmp_path):
     """Shipped weights, real node, real images."""
     done = subprocess.run(
-        [sys.executable, '-m', 'gsemsplat_ros.cli', 'demo', '--scene', 'bedroom_chair', 'desk', '--out', str(tmp_path),
-         '--json'], capture_output=True, text=True, timeout=280)
+        [
+            sys.executable,
+            '-m',
+            'gsemsplat_ros.cli',
+            'demo',
+            '--scene',
+            'bedroom_chair',
+            'desk',
+            '--out',
+            str(tmp_path),
+            '--json',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     for pair in summary['pairs']:

@@ -5,28 +5,34 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_eval_rooms import FakePipeline, make_sample
+from test_eval_stereo import write_labels
 
 from gsemsplat_ros.cli import main
 from gsemsplat_ros.commands import eval as eval_command
 from gsemsplat_ros.evaluation import ablation
 from gsemsplat_ros.evaluation.ablation import ORDER, ablate_rooms, ablate_stereo, compare, told_apart
 from gsemsplat_ros.pipeline import Pipeline
-from test_eval_rooms import FakePipeline, make_sample
-from test_eval_stereo import write_labels
 
 HALF = np.zeros((8, 16), np.float32)
-HALF[:, :8] = 0.9                          # the left half of the keyframe
+HALF[:, :8] = 0.9  # the left half of the keyframe
 
 
 class TwoBranches(FakePipeline):
-    """The region-specific branch sees chairs (left half), the context-aware one tables (right half); both see both."""
+    """The region-specific branch sees chairs (left half), the context-aware one tables (right half); both see
+    both.
+    """
 
     def query(self, scene, text):
         branch = scene.frame
         sees = {'region': ('chair',), 'context': ('table',), 'both': ('chair', 'table')}[branch]
         right = {'chair': HALF, 'table': HALF[:, ::-1]}
         known = text in sees
-        map_ = right[text] if known else np.where(right.get(text, HALF[:, ::-1]) > 0, 0.1, 0.3).astype(np.float32)
+        map_ = (
+            right[text]
+            if known
+            else np.where(right.get(text, HALF[:, ::-1]) > 0, 0.1, 0.3).astype(np.float32)
+        )
         self.answers = {text: (map_, known)}
         return super().query(scene, text)
 
@@ -34,11 +40,13 @@ class TwoBranches(FakePipeline):
 @pytest.fixture
 def branches(monkeypatch):
     """Scenes that remember by which branch they are asked; counts how often a scene is built."""
+
     def only(scene, branch):
         keyframe = replace(scene.keyframe)
         tagged = replace(scene, keyframe=keyframe)
         object.__setattr__(tagged, 'frame', branch)
         return tagged
+
     monkeypatch.setattr(ablation, 'only_branch', only)
     return TwoBranches()
 
@@ -55,8 +63,11 @@ def test_told_apart_counts_pairs():
 
 
 def test_rooms_by_hand(branches):
-    samples = [sample(('void', 'chair', 'table'), 1, 2), sample(('void', 'chair', 'wall'), 1, 2),
-               sample(('void', 'lamp'), 1, 1)]
+    samples = [
+        sample(('void', 'chair', 'table'), 1, 2),
+        sample(('void', 'chair', 'wall'), 1, 2),
+        sample(('void', 'lamp'), 1, 1),
+    ]
     result = ablate_rooms(branches, samples, taught=frozenset({'chair'}))
     assert len(branches.pairs) == 3 == result['pairs'], 'a scene is built once for all three'
     rows = result['rows']
@@ -79,10 +90,15 @@ def test_rooms_by_hand(branches):
 
 
 def test_differences_are_paired():
-    """Branches that vary together: the interval of the difference is that of the difference, not of the rows."""
+    """Branches that vary together: the interval of the difference is that of the difference, not of the
+    rows.
+    """
     noise = [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
-    groups = {'both': [{'m': [x]} for x in noise], 'region': [{'m': [x - 0.25]} for x in noise],
-              'context': [{'m': []} for _ in noise]}
+    groups = {
+        'both': [{'m': [x]} for x in noise],
+        'region': [{'m': [x - 0.25]} for x in noise],
+        'context': [{'m': []} for _ in noise],
+    }
     groups['context'] = [{'m': [0.0]} for _ in noise]
     result = compare(groups, ('m',), 0)
     assert result['added']['context']['m']['mean'] == pytest.approx(0.25)
@@ -100,7 +116,9 @@ def test_real_pairs(branches, tmp_path):
 def test_the_command(branches, monkeypatch, capsys):
     monkeypatch.setattr(Pipeline, 'load', lambda *args, **kwargs: branches)
     samples = [sample(('void', 'chair', 'table'), 1, 2), sample(('void', 'lamp'), 1, 1)]
-    monkeypatch.setattr(eval_command, 'heldout_samples', lambda rooms, console: (samples[:rooms], frozenset()))
+    monkeypatch.setattr(
+        eval_command, 'heldout_samples', lambda rooms, console: (samples[:rooms], frozenset())
+    )
     assert main(['eval', 'ablation', '--rooms', '2']) == 0
     out = capsys.readouterr().out
     assert 'rooms, 2 pairs' in out and 'added by context' in out and 'told apart' in out

@@ -1,4 +1,6 @@
-"""What answers an annotated view: points against plain loops, saved features, peers, and the pair found on disk."""
+"""What answers an annotated view: points against plain loops, saved features, peers, and the pair found on
+disk.
+"""
 
 import shutil
 from pathlib import Path
@@ -6,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_eval import CONTEXT, SCENE, SIDE, write_eval
+from tiny_scenes import poses
 
 from gsemsplat_ros.evaluation.eval_datasets import Inputs, read_cameras, read_frame
 from gsemsplat_ros.evaluation.methods import ColourOnly, LiftedFeatures, Network, SavedFeatures
@@ -21,8 +25,6 @@ from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.training.scannetpp import ScanNetPP
 from gsemsplat_ros.views.view import Camera, View, fit
-from tiny_eval import CONTEXT, SCENE, SIDE, write_eval
-from tiny_scenes import poses
 
 CAMERA = Camera(24, 18, 20.0, 22.0, 11.5, 8.5)
 PHRASES = 'wall', 'box'
@@ -68,7 +70,7 @@ def test_nearest_points_are_the_plain_ones():
 
 def test_spacing_is_that_of_the_surface():
     u, v = np.meshgrid(np.arange(8.0), np.arange(6.0))
-    grid = np.stack((0.1 * u, 0.2 * v, np.where(u < 4, 1.0, 3.0)), -1)[None]     # a step between columns 3 and 4
+    grid = np.stack((0.1 * u, 0.2 * v, np.where(u < 4, 1.0, 3.0)), -1)[None]  # a step between columns 3 and 4
     np.testing.assert_allclose(spacing(grid), 0.1)
 
 
@@ -80,8 +82,10 @@ def test_a_wall_of_points_has_no_holes():
     closer[2, 3] = -0.7
     seen = nearest_points(wall.reshape(-1, 3), spacing(wall[None]).ravel(), CAMERA, closer)
     assert (seen >= 0).all()
-    np.testing.assert_array_equal(nearest_points(wall.reshape(-1, 3), spacing(wall[None]).ravel(), CAMERA, np.eye(4)),
-                                  np.arange(18 * 24).reshape(18, 24))
+    np.testing.assert_array_equal(
+        nearest_points(wall.reshape(-1, 3), spacing(wall[None]).ravel(), CAMERA, np.eye(4)),
+        np.arange(18 * 24).reshape(18, 24),
+    )
 
 
 class WallPipeline:
@@ -100,15 +104,33 @@ class WallPipeline:
         wall = np.stack(((u - 11.5) / 20, (v - 8.5) / 22, np.ones_like(u)), -1) * 2.0
         means = torch.tensor(np.concatenate([wall, wall + (0, 0, 0.5)]).reshape(-1, 3), dtype=torch.float32)
         n = len(means)
-        gaussians = Gaussians(means, torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1), torch.full((n, 3), 0.05),
-                              torch.full((n,), 0.9), torch.full((n, 3), 0.25), torch.zeros(n, 32), 'camera')
-        return Scene(gaussians, Keyframe(CAMERA, None, None, pair.first.image, window, 'camera', 0), None, 1.0, 'network',
-                     0, 0, {})
+        gaussians = Gaussians(
+            means,
+            torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
+            torch.full((n, 3), 0.05),
+            torch.full((n,), 0.9),
+            torch.full((n, 3), 0.25),
+            torch.zeros(n, 32),
+            'camera',
+        )
+        return Scene(
+            gaussians,
+            Keyframe(CAMERA, None, None, pair.first.image, window, 'camera', 0),
+            None,
+            1.0,
+            'network',
+            0,
+            0,
+            {},
+        )
 
 
 def some_inputs(first, second, pose=np.eye(4)):
     camera = Camera(48, 36, 40.0, 44.0, 23.5, 17.5)
-    views = [View(np.full((36, 48, 3), shade, np.uint8), camera, map_from_camera=np.eye(4)) for shade in (first, second)]
+    views = [
+        View(np.full((36, 48, 3), shade, np.uint8), camera, map_from_camera=np.eye(4))
+        for shade in (first, second)
+    ]
     return Inputs(*views, CAMERA, pose)
 
 
@@ -116,7 +138,7 @@ def test_features_are_lifted_from_the_picture_whose_point_is_seen():
     pipeline = WallPipeline()
     network = Network(pipeline)
 
-    def dense(image):                                # bright pictures are walls, dark ones boxes
+    def dense(image):  # bright pictures are walls, dark ones boxes
         assert image.shape == (32, 64, 3), 'sides are multiples of 32'
         feature = (1, 0, 0) if image.mean() > 100 else (0, 1, 0)
         return np.broadcast_to(np.float32(feature), (2, 3, 3)).copy()
@@ -129,13 +151,13 @@ def test_features_are_lifted_from_the_picture_whose_point_is_seen():
     np.testing.assert_allclose(shown.rgb, 200 / 255)
     assert shown.alpha.min() == 1
     behind = np.eye(4)
-    behind[2, 3] = 2.2                               # between the two walls: only the second is before the camera
+    behind[2, 3] = 2.2  # between the two walls: only the second is before the camera
     shown = lifted.show(None, some_inputs(200, 40, behind), Path(), PHRASES)
     known = shown.alpha > 0
     assert known.any()
     np.testing.assert_allclose(shown.relevancy[0, 1][known], certain, atol=1e-4)
     np.testing.assert_allclose(shown.rgb[known], 40 / 255)
-    away = np.diag((1.0, -1, -1, 1))                 # looking the other way: nothing is there, and nothing wins
+    away = np.diag((1.0, -1, -1, 1))  # looking the other way: nothing is there, and nothing wins
     shown = lifted.show(None, some_inputs(200, 40, away), Path(), PHRASES)
     assert not shown.alpha.any() and not shown.relevancy.any() and not shown.rgb.any()
 
@@ -156,21 +178,44 @@ def tiny(tmp_path_factory):
     """A random network without a stem, as the public ones, with its pipeline; and its Splatt3R file."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp('weights')
-    config = NetworkConfig(long_side=48, enc_dim=32, enc_depth=1, enc_heads=2, dec_dim=32, dec_depth=4, dec_heads=2,
-                           layer_dims=(8, 8, 8, 8), dpt_dim=8, last_dim=8, output_stride=2, descriptors=False)
+    config = NetworkConfig(
+        long_side=48,
+        enc_dim=32,
+        enc_depth=1,
+        enc_heads=2,
+        dec_dim=32,
+        dec_depth=4,
+        dec_heads=2,
+        layer_dims=(8, 8, 8, 8),
+        dpt_dim=8,
+        last_dim=8,
+        output_stride=2,
+        descriptors=False,
+    )
     model = GSemSplat(config)
     for head in (model.downstream_head1, model.downstream_head2):
         head.dpt.head[-1].bias.data = torch.tensor([0.0, 0.0, np.log1p(2.0), 0.0])
-        head.gaussian_dpt.dpt.head[-1].bias.data = torch.tensor([*[0.0] * 3, *[-4.5] * 3, 0, 0, 0, 1.0, *[0.0] * 3, 4.0])
+        head.gaussian_dpt.dpt.head[-1].bias.data = torch.tensor(
+            [*[0.0] * 3, *[-4.5] * 3, 0, 0, 0, 1.0, *[0.0] * 3, 4.0]
+        )
     tensors = model.state_dict()
     codec = Codec.small((16, 32, 384)).state_dict()
-    weights.save(folder / 'tiny.safetensors', {**tensors, **codec},
-                 {'config': config.to_json(), 'text_encoder': 'minilm-l6'})
+    weights.save(
+        folder / 'tiny.safetensors',
+        {**tensors, **codec},
+        {'config': config.to_json(), 'text_encoder': 'minilm-l6'},
+    )
     plain = config.replace(language_channels=0)
-    weights.save(folder / 'splatt3r.safetensors', {k: t for k, t in tensors.items() if 'gaussian_language' not in k},
-                 {'config': plain.to_json(), 'text_encoder': 'minilm-l6'})
-    weights.save(folder / 'points.safetensors', {k: t for k, t in tensors.items() if '.gaussian' not in k},
-                 {'config': plain.replace(gaussians=False).to_json(), 'text_encoder': 'minilm-l6'})
+    weights.save(
+        folder / 'splatt3r.safetensors',
+        {k: t for k, t in tensors.items() if 'gaussian_language' not in k},
+        {'config': plain.to_json(), 'text_encoder': 'minilm-l6'},
+    )
+    weights.save(
+        folder / 'points.safetensors',
+        {k: t for k, t in tensors.items() if '.gaussian' not in k},
+        {'config': plain.replace(gaussians=False).to_json(), 'text_encoder': 'minilm-l6'},
+    )
     return folder
 
 
@@ -185,7 +230,10 @@ def textured(seed):
 
 
 def textured_inputs():
-    views = [View(textured(seed), Camera(48, 36, 40.0, 44.0, 23.5, 17.5), map_from_camera=np.eye(4)) for seed in (1, 2)]
+    views = [
+        View(textured(seed), Camera(48, 36, 40.0, 44.0, 23.5, 17.5), map_from_camera=np.eye(4))
+        for seed in (1, 2)
+    ]
     pose = np.eye(4)
     pose[0, 3] = 0.05
     return Inputs(*views, CAMERA, pose)
@@ -196,7 +244,9 @@ def test_the_splatt3r_path_is_what_the_network_draws_without_calibration(pipelin
     ours = Network(pipeline).scene(inputs).gaussians
     for plain in (ColourOnly(pipeline.network), ColourOnly.load(tiny / 'splatt3r.safetensors', 'cpu')):
         for name in ('means', 'quats', 'scales', 'opacities', 'colors'):
-            torch.testing.assert_close(getattr(plain.gaussians(inputs), name), getattr(ours, name), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                getattr(plain.gaussians(inputs), name), getattr(ours, name), atol=1e-4, rtol=1e-4
+            )
         shown = plain.show(None, inputs, Path(), ['wall'])
         assert shown.relevancy is None and shown.rgb.shape == (18, 24, 3) and shown.alpha.max() > 0.5
     with pytest.raises(ValueError, match='predicts no Gaussians'):
@@ -204,13 +254,25 @@ def test_the_splatt3r_path_is_what_the_network_draws_without_calibration(pipelin
 
 
 def test_saved_features_answer_as_the_network_that_made_them(pipeline, tmp_path):
-    """What the network decodes, saved and scored as the public script does, gives the network's own relevancy."""
+    """What the network decodes, saved and scored as the public script does, gives the network's own
+    relevancy.
+    """
     inputs = textured_inputs()
     drawn = render(Network(pipeline).scene(inputs).gaussians, CAMERA, np.linalg.inv(inputs.first_from_camera))
     np.save(tmp_path / 'restored_feat_frame_1.npy', pipeline.codec.decode(drawn.codes).numpy())
-    frame = type('Frame', (), {'image': np.zeros((18, 24, 3), np.uint8), 'rendering': None, 'name': 'frame_1',
-                               'features': tmp_path / 'restored_feat_frame_1.npy'})()
-    saved = SavedFeatures(pipeline.text_encoder, pipeline.negatives).show(frame, None, tmp_path, ['wall', 'chair'])
+    frame = type(
+        'Frame',
+        (),
+        {
+            'image': np.zeros((18, 24, 3), np.uint8),
+            'rendering': None,
+            'name': 'frame_1',
+            'features': tmp_path / 'restored_feat_frame_1.npy',
+        },
+    )()
+    saved = SavedFeatures(pipeline.text_encoder, pipeline.negatives).show(
+        frame, None, tmp_path, ['wall', 'chair']
+    )
     ours = Network(pipeline).show(None, inputs, tmp_path, ['wall', 'chair'])
     np.testing.assert_allclose(saved.relevancy, ours.relevancy, atol=1e-5)
     assert saved.rgb is None and saved.alpha is None
@@ -220,17 +282,28 @@ def test_saved_features_answer_as_the_network_that_made_them(pipeline, tmp_path)
 
 def test_saved_features_are_read_in_parts(monkeypatch, tmp_path):
     from gsemsplat_ros.evaluation import methods
+
     features = np.random.default_rng(0).normal(size=(2, 40, 36, 3)).astype(np.float16)
     np.save(tmp_path / 'restored_feat.npy', features)
-    frame = type('Frame', (), {'image': np.zeros((40, 36, 3), np.uint8), 'rendering': np.full((40, 36, 3), 51, np.uint8),
-                               'name': 'frame_1', 'features': tmp_path / 'restored_feat.npy'})()
+    frame = type(
+        'Frame',
+        (),
+        {
+            'image': np.zeros((40, 36, 3), np.uint8),
+            'rendering': np.full((40, 36, 3), 51, np.uint8),
+            'name': 'frame_1',
+            'features': tmp_path / 'restored_feat.npy',
+        },
+    )()
     whole = SavedFeatures(Words(), Words().encode(['stuff'])).show(frame, None, tmp_path, PHRASES)
     monkeypatch.setattr(methods, 'CHUNK', 7 * 2 * 36 * 3)
     parts = SavedFeatures(Words(), Words().encode(['stuff'])).show(frame, None, tmp_path, PHRASES)
     np.testing.assert_allclose(whole.relevancy, parts.relevancy, rtol=1e-6)
     feature = features[1, 20, 5].astype(np.float64)
     p, n = feature[0] / np.linalg.norm(feature), feature[2] / np.linalg.norm(feature)
-    assert whole.relevancy[1, 0, 20, 5] == pytest.approx(np.exp(10 * p) / (np.exp(10 * p) + np.exp(10 * n)), abs=1e-4)
+    assert whole.relevancy[1, 0, 20, 5] == pytest.approx(
+        np.exp(10 * p) / (np.exp(10 * p) + np.exp(10 * n)), abs=1e-4
+    )
     assert whole.rgb[0, 0, 0] == pytest.approx(0.2)
 
 
@@ -246,8 +319,9 @@ def test_the_pair_is_found_on_disk(scene, tmp_path):
     source = ScanNetPP(root, 'val', SIDE, SIDE)
     found, told = find_inputs(source, SCENE, frame), read_cameras(folder, frame)
     np.testing.assert_allclose(found.camera.K, told.camera.K)
-    assert {tuple(view.map_from_camera[:3, 3]) for view in (found.first, found.second)} == \
-        {tuple(poses()[i][:3, 3]) for i in CONTEXT}
+    assert {tuple(view.map_from_camera[:3, 3]) for view in (found.first, found.second)} == {
+        tuple(poses()[i][:3, 3]) for i in CONTEXT
+    }
     ahead = np.linalg.inv(found.first.map_from_camera) @ told.first.map_from_camera @ told.first_from_camera
     np.testing.assert_allclose(found.first_from_camera, ahead, atol=1e-9)
     frame.image[:] = np.random.default_rng(0).integers(0, 255, frame.image.shape)
@@ -275,5 +349,8 @@ def test_find_pair_is_the_best_of_all_pairs():
     def plain(i, j):
         union = seen[i] | seen[j]
         return (union & mask).sum() / (union | mask).sum()
+
     assert overlap == pytest.approx(plain(1, 5))
-    assert overlap == pytest.approx(max(plain(i, j) for i in range(7) for j in range(7) if 4 not in (i, j) and i != j))
+    assert overlap == pytest.approx(
+        max(plain(i, j) for i in range(7) for j in range(7) if 4 not in (i, j) and i != j)
+    )

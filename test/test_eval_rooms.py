@@ -1,4 +1,5 @@
 """Evaluation in rooms: the numbers by hand, with a pipeline that answers what the test wants."""
+
 import math
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from gsemsplat_ros.semantics.relevancy import Mixture
 from gsemsplat_ros.training.textspace import read_phrasings as training_phrasings
 from gsemsplat_ros.views.view import Camera, Pair, View, fit
 
-WIDTH, HEIGHT, FOCAL = 32, 16, 16.0                       # of the images; the keyframe is half as fine
+WIDTH, HEIGHT, FOCAL = 32, 16, 16.0  # of the images; the keyframe is half as fine
 K = np.array([[FOCAL, 0, 15.5], [0, FOCAL, 7.5], [0, 0, 1]])
 
 
@@ -35,19 +36,31 @@ def moved(x=0.0, y=0.0, z=0.0):
 
 def make_sample(depth=2.0, stereo=False, second=moved(0.2), target=moved(0.1), names=('void', 'wall')):
     shape = (3, HEIGHT, WIDTH)
-    return {'images': np.full((*shape, 3), 51, np.uint8), 'K': K, 'stereo': stereo, 'names': list(names),
-            'depth': np.full(shape, depth, np.float32), 'instance': np.ones(shape, np.int16),
-            'first_from_camera': np.stack([np.eye(4), second, target])}
+    return {
+        'images': np.full((*shape, 3), 51, np.uint8),
+        'K': K,
+        'stereo': stereo,
+        'names': list(names),
+        'depth': np.full(shape, depth, np.float32),
+        'instance': np.ones(shape, np.int16),
+        'first_from_camera': np.stack([np.eye(4), second, target]),
+    }
 
 
 def flat_gaussians(means, colors, scale=0.01, opacity=1.0):
     n = len(means)
-    return Gaussians(torch.tensor(means, dtype=torch.float32), torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
-                     torch.full((n, 3), scale), torch.full((n,), opacity),
-                     torch.tensor(colors, dtype=torch.float32), torch.zeros(n, 32), 'camera')
+    return Gaussians(
+        torch.tensor(means, dtype=torch.float32),
+        torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
+        torch.full((n, 3), scale),
+        torch.full((n,), opacity),
+        torch.tensor(colors, dtype=torch.float32),
+        torch.zeros(n, 32),
+        'camera',
+    )
 
 
-NOTHING = flat_gaussians([[0, 0, -1.0]], [[1.0, 1, 1]])    # behind every camera
+NOTHING = flat_gaussians([[0, 0, -1.0]], [[1.0, 1, 1]])  # behind every camera
 
 
 class FakePipeline:
@@ -85,7 +98,7 @@ def first_pair():
 
 def test_depth_metrics():
     truth = np.array([[2.0, 2, 2, 4], [0, np.nan, 2, 4]])
-    depth = np.array([[3.0, 3, 3, 4], [5, 5, np.nan, 6]])      # ratios 1.5, 1.5, 1.5, 1, 1.5 where both known
+    depth = np.array([[3.0, 3, 3, 4], [5, 5, np.nan, 6]])  # ratios 1.5, 1.5, 1.5, 1, 1.5 where both known
     assert metrics.abs_rel(depth, truth) == pytest.approx(4 * 0.5 / 5)
     assert metrics.delta1(depth, truth) == pytest.approx(1 / 5)
     assert metrics.median_scale(depth, truth) == pytest.approx(1 / 1.5)
@@ -95,7 +108,7 @@ def test_depth_metrics():
 
 def test_best_constant_is_the_minimum():
     truth = np.random.default_rng(0).uniform(0.5, 6, (9, 7))
-    truth[0] = 0                                                   # nothing there
+    truth[0] = 0  # nothing there
     least = min(np.mean(np.abs(c - truth[1:]) / truth[1:]) for c in np.linspace(0.5, 6, 2000))
     best = metrics.best_constant(truth)
     assert metrics.abs_rel(np.full_like(truth, best), truth) <= least + 1e-12
@@ -114,8 +127,8 @@ def test_rotation_and_direction(degrees):
 def test_psnr_and_iou():
     mask = np.array([[True, True], [True, False]])
     picture, truth = np.zeros((2, 2, 3)), np.zeros((2, 2, 3))
-    truth[0, 0] = 0.3, 0, 0                                        # mean square error 0.09 / 9
-    truth[1, 1] = 1                                                # not seen
+    truth[0, 0] = 0.3, 0, 0  # mean square error 0.09 / 9
+    truth[1, 1] = 1  # not seen
     assert metrics.psnr(picture, truth, mask) == pytest.approx(20.0)
     assert metrics.psnr(truth, truth, mask) == pytest.approx(100.0)
     assert metrics.iou(mask, np.array([[False, True], [False, True]])) == pytest.approx(1 / 4)
@@ -195,22 +208,22 @@ def test_pose_of_free_pairs():
 
 
 def test_what_the_context_views_see():
-    sample = make_sample(second=moved(0.2), target=moved(1.0))     # a wall at 2 m: 1 m is 8 px, 0.8 m 6.4 px
+    sample = make_sample(second=moved(0.2), target=moved(1.0))  # a wall at 2 m: 1 m is 8 px, 0.8 m 6.4 px
     camera = Camera.from_K(K, WIDTH, HEIGHT)
     seen = seen_by_context(sample, camera)
     assert (seen == (np.arange(WIDTH) <= 25)).all()
-    sample['depth'][1] = 0                                         # the second view sees nothing
+    sample['depth'][1] = 0  # the second view sees nothing
     assert (seen_by_context(sample, camera) == (np.arange(WIDTH) <= 23)).all()
-    sample['depth'][0][:, 10:12] = 1.0                         # something near in view 1
+    sample['depth'][0][:, 10:12] = 1.0  # something near in view 1
     hidden = np.isin(np.arange(WIDTH), [2, 3])
     assert (seen_by_context(sample, camera) == ((np.arange(WIDTH) <= 23) & ~hidden)).all()
-    sample['depth'][2][:4] = 0                                     # and nothing is there to be seen
+    sample['depth'][2][:4] = 0  # and nothing is there to be seen
     assert not seen_by_context(sample, camera)[:4].any()
 
 
 def test_psnr_of_an_empty_picture():
     result = evaluate_rooms(FakePipeline(), [make_sample()])
-    assert result['psnr'] == pytest.approx(-10 * math.log10(0.04))         # black against 51 / 255 = 0.2
+    assert result['psnr'] == pytest.approx(-10 * math.log10(0.04))  # black against 51 / 255 = 0.2
     assert result['constant_colour_psnr'] == pytest.approx(100)
 
 
@@ -221,14 +234,14 @@ def test_psnr_is_of_the_scene_in_true_scale():
     colors = np.where(means[:, :1] < 0, [[1.0, 0, 0]], [[0, 1.0, 0]])
     sample = make_sample(target=moved(0.5))
     sample['images'] = np.zeros((3, HEIGHT, WIDTH, 3), np.uint8)
-    edge = 15.5 - FOCAL * 0.5 / 2                              # of x = 0 at 2 m, seen from 0.5 m to its right
+    edge = 15.5 - FOCAL * 0.5 / 2  # of x = 0 at 2 m, seen from 0.5 m to its right
     columns = np.arange(WIDTH)
     sample['images'][2, :, columns < edge] = 255, 0, 0
     sample['images'][2, :, columns > edge] = 0, 255, 0
     wall = flat_gaussians(means, colors, scale=0.01, opacity=0.95)
     aligned, off = (evaluate_rooms(FakePipeline(depth, wall), [sample])['psnr'] for depth in (1.0, 2.0))
     assert aligned > 20
-    assert off == pytest.approx(-10 * math.log10(4 / 28 * 2 / 3), abs=1)    # 4 of 28 columns, red for green
+    assert off == pytest.approx(-10 * math.log10(4 / 28 * 2 / 3), abs=1)  # 4 of 28 columns, red for green
 
 
 def words_sample():
@@ -242,25 +255,31 @@ def words_sample():
 
 def test_words():
     columns = np.broadcast_to(np.arange(16), (8, 16))
-    chair = np.where(columns < 4, 1.0, 0.1).astype(np.float32)     # half of the chairs
-    wall = np.where(columns == 14, 0.45, 0.4).astype(np.float32)   # the peak is right, but not found
+    chair = np.where(columns < 4, 1.0, 0.1).astype(np.float32)  # half of the chairs
+    wall = np.where(columns == 14, 0.45, 0.4).astype(np.float32)  # the peak is right, but not found
     other = make_sample(names=('void', 'bed', 'office chair', 'lamp'))
     other['instance'][:, :, 10:] = 2
     other['instance'][:, :, 20:] = 3
     nothing = np.full((8, 16), np.nan, np.float32)
-    pipeline = FakePipeline(answers={'chair': (chair, True), 'wall': (wall, False), 'lamp': (nothing, False),
-                                     'office chair': (np.where(columns == 2, 0.9, 0.2), True),
-                                     'bed': (np.where(columns < 5, 0.9, 0.2), True)})
+    pipeline = FakePipeline(
+        answers={
+            'chair': (chair, True),
+            'wall': (wall, False),
+            'lamp': (nothing, False),
+            'office chair': (np.where(columns == 2, 0.9, 0.2), True),
+            'bed': (np.where(columns < 5, 0.9, 0.2), True),
+        }
+    )
     result = evaluate_rooms(pipeline, [words_sample(), other])
     first = pipeline.texts[:4]
-    assert first[:2] == ['chair', 'wall'] and set(first[2:]) == {'bed', 'lamp'}      # no cup, no office chair
+    assert first[:2] == ['chair', 'wall'] and set(first[2:]) == {'bed', 'lamp'}  # no cup, no office chair
     assert pipeline.texts[4:7] == ['bed', 'lamp', 'office chair']
     assert set(pipeline.texts[7:]) == {'wall', 'cup'}
     # localised: chair, wall, bed; the office chair's peak lies on the bed, the lamp's nowhere
     assert result['localisation_accuracy'] == pytest.approx(3 / 5)
-    assert result['found_rate'] == pytest.approx(3 / 5)            # chair, bed, office chair
+    assert result['found_rate'] == pytest.approx(3 / 5)  # chair, bed, office chair
     assert result['miou'] == pytest.approx((0.5 + 0 + 1 + 0 + 0) / 5)
-    assert result['false_alarm_rate'] == pytest.approx(1 / 4)      # the bed in the first room
+    assert result['false_alarm_rate'] == pytest.approx(1 / 4)  # the bed in the first room
     assert result['random_localisation'] == pytest.approx((64 + 63 + 40 + 40 + 48) / 128 / 5)
     chance = [metrics.random_iou(p / 127, 2) for p in (64, 63)]
     chance += [metrics.random_iou(p / 128, 3) for p in (40, 40, 48)]
@@ -277,8 +296,12 @@ def test_an_office_chair_is_a_chair_and_taught_words_are_counted_apart():
     sample = make_sample(names=('void', 'chair', 'office chair'))
     sample['instance'][:, :, :16] = 1
     sample['instance'][:, :, 16:] = 2
-    pipeline = FakePipeline(answers={'chair': (np.where(columns < 15, 0.9, 0.2), True),            # nearly everywhere
-                                     'office chair': (np.where(columns < 8, 0.9, 0.2), True)})     # on the other one
+    pipeline = FakePipeline(
+        answers={
+            'chair': (np.where(columns < 15, 0.9, 0.2), True),  # nearly everywhere
+            'office chair': (np.where(columns < 8, 0.9, 0.2), True),
+        }
+    )  # on the other one
     result = evaluate_rooms(pipeline, [sample], taught=frozenset({'chair'}))
     assert (result['taught_localisation'], result['new_localisation']) == (1, 0)
     assert result['new_miou'] == 0 and result['taught_miou'] > 0
@@ -292,8 +315,10 @@ def test_phrasings_mean_one_of_several_things():
     sample['instance'][:, :, 8:16] = 2
     sample['instance'][:, :, 16:] = 3
     nouns = {'office chair': 'chair', 'burlap sofa': 'sofa', 'wall': 'wall'}
-    right = {text: (np.where(columns == (12 if 'wall' in meant else 5), 0.9, 0.2), True)      # column 5: the sofa
-             for text, meant in read_phrasings().items()}
+    right = {
+        text: (np.where(columns == (12 if 'wall' in meant else 5), 0.9, 0.2), True)  # column 5: the sofa
+        for text, meant in read_phrasings().items()
+    }
     result = evaluate_rooms(FakePipeline(answers=right), [sample], nouns=nouns)
     assert result['phrasing_found_rate'] == 1
     asked = [meant for meant in read_phrasings().values() if meant & set(nouns.values())]
@@ -301,7 +326,9 @@ def test_phrasings_mean_one_of_several_things():
     assert 0 < sum(hits) < len(hits)
     assert result['phrasing_localisation'] == pytest.approx(np.mean(hits))
     shares = {'chair': 1 / 4, 'sofa': 1 / 4, 'wall': 1 / 2}
-    assert result['random_phrasing'] == pytest.approx(np.mean([sum(shares.get(n, 0) for n in meant) for meant in asked]))
+    assert result['random_phrasing'] == pytest.approx(
+        np.mean([sum(shares.get(n, 0) for n in meant) for meant in asked])
+    )
     assert evaluate_rooms(FakePipeline(), [sample])['phrasing_localisation'] is None
 
 
@@ -332,7 +359,9 @@ def test_one_branch_alone():
         alone = metrics.only_branch(scene, name).keyframe.prepared.relevancy(phrase)
         assert torch.equal(alone[head], whole[head]) and (alone[1 - head] == 0).all()
     codec.mixture = Mixture((1.0, 0.2, 0.3), 0.1)
-    mixed = replace(scene, keyframe=replace(scene.keyframe, prepared=replace(prepared, mixture=codec.mixture)))
+    mixed = replace(
+        scene, keyframe=replace(scene.keyframe, prepared=replace(prepared, mixture=codec.mixture))
+    )
     for head, name in enumerate(('region', 'context')):
         alone = metrics.only_branch(mixed, name).keyframe.prepared.relevancy(phrase)[0]
         assert alone.shape == (1, 8, 16)
@@ -347,7 +376,9 @@ def test_no_samples():
 
 
 class Speaker(FakePipeline):
-    """Answers 'cup' with a surplus of 0.3 and everything else with that of the word's length: 0.01 a letter."""
+    """Answers 'cup' with a surplus of 0.3 and everything else with that of the word's length: 0.01 a
+    letter.
+    """
 
     codec = Codec.small((16, 8, 12))
 
@@ -359,16 +390,17 @@ class Speaker(FakePipeline):
 
 def test_the_margin_lets_one_absent_name_in_ten_pass(monkeypatch):
     from gsemsplat_ros.evaluation import calibrate
-    absent = ['a' * n for n in range(1, 12)]                 # surplus 0.01 to 0.11
+
+    absent = ['a' * n for n in range(1, 12)]  # surplus 0.01 to 0.11
     monkeypatch.setattr(calibrate, 'absent_names', lambda *a: absent)
     sample = make_sample(names=('void', 'cup'))
     sample['instance'][:] = 1
     nothing = np.zeros((8, 16), np.float32)
-    speaker = Speaker(answers={text: (nothing, True) for text in ['cup', *absent]})
+    speaker = Speaker(answers=dict.fromkeys(['cup', *absent], (nothing, True)))
     result = calibrate.calibrate(speaker, [sample])
     assert result['mixture'] == {'weights': list(calibrate.WEIGHTS), 'margin': pytest.approx(0.1)}
     assert (result['recall'], result['present'], result['absent']) == (1.0, 1, 11)
-    assert result['false_alarm_rate'] == pytest.approx(2 / 11)      # the border itself is found
+    assert result['false_alarm_rate'] == pytest.approx(2 / 11)  # the border itself is found
     assert speaker.codec.mixture == Mixture(calibrate.WEIGHTS, pytest.approx(0.1))
     with pytest.raises(ValueError, match='0 present and 0 absent names'):
         calibrate.calibrate(speaker, [])

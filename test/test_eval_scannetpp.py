@@ -1,4 +1,6 @@
-"""`eval scannetpp`: the table against numbers by hand, the command from images and from saved features, the page."""
+"""`eval scannetpp`: the table against numbers by hand, the command from images and from saved features, the
+page.
+"""
 
 import json
 import re
@@ -10,19 +12,34 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from test_report import Reader
+from tiny_eval import NAMES, SCENE, SIDE, ids_of, write_annotation, write_eval
 
 from gsemsplat_ros.cli import main
 from gsemsplat_ros.evaluation.eval_datasets import Frame, read_cameras, read_frame
 from gsemsplat_ros.evaluation.methods import Shown
 from gsemsplat_ros.evaluation.protocols import evaluate_frame, majority
-from gsemsplat_ros.evaluation.scannetpp import (CHANCE, FrameResult, MethodResult, chance, evaluate_frames, score,
-                                                summarise)
+from gsemsplat_ros.evaluation.scannetpp import (
+    CHANCE,
+    FrameResult,
+    MethodResult,
+    chance,
+    evaluate_frames,
+    score,
+    summarise,
+)
 from gsemsplat_ros.network import weights
 from gsemsplat_ros.semantics.text import MiniLM
-from gsemsplat_ros.viewer.evaluation_page import Page, PhrasePictures, composite, heat_map, mask_picture, page, section
-from gsemsplat_ros.viewer.evaluation_page import peak_picture
-from test_report import Reader
-from tiny_eval import NAMES, SCENE, SIDE, ids_of, write_annotation, write_eval
+from gsemsplat_ros.viewer.evaluation_page import (
+    Page,
+    PhrasePictures,
+    composite,
+    heat_map,
+    mask_picture,
+    page,
+    peak_picture,
+    section,
+)
 
 NAME = 'frame_00003'
 
@@ -42,6 +59,7 @@ class Knowing:
 
     def show(self, frame, inputs, folder, phrases):
         from gsemsplat_ros.evaluation.protocols import fill
+
         maps = []
         for text in phrases:
             told = frame.phrases[0] if text == frame.phrases[-1] else text
@@ -69,65 +87,144 @@ def test_rows_of_one_view(data):
 
 def evaluate_truth(frame, text):
     from gsemsplat_ros.evaluation.protocols import fill
+
     return fill(frame.polygons[text], SIDE, SIDE)
 
 
 def a_frame(scene, name, phrases):
     visible = np.ones((SIDE, SIDE), bool)
-    return Frame(scene, name, np.zeros((SIDE, SIDE, 3), np.uint8), {text: () for text in phrases}, visible,
-                 (*phrases, 'piano'), None, None)
+    return Frame(
+        scene,
+        name,
+        np.zeros((SIDE, SIDE, 3), np.uint8),
+        dict.fromkeys(phrases, ()),
+        visible,
+        (*phrases, 'piano'),
+        None,
+        None,
+    )
 
 
 def row(text, iou, localised, corrected=None):
     corrected = iou if corrected is None else None if corrected == 'no' else corrected
-    return {'text': text, 'iou': iou, 'localised': localised, 'head': 0, 'corrected_iou': corrected,
-            'corrected_localised': localised, 'found': True}
+    return {
+        'text': text,
+        'iou': iou,
+        'localised': localised,
+        'head': 0,
+        'corrected_iou': corrected,
+        'corrected_localised': localised,
+        'found': True,
+    }
 
 
 def test_the_table_is_the_mean_of_the_scenes():
-    """Scene a: (0.2 + 0.4) / 2; b: (0.8 + 0.6 + 1.0) / 3 of two views; NaN and what is missing do not count."""
+    """Scene a: (0.2 + 0.4) / 2; b: (0.8 + 0.6 + 1.0) / 3 of two views; NaN and what is missing do not
+    count.
+    """
     results = [
-        FrameResult(a_frame('a', 'frame_1', 'xy'), None, [
-            MethodResult('m', [row('x', 0.2, True), row('y', 0.4, False, 'no')], {'psnr': 10.0, 'ssim': float('nan')},
-                         {'miou': 0.5, 'accuracy': 0.25}), MethodResult('silent', None, {'psnr': 7.0})]),
-        FrameResult(a_frame('b', 'frame_1', 'xy'), None, [
-            MethodResult('m', [row('x', 0.8, True), row('y', None, None, 0.3)], {'psnr': 20.0},
-                         {'miou': None, 'accuracy': None})]),
-        FrameResult(a_frame('b', 'frame_2', 'xy'), None, [
-            MethodResult('m', [row('x', 0.6, False), row('y', 1.0, True)], {'psnr': 24.0},
-                         {'miou': 0.1, 'accuracy': 0.75})])]
+        FrameResult(
+            a_frame('a', 'frame_1', 'xy'),
+            None,
+            [
+                MethodResult(
+                    'm',
+                    [row('x', 0.2, True), row('y', 0.4, False, 'no')],
+                    {'psnr': 10.0, 'ssim': float('nan')},
+                    {'miou': 0.5, 'accuracy': 0.25},
+                ),
+                MethodResult('silent', None, {'psnr': 7.0}),
+            ],
+        ),
+        FrameResult(
+            a_frame('b', 'frame_1', 'xy'),
+            None,
+            [
+                MethodResult(
+                    'm',
+                    [row('x', 0.8, True), row('y', None, None, 0.3)],
+                    {'psnr': 20.0},
+                    {'miou': None, 'accuracy': None},
+                )
+            ],
+        ),
+        FrameResult(
+            a_frame('b', 'frame_2', 'xy'),
+            None,
+            [
+                MethodResult(
+                    'm',
+                    [row('x', 0.6, False), row('y', 1.0, True)],
+                    {'psnr': 24.0},
+                    {'miou': 0.1, 'accuracy': 0.75},
+                )
+            ],
+        ),
+    ]
     summary = summarise(results)
     mine, silent = summary['methods']
     assert (summary['scenes'], summary['frames'], mine['phrases']) == (2, 3, 5)
     assert mine['miou'] == pytest.approx((0.3 + 0.8) / 2)
     assert mine['corrected_miou'] == pytest.approx((0.2 + (0.8 + 0.3 + 0.6 + 1.0) / 4) / 2)
-    assert mine['psnr'] == pytest.approx(18.0) and mine['ssim'] is None and mine['eight_miou'] == pytest.approx(0.3)
+    assert (
+        mine['psnr'] == pytest.approx(18.0)
+        and mine['ssim'] is None
+        and mine['eight_miou'] == pytest.approx(0.3)
+    )
     assert mine['intervals']['miou'] == pytest.approx((0.3, 0.8)), 'two scenes: from one to the other'
     assert silent['miou'] is None and silent['phrases'] == 0 and silent['psnr'] == 7.0
     assert silent['intervals']['psnr'] is None
-    assert [(r['scene'], r['frame'], r['method'], r['text']) for r in summary['phrases']][:2] == \
-        [('a', 'frame_1', 'm', 'x'), ('a', 'frame_1', 'm', 'y')]
+    assert [(r['scene'], r['frame'], r['method'], r['text']) for r in summary['phrases']][:2] == [
+        ('a', 'frame_1', 'm', 'x'),
+        ('a', 'frame_1', 'm', 'y'),
+    ]
     assert {r['text'] for r in summary['dropped']} == {'piano'} and len(summary['dropped']) == 3
 
 
 def test_localisation_counts_what_the_iou_counts():
-    """The published filter wipes out what is two pixels wide: it does not count there, and its peak neither."""
+    """The published filter wipes out what is two pixels wide: it does not count there, and its peak
+    neither.
+    """
     spot = np.array([[8, 8], [9, 8], [9, 9], [8, 9.0]])
-    frame = Frame('a', 'frame_1', np.zeros((SIDE, SIDE, 3), np.uint8), {'box': (spot,), 'wall': (20 * spot - 130,)},
-                  np.ones((SIDE, SIDE), bool), ('box', 'wall'), None, None)
+    frame = Frame(
+        'a',
+        'frame_1',
+        np.zeros((SIDE, SIDE, 3), np.uint8),
+        {'box': (spot,), 'wall': (20 * spot - 130,)},
+        np.ones((SIDE, SIDE), bool),
+        ('box', 'wall'),
+        None,
+        None,
+    )
     relevancy = np.full((1, 2, SIDE, SIDE), 0.1, np.float32)
     relevancy[0, :, 8:10, 8:10] = 0.99
     result = score('m', frame, Shown(None, relevancy), 0.5, False, None)
     box, wall = result.words
-    assert (box['iou'], box['localised']) == (None, None) and box['corrected_localised'] and box['corrected_iou'] == 1
+    assert (
+        (box['iou'], box['localised']) == (None, None)
+        and box['corrected_localised']
+        and box['corrected_iou'] == 1
+    )
     assert wall['iou'] == 0 and wall['localised'] is False
     [mine] = summarise([FrameResult(frame, None, [result])])['methods']
-    assert mine['phrases'] == 1 and mine['localisation_accuracy'] == 0 and mine['corrected_localisation_accuracy'] == 0.5
+    assert (
+        mine['phrases'] == 1
+        and mine['localisation_accuracy'] == 0
+        and mine['corrected_localisation_accuracy'] == 0.5
+    )
 
 
 def test_chance_of_a_view_without_a_visible_pixel():
-    frame = Frame('a', 'frame_1', np.zeros((SIDE, SIDE, 3), np.uint8), {'x': (np.array([[0, 0], [9, 0], [9, 9.0]]),)},
-                  np.zeros((SIDE, SIDE), bool), ('x',), None, None)
+    frame = Frame(
+        'a',
+        'frame_1',
+        np.zeros((SIDE, SIDE, 3), np.uint8),
+        {'x': (np.array([[0, 0], [9, 0], [9, 9.0]]),)},
+        np.zeros((SIDE, SIDE), bool),
+        ('x',),
+        None,
+        None,
+    )
     result = chance(frame)
     assert result.words == [] and result.colours is None
 
@@ -142,7 +239,9 @@ def featured(data, tmp_path_factory):
     words = MiniLM(shipped.text_mean.numpy()).encode([NAMES[row] for row in (1, 2, 3)])
     ids = true_ids(data)
     rng = np.random.default_rng(0)
-    features = np.stack([words[ids - 1] * rng.uniform(0.5, 2, (SIDE, SIDE, 1)), 0.1 * rng.normal(size=(SIDE, SIDE, 384))])
+    features = np.stack(
+        [words[ids - 1] * rng.uniform(0.5, 2, (SIDE, SIDE, 1)), 0.1 * rng.normal(size=(SIDE, SIDE, 384))]
+    )
     np.save(scene / 'restored_feat.npy', features.astype(np.float16))
     cv2.imwrite(str(scene / f'render_{NAME}.jpg'), np.full((SIDE, SIDE, 3), 120, np.uint8))
     return folder
@@ -150,6 +249,7 @@ def featured(data, tmp_path_factory):
 
 def true_ids(data):
     from gsemsplat_ros.training.scannetpp import ScanNetPP
+
     source = ScanNetPP(data / 'scannetpp', 'val', SIDE, SIDE)
     return ids_of(source.frame(SCENE, source.frames(SCENE)[2]))
 
@@ -168,8 +268,11 @@ def test_saved_features_by_the_command(featured, capsys):
     assert (mine['name'], luck['name'], result['source']) == ('saved features', 'chance', 'features')
     assert mine['miou'] > 0.9 > 2 * luck['miou'] and mine['localisation_accuracy'] == 1.0
     assert mine['corrected_miou'] > 0.6 and mine['corrected_localisation_accuracy'] == 1.0
-    assert {r['text']: r['head'] for r in result['phrases'] if r['method'] == 'saved features'} == \
-        {'wall': 0, 'storage box': 0, 'floor': 0}
+    assert {r['text']: r['head'] for r in result['phrases'] if r['method'] == 'saved features'} == {
+        'wall': 0,
+        'storage box': 0,
+        'floor': 0,
+    }
     assert 5 < mine['psnr'] < 30 and mine['psnr_masked'] == pytest.approx(mine['psnr'] - 4.771, abs=0.01)
     assert mine['eight_accuracy'] > 0.5 and [r['text'] for r in result['dropped']] == ['piano']
     assert any('LPIPS' in note for note in result['notes']) or mine['lpips'] is not None
@@ -177,8 +280,10 @@ def test_saved_features_by_the_command(featured, capsys):
 
 def test_the_command_is_the_scorer(featured, capsys):
     """Row by row what `evaluate_frame`, which repeats the public script, gives for these features."""
-    from gsemsplat_ros.semantics.relevancy import CANONICAL, relevancy_of_features
     import torch
+
+    from gsemsplat_ros.semantics.relevancy import CANONICAL, relevancy_of_features
+
     status, out, _ = run(capsys, featured, '--features', '--threshold', '0.4', '--json')
     rows = [r for r in json.loads(out.splitlines()[-1])['phrases'] if r['method'] == 'saved features']
     frame = read_frame(featured / SCENE / f'{NAME}.json')
@@ -186,7 +291,9 @@ def test_the_command_is_the_scorer(featured, capsys):
     features = torch.from_numpy(np.load(featured / SCENE / 'restored_feat.npy').astype(np.float32))
     texts = (torch.from_numpy(encoder.encode(list(phrases))) for phrases in (frame.phrases, CANONICAL))
     relevancy = relevancy_of_features(features, *texts)
-    scores = evaluate_frame(relevancy.numpy(), [frame.polygons[text] for text in frame.phrases], frame.visible, 0.4)
+    scores = evaluate_frame(
+        relevancy.numpy(), [frame.polygons[text] for text in frame.phrases], frame.visible, 0.4
+    )
     assert [r['iou'] for r in rows] == pytest.approx(scores.iou.tolist(), abs=1e-6)
     assert [r['localised'] for r in rows] == scores.localised.tolist()
 
@@ -195,7 +302,11 @@ def test_features_of_another_text_space(featured, capsys, tmp_path):
     scene = Path(shutil.copytree(featured / SCENE, tmp_path / SCENE))
     np.save(scene / 'restored_feat.npy', np.ones((2, SIDE, SIDE, 512), np.float16))
     status, out, err = run(capsys, tmp_path, '--features')
-    assert status == 2 and 'has 512 channels, the text encoder minilm-l6 384: give' in err and len(err.splitlines()) == 1
+    assert (
+        status == 2
+        and 'has 512 channels, the text encoder minilm-l6 384: give' in err
+        and len(err.splitlines()) == 1
+    )
 
 
 def test_tables_for_people(featured, capsys):
@@ -220,34 +331,49 @@ class Errors(HTMLParser):
 @pytest.mark.heavy
 def test_from_images_with_the_shipped_network(data, tmp_path, capsys):
     """The network and its peers, from cameras.json and from ScanNet++ on disk: the same numbers."""
-    status, out, err = run(capsys, data / 'eval', '--calibrated', '--device', 'cpu', '--out', tmp_path / 'out', '--json')
+    status, out, err = run(
+        capsys, data / 'eval', '--calibrated', '--device', 'cpu', '--out', tmp_path / 'out', '--json'
+    )
     assert status == 0, err
     told = json.loads(out.splitlines()[-1])
-    assert [method['name'] for method in told['methods']] == ['this network', 'Splatt3R path', '2D features on points',
-                                                              'chance']
+    assert [method['name'] for method in told['methods']] == [
+        'this network',
+        'Splatt3R path',
+        '2D features on points',
+        'chance',
+    ]
     ours, plain, points, luck = told['methods']
     assert plain['miou'] is None and all(0 <= method['miou'] <= 1 for method in (ours, points, luck))
     assert ours['psnr'] > luck['psnr'], 'a calibrated new view is better than its mean colour'
     html = (tmp_path / 'out' / 'report.html').read_text()
     assert f'Scene {SCENE}, view {NAME}' in Errors(html).texts
     assert json.loads((tmp_path / 'out' / 'scores.json').read_text())['methods'][0]['miou'] == ours['miou']
-    (scene := Path(shutil.copytree(data / 'eval' / SCENE, tmp_path / 'eval' / SCENE)) / 'cameras.json').unlink()
-    status, out, err = run(capsys, scene.parent, '--calibrated', '--device', 'cpu', '--scannetpp', data / 'scannetpp',
-                           '--json')
+    (
+        scene := Path(shutil.copytree(data / 'eval' / SCENE, tmp_path / 'eval' / SCENE)) / 'cameras.json'
+    ).unlink()
+    status, out, err = run(
+        capsys, scene.parent, '--calibrated', '--device', 'cpu', '--scannetpp', data / 'scannetpp', '--json'
+    )
     assert status == 0, err
     found = json.loads(out.splitlines()[-1])['methods'][0]
     assert found['psnr'] == pytest.approx(ours['psnr'], abs=3), 'the order of the two inputs is free'
 
 
-@pytest.mark.parametrize('argv, words', [
-    (['no/where'], 'no folder no/where'),
-    (['DATA', '--scannetpp', 'nowhere'], 'no list of scenes at nowhere'),
-    (['DATA'], 'has no cameras.json, which names the two input images of its views: give --scannetpp ROOT'),
-    (['DATA', '--features', '--weights', 'no.safetensors'], 'no checkpoint at no.safetensors'),
-    (['EVAL', '--splatt3r', 'no.safetensors'], 'no checkpoint at no.safetensors'),
-    (['DATA', '--features', '--lpips', 'no.ckpt'], 'no.ckpt'),
-    (['DATA', '--threshold', '1.5'], 'argument --threshold: 1.5 is not from 0 to below 1'),
-])
+@pytest.mark.parametrize(
+    'argv, words',
+    [
+        (['no/where'], 'no folder no/where'),
+        (['DATA', '--scannetpp', 'nowhere'], 'no list of scenes at nowhere'),
+        (
+            ['DATA'],
+            'has no cameras.json, which names the two input images of its views: give --scannetpp ROOT',
+        ),
+        (['DATA', '--features', '--weights', 'no.safetensors'], 'no checkpoint at no.safetensors'),
+        (['EVAL', '--splatt3r', 'no.safetensors'], 'no checkpoint at no.safetensors'),
+        (['DATA', '--features', '--lpips', 'no.ckpt'], 'no.ckpt'),
+        (['DATA', '--threshold', '1.5'], 'argument --threshold: 1.5 is not from 0 to below 1'),
+    ],
+)
 def test_mistakes_are_one_line(data, featured, capsys, argv, words):
     folders = {'DATA': featured, 'EVAL': data / 'eval'}
     status, _, err = run(capsys, *(folders.get(word, word) for word in argv), '--quiet')
@@ -258,14 +384,20 @@ def test_pictures():
     relevancy = np.linspace(0.2, 1.0, 40 * 50).reshape(40, 50)
     image = np.full((40, 50, 3), 100, np.uint8)
     heat = heat_map(relevancy)
-    assert tuple(heat[0, 0]) == tuple(heat[15, 0]) and tuple(heat[-1, -1]) == (122, 4, 3), 'the lower half is turbo\'s zero'
+    assert tuple(heat[0, 0]) == tuple(heat[15, 0]) and tuple(heat[-1, -1]) == (122, 4, 3), (
+        "the lower half is turbo's zero"
+    )
     shown = composite(image, relevancy)
     np.testing.assert_array_equal(shown[relevancy < 0.5], 100)
     assert tuple(shown[-1, -1]) == (122, 4, 3)
     truth = np.zeros((40, 50), bool)
     truth[10:20, 10:30] = True
     mask = mask_picture(image, relevancy > 0.6, truth)
-    assert tuple(mask[-1, -1]) == (100,) * 3 and tuple(mask[0, 0]) == (30,) * 3 and tuple(mask[10, 15]) != (30,) * 3
+    assert (
+        tuple(mask[-1, -1]) == (100,) * 3
+        and tuple(mask[0, 0]) == (30,) * 3
+        and tuple(mask[10, 15]) != (30,) * 3
+    )
     for peak, right, colour in (((15, 14), True, 1), ((40, 30), False, 0)):
         drawn = peak_picture(image, truth, np.array([peak]), right)
         ring = drawn[peak[1], peak[0] + 5].astype(int)
@@ -278,16 +410,39 @@ def some_page(text='<script>alert(1)</script>'):
     image = np.full((48, 64, 3), 90, np.uint8)
     truth = np.zeros((48, 64), bool)
     truth[5:20, 5:20] = True
-    phrase = PhrasePictures(text, np.random.default_rng(0).random((48, 64)), truth, truth, np.array([[8, 8]]), text, 0.5, True,
-                            None, None)
-    return page(Page(text, text, [(text, (text,), [(text, (text,))])], [text],
-                     [section(text, image, [(text, image)], [phrase])], [(text, text)], text))
+    phrase = PhrasePictures(
+        text,
+        np.random.default_rng(0).random((48, 64)),
+        truth,
+        truth,
+        np.array([[8, 8]]),
+        text,
+        0.5,
+        True,
+        None,
+        None,
+    )
+    return page(
+        Page(
+            text,
+            text,
+            [(text, (text,), [(text, (text,))])],
+            [text],
+            [section(text, image, [(text, image)], [phrase])],
+            [(text, text)],
+            text,
+        )
+    )
 
 
 def test_nothing_gets_onto_the_page_unescaped():
     html = some_page()
     reader = Reader(html)
-    assert '<script' not in html and not reader.all('script') and reader.texts.count('<script>alert(1)</script>') > 5
+    assert (
+        '<script' not in html
+        and not reader.all('script')
+        and reader.texts.count('<script>alert(1)</script>') > 5
+    )
     for name, attributes in reader.elements:
         assert name not in ('link', 'iframe', 'object', 'base', 'form')
         assert attributes.get('src', 'data:').startswith('data:')
@@ -299,11 +454,28 @@ def test_the_page_in_a_browser(tmp_path):
     (tmp_path / 'page.html').write_text(some_page('storage box'))
     shot = tmp_path / 'page.png'
     done = subprocess.run(
-        ['chromium', '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-         '--disable-background-networking', '--disable-component-update', '--disable-sync',
-         '--enable-logging=stderr', '--v=0',
-         f'--user-data-dir={tmp_path / "profile"}', '--hide-scrollbars', '--window-size=900,1400', f'--screenshot={shot}',
-         f'file://{tmp_path / "page.html"}'], capture_output=True, text=True, timeout=120)
+        [
+            'chromium',
+            '--headless=new',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--disable-quic',
+            '--no-first-run',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            '--enable-logging=stderr',
+            '--v=0',
+            f'--user-data-dir={tmp_path / "profile"}',
+            '--hide-scrollbars',
+            '--window-size=900,1400',
+            f'--screenshot={shot}',
+            f'file://{tmp_path / "page.html"}',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert 'CONSOLE' not in done.stderr, done.stderr
     drawn = cv2.imread(str(shot))
     assert drawn.shape[:2] == (1400, 900)

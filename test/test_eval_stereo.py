@@ -1,4 +1,5 @@
 """Evaluation on labelled stereo pairs: the numbers by hand, wrong labels, and the labels for development."""
+
 import importlib.util
 import json
 import math
@@ -45,20 +46,35 @@ def write_labels(folder, change=None):
     image = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH), np.uint8)
     for name in ('a_left', 'a_right', 'b_left', 'b_right'):
         cv2.imwrite(str(folder / f'{name}.png'), image)
-    disparity = np.full((HEIGHT, WIDTH), 4.0)          # 20 px * 0.2 m / 4 px = 1 m
-    disparity[:, 16:] = 2.0                            # 2 m
-    disparity[:8, 24:] = np.inf                        # unknown, as are the next two
+    disparity = np.full((HEIGHT, WIDTH), 4.0)  # 20 px * 0.2 m / 4 px = 1 m
+    disparity[:, 16:] = 2.0  # 2 m
+    disparity[:8, 24:] = np.inf  # unknown, as are the next two
     disparity[8:10, 24:] = np.nan
     disparity[10:12, 24:] = -1
     np.savez(folder / 'a_disparity.npz', disparity, np.zeros(3))
     calibration = {'fx': 20, 'fy': 21.0, 'cx': 15.5, 'cy': 7.5, 'baseline': 0.2}
-    content = {'pairs': [
-        {'left': 'a_left.png', 'right': 'a_right.png', 'calibration': dict(calibration),
-         'disparity': 'a_disparity.npz',
-         'objects': [{'text': 'chair', 'box': [4, 2, 12, 10]}, {'text': 'door', 'box': [16, 0, 32, 16]}],
-         'absent': ['bed', 'sink']},
-        {'left': 'b_left.png', 'right': 'b_right.png', 'calibration': dict(calibration),
-         'objects': [{'text': 'lamp', 'box': [0, 0, 8, 4]}], 'absent': ['tree']}]}
+    content = {
+        'pairs': [
+            {
+                'left': 'a_left.png',
+                'right': 'a_right.png',
+                'calibration': dict(calibration),
+                'disparity': 'a_disparity.npz',
+                'objects': [
+                    {'text': 'chair', 'box': [4, 2, 12, 10]},
+                    {'text': 'door', 'box': [16, 0, 32, 16]},
+                ],
+                'absent': ['bed', 'sink'],
+            },
+            {
+                'left': 'b_left.png',
+                'right': 'b_right.png',
+                'calibration': dict(calibration),
+                'objects': [{'text': 'lamp', 'box': [0, 0, 8, 4]}],
+                'absent': ['tree'],
+            },
+        ]
+    }
     if change:
         change(content)
     path = folder / 'labels.json'
@@ -67,18 +83,31 @@ def write_labels(folder, change=None):
 
 
 def test_words(tmp_path):
-    answers = {'chair': ((12.0, 2.0), False), 'door': ((15.9, 8.0), True),
-               'lamp': ((math.nan, math.nan), False), 'bed': ((0.0, 0.0), True),
-               'sink': ((0.0, 0.0), False), 'tree': ((0.0, 0.0), False)}
+    answers = {
+        'chair': ((12.0, 2.0), False),
+        'door': ((15.9, 8.0), True),
+        'lamp': ((math.nan, math.nan), False),
+        'bed': ((0.0, 0.0), True),
+        'sink': ((0.0, 0.0), False),
+        'tree': ((0.0, 0.0), False),
+    }
     pipeline = FakePipeline(answers=answers)
     result = evaluate_stereo(pipeline, write_labels(tmp_path))
-    assert result['localisation_accuracy'] == pytest.approx(1 / 3)     # the chair: at a corner, not found
+    assert result['localisation_accuracy'] == pytest.approx(1 / 3)  # the chair: at a corner, not found
     assert result['found_rate'] == pytest.approx(1 / 3)
     assert result['false_alarm_rate'] == pytest.approx(1 / 3)
     assert result['chance'] == pytest.approx((64 + 256 + 32) / 512 / 3)
     rows = {row['text']: row for row in result['phrases']}
-    assert rows['chair'] == {'pair': 'a_left.png', 'text': 'chair', 'present': True, 'found': False,
-                             'score': 0.7, 'head': 1, 'peak_pixel': [12.0, 2.0], 'localised': True}
+    assert rows['chair'] == {
+        'pair': 'a_left.png',
+        'text': 'chair',
+        'present': True,
+        'found': False,
+        'score': 0.7,
+        'head': 1,
+        'peak_pixel': [12.0, 2.0],
+        'localised': True,
+    }
     assert rows['lamp']['peak_pixel'] is None and not rows['lamp']['localised']
     assert not rows['door']['localised']
     assert rows['tree']['present'] is False and 'localised' not in rows['tree']
@@ -91,9 +120,9 @@ def test_words(tmp_path):
 
 def test_depth(tmp_path):
     answers = dict.fromkeys(('chair', 'door', 'lamp', 'bed', 'sink', 'tree'), ((0.0, 0.0), False))
-    depth = np.where(np.arange(16) < 8, 3.0, 6.0) * np.ones((8, 1))    # three times too far
-    depth[0:2, :8] = 1.5                                               # 16 pixels half too far
-    depth[2, :8] = np.nan                                              # 8 not rendered
+    depth = np.where(np.arange(16) < 8, 3.0, 6.0) * np.ones((8, 1))  # three times too far
+    depth[0:2, :8] = 1.5  # 16 pixels half too far
+    depth[2, :8] = np.nan  # 8 not rendered
     result = evaluate_stereo(FakePipeline(depth, answers), write_labels(tmp_path))
     # known and rendered: 16 + 40 on the left, 32 + 8 on the right (2 m)
     assert result['abs_rel_metric'] == pytest.approx((16 * 0.5 + 80 * 2) / 96)
@@ -109,6 +138,7 @@ def test_nothing_to_count(tmp_path):
     def bare(content):
         content['pairs'] = [{k: v for k, v in content['pairs'][1].items() if k not in ('objects', 'absent')}]
         content['pairs'][0]['disparity'] = None
+
     result = evaluate_stereo(FakePipeline(), write_labels(tmp_path, bare))
     assert result['pairs'] == 1 and result['phrases'] == result['depths'] == []
     assert result['seconds_pair'] >= 0 and result['branches'] == 'both'
@@ -118,6 +148,7 @@ def test_nothing_to_count(tmp_path):
 
 def wrong(*keys, value=None):
     """A change of the labels: the value at `keys`, removed when None."""
+
     def change(content):
         for key in keys[:-1]:
             content = content[key]
@@ -125,36 +156,58 @@ def wrong(*keys, value=None):
             del content[keys[-1]]
         else:
             content[keys[-1]] = value
+
     return change
 
 
-@pytest.mark.parametrize('change, words', [
-    (wrong('pairs'), 'pairs is missing'),
-    (wrong('pairs', value=[]), r'pairs is \[\]: wanted at least one pair'),
-    (wrong('pairs', value='a'), r'pairs is "a": wanted a list'),
-    (wrong('pairs', 1, value=3), r'pairs\[1\] is 3: wanted an object'),
-    (wrong('pairs', 1, 'left'), r'pairs\[1\].left is missing'),
-    (wrong('pairs', 1, 'left', value='no.png'), r'pairs\[1\].left: no image at .*no.png'),
-    (wrong('pairs', 1, 'right', value='labels.json'), r'pairs\[1\].right: .*cannot be read as an image'),
-    (wrong('pairs', 0, 'calibration', 'cy'), r'pairs\[0\].calibration.cy is missing'),
-    (wrong('pairs', 0, 'calibration', 'fx', value='2'), r'calibration.fx is "2": wanted a positive number'),
-    (wrong('pairs', 0, 'calibration', 'baseline', value=-1), r'calibration.baseline is -1: wanted a'),
-    (wrong('pairs', 0, 'calibration', 'cx', value=math.nan), r'calibration.cx is NaN: wanted a number'),
-    (wrong('pairs', 0, 'calibration', 'cx', value=True), r'calibration.cx is true: wanted a number'),
-    (wrong('pairs', 0, 'disparity', value='no.npz'), r'pairs\[0\].disparity: no disparity at .*no.npz'),
-    (wrong('pairs', 0, 'disparity', value='a_left.png'), r'\[0\].disparity: .*cannot be read as an .npz'),
-    (wrong('pairs', 0, 'disparity', value='small.npz'), r'is "small.npz": wanted an array of \(16, 32\)'),
-    (wrong('pairs', 0, 'disparity', value='text.npz'), r'disparity: .*its first array is <U1 \(1,\)'),
-    (wrong('pairs', 0, 'disparity', value='array.npy'), r'pairs\[0\].disparity: .*cannot be read as an .npz'),
-    (wrong('pairs', 0, 'objects', 1, 'text', value=' '), r's\[0\].objects\[1\].text is " ": wanted words'),
-    (wrong('pairs', 0, 'objects', 0, 'text', value='x' * 201), r'\[0\].text is "x+\.\.\.: wanted words'),
-    (wrong('pairs', 0, 'objects', 0, 'box'), r'pairs\[0\].objects\[0\].box is missing'),
-    (wrong('pairs', 0, 'objects', 0, 'box', value=[4, 2, 12]), r'\[0\].box is \[4, 2, 12\]: wanted \[x0, y0'),
-    (wrong('pairs', 0, 'objects', 0, 'box', value=[12, 2, 4, 10]), r'box is \[12, 2, 4, 10\]: wanted \[x0'),
-    (wrong('pairs', 0, 'objects', 0, 'box', value=[4, 2, 33, 10]), r'inside the 32 x 16 image'),
-    (wrong('pairs', 0, 'objects', 0, 'box', value=[4, 2, 'a', 9]), r'\[0\].box\[2\] is "a": wanted a number'),
-    (wrong('pairs', 1, 'absent', 0, value=7), r'pairs\[1\].absent\[0\] is 7: wanted words'),
-])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (wrong('pairs'), 'pairs is missing'),
+        (wrong('pairs', value=[]), r'pairs is \[\]: wanted at least one pair'),
+        (wrong('pairs', value='a'), r'pairs is "a": wanted a list'),
+        (wrong('pairs', 1, value=3), r'pairs\[1\] is 3: wanted an object'),
+        (wrong('pairs', 1, 'left'), r'pairs\[1\].left is missing'),
+        (wrong('pairs', 1, 'left', value='no.png'), r'pairs\[1\].left: no image at .*no.png'),
+        (wrong('pairs', 1, 'right', value='labels.json'), r'pairs\[1\].right: .*cannot be read as an image'),
+        (wrong('pairs', 0, 'calibration', 'cy'), r'pairs\[0\].calibration.cy is missing'),
+        (
+            wrong('pairs', 0, 'calibration', 'fx', value='2'),
+            r'calibration.fx is "2": wanted a positive number',
+        ),
+        (wrong('pairs', 0, 'calibration', 'baseline', value=-1), r'calibration.baseline is -1: wanted a'),
+        (wrong('pairs', 0, 'calibration', 'cx', value=math.nan), r'calibration.cx is NaN: wanted a number'),
+        (wrong('pairs', 0, 'calibration', 'cx', value=True), r'calibration.cx is true: wanted a number'),
+        (wrong('pairs', 0, 'disparity', value='no.npz'), r'pairs\[0\].disparity: no disparity at .*no.npz'),
+        (wrong('pairs', 0, 'disparity', value='a_left.png'), r'\[0\].disparity: .*cannot be read as an .npz'),
+        (wrong('pairs', 0, 'disparity', value='small.npz'), r'is "small.npz": wanted an array of \(16, 32\)'),
+        (wrong('pairs', 0, 'disparity', value='text.npz'), r'disparity: .*its first array is <U1 \(1,\)'),
+        (
+            wrong('pairs', 0, 'disparity', value='array.npy'),
+            r'pairs\[0\].disparity: .*cannot be read as an .npz',
+        ),
+        (
+            wrong('pairs', 0, 'objects', 1, 'text', value=' '),
+            r's\[0\].objects\[1\].text is " ": wanted words',
+        ),
+        (wrong('pairs', 0, 'objects', 0, 'text', value='x' * 201), r'\[0\].text is "x+\.\.\.: wanted words'),
+        (wrong('pairs', 0, 'objects', 0, 'box'), r'pairs\[0\].objects\[0\].box is missing'),
+        (
+            wrong('pairs', 0, 'objects', 0, 'box', value=[4, 2, 12]),
+            r'\[0\].box is \[4, 2, 12\]: wanted \[x0, y0',
+        ),
+        (
+            wrong('pairs', 0, 'objects', 0, 'box', value=[12, 2, 4, 10]),
+            r'box is \[12, 2, 4, 10\]: wanted \[x0',
+        ),
+        (wrong('pairs', 0, 'objects', 0, 'box', value=[4, 2, 33, 10]), r'inside the 32 x 16 image'),
+        (
+            wrong('pairs', 0, 'objects', 0, 'box', value=[4, 2, 'a', 9]),
+            r'\[0\].box\[2\] is "a": wanted a number',
+        ),
+        (wrong('pairs', 1, 'absent', 0, value=7), r'pairs\[1\].absent\[0\] is 7: wanted words'),
+    ],
+)
 def test_wrong_labels(tmp_path, change, words):
     np.savez(tmp_path / 'small.npz', np.ones((HEIGHT, WIDTH - 1)))
     np.savez(tmp_path / 'text.npz', np.array(['a']))
@@ -172,9 +225,15 @@ def test_sizes_that_differ(tmp_path):
         read_labels(path)
 
 
-@pytest.mark.parametrize('content, words', [
-    (None, 'no labels at'), (b'[]', 'the content is'), (b'{"pairs": [', 'cannot be read as JSON'),
-    (b'\xff\xfe\x00', 'cannot be read as JSON')])
+@pytest.mark.parametrize(
+    'content, words',
+    [
+        (None, 'no labels at'),
+        (b'[]', 'the content is'),
+        (b'{"pairs": [', 'cannot be read as JSON'),
+        (b'\xff\xfe\x00', 'cannot be read as JSON'),
+    ],
+)
 def test_no_labels(tmp_path, content, words):
     path = tmp_path / 'labels.json'
     if content is not None:
@@ -203,8 +262,9 @@ def test_development_labels(development_labels):
     [package] = importlib.util.find_spec('stereodemo').submodule_search_locations
     oak = json.loads((Path(package) / 'datasets' / 'oak-d' / 'stereodemo_calibration.json').read_text())
     pairs = read_labels(development_labels)
-    assert [pair.name for pair in pairs] == [f'{name}_left.png' for name in
-                                             ('bedroom_chair', 'desk', 'kid_bedroom', 'living_room')]
+    assert [pair.name for pair in pairs] == [
+        f'{name}_left.png' for name in ('bedroom_chair', 'desk', 'kid_bedroom', 'living_room')
+    ]
     for pair in pairs:
         camera = pair.pair.first.camera
         assert [camera.fx, camera.fy, camera.cx, camera.cy] == [oak['fx'], oak['fy'], oak['cx0'], oak['cy']]
@@ -235,8 +295,10 @@ def test_shipped_checkpoint_on_real_pairs(development_labels):
 
 def test_principal_points_may_differ(tmp_path):
     """Middlebury's doffs: depth = fx * baseline / (disparity + doffs), and the pipeline is told."""
+
     def shift(content):
         content['pairs'][0]['calibration']['doffs'] = 4.0
+
     labelled = read_labels(write_labels(tmp_path, shift))[0]
     assert labelled.pair.second.camera.cx == 19.5 and labelled.pair.first.camera.cx == 15.5
     assert labelled.depth[0, 0] == pytest.approx(0.5) and labelled.depth[0, 20] == pytest.approx(20 * 0.2 / 6)

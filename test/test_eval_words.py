@@ -1,13 +1,15 @@
-"""Words in annotated views: the published rule against plain loops, the corrected rule, LSM's eight classes."""
+"""Words in annotated views: the published rule against plain loops, the corrected rule, LSM's eight
+classes.
+"""
 
 import math
 
 import numpy as np
 import pytest
+from test_protocol import plain_majority
 
 from gsemsplat_ros.evaluation.protocols import evaluate_frame
 from gsemsplat_ros.evaluation.words import EIGHT, class_of, evaluate_corrected, evaluate_eight, label_map
-from test_protocol import plain_majority
 
 HEIGHT, WIDTH = 44, 52
 
@@ -53,7 +55,7 @@ def plain_published(relevancy, truths, visible, threshold):
 
 def blob(v, u, size, height=HEIGHT, width=WIDTH):
     y, x = np.mgrid[:height, :width]
-    return np.exp(-((y - v) ** 2 + (x - u) ** 2) / (2 * size ** 2))
+    return np.exp(-((y - v) ** 2 + (x - u) ** 2) / (2 * size**2))
 
 
 def square(x0, y0, x1, y1):
@@ -69,10 +71,19 @@ def inside(ring, height=HEIGHT, width=WIDTH):
 def some_frame(seed):
     rng = np.random.default_rng(seed)
     rings = [square(6, 5, 24, 20), square(28, 18, 48, 40), square(2, 30, 12, 42)]
-    relevancy = np.stack([[0.3 + 0.5 * rng.random() * blob(rng.uniform(5, 40), rng.uniform(5, 48), rng.uniform(4, 12))
-                           + 0.02 * rng.random((HEIGHT, WIDTH)) for _ in rings] for _ in range(2)]).astype(np.float64)
+    relevancy = np.stack(
+        [
+            [
+                0.3
+                + 0.5 * rng.random() * blob(rng.uniform(5, 40), rng.uniform(5, 48), rng.uniform(4, 12))
+                + 0.02 * rng.random((HEIGHT, WIDTH))
+                for _ in rings
+            ]
+            for _ in range(2)
+        ]
+    ).astype(np.float64)
     visible = rng.random((HEIGHT, WIDTH)) < 0.97
-    visible[:, :14] = seed % 2 == 0                # the third thing is out of sight in odd frames
+    visible[:, :14] = seed % 2 == 0  # the third thing is out of sight in odd frames
     return relevancy, rings, visible
 
 
@@ -86,7 +97,10 @@ def test_published_rule_is_the_plain_one(seed, threshold):
         if wanted is None:
             assert math.isnan(scores.iou[k]) and not scores.localised[k]
         else:
-            assert (scores.iou[k], scores.localised[k], scores.head[k]) == (pytest.approx(wanted[0]), *wanted[1:])
+            assert (scores.iou[k], scores.localised[k], scores.head[k]) == (
+                pytest.approx(wanted[0]),
+                *wanted[1:],
+            )
     assert sum(wanted is None for wanted in plain) == seed % 2
 
 
@@ -102,7 +116,9 @@ def test_what_was_compared_is_handed_out():
     for k in range(3):
         both, either = scores.found[k] & scores.truth[k], scores.found[k] | scores.truth[k]
         assert scores.iou[k] == both.sum() / either.sum()
-        assert scores.localised[k] == any(scores.truth[k][y, x] for x, y in scores.peaks[k]) and len(scores.peaks[k])
+        assert scores.localised[k] == any(scores.truth[k][y, x] for x, y in scores.peaks[k]) and len(
+            scores.peaks[k]
+        )
 
 
 def corrected(relevancy, ring, visible=None, alpha=None):
@@ -115,14 +131,14 @@ RING = square(10, 10, 29, 29)
 
 def test_what_is_out_of_sight_neither_wins_nor_sets_the_range():
     map_ = np.where(inside(RING), 0.8, 0.2)
-    map_[:, 45:] = 0.99                                     # a louder place that no input view saw
+    map_[:, 45:] = 0.99  # a louder place that no input view saw
     visible = np.ones((HEIGHT, WIDTH), bool)
     visible[:, 45:] = False
     scores = corrected(map_[None], RING, visible)
     assert scores.localised[0] and scores.iou[0] > 0.9
     published = evaluate_frame(map_[None, None].astype(np.float32), [[RING]], visible)
     assert published.iou[0] < 0.5, 'the published rule measures the hidden place'
-    drawn = np.where(visible, 1.0, 0.2)                     # not rendered is like not seen
+    drawn = np.where(visible, 1.0, 0.2)  # not rendered is like not seen
     assert corrected(map_[None], RING, None, drawn).iou[0] > 0.9
 
 
@@ -137,8 +153,10 @@ def test_a_weak_peak_is_not_found():
     weak = np.where(inside(RING), 0.45, 0.2)
     scores = corrected(weak[None], RING)
     assert scores.iou[0] == 0 and not scores.found.any() and scores.localised[0]
-    assert evaluate_frame(weak[None, None].astype(np.float32), [[RING]], np.ones((HEIGHT, WIDTH), bool)).iou[0] > 0.8, \
-        'the published rule finds everything everywhere'
+    assert (
+        evaluate_frame(weak[None, None].astype(np.float32), [[RING]], np.ones((HEIGHT, WIDTH), bool)).iou[0]
+        > 0.8
+    ), 'the published rule finds everything everywhere'
 
 
 def test_one_head_answers_for_both_numbers():
@@ -165,27 +183,45 @@ def test_nothing_visible_and_nothing_rendered():
     assert corrected(map_, RING, None, np.zeros((HEIGHT, WIDTH))).iou[0] == 0
 
 
-@pytest.mark.parametrize('category, name', [('office chair', 'chair'), ('Wall', 'wall'), ('coffee table', 'table'),
-                                            ('couch', 'sofa'), ('storage cabinet', 'other'), ('bed', 'bed'),
-                                            ('table lamp', 'other'), ('ceiling', 'ceiling'), ('ceiling lamp', 'other')])
+@pytest.mark.parametrize(
+    'category, name',
+    [
+        ('office chair', 'chair'),
+        ('Wall', 'wall'),
+        ('coffee table', 'table'),
+        ('couch', 'sofa'),
+        ('storage cabinet', 'other'),
+        ('bed', 'bed'),
+        ('table lamp', 'other'),
+        ('ceiling', 'ceiling'),
+        ('ceiling lamp', 'other'),
+    ],
+)
 def test_classes(category, name):
     assert EIGHT[class_of(category)] == name
 
 
 def test_eight_classes_by_hand():
-    wall, chair = square(0, 0, 19, 19), square(0, 0, 9, 19)         # the chair stands before the wall
+    wall, chair = square(0, 0, 19, 19), square(0, 0, 9, 19)  # the chair stands before the wall
     polygons = {'office chair': [chair], 'wall': [wall]}
     labels = label_map(polygons, HEIGHT, WIDTH)
-    assert (labels[:20, :10] == EIGHT.index('chair')).all() and (labels[:20, 10:20] == EIGHT.index('wall')).all()
+    assert (labels[:20, :10] == EIGHT.index('chair')).all() and (
+        labels[:20, 10:20] == EIGHT.index('wall')
+    ).all()
     assert (labels[20:] == -1).all() and (labels[:, 20:] == -1).all()
     relevancy = np.full((2, 8, HEIGHT, WIDTH), 0.1)
-    relevancy[0, EIGHT.index('wall')] = 0.5                         # head 0 says wall everywhere
-    relevancy[1, EIGHT.index('chair'), :10, :10] = 0.9              # head 1 is surer of half a chair
-    relevancy[1, EIGHT.index('bed'), 10:, :5] = 0.8                 # and takes a quarter of it for a bed
+    relevancy[0, EIGHT.index('wall')] = 0.5  # head 0 says wall everywhere
+    relevancy[1, EIGHT.index('chair'), :10, :10] = 0.9  # head 1 is surer of half a chair
+    relevancy[1, EIGHT.index('bed'), 10:, :5] = 0.8  # and takes a quarter of it for a bed
     visible = np.ones((HEIGHT, WIDTH), bool)
     visible[0] = False
     scores = evaluate_eight(relevancy, polygons, visible)
     wall_iou, chair_iou = 190 / (190 + 50), 90 / 190
     assert scores['accuracy'] == pytest.approx((190 + 90) / 380)
-    assert scores['miou'] == pytest.approx((wall_iou + chair_iou + 0) / 3), 'the bed was said, and is not there'
-    assert evaluate_eight(relevancy, polygons, np.zeros((HEIGHT, WIDTH), bool)) == {'miou': None, 'accuracy': None}
+    assert scores['miou'] == pytest.approx((wall_iou + chair_iou + 0) / 3), (
+        'the bed was said, and is not there'
+    )
+    assert evaluate_eight(relevancy, polygons, np.zeros((HEIGHT, WIDTH), bool)) == {
+        'miou': None,
+        'accuracy': None,
+    }

@@ -30,8 +30,11 @@ class Camera:
 
     def __init__(self, domain):
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name('fake_camera.py')), NAME], stdin=subprocess.PIPE, text=True,
-            env=dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST'))
+            [sys.executable, str(Path(__file__).with_name('fake_camera.py')), NAME],
+            stdin=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST'),
+        )
 
     def tell(self, line):
         self._process.stdin.write(line + '\n')
@@ -51,7 +54,9 @@ class Robot:
         self.camera = Camera(domain)
 
     def status(self, part, condition):
-        """The message and the values of the next status of this part that fulfils `condition(message, values)`."""
+        """The message and the values of the next status of this part that fulfils `condition(message,
+        values)`.
+        """
         found = []
 
         def holds(report):
@@ -60,6 +65,7 @@ class Robot:
                 if status.name == f'{NAME}/gsemsplat: {part}' and condition(status.message, values):
                     found[:] = [status.message, values]
                     return True
+
         self.client.next('/diagnostics', holds)
         return found
 
@@ -102,8 +108,8 @@ def test_a_killed_publisher_is_named_and_its_successor_is_heard(robot):
         robot.camera.kill()
         message, values = robot.status('inputs', lambda message, values: message.startswith('late: '))
         assert f'{NAME}/left/image_raw (' in message and f'{NAME}/right/image_raw (' in message
-        assert ask(robot.client, 'chair', node=NAME).found      # of the scene that it has
-        robot.restart_camera()                                  # whose stamps begin anew
+        assert ask(robot.client, 'chair', node=NAME).found  # of the scene that it has
+        robot.restart_camera()  # whose stamps begin anew
         robot.lives()
         robot.status('inputs', lambda message, values: message == 'receiving')
 
@@ -119,12 +125,23 @@ def test_one_camera_that_drops_is_named_and_comes_back(robot):
     robot.status('inputs', lambda message, values: message == 'receiving')
 
 
-@pytest.mark.parametrize('seconds, words', [(3600, 'jumped ahead by 3.6e+03 s'), (-3600, 'went back by 3.6e+03 s'),
-                                            (-4000, 'went back by 4e+03 s'), (10**8, 'jumped ahead by 1e+08 s')])
+@pytest.mark.parametrize(
+    'seconds, words',
+    [
+        (3600, 'jumped ahead by 3.6e+03 s'),
+        (-3600, 'went back by 3.6e+03 s'),
+        (-4000, 'went back by 4e+03 s'),
+        (10**8, 'jumped ahead by 1e+08 s'),
+    ],
+)
 def test_a_clock_that_jumps_is_named_and_nothing_stops(robot, seconds, words):
     robot.camera.tell(f'clock {seconds}')
-    robot.status('inputs', lambda message, values: f'the stamps of {NAME}/left/image_raw {words}' in message
-                 and f'{NAME}/right/image_raw' in message)
+    robot.status(
+        'inputs',
+        lambda message, values: (
+            f'the stamps of {NAME}/left/image_raw {words}' in message and f'{NAME}/right/image_raw' in message
+        ),
+    )
     robot.lives()
     robot.status('inputs', lambda message, values: message == 'receiving')
 
@@ -134,8 +151,11 @@ def test_reversed_stamps_are_named_and_nothing_stops(robot):
     robot.camera.tell('step -0.1')
     _, values = robot.status('inputs', lambda message, values: 'went back by 0.1 s' in message)
     first = int(values[f'{NAME}/left/image_raw jumps of the stamps'])
-    robot.status('inputs', lambda message, values: int(values[f'{NAME}/left/image_raw jumps of the stamps']) > first + 10)
-    robot.lives()                                               # also with stamps that run backwards
+    robot.status(
+        'inputs',
+        lambda message, values: int(values[f'{NAME}/left/image_raw jumps of the stamps']) > first + 10,
+    )
+    robot.lives()  # also with stamps that run backwards
     robot.camera.tell('step 0.1')
     robot.lives()
     robot.status('inputs', lambda message, values: message == 'receiving')
@@ -150,7 +170,9 @@ def test_a_file_that_may_not_grow_is_refused_and_the_old_map_survives(robot):
 def test_a_full_disk_is_named_and_the_old_map_survives(robot):
     place = robot.folder / 'disk'
     place.mkdir()
-    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=512k', 'tmpfs', place], capture_output=True).returncode:
+    if subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', 'size=512k', 'tmpfs', place], capture_output=True
+    ).returncode:
         pytest.skip('this system lets nobody mount')
     ballast = place / 'ballast'
 
@@ -161,6 +183,7 @@ def test_a_full_disk_is_named_and_the_old_map_survives(robot):
                     pass
         except OSError:
             pass
+
     try:
         _disk_full(robot, 'disk/kitchen', 'No space left on device', fill, ballast.unlink)
     finally:
@@ -183,11 +206,17 @@ def _disk_full(robot, name, words, fill, empty):
     fill()
     try:
         refused = robot.save(name)
-        assert not refused.success and words in refused.message and '\n' not in refused.message, refused.message
+        assert not refused.success and words in refused.message and '\n' not in refused.message, (
+            refused.message
+        )
         message, _ = robot.status('map', lambda message, values: words in message)
-        assert message.startswith('the map was not saved: cannot write the map ') and 'is there space' in message
+        assert (
+            message.startswith('the map was not saved: cannot write the map ') and 'is there space' in message
+        )
         assert [file.read_bytes() for file in files] == before
-        assert {file.name for file in files[0].parent.iterdir()} - {'ballast', 'disk'} == {file.name for file in files}
+        assert {file.name for file in files[0].parent.iterdir()} - {'ballast', 'disk'} == {
+            file.name for file in files
+        }
         assert robot.load(name).success
         robot.lives()
     finally:
@@ -197,7 +226,9 @@ def _disk_full(robot, name, words, fill, empty):
 
 
 def test_ten_hertz_into_a_slow_node_and_no_stale_frame_is_queued(client, start):
-    """Half a second a scene, ten pairs a second: each scene is of the newest pair, and when the pairs end so do they."""
+    """Half a second a scene, ten pairs a second: each scene is of the newest pair, and when the pairs end so
+    do they.
+    """
     name, topic = '/s', '/s/gsemsplat/gaussians'
     client.listen(PointCloud2, topic)
     process = start('-r', f'__ns:={name}', '-p', 'weights:=busy', '-p', 'keyframe_min_motion:=0.0')
@@ -207,10 +238,12 @@ def test_ten_hertz_into_a_slow_node_and_no_stale_frame_is_queued(client, start):
     def send():
         nonlocal stamp
         stamp += S // 10
-        for where, message in {'right/camera_info': camera_info(tx=-6.0, frame='right_optical', stamp_ns=stamp),
-                               'left/camera_info': camera_info(stamp_ns=stamp),
-                               'left/image_raw': picture((9, 9, 9), stamp_ns=stamp),
-                               'right/image_raw': picture((9, 9, 9), frame='right_optical', stamp_ns=stamp)}.items():
+        for where, message in {
+            'right/camera_info': camera_info(tx=-6.0, frame='right_optical', stamp_ns=stamp),
+            'left/camera_info': camera_info(stamp_ns=stamp),
+            'left/image_raw': picture((9, 9, 9), stamp_ns=stamp),
+            'right/image_raw': picture((9, 9, 9), frame='right_optical', stamp_ns=stamp),
+        }.items():
             client.publish(f'{name}/{where}', message)
         sent[stamp] = time.monotonic()
 
@@ -227,8 +260,8 @@ def test_ten_hertz_into_a_slow_node_and_no_stale_frame_is_queued(client, start):
     client.until(lambda: client.of(topic, last), 'the scene of the newest pair')
     after = [stamp_ns(cloud.header) for cloud in client.heard[topic][seen:]]
     assert len(after) <= 2 and after[-1] == last, 'the scene in hand, and that of the newest pair'
-    assert len(client.heard[topic]) < 0.5 * len(sent)           # the others were dropped
-    assert sorted(ages)[len(ages) // 2] < 2.0                   # not one behind the other: the sixth would be 3 s old
+    assert len(client.heard[topic]) < 0.5 * len(sent)  # the others were dropped
+    assert sorted(ages)[len(ages) // 2] < 2.0  # not one behind the other: the sixth would be 3 s old
     report = client.next('/diagnostics', lambda m: m.status[0].name.startswith(name + '/'))
     values = {v.key: v.value for v in report.status[0].values}
     assert int(values['dropped because the worker was busy']) >= len(sent) - len(client.heard[topic]) - 10
@@ -236,4 +269,6 @@ def test_ten_hertz_into_a_slow_node_and_no_stale_frame_is_queued(client, start):
 
 def test_the_node_ends_cleanly_after_all_this(robot):
     status, seconds = robot.process.stop()
-    assert status == 0 and seconds < 2.0 and 'left over: []' in robot.process.output, robot.process.output[-3000:]
+    assert status == 0 and seconds < 2.0 and 'left over: []' in robot.process.output, robot.process.output[
+        -3000:
+    ]

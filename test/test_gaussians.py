@@ -24,9 +24,14 @@ def random_gaussians(n=20, codes=4, seed=0, frame='camera'):
     """(Gaussians, rotations (N, 3, 3)) with the rotations known as matrices."""
     rng = np.random.default_rng(seed)
     turns = [axis_angle(rng.normal(size=3), rng.uniform(0, math.pi)) for _ in range(n)]
-    arrays = {'means': rng.normal(size=(n, 3)), 'quats': np.stack([quat for _, quat in turns]),
-              'scales': rng.uniform(0.01, 0.3, (n, 3)), 'opacities': rng.uniform(0.05, 0.95, n),
-              'colors': rng.uniform(size=(n, 3)), 'codes': rng.normal(size=(n, codes))}
+    arrays = {
+        'means': rng.normal(size=(n, 3)),
+        'quats': np.stack([quat for _, quat in turns]),
+        'scales': rng.uniform(0.01, 0.3, (n, 3)),
+        'opacities': rng.uniform(0.05, 0.95, n),
+        'colors': rng.uniform(size=(n, 3)),
+        'codes': rng.normal(size=(n, codes)),
+    }
     tensors = {name: torch.tensor(array, dtype=torch.float32) for name, array in arrays.items()}
     return Gaussians(**tensors, frame=frame), np.stack([rotation for rotation, _ in turns])
 
@@ -42,7 +47,7 @@ def pose(seed):
 def test_covariances():
     gaussians, rotations = random_gaussians()
     scales = gaussians.scales.double().numpy()
-    wanted = np.stack([r @ np.diag(s ** 2) @ r.T for r, s in zip(rotations, scales)])
+    wanted = np.stack([r @ np.diag(s**2) @ r.T for r, s in zip(rotations, scales)])
     np.testing.assert_allclose(gaussians.covariances().numpy(), wanted, atol=1e-7)
 
 
@@ -68,12 +73,21 @@ def test_scaling_is_a_similarity(s):
     gaussians, _ = random_gaussians()
     scaled = gaussians.scaled(s)
     np.testing.assert_allclose(scaled.means.numpy(), s * gaussians.means.numpy(), rtol=1e-6)
-    torch.testing.assert_close(scaled.covariances(), s ** 2 * gaussians.covariances(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(scaled.covariances(), s**2 * gaussians.covariances(), rtol=1e-5, atol=0)
     assert torch.equal(scaled.opacities, gaussians.opacities) and scaled.frame == gaussians.frame
 
 
-@pytest.mark.parametrize('axis, angle', [((1, 0, 0), math.pi), ((0, 1, 0), math.pi), ((0, 0, 1), math.pi),
-                                         ((1, 2, 3), 1e-5), ((1, -1, 0.5), 3.1), ((0, 1, 1), 0.0)])
+@pytest.mark.parametrize(
+    'axis, angle',
+    [
+        ((1, 0, 0), math.pi),
+        ((0, 1, 0), math.pi),
+        ((0, 0, 1), math.pi),
+        ((1, 2, 3), 1e-5),
+        ((1, -1, 0.5), 3.1),
+        ((0, 1, 1), 0.0),
+    ],
+)
 def test_rotation_to_quat(axis, angle):
     rotation, quat = axis_angle(axis, angle)
     got = rotation_to_quat(rotation)
@@ -95,8 +109,17 @@ def make_prediction(h=2, w=3, channels=33, dtype=torch.float32):
             return torch.rand(2, h, w, *shape, generator=rng).to(dtype)
 
         quats = torch.nn.functional.normalize(field(4), dim=-1)
-        return ViewPrediction(pts3d=field(3), conf=1 + field(), means=field(3), scales=field(3),
-                              quats_xyzw=quats, sh=field(3), opacities=field(), codes=field(channels))
+        return ViewPrediction(
+            pts3d=field(3),
+            conf=1 + field(),
+            means=field(3),
+            scales=field(3),
+            quats_xyzw=quats,
+            sh=field(3),
+            opacities=field(),
+            codes=field(channels),
+        )
+
     return Prediction(view(0), view(1))
 
 
@@ -104,8 +127,9 @@ def test_from_prediction_orders_and_converts():
     prediction = make_prediction()
     gaussians = Gaussians.from_prediction(prediction, 'left')
     assert len(gaussians) == 12 and gaussians.frame == 'left' and gaussians.codes.shape == (12, 32)
-    for n, (view, row, column) in enumerate((v, r, c) for v in (prediction.first, prediction.second)
-                                            for r in range(2) for c in range(3)):
+    for n, (view, row, column) in enumerate(
+        (v, r, c) for v in (prediction.first, prediction.second) for r in range(2) for c in range(3)
+    ):
         at = (0, row, column)  # batch item 0, view 1 first, row by row
         x, y, z, w = view.quats_xyzw[at].tolist()
         assert gaussians.quats[n].tolist() == [w, x, y, z]
@@ -135,8 +159,17 @@ def test_select_and_concatenate():
         Gaussians.concatenate([gaussians, random_gaussians(5, frame='map')[0]])
 
 
-@pytest.mark.parametrize('name, shape', [('means', (5, 2)), ('quats', (5, 3)), ('scales', (4, 3)),
-                                         ('opacities', (5, 1)), ('colors', (5, 4)), ('codes', (4, 8))])
+@pytest.mark.parametrize(
+    'name, shape',
+    [
+        ('means', (5, 2)),
+        ('quats', (5, 3)),
+        ('scales', (4, 3)),
+        ('opacities', (5, 1)),
+        ('colors', (5, 4)),
+        ('codes', (4, 8)),
+    ],
+)
 def test_wrong_shapes_are_named(name, shape):
     tensors = {key: value for key, value in vars(random_gaussians(5)[0]).items() if key != 'frame'}
     with pytest.raises(AssertionError, match=name if name != 'means' else 'means|quats'):

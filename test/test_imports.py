@@ -1,4 +1,5 @@
 """Imports point one way through the house, and each outside package stays in the rooms that need it."""
+
 import ast
 from pathlib import Path
 
@@ -46,8 +47,22 @@ ONLY_IN = {
     'vision_msgs': {'ros'},
 }
 # Optional packages: imported in the function that needs them, or in the `try` of a seam with a plain twin.
-LAZY = {'av', 'cv_bridge', 'gsplat', 'gsplat_msgs', 'message_filters', 'nav2_msgs', 'open_clip', 'rosbags', 'sam2',
-        'segment_anything', 'sensor_msgs_py', 'tf2_ros', 'viser', 'vision_msgs'}
+LAZY = {
+    'av',
+    'cv_bridge',
+    'gsplat',
+    'gsplat_msgs',
+    'message_filters',
+    'nav2_msgs',
+    'open_clip',
+    'rosbags',
+    'sam2',
+    'segment_anything',
+    'sensor_msgs_py',
+    'tf2_ros',
+    'viser',
+    'vision_msgs',
+}
 
 
 def imported_modules(tree: ast.AST, module: str, is_package: bool):
@@ -55,9 +70,12 @@ def imported_modules(tree: ast.AST, module: str, is_package: bool):
 
     Names of `from a import b` are `a.b`, a module or a value in it; relative ones are made absolute.
     """
-    optional = {id(node) for outer in ast.walk(tree)
-                if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Try))
-                for node in ast.walk(outer)}
+    optional = {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Try))
+        for node in ast.walk(outer)
+    }
     package = module if is_package else module.rpartition('.')[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -65,7 +83,7 @@ def imported_modules(tree: ast.AST, module: str, is_package: bool):
         elif isinstance(node, ast.ImportFrom):
             source = node.module or ''
             if node.level:
-                base = package.split('.')[:len(package.split('.')) - node.level + 1]
+                base = package.split('.')[: len(package.split('.')) - node.level + 1]
                 source = '.'.join(base + ([source] if source else []))
             names = [f'{source}.{alias.name}' for alias in node.names]
         else:
@@ -110,35 +128,44 @@ def test_house():
     assert not found, '\n' + '\n'.join(found)
 
 
-@pytest.mark.parametrize('module, source', [
-    ('views.view', 'import gsemsplat_ros.network.model'),
-    ('views.view', 'import torch'),
-    ('network.model', 'from gsemsplat_ros.gaussians.ply import read_ply'),
-    ('network.model', 'def f():\n    from gsemsplat_ros import pipeline'),
-    ('semantics.objects', 'from gsemsplat_ros.mapping import scene'),
-    ('semantics.objects', 'from ..mapping.scene import Scene'),
-    ('semantics.objects', 'from .. import mapping'),
-    ('mapping.pose', 'import rclpy'),
-    ('pipeline', 'from .ros.node import Node'),
-    ('pipeline', 'from sensor_msgs.msg import Image'),
-    ('training.train', 'from gsemsplat_ros.evaluation.evaluate import score'),
-    ('evaluation.bench', 'import gsemsplat_ros.cli'),
-    ('ros.node', 'from cv_bridge import CvBridge'),
-    ('semantics.text', 'import open_clip'),
-    ('attic.old', 'import os'),
-])
+@pytest.mark.parametrize(
+    'module, source',
+    [
+        ('views.view', 'import gsemsplat_ros.network.model'),
+        ('views.view', 'import torch'),
+        ('network.model', 'from gsemsplat_ros.gaussians.ply import read_ply'),
+        ('network.model', 'def f():\n    from gsemsplat_ros import pipeline'),
+        ('semantics.objects', 'from gsemsplat_ros.mapping import scene'),
+        ('semantics.objects', 'from ..mapping.scene import Scene'),
+        ('semantics.objects', 'from .. import mapping'),
+        ('mapping.pose', 'import rclpy'),
+        ('pipeline', 'from .ros.node import Node'),
+        ('pipeline', 'from sensor_msgs.msg import Image'),
+        ('training.train', 'from gsemsplat_ros.evaluation.evaluate import score'),
+        ('evaluation.bench', 'import gsemsplat_ros.cli'),
+        ('ros.node', 'from cv_bridge import CvBridge'),
+        ('semantics.text', 'import open_clip'),
+        ('attic.old', 'import os'),
+    ],
+)
 def test_wrong_direction_is_found(module, source):
     assert len(violations(source, f'{PACKAGE}.{module}')) == 1
 
 
-@pytest.mark.parametrize('module, source', [
-    ('cli', 'from gsemsplat_ros.ros.node import main\nfrom gsemsplat_ros import pipeline'),
-    ('ros.node', 'import rclpy\nfrom ..pipeline import Pipeline\nfrom .worker import Worker'),
-    ('pipeline', 'import torch\nfrom .mapping.scene import Scene'),
-    ('mapping.scene', 'from gsemsplat_ros.semantics.codec import Prepared'),
-    ('semantics.text', 'def load():\n    import open_clip'),
-    ('ros.conversions', 'try:\n    from cv_bridge import CvBridge\nexcept ImportError:\n    CvBridge = None'),
-    ('views.pairing', 'from .view import View\nimport numpy as np\nimport cv2'),
-])
+@pytest.mark.parametrize(
+    'module, source',
+    [
+        ('cli', 'from gsemsplat_ros.ros.node import main\nfrom gsemsplat_ros import pipeline'),
+        ('ros.node', 'import rclpy\nfrom ..pipeline import Pipeline\nfrom .worker import Worker'),
+        ('pipeline', 'import torch\nfrom .mapping.scene import Scene'),
+        ('mapping.scene', 'from gsemsplat_ros.semantics.codec import Prepared'),
+        ('semantics.text', 'def load():\n    import open_clip'),
+        (
+            'ros.conversions',
+            'try:\n    from cv_bridge import CvBridge\nexcept ImportError:\n    CvBridge = None',
+        ),
+        ('views.pairing', 'from .view import View\nimport numpy as np\nimport cv2'),
+    ],
+)
 def test_right_direction_passes(module, source):
     assert violations(source, f'{PACKAGE}.{module}') == []

@@ -1,4 +1,5 @@
-"""Whatever a message holds, the conversions return a sound value or raise ValueError in one line; nothing else.
+"""Whatever a message holds, the conversions return a sound value or raise ValueError in one line; nothing
+else.
 
 Seeded: a failure says which case it was. No ROS process: the functions that the worker calls on raw messages.
 """
@@ -22,17 +23,46 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
 from gsemsplat_ros.ros import inputs  # noqa: E402
 from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of  # noqa: E402
-from gsemsplat_ros.ros.conversions import (ENCODINGS, compressed_to_rgb, image_to_rgb, make_header,  # noqa: E402
-                                           stamp_ns)
+from gsemsplat_ros.ros.conversions import ENCODINGS, compressed_to_rgb, image_to_rgb, make_header, stamp_ns  # noqa: E402
 from gsemsplat_ros.ros.frames import PlainBuffer  # noqa: E402
 from gsemsplat_ros.ros.parameters import Parameters, changed, declare  # noqa: E402
 from gsemsplat_ros.views.view import Camera, Pair  # noqa: E402
 
 FRAMES = ['', 'left', 'right', 'map', 'base', '/left', 'a' * 300, 'Äpfel', 'x\ny']
-NUMBERS = [0.0, -0.0, 1.0, -1.0, 0.5, 300.0, 1e-300, 1e300, -1e300, float('nan'), float('inf'), float('-inf'), 2.0**31]
+NUMBERS = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    300.0,
+    1e-300,
+    1e300,
+    -1e300,
+    float('nan'),
+    float('inf'),
+    float('-inf'),
+    2.0**31,
+]
 SIZES = [0, 1, 2, 3, 7, 8, 16, 17, 2**15, 2**16, 2**31, 2**32 - 1]
-WORDS = ['', 'jpeg', 'png', '32FC1', '16UC1', 'RGB8', 'rgb8 ', 'bayer', '8UC7', 'a' * 1000, 'rgb8\n', '\x01', 'ü']
-PICTURE = np.kron(np.random.default_rng(3).integers(0, 256, (4, 5, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+WORDS = [
+    '',
+    'jpeg',
+    'png',
+    '32FC1',
+    '16UC1',
+    'RGB8',
+    'rgb8 ',
+    'bayer',
+    '8UC7',
+    'a' * 1000,
+    'rgb8\n',
+    '\x01',
+    'ü',
+]
+PICTURE = np.kron(
+    np.random.default_rng(3).integers(0, 256, (4, 5, 3), np.uint8), np.ones((8, 8, 1), np.uint8)
+)
 FILES = [cv2.imencode(ending, PICTURE)[1].tobytes() for ending in ('.jpg', '.png', '.bmp', '.tiff')]
 
 
@@ -49,11 +79,15 @@ def allowed(case, function, *arguments):
 
 
 def number(rng):
-    return float(rng.choice(NUMBERS)) if rng.random() < 0.3 else float(rng.normal() * 10 ** rng.uniform(-3, 4))
+    return (
+        float(rng.choice(NUMBERS)) if rng.random() < 0.3 else float(rng.normal() * 10 ** rng.uniform(-3, 4))
+    )
 
 
 def header(rng):
-    return make_header(str(rng.choice(FRAMES)), int(rng.integers(0, 2**31)) * 10**9 + int(rng.integers(10**9)))
+    return make_header(
+        str(rng.choice(FRAMES)), int(rng.integers(0, 2**31)) * 10**9 + int(rng.integers(10**9))
+    )
 
 
 def random_image(rng):
@@ -62,8 +96,14 @@ def random_image(rng):
     size, channels, _ = ENCODINGS[encoding]
     width, height = (int(n) for n in rng.integers(1, 20, 2))
     step = width * channels * size + int(rng.integers(0, 4))
-    message = Image(header=header(rng), width=width, height=height, encoding=encoding, step=step,
-                    is_bigendian=int(rng.integers(0, 3)))
+    message = Image(
+        header=header(rng),
+        width=width,
+        height=height,
+        encoding=encoding,
+        step=step,
+        is_bigendian=int(rng.integers(0, 3)),
+    )
     length = step * height
     for _ in range(rng.integers(0, 3)):
         match rng.integers(5):
@@ -84,10 +124,16 @@ def random_image(rng):
 def random_info(rng, width=40, height=32):
     """A sound camera_info of raw images, most often with one or two fields that are not."""
     fx = float(rng.uniform(10, 100))
-    message = CameraInfo(header=header(rng), width=width, height=height, distortion_model='plumb_bob',
-                         d=rng.normal(scale=0.05, size=5).tolist(), r=np.eye(3).ravel().tolist(),
-                         k=[fx, 0.0, width / 2, 0.0, fx, height / 2, 0.0, 0.0, 1.0],
-                         p=[fx, 0.0, width / 2, -fx * 0.1, 0.0, fx, height / 2, 0.0, 0.0, 0.0, 1.0, 0.0])
+    message = CameraInfo(
+        header=header(rng),
+        width=width,
+        height=height,
+        distortion_model='plumb_bob',
+        d=rng.normal(scale=0.05, size=5).tolist(),
+        r=np.eye(3).ravel().tolist(),
+        k=[fx, 0.0, width / 2, 0.0, fx, height / 2, 0.0, 0.0, 1.0],
+        p=[fx, 0.0, width / 2, -fx * 0.1, 0.0, fx, height / 2, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
     for _ in range(rng.integers(0, 4)):
         field = str(rng.choice(['k', 'r', 'p', 'd', 'all', 'size', 'model', 'binning', 'roi', 'many']))
         if field in 'krp':
@@ -100,21 +146,28 @@ def random_info(rng, width=40, height=32):
         elif field == 'size':
             message.width, message.height = (int(n) for n in rng.choice(SIZES, 2))
         elif field == 'model':
-            message.distortion_model = str(rng.choice([*WORDS, 'equidistant', 'fisheye', 'rational_polynomial']))
+            message.distortion_model = str(
+                rng.choice([*WORDS, 'equidistant', 'fisheye', 'rational_polynomial'])
+            )
             message.d = [number(rng) / 100 for _ in range(rng.choice([4, 5, 8, 12, 14]))]
         elif field == 'binning':
             message.binning_x, message.binning_y = (int(n) for n in rng.choice(SIZES, 2))
         elif field == 'roi':
-            message.roi = RegionOfInterest(x_offset=int(rng.choice(SIZES)), y_offset=int(rng.choice(SIZES)),
-                                           width=int(rng.choice([0, 40, *SIZES])),
-                                           height=int(rng.choice([0, 32, *SIZES])))
+            message.roi = RegionOfInterest(
+                x_offset=int(rng.choice(SIZES)),
+                y_offset=int(rng.choice(SIZES)),
+                width=int(rng.choice([0, 40, *SIZES])),
+                height=int(rng.choice([0, 32, *SIZES])),
+            )
         elif field == 'many':
             message.r = rng.normal(size=9).tolist()
     return message
 
 
 def sound(pixels):
-    return pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.flags.c_contiguous
+    return (
+        pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.flags.c_contiguous
+    )
 
 
 def test_fuzz_images():
@@ -137,12 +190,12 @@ def test_fuzz_compressed_images(capfd):
                 case 0:
                     data[rng.integers(len(data))] = rng.integers(256)
                 case 1:
-                    data = data[:rng.integers(1, len(data) + 1)]
+                    data = data[: rng.integers(1, len(data) + 1)]
                 case 2:
                     data += rng.bytes(int(rng.integers(0, 50)))
                 case 3:
                     start = int(rng.integers(len(data)))
-                    data[start:start + 4] = rng.bytes(4)
+                    data[start : start + 4] = rng.bytes(4)
         message = CompressedImage(header=header(rng), format=str(rng.choice(WORDS)))
         message.data = bytes(data) if rng.random() < 0.95 else b''
         pixels = allowed(case, compressed_to_rgb, message)
@@ -158,7 +211,7 @@ def test_fuzz_camera_info():
     for case in range(6000):
         message = random_info(rng)
         camera = allowed(case, camera_of, message, 40, 32, '/info')
-        assert camera is None or isinstance(camera, Camera) and np.isfinite(camera.K).all(), case
+        assert camera is None or (isinstance(camera, Camera) and np.isfinite(camera.K).all()), case
         baseline = allowed(case, baseline_of, message, '/info')
         assert baseline is None or 0 < baseline < float('inf'), case
         rectified = allowed(case, Rectifier(), raw, message, '/info')
@@ -167,20 +220,31 @@ def test_fuzz_camera_info():
     assert 500 < used < 5500
 
 
-@pytest.mark.parametrize('mode, rectified', [('stereo', True), ('stereo', False), ('sequential', True),
-                                             ('sequential', False)])
+@pytest.mark.parametrize(
+    'mode, rectified', [('stereo', True), ('stereo', False), ('sequential', True), ('sequential', False)]
+)
 def test_fuzz_sources(mode, rectified):
     rng, said, pairs = np.random.default_rng(14), [], 0
     sides = 2 if mode == 'stereo' else 1
-    source = inputs.make_source(Parameters(mode=mode, rectified=rectified), [('/image', '/info')] * sides, said.append)
+    source = inputs.make_source(
+        Parameters(mode=mode, rectified=rectified), [('/image', '/info')] * sides, said.append
+    )
     for case in range(500):
         images, infos = [], []
         for _ in range(sides):
             if rng.random() < 0.3:
                 images.append(random_image(rng))
             else:
-                images.append(Image(header=header(rng), width=40, height=32, encoding='rgb8', step=120,
-                                    data=array.array('B', np.roll(PICTURE, case, axis=1).tobytes())))
+                images.append(
+                    Image(
+                        header=header(rng),
+                        width=40,
+                        height=32,
+                        encoding='rgb8',
+                        step=120,
+                        data=array.array('B', np.roll(PICTURE, case, axis=1).tobytes()),
+                    )
+                )
             infos.append(None if rng.random() < 0.1 else random_info(rng))
         pair = allowed(case, source.pair, inputs.Input(tuple(images), tuple(infos)))
         if pair is not None:
@@ -195,9 +259,14 @@ def test_fuzz_transforms():
     for case in range(4000):
         q = rng.normal(size=4) if rng.random() < 0.2 else np.append(np.zeros(3), 1.0)
         q = [number(rng) for _ in range(4)] if rng.random() < 0.1 else (q / np.linalg.norm(q)).tolist()
-        message = TransformStamped(header=make_header(str(rng.choice(FRAMES)), int(rng.integers(0, 10)) * 10**9),
-                                   child_frame_id=str(rng.choice(FRAMES)), transform=Transform(
-            translation=Vector3(x=number(rng), y=0.0, z=number(rng)), rotation=Quaternion(**dict(zip('xyzw', q)))))
+        message = TransformStamped(
+            header=make_header(str(rng.choice(FRAMES)), int(rng.integers(0, 10)) * 10**9),
+            child_frame_id=str(rng.choice(FRAMES)),
+            transform=Transform(
+                translation=Vector3(x=number(rng), y=0.0, z=number(rng)),
+                rotation=Quaternion(**dict(zip('xyzw', q))),
+            ),
+        )
         allowed(case, buffer.add, message, bool(rng.random() < 0.3))
         if case % 50 == 0:
             buffer = PlainBuffer()
@@ -210,9 +279,34 @@ def test_fuzz_transforms():
     assert found > 100
 
 
-STRANGE = [None, True, False, 0, 1, -1, 8, 10**6, 2**63 - 1, -2**63, *NUMBERS, '', 'stereo', 'auto', 'a\nb', 'ü' * 300, [],
-           [''],
-           ['chair'], ['x'] * 33, ['  '], [1, 2], [0.5], [True], [b'\x01', b'\x02'], ['ä' * 500]]
+STRANGE = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    8,
+    10**6,
+    2**63 - 1,
+    -(2**63),
+    *NUMBERS,
+    '',
+    'stereo',
+    'auto',
+    'a\nb',
+    'ü' * 300,
+    [],
+    [''],
+    ['chair'],
+    ['x'] * 33,
+    ['  '],
+    [1, 2],
+    [0.5],
+    [True],
+    [b'\x01', b'\x02'],
+    ['ä' * 500],
+]
 
 
 def strange(rng):
@@ -226,7 +320,7 @@ def test_fuzz_parameters():
     names = [f.name for f in dataclasses.fields(Parameters)] + ['use_sim_time', 'nothing']
     for case in range(4000):
         wanted = [Parameter(str(name), value=strange(rng)) for name in rng.choice(names, rng.integers(1, 4))]
-        wanted = [p for p in wanted if _typed(now, p)]      # rclpy refuses the others before we are asked
+        wanted = [p for p in wanted if _typed(now, p)]  # rclpy refuses the others before we are asked
         after = allowed(case, changed, now, wanted, bool(rng.integers(2)))
         assert after is None or isinstance(after, Parameters), case
         taken += after is not None and after != now
@@ -251,9 +345,11 @@ def test_fuzz_parameters_of_a_node():
             except ValueError as error:
                 return SetParametersResult(successful=False, reason=str(error))
             return SetParametersResult(successful=True)
+
         node.add_on_set_parameters_callback(check)
         node.add_post_set_parameters_callback(
-            lambda wanted: held.__setitem__(0, changed(held[0], wanted, running=False)))
+            lambda wanted: held.__setitem__(0, changed(held[0], wanted, running=False))
+        )
         names = [f.name for f in dataclasses.fields(Parameters)]
         for case in range(1500):
             name, value = str(rng.choice(names)), strange(rng)
@@ -266,8 +362,11 @@ def test_fuzz_parameters_of_a_node():
             if result.successful and value is not None:
                 stored = node.get_parameter(name).value
                 wanted = getattr(held[0], name)
-                assert tuple(v.strip() for v in stored if v.strip()) == wanted if isinstance(wanted, tuple) else (
-                    stored == wanted), (case, name, value)
+                assert (
+                    tuple(v.strip() for v in stored if v.strip()) == wanted
+                    if isinstance(wanted, tuple)
+                    else (stored == wanted)
+                ), (case, name, value)
         assert taken > 100 and refused > 500
     finally:
         node.destroy_node()

@@ -1,4 +1,6 @@
-"""Maps on disk: the same answers after loading, and one line instead of a map for anything half-written or foreign."""
+"""Maps on disk: the same answers after loading, and one line instead of a map for anything half-written or
+foreign.
+"""
 
 import errno
 import json
@@ -10,16 +12,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save, save_file
+from test_map import HERE, scene_cloud, worded_map
+from test_pipeline import pipeline  # noqa: F401  (a fixture: the tiny network with words)
 
 from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.mapping import codedfile
-from gsemsplat_ros.mapping.map import Map
 from gsemsplat_ros.mapping.codedfile import CodeSpace, fingerprint
+from gsemsplat_ros.mapping.map import Map
 from gsemsplat_ros.mapping.mapfile import KIND, load_map, save_map
 from gsemsplat_ros.network.weights import SHIPPED
-
-from test_map import HERE, scene_cloud, worded_map
-from test_pipeline import pipeline  # noqa: F401  (a fixture: the tiny network with words)
 
 SPACE = CodeSpace('small.safetensors', 'minilm-l6', 'abc')
 
@@ -28,7 +29,7 @@ SPACE = CodeSpace('small.safetensors', 'minilm-l6', 'abc')
 def map_():
     map_ = Map.empty('map', 0.05)
     for seed in range(2):
-        map_ = map_.merged(scene_cloud(seed), HERE, 10 ** 6, 'stereo baseline')
+        map_ = map_.merged(scene_cloud(seed), HERE, 10**6, 'stereo baseline')
     return map_
 
 
@@ -53,8 +54,8 @@ def test_what_is_saved_is_what_loads(path, map_):
 
 
 def test_a_loaded_map_grows_on(path, map_):
-    grown = load_map(path, SPACE).merged(scene_cloud(5), HERE, 10 ** 6)
-    expected = map_.merged(scene_cloud(5), HERE, 10 ** 6)
+    grown = load_map(path, SPACE).merged(scene_cloud(5), HERE, 10**6)
+    expected = map_.merged(scene_cloud(5), HERE, 10**6)
     assert torch.equal(grown.keys, expected.keys) and torch.equal(grown.counts, expected.counts)
 
 
@@ -62,7 +63,7 @@ def test_queries_answer_the_same_without_images(tmp_path, pipeline):  # noqa: F8
     map_, _, score = worded_map(pipeline)
     save_map(tmp_path / 'map.safetensors', map_, pipeline.code_space)
     loaded = load_map(tmp_path / 'map.safetensors', pipeline.code_space)
-    pipeline.map_words(Map.empty('other', 0.1))                    # forget what was decoded for the first
+    pipeline.map_words(Map.empty('other', 0.1))  # forget what was decoded for the first
     for text in ('chair', 'door', 'plant'):
         before = pipeline.query_map(map_, text, 0.5 * score)
         pipeline.map_words(Map.empty('other', 0.1))
@@ -95,7 +96,9 @@ def one_line(path, said, space=SPACE):
 def test_other_decoders_refuse_the_map(path, pipeline):  # noqa: F811
     one_line(path, 'made with a small.safetensors', replace(SPACE, decoders='abd'))
     one_line(path, 'set weights to that checkpoint', replace(SPACE, text_encoder='openclip:ViT-B-16'))
-    assert load_map(path, replace(SPACE, weights='renamed.safetensors')).scenes == 2     # a file's name is no identity
+    assert (
+        load_map(path, replace(SPACE, weights='renamed.safetensors')).scenes == 2
+    )  # a file's name is no identity
     decoders = pipeline.codec.state_dict()
     space = CodeSpace.of('x', 'minilm-l6', decoders)
     assert space.decoders == CodeSpace.of('y', 'minilm-l6', dict(reversed(decoders.items()))).decoders
@@ -118,8 +121,12 @@ def test_foreign_files_are_refused(path, tmp_path):
     one_line(tmp_path / 'missing.safetensors', 'no map at')
     one_line(tmp_path, 'no map at')
     one_line(SHIPPED, 'no map')
-    for name, data in (('noise', np.random.default_rng(0).bytes(5000)), ('text', b'hello'), ('ply', b'ply\nformat a'),
-                       ('huge', struct.pack('<Q', 1 << 62) + b'{}')):
+    for name, data in (
+        ('noise', np.random.default_rng(0).bytes(5000)),
+        ('text', b'hello'),
+        ('ply', b'ply\nformat a'),
+        ('huge', struct.pack('<Q', 1 << 62) + b'{}'),
+    ):
         (tmp_path / name).write_bytes(data)
         one_line(tmp_path / name, 'no map')
     for card in ('no json', '[]', '{}', json.dumps({'version': 2}), json.dumps({'version': '1'})):
@@ -127,26 +134,30 @@ def test_foreign_files_are_refused(path, tmp_path):
         one_line(tmp_path / 'other', 'no map|is a map of version')
 
 
-@pytest.mark.parametrize('change, said', [
-    (lambda t, c: t.pop('codes'), 'its tensors are'),
-    (lambda t, c: t.update(extra=torch.zeros(2)), 'its tensors are'),
-    (lambda t, c: t.update(means=t['means'][:-1]), r'is torch.float.* wanted torch.float'),
-    (lambda t, c: t.update(codes=t['codes'].float()), 'codes is torch.float32'),
-    (lambda t, c: t.update(codes=t['codes'][:, :16].contiguous()), 'wanted torch.float16'),
-    (lambda t, c: t['means'].__setitem__((0, 0), torch.nan), 'means holds numbers that are not finite'),
-    (lambda t, c: t.update(keys=t['keys'].flip(0)), 'not in order'),
-    (lambda t, c: t['opacities'].__setitem__(0, 2.0), 'out of their range'),
-    (lambda t, c: t['weights'].__setitem__(0, -1.0), 'out of their range'),
-    (lambda t, c: t.update(keys=torch.tensor(3)), 'is damaged'),
-    (lambda t, c: c.pop('frame'), 'its card lacks frame'),
-    (lambda t, c: c.update(voxel_m=-1.0), 'positive voxel_m'),
-    (lambda t, c: c.update(scenes='many'), 'its card lacks scenes')])
+@pytest.mark.parametrize(
+    'change, said',
+    [
+        (lambda t, c: t.pop('codes'), 'its tensors are'),
+        (lambda t, c: t.update(extra=torch.zeros(2)), 'its tensors are'),
+        (lambda t, c: t.update(means=t['means'][:-1]), r'is torch.float.* wanted torch.float'),
+        (lambda t, c: t.update(codes=t['codes'].float()), 'codes is torch.float32'),
+        (lambda t, c: t.update(codes=t['codes'][:, :16].contiguous()), 'wanted torch.float16'),
+        (lambda t, c: t['means'].__setitem__((0, 0), torch.nan), 'means holds numbers that are not finite'),
+        (lambda t, c: t.update(keys=t['keys'].flip(0)), 'not in order'),
+        (lambda t, c: t['opacities'].__setitem__(0, 2.0), 'out of their range'),
+        (lambda t, c: t['weights'].__setitem__(0, -1.0), 'out of their range'),
+        (lambda t, c: t.update(keys=torch.tensor(3)), 'is damaged'),
+        (lambda t, c: c.pop('frame'), 'its card lacks frame'),
+        (lambda t, c: c.update(voxel_m=-1.0), 'positive voxel_m'),
+        (lambda t, c: c.update(scenes='many'), 'its card lacks scenes'),
+    ],
+)
 def test_a_damaged_map_is_refused(path, change, said):
     data = path.read_bytes()
     tensors = load(data)
-    card = json.loads(json.loads(data[8:8 + struct.unpack('<Q', data[:8])[0]])['__metadata__'][KIND.key])
+    card = json.loads(json.loads(data[8 : 8 + struct.unpack('<Q', data[:8])[0]])['__metadata__'][KIND.key])
     change(tensors, card)
-    card['sha256'] = fingerprint(card, tensors)                    # as if by someone who knows the format
+    card['sha256'] = fingerprint(card, tensors)  # as if by someone who knows the format
     path.write_bytes(save(tensors, {KIND.key: json.dumps(card)}))
     one_line(path, said)
 
@@ -174,9 +185,10 @@ def test_a_full_disk_leaves_the_old_map(path, map_, monkeypatch, call, number):
 
     def fail(*args, **kwargs):
         raise OSError(number, os.strerror(number))
+
     monkeypatch.setattr(codedfile.os, call, fail)
     with pytest.raises(ValueError, match=os.strerror(number)) as error:
-        save_map(path, map_.merged(scene_cloud(7), HERE, 10 ** 6), SPACE)
+        save_map(path, map_.merged(scene_cloud(7), HERE, 10**6), SPACE)
     monkeypatch.undo()
     assert '\n' not in str(error.value) and path.read_bytes() == before
     assert sorted(file.name for file in path.parent.iterdir()) == ['kitchen.ply', 'kitchen.safetensors']

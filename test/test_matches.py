@@ -1,4 +1,6 @@
-"""Motion and depth from two images alone, and the network's depth bent to them, in a box of known geometry."""
+"""Motion and depth from two images alone, and the network's depth bent to them, in a box of known
+geometry.
+"""
 
 import cv2
 import numpy as np
@@ -9,12 +11,18 @@ from gsemsplat_ros.mapping.refine import _smooth_rows, bend, log_ratios
 from gsemsplat_ros.views.view import Camera, Pair, View, fit
 
 CAMERA = Camera(320, 240, 250.0, 250.0, 160.0, 118.0)
-WALLS = ((2, 4.0, (0, 1)), (1, 1.0, (0, 2)), (1, -1.2, (0, 2)), (0, -1.5, (1, 2)), (0, 1.8, (1, 2)))  # axis, where, along
+WALLS = (
+    (2, 4.0, (0, 1)),
+    (1, 1.0, (0, 2)),
+    (1, -1.2, (0, 2)),
+    (0, -1.5, (1, 2)),
+    (0, 1.8, (1, 2)),
+)  # axis, where, along
 
 
 def room_view(first_from_camera, camera=CAMERA):
     """Image and depth (H, W) of a box with patterned walls, seen from `first_from_camera`."""
-    v, u = np.mgrid[:camera.height, :camera.width].astype(float)
+    v, u = np.mgrid[: camera.height, : camera.width].astype(float)
     rays = np.stack(((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)), -1)
     turned, eye = rays @ first_from_camera[:3, :3].T, first_from_camera[:3, 3]
     depth, shade = np.full(u.shape, np.inf), np.zeros(u.shape, np.float32)
@@ -23,10 +31,14 @@ def room_view(first_from_camera, camera=CAMERA):
             z = (at - eye[axis]) / turned[..., axis]
         hit = (z > 0) & (z < depth)
         points = eye + turned * np.where(hit, z, 1)[..., None]
-        pattern = cv2.GaussianBlur(np.random.default_rng(number).uniform(0, 255, (512, 512)).astype(np.float32), (0, 0), 1.5)
+        pattern = cv2.GaussianBlur(
+            np.random.default_rng(number).uniform(0, 255, (512, 512)).astype(np.float32), (0, 0), 1.5
+        )
         pattern = cv2.normalize(pattern, None, 0, 255, cv2.NORM_MINMAX)
         x, y = (((points[..., i] + 8) * 40) % 511 for i in along)
-        shade = np.where(hit, cv2.remap(pattern, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR), shade)
+        shade = np.where(
+            hit, cv2.remap(pattern, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR), shade
+        )
         depth = np.where(hit, z, depth)
     return np.repeat(shade.round().astype(np.uint8)[..., None], 3, 2), depth
 
@@ -47,7 +59,7 @@ def at(depth, uv):
 def test_motion_of_a_calibrated_camera():
     truth = moved((0.3, -0.05, 0.1), 0.1)
     (image1, depth1), (image2, depth2) = room_view(np.eye(4)), room_view(truth)
-    other = Camera(320, 240, 270.0, 270.0, 150.0, 125.0)       # of its own kind
+    other = Camera(320, 240, 270.0, 270.0, 150.0, 125.0)  # of its own kind
     image2, depth2 = room_view(truth, other)
     found = measure(Pair(View(image1, CAMERA), View(image2, other)))
     length = np.linalg.norm(truth[:3, 3])
@@ -64,15 +76,17 @@ def test_no_motion_is_made_up():
     image, _ = room_view(np.eye(4))
     turned, _ = room_view(moved((0, 0, 0), 0.1))
     blank = np.full_like(image, 90)
-    assert measure_motion(View(image, CAMERA), View(turned, CAMERA)) is None       # a turn alone shows no depth
+    assert measure_motion(View(image, CAMERA), View(turned, CAMERA)) is None  # a turn alone shows no depth
     assert measure_motion(View(image, CAMERA), View(blank, CAMERA)) is None
     assert len(matched_pixels(View(blank, CAMERA), View(blank, CAMERA))[0]) == 0
-    assert measure(Pair(View(image), View(turned))) is None                         # uncalibrated
+    assert measure(Pair(View(image), View(turned))) is None  # uncalibrated
 
 
 @pytest.mark.parametrize('offset', [0.0, 12.0])
 def test_depths_of_a_rectified_pair(offset):
-    right = Camera(320, 240, 250.0, 250.0, 160.0 + offset, 118.0)     # principal points may differ (Middlebury's doffs)
+    right = Camera(
+        320, 240, 250.0, 250.0, 160.0 + offset, 118.0
+    )  # principal points may differ (Middlebury's doffs)
     (left_image, depth1), (right_image, depth2) = room_view(np.eye(4)), room_view(moved((0.12, 0, 0)), right)
     found = measure_stereo(Pair(View(left_image, CAMERA), View(right_image, right), 0.12))
     assert len(found.z_first) > 0.5 * depth1.size
@@ -86,7 +100,9 @@ def test_depths_of_a_rectified_pair(offset):
 def test_measurements_follow_the_window_and_the_unit():
     image, _ = room_view(np.eye(4))
     pair = Pair(View(image, CAMERA), View(room_view(moved((0.12, 0, 0)))[0], CAMERA), 0.12)
-    windows = [fit(view, 160, 96)[1] for view in (pair.first, pair.second)]        # half the size, top and bottom cut
+    windows = [
+        fit(view, 160, 96)[1] for view in (pair.first, pair.second)
+    ]  # half the size, top and bottom cut
     found = measure_stereo(pair)
     small = found.on_grid(*windows, 80, 48).scaled(2.0)
     np.testing.assert_allclose(small.uv_first[:, 0], (found.uv_first[:, 0] + 0.5) / 4 - 0.5)
@@ -121,7 +137,9 @@ def test_smoothing_solves_the_plain_system():
 
 
 def test_depth_is_bent_surface_by_surface():
-    """Two walls, each too far by a factor of its own; every twentieth pixel is measured, and some are quite wrong."""
+    """Two walls, each too far by a factor of its own; every twentieth pixel is measured, and some are quite
+    wrong.
+    """
     rng = np.random.default_rng(0)
     truth = np.where(np.arange(64) < 30, 2.0, 3.0) * np.ones((48, 1))
     image = np.repeat(np.where(truth == 2.0, 90, 160).astype(np.uint8)[..., None], 3, 2)
@@ -132,12 +150,15 @@ def test_depth_is_bent_surface_by_surface():
     z[rng.random(len(z)) < 0.1] *= 9
     bent = depth * bend(depth, image, uv, z)
     assert np.abs(bent / truth - 1).mean() < 0.03 < 0.2 < np.abs(depth / truth - 1).mean()
-    assert bend(depth, image, uv, z * np.exp(rng.normal(0, 9, len(z)))) is None     # another scene
+    assert bend(depth, image, uv, z * np.exp(rng.normal(0, 9, len(z)))) is None  # another scene
     assert bend(depth, image, np.full((3, 2), 999.0), np.ones(3)) is None
 
 
 def test_ratios_fall_on_their_pixels():
-    logs, count = log_ratios(np.full((2, 3), 2.0), np.array([[0.2, 0.1], [-0.4, 0.4], [2.4, 1.2], [2.6, 0], [1, 1]]),
-                             np.array([2.0, 8.0, 1.0, 1.0, -1.0]))
+    logs, count = log_ratios(
+        np.full((2, 3), 2.0),
+        np.array([[0.2, 0.1], [-0.4, 0.4], [2.4, 1.2], [2.6, 0], [1, 1]]),
+        np.array([2.0, 8.0, 1.0, 1.0, -1.0]),
+    )
     np.testing.assert_array_equal(count, [[2, 0, 0], [0, 0, 1]])
     np.testing.assert_allclose(logs, [[np.log(2.0), 0, 0], [0, 0, np.log(0.5)]])

@@ -1,4 +1,6 @@
-"""The node as others see it: a second process, real rclpy, a domain of its own, deadlines; values, not only arrival."""
+"""The node as others see it: a second process, real rclpy, a domain of its own, deadlines; values, not only
+arrival.
+"""
 
 import time
 
@@ -7,8 +9,21 @@ import pytest
 
 pytest.importorskip('rclpy')
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
-from ros_client import (LEFT, RIGHT, Client, Stereo, ask, camera_info, client, domain, nodes,  # noqa: E402, F401
-                        picture, raw_image, set_parameter, start)
+from ros_client import (  # noqa: E402, F401
+    LEFT,
+    RIGHT,
+    Client,
+    Stereo,
+    ask,
+    camera_info,
+    client,
+    domain,
+    nodes,
+    picture,
+    raw_image,
+    set_parameter,
+    start,
+)
 from sensor_msgs.msg import PointCloud2  # noqa: E402
 from test_conversions import table  # noqa: E402
 
@@ -32,31 +47,65 @@ def test_diagnostics_name_the_missing_topics(client, nodes):
     report = client.next('/diagnostics', lambda m: any(s.name == '/a/gsemsplat: inputs' for s in m.status))
     inputs = next(s for s in report.status if s.name == '/a/gsemsplat: inputs')
     assert inputs.level == b'\x02'
-    assert inputs.message == ('nothing received yet on /a/left/image_raw, /a/left/camera_info, '
-                              '/a/right/image_raw, /a/right/camera_info')
+    assert inputs.message == (
+        'nothing received yet on /a/left/image_raw, /a/left/camera_info, '
+        '/a/right/image_raw, /a/right/camera_info'
+    )
 
 
 def test_quality_of_service(client, nodes):
-    reliability = {side: client.node.get_subscriptions_info_by_topic(f'/a/{side}/image_raw')[0].qos_profile.reliability
-                   for side in ('left', 'right')}
-    assert reliability == {'left': ReliabilityPolicy.RELIABLE,      # overridden
-                           'right': ReliabilityPolicy.BEST_EFFORT}  # sensor data: hears every camera
-    for topic in ('gaussians', 'relevancy', 'relevancy/image', 'relevancy/map', 'objects/markers', 'pose', 'scale'):
+    reliability = {
+        side: client.node.get_subscriptions_info_by_topic(f'/a/{side}/image_raw')[0].qos_profile.reliability
+        for side in ('left', 'right')
+    }
+    assert reliability == {
+        'left': ReliabilityPolicy.RELIABLE,  # overridden
+        'right': ReliabilityPolicy.BEST_EFFORT,
+    }  # sensor data: hears every camera
+    for topic in (
+        'gaussians',
+        'relevancy',
+        'relevancy/image',
+        'relevancy/map',
+        'objects/markers',
+        'pose',
+        'scale',
+    ):
         qos = client.node.get_publishers_info_by_topic('/a/gsemsplat/' + topic)[0].qos_profile
-        assert (qos.reliability, qos.durability) == (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+        assert (qos.reliability, qos.durability) == (
+            ReliabilityPolicy.RELIABLE,
+            DurabilityPolicy.TRANSIENT_LOCAL,
+        )
 
 
 def test_a_stereo_pair_becomes_a_scene(client, stereo):
     cloud = stereo.scene()
     stamp = stamp_ns(cloud.header)
     assert cloud.header.frame_id == 'left_optical'
-    assert [f.name for f in cloud.fields] == ['x', 'y', 'z', 'rgb', 'opacity', 'scale_0', 'scale_1', 'scale_2',
-                                              'rot_0', 'rot_1', 'rot_2', 'rot_3']
+    assert [f.name for f in cloud.fields] == [
+        'x',
+        'y',
+        'z',
+        'rgb',
+        'opacity',
+        'scale_0',
+        'scale_1',
+        'scale_2',
+        'rot_0',
+        'rot_1',
+        'rot_2',
+        'rot_3',
+    ]
     points = table(cloud)
     assert len(points) == 100
-    np.testing.assert_allclose([points['x'][0], points['y'][0], points['z'][0]], [50.0, 31.5, 0.12], rtol=1e-6)
+    np.testing.assert_allclose(
+        [points['x'][0], points['y'][0], points['z'][0]], [50.0, 31.5, 0.12], rtol=1e-6
+    )
     packed = np.ascontiguousarray(points['rgb']).view('<u4')
-    assert [int(packed[0]), int(packed[1])] == [200 << 16 | 100 << 8 | 50, 10 << 16 | 20 << 8 | 30]  # left, right
+    assert [int(packed[0]), int(packed[1])] == [
+        200 << 16 | 100 << 8 | 50,
+        10 << 16 | 20 << 8 | 30,
+    ]  # left, right
     np.testing.assert_allclose(points['x'][1:], np.linspace(-1, 1, 100)[1:], atol=1e-6)
     np.testing.assert_allclose(points['opacity'], np.linspace(0.1, 0.9, 100), atol=1e-6)
     assert (points['rot_0'] == 1).all() and np.allclose(points['scale_2'], 0.01)
@@ -77,17 +126,30 @@ def test_standing_queries_are_answered_on_every_scene(client, stereo):
     assert (chair.peak.x, chair.peak.y, chair.peak.z) == (0.5, 0.25, 2.0)
     assert chair.header.frame_id == 'left_optical'
     assert (unicorn.found, unicorn.score) == (False, 0.25) and np.isnan(unicorn.peak.x)
-    markers = client.until(lambda: [m.markers for m in client.heard['/a/gsemsplat/objects/markers']
-                                    if stamp_ns(m.markers[0].header) == stamp and len(m.markers) == 5], 'markers')[-1]
+    markers = client.until(
+        lambda: [
+            m.markers
+            for m in client.heard['/a/gsemsplat/objects/markers']
+            if stamp_ns(m.markers[0].header) == stamp and len(m.markers) == 5
+        ],
+        'markers',
+    )[-1]
     assert [(m.ns, m.type, m.action) for m in markers[1:]] == [('chair', 1, 0), ('chair', 9, 0)] * 2
     assert markers[1].scale.y == pytest.approx(0.6)
 
 
 def test_relevancy_images_have_the_size_of_the_input(client, stereo):
     stamp = stamp_ns(stereo.scene().header)
-    image, values = (client.until(lambda: client.of(topic, stamp), topic)[-1]
-                     for topic in ('/a/gsemsplat/relevancy/image', '/a/gsemsplat/relevancy/map'))
-    assert (image.encoding, image.width, image.height, image.header.frame_id) == ('rgb8', 64, 48, 'left_optical')
+    image, values = (
+        client.until(lambda: client.of(topic, stamp), topic)[-1]
+        for topic in ('/a/gsemsplat/relevancy/image', '/a/gsemsplat/relevancy/map')
+    )
+    assert (image.encoding, image.width, image.height, image.header.frame_id) == (
+        'rgb8',
+        64,
+        48,
+        'left_optical',
+    )
     assert (values.encoding, values.width, values.height) == ('32FC1', 64, 48)
     relevancy = np.frombuffer(values.data, '<f4').reshape(48, 64)
     assert np.isnan(relevancy[:, 34:]).all() and np.isfinite(relevancy[:, :30]).all()
@@ -129,16 +191,26 @@ def test_a_service_query_is_published_too(client, stereo):
     client.heard['/a/gsemsplat/relevancy'].clear()
     client.heard['/a/gsemsplat/objects/markers'].clear()
     ask(client, 'door')
-    client.until(lambda: any(r.text == 'door' for r in client.heard['/a/gsemsplat/relevancy']), 'the answer as a topic')
-    client.until(lambda: any({'chair', 'door'} <= {m.ns for m in a.markers}
-                             for a in client.heard['/a/gsemsplat/objects/markers']), 'markers of both')
+    client.until(
+        lambda: any(r.text == 'door' for r in client.heard['/a/gsemsplat/relevancy']), 'the answer as a topic'
+    )
+    client.until(
+        lambda: any(
+            {'chair', 'door'} <= {m.ns for m in a.markers}
+            for a in client.heard['/a/gsemsplat/objects/markers']
+        ),
+        'markers of both',
+    )
 
 
-@pytest.mark.parametrize('request_fields, words', [
-    (dict(text=''), '1 to 200'),
-    (dict(text='x' * 201), '201 characters'),
-    (dict(text='boom'), 'internal error'),
-])
+@pytest.mark.parametrize(
+    'request_fields, words',
+    [
+        (dict(text=''), '1 to 200'),
+        (dict(text='x' * 201), '201 characters'),
+        (dict(text='boom'), 'internal error'),
+    ],
+)
 def test_a_question_without_answer_says_why(client, stereo, request_fields, words):
     stereo.scene()
     answer = ask(client, **request_fields)
@@ -147,21 +219,33 @@ def test_a_question_without_answer_says_why(client, stereo, request_fields, word
 
 
 WRONG = {
-    'unknown encoding': (dict(left=raw_image('jpeg', (48, 64, 3))),
-                         "/a/left/image_raw: image encoding 'jpeg' is unknown"),
-    'NaN pixels': (dict(left=image_message(np.full((48, 64), np.nan, np.float32), make_header('left_optical', 0))),
-                   "encoding '32FC1' holds measurements"),
+    'unknown encoding': (
+        dict(left=raw_image('jpeg', (48, 64, 3))),
+        "/a/left/image_raw: image encoding 'jpeg' is unknown",
+    ),
+    'NaN pixels': (
+        dict(left=image_message(np.full((48, 64), np.nan, np.float32), make_header('left_optical', 0))),
+        "encoding '32FC1' holds measurements",
+    ),
     'short data': (dict(left=raw_image('rgb8', (48, 64, 3), data=b'12345')), 'has 5 bytes of data'),
     'wrong step': (dict(left=raw_image('rgb8', (48, 64, 3), step=10)), 'step 10'),
-    'zero size': (dict(left=raw_image('rgb8', (48, 64, 3), width=0, height=0, step=0, data=b'')), 'image of 0x0 px'),
+    'zero size': (
+        dict(left=raw_image('rgb8', (48, 64, 3), width=0, height=0, step=0, data=b'')),
+        'image of 0x0 px',
+    ),
     'zero K': (dict(left_info=camera_info(fx=0.0)), '/a/left/camera_info is uncalibrated (K[0] = 0'),
     'another size': (dict(left=picture(LEFT, 32, 24)), '/a/left/camera_info describes images of 64x48 px'),
-    'two sizes': (dict(left=picture(LEFT, 32, 24), left_info=camera_info(width=32, height=24)), 'wanted one size'),
+    'two sizes': (
+        dict(left=picture(LEFT, 32, 24), left_info=camera_info(width=32, height=24)),
+        'wanted one size',
+    ),
     'no baseline': (dict(right_info=camera_info(frame='right_optical')), 'stereo baseline of 0 m'),
     'exchanged': (dict(right_info=camera_info(tx=6.0, frame='right_optical')), 'stereo baseline of -0.12 m'),
     'fault of ours': (dict(left=picture((0, 0, 0))), 'the fake fails on black images'),
-    'another frame': (dict(left_info=camera_info(frame='lidar')), "in frame 'left_optical' but /a/left/camera_info in "
-                                                                  "'lidar'"),
+    'another frame': (
+        dict(left_info=camera_info(frame='lidar')),
+        "in frame 'left_optical' but /a/left/camera_info in 'lidar'",
+    ),
     'raw, not rectified': (dict(left_info=camera_info(d=(-0.2, 0, 0, 0, 0))), 'set rectified: false'),
 }
 
@@ -180,9 +264,12 @@ def test_wrong_input_is_named_and_the_node_lives_on(client, nodes, stereo, case)
 
 def test_the_image_size_may_change_with_its_camera_info(client, stereo):
     stereo.scene()
-    stereo.scene(left=picture(LEFT, 128, 96), right=picture(RIGHT, 128, 96, frame='right_optical'),
-                 left_info=camera_info(width=128, height=96),
-                 right_info=camera_info(tx=-6.0, frame='right_optical', width=128, height=96))
+    stereo.scene(
+        left=picture(LEFT, 128, 96),
+        right=picture(RIGHT, 128, 96, frame='right_optical'),
+        left_info=camera_info(width=128, height=96),
+        right_info=camera_info(tx=-6.0, frame='right_optical', width=128, height=96),
+    )
     stereo.scene()
 
 
@@ -193,12 +280,20 @@ def test_unmatched_stamps_make_no_pair_and_are_reported(client, stereo):
     stereo.stamp += S
     for i in range(10):
         client.publish('/a/left/image_raw', picture(LEFT, stamp_ns=stereo.stamp + i * S // 10))
-        client.publish('/a/right/image_raw', picture(RIGHT, stamp_ns=stereo.stamp + i * S // 10 + S // 20))  # 50 ms
+        client.publish(
+            '/a/right/image_raw', picture(RIGHT, stamp_ns=stereo.stamp + i * S // 10 + S // 20)
+        )  # 50 ms
     stereo.stamp += S
 
     def skew(report):
-        return [v.value for s in report.status if s.name == '/a/gsemsplat: inputs' for v in s.values
-                if v.key == 'right minus left, newest stamps [ms]']
+        return [
+            v.value
+            for s in report.status
+            if s.name == '/a/gsemsplat: inputs'
+            for v in s.values
+            if v.key == 'right minus left, newest stamps [ms]'
+        ]
+
     report = client.next('/diagnostics', lambda m: skew(m) == ['50'])
     values = {v.key: v.value for s in report.status if s.name == '/a/gsemsplat: inputs' for v in s.values}
     assert values['slop [ms]'] == '20' and values['skew of the last pair [ms]'] == '0'
@@ -212,7 +307,11 @@ def test_diagnostics_of_a_running_node(client, stereo):
     values = {v.key: v.value for v in scene.values}
     assert (scene.level, scene.message) == (b'\x00', 'scene ready')
     assert (values['weights'], values['text encoder'], values['gaussians']) == ('fake', 'fake text', '100')
-    assert (values['scale source'], values['inliers'], values['frame']) == ('stereo baseline', '70 of 90', 'left_optical')
+    assert (values['scale source'], values['inliers'], values['frame']) == (
+        'stereo baseline',
+        '70 of 90',
+        'left_optical',
+    )
     assert values['build: predict [ms]'] == '1' and int(values['refused inputs']) > 5
     assert 0 < float(values['convert [ms]']) < float(values['total [ms]'])
 
@@ -226,14 +325,20 @@ def test_live_parameters_act_on_the_scene_at_once(client, stereo):
     assert not ask(client, 'chair').found
     assert set_parameter(client, 'threshold', 0.0).successful
     assert set_parameter(client, 'publish_codes', True).successful
-    cloud = client.until(lambda: [c for c in client.heard['/a/gsemsplat/gaussians'] if len(c.fields) == 44], 'codes')[0]
+    cloud = client.until(
+        lambda: [c for c in client.heard['/a/gsemsplat/gaussians'] if len(c.fields) == 44], 'codes'
+    )[0]
     np.testing.assert_array_equal(table(cloud)['code_31'], np.arange(100) * 32 + 31)
     assert set_parameter(client, 'publish_codes', False).successful
     assert set_parameter(client, 'max_points', 10).successful
     client.until(lambda: client.heard['/a/gsemsplat/gaussians'][-1].width == 10, 'a thinned cloud')
     assert set_parameter(client, 'max_points', 0).successful
-    for name, value, words in (('threshold', 3.0, 'out of range'), ('mode', 'sequential', 'cannot change while'),
-                               ('max_objects', 2.5, 'Wrong parameter type'), ('queries', ['x'] * 40, 'at most 32')):
+    for name, value, words in (
+        ('threshold', 3.0, 'out of range'),
+        ('mode', 'sequential', 'cannot change while'),
+        ('max_objects', 2.5, 'Wrong parameter type'),
+        ('queries', ['x'] * 40, 'at most 32'),
+    ):
         result = set_parameter(client, name, value)
         assert not result.successful and words in result.reason, result.reason
 
@@ -249,22 +354,30 @@ def test_a_late_subscriber_gets_the_newest_scene(client, stereo, domain):
         late.close()
 
 
-TEXTURE = np.kron(np.random.default_rng(7).integers(0, 256, (24, 48, 3)), np.ones((10, 10, 1))).astype(np.uint8)
+TEXTURE = np.kron(np.random.default_rng(7).integers(0, 256, (24, 48, 3)), np.ones((10, 10, 1))).astype(
+    np.uint8
+)
 
 
 def test_sequential_mode_pairs_what_moved_and_waits_for_a_standing_robot(client, nodes):
     topic, sent = '/b/gsemsplat/gaussians', 1000 * S
 
     def send(x, stamp, info=False):
-        client.publish('/b/image', image_message(TEXTURE[:, x:x + 320], make_header('head', stamp)))
+        client.publish('/b/image', image_message(TEXTURE[:, x : x + 320], make_header('head', stamp)))
 
     # standing frames come fast: a keyframe that grew too old would be replaced by the first frame that moved
     stamps = iter(range(sent, sent + 10**6 * S, S // 100))
 
     def standing():
         send(0, next(stamps))
-        return any(v.value == 'the image stands still' for report in client.heard['/diagnostics'][-4:]
-                   for s in report.status if s.name == '/b/gsemsplat: inputs' for v in s.values)
+        return any(
+            v.value == 'the image stands still'
+            for report in client.heard['/diagnostics'][-4:]
+            for s in report.status
+            if s.name == '/b/gsemsplat: inputs'
+            for v in s.values
+        )
+
     client.until(standing, 'frames that the node heard')  # it may meet our publisher later than we it
     for _ in range(15):  # stands: no scene, though frames keep coming
         send(0, next(stamps))

@@ -1,4 +1,6 @@
-"""Inputs of every kind as a robot sends them: compressed, raw, with TF, one camera gone, the clock set back."""
+"""Inputs of every kind as a robot sends them: compressed, raw, with TF, one camera gone, the clock set
+back.
+"""
 
 import itertools
 import time
@@ -10,8 +12,7 @@ import pytest
 pytest.importorskip('rclpy')
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from ros_client import (DEADLINE_S, EVERY_PAIR, LEFT, RIGHT, camera_info, client, domain, picture,  # noqa: E402, F401
-                        start)
+from ros_client import DEADLINE_S, EVERY_PAIR, LEFT, RIGHT, camera_info, client, domain, picture, start  # noqa: E402, F401
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage, PointCloud2  # noqa: E402
 from std_msgs.msg import Float32  # noqa: E402
@@ -50,8 +51,8 @@ class Robot:
         raise AssertionError('no cloud:\n' + self.process.output[-3000:])
 
     def status(self, part, condition=lambda status: True, meanwhile=lambda: None):
-        """The next diagnostic status of this node and part that fulfils `condition`, and its values as a dictionary;
-        `meanwhile()` is called ten times a second."""
+        """The next diagnostic status of this node and part that fulfils `condition`, and its values as a
+        dictionary; `meanwhile()` is called ten times a second."""
         reports = self.client.heard['/diagnostics']
         seen, end = len(reports), time.monotonic() + DEADLINE_S
         while time.monotonic() < end:
@@ -72,8 +73,10 @@ def robots(client, start):
         '/jpeg': start('-r', '__ns:=/jpeg', *EVERY_PAIR, '-p', 'image_transport:=compressed'),
         '/raw': start('-r', '__ns:=/raw', *EVERY_PAIR, '-p', 'rectified:=false', '-p', 'use_sim_time:=true'),
         '/still': start('-r', '__ns:=/still'),
-        '/odo': start('-r', '__ns:=/odo', '-p', 'mode:=sequential', '-p', 'use_sim_time:=true',
-                      '-p', 'map_frame:=odom')}
+        '/odo': start(
+            '-r', '__ns:=/odo', '-p', 'mode:=sequential', '-p', 'use_sim_time:=true', '-p', 'map_frame:=odom'
+        ),
+    }
     for process in started.values():
         process.wait_for('waiting for')
     return {name: Robot(client, name, process) for name, process in started.items()}
@@ -86,18 +89,21 @@ def counting(seconds, step=0.5):
 
 # Compressed
 
+
 def png(color, frame, stamp, damage=b''):
     pixels = np.full((48, 64, 3), color[::-1], np.uint8)
     message = CompressedImage(header=make_header(frame, stamp), format='bgr8; png compressed bgr8')
-    message.data = cv2.imencode('.png', pixels)[1].tobytes()[:20 if damage else None] + damage
+    message.data = cv2.imencode('.png', pixels)[1].tobytes()[: 20 if damage else None] + damage
     return message
 
 
 def send_compressed(robot, stamp, damage=b''):
-    robot.send(left__camera_info=camera_info(stamp_ns=stamp),
-               right__camera_info=camera_info(tx=-6.0, frame='right_optical', stamp_ns=stamp),
-               left__image_raw__compressed=png(LEFT, 'left_optical', stamp, damage),
-               right__image_raw__compressed=png(RIGHT, 'right_optical', stamp))
+    robot.send(
+        left__camera_info=camera_info(stamp_ns=stamp),
+        right__camera_info=camera_info(tx=-6.0, frame='right_optical', stamp_ns=stamp),
+        left__image_raw__compressed=png(LEFT, 'left_optical', stamp, damage),
+        right__image_raw__compressed=png(RIGHT, 'right_optical', stamp),
+    )
 
 
 def test_compressed_stereo_becomes_a_scene(robots):
@@ -131,11 +137,15 @@ BENT = (-0.2, 0.02, 0.0, 0.0, 0.0)
 
 def send_raw(robot, stamp, left=True, right=True, info_frame='left_optical'):
     if left:
-        robot.send(left__camera_info=camera_info(stamp_ns=stamp, d=BENT, frame=info_frame),
-                   left__image_raw=picture(LEFT, stamp_ns=stamp))
+        robot.send(
+            left__camera_info=camera_info(stamp_ns=stamp, d=BENT, frame=info_frame),
+            left__image_raw=picture(LEFT, stamp_ns=stamp),
+        )
     if right:
-        robot.send(right__camera_info=camera_info(tx=-6.0, frame='right_optical', stamp_ns=stamp, d=BENT),
-                   right__image_raw=picture(RIGHT, frame='right_optical', stamp_ns=stamp))
+        robot.send(
+            right__camera_info=camera_info(tx=-6.0, frame='right_optical', stamp_ns=stamp, d=BENT),
+            right__image_raw=picture(RIGHT, frame='right_optical', stamp_ns=stamp),
+        )
 
 
 def test_raw_stereo_is_rectified_and_becomes_a_scene(robots):
@@ -151,8 +161,11 @@ def test_a_camera_that_falls_silent_is_named_and_taken_up_again(robots):
     robot.scene(lambda stamp: send_raw(robot, stamp), counting(1100))
 
     stamps = itertools.count(1200 * S, S // 10)
-    status, values = robot.status('inputs', lambda s: s.message.startswith('late: /raw/right/image_raw ('),
-                                  lambda: send_raw(robot, next(stamps), right=False))
+    status, values = robot.status(
+        'inputs',
+        lambda s: s.message.startswith('late: /raw/right/image_raw ('),
+        lambda: send_raw(robot, next(stamps), right=False),
+    )
     assert 'late: /raw/left' not in status.message
     assert status.level == b'\x01' and float(values['/raw/right/image_raw age [s]']) > 2
     robot.scene(lambda stamp: send_raw(robot, stamp), counting(10**7))
@@ -166,6 +179,7 @@ def test_stamps_that_stopped_matching_are_reported(robots):
     def apart():
         send_raw(robot, stamp := next(stamps), right=False)
         send_raw(robot, stamp + S // 20, left=False)
+
     status, _ = robot.status('inputs', lambda s: 'do not match' in s.message, apart)
     assert 'sync_slop_s allows 20 ms' in status.message and status.level == b'\x01'
 
@@ -185,16 +199,20 @@ def test_stereo_goes_on_when_a_bag_starts_again_and_the_clock_with_it(robots):
     def send(stamp):
         robot.client.publish('/clock', Clock(clock=make_header('', stamp).stamp))
         send_raw(robot, stamp)
+
     for start_s in 6 * 10**7, 500, 500, 10:
         robot.client.heard['/raw/gsemsplat/gaussians'].clear()
         robot.scene(send, stamps := counting(start_s))
         reports = robot.client.heard['/diagnostics']
         seen = len(reports)
 
-        def followed():     # use_sim_time; a report from before the jump may still be on its way
+        def followed():  # use_sim_time; a report from before the jump may still be on its way
             robot.client.publish('/clock', Clock(clock=make_header('', stamps[-1]).stamp))
-            return any(m.status[0].name.startswith('/raw/') and stamps[0] <= stamp_ns(m.header) <= stamps[-1]
-                       for m in reports[seen:])
+            return any(
+                m.status[0].name.startswith('/raw/') and stamps[0] <= stamp_ns(m.header) <= stamps[-1]
+                for m in reports[seen:]
+            )
+
         robot.client.until(followed, 'a report of the new time')
 
 
@@ -226,36 +244,56 @@ def test_memory_and_models_stand_in_the_diagnostics(robots):
 
 # A stereo camera that stands
 
+
 def test_a_standing_stereo_robot_computes_nothing_new_until_something_moves(robots):
     robot, room = robots['/still'], clouds(160, 120)
     moved = room.copy()
     moved[40:80, 60:90] = (250, 250, 20)
 
     def send(stamp, image=room):
-        robot.send(left__camera_info=camera_info(stamp_ns=stamp, width=160, height=120),
-                   right__camera_info=camera_info(tx=-6.0, frame='right_optical', stamp_ns=stamp, width=160, height=120),
-                   left__image_raw=image_message(image, make_header('left_optical', stamp)),
-                   right__image_raw=image_message(image, make_header('right_optical', stamp)))
-    robot.scene(send, counting(100))                                       # the first one
+        robot.send(
+            left__camera_info=camera_info(stamp_ns=stamp, width=160, height=120),
+            right__camera_info=camera_info(
+                tx=-6.0, frame='right_optical', stamp_ns=stamp, width=160, height=120
+            ),
+            left__image_raw=image_message(image, make_header('left_optical', stamp)),
+            right__image_raw=image_message(image, make_header('right_optical', stamp)),
+        )
+
+    robot.scene(send, counting(100))  # the first one
     clouds_of, stamps = robot.client.heard['/still/gsemsplat/gaussians'], itertools.count(200 * S, S // 10)
-    _, values = robot.status('inputs', lambda s: any(v.value == 'the image stands still' for v in s.values),
-                             lambda: send(next(stamps)))
+    _, values = robot.status(
+        'inputs',
+        lambda s: any(v.value == 'the image stands still' for v in s.values),
+        lambda: send(next(stamps)),
+    )
     assert float(values['motion since the last scene [fraction of the width]']) < 0.005
     before = len(clouds_of)
-    _, values = robot.status('inputs', lambda s: any(
-        v.key == 'stereo pairs that showed nothing new' and int(v.value) > 15 for v in s.values), lambda: send(next(stamps)))
+    _, values = robot.status(
+        'inputs',
+        lambda s: any(
+            v.key == 'stereo pairs that showed nothing new' and int(v.value) > 15 for v in s.values
+        ),
+        lambda: send(next(stamps)),
+    )
     assert len(clouds_of) == before and values['changed since the last scene [fraction]'] == '0'
     robot.scene(lambda stamp: send(stamp, moved), [next(stamps) for _ in range(20)])
     after = len(clouds_of)
-    _, values = robot.status('inputs', lambda s: any(v.value == 'the image stands still' for v in s.values),
-                             lambda: send(next(stamps), moved))
-    assert len(clouds_of) == after                                         # it stays there: nothing new
+    _, values = robot.status(
+        'inputs',
+        lambda s: any(v.value == 'the image stands still' for v in s.values),
+        lambda: send(next(stamps), moved),
+    )
+    assert len(clouds_of) == after  # it stays there: nothing new
     cleared = robot.client.call(Trigger, '/still/gsemsplat/clear_map', Trigger.Request())
     assert cleared.success
-    robot.scene(lambda stamp: send(stamp, moved), [next(stamps) for _ in range(20)])   # what it sees belongs into the map
+    robot.scene(
+        lambda stamp: send(stamp, moved), [next(stamps) for _ in range(20)]
+    )  # what it sees belongs into the map
 
 
 # One camera that moves, with TF
+
 
 class Drive:
     """A robot at `metres` a picture (6 % of the image) along x; odometry comes with the pictures."""
@@ -264,12 +302,17 @@ class Drive:
         self.robot, self.x, self.tf, self.metres = robot, 0, tf, metres
         if tf:
             tf2_msgs = pytest.importorskip('tf2_msgs.msg', reason='tf2_msgs comes with a ROS distribution')
-            from test_transforms import START, tf as transform
+            from test_transforms import START
+            from test_transforms import tf as transform
+
             self._message, self._start, self._transform = tf2_msgs.TFMessage, START, transform
             node = robot.client.node
             self._tf = node.create_publisher(tf2_msgs.TFMessage, '/tf', 100)
-            self._static = node.create_publisher(tf2_msgs.TFMessage, '/tf_static', QoSProfile(
-                depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+            self._static = node.create_publisher(
+                tf2_msgs.TFMessage,
+                '/tf_static',
+                QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+            )
             robot.client.until(self._tf.get_subscription_count, 'the subscription of /tf')
             self._static.publish(self._message(transforms=[transform('base', 'head', 0, (0, 0, 1))]))
 
@@ -282,8 +325,11 @@ class Drive:
         self.x = (self.x + step) % 300
         if odometry and self.tf:
             self.odometry(stamp - S // 100)
-        self.robot.send(image=image_message(np.ascontiguousarray(TEXTURE[:, self.x:self.x + 320]),
-                                            make_header('head', stamp)))
+        self.robot.send(
+            image=image_message(
+                np.ascontiguousarray(TEXTURE[:, self.x : self.x + 320]), make_header('head', stamp)
+            )
+        )
         if odometry and self.tf:
             self.odometry(stamp + S // 100)
 
@@ -294,9 +340,13 @@ def test_scale_and_place_come_from_tf(robots):
     robot.client.heard['/odo/gsemsplat/scale'].clear()
     points = robot.scene(drive.send, counting(2000))
     points = robot.scene(drive.send, counting(2100, 0.1))
-    np.testing.assert_allclose([points[c][1] for c in 'xyz'], [drive.x / 20 * 0.4, 0, 1], atol=1e-6)  # in odom
+    np.testing.assert_allclose(
+        [points[c][1] for c in 'xyz'], [drive.x / 20 * 0.4, 0, 1], atol=1e-6
+    )  # in odom
     _, values = robot.status('scene', lambda s: any(v.value == 'tf' for v in s.values))
-    assert float(values['scale']) == pytest.approx(0.4, abs=0.01)  # metres between the two pictures, says the fake
+    assert float(values['scale']) == pytest.approx(
+        0.4, abs=0.01
+    )  # metres between the two pictures, says the fake
     status, values = robot.status('transforms', lambda s: s.level == b'\x00')
     assert (status.message, values['map frame']) == ('receiving', 'odom') and int(values['TF messages']) > 4
 
@@ -328,8 +378,11 @@ def test_a_standing_robot_computes_nothing_new(robots):
     robot.scene(drive.send, counting(4000))
     count = len(robot.client.heard['/odo/gsemsplat/gaussians'])
     stamps = itertools.count(4100 * S, S // 10)
-    _, values = robot.status('inputs', lambda s: any(v.value == 'the image stands still' for v in s.values),
-                             lambda: drive.send(next(stamps), step=0))
+    _, values = robot.status(
+        'inputs',
+        lambda s: any(v.value == 'the image stands still' for v in s.values),
+        lambda: drive.send(next(stamps), step=0),
+    )
     assert float(values['motion since the keyframe [fraction of the width]']) < 0.01
     assert float(values['overlap with the keyframe [fraction]']) > 0.9
     scenes = int(robot.status('scene')[1]['scenes'])
@@ -354,5 +407,7 @@ def test_one_camera_and_tf_go_on_when_a_bag_starts_again(robots):
 def test_the_nodes_end_cleanly(robots):
     for robot in robots.values():
         status, seconds = robot.process.stop()
-        assert status == 0 and seconds < 2.0 and 'left over: []' in robot.process.output, robot.process.output[-3000:]
+        assert status == 0 and seconds < 2.0 and 'left over: []' in robot.process.output, (
+            robot.process.output[-3000:]
+        )
         assert 'Traceback' not in robot.process.output, robot.process.output[-3000:]

@@ -1,4 +1,6 @@
-"""The node under a lifecycle manager, with start parameters that are wrong, and stopped in the middle of its work."""
+"""The node under a lifecycle manager, with start parameters that are wrong, and stopped in the middle of its
+work.
+"""
 
 import time
 
@@ -14,8 +16,9 @@ S = 10**9
 
 
 def change_state(client, node, transition):
-    return client.call(ChangeState, node + '/change_state',
-                       ChangeState.Request(transition=Transition(id=transition))).success
+    return client.call(
+        ChangeState, node + '/change_state', ChangeState.Request(transition=Transition(id=transition))
+    ).success
 
 
 def test_lifecycle_by_a_manager(client, start):
@@ -23,6 +26,7 @@ def test_lifecycle_by_a_manager(client, start):
 
     def state():
         return client.call(GetState, name + '/get_state', GetState.Request()).current_state.label
+
     assert state() == 'unconfigured'
     assert not change_state(client, name, Transition.TRANSITION_CONFIGURE)
     node.wait_for('cannot load the network: no checkpoint at missing')
@@ -37,7 +41,9 @@ def test_lifecycle_by_a_manager(client, start):
         assert not client.node.get_subscriptions_info_by_topic('/c/left/image_raw')
         assert not set_parameter(client, 'weights', 'fake', node=name).successful
         assert change_state(client, name, Transition.TRANSITION_ACTIVATE) and state() == 'active'
-        client.until(lambda: client.node.get_subscriptions_info_by_topic('/c/left/image_raw'), 'the subscription')
+        client.until(
+            lambda: client.node.get_subscriptions_info_by_topic('/c/left/image_raw'), 'the subscription'
+        )
         assert change_state(client, name, Transition.TRANSITION_DEACTIVATE) and state() == 'inactive'
         assert change_state(client, name, Transition.TRANSITION_CLEANUP) and state() == 'unconfigured'
     assert change_state(client, name, Transition.TRANSITION_CONFIGURE)
@@ -47,8 +53,13 @@ def test_lifecycle_by_a_manager(client, start):
     while 'building' not in node.output:
         assert time.monotonic() < end, node.output
         stamp += S
-        for topic, message in (('left/camera_info', camera_info()), ('right/camera_info', camera_info(tx=-6.0))):
-            client.publish('/c/' + topic, message)  # each time: the node may have met our publisher later than we it
+        for topic, message in (
+            ('left/camera_info', camera_info()),
+            ('right/camera_info', camera_info(tx=-6.0)),
+        ):
+            client.publish(
+                '/c/' + topic, message
+            )  # each time: the node may have met our publisher later than we it
         for side in ('left', 'right'):
             client.publish(f'/c/{side}/image_raw', picture(LEFT, stamp_ns=stamp))
         time.sleep(0.05)
@@ -58,7 +69,9 @@ def test_lifecycle_by_a_manager(client, start):
 
 
 def test_interrupts_among_callbacks(start, client):
-    """A SIGINT may come at any point of a callback, and several at once: no hang, no crash, no thread left."""
+    """A SIGINT may come at any point of a callback, and several at once: no hang, no crash, no thread
+    left.
+    """
     names = [f'/interrupted_{number}' for number in range(4)]
     nodes = [start('-r', f'__ns:={name}') for name in names]
     for delay_s, (name, node) in enumerate(zip(names, nodes)):

@@ -1,4 +1,6 @@
-"""The map in the node: it grows, answers in its own frame, is saved, cleared and loaded, and refuses what is none."""
+"""The map in the node: it grows, answers in its own frame, is saved, cleared and loaded, and refuses what is
+none.
+"""
 
 import os
 import sys
@@ -14,8 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3  # noqa: E402
 from gsemsplat_msgs.msg import Relevancy  # noqa: E402
 from gsemsplat_msgs.srv import LoadMap, Query, SaveMap  # noqa: E402
-from ros_client import (EVERY_PAIR, LATCHED, LEFT, Stereo, ask, client, domain, picture, set_parameter,  # noqa: E402, F401
-                        start)
+from ros_client import EVERY_PAIR, LATCHED, LEFT, Stereo, ask, client, domain, picture, set_parameter, start  # noqa: E402, F401
 from sensor_msgs.msg import Image, PointCloud2  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from test_conversions import table  # noqa: E402
@@ -31,7 +32,8 @@ from gsemsplat_ros.ros.map_keeper import MapKeeper  # noqa: E402
 from gsemsplat_ros.ros.parameters import Parameters  # noqa: E402
 from gsemsplat_ros.semantics.objects import Object  # noqa: E402
 
-ONE = 50  # Gaussians that a scene of the fake leaves in the map, at least: 100 on a line of 2 m, in voxels of 3 cm
+# Gaussians that a scene of the fake leaves in the map, at least: 100 on a line of 2 m, in voxels of 3 cm
+ONE = 50
 ROBOT = (-3.0, 0.5, 0.0)
 
 
@@ -41,16 +43,31 @@ class Mapping:
     def __init__(self, client, name, process, folder):
         self.client, self.name, self.process, self.folder = client, name, process, folder
         self.stereo = Stereo(client, name)
-        for kind, topic in ((PointCloud2, 'gaussians'), (PointCloud2, 'map'), (MarkerArray, 'objects/markers')):
+        for kind, topic in (
+            (PointCloud2, 'gaussians'),
+            (PointCloud2, 'map'),
+            (MarkerArray, 'objects/markers'),
+        ):
             client.listen(kind, f'{name}/gsemsplat/{topic}')
         self._tf = client.node.create_publisher(tf2_msgs.TFMessage, '/tf_static', LATCHED)
 
     def stand(self, x):
         """The camera is at (x, 0, 1) in odom, the robot at ROBOT."""
-        self._tf.publish(tf2_msgs.TFMessage(transforms=[TransformStamped(
-            header=make_header('odom', 1), child_frame_id=child, transform=Transform(
-                translation=Vector3(**dict(zip('xyz', map(float, at)))), rotation=Quaternion(w=1.0)))
-            for child, at in (('left_optical', (x, 0, 1)), ('base', ROBOT))]))
+        self._tf.publish(
+            tf2_msgs.TFMessage(
+                transforms=[
+                    TransformStamped(
+                        header=make_header('odom', 1),
+                        child_frame_id=child,
+                        transform=Transform(
+                            translation=Vector3(**dict(zip('xyz', map(float, at)))),
+                            rotation=Quaternion(w=1.0),
+                        ),
+                    )
+                    for child, at in (('left_optical', (x, 0, 1)), ('base', ROBOT))
+                ]
+            )
+        )
 
     def status(self, condition=lambda values: True):
         """The values of the next diagnostics of the map that fulfil `condition`, and the status."""
@@ -62,11 +79,14 @@ class Mapping:
                 if status.name == f'{self.name}/gsemsplat: map' and condition(values):
                     found[:] = [values, status]
                     return True
+
         self.client.next('/diagnostics', holds)
         return found
 
     def scenes(self, count):
-        """Send pairs until `count` scenes are in the map, as the diagnostics say; how many Gaussians it has then."""
+        """Send pairs until `count` scenes are in the map, as the diagnostics say; how many Gaussians it has
+        then.
+        """
         end = time.monotonic() + 60
         while time.monotonic() < end:
             values, _ = self.status()
@@ -78,7 +98,9 @@ class Mapping:
     def map_of(self, width):
         """The newest cloud of the map, once it has `width` points."""
         heard = self.client.heard[self.name + '/gsemsplat/map']
-        return self.client.until(lambda: heard and heard[-1].width == width and heard[-1], f'a map of {width}')
+        return self.client.until(
+            lambda: heard and heard[-1].width == width and heard[-1], f'a map of {width}'
+        )
 
     def save(self, path):
         return self.client.call(SaveMap, self.name + '/gsemsplat/save_map', SaveMap.Request(path=path))
@@ -104,10 +126,19 @@ def make(client, start, folder):
     client.listen(DiagnosticArray, '/diagnostics', 10)
 
     def started(name, *parameters):
-        process = start('-r', f'__ns:={name}', '-p', f'map_directory:={folder}', '-p', 'base_frame:=base', *EVERY_PAIR,
-                        *parameters)
+        process = start(
+            '-r',
+            f'__ns:={name}',
+            '-p',
+            f'map_directory:={folder}',
+            '-p',
+            'base_frame:=base',
+            *EVERY_PAIR,
+            *parameters,
+        )
         process.wait_for('waiting for')
         return Mapping(client, name, process, folder)
+
     return started
 
 
@@ -152,29 +183,45 @@ def test_a_query_answers_in_the_frame_of_the_map(odom):
     middle = answer.objects[0].pose.position
     assert 5 < middle.x < 7 and middle.z > 4.5
     assert (answer.peak.x, answer.peak.z) == (middle.x, middle.z)
-    assert (answer.peak_u, answer.peak_v) == (17.0, 13.0)          # the newest image shows it too
+    assert (answer.peak_u, answer.peak_v) == (17.0, 13.0)  # the newest image shows it too
     assert (answer.image[0].width, answer.image[0].header.frame_id) == (64, 'left_optical')
-    markers = odom.client.until(lambda: [a.markers for a in odom.client.heard['/m/gsemsplat/objects/markers']
-                                         if any(m.ns == 'chair' for m in a.markers)], 'its marker')[-1]
+    markers = odom.client.until(
+        lambda: [
+            a.markers
+            for a in odom.client.heard['/m/gsemsplat/objects/markers']
+            if any(m.ns == 'chair' for m in a.markers)
+        ],
+        'its marker',
+    )[-1]
     assert markers[1].header.frame_id == 'odom' and markers[1].pose.position.x == middle.x
     missing = odom.ask('unicorn')
-    assert missing.success and not missing.found and not missing.approach_found and 'approach' not in missing.message
+    assert (
+        missing.success
+        and not missing.found
+        and not missing.approach_found
+        and 'approach' not in missing.message
+    )
     assert 'internal error' in odom.ask('boom').message and odom.ask('chair').success
 
 
 def test_a_query_returns_a_pose_in_front_of_the_object_that_faces_it(odom, domain, monkeypatch):
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))               # for the script
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))  # for the script
     odom.stand(10)
     odom.scenes(4)
     answer = odom.ask('chair')
     assert answer.approach_found, answer.message
     thing, at, turn = answer.objects[0], answer.approach.position, answer.approach.orientation
-    away = np.maximum(np.abs([at.x - thing.pose.position.x, at.y - thing.pose.position.y])
-                      - [thing.size.x / 2, thing.size.y / 2], 0)
-    assert 0.5 < np.linalg.norm(away) < 0.75                       # approach_distance_m is 0.6
-    assert at.x < thing.pose.position.x and at.z <= ROBOT[2]       # on the robot's side, on the floor
+    away = np.maximum(
+        np.abs([at.x - thing.pose.position.x, at.y - thing.pose.position.y])
+        - [thing.size.x / 2, thing.size.y / 2],
+        0,
+    )
+    assert 0.5 < np.linalg.norm(away) < 0.75  # approach_distance_m is 0.6
+    assert at.x < thing.pose.position.x and at.z <= ROBOT[2]  # on the robot's side, on the floor
     yaw = np.arctan2(thing.pose.position.y - at.y, thing.pose.position.x - at.x)
-    np.testing.assert_allclose([turn.x, turn.y, turn.z, turn.w], [0, 0, np.sin(yaw / 2), np.cos(yaw / 2)], atol=1e-6)
+    np.testing.assert_allclose(
+        [turn.x, turn.y, turn.z, turn.w], [0, 0, np.sin(yaw / 2), np.cos(yaw / 2)], atol=1e-6
+    )
     with ScriptClient() as script:
         assert drive.find(script, 'chair', '/m/query').pose.position == at
         with pytest.raises(ValueError, match="'unicorn' not found"):
@@ -193,18 +240,31 @@ def test_standing_queries_ask_the_whole_map_and_show_the_keyframe(odom):
     assert set_parameter(client, 'queries', ['chair', 'door'], node=odom.name + '/gsemsplat').successful
     client.until(lambda: {'chair', 'door'} <= {m.text for m in client.heard[topic]}, 'answers at once')
     stamp = stamp_ns(odom.stereo.scene().header)
-    chair, door = (client.until(lambda: [m for m in client.of(topic, stamp) if m.text == text], text)[-1]
-                   for text in ('chair', 'door'))
+    chair, door = (
+        client.until(lambda: [m for m in client.of(topic, stamp) if m.text == text], text)[-1]
+        for text in ('chair', 'door')
+    )
     assert chair.header.frame_id == door.header.frame_id == 'odom'
     asked = odom.ask('chair')
-    assert chair.found and chair.peak == asked.peak and chair.peak.z > 2.5  # the fake's: 2 m above the middle of the map
-    assert (chair.peak_u, chair.peak_v) == (17.0, 13.0)                     # where this image shows it
-    assert not door.found and door.score == 0.25 and np.isnan(door.peak.x) == np.isnan(odom.ask('door').peak.x)
+    assert (
+        chair.found and chair.peak == asked.peak and chair.peak.z > 2.5
+    )  # the fake's: 2 m above the middle of the map
+    assert (chair.peak_u, chair.peak_v) == (17.0, 13.0)  # where this image shows it
+    assert (
+        not door.found and door.score == 0.25 and np.isnan(door.peak.x) == np.isnan(odom.ask('door').peak.x)
+    )
     image = client.until(lambda: client.of(topic + '/image', stamp), 'the image of the keyframe')[-1]
     assert (image.header.frame_id, image.width, image.height) == ('left_optical', 64, 48)
     markers = client.heard[f'{odom.name}/gsemsplat/objects/markers']
-    client.until(lambda: [m for a in markers[-4:] for m in a.markers if m.ns == 'chair' and m.header.frame_id == 'odom'
-                          and stamp_ns(m.header) == stamp], 'objects in the map')
+    client.until(
+        lambda: [
+            m
+            for a in markers[-4:]
+            for m in a.markers
+            if m.ns == 'chair' and m.header.frame_id == 'odom' and stamp_ns(m.header) == stamp
+        ],
+        'objects in the map',
+    )
     assert set_parameter(client, 'queries', [''], node=odom.name + '/gsemsplat').successful
 
 
@@ -213,7 +273,7 @@ def test_what_the_map_does_not_know_is_answered_by_a_scene_that_was_left_out(odo
     odom.scenes(4)
     door = odom.ask('door')
     assert door.success and not door.found and door.header.frame_id == 'odom'
-    odom.stereo.scene(left=picture(LEFT, frame='elsewhere'))       # TF does not know this camera
+    odom.stereo.scene(left=picture(LEFT, frame='elsewhere'))  # TF does not know this camera
     odom.status(lambda values: 'shares too little' in values['last scene'])
     door, chair = odom.ask('door'), odom.ask('chair')
     assert door.found and door.header.frame_id == 'elsewhere' and door.objects[0].pose.position.x == -1.0
@@ -230,7 +290,7 @@ def test_save_clear_load_gives_the_same_answer(odom, make):
     assert sorted(p.name for p in (odom.folder / 'home').iterdir()) == ['kitchen.ply', 'kitchen.safetensors']
     assert odom.clear().success
     odom.map_of(0)
-    assert odom.ask('chair').header.frame_id == 'left_optical'     # the newest scene, the map is empty
+    assert odom.ask('chair').header.frame_id == 'left_optical'  # the newest scene, the map is empty
     loaded = odom.load('home/kitchen')
     assert loaded.success and f'{count} Gaussians' in loaded.message, loaded.message
     odom.map_of(count)
@@ -254,9 +314,13 @@ def test_what_is_no_map_is_refused_and_the_node_lives_on(odom):
     before = odom.ask('chair')
     assert odom.save('whole').success
     data = (odom.folder / 'whole.safetensors').read_bytes()
-    (odom.folder / 'half.safetensors').write_bytes(data[:len(data) // 2])
+    (odom.folder / 'half.safetensors').write_bytes(data[: len(data) // 2])
     (odom.folder / 'foreign.safetensors').write_bytes(b'PK\x03\x04 a pickle in a zip')
-    for name, words in (('half', 'is no map, or only a part of one'), ('foreign', 'is no map'), ('none', 'no map at')):
+    for name, words in (
+        ('half', 'is no map, or only a part of one'),
+        ('foreign', 'is no map'),
+        ('none', 'no map at'),
+    ):
         answer = odom.load(name)
         assert not answer.success and words in answer.message, answer.message
     outside = odom.folder.parent / 'outside'
@@ -264,7 +328,10 @@ def test_what_is_no_map_is_refused_and_the_node_lives_on(odom):
     os.symlink('/etc/passwd', odom.folder / 'passwd.safetensors')
     for name in ('../outside', str(outside), 'link/outside', 'passwd', '', '.', 'x' * 300, 'a/../../outside'):
         for answer in (odom.save(name), odom.load(name)):
-            assert not answer.success and answer.message and 'internal' not in answer.message, (name, answer.message)
+            assert not answer.success and answer.message and 'internal' not in answer.message, (
+                name,
+                answer.message,
+            )
     assert not list(odom.folder.parent.glob('outside*'))
     assert odom.ask('chair').objects == before.objects
     assert 'a service of the map failed' not in odom.process.output
@@ -296,10 +363,15 @@ def test_without_tf_a_scene_that_nothing_ties_to_the_map_is_left_out_and_counted
     assert (values['scenes in it'], values['frame']) == ('1', 'lone/gsemsplat_map')
     # RViz in the camera's frame shows such a map too: it hangs on the camera, which looks along x of the map
     tied = lone.client.until(lambda: moving and moving[0].transforms[0], 'the place of the map')
-    assert len(moving) == 1 and (tied.header.frame_id, tied.child_frame_id) == ('left_optical', 'lone/gsemsplat_map')
+    assert len(moving) == 1 and (tied.header.frame_id, tied.child_frame_id) == (
+        'left_optical',
+        'lone/gsemsplat_map',
+    )
     _, sample = sample_of(tied)
     camera_from_map = matrix(sample.translation, sample.quat)
-    np.testing.assert_allclose(camera_from_map, [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], atol=1e-6)
+    np.testing.assert_allclose(
+        camera_from_map, [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], atol=1e-6
+    )
     assert status.level == b'\x01' and 'shares too little with the last scene' in status.message
     answer = lone.ask('chair')
     assert answer.success and answer.header.frame_id == 'left_optical'
@@ -308,7 +380,9 @@ def test_without_tf_a_scene_that_nothing_ties_to_the_map_is_left_out_and_counted
 
 def test_the_node_ends_cleanly(odom):
     status, seconds = odom.process.stop()
-    assert status == 0 and seconds < 2.0 and 'left over: []' in odom.process.output, odom.process.output[-3000:]
+    assert status == 0 and seconds < 2.0 and 'left over: []' in odom.process.output, odom.process.output[
+        -3000:
+    ]
 
 
 @pytest.mark.parametrize('name', ['', ' ', '.', '..', '../x', '/etc/passwd', 'a/../../x', 'a\0b', 'y' * 5000])
@@ -325,9 +399,11 @@ def test_objects_as_detections():
     header = make_header('odom', 5)
     array = messages.object_detections([(answer, header)], header)
     assert isinstance(array, vision_msgs.Detection3DArray) and array.header == header
-    detection, = array.detections
+    (detection,) = array.detections
     assert (detection.bbox.center.position.z, detection.bbox.size.x) == (3.0, 0.5)
-    assert detection.results[0].hypothesis.class_id == 'chair' and detection.results[0].hypothesis.score == 0.75
+    assert (
+        detection.results[0].hypothesis.class_id == 'chair' and detection.results[0].hypothesis.score == 0.75
+    )
 
 
 def test_the_drive_script_asks_for_the_pose_and_names_what_is_missing(capsys, monkeypatch):
@@ -340,5 +416,6 @@ def test_the_drive_script_asks_for_the_pose_and_names_what_is_missing(capsys, mo
         drive.goal_pose(response)
     monkeypatch.setitem(sys.modules, 'nav2_msgs', None)
     assert drive.main(['red chair']) == 1
-    assert capsys.readouterr().err == ('drive: nav2_msgs is not installed: sudo apt install '
-                                       'ros-$ROS_DISTRO-nav2-msgs\n')
+    assert capsys.readouterr().err == (
+        'drive: nav2_msgs is not installed: sudo apt install ros-$ROS_DISTRO-nav2-msgs\n'
+    )

@@ -52,8 +52,9 @@ def test_the_default_voxel_follows_the_scale_of_the_scene():
     expected = find_objects(means, scores, opacities, 0.5)
     scaled = find_objects(1000 * means, scores, opacities, 0.5)
     assert len(expected) == len(scaled) == 2
-    np.testing.assert_allclose([item.center for item in scaled],
-                               [np.multiply(1000, item.center) for item in expected], rtol=1e-5)
+    np.testing.assert_allclose(
+        [item.center for item in scaled], [np.multiply(1000, item.center) for item in expected], rtol=1e-5
+    )
     assert len(find_objects(means, scores, opacities, 0.5, voxel=2.0)) == 1
 
 
@@ -74,7 +75,7 @@ def test_faint_gaussians_weigh_little():
     rng = np.random.default_rng(4)
     solid, halo = box(rng, [0, 0, 0], [0.2, 0.2, 0.2], 800), box(rng, [0, 0, 0], [0.6, 0.6, 0.6], 800)
     opacities = np.repeat([0.9, 0.01], 800)
-    found, = find_objects(np.concatenate([solid, halo]), np.full(1600, 0.8), opacities, 0.5, voxel=0.1)
+    (found,) = find_objects(np.concatenate([solid, halo]), np.full(1600, 0.8), opacities, 0.5, voxel=0.1)
     assert np.less(found.size, 0.21).all()
 
 

@@ -1,4 +1,5 @@
 """What the build files promise: one version, a working command, shipped data, interfaces that say units."""
+
 import ast
 import configparser
 import importlib
@@ -55,19 +56,23 @@ def test_one_version():
 def test_console_script():
     config = configparser.ConfigParser()
     config.read(ROOT / 'setup.cfg')
-    (name, target), = [line.split(' = ') for line in
-                       config['options.entry_points']['console_scripts'].strip().splitlines()]
+    ((name, target),) = [
+        line.split(' = ') for line in config['options.entry_points']['console_scripts'].strip().splitlines()
+    ]
     module, function = target.split(':')
     assert name == 'gsemsplat'
     assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_data_ships():
-    patterns, = [ast.literal_eval(value) for value in setup_arguments()['package_data'].values]
+    (patterns,) = [ast.literal_eval(value) for value in setup_arguments()['package_data'].values]
     package = ROOT / 'gsemsplat_ros'
     shipped = {path for pattern in patterns for path in package.glob(pattern)}
-    data = {path for path in package.rglob('*')
-            if path.is_file() and path.suffix != '.py' and '__pycache__' not in path.parts}
+    data = {
+        path
+        for path in package.rglob('*')
+        if path.is_file() and path.suffix != '.py' and '__pycache__' not in path.parts
+    }
     assert data <= shipped, f'setup.py ships no {sorted(str(path) for path in data - shipped)}'
 
 

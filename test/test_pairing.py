@@ -1,4 +1,6 @@
-"""Pairs by stamp, on both synchronisers where message_filters is installed; keyframes by motion; the mailbox."""
+"""Pairs by stamp, on both synchronisers where message_filters is installed; keyframes by motion; the
+mailbox.
+"""
 
 import threading
 import time
@@ -19,6 +21,7 @@ def message(stamp_ns):
     stamp = SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
     try:
         from builtin_interfaces.msg import Time
+
         stamp = Time(sec=stamp.sec, nanosec=stamp.nanosec)
     except ImportError:
         pass
@@ -41,7 +44,11 @@ CASES = {
     'slop 0 wants equal stamps': (0, [(0, 10), (1, 11), (1, 10)], [(10, 10)]),
     'at the slop': (5, [(0, 100), (1, 105)], [(100, 105)]),
     'beyond the slop': (5, [(0, 100), (1, 106), (0, 133), (1, 139)], []),
-    'right lags by 4 ms': (5, [(0, 0), (1, 4), (0, 33), (1, 37), (0, 66), (1, 70)], [(0, 4), (33, 37), (66, 70)]),
+    'right lags by 4 ms': (
+        5,
+        [(0, 0), (1, 4), (0, 33), (1, 37), (0, 66), (1, 70)],
+        [(0, 4), (33, 37), (66, 70)],
+    ),
     'right misses a frame': (5, [(0, 0), (1, 0), (0, 33), (0, 66), (1, 66)], [(0, 0), (66, 66)]),
     'nearest of several': (20, [(0, 0), (0, 12), (0, 30), (1, 13)], [(12, 13)]),
     'late arrival': (5, [(0, 0), (0, 33), (1, 33), (1, 0)], [(33, 33), (0, 0)]),
@@ -103,20 +110,20 @@ TEXTURE = clouds(960, 480)
 
 def seen_at(x, stamp_s, frame='camera'):
     """A camera 640 px wide that slides along the texture."""
-    return View(np.ascontiguousarray(TEXTURE[:, x:x + 640]), frame=frame, stamp_ns=int(stamp_s * 1e9))
+    return View(np.ascontiguousarray(TEXTURE[:, x : x + 640]), frame=frame, stamp_ns=int(stamp_s * 1e9))
 
 
 def test_keyframes_follow_the_motion():
     selector = KeyframeSelector(min_motion=0.05, max_motion=0.3, min_overlap=0.4)
     assert selector.offer(seen_at(0, 0.0)) is None
-    assert selector.offer(seen_at(16, 0.1)) is None        # 2.5 % of the width
+    assert selector.offer(seen_at(16, 0.1)) is None  # 2.5 % of the width
     assert selector.reason == 'the image stands still'
     assert selector.motion.flow == pytest.approx(16 / 640, abs=2e-3)
-    pair = selector.offer(seen_at(64, 0.2))                # 10 %
+    pair = selector.offer(seen_at(64, 0.2))  # 10 %
     assert (pair.first.stamp_ns, pair.second.stamp_ns) == (200_000_000, 0)  # the newest frame comes first
     assert selector.motion.flow == pytest.approx(64 / 640, abs=3e-3)
-    assert selector.motion.overlap > 0.75                  # a tenth of the keyframe has left the image
-    assert selector.offer(seen_at(80, 0.3)) is None        # 2.5 % from the new keyframe
+    assert selector.motion.overlap > 0.75  # a tenth of the keyframe has left the image
+    assert selector.offer(seen_at(80, 0.3)) is None  # 2.5 % from the new keyframe
     assert selector.offer(seen_at(128, 0.4)).second.stamp_ns == 200_000_000
     assert selector.pairs == 2
 
@@ -131,14 +138,17 @@ def test_a_robot_that_stands_still_makes_no_pair():
     assert selector.pairs == 0
 
 
-@pytest.mark.parametrize('second, reason', [
-    (View(np.ascontiguousarray(TEXTURE[::-1, :640]), stamp_ns=10**8), 'too little of the keyframe'),
-    (seen_at(280, 0.1), 'too little of the keyframe'),  # 44 % of the width
-    (seen_at(64, 20.0), 'too old'),
-    (seen_at(64, -1.0), 'time went backwards'),
-    (seen_at(64, 0.1, frame='other'), 'camera changed'),
-    (View(np.ascontiguousarray(TEXTURE[:240, :320]), stamp_ns=10**8), 'camera changed'),
-])
+@pytest.mark.parametrize(
+    'second, reason',
+    [
+        (View(np.ascontiguousarray(TEXTURE[::-1, :640]), stamp_ns=10**8), 'too little of the keyframe'),
+        (seen_at(280, 0.1), 'too little of the keyframe'),  # 44 % of the width
+        (seen_at(64, 20.0), 'too old'),
+        (seen_at(64, -1.0), 'time went backwards'),
+        (seen_at(64, 0.1, frame='other'), 'camera changed'),
+        (View(np.ascontiguousarray(TEXTURE[:240, :320]), stamp_ns=10**8), 'camera changed'),
+    ],
+)
 def test_a_view_that_cannot_be_paired_becomes_the_keyframe(second, reason):
     selector = KeyframeSelector(min_motion=0.05, max_motion=0.3, max_age_s=10.0)
     selector.offer(seen_at(0, 0.0))
@@ -166,6 +176,7 @@ def test_the_newest_input_wins():
         taken.append(item)
         if item == 'bad':
             raise ValueError('cannot use it')
+
     thread = worker.Worker(work, failures.append)
     thread.mailbox.put('bad')
     assert started.wait(30)
@@ -204,7 +215,11 @@ def noisy(image, seed, gain=1.0, offset=0.0):
 def test_a_standing_stereo_camera_sees_nothing_new():
     gate = gate_on()
     for i in range(50):  # with the noise of a sensor, and exposure that wanders
-        assert not gate.is_new(View(noisy(ROOM, i, 1 + 0.1 * np.sin(i), 8 * np.cos(i)))), (i, gate.reason, gate.changed)
+        assert not gate.is_new(View(noisy(ROOM, i, 1 + 0.1 * np.sin(i), 8 * np.cos(i)))), (
+            i,
+            gate.reason,
+            gate.changed,
+        )
     assert gate.skipped == 50 and gate.reason == 'the image stands still'
 
 
@@ -212,7 +227,7 @@ def test_a_standing_stereo_camera_sees_nothing_new():
 def test_vibration_is_no_motion(pixels):
     gate = gate_on(TEXTURE[:, 100:740])
     for x in 100 - pixels, 100 + pixels:
-        assert not gate.is_new(View(noisy(np.ascontiguousarray(TEXTURE[:, x:x + 640]), x))), gate.reason
+        assert not gate.is_new(View(noisy(np.ascontiguousarray(TEXTURE[:, x : x + 640]), x))), gate.reason
     assert gate.motion.flow == pytest.approx(pixels / 640, abs=2e-3)
 
 
@@ -229,13 +244,13 @@ def test_a_camera_that_moves_sees_something_new_and_slow_motion_adds_up():
 def test_something_that_moved_before_a_standing_camera_is_noticed(size, color):
     gate = gate_on()
     there = ROOM.copy()
-    there[200:200 + size[0], 300:300 + size[1]] = color
+    there[200 : 200 + size[0], 300 : 300 + size[1]] = color
     view = View(noisy(there, 1))
     assert gate.is_new(view) and gate.reason == 'something moved before the camera'
     assert 0 < gate.changed < 0.1
-    gate.keep(view)                                  # it stays there
+    gate.keep(view)  # it stays there
     assert not gate.is_new(View(noisy(there, 2)))
-    assert gate.is_new(View(ROOM))                   # and goes
+    assert gate.is_new(View(ROOM))  # and goes
 
 
 def test_a_white_wall_is_nothing_new_until_someone_stands_before_it():

@@ -5,9 +5,10 @@ from dataclasses import fields
 import pytest
 
 pytest.importorskip('rclpy')
+from pathlib import Path  # noqa: E402
+
 import rclpy  # noqa: E402
 import yaml  # noqa: E402
-from pathlib import Path  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -35,9 +36,13 @@ def declared(context):
 
     def make(**overrides):
         values = [Parameter(name, value=value) for name, value in overrides.items()]
-        nodes.append(rclpy.create_node('parameters', context=context, start_parameter_services=False,
-                                       parameter_overrides=values))
+        nodes.append(
+            rclpy.create_node(
+                'parameters', context=context, start_parameter_services=False, parameter_overrides=values
+            )
+        )
         return nodes[-1], declare(nodes[-1])
+
     yield make
     for node in nodes:
         node.destroy_node()
@@ -57,23 +62,30 @@ def test_defaults_and_descriptions(declared):
 
 
 def test_overrides(declared):
-    _, parameters = declared(mode='sequential', sync_slop_s=0.05, queries=['chair', ' door ', ''], max_objects=3)
-    assert parameters == Parameters(mode='sequential', sync_slop_s=0.05, queries=('chair', 'door'), max_objects=3)
+    _, parameters = declared(
+        mode='sequential', sync_slop_s=0.05, queries=['chair', ' door ', ''], max_objects=3
+    )
+    assert parameters == Parameters(
+        mode='sequential', sync_slop_s=0.05, queries=('chair', 'door'), max_objects=3
+    )
     assert declared(queries=[])[1].queries == ()
 
 
-@pytest.mark.parametrize('overrides, error, words', [
-    (dict(sync_slop_s=7.0), InvalidParameterValueException, ['sync_slop_s', '0.0', '1.0', '7.0']),
-    (dict(sync_slop_s=float('nan')), (ValueError, InvalidParameterValueException), ['sync_slop_s']),
-    (dict(max_objects=0), InvalidParameterValueException, ['max_objects', '1', '1000']),
-    (dict(sync_slop_s=1), InvalidParameterTypeException, ['sync_slop_s', 'DOUBLE', 'INTEGER']),
-    (dict(mode='mono'), ValueError, ['mode', "'mono'", 'stereo, sequential']),
-    (dict(queries='chair'), ValueError, ['queries', 'list']),
-    (dict(queries=[1, 2]), ValueError, ['queries', 'list']),
-    (dict(canonical=[]), ValueError, ['canonical', 'at least one']),
-    (dict(queries=['thing'] * 33), ValueError, ['queries', '33', '32']),
-    (dict(keyframe_min_motion=0.5), ValueError, ['keyframe_min_motion', '0.5', 'keyframe_max_motion']),
-])
+@pytest.mark.parametrize(
+    'overrides, error, words',
+    [
+        (dict(sync_slop_s=7.0), InvalidParameterValueException, ['sync_slop_s', '0.0', '1.0', '7.0']),
+        (dict(sync_slop_s=float('nan')), (ValueError, InvalidParameterValueException), ['sync_slop_s']),
+        (dict(max_objects=0), InvalidParameterValueException, ['max_objects', '1', '1000']),
+        (dict(sync_slop_s=1), InvalidParameterTypeException, ['sync_slop_s', 'DOUBLE', 'INTEGER']),
+        (dict(mode='mono'), ValueError, ['mode', "'mono'", 'stereo, sequential']),
+        (dict(queries='chair'), ValueError, ['queries', 'list']),
+        (dict(queries=[1, 2]), ValueError, ['queries', 'list']),
+        (dict(canonical=[]), ValueError, ['canonical', 'at least one']),
+        (dict(queries=['thing'] * 33), ValueError, ['queries', '33', '32']),
+        (dict(keyframe_min_motion=0.5), ValueError, ['keyframe_min_motion', '0.5', 'keyframe_max_motion']),
+    ],
+)
 def test_bad_values_are_refused_at_start(declared, overrides, error, words):
     with pytest.raises(error) as raised:
         declared(**overrides)
@@ -82,8 +94,11 @@ def test_bad_values_are_refused_at_start(declared, overrides, error, words):
 
 def test_live_changes():
     now = Parameters()
-    wanted = [Parameter('threshold', value=0.25), Parameter('queries', value=['sofa']),
-              Parameter('use_sim_time', value=True)]
+    wanted = [
+        Parameter('threshold', value=0.25),
+        Parameter('queries', value=['sofa']),
+        Parameter('use_sim_time', value=True),
+    ]
     assert changed(now, wanted, running=True) == Parameters(threshold=0.25, queries=('sofa',))
     with pytest.raises(ValueError, match='threshold is 2.0: wanted 0.0 to 0.999'):
         changed(now, [Parameter('threshold', value=2.0)], running=True)
@@ -95,7 +110,11 @@ def test_live_changes():
 
 def test_the_parameter_file_holds_every_default():
     values = yaml.safe_load(YAML.read_text())['/**']['ros__parameters']
-    defaults = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(Parameters)}
+    defaults = {
+        f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(Parameters)
+    }
     values['queries'] = [text for text in values['queries'] if text]
     assert values == defaults
-    assert {name: type(value) for name, value in values.items()} == {name: type(v) for name, v in defaults.items()}
+    assert {name: type(value) for name, value in values.items()} == {
+        name: type(v) for name, v in defaults.items()
+    }

@@ -1,4 +1,7 @@
-"""Camera paths: where they stand, where they look, that they are smooth, and the published one pose for pose."""
+"""Camera paths: where they stand, where they look, that they are smooth, and the published one pose for
+pose.
+"""
+
 import math
 import re
 
@@ -42,7 +45,9 @@ def test_paths_look_at_the_pivot_and_close(preset):
     assert path.closed and len(path) == FRAMES and path.seconds == 3.0
     assert np.allclose(path.pivot, (0, 0, DISTANCE))
     seen = np.linalg.inv(path.start_from_camera) @ (0, 0, DISTANCE, 1)
-    assert np.allclose(seen[:, :2], 0, atol=1e-12) and (seen[:, 2] > 0).all(), 'the pivot stays in the middle, ahead'
+    assert np.allclose(seen[:, :2], 0, atol=1e-12) and (seen[:, 2] > 0).all(), (
+        'the pivot stays in the middle, ahead'
+    )
     moves, turns = steps(path)
     # the longest of 48 steps of a sine is pi / 2 times the mean one; a jump would be many times that
     assert moves.max() < 1.7 * moves.mean() and turns.max() < math.radians(3)
@@ -59,10 +64,12 @@ def test_a_path_grows_with_its_distance(preset):
 def test_arc_by_value():
     path = camera_path('arc', DISTANCE)
     assert np.allclose(path.start_from_camera[0], np.eye(4)), 'it begins at the camera of the scene'
-    quarter = path.start_from_camera[FRAMES // 4]          # furthest to the right
+    quarter = path.start_from_camera[FRAMES // 4]  # furthest to the right
     angle = math.radians(12)
     assert np.allclose(quarter[:3, 3], (DISTANCE * math.sin(angle), 0, DISTANCE * (1 - math.cos(angle))))
-    assert np.allclose(quarter[:3, 2], (-math.sin(angle), 0, math.cos(angle))), 'and looks to the left from there'
+    assert np.allclose(quarter[:3, 2], (-math.sin(angle), 0, math.cos(angle))), (
+        'and looks to the left from there'
+    )
     assert np.allclose(positions(path)[3 * FRAMES // 4] * (-1, 1, 1), quarter[:3, 3])
     assert np.allclose(np.linalg.norm(positions(path) - path.pivot, axis=1), DISTANCE)
 
@@ -84,7 +91,9 @@ def test_dolly_by_value():
 
 
 def test_published_path_by_value():
-    """Architecture notes 6.5: 18 poses from -16 to 18 degrees, radius 1e-4, f 582.69 px, centre (256, 256), 16 a second."""
+    """Architecture notes 6.5: 18 poses from -16 to 18 degrees, radius 1e-4, f 582.69 px, centre (256, 256),
+    16 a second.
+    """
     path = camera_path('published', DISTANCE)
     assert len(path) == 18 and path.fps == 16.0 and not path.closed and path.pivot is None
     assert np.allclose(path.start_from_camera[8, :3, :3], np.eye(3)), 'azimuth 0 looks along +z'
@@ -102,8 +111,12 @@ def test_around_is_where_the_angle_says():
     left, middle, right = around(2.0, (-10, 0, 10))
     assert np.allclose(middle, np.eye(4))
     for pose, side in ((left, -1), (right, 1)):
-        assert np.allclose(np.linalg.inv(pose) @ (0, 0, 2, 1), (0, 0, 2, 1)), 'the pivot is as far away as before'
-        assert np.allclose(pose[:3, 3], (side * 2 * math.sin(math.radians(10)), 0, 2 - 2 * math.cos(math.radians(10))))
+        assert np.allclose(np.linalg.inv(pose) @ (0, 0, 2, 1), (0, 0, 2, 1)), (
+            'the pivot is as far away as before'
+        )
+        assert np.allclose(
+            pose[:3, 3], (side * 2 * math.sin(math.radians(10)), 0, 2 - 2 * math.cos(math.radians(10)))
+        )
 
 
 def test_looking_puts_the_target_ahead():
@@ -112,14 +125,19 @@ def test_looking_puts_the_target_ahead():
     assert np.allclose(seen[:3], (0, 0, math.sqrt(1 + 9 + 6.25)))
 
 
-@pytest.mark.parametrize('preset, distance, said', [
-    ('spiral', 1.0, "no camera path 'spiral': wanted one of arc, orbit, dolly, published"),
-    ('arc', 0.0, 'something 0 away: wanted a distance above zero'),
-    ('arc', float('nan'), 'something nan away'), ('orbit', float('inf'), 'something inf away')])
+@pytest.mark.parametrize(
+    'preset, distance, said',
+    [
+        ('spiral', 1.0, "no camera path 'spiral': wanted one of arc, orbit, dolly, published"),
+        ('arc', 0.0, 'something 0 away: wanted a distance above zero'),
+        ('arc', float('nan'), 'something nan away'),
+        ('orbit', float('inf'), 'something inf away'),
+    ],
+)
 def test_impossible_paths(preset, distance, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         camera_path(preset, distance)
 
 
 def test_the_command_offers_every_preset():
-    assert PATHS == tuple(PRESETS)
+    assert tuple(PRESETS) == PATHS

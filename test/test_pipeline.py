@@ -23,14 +23,28 @@ CAMERA = Camera(WIDTH, HEIGHT, 120.0, 120.0, 79.5, 59.5)
 def pipeline(tmp_path_factory):
     """A random network that puts its points on the plane z = 2, at pixels' rays, with opaque Gaussians."""
     torch.manual_seed(0)
-    model = GSemSplat(NetworkConfig(enc_dim=32, enc_depth=1, enc_heads=2, dec_dim=32, dec_depth=4, dec_heads=2,
-                                    layer_dims=(8, 8, 8, 8), dpt_dim=8, last_dim=8, output_stride=2,
-                                    descriptors=False))
+    model = GSemSplat(
+        NetworkConfig(
+            enc_dim=32,
+            enc_depth=1,
+            enc_heads=2,
+            dec_dim=32,
+            dec_depth=4,
+            dec_heads=2,
+            layer_dims=(8, 8, 8, 8),
+            dpt_dim=8,
+            last_dim=8,
+            output_stride=2,
+            descriptors=False,
+        )
+    )
     for head in (model.downstream_head1, model.downstream_head2):
         torch.nn.init.zeros_(head.dpt.head[-1].weight)
         head.dpt.head[-1].bias.data = torch.tensor([0.0, 0.0, np.log1p(2.0), 0.0])
         torch.nn.init.zeros_(head.gaussian_dpt.dpt.head[-1].weight)
-        head.gaussian_dpt.dpt.head[-1].bias.data = torch.tensor([*[0.0] * 3, *[-4.5] * 3, 0, 0, 0, 1.0, *[0.0] * 3, 4.0])
+        head.gaussian_dpt.dpt.head[-1].bias.data = torch.tensor(
+            [*[0.0] * 3, *[-4.5] * 3, 0, 0, 0, 1.0, *[0.0] * 3, 4.0]
+        )
     path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
     tensors = {**model.state_dict(), **Codec.small((16, 32, 384)).state_dict()}
     weights.save(path, tensors, {'config': model.config.to_json(), 'text_encoder': 'minilm-l6'})
@@ -49,7 +63,7 @@ def pipeline_path(pipeline):
 def textured(shift=0):
     wall = np.random.default_rng(0).integers(0, 255, (HEIGHT // 4, 80, 3), dtype=np.uint8)
     wall = np.kron(wall, np.ones((4, 4, 1), np.uint8))
-    return np.ascontiguousarray(wall[:, 40 + shift:40 + shift + WIDTH])
+    return np.ascontiguousarray(wall[:, 40 + shift : 40 + shift + WIDTH])
 
 
 @pytest.fixture(scope='module')
@@ -89,7 +103,9 @@ def test_an_answer_is_the_same_place_in_pixels_and_metres(pipeline, scene):
     h, w = answer.map.shape
     row, column = np.unravel_index(np.nanargmax(answer.map), answer.map.shape)
     assert answer.score == pytest.approx(answer.map[row, column]) and (h, w) == (192, 256)
-    np.testing.assert_allclose(answer.peak_pixel, [(column + 0.5) * WIDTH / w - 0.5, (row + 0.5) * HEIGHT / h - 0.5], atol=1e-6)
+    np.testing.assert_allclose(
+        answer.peak_pixel, [(column + 0.5) * WIDTH / w - 0.5, (row + 0.5) * HEIGHT / h - 0.5], atol=1e-6
+    )
     assert answer.objects and all(o.score >= 0.01 and abs(o.center[2] - 4) < 0.2 for o in answer.objects)
     assert len(pipeline.query(scene, 'chair', 0.01, max_objects=1).objects) == 1
 
@@ -108,9 +124,17 @@ def test_heat_is_what_stands_out():
     assert np.isnan(nothing.heat).all()
 
 
-@pytest.mark.parametrize('text, threshold, message', [
-    ('', None, 'empty query'), ('   ', None, 'empty query'), ('a' * 201, None, '201 characters'),
-    ('chair', 0.0, 'threshold'), ('chair', 1.5, 'threshold'), ('chair', float('nan'), 'threshold')])
+@pytest.mark.parametrize(
+    'text, threshold, message',
+    [
+        ('', None, 'empty query'),
+        ('   ', None, 'empty query'),
+        ('a' * 201, None, '201 characters'),
+        ('chair', 0.0, 'threshold'),
+        ('chair', 1.5, 'threshold'),
+        ('chair', float('nan'), 'threshold'),
+    ],
+)
 def test_a_query_that_cannot_be_answered_says_why(pipeline, scene, text, threshold, message):
     with pytest.raises(ValueError, match=message) as error:
         pipeline.query(scene, text, threshold)
@@ -124,8 +148,9 @@ def test_queries_run_beside_each_other_and_beside_a_build(pipeline, scene):
     def ask(text):
         try:
             got[text] = pipeline.query(scene, text).score
-        except Exception as error:             # a thread's error must fail the test
+        except Exception as error:  # a thread's error must fail the test
             errors.append(error)
+
     threads = [threading.Thread(target=ask, args=(text,)) for text in expected]
     for thread in threads:
         thread.start()
@@ -142,7 +167,9 @@ def test_several_words_at_once_are_answered_as_one_by_one(pipeline, scene):
     for text, answer in zip(texts, answers):
         alone = pipeline.query(scene, text, 0.01, 3)
         np.testing.assert_allclose(answer.map, alone.map, atol=1e-6)
-        assert answer.score == pytest.approx(alone.score, abs=1e-6) and len(answer.objects) == len(alone.objects)
+        assert answer.score == pytest.approx(alone.score, abs=1e-6) and len(answer.objects) == len(
+            alone.objects
+        )
     assert pipeline.query_all(scene, []) == []
     with pytest.raises(ValueError, match='empty query'):
         pipeline.query_all(scene, ['chair', ''])
@@ -155,9 +182,13 @@ def test_a_sequence_encodes_each_keyframe_once_and_loses_nothing(pipeline):
     try:
         pipeline.build(Pair(views[1], views[0]))
         before = len(counted)
-        kept = pipeline.build(Pair(replace(views[2]), replace(views[1], map_from_camera=np.eye(4))))   # told where meanwhile
+        kept = pipeline.build(
+            Pair(replace(views[2]), replace(views[1], map_from_camera=np.eye(4)))
+        )  # told where meanwhile
         assert len(counted) == before + 1
-        fresh = pipeline.build(Pair(*(replace(view, image=view.image.copy()) for view in (views[2], views[1]))))
+        fresh = pipeline.build(
+            Pair(*(replace(view, image=view.image.copy()) for view in (views[2], views[1])))
+        )
         assert len(counted) == before + 3
     finally:
         del pipeline.model.encode
@@ -170,7 +201,9 @@ def test_a_gpu_builds_and_answers_as_the_cpu(pipeline, scene):
     pytest.importorskip('gsplat')
     gpu = Pipeline.load(pipeline_path(pipeline), device='cuda')
     again = gpu.build(Pair(View(textured(), CAMERA, 'left_optical', 7), View(textured(6), CAMERA), 0.2))
-    assert again.gaussians.means.is_cuda and again.keyframe.rendering.rgb.is_cuda      # read when a message needs them
+    assert (
+        again.gaussians.means.is_cuda and again.keyframe.rendering.rgb.is_cuda
+    )  # read when a message needs them
     assert again.scale == pytest.approx(scene.scale, rel=0.02)
     depth, wanted = again.keyframe.rendering.depth.cpu().numpy(), scene.keyframe.rendering.depth.numpy()
     assert np.nanmedian(np.abs(depth / wanted - 1)) < 0.01
@@ -186,7 +219,9 @@ def test_without_calibration_the_scale_is_the_networks(pipeline):
 
 def test_a_checkpoint_without_words_is_refused(tmp_path, pipeline):
     path = tmp_path / 'points.safetensors'
-    weights.save(path, pipeline.model.state_dict(), {'config': pipeline.model.config.to_json(), 'text_encoder': None})
+    weights.save(
+        path, pipeline.model.state_dict(), {'config': pipeline.model.config.to_json(), 'text_encoder': None}
+    )
     with pytest.raises(ValueError, match='no semantic decoders'):
         Pipeline.load(path)
     with pytest.raises(ValueError, match="device 'tpu'"):

@@ -6,14 +6,30 @@ import struct
 import numpy as np
 import pytest
 import torch
+from test_gaussians import make_prediction, random_gaussians
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply, write_ply
 
-from test_gaussians import make_prediction, random_gaussians
-
-STANDARD = ['x', 'y', 'z', 'nx', 'ny', 'nz', 'f_dc_0', 'f_dc_1', 'f_dc_2', 'opacity',
-            'scale_0', 'scale_1', 'scale_2', 'rot_0', 'rot_1', 'rot_2', 'rot_3']
+STANDARD = [
+    'x',
+    'y',
+    'z',
+    'nx',
+    'ny',
+    'nz',
+    'f_dc_0',
+    'f_dc_1',
+    'f_dc_2',
+    'opacity',
+    'scale_0',
+    'scale_1',
+    'scale_2',
+    'rot_0',
+    'rot_1',
+    'rot_2',
+    'rot_3',
+]
 
 
 def as_a_viewer(path):
@@ -31,12 +47,23 @@ def viewer_covariances(table, names):
     """Sigma = R S S^T R^T with exp(scale) and the quaternion taken as w, x, y, z."""
     column = {name: table[:, i].astype(np.float64) for i, name in enumerate(names)}
     w, x, y, z = (column[f'rot_{i}'] for i in range(4))
-    rotation = np.stack([w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y),
-                         2 * (x * y + w * z), w * w - x * x + y * y - z * z, 2 * (y * z - w * x),
-                         2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z], -1)
+    rotation = np.stack(
+        [
+            w * w + x * x - y * y - z * z,
+            2 * (x * y - w * z),
+            2 * (x * z + w * y),
+            2 * (x * y + w * z),
+            w * w - x * x + y * y - z * z,
+            2 * (y * z - w * x),
+            2 * (x * z - w * y),
+            2 * (y * z + w * x),
+            w * w - x * x - y * y + z * z,
+        ],
+        -1,
+    )
     rotation = rotation.reshape(-1, 3, 3)
     scales = np.exp(np.stack([column[f'scale_{i}'] for i in range(3)], -1))
-    return np.einsum('nij,nj,nkj->nik', rotation, scales ** 2, rotation)
+    return np.einsum('nij,nj,nkj->nik', rotation, scales**2, rotation)
 
 
 def test_a_viewer_sees_what_the_network_predicted(tmp_path):
@@ -112,13 +139,34 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
 def test_reads_another_programs_file(tmp_path):
     """Other order, higher SH degrees, doubles, bytes, comments, a quaternion of length 2."""
-    floats = 'rot_0 rot_1 rot_2 rot_3 x y z f_dc_0 f_dc_1 f_dc_2 f_rest_0 scale_0 scale_1 scale_2'.split()
+    floats = [
+        'rot_0',
+        'rot_1',
+        'rot_2',
+        'rot_3',
+        'x',
+        'y',
+        'z',
+        'f_dc_0',
+        'f_dc_1',
+        'f_dc_2',
+        'f_rest_0',
+        'scale_0',
+        'scale_1',
+        'scale_2',
+    ]
     record = np.dtype([('red', 'u1'), ('opacity', '<f8'), *((name, '<f4') for name in floats)])
     kinds = {'u1': 'uchar', '<f8': 'double', '<f4': 'float'}
     row = np.array([(7, 0.0, 0, 2, 0, 0, 1, 2, 3, 0, 1, -1, 9, 0, np.log(2), 1)], record)
-    lines = ['ply', 'format binary_little_endian 1.0', 'comment by hand', 'element vertex 1',
-             *(f'property {kinds[record[name].str.lstrip("|")]} {name}' for name in record.names),
-             'end_header', '']
+    lines = [
+        'ply',
+        'format binary_little_endian 1.0',
+        'comment by hand',
+        'element vertex 1',
+        *(f'property {kinds[record[name].str.lstrip("|")]} {name}' for name in record.names),
+        'end_header',
+        '',
+    ]
     path = tmp_path / 'other.ply'
     path.write_bytes('\n'.join(lines).encode() + row.tobytes())
     got = read_ply(path, 'map')
@@ -132,14 +180,19 @@ def test_reads_another_programs_file(tmp_path):
 def broken_files(good):
     head, body = good.split(b'end_header\n', 1)
     return {
-        'truncated': good[:-3], 'longer': good + b'\0', 'half a header': good[:40], 'empty': b'',
-        'png': b'\x89PNG\r\n\x1a\n', 'ascii': good.replace(b'binary_little_endian', b'ascii'),
+        'truncated': good[:-3],
+        'longer': good + b'\0',
+        'half a header': good[:40],
+        'empty': b'',
+        'png': b'\x89PNG\r\n\x1a\n',
+        'ascii': good.replace(b'binary_little_endian', b'ascii'),
         'big endian': good.replace(b'little', b'big'),
         'no opacity': head.replace(b'property float opacity\n', b'') + b'end_header\n' + body,
         'twice x': head.replace(b'float nx', b'float x') + b'end_header\n' + body,
         'mesh': head + b'element face 1\nproperty list uchar int vertex_indices\nend_header\n' + body,
         'huge count': good.replace(b'vertex 3', b'vertex 99999999999999'),
-        'negative': good.replace(b'vertex 3', b'vertex -3')}
+        'negative': good.replace(b'vertex 3', b'vertex -3'),
+    }
 
 
 @pytest.mark.parametrize('kind', broken_files(b'end_header\n'))

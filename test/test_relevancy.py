@@ -6,8 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gsemsplat_ros.semantics.relevancy import (CANONICAL, answer, box_size, relative_mask, relevancy,
-                                               relevancy_of_features, smooth)
+from gsemsplat_ros.semantics.relevancy import (
+    CANONICAL,
+    answer,
+    box_size,
+    relative_mask,
+    relevancy,
+    relevancy_of_features,
+    smooth,
+)
 
 H, W = 40, 48
 
@@ -79,7 +86,7 @@ def test_smooth_inside_ignores_what_was_not_rendered():
     padded = np.pad(maps.double().numpy(), ((0, 0), (2, 1), (2, 1)), mode='reflect')
     weight = np.pad(inside.numpy(), ((2, 1), (2, 1)), mode='reflect')
     for row, column in np.argwhere(inside.numpy())[::37]:
-        window = padded[:, row:row + 4, column:column + 4][:, weight[row:row + 4, column:column + 4]]
+        window = padded[:, row : row + 4, column : column + 4][:, weight[row : row + 4, column : column + 4]]
         expected = (maps[:, row, column].double().numpy() + window.mean(1)) / 2
         np.testing.assert_allclose(result[:, row, column], expected, atol=1e-6)
     assert result[:, ~inside].isnan().all() and result[:, inside].isfinite().all()
@@ -87,8 +94,9 @@ def test_smooth_inside_ignores_what_was_not_rendered():
     torch.testing.assert_close(smooth(maps, 7, everywhere), smooth(maps, 7))
 
 
-@pytest.mark.parametrize('size, box', [
-    ((512, 512), 30), ((384, 512), 30), ((192, 256), 15), ((8, 8), 1), ((16, 512), 16)])
+@pytest.mark.parametrize(
+    'size, box', [((512, 512), 30), ((384, 512), 30), ((192, 256), 15), ((8, 8), 1), ((16, 512), 16)]
+)
 def test_box_follows_the_size_of_the_map(size, box):
     assert box_size(*size) == box
 
@@ -106,7 +114,7 @@ def maps_of(*peaks):
     """Two flat maps of 0.2 with one peak each at (row, column, value)."""
     maps = np.full((2, H, W), 0.2, np.float32)
     for head, (row, column, value) in enumerate(peaks):
-        maps[head, row:row + 3, column:column + 3] = value - 0.01
+        maps[head, row : row + 3, column : column + 3] = value - 0.01
         maps[head, row, column] = value
     return maps
 

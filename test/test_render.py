@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from test_gaussians import axis_angle, pose
 
 from gsemsplat_ros.gaussians import render_cpu as cpu_module
 from gsemsplat_ros.gaussians.gaussians import Gaussians
@@ -14,8 +15,6 @@ from gsemsplat_ros.gaussians.render import _render_gsplat, render
 from gsemsplat_ros.gaussians.render_cpu import render_cpu
 from gsemsplat_ros.gaussians.render_plain import jacobian_limits, render_plain, render_windows
 from gsemsplat_ros.views.view import Camera
-
-from test_gaussians import axis_angle, pose
 
 BOTH = pytest.mark.parametrize('draw', [render_plain, render_cpu])
 IDENTITY = np.eye(4)
@@ -28,8 +27,14 @@ def make(means, scales=0.05, opacities=0.8, quats=(1, 0, 0, 0), colors=None, cod
     colors = np.linspace(0.2, 0.9, 3 * n).reshape(n, 3) if colors is None else colors
     codes = np.arange(2.0 * n).reshape(n, 2) - 1 if codes is None else codes
     scales = np.broadcast_to(scales if scales.ndim == 2 else scales.reshape(-1, 1), (n, 3))
-    values = {'means': means, 'quats': np.broadcast_to(quats, (n, 4)), 'scales': scales,
-              'opacities': np.broadcast_to(opacities, n), 'colors': colors, 'codes': codes}
+    values = {
+        'means': means,
+        'quats': np.broadcast_to(quats, (n, 4)),
+        'scales': scales,
+        'opacities': np.broadcast_to(opacities, n),
+        'colors': colors,
+        'codes': codes,
+    }
     tensors = {name: torch.tensor(np.array(value, float), dtype=dtype) for name, value in values.items()}
     return Gaussians(**tensors, frame='camera')
 
@@ -44,13 +49,21 @@ def random_scene(camera, n, seed, codes=5):
     scales[:2] *= 300
     scales[2:4] *= 1e-4
     quats = rng.normal(size=(n, 4))
-    return make(means, scales, rng.uniform(0, 1, n), quats / np.linalg.norm(quats, axis=1, keepdims=True),
-                rng.uniform(-0.2, 1.1, (n, 3)), rng.normal(size=(n, codes)))
+    return make(
+        means,
+        scales,
+        rng.uniform(0, 1, n),
+        quats / np.linalg.norm(quats, axis=1, keepdims=True),
+        rng.uniform(-0.2, 1.1, (n, 3)),
+        rng.normal(size=(n, codes)),
+    )
 
 
 def as_double(gaussians):
-    return Gaussians(**{name: value.double() for name, value in vars(gaussians).items() if name != 'frame'},
-                     frame=gaussians.frame)
+    return Gaussians(
+        **{name: value.double() for name, value in vars(gaussians).items() if name != 'frame'},
+        frame=gaussians.frame,
+    )
 
 
 def assert_same_picture(got, wanted, rare=0.002):
@@ -101,7 +114,7 @@ def test_projection_of_a_turned_gaussian_seen_from_elsewhere(draw):
 
     h = 1e-5
     J = np.stack([(pixel(mean + h * e) - pixel(mean - h * e)) / (2 * h) for e in np.eye(3)], -1)  # (2, 3)
-    S = J @ rotation @ np.diag(scales ** 2) @ rotation.T @ J.T + 0.3 * np.eye(2)
+    S = J @ rotation @ np.diag(scales**2) @ rotation.T @ J.T + 0.3 * np.eye(2)
     v, u = np.mgrid[:40, :48]
     d = np.stack([u, v], -1) - pixel(mean)
     alpha = 0.9 * np.exp(-0.5 * np.einsum('hwi,ij,hwj->hw', d, np.linalg.inv(S), d))
@@ -138,8 +151,11 @@ def test_alpha_of_one_gaussian_is_capped_and_dark_colors_are_black(draw):
 @BOTH
 def test_nothing_to_see(draw):
     """No Gaussians; all behind or too near; values that are no numbers or absurd: the background."""
-    bad = make([[0, 0, -2], [0, 0, 0.005], [np.nan, 0, 1], [0, np.inf, 1], [0, 0, 2], [0, 0, 2], [0, 0, 2]],
-               [0.1, 0.1, 0.1, 0.1, np.nan, 1e30, 0.1], [0.9] * 6 + [0.001])
+    bad = make(
+        [[0, 0, -2], [0, 0, 0.005], [np.nan, 0, 1], [0, np.inf, 1], [0, 0, 2], [0, 0, 2], [0, 0, 2]],
+        [0.1, 0.1, 0.1, 0.1, np.nan, 1e30, 0.1],
+        [0.9] * 6 + [0.001],
+    )
     for gaussians in (bad, bad.select(slice(0, 0))):
         picture = draw(gaussians, CAMERA, IDENTITY, (0.5, 0.25, 1.0))
         assert (picture.rgb == torch.tensor([0.5, 0.25, 1.0])).all()
@@ -198,7 +214,7 @@ def test_windows_are_parts_of_the_picture():
     parts = render_windows(gaussians, CAMERA, IDENTITY, windows, (0.1, 0.5, 0.9))
     for (x0, y0, width, height), part in zip(windows, parts, strict=True):
         for name, value in vars(part).items():
-            wanted = getattr(whole, name)[y0:y0 + height, x0:x0 + width]
+            wanted = getattr(whole, name)[y0 : y0 + height, x0 : x0 + width]
             torch.testing.assert_close(value, wanted, rtol=0, atol=2e-6, equal_nan=True)
 
 
@@ -221,8 +237,13 @@ def test_gradients_of_plain():
     rng = np.random.default_rng(5)
     quats = rng.normal(size=(3, 4))
     means = [[0.1, -0.1, 1.0], [-0.2, 0.1, 1.3], [0.3, 0.2, 0.8]]
-    scene = make(means, rng.uniform(0.1, 0.3, (3, 3)), [0.5, 0.8, 0.6],
-                 quats / np.linalg.norm(quats, axis=1, keepdims=True), dtype=torch.float64)
+    scene = make(
+        means,
+        rng.uniform(0.1, 0.3, (3, 3)),
+        [0.5, 0.8, 0.6],
+        quats / np.linalg.norm(quats, axis=1, keepdims=True),
+        dtype=torch.float64,
+    )
     tensors = {name: value.requires_grad_() for name, value in vars(scene).items() if name != 'frame'}
 
     def draw(*values):
@@ -269,8 +290,23 @@ def test_several_threads_may_render_at_once_and_nothing_is_compiled_again():
 
 def test_gsplat_is_called_by_its_conventions(monkeypatch):
     """A gsplat made of the plain twin: pixel centres at halves, expected depth last, a batch of cameras."""
-    def rasterization(means, quats, scales, opacities, colors, viewmats, Ks, width, height,
-                      *, near_plane, eps2d, packed, render_mode):
+
+    def rasterization(
+        means,
+        quats,
+        scales,
+        opacities,
+        colors,
+        viewmats,
+        Ks,
+        width,
+        height,
+        *,
+        near_plane,
+        eps2d,
+        packed,
+        render_mode,
+    ):
         assert (near_plane, eps2d, packed, render_mode) == (0.01, 0.3, False, 'RGB+ED')
         assert viewmats.shape == (1, 4, 4) and Ks.shape == (1, 3, 3)
         assert viewmats.dtype == Ks.dtype == means.dtype

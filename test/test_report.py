@@ -1,4 +1,5 @@
 """Pictures and the report: right values, nothing from outside, nothing unescaped."""
+
 import base64
 import math
 import re
@@ -15,9 +16,9 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.viewer.flight import BACKGROUND, draw
 from gsemsplat_ros.viewer.markup import picture, tag
-from gsemsplat_ros.views.overlay import UNKNOWN, depth_picture, overlay, turbo
 from gsemsplat_ros.viewer.report import Report, box_mark, leaf, number_mark, page
 from gsemsplat_ros.viewer.result import Answer, Film, NewView, PairResult
+from gsemsplat_ros.views.overlay import UNKNOWN, depth_picture, overlay, turbo
 from gsemsplat_ros.views.view import Camera
 
 CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
@@ -33,11 +34,25 @@ def ramp(shade):
 
 def result(name='a_room', text='door', **changes):
     thing = Object((0.0, 0.0, 2.0), (0.4, 0.4, 0.4), 0.9)
-    answers = (Answer(text, True, 0.875, (20.0, 17.0), (0.5, -0.25, 2.0), (thing,), ramp(90), 0.04),
-               Answer('sofa', False, 0.2, None, None, (), ramp(110), 0.05))
-    values = dict(name=name, first=ramp(60), second=ramp(180), camera=CAMERA, depth=np.full((24, 32), 2.0, np.float32),
-                  views=(NewView('6° to the left', ramp(200)),), answers=answers, gaussians=1234, pair_seconds=0.5,
-                  weights='w.safetensors', scale_source='stereo baseline', scale=1.0, timings={'predict': 0.25})
+    answers = (
+        Answer(text, True, 0.875, (20.0, 17.0), (0.5, -0.25, 2.0), (thing,), ramp(90), 0.04),
+        Answer('sofa', False, 0.2, None, None, (), ramp(110), 0.05),
+    )
+    values = dict(
+        name=name,
+        first=ramp(60),
+        second=ramp(180),
+        camera=CAMERA,
+        depth=np.full((24, 32), 2.0, np.float32),
+        views=(NewView('6° to the left', ramp(200)),),
+        answers=answers,
+        gaussians=1234,
+        pair_seconds=0.5,
+        weights='w.safetensors',
+        scale_source='stereo baseline',
+        scale=1.0,
+        timings={'predict': 0.25},
+    )
     return PairResult(**{**values, **changes})
 
 
@@ -45,8 +60,15 @@ FILM = Film('orbit', 48, 3.0, (ramp(60), ramp(180)), (b'first video', b'second v
 
 
 def report(*results, title='A page', **changes):
-    return page(Report(title, results or (result(),), changes.get('card', {'licence': 'Apache-2.0'}),
-                       {'Python': '3.11'}, changes.get('command', 'gsemsplat infer a b --out o')))
+    return page(
+        Report(
+            title,
+            results or (result(),),
+            changes.get('card', {'licence': 'Apache-2.0'}),
+            {'Python': '3.11'},
+            changes.get('command', 'gsemsplat infer a b --out o'),
+        )
+    )
 
 
 class Reader(HTMLParser):
@@ -87,7 +109,7 @@ def test_overlay():
     relevancy = np.array([[0.0, 1.0], [0.5, np.nan]], np.float32)
     drawn = overlay(image, relevancy)
     for (v, u), alpha in {(0, 0): 0.15, (0, 1): 0.75, (1, 0): 0.45}.items():
-        wanted = 100 + alpha * (turbo(relevancy[v:v + 1, u:u + 1])[0, 0].astype(float) - 100)
+        wanted = 100 + alpha * (turbo(relevancy[v : v + 1, u : u + 1])[0, 0].astype(float) - 100)
         assert np.abs(drawn[v, u] - wanted).max() <= 0.51
     assert (drawn[1, 1] == 100).all() and drawn.dtype == np.uint8
     assert tuple(turbo(np.ones((1, 1)))[0, 0]) == (122, 4, 3), 'turbo ends in dark red'
@@ -111,16 +133,28 @@ def wall(distance=2.0, n=40):
     means = torch.tensor(np.stack([x, y, np.full_like(x, distance)], -1).reshape(-1, 3), dtype=torch.float32)
     colors = torch.zeros(n * n, 3)
     colors[:, 0], colors[:, 2] = (means[:, 0] < 0).float(), (means[:, 0] >= 0).float()
-    return Gaussians(means, torch.tensor([[1.0, 0, 0, 0]]).repeat(n * n, 1), torch.full((n * n, 3), 0.03),
-                     torch.full((n * n,), 0.9), colors, torch.zeros(n * n, 0), 'camera')
+    return Gaussians(
+        means,
+        torch.tensor([[1.0, 0, 0, 0]]).repeat(n * n, 1),
+        torch.full((n * n, 3), 0.03),
+        torch.full((n * n,), 0.9),
+        colors,
+        torch.zeros(n * n, 0),
+        'camera',
+    )
 
 
 def test_draw():
     depth, views = draw(wall(), CAMERA)
     assert depth.shape == (300, 400) and [v.picture.shape for v in views] == [(300, 400, 3)] * 5
     assert depth[150, 200] == pytest.approx(2.0, abs=0.02) and np.isnan(depth[2, 2])
-    assert [view.title for view in views] == ['12° to the left', '6° to the left', 'from the first camera',
-                                              '6° to the right', '12° to the right']
+    assert [view.title for view in views] == [
+        '12° to the left',
+        '6° to the left',
+        'from the first camera',
+        '6° to the right',
+        '12° to the right',
+    ]
     for view in views:
         assert np.abs(view.picture[2, 2] / 255 - BACKGROUND).max() < 0.003
         assert view.picture[150, 150, 0] > 200 > 50 > view.picture[150, 150, 2], 'red stays on the left'
@@ -128,8 +162,11 @@ def test_draw():
 
     def width(view, column):
         return np.count_nonzero(view.picture[:, column].max(-1) > 100)
+
     # from the right, the right end of the wall is closer and so taller than the left one
-    assert width(views[4], 300) > width(views[4], 100) + 10 and width(views[0], 300) < width(views[0], 100) - 10
+    assert (
+        width(views[4], 300) > width(views[4], 100) + 10 and width(views[0], 300) < width(views[0], 100) - 10
+    )
 
 
 def test_draw_nothing():
@@ -138,10 +175,21 @@ def test_draw_nothing():
 
 
 def test_nothing_gets_onto_the_page_unescaped():
-    evil = result(name=EVIL, text=EVIL, weights=EVIL, timings={EVIL: 0.1}, scale_source=EVIL,
-                  film=replace(FILM, path=EVIL))
-    html = report(evil, result(), title=EVIL, card={EVIL: EVIL, 'training': {EVIL: [EVIL]}, f'a{EVIL}': {'b': {EVIL: 1}}},
-                  command=EVIL)
+    evil = result(
+        name=EVIL,
+        text=EVIL,
+        weights=EVIL,
+        timings={EVIL: 0.1},
+        scale_source=EVIL,
+        film=replace(FILM, path=EVIL),
+    )
+    html = report(
+        evil,
+        result(),
+        title=EVIL,
+        card={EVIL: EVIL, 'training': {EVIL: [EVIL]}, f'a{EVIL}': {'b': {EVIL: 1}}},
+        command=EVIL,
+    )
     assert '<script' not in html.lower()
     reader = Reader(html)
     assert not reader.all('script')
@@ -157,7 +205,7 @@ def test_page_needs_nothing_but_itself():
         assert name not in ('link', 'iframe', 'object', 'base', 'form')
         for key in ('src', 'href', 'action', 'srcset', 'poster'):
             assert attributes.get(key, '#').startswith(('data:', '#')), (name, key)
-    style = html[html.index('<style>'):html.index('</style>')]
+    style = html[html.index('<style>') : html.index('</style>')]
     assert 'url(' not in style and '@import' not in style
     targets = {attributes['id'] for _, attributes in reader.elements if 'id' in attributes}
     assert {a['href'][1:] for a in reader.all('a')} == {'pair-1', 'pair-2'} <= targets
@@ -167,8 +215,13 @@ def test_images_decode_back():
     shown = result()
     reader = Reader(report(shown))
     by_alt = {attributes['alt']: decode(attributes) for attributes in reader.all('img')}
-    pictures = {'first image': shown.first, 'second image': shown.second, 'relevancy of door': shown.answers[0].picture,
-                'relevancy of sofa': shown.answers[1].picture, 'the scene 6° to the left': shown.views[0].picture}
+    pictures = {
+        'first image': shown.first,
+        'second image': shown.second,
+        'relevancy of door': shown.answers[0].picture,
+        'relevancy of sofa': shown.answers[1].picture,
+        'the scene 6° to the left': shown.views[0].picture,
+    }
     for alt, wanted in pictures.items():
         assert by_alt[alt].shape == wanted.shape
         assert np.abs(by_alt[alt].astype(int) - wanted).mean() < 3, alt
@@ -208,15 +261,23 @@ def test_no_queries_and_no_depth():
 
 def test_box_is_drawn_where_it_is():
     lines = box_mark(Object((0.1, 0.2, 2.0), (0.4, 0.2, 1.0), 0.9), CAMERA)
-    numbers = np.array(re.findall(r'-?\d+\.\d', lines[0].split('d="')[1].split('"')[0]), float).reshape(-1, 2, 2)
+    numbers = np.array(re.findall(r'-?\d+\.\d', lines[0].split('d="')[1].split('"')[0]), float).reshape(
+        -1, 2, 2
+    )
     assert len(numbers) == 12 and len(lines) == 2
     near, far = 1.5, 2.5
-    corners = {(round(50 * x / z + 31.5, 1), round(50 * y / z + 23.5, 1))
-               for x in (-0.1, 0.3) for y in (0.1, 0.3) for z in (near, far)}
+    corners = {
+        (round(50 * x / z + 31.5, 1), round(50 * y / z + 23.5, 1))
+        for x in (-0.1, 0.3)
+        for y in (0.1, 0.3)
+        for z in (near, far)
+    }
     drawn = {tuple(point) for point in numbers.reshape(-1, 2)}
     assert len(drawn) == 8
     assert all(min(math.dist(a, b) for b in corners) < 0.11 for a in drawn)
-    assert box_mark(Object((0.0, 0.0, 0.3), (0.4, 0.4, 0.6), 0.9), CAMERA) == [], 'behind the camera nothing projects'
+    assert box_mark(Object((0.0, 0.0, 0.3), (0.4, 0.4, 0.6), 0.9), CAMERA) == [], (
+        'behind the camera nothing projects'
+    )
 
 
 def test_objects_are_numbered_where_they_are():
@@ -232,41 +293,64 @@ def test_objects_are_numbered_where_they_are():
 def test_film_plays_from_the_page():
     reader = Reader(report(result(film=FILM)))
     videos = reader.all('video')
-    assert [base64.b64decode(v['src'].removeprefix('data:video/mp4;base64,')) for v in videos] == list(FILM.files)
+    assert [base64.b64decode(v['src'].removeprefix('data:video/mp4;base64,')) for v in videos] == list(
+        FILM.files
+    )
     assert all({'controls', 'muted', 'playsinline'} <= v.keys() and 'autoplay' not in v for v in videos)
     for shown, poster in zip(videos, FILM.posters):
         assert np.abs(decode({'src': shown['poster']}).astype(int) - poster).mean() < 3
     assert 'Flight along the path orbit, 3.0 s' in reader.texts
-    policy = next(a['content'] for a in reader.all('meta') if a.get('http-equiv') == 'Content-Security-Policy')
+    policy = next(
+        a['content'] for a in reader.all('meta') if a.get('http-equiv') == 'Content-Security-Policy'
+    )
     assert 'media-src data:' in policy and "default-src 'none'" in policy
     assert not Reader(report()).all('video')
 
 
 def test_card_is_folded_by_chapter():
-    card = {'licence': 'Apache-2.0', 'config': {'name': 'small', 'depth': 12}, 'mixture': {'weights': [1.0, 0.5]},
-            'scores': {'rooms': {'abs_rel': 0.16194, 'calibrated': True, 'delta1': None}},
-            'training': {'steps': 1650, 'stages': [{'steps': 1200, 'batch': 4}, {'steps': 450, 'batch': 2}]}}
+    card = {
+        'licence': 'Apache-2.0',
+        'config': {'name': 'small', 'depth': 12},
+        'mixture': {'weights': [1.0, 0.5]},
+        'scores': {'rooms': {'abs_rel': 0.16194, 'calibrated': True, 'delta1': None}},
+        'training': {'steps': 1650, 'stages': [{'steps': 1200, 'batch': 4}, {'steps': 450, 'batch': 2}]},
+    }
     reader = Reader(report(card=card))
     assert len(reader.all('details')) == 3
     text = '|'.join(reader.texts)
-    for part in ('network|small', 'Mixture|weights|1, 0.5', 'Scores, rooms|abs rel|0.1619|calibrated|yes|delta1|–',
-                 'stages 1|steps 1200, batch 4|stages 2|steps 450, batch 2'):
+    for part in (
+        'network|small',
+        'Mixture|weights|1, 0.5',
+        'Scores, rooms|abs rel|0.1619|calibrated|yes|delta1|–',
+        'stages 1|steps 1200, batch 4|stages 2|steps 450, batch 2',
+    ):
         assert part in text, part
     assert 'depth' not in text.partition('Checkpoint')[2], 'sizes of layers stay out'
     assert len(leaf('x' * 999)) == 200
 
 
 def test_markup_escapes_content_and_attributes():
-    assert tag('p', '<b>', tag('i', 'x & y'), None, title='"><', class_='c') == \
-        '<p title="&quot;&gt;&lt;" class="c">&lt;b&gt;<i>x &amp; y</i></p>'
+    assert (
+        tag('p', '<b>', tag('i', 'x & y'), None, title='"><', class_='c')
+        == '<p title="&quot;&gt;&lt;" class="c">&lt;b&gt;<i>x &amp; y</i></p>'
+    )
     assert 'width="20" height="15"' in picture(ramp(60), '', width=20)
 
 
 def test_summary_is_json_with_nulls():
     summary = result().summary()
-    assert summary['queries'][1] == {'text': 'sofa', 'found': False, 'score': 0.2, 'peak_pixel': None, 'peak_point': None,
-                                     'objects': [], 'seconds': 0.05}
-    assert summary['queries'][0]['objects'] == [{'center': [0.0, 0.0, 2.0], 'size': [0.4, 0.4, 0.4], 'score': 0.9}]
+    assert summary['queries'][1] == {
+        'text': 'sofa',
+        'found': False,
+        'score': 0.2,
+        'peak_pixel': None,
+        'peak_point': None,
+        'objects': [],
+        'seconds': 0.05,
+    }
+    assert summary['queries'][0]['objects'] == [
+        {'center': [0.0, 0.0, 2.0], 'size': [0.4, 0.4, 0.4], 'score': 0.9}
+    ]
 
 
 def browser(width, folder):
@@ -277,12 +361,23 @@ def browser(width, folder):
         pytest.skip('no chromium and chromedriver')
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for argument in ('headless=new', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-sync',
-                     'disable-background-networking', 'disable-component-update', f'user-data-dir={folder}'):
+    for argument in (
+        'headless=new',
+        'no-sandbox',
+        'disable-gpu',
+        'disable-quic',
+        'no-first-run',
+        'disable-sync',
+        'disable-background-networking',
+        'disable-component-update',
+        f'user-data-dir={folder}',
+    ):
         options.add_argument(f'--{argument}')
     chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    chrome.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
-                           {'width': width, 'height': 844, 'deviceScaleFactor': 1, 'mobile': True})
+    chrome.execute_cdp_cmd(
+        'Emulation.setDeviceMetricsOverride',
+        {'width': width, 'height': 844, 'deviceScaleFactor': 1, 'mobile': True},
+    )
     return chrome
 
 
@@ -293,23 +388,33 @@ def test_a_phone_shows_all_of_the_page(tmp_path):
     mp4 = (tmp_path / 'f.mp4').read_bytes()
     long = 'the large green armchair_beside_the_window_and_under_the_lamp' * 2
     first = result(text=long, weights='w' * 90, film=replace(FILM, files=(mp4, mp4)))
-    (tmp_path / 'page.html').write_text(report(first, result('other'), command='gsemsplat infer ' + '/long/way' * 40,
-                                               card={'training': {'stages': [{'rate': 0.5}], 'data': 'rooms ' * 50}}))
+    (tmp_path / 'page.html').write_text(
+        report(
+            first,
+            result('other'),
+            command='gsemsplat infer ' + '/long/way' * 40,
+            card={'training': {'stages': [{'rate': 0.5}], 'data': 'rooms ' * 50}},
+        )
+    )
     chrome = browser(390, tmp_path / 'profile')
     try:
         chrome.get((tmp_path / 'page.html').as_uri())
         chrome.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
-        wide = chrome.execute_script('''return [...document.querySelectorAll('main *')].filter(e =>
-            !e.closest('.strip, pre, .wide') && e.getBoundingClientRect().right > 391).map(e => e.outerHTML.slice(0, 80))''')
+        wide = chrome.execute_script("""return [...document.querySelectorAll('main *')].filter(e =>
+            !e.closest('.strip, pre, .wide') && e.getBoundingClientRect().right > 391)
+            .map(e => e.outerHTML.slice(0, 80))""")
         assert not wide and chrome.execute_script('return document.documentElement.scrollWidth') <= 390
-        assert chrome.execute_script('return [...document.images].every(i => i.complete && i.naturalWidth > 0)')
-        small = chrome.execute_script('''return [...document.querySelectorAll('main *')].filter(e =>
-            e.childElementCount === 0 && e.textContent.trim() && parseFloat(getComputedStyle(e).fontSize) < 12)
-            .map(e => e.outerHTML)''')
+        assert chrome.execute_script(
+            'return [...document.images].every(i => i.complete && i.naturalWidth > 0)'
+        )
+        small = chrome.execute_script("""return [...document.querySelectorAll('main *')].filter(e =>
+            e.childElementCount === 0 && e.textContent.trim() &&
+            parseFloat(getComputedStyle(e).fontSize) < 12)
+            .map(e => e.outerHTML)""")
         assert not small, 'letters too small for a phone'
-        played = chrome.execute_async_script('''const [done] = arguments, v = document.querySelector('video');
+        played = chrome.execute_async_script("""const [done] = arguments, v = document.querySelector('video');
             v.onended = () => done([v.currentTime, v.videoWidth, v.videoHeight]);
-            v.onerror = () => done(v.error.message); v.loop = false; v.play().catch(e => done(String(e)));''')
+            v.onerror = () => done(v.error.message); v.loop = false; v.play().catch(e => done(String(e)));""")
         assert played == [pytest.approx(10 / 16, abs=0.07), 64, 48]
         assert chrome.get_log('browser') == [], 'nothing that the page forbids itself'
     finally:

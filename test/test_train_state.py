@@ -13,10 +13,17 @@ FACTS = {'pairs': 12, 'hours': {'a machine': 0.5}}
 
 def tensors(seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return {'weights/conv.weight': torch.randn(6, 4, 3, 3, generator=generator).to(memory_format=torch.channels_last),
-            'weights/wide': torch.randn(3000, 2000, generator=generator),           # 24 MB: more than a file holds
-            'optimizer/conv.weight/step': torch.tensor(7.0), 'half': torch.randn(5, generator=generator).bfloat16(),
-            'count': torch.tensor([2 ** 40, -1]), 'seen': torch.tensor([True, False]), 'empty': torch.zeros(0, 3)}
+    return {
+        'weights/conv.weight': torch.randn(6, 4, 3, 3, generator=generator).to(
+            memory_format=torch.channels_last
+        ),
+        'weights/wide': torch.randn(3000, 2000, generator=generator),  # 24 MB: more than a file holds
+        'optimizer/conv.weight/step': torch.tensor(7.0),
+        'half': torch.randn(5, generator=generator).bfloat16(),
+        'count': torch.tensor([2**40, -1]),
+        'seen': torch.tensor([True, False]),
+        'empty': torch.zeros(0, 3),
+    }
 
 
 def assert_same(loaded, step, expected):
@@ -28,8 +35,8 @@ def assert_same(loaded, step, expected):
 def test_small_files_join_into_the_same_state(tmp_path):
     save_state(tmp_path / 'state', 5, tensors(), FACTS)
     sizes = [path.stat().st_size for path in (tmp_path / 'state').iterdir()]
-    assert len(sizes) == 5 and max(sizes) <= 12 * 2 ** 20 and sum(sizes) > 24e6
-    carried = tmp_path / 'elsewhere'                                          # one by one, in whatever order
+    assert len(sizes) == 5 and max(sizes) <= 12 * 2**20 and sum(sizes) > 24e6
+    carried = tmp_path / 'elsewhere'  # one by one, in whatever order
     carried.mkdir()
     for path in sorted((tmp_path / 'state').iterdir(), reverse=True):
         (carried / path.name).write_bytes(path.read_bytes())
@@ -54,6 +61,7 @@ def test_a_crash_between_files_leaves_the_previous_state(tmp_path, monkeypatch, 
         if left[0] < 0:
             raise OSError('no space left on device')
         return genuine(shard)
+
     genuine = state.save
     monkeypatch.setattr(state, 'save', save)
     monkeypatch.setattr(state.os, 'replace', lambda *a: (_ for _ in ()).throw(OSError('killed')))
@@ -61,7 +69,7 @@ def test_a_crash_between_files_leaves_the_previous_state(tmp_path, monkeypatch, 
         save_state(tmp_path, 9, tensors(1), FACTS)
     assert_same(load_state(tmp_path), 5, tensors())
     monkeypatch.undo()
-    save_state(tmp_path, 10, tensors(1), FACTS)                               # and the leftovers go
+    save_state(tmp_path, 10, tensors(1), FACTS)  # and the leftovers go
     assert_same(load_state(tmp_path), 10, tensors(1))
     assert {path.name[:8] for path in tmp_path.glob('*.safetensors')} == {'00000010'}
 
@@ -78,7 +86,9 @@ def test_a_state_that_is_not_whole_says_which_file(tmp_path):
     content = cut.read_bytes()
     for broken in (content[:-1], content[:3], b''):
         cut.write_bytes(broken)
-        with pytest.raises(ValueError, match='00000005-001.safetensors cannot be read .*bring the whole folder again'):
+        with pytest.raises(
+            ValueError, match='00000005-001.safetensors cannot be read .*bring the whole folder again'
+        ):
             load_state(tmp_path)
     cut.unlink()
     with pytest.raises(ValueError, match='00000005-001.safetensors cannot be read .FileNotFoundError'):

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from tiny_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
 
 from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.mapping.visibility import seen_by, unproject
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
 from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.training import losses as L
-from gsemsplat_ros.mapping.visibility import seen_by, unproject
 from gsemsplat_ros.training.batches import collate, mirrored, reversed_pair, shrink
 from gsemsplat_ros.training.datasets import PackedRooms
 from gsemsplat_ros.training.pictures import pictures
@@ -18,7 +19,7 @@ from gsemsplat_ros.training.preview import depth_colours, name_map
 from gsemsplat_ros.training.teacher import class_names, classifier_tensors, load_stem, sample_probabilities
 from gsemsplat_ros.training.textspace import TextSpace
 from gsemsplat_ros.views.view import Camera
-from tiny_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
+
 
 @pytest.fixture
 def batch():
@@ -26,7 +27,13 @@ def batch():
 
 
 def test_a_batch_holds_the_true_points(batch):
-    assert batch.images.shape == (2, 2, 3, HEIGHT, WIDTH) and batch.points.shape == (2, 2, HEIGHT // 2, WIDTH // 2, 3)
+    assert batch.images.shape == (2, 2, 3, HEIGHT, WIDTH) and batch.points.shape == (
+        2,
+        2,
+        HEIGHT // 2,
+        WIDTH // 2,
+        3,
+    )
     x, z = batch.points[..., 0], batch.points[..., 2]
     torch.testing.assert_close(z, 2 + 0.2 * x, atol=1e-3, rtol=0)
     assert batch.labels.unique().tolist() == [0, 2] and (batch.labels[..., :10] == 0).all()
@@ -50,13 +57,24 @@ def test_names_take_turns():
         said = {name: table[row] for name, row in rows.items()}
         expected = {0: 'office chair', 1: 'chair'}.get(step % 3)
         if expected:
-            torch.testing.assert_close(said['office chair'], torch.from_numpy(space.encoder.encode([expected]))[0])
+            torch.testing.assert_close(
+                said['office chair'], torch.from_numpy(space.encoder.encode([expected]))[0]
+            )
         else:
             phrases = torch.from_numpy(space.encoder.encode(space.others['chair']))
             assert (phrases @ said['office chair']).max() > 0.9999
         torch.testing.assert_close(said['zither'], torch.from_numpy(space.encoder.encode(['zither']))[0])
-    spoken = {int((torch.from_numpy(space.encoder.encode(space.others['chair']))
-                   @ space.names(2, np.random.default_rng(i))[1].T).max(1).values.argmax()) for i in range(40)}
+    spoken = {
+        int(
+            (
+                torch.from_numpy(space.encoder.encode(space.others['chair']))
+                @ space.names(2, np.random.default_rng(i))[1].T
+            )
+            .max(1)
+            .values.argmax()
+        )
+        for i in range(40)
+    }
     assert len(spoken) > 3
 
 
@@ -74,7 +92,7 @@ def test_a_mirrored_pair_shows_the_mirrored_world(stereo):
     there = sample(stereo=stereo)
     there['K'][0, 2] += 3.0
     seen = mirrored(there)
-    order = [1, 0, 2] if stereo else [0, 1, 2]                 # a rectified pair has its second camera on the right
+    order = [1, 0, 2] if stereo else [0, 1, 2]  # a rectified pair has its second camera on the right
     np.testing.assert_array_equal(seen['images'], there['images'][order][:, :, ::-1])
     np.testing.assert_allclose(seen['first_from_camera'][1][:3, 3], [0.1 if stereo else -0.1, 0, 0])
     before, after = (Camera.from_K(s['K'], WIDTH, HEIGHT) for s in (there, seen))
@@ -116,7 +134,7 @@ def test_name_loss_by_hand():
         codec.language_decoder_sam[0].weight[:, :4, 0, 0] = torch.eye(4)
         codec.language_decoder_sam[0].bias.zero_()
     codes = torch.zeros(6, 16)
-    codes[:, 0] = 3.0                                              # every feature is the first name
+    codes[:, 0] = 3.0  # every feature is the first name
     names, generator = torch.eye(4)[:3], torch.Generator().manual_seed(0)
     right = L.name_loss(codes, torch.zeros(6, dtype=torch.int64), codec, names, generator)
     assert right.item() == pytest.approx(np.log(1 + 2 * np.exp(-10)), abs=1e-6)
@@ -128,7 +146,7 @@ def test_name_loss_by_hand():
 def test_every_name_is_asked_for_as_often(monkeypatch):
     drawn = []
     monkeypatch.setattr(L.F, 'cross_entropy', lambda logits, labels: drawn.append(labels) or logits.sum())
-    labels = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)          # a wall, a chair, a cup of 1 %
+    labels = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)  # a wall, a chair, a cup of 1 %
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         L.name_loss(torch.zeros(10000, 16), labels, Codec.small((16, 4)), torch.eye(4)[:3], generator)
@@ -143,23 +161,33 @@ def perfect_prediction(batch):
         image = torch.nn.functional.avg_pool2d(batch.images[i] / 2 + 0.5, 2).permute(0, 2, 3, 1)
         shape = batch.points[:, i].shape[:3]
         wrong = batch.points[:, i] * 1.3
-        views.append(ViewPrediction(wrong, torch.ones(shape), wrong, torch.full((*shape, 3), 0.06),
-                                    torch.tensor([0.0, 0, 0, 1]).expand(*shape, 4), (image - 0.5) / 0.28209479177387814,
-                                    torch.full(shape, 0.98), torch.zeros(*shape, 32)))
+        views.append(
+            ViewPrediction(
+                wrong,
+                torch.ones(shape),
+                wrong,
+                torch.full((*shape, 3), 0.06),
+                torch.tensor([0.0, 0, 0, 1]).expand(*shape, 4),
+                (image - 0.5) / 0.28209479177387814,
+                torch.full(shape, 0.98),
+                torch.zeros(*shape, 32),
+            )
+        )
     return Prediction(*views)
 
 
 def test_drawing_uses_the_true_points(batch):
     gaussians = L.on_true_points(perfect_prediction(batch), batch, 0)
     torch.testing.assert_close(gaussians.means, batch.points[0].reshape(-1, 3))
-    batch.valid[0, 0, 0, 0] = False                              # what is not known is not drawn
+    batch.valid[0, 0, 0, 0] = False  # what is not known is not drawn
     assert L.on_true_points(perfect_prediction(batch), batch, 0).opacities[0] == 0
     drawn = render(gaussians, batch.cameras[0], np.eye(4))
     expected = np.asarray(sample()['depth'][0])
     inner = np.s_[6:-6, 6:-6]
     np.testing.assert_allclose(drawn.depth.numpy()[inner], expected[inner], rtol=0.03)
-    terms = L.drawing_losses(perfect_prediction(batch), batch, Codec.small((16, 8)),
-                             torch.Generator().manual_seed(0))
+    terms = L.drawing_losses(
+        perfect_prediction(batch), batch, Codec.small((16, 8)), torch.Generator().manual_seed(0)
+    )
     assert terms['opacity'] < 0.05 and set(terms) == {'colour', 'opacity', 'drawn_names'}
 
 
@@ -168,8 +196,12 @@ def test_drawing_does_not_pull_on_the_points(batch):
     prediction = perfect_prediction(batch)
     leaves = [view.pts3d.clone().requires_grad_(True) for view in (prediction.first, prediction.second)]
     offset = torch.zeros(3, requires_grad=True)
-    prediction = Prediction(*(L.replace(view, pts3d=leaf, means=leaf.detach() + offset)
-                              for view, leaf in zip((prediction.first, prediction.second), leaves)))
+    prediction = Prediction(
+        *(
+            L.replace(view, pts3d=leaf, means=leaf.detach() + offset)
+            for view, leaf in zip((prediction.first, prediction.second), leaves)
+        )
+    )
     terms = L.drawing_losses(prediction, batch, Codec.small((16, 8)), torch.Generator().manual_seed(0))
     terms['colour'].backward()
     assert offset.grad.abs().max() > 0 and all(leaf.grad is None for leaf in leaves)
@@ -182,9 +214,12 @@ def test_the_stem_is_the_packaged_classifier():
     tensors = classifier_tensors()
     torch.manual_seed(0)
     x = torch.rand(1, 3, 32, 32)
-    plain = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (0, 1, 0, 1)), tensors['_conv_stem.weight'], stride=2)
-    plain = torch.nn.functional.batch_norm(plain, *(tensors[f'_bn0.{k}'] for k in
-                                           ('running_mean', 'running_var', 'weight', 'bias')), eps=1e-3)
+    plain = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(x, (0, 1, 0, 1)), tensors['_conv_stem.weight'], stride=2
+    )
+    plain = torch.nn.functional.batch_norm(
+        plain, *(tensors[f'_bn0.{k}'] for k in ('running_mean', 'running_var', 'weight', 'bias')), eps=1e-3
+    )
     torch.testing.assert_close(model.stem.conv(x), plain, atol=1e-4, rtol=1e-4)
     with torch.no_grad():
         p = model.context.probabilities(model.stem(torch.rand(1, 3, 64, 96) * 2 - 1)[32])
@@ -210,7 +245,7 @@ def test_packed_rooms_come_back(tmp_path):
     for key in ('instance', 'first_from_camera', 'K'):
         np.testing.assert_array_equal(back[key], true[key])
     assert back['names'] == true['names'] and not back['stereo']
-    assert np.median(np.abs(back['images'].astype(int) - true['images'])) <= 4      # JPEG blurs colour at edges
+    assert np.median(np.abs(back['images'].astype(int) - true['images'])) <= 4  # JPEG blurs colour at edges
     (tmp_path / 'rooms' / 'train_000009.npz').write_bytes(b'cut')
     with pytest.raises(ValueError, match='train_000009.npz is no packed room'):
         rooms.refresh()
@@ -219,10 +254,14 @@ def test_packed_rooms_come_back(tmp_path):
 
 
 def test_pictures_of_a_perfect_network_are_the_truth():
-    """True points, small Gaussians on them in colours that belong to the place, and codes that are the names."""
+    """True points, small Gaussians on them in colours that belong to the place, and codes that are the
+    names.
+    """
     true = sample(0)
     camera = Camera.from_K(true['K'], WIDTH, HEIGHT)
-    places = np.stack([unproject(depth, camera, pose) for depth, pose in zip(true['depth'], true['first_from_camera'])])
+    places = np.stack(
+        [unproject(depth, camera, pose) for depth, pose in zip(true['depth'], true['first_from_camera'])]
+    )
     true['images'] = np.rint(127 + 100 * np.sin(2 * places)).astype(np.uint8)
     rows, codec = {name: i for i, name in enumerate(NAMES)}, Codec.small((16, 384))
     with torch.no_grad():
@@ -230,9 +269,15 @@ def test_pictures_of_a_perfect_network_are_the_truth():
         codec.language_decoder_sam[0].bias.zero_()
         codec.language_decoder_sam[0].weight[:16, :, 0, 0] = torch.eye(16)
     pair = collate([true], rows, torch.eye(384)[:3], 2)
-    views = [L.replace(view, pts3d=pair.points[:, i], means=pair.points[:, i],
-                       codes=torch.nn.functional.one_hot(pair.labels[:, i], 32).float())
-             for i, view in enumerate(vars(perfect_prediction(pair)).values())]
+    views = [
+        L.replace(
+            view,
+            pts3d=pair.points[:, i],
+            means=pair.points[:, i],
+            codes=torch.nn.functional.one_hot(pair.labels[:, i], 32).float(),
+        )
+        for i, view in enumerate(vars(perfect_prediction(pair)).values())
+    ]
     picture = pictures(lambda *images: Prediction(*views), codec, true, pair, rows)
     assert picture.shape == (2 * HEIGHT, 4 * WIDTH, 3) and picture.dtype == np.uint8
     first, second, new, drawn = np.split(picture[:HEIGHT].astype(int), 4, axis=1)
@@ -251,9 +296,9 @@ def test_depths_and_names_in_colours():
     labels = np.zeros((40, 120), int)
     labels[:, 40:80], labels[:, 80:] = 1, 3
     picture = name_map(labels, ['', 'chair', 'table', 'chair'])
-    assert (picture[:, :40] == 0).all()                                      # nothing
-    assert (picture[2, 41] == picture[2, 118]).all() and picture[2, 41].max() > 150   # one name, one colour
-    assert (picture[:, 40:80].max(-1) < 60).sum() > 10                       # the word
-    labels = np.pad(np.arange(31)[None], ((0, 99), (0, 0)))                  # too small to be written on
+    assert (picture[:, :40] == 0).all()  # nothing
+    assert (picture[2, 41] == picture[2, 118]).all() and picture[2, 41].max() > 150  # one name, one colour
+    assert (picture[:, 40:80].max(-1) < 60).sum() > 10  # the word
+    labels = np.pad(np.arange(31)[None], ((0, 99), (0, 0)))  # too small to be written on
     hues = name_map(labels, [''] + [str(i) for i in range(30)])[0, 1:].astype(int)
     assert min(np.abs(a - b).sum() for i, a in enumerate(hues) for b in hues[:i]) > 12

@@ -1,4 +1,6 @@
-"""TF: where a frame stood at a time. The same cases on the plain twin and on tf2_ros where it is installed."""
+"""TF: where a frame stood at a time. The same cases on the plain twin and on tf2_ros where it is
+installed.
+"""
 
 import math
 import threading
@@ -10,12 +12,12 @@ import pytest
 
 pytest.importorskip('rclpy')
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3  # noqa: E402
+from test_pose import CAMERA, rays, turned, wavy_depth  # noqa: E402
 
 from gsemsplat_ros.mapping.pose import motion_scale, place  # noqa: E402
 from gsemsplat_ros.ros import frames, transforms  # noqa: E402
 from gsemsplat_ros.ros.conversions import make_header  # noqa: E402
 from gsemsplat_ros.views.view import Pair, View  # noqa: E402
-from test_pose import CAMERA, rays, turned, wavy_depth  # noqa: E402
 
 S = 10**9
 START = 1000 * S
@@ -24,9 +26,13 @@ START = 1000 * S
 def tf(parent, child, seconds=0.0, xyz=(0.0, 0.0, 0.0), yaw=0.0, quat=None):
     """A transform `seconds` after START, turned about z by `yaw` [rad]."""
     x, y, z, w = quat or (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2))
-    return TransformStamped(header=make_header(parent, START + round(seconds * S)), child_frame_id=child,
-                            transform=Transform(translation=Vector3(**dict(zip('xyz', map(float, xyz)))),
-                                                rotation=Quaternion(x=x, y=y, z=z, w=w)))
+    return TransformStamped(
+        header=make_header(parent, START + round(seconds * S)),
+        child_frame_id=child,
+        transform=Transform(
+            translation=Vector3(**dict(zip('xyz', map(float, xyz)))), rotation=Quaternion(x=x, y=y, z=z, w=w)
+        ),
+    )
 
 
 @pytest.fixture(params=['plain', 'tf2_ros'])
@@ -56,9 +62,12 @@ def at(seconds):
 
 def robot(buffer):
     """map - odom (drifts) - base (drives and turns) - camera (fixed); odom - arm (fixed)."""
-    return fill(buffer, *(tf('map', 'odom', t, (0, t, 0)) for t in (0, 1, 2)),
-                *(tf('odom', 'base', t, (2 * t, 0, 0), yaw=0.5 * t) for t in (0, 1, 2)),
-                static=[tf('base', 'camera', 0, (0.2, 0, 1.0), yaw=math.pi / 2), tf('odom', 'arm', 0, (0, 0, 5))])
+    return fill(
+        buffer,
+        *(tf('map', 'odom', t, (0, t, 0)) for t in (0, 1, 2)),
+        *(tf('odom', 'base', t, (2 * t, 0, 0), yaw=0.5 * t) for t in (0, 1, 2)),
+        static=[tf('base', 'camera', 0, (0.2, 0, 1.0), yaw=math.pi / 2), tf('odom', 'arm', 0, (0, 0, 5))],
+    )
 
 
 def test_a_chain_is_multiplied_up_at_the_time_asked(buffer):
@@ -71,7 +80,9 @@ def test_a_chain_is_multiplied_up_at_the_time_asked(buffer):
 @pytest.mark.parametrize('seconds', [0.25, 0.5, 1.75])
 def test_between_two_stamps_it_is_interpolated(buffer, seconds):
     robot(buffer)  # lines are followed straight, turns at constant speed
-    expected = pose((0, seconds, 0)) @ pose((2 * seconds, 0, 0), 0.5 * seconds) @ pose((0.2, 0, 1.0), math.pi / 2)
+    expected = (
+        pose((0, seconds, 0)) @ pose((2 * seconds, 0, 0), 0.5 * seconds) @ pose((0.2, 0, 1.0), math.pi / 2)
+    )
     np.testing.assert_allclose(buffer.lookup('map', 'camera', at(seconds)), expected, atol=1e-7)
 
 
@@ -92,14 +103,25 @@ def test_what_lies_above_the_common_frame_may_be_late(buffer):
 def test_the_shorter_way_round_is_taken(buffer):
     """q and -q are one rotation: interpolation must not turn the long way."""
     angle = math.radians(40)
-    fill(buffer, tf('odom', 'base', 0), tf('odom', 'base', 1, quat=(0.0, 0.0, -math.sin(angle / 2),
-                                                                     -math.cos(angle / 2))))
+    fill(
+        buffer,
+        tf('odom', 'base', 0),
+        tf('odom', 'base', 1, quat=(0.0, 0.0, -math.sin(angle / 2), -math.cos(angle / 2))),
+    )
     np.testing.assert_allclose(buffer.lookup('odom', 'base', at(0.5)), pose((0, 0, 0), angle / 2), atol=1e-9)
 
 
-@pytest.mark.parametrize('target, source, seconds', [
-    ('map', 'camera', -0.5), ('map', 'camera', 2.001), ('map', 'moon', 1), ('moon', 'camera', 1),
-    ('other', 'camera', 1), ('map', '', 1)])
+@pytest.mark.parametrize(
+    'target, source, seconds',
+    [
+        ('map', 'camera', -0.5),
+        ('map', 'camera', 2.001),
+        ('map', 'moon', 1),
+        ('moon', 'camera', 1),
+        ('other', 'camera', 1),
+        ('map', '', 1),
+    ],
+)
 def test_what_is_not_known_is_said_and_not_guessed(buffer, target, source, seconds):
     robot(buffer)
     fill(buffer, static=[tf('island', 'other')])
@@ -110,8 +132,10 @@ def test_what_is_not_known_is_said_and_not_guessed(buffer, target, source, secon
 
 def test_the_reason_names_the_frame_and_the_times():
     buffer = robot(frames.PlainBuffer())
-    cases = ((('map', 'camera', at(2.5)), "'base' under 'odom' from 1000.000 to 1002.000 s, wanted at 1002.500 s"),
-             (('map', 'moon', at(1)), "frame 'moon' is unknown to TF"))
+    cases = (
+        (('map', 'camera', at(2.5)), "'base' under 'odom' from 1000.000 to 1002.000 s, wanted at 1002.500 s"),
+        (('map', 'moon', at(1)), "frame 'moon' is unknown to TF"),
+    )
     for asked, words in cases:
         with pytest.raises(LookupError, match=words):
             buffer.lookup(*asked)
@@ -155,11 +179,18 @@ def test_a_loop_of_frames_ends_in_words():
         buffer.lookup('y', 'a', at(0))
 
 
-@pytest.mark.parametrize('message, words', [
-    (tf('odom', 'odom'), 'two frames'), (tf('', 'base'), 'two frames'), (tf('/a', 'a'), 'two frames'),
-    (tf('odom', 'base', xyz=(math.nan, 0, 0)), 'finite'), (tf('odom', 'base', xyz=(math.inf, 0, 0)), 'finite'),
-    (tf('odom', 'base', quat=(0.0, 0.0, 0.0, 0.0)), 'quaternion of length 0'),
-    (tf('odom', 'base', quat=(math.nan, 0.0, 0.0, 1.0)), 'unit quaternion')])
+@pytest.mark.parametrize(
+    'message, words',
+    [
+        (tf('odom', 'odom'), 'two frames'),
+        (tf('', 'base'), 'two frames'),
+        (tf('/a', 'a'), 'two frames'),
+        (tf('odom', 'base', xyz=(math.nan, 0, 0)), 'finite'),
+        (tf('odom', 'base', xyz=(math.inf, 0, 0)), 'finite'),
+        (tf('odom', 'base', quat=(0.0, 0.0, 0.0, 0.0)), 'quaternion of length 0'),
+        (tf('odom', 'base', quat=(math.nan, 0.0, 0.0, 1.0)), 'unit quaternion'),
+    ],
+)
 def test_what_is_no_transform_is_refused(message, words):
     with pytest.raises(ValueError, match=words) as error:
         frames.sample_of(message)
@@ -206,7 +237,9 @@ def test_a_look_up_waits_for_odometry_that_comes_late_and_no_longer(listener):
 
 def test_a_place_in_the_map_or_the_reason_why_not(listener):
     listener, warnings = listener
-    listener.add([tf('map', 'base', 0), tf('map', 'base', 1, (1, 0, 0)), tf('map', 'nan', xyz=(math.nan, 0, 0))], False)
+    listener.add(
+        [tf('map', 'base', 0), tf('map', 'base', 1, (1, 0, 0)), tf('map', 'nan', xyz=(math.nan, 0, 0))], False
+    )
     np.testing.assert_allclose(listener.map_from('base', at(0.5)), pose((0.5, 0, 0)))
     assert listener.reason == '' and len(warnings) == 1 and 'finite' in warnings[0]
     begin = time.monotonic()
@@ -238,12 +271,15 @@ def test_without_tf2_msgs_the_node_goes_on_and_says_so(monkeypatch):
 
 # What it is for: the scale of two images of one moving camera
 
+
 def moved_pair(first_from_second, map_from_first=None):
     """Two views of a camera that moved so, their places in the map known."""
     map_from_first = turned(1.2, (0.1, 0.3, 1), (10, -4, 1)) if map_from_first is None else map_from_first
     image = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
-    return Pair(View(image, CAMERA, map_from_camera=map_from_first),
-                View(image, CAMERA, map_from_camera=map_from_first @ first_from_second))
+    return Pair(
+        View(image, CAMERA, map_from_camera=map_from_first),
+        View(image, CAMERA, map_from_camera=map_from_first @ first_from_second),
+    )
 
 
 def test_scale_comes_from_the_way_that_the_camera_went():
@@ -256,21 +292,32 @@ def test_scale_comes_from_the_way_that_the_camera_went():
     placed = place(pair, None, points / 2.5, in_first, np.ones(points.shape[:2]), CAMERA)
     assert placed.source == 'tf' and placed.scale == pytest.approx(2.5, rel=1e-3)
     np.testing.assert_allclose(placed.in_metres(), way, atol=1e-3)
-    unknown = place(Pair(pair.first, View(pair.second.image, CAMERA)), None, points / 2.5, in_first,
-                    np.ones(points.shape[:2]), CAMERA)
+    unknown = place(
+        Pair(pair.first, View(pair.second.image, CAMERA)),
+        None,
+        points / 2.5,
+        in_first,
+        np.ones(points.shape[:2]),
+        CAMERA,
+    )
     assert (unknown.source, unknown.scale) == ('network', 1.0)
 
 
-@pytest.mark.parametrize('network, metric', [
-    (turned(0, (0, 1, 0), (1, 0, 0)), turned(0, (0, 1, 0), (0.04, 0, 0))),           # moved too little
-    (turned(0, (0, 1, 0), (1, 0, 0)), turned(0.3, (0, 1, 0), (0.5, 0, 0))),          # another turn
-    (turned(0, (0, 1, 0), (1, 0, 0)), turned(0, (0, 1, 0), (0.4, 0.3, 0))),          # another direction
-    (turned(0, (0, 1, 0), (1, 0, 0)), turned(0, (0, 1, 0), (-0.5, 0, 0))),           # the other way round
-    (turned(0, (0, 1, 0), (0, 0, 0)), turned(0, (0, 1, 0), (0.5, 0, 0)))])           # the images saw no motion
+@pytest.mark.parametrize(
+    'network, metric',
+    [
+        (turned(0, (0, 1, 0), (1, 0, 0)), turned(0, (0, 1, 0), (0.04, 0, 0))),  # moved too little
+        (turned(0, (0, 1, 0), (1, 0, 0)), turned(0.3, (0, 1, 0), (0.5, 0, 0))),  # another turn
+        (turned(0, (0, 1, 0), (1, 0, 0)), turned(0, (0, 1, 0), (0.4, 0.3, 0))),  # another direction
+        (turned(0, (0, 1, 0), (1, 0, 0)), turned(0, (0, 1, 0), (-0.5, 0, 0))),  # the other way round
+        (turned(0, (0, 1, 0), (0, 0, 0)), turned(0, (0, 1, 0), (0.5, 0, 0))),
+    ],
+)  # the images saw no motion
 def test_odometry_that_disagrees_with_the_images_gives_no_scale(network, metric):
     assert motion_scale(network, metric) is None
 
 
 def test_odometry_that_agrees_gives_the_ratio_of_the_ways():
-    assert motion_scale(turned(0.1, (0, 1, 0), (0.2, 0, 0)), turned(0.12, (0, 1, 0), (0.5, 0.1, 0))) == pytest.approx(
-        math.hypot(0.5, 0.1) / 0.2)
+    assert motion_scale(
+        turned(0.1, (0, 1, 0), (0.2, 0, 0)), turned(0.12, (0, 1, 0), (0.5, 0.1, 0))
+    ) == pytest.approx(math.hypot(0.5, 0.1) / 0.2)

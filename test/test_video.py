@@ -1,4 +1,7 @@
-"""Videos: what is written comes back when it is played, whole or not at all; semantic colours stay put along a path."""
+"""Videos: what is written comes back when it is played, whole or not at all; semantic colours stay put along
+a path.
+"""
+
 import builtins
 import math
 import struct
@@ -29,7 +32,11 @@ def read(path):
     """The stream's facts and the frames, (N, H, W, 3) RGB."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        facts = {'codec': stream.codec_context.name, 'format': stream.pix_fmt, 'fps': float(stream.average_rate)}
+        facts = {
+            'codec': stream.codec_context.name,
+            'format': stream.pix_fmt,
+            'fps': float(stream.average_rate),
+        }
         return facts, np.array([frame.to_ndarray(format='rgb24') for frame in container.decode(stream)])
 
 
@@ -37,7 +44,7 @@ def boxes(data):
     """The names of an MP4 file's parts, in order."""
     names, start = [], 0
     while start < len(data):
-        size, name = struct.unpack('>I4s', data[start:start + 8])
+        size, name = struct.unpack('>I4s', data[start : start + 8])
         names.append(name.decode())
         start += size
     return names
@@ -75,6 +82,7 @@ def test_nothing_is_left_after_an_error(tmp_path):
     def frames():
         yield plain(20)
         raise RuntimeError('the renderer failed')
+
     with pytest.raises(RuntimeError, match='the renderer failed'):
         write_video(path, frames(), 16.0)
     with pytest.raises(ValueError, match='a video needs at least one frame'):
@@ -96,6 +104,7 @@ def test_missing_package_is_named(tmp_path, monkeypatch):
         if name == 'av':
             raise ModuleNotFoundError("No module named 'av'", name='av')
         return found(name, *args, **kwargs)
+
     monkeypatch.setattr(builtins, '__import__', without_av)
     with pytest.raises(ValueError, match=r'^videos need the Python package av .*`pip install av`$'):
         write_video(tmp_path / 'film.mp4', [plain(0)], 16.0)
@@ -103,7 +112,9 @@ def test_missing_package_is_named(tmp_path, monkeypatch):
 
 
 def test_principal_components_by_value():
-    """Features that differ most along one axis, less along another: those axes in that order, and their spread as colour."""
+    """Features that differ most along one axis, less along another: those axes in that order, and their
+    spread as colour.
+    """
     random = np.random.default_rng(0)
     features = random.normal(size=(5000, 8)) * 0.01 + 3.0
     features[:, 5] += random.uniform(-2, 2, 5000)
@@ -112,7 +123,11 @@ def test_principal_components_by_value():
     principal = Principal.fit(features)
     assert np.abs(principal.components - np.eye(8)[[5, 2, 7]]).max() < 0.05
     colours = principal.colours(features @ principal.components.T)
-    assert colours.shape == (5000, 3) and colours.min() == np.float32(LEVELS[0]) and colours.max() == np.float32(LEVELS[1])
+    assert (
+        colours.shape == (5000, 3)
+        and colours.min() == np.float32(LEVELS[0])
+        and colours.max() == np.float32(LEVELS[1])
+    )
     assert np.corrcoef(colours[:, 0], features[:, 5])[0, 1] > 0.99
     assert np.allclose(colours.mean(0), np.mean(LEVELS), atol=0.02)
 
@@ -127,8 +142,15 @@ def wall(codes, n=20, distance=2.0):
     means = torch.tensor(np.stack([x, y, np.full_like(x, distance)], -1).reshape(-1, 3), dtype=torch.float32)
     colors = torch.zeros(n * n, 3)
     colors[:, 0] = 0.8
-    return Gaussians(means, torch.tensor([[1.0, 0, 0, 0]]).repeat(n * n, 1), torch.full((n * n, 3), 0.06),
-                     torch.full((n * n,), 0.95), colors, codes(means), 'camera')
+    return Gaussians(
+        means,
+        torch.tensor([[1.0, 0, 0, 0]]).repeat(n * n, 1),
+        torch.full((n * n, 3), 0.06),
+        torch.full((n * n,), 0.95),
+        colors,
+        codes(means),
+        'camera',
+    )
 
 
 def two_things(means):
@@ -144,7 +166,9 @@ def test_semantic_colours_are_one_for_each_meaning():
     colours = semantic_colours(gaussians, codec)
     left = gaussians.means[:, 0] < 0
     assert torch.allclose(colours[left], colours[left][:1].expand(int(left.sum()), 3), atol=1e-4)
-    assert (colours[left][0] - colours[~left][0]).abs().max() > 0.5, 'and different ones for different meanings'
+    assert (colours[left][0] - colours[~left][0]).abs().max() > 0.5, (
+        'and different ones for different meanings'
+    )
     # plainly: unit features of the region-specific decoder, projected and stretched
     features = torch.nn.functional.normalize(codec.decode(gaussians.codes[:, None])[0, :, 0], dim=-1).numpy()
     principal = Principal.fit(features)
@@ -169,12 +193,15 @@ def test_flight_draws_both_pictures_and_does_not_flicker():
     short = CameraPath(path.name, path.start_from_camera[::12], path.closed, path.pivot)
     frames = list(fly(gaussians, colours, short, CAMERA))
     assert len(frames) == 4
-    left, right = ((colours[side] * 255).mean(0).numpy() for side in (gaussians.means[:, 0] < 0, gaussians.means[:, 0] >= 0))
+    left, right = (
+        (colours[side] * 255).mean(0).numpy()
+        for side in (gaussians.means[:, 0] < 0, gaussians.means[:, 0] >= 0)
+    )
     for rgb, semantics in frames:
         assert rgb.shape == semantics.shape == (48, 64, 3) and rgb.dtype == semantics.dtype == np.uint8
         assert np.abs(rgb[24, 32] - np.array([204, 0, 0])).max() <= 12, 'the scene in its own colours'
         assert np.abs(semantics[24, 18] - left).max() <= 12 and np.abs(semantics[24, 46] - right).max() <= 12
-    corner = frames[1][1][0, 0] / 255          # from 12 degrees to the right the wall no longer fills the picture
+    corner = frames[1][1][0, 0] / 255  # from 12 degrees to the right the wall no longer fills the picture
     assert np.abs(corner - BACKGROUND).max() < 0.02
 
 
@@ -191,7 +218,7 @@ def test_yaw_moves_the_scene_across_the_picture():
     spot = wall(lambda means: torch.zeros(len(means), 0), n=2).select(slice(0, 1))
     spot = replace(spot, means=torch.tensor([[0.0, 0, 2.0]]))
     path = camera_path('published', 1.0)
-    turned = CameraPath('turned', path.start_from_camera[13:14], False, None)          # 10 degrees
+    turned = CameraPath('turned', path.start_from_camera[13:14], False, None)  # 10 degrees
     rgb = next(fly(spot, torch.zeros(1, 3), turned, CAMERA))[0].astype(float)[..., 0] - 255 * BACKGROUND[0]
     rgb[rgb < 2] = 0
     column = (rgb.sum(0) * np.arange(64)).sum() / rgb.sum()

@@ -1,4 +1,5 @@
 """The live page without a browser: its values, its files, its words, and many visitors at once."""
+
 import threading
 
 import numpy as np
@@ -17,7 +18,10 @@ from gsemsplat_ros.viewer.view_source import Board, Found, answered_by_boxes, mo
 from gsemsplat_ros.views.overlay import turbo
 
 DEADLINE_S = 60.0
-EVIL = '<script>document.title="broken"</script><img src=x onerror=alert(1)> [a](javascript:alert(1)) **b** & "q"'
+EVIL = (
+    '<script>document.title="broken"</script><img src=x onerror=alert(1)> '
+    '[a](javascript:alert(1)) **b** & "q"'
+)
 CHAIR = Object((0.0, 0.25, 2.0), (0.5, 1.0, 0.25), 0.9)
 
 
@@ -25,11 +29,19 @@ def some(count=300, codes=4, frame='cam', seed=0):
     """Gaussians before a camera, 1 to 4 m away."""
     rng = torch.Generator().manual_seed(seed)
     z = 1 + 3 * torch.rand(count, generator=rng)
-    means = torch.stack([z * (torch.rand(count, generator=rng) - 0.5), z * (torch.rand(count, generator=rng) - 0.5), z], 1)
+    means = torch.stack(
+        [z * (torch.rand(count, generator=rng) - 0.5), z * (torch.rand(count, generator=rng) - 0.5), z], 1
+    )
     quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=rng), dim=1)
-    return Gaussians(means, quats, 0.01 + 0.02 * torch.rand(count, 3, generator=rng),
-                     0.2 + 0.8 * torch.rand(count, generator=rng), torch.rand(count, 3, generator=rng),
-                     torch.randn(count, codes, generator=rng), frame)
+    return Gaussians(
+        means,
+        quats,
+        0.01 + 0.02 * torch.rand(count, 3, generator=rng),
+        0.2 + 0.8 * torch.rand(count, generator=rng),
+        torch.rand(count, 3, generator=rng),
+        torch.randn(count, codes, generator=rng),
+        frame,
+    )
 
 
 def world(count=300, budget=10_000, **changes):
@@ -38,11 +50,26 @@ def world(count=300, budget=10_000, **changes):
 
 def found(shown, text='chair', lit=None, relevancy=None, objects=(CHAIR,), **changes):
     lit = np.zeros(len(shown.shown), bool) if lit is None else lit
-    return Found(**{**dict(text=text, found=True, score=0.9, threshold=0.5, objects=objects, world=shown,
-                           relevancy=relevancy, lit=lit, seconds=0.01), **changes})
+    return Found(
+        **{
+            **dict(
+                text=text,
+                found=True,
+                score=0.9,
+                threshold=0.5,
+                objects=objects,
+                world=shown,
+                relevancy=relevancy,
+                lit=lit,
+                seconds=0.01,
+            ),
+            **changes,
+        }
+    )
 
 
 # worlds
+
 
 def test_corners_and_edges_of_a_box():
     thing = Object((1.0, 2.0, 3.0), (0.5, 1.0, 2.0), 1.0)
@@ -59,10 +86,10 @@ def test_inside_boxes_and_the_box_that_a_click_hits():
     assert worlds.inside(means, [CHAIR]).tolist() == [True, False, True, False]
     assert worlds.inside(means, [CHAIR, far]).tolist() == [True, False, True, True]
     assert not worlds.inside(means, []).any()
-    assert worlds.hit((0, 0.25, 0), (0, 0, 1), [far, CHAIR]) == 1          # the nearer one
-    assert worlds.hit((0.4, 0.25, 0), (0, 0, 1), [far, CHAIR]) == 0        # past the chair
-    assert worlds.hit((0, 0.25, 0), (0, 0, -1), [far, CHAIR]) is None      # behind
-    assert worlds.hit((0, 0.25, 4.0), (0, 1, 0), [far, CHAIR]) == 0        # from within
+    assert worlds.hit((0, 0.25, 0), (0, 0, 1), [far, CHAIR]) == 1  # the nearer one
+    assert worlds.hit((0.4, 0.25, 0), (0, 0, 1), [far, CHAIR]) == 0  # past the chair
+    assert worlds.hit((0, 0.25, 0), (0, 0, -1), [far, CHAIR]) is None  # behind
+    assert worlds.hit((0, 0.25, 4.0), (0, 1, 0), [far, CHAIR]) == 0  # from within
 
 
 def test_what_cannot_be_drawn_is_left_out_and_thinning_is_even_and_the_same_each_time():
@@ -86,11 +113,18 @@ def test_the_light_level_closes_a_wall(monkeypatch):
     u, v = np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side))
     means = torch.tensor(np.stack([u, v, np.full_like(u, 2.0)], -1).reshape(-1, 3), dtype=torch.float32)
     count = len(means)
-    wall = Gaussians(means, torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1), torch.full((count, 3), 0.01),
-                     torch.ones(count), torch.full((count, 3), 0.5), torch.zeros(count, 0), 'cam')
+    wall = Gaussians(
+        means,
+        torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
+        torch.full((count, 3), 0.01),
+        torch.ones(count),
+        torch.full((count, 3), 0.5),
+        torch.zeros(count, 0),
+        'cam',
+    )
     rows, grown = worlds.seen_by_camera('wall', wall, count, True).light
     assert len(rows) == 2500 and len(np.unique(rows)) == 2500
-    spacing = 2 / 50                           # of a quarter of the wall's Gaussians
+    spacing = 2 / 50  # of a quarter of the wall's Gaussians
     assert 0.33 < 0.01 * grown / spacing < 0.52
     assert worlds.seen_by_camera('few', some(50), 100, True).light[1] == 1.0
 
@@ -105,7 +139,7 @@ def test_a_file_tells_by_its_content_whether_a_camera_or_a_map_made_it():
 
 def test_the_visitor_stands_where_it_sees_the_world():
     camera = world()
-    assert camera.position[2] < camera.look_at[2] and camera.position[1] < 0        # behind and above: y is down
+    assert camera.position[2] < camera.look_at[2] and camera.position[1] < 0  # behind and above: y is down
     above = worlds.seen_from_above('map', some(), 1000, True)
     assert above.position[2] > above.gaussians.means[:, 2].max()
     position, at = worlds.before(camera, CHAIR, camera.position)
@@ -117,20 +151,23 @@ def test_the_visitor_stands_where_it_sees_the_world():
 
 
 def test_the_first_camera_is_told_by_what_it_saw():
-    gaussians = some(5000)                                     # x / z and y / z within 0.5
+    gaussians = some(5000)  # x / z and y / z within 0.5
     seen = worlds.camera_of(gaussians.means.numpy())
-    assert seen.fov == pytest.approx(2 * np.arctan(0.49), abs=0.01) and seen.aspect == pytest.approx(1, abs=0.02)
+    assert seen.fov == pytest.approx(2 * np.arctan(0.49), abs=0.01) and seen.aspect == pytest.approx(
+        1, abs=0.02
+    )
     assert worlds.camera_of(-gaussians.means.numpy()) is None
 
 
 # colours
+
 
 def test_splats_hold_positions_covariances_and_colours():
     shown = world(50, budget=20)
     buffer = colours.painted(colours.packed(shown, np.arange(20), 2.0), colours.own_colors(shown))
     gaussians = shown.gaussians.select(torch.from_numpy(shown.shown))
     assert (buffer[:, :3].copy().view(np.float32) == gaussians.means.numpy()).all() and not buffer[:, 3].any()
-    spread = gaussians.covariances().numpy().reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]] * 4 * shown.grown ** 2
+    spread = gaussians.covariances().numpy().reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]] * 4 * shown.grown**2
     assert buffer[:, 4:7].copy().view(np.float16) == pytest.approx(spread, rel=2e-3, abs=1e-6)
     rgba = buffer[:, 7:].copy().view(np.uint8)
     assert (rgba[:, :3] == np.rint(gaussians.colors.numpy() * 255)).all()
@@ -142,18 +179,23 @@ def test_what_is_lit_glows_and_the_rest_steps_back():
     painted = colours.highlighted(own, np.array([True, False, False]))
     assert painted[0, 0] > painted[0, 1] > painted[0, 2] and painted[0].max() > 0.6
     assert painted[1] == pytest.approx([colours.REST / 2] * 3)
-    assert painted[2, 0] == pytest.approx(colours.REST * (0.55 * 0.299 + 0.45)) and painted[2, 1] == painted[2, 2] < 0.1
+    assert (
+        painted[2, 0] == pytest.approx(colours.REST * (0.55 * 0.299 + 0.45))
+        and painted[2, 1] == painted[2, 2] < 0.1
+    )
 
 
 def test_colours_of_relevancy():
     own = np.full((4, 3), 0.5, np.float32)
     relevancy = np.array([0.0, 0.75, 1.0, np.nan], np.float32)
-    assert colours.heat(relevancy, True)[:3].tolist() == [0, 0.5, 1] and np.isnan(colours.heat(relevancy, True)[3])
+    assert colours.heat(relevancy, True)[:3].tolist() == [0, 0.5, 1] and np.isnan(
+        colours.heat(relevancy, True)[3]
+    )
     assert colours.heat(relevancy, False)[2] == pytest.approx(0.4)
     painted = colours.relevancy_colors(own, relevancy, True)
     hot = turbo(np.array([[0.92]]))[0, 0] / 255
     assert painted[2] == pytest.approx(0.15 + 0.95 * (hot - 0.15), abs=1e-5)
-    assert painted[3] == pytest.approx([0.15] * 3)             # unknown: dark gray
+    assert painted[3] == pytest.approx([0.15] * 3)  # unknown: dark gray
     assert np.isnan(colours.heat(np.full(2, np.nan), True)).all()
 
 
@@ -177,26 +219,30 @@ def test_depth_is_the_distance_from_the_eye():
     painted, near, far = colours.depth_colors(world(2000))
     distance = np.linalg.norm(world(2000).means, axis=1)
     assert (near, far) == pytest.approx(np.quantile(distance, (0.02, 0.98)), rel=1e-4)
-    assert painted[distance.argmin(), 0] > painted[distance.argmin(), 2]       # near is red
+    assert painted[distance.argmin(), 0] > painted[distance.argmin(), 2]  # near is red
     assert painted[distance.argmax(), 2] > painted[distance.argmax(), 0]
 
 
 def test_pictures_are_made_once_and_shared(monkeypatch):
     monkeypatch.setattr(worlds, 'LIGHT', 100)
     pictures, shown = Pictures(), world()
-    none = lambda world: None   # noqa: E731
+    none = lambda world: None  # noqa: E731
     lit = np.arange(300) < 30
     answer = found(shown, lit=lit, relevancy=np.linspace(0, 1, 300, dtype=np.float32))
-    assert pictures.of(shown, 'Colour', None, none, False) is None             # the shared ones
+    assert pictures.of(shown, 'Colour', None, none, False) is None  # the shared ones
     full = pictures.of(shown, 'Colour', None, none, True)
     assert len(full) == 300 and len(pictures.plain(shown)) == 100
-    assert pictures.of(shown, 'Colour', found(shown), none, True) is full      # nothing is lit
-    assert pictures.of(shown, 'Colour', answer, none, False) is pictures.of(shown, 'Colour', answer, none, False)
-    made = [pictures.of(shown, mode, answer, none, True) for mode in ('Colour', 'Relevancy', 'Semantics', 'Depth')]
+    assert pictures.of(shown, 'Colour', found(shown), none, True) is full  # nothing is lit
+    assert pictures.of(shown, 'Colour', answer, none, False) is pictures.of(
+        shown, 'Colour', answer, none, False
+    )
+    made = [
+        pictures.of(shown, mode, answer, none, True) for mode in ('Colour', 'Relevancy', 'Semantics', 'Depth')
+    ]
     assert all((a[:, :7] == full[:, :7]).all() for a in made)
     assert len({a[:, 7].tobytes() for a in [*made, full]}) == 5
     meant = pictures.of(world(seed=2), 'Semantics', None, lambda world: np.ones((300, 3)), True)
-    assert (meant[:, 7] & 0xffffff == 0xffffff).all()
+    assert (meant[:, 7] & 0xFFFFFF == 0xFFFFFF).all()
     with pytest.raises(ValueError, match='no codes'):
         pictures.of(world(codes=0), 'Semantics', None, none, True)
     with pytest.raises(ValueError, match='no such mode'):
@@ -214,6 +260,7 @@ def test_the_download_is_a_ply_of_all_gaussians(tmp_path):
 
 # the board
 
+
 def test_twenty_who_ask_the_same_ask_once_and_nobody_waits_for_another():
     board, calls, shown, release = Board(2), [], world(), threading.Event()
 
@@ -222,6 +269,7 @@ def test_twenty_who_ask_the_same_ask_once_and_nobody_waits_for_another():
         if text == 'slow':
             release.wait(DEADLINE_S)
         return found(shown, text)
+
     board.write(world=shown, ask=ask)
     slow = threading.Thread(target=board.ask, args=('slow', None))
     slow.start()
@@ -236,7 +284,7 @@ def test_twenty_who_ask_the_same_ask_once_and_nobody_waits_for_another():
     slow.join(DEADLINE_S)
     assert sorted(calls) == ['chair', 'slow']
     board.ask('chair', 0.6)
-    board.write(world=world(seed=1))                     # another world: asked anew
+    board.write(world=world(seed=1))  # another world: asked anew
     board.ask('chair', 0.6)
     assert calls.count('chair') == 3
     board.close()
@@ -251,6 +299,7 @@ def test_a_board_that_cannot_be_asked_says_why_and_a_failure_is_not_kept():
         if fail[0]:
             raise ValueError('the node has gone')
         return found(world(), text)
+
     seen = []
     board.listeners.append(lambda: seen.append(board.state.version))
     board.write(world=world(), ask=ask)
@@ -283,15 +332,20 @@ def test_boxes_light_up_what_lies_in_them_and_move_along_with_a_new_scene():
 
 # words of the panel
 
+
 def test_nothing_reaches_the_panel_unescaped():
     gaussians = some(30, frame=EVIL)
     shown = worlds.seen_by_camera(EVIL, gaussians, 100, False)
     board = Board()
     board.write(world=shown, status=EVIL, bad=True)
     answer = found(shown, EVIL, note=EVIL)
-    pages = [view_panel.head(board.state), view_panel.verdict(answer, '', 'Relevancy', None),
-             view_panel.verdict(None, EVIL, 'Colour', None), view_panel.waiting(EVIL, EVIL),
-             view_panel.verdict(found(shown, EVIL, found=False), '', 'Depth', (1.0, 2.0))]
+    pages = [
+        view_panel.head(board.state),
+        view_panel.verdict(answer, '', 'Relevancy', None),
+        view_panel.verdict(None, EVIL, 'Colour', None),
+        view_panel.waiting(EVIL, EVIL),
+        view_panel.verdict(found(shown, EVIL, found=False), '', 'Depth', (1.0, 2.0)),
+    ]
     for page in pages:
         assert '<script' not in page and '<img' not in page and '&lt;script&gt;' in page
         assert '"q"' not in page
@@ -304,7 +358,9 @@ def test_the_panel_says_what_was_found():
     assert '<b>chair</b>: found, score 0.90, 1 object in 10 ms' in page and 'first camera' in page
     assert view_panel.object_line(1, CHAIR, shown) == '1   2.02 m away   0.50 × 1.00 × 0.25'
     assert view_panel.label(1, 'chair', CHAIR, shown) == 'chair  2.02 m  0.50 × 1.00 × 0.25'
-    assert 'not found (score 0.90, threshold 0.50)' in view_panel.verdict(found(shown, found=False), '', 'Colour', None)
+    assert 'not found (score 0.90, threshold 0.50)' in view_panel.verdict(
+        found(shown, found=False), '', 'Colour', None
+    )
     loose = worlds.of_file('x', some(), 100)
     board = Board()
     board.write(world=loose)
@@ -312,6 +368,7 @@ def test_the_panel_says_what_was_found():
 
 
 # files
+
 
 def test_a_ply_is_shown_and_says_why_it_cannot_be_asked(tmp_path):
     path = tmp_path / 'a.ply'
@@ -323,12 +380,15 @@ def test_a_ply_is_shown_and_says_why_it_cannot_be_asked(tmp_path):
         board.ask('chair')
 
 
-@pytest.mark.parametrize('name, content, words', [
-    ('a.safetensors', b'', 'no scene and no map'),
-    ('a.safetensors', b'\x08\0\0\0\0\0\0\0{}      ', 'no map'),
-    ('a.ply', b'ply', 'PLY'),
-    ('a.txt', b'x', 'wanted a .safetensors'),
-])
+@pytest.mark.parametrize(
+    'name, content, words',
+    [
+        ('a.safetensors', b'', 'no scene and no map'),
+        ('a.safetensors', b'\x08\0\0\0\0\0\0\0{}      ', 'no map'),
+        ('a.ply', b'ply', 'PLY'),
+        ('a.txt', b'x', 'wanted a .safetensors'),
+    ],
+)
 def test_files_of_another_kind_are_refused_in_one_line(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=words) as error:

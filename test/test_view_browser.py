@@ -1,4 +1,7 @@
-"""The live page in headless Chromium: it draws, a typed word changes the picture and lists objects. Software WebGL."""
+"""The live page in headless Chromium: it draws, a typed word changes the picture and lists objects. Software
+WebGL.
+"""
+
 import base64
 import shutil
 import time
@@ -20,9 +23,19 @@ from gsemsplat_ros.viewer.view_server import ViewServer  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which('chromium') or shutil.which('google-chrome'), shutil.which('chromedriver')
 DEADLINE_S = 50.0
-ARGUMENTS = ('--headless=new', '--no-sandbox', '--use-gl=angle', '--use-angle=swiftshader', '--enable-unsafe-swiftshader',
-             '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
-             '--disable-sync', '--window-size=800,600')
+ARGUMENTS = (
+    '--headless=new',
+    '--no-sandbox',
+    '--use-gl=angle',
+    '--use-angle=swiftshader',
+    '--enable-unsafe-swiftshader',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--window-size=800,600',
+)
 
 
 @pytest.fixture
@@ -43,7 +56,7 @@ def browser(tmp_path):
 
 @pytest.fixture
 def served():
-    page = Served(count=1500)      # few: software draws them
+    page = Served(count=1500)  # few: software draws them
     yield page
     page.close()
 
@@ -93,10 +106,11 @@ def test_a_typed_word_changes_the_picture_and_lists_objects(served, browser):
     def changed():
         shot = picture(browser)
         return glowing(shot)[0] < glowing(before)[0] / 3 and glowing(shot)[1] > 3 * glowing(before)[1]
+
     until(changed, 'highlighted objects in the picture')
     assert (np.abs(picture(browser) - before).max(-1) > 25).mean() > 0.2
     find(browser, EVIL)
-    until(lambda: '<script>' in text(browser), 'the words as they were typed')       # as text
+    until(lambda: '<script>' in text(browser), 'the words as they were typed')  # as text
     assert browser.title != 'broken' and not browser.find_elements(By.CSS_SELECTOR, 'img[onerror]')
     severe = [entry['message'] for entry in browser.get_log('browser') if entry['level'] == 'SEVERE']
     assert all('computeBoundingSphere' in message or 'favicon' in message for message in severe), severe

@@ -1,4 +1,5 @@
 """Scene files, and words asked on the live page of a real pair: as the pipeline answers them."""
+
 import json
 
 import numpy as np
@@ -8,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from gsemsplat_ros.commands.scenes import load_scene
 from gsemsplat_ros.mapping import scenefile
+from gsemsplat_ros.mapping.codedfile import CodeSpace
 from gsemsplat_ros.mapping.fusion import START
 from gsemsplat_ros.mapping.map import Map
-from gsemsplat_ros.mapping.codedfile import CodeSpace
 from gsemsplat_ros.mapping.mapfile import save_map
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.viewer import view_files
@@ -31,18 +32,21 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp('desk')
     scenefile.save_scene(folder / 'scene.safetensors', scene, pair.second.image, pipeline.code_space)
     placed = scene.gaussians.transformed(START, 'odom')
-    map_ = Map.empty('odom', 0.03).merged(placed, START[:3, 3], 10 ** 6, scene.scale_source)
+    map_ = Map.empty('odom', 0.03).merged(placed, START[:3, 3], 10**6, scene.scale_source)
     save_map(folder / 'map.safetensors', map_, pipeline.code_space)
     return pipeline, pair, scene, map_, folder
 
 
 def test_a_scene_file_answers_as_the_pair_did(made):
     pipeline, pair, scene, _, folder = made
-    again, second = scenefile.load_scene(folder / 'scene.safetensors', pipeline.code_space, pipeline.codec,
-                                         pipeline.negatives)
+    again, second = scenefile.load_scene(
+        folder / 'scene.safetensors', pipeline.code_space, pipeline.codec, pipeline.negatives
+    )
     assert (again.keyframe.camera, again.keyframe.window) == (scene.keyframe.camera, scene.keyframe.window)
     assert (again.scale_source, again.scale) == (scene.scale_source, scene.scale)
-    assert np.abs(second.astype(int) - pair.second.image).mean() < 3 and second.shape == pair.second.image.shape
+    assert (
+        np.abs(second.astype(int) - pair.second.image).mean() < 3 and second.shape == pair.second.image.shape
+    )
     assert np.allclose(again.first_from_second, scene.first_from_second)
     for text in WORDS:
         before, after = pipeline.query(scene, text), pipeline.query(again, text)
@@ -57,16 +61,23 @@ def test_the_page_of_a_scene_answers_as_the_pipeline(made):
     board = Board()
     rest = view_files.open_any(folder / 'scene.safetensors', board, 50_000, lambda: pipeline)
     world = board.state.world
-    assert len(world.shown) == 50_000 and world.unit == 'm' and [seen.name for seen in world.cameras] == [
-        'first camera', 'second camera']
-    assert world.cameras[0].fov == pytest.approx(2 * np.arctan(scene.keyframe.camera.height / 2 / scene.keyframe.camera.fy))
+    assert (
+        len(world.shown) == 50_000
+        and world.unit == 'm'
+        and [seen.name for seen in world.cameras] == ['first camera', 'second camera']
+    )
+    assert world.cameras[0].fov == pytest.approx(
+        2 * np.arctan(scene.keyframe.camera.height / 2 / scene.keyframe.camera.fy)
+    )
     with pytest.raises(ValueError, match='loading'):
         board.ask('desk')
     rest()
     answer, wanted = board.ask('desk'), pipeline.query(scene, 'desk')
     assert answer.found and answer.score == pytest.approx(wanted.score, abs=0.01)
     known = np.isfinite(answer.relevancy)
-    assert 0.3 < known.mean() and answer.relevancy[answer.lit].min() >= 0.5 and 0.001 < answer.lit.mean() < 0.5
+    assert (
+        known.mean() > 0.3 and answer.relevancy[answer.lit].min() >= 0.5 and 0.001 < answer.lit.mean() < 0.5
+    )
     # what lights up is mostly in the boxes, and never where the phrase is not
     boxes = np.zeros(len(world.shown), bool)
     for thing in answer.objects:
@@ -74,13 +85,13 @@ def test_the_page_of_a_scene_answers_as_the_pipeline(made):
     assert boxes[answer.lit].mean() > 0.8
     assert not board.ask('bathtub').lit.any() and not board.ask('desk', 0.95).found
     meant = board.state.meanings(world)
-    assert meant.shape == (50_000, 3) and 0 <= meant.min() and meant.max() <= 1 and meant.std(0).min() > 0.02
+    assert meant.shape == (50_000, 3) and meant.min() >= 0 and meant.max() <= 1 and meant.std(0).min() > 0.02
 
 
 def test_the_page_of_a_map_answers_as_the_pipeline(made):
     pipeline, _, _, map_, folder = made
     board = Board()
-    view_files.open_any(folder / 'map.safetensors', board, 10 ** 6, lambda: pipeline)()
+    view_files.open_any(folder / 'map.safetensors', board, 10**6, lambda: pipeline)()
     answer, wanted = board.ask('desk'), pipeline.query_map(map_, 'desk')
     assert answer.found and answer.score == pytest.approx(wanted.score, abs=0.02)
     assert answer.world.frame == 'odom' and answer.relevancy.shape == answer.lit.shape == (len(map_),)
@@ -104,6 +115,7 @@ def test_damaged_scenes_are_refused_in_one_line(made, tmp_path):
     whole = made[4] / 'scene.safetensors'
     data = whole.read_bytes()
     from safetensors import safe_open
+
     with safe_open(whole, 'pt') as file:
         card = json.loads(file.metadata()[scenefile.KIND.key])
     tensors = load_file(whole)
@@ -111,13 +123,16 @@ def test_damaged_scenes_are_refused_in_one_line(made, tmp_path):
     def written(card=card, **changes):
         save_file({**tensors, **changes}, tmp_path / 'x.safetensors', {scenefile.KIND.key: json.dumps(card)})
         return tmp_path / 'x.safetensors'
-    (tmp_path / 'half.safetensors').write_bytes(data[:len(data) // 2])
-    for make, words in ((lambda: tmp_path / 'half.safetensors', 'part of one'),
-                        (lambda: tmp_path / 'no.safetensors', 'no scene at'),
-                        (lambda: written(image=torch.zeros(10, dtype=torch.uint8)), 'not those that were saved'),
-                        (lambda: written(codes=tensors['codes'][:, :8].contiguous()), 'codes is'),
-                        (lambda: written(card={**card, 'version': 9}), 'version 9'),
-                        (lambda: written(card={**card, 'frame': 3}), 'lacks frame')):
+
+    (tmp_path / 'half.safetensors').write_bytes(data[: len(data) // 2])
+    for make, words in (
+        (lambda: tmp_path / 'half.safetensors', 'part of one'),
+        (lambda: tmp_path / 'no.safetensors', 'no scene at'),
+        (lambda: written(image=torch.zeros(10, dtype=torch.uint8)), 'not those that were saved'),
+        (lambda: written(codes=tensors['codes'][:, :8].contiguous()), 'codes is'),
+        (lambda: written(card={**card, 'version': 9}), 'version 9'),
+        (lambda: written(card={**card, 'frame': 3}), 'lacks frame'),
+    ):
         with pytest.raises(ValueError, match=words) as error:
             scenefile.read_scene(make())
         assert '\n' not in str(error.value)

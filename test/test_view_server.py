@@ -1,4 +1,7 @@
-"""The live page's server, seen by visitors that speak its protocol: many at once, each with a question of its own."""
+"""The live page's server, seen by visitors that speak its protocol: many at once, each with a question of its
+own.
+"""
+
 import json
 import os
 import signal
@@ -12,13 +15,14 @@ import pytest
 
 pytest.importorskip('viser')
 
+from test_view import CHAIR, DEADLINE_S, EVIL, some  # noqa: E402
+from view_visitor import Visitor  # noqa: E402
+
 from gsemsplat_ros.gaussians.ply import write_ply  # noqa: E402
+from gsemsplat_ros.semantics.objects import Object  # noqa: E402
 from gsemsplat_ros.viewer import view_world as worlds  # noqa: E402
 from gsemsplat_ros.viewer.view_server import ViewServer  # noqa: E402
 from gsemsplat_ros.viewer.view_source import Board, answered_by_boxes  # noqa: E402
-from gsemsplat_ros.semantics.objects import Object  # noqa: E402
-from test_view import CHAIR, DEADLINE_S, EVIL, some  # noqa: E402
-from view_visitor import Visitor  # noqa: E402
 
 THINGS = {'chair': (CHAIR,), 'door': (Object((-0.5, 0.0, 3.0), (0.3, 0.6, 0.3), 0.8), CHAIR)}
 
@@ -40,8 +44,15 @@ class Served:
         if text == 'boom':
             raise RuntimeError('a fault of ours')
         objects = THINGS.get(text, ())
-        return answered_by_boxes(text, bool(objects), 0.9 if objects else 0.1, threshold or 0.5, objects,
-                                 self.board.state.world, 0.01)
+        return answered_by_boxes(
+            text,
+            bool(objects),
+            0.9 if objects else 0.1,
+            threshold or 0.5,
+            objects,
+            self.board.state.world,
+            0.01,
+        )
 
     def visitor(self):
         self.visitors.append(Visitor(self.server.port))
@@ -80,8 +91,10 @@ def test_a_visitor_takes_a_video_and_a_ply(served, tmp_path):
         path.write_bytes(visitor.files['gsemsplat.mp4'])
         with av.open(str(path)) as container:
             frames = [frame.to_ndarray(format='rgb24').astype(int) for frame in container.decode(video=0)]
-        assert len(frames) == 48 and frames[0].shape == (384, 512, 3)       # as the visitor's window, 640 x 480
-        assert np.abs(frames[24] - frames[0]).mean() > 2 * np.abs(frames[47] - frames[0]).mean()   # there and back
+        assert len(frames) == 48 and frames[0].shape == (384, 512, 3)  # as the visitor's window, 640 x 480
+        assert (
+            np.abs(frames[24] - frames[0]).mean() > 2 * np.abs(frames[47] - frames[0]).mean()
+        )  # there and back
         means[mode] = frames[0][100:300, 150:350].mean((0, 1))
     assert np.abs(means['Colour'] - means['Depth']).max() > 10
     assert any('drawing 48 pictures along the path dolly' in note for note in visitor.notes)
@@ -102,7 +115,7 @@ def test_a_visitor_asks_and_sees_boxes_labels_and_history(served):
     visitor.until(lambda: '/answer/box1' not in visitor.names(), 'boxes gone')
     history = visitor.gui[visitor.element('Asked')]
     visitor.until(lambda: history['props']['options'] == ['unicorn', 'door'], 'history')
-    visitor.set('Asked', 'door')                                    # a click in the history
+    visitor.set('Asked', 'door')  # a click in the history
     visitor.reads('<b>door</b>: found')
     visitor.set('Threshold', 0.8)
     visitor.until(lambda: ('door', 0.8) in served.asked, 'the threshold')
@@ -118,7 +131,7 @@ def test_a_word_is_asked_when_its_writer_pauses(served):
         visitor.set('Find', part)
     visitor.reads('<b>chair</b>: found')
     assert served.asked == [('chair', None)]
-    visitor.find('do')                                              # a pause within a word
+    visitor.find('do')  # a pause within a word
     visitor.reads('<b>do</b>: not found')
     visitor.find('door')
     visitor.reads('<b>door</b>: found')
@@ -128,7 +141,9 @@ def test_a_word_is_asked_when_its_writer_pauses(served):
     visitor.until(lambda: visitor.gui[visitor.element('Find')]['value'] == 'chair', 'the word in the box')
     visitor.reads('<b>chair</b>: found')
     visitor.set('Find', '')
-    visitor.until(lambda: 'chair</b>' not in visitor.text() and '/answer/box1' not in visitor.names(), 'a clear page')
+    visitor.until(
+        lambda: 'chair</b>' not in visitor.text() and '/answer/box1' not in visitor.names(), 'a clear page'
+    )
 
 
 def test_modes_change_the_visitors_own_splats_only(served):
@@ -159,7 +174,7 @@ def test_nobody_waits_for_another_and_a_fault_is_said(served):
     quick.find('boom')
     quick.until(lambda: any('a fault of ours' in note for note in quick.notes), 'the fault')
     assert 'slow</b>' not in slow.text()
-    slow.find('chair')                       # the newest question wins; the old answer is not shown
+    slow.find('chair')  # the newest question wins; the old answer is not shown
     served.release.set()
     slow.reads('<b>chair</b>: found')
     served.board.write(world=worlds.seen_by_camera('another room', some(1500, seed=4), 10_000, True))
@@ -173,9 +188,11 @@ def test_twenty_visitors(served):
         visitor.find(('chair', 'door')[number % 2])
     for number, visitor in enumerate(visitors):
         visitor.reads(f'<b>{("chair", "door")[number % 2]}</b>: found')
-        visitor.until(lambda: '/splats' in visitor.names() and '/answer/box1' in visitor.names(), 'its picture')
+        visitor.until(
+            lambda: '/splats' in visitor.names() and '/answer/box1' in visitor.names(), 'its picture'
+        )
     assert served.server.visitors == 20
-    assert len(served.asked) == 2            # what all ask is asked once
+    assert len(served.asked) == 2  # what all ask is asked once
     for visitor in visitors[:15]:
         visitor.close()
     visitors[-1].until(lambda: served.server.visitors == 5, 'five visitors')
@@ -196,6 +213,7 @@ def test_what_is_typed_cannot_break_out(served):
 
 def test_no_visitor_can_open_a_tunnel_to_the_internet(served, monkeypatch):
     import viser._viser
+
     monkeypatch.setattr(viser._viser, 'ViserTunnel', lambda *args: pytest.fail('a tunnel'))
     assert served.server._viser.request_share_url() is None
     visitor = served.visitor()
@@ -207,17 +225,31 @@ def test_no_visitor_can_open_a_tunnel_to_the_internet(served, monkeypatch):
 
 # the command
 
+
 @pytest.fixture
 def start(tmp_path):
     write_ply(tmp_path / 'room <b>.ply', some())
     processes = []
 
     def started(*arguments):
-        process = subprocess.Popen([sys.executable, '-m', 'gsemsplat_ros.cli', 'view', str(tmp_path / 'room <b>.ply'),
-                                    '--json', *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                   env=dict(os.environ, OMP_NUM_THREADS='1'))
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                '-m',
+                'gsemsplat_ros.cli',
+                'view',
+                str(tmp_path / 'room <b>.ply'),
+                '--json',
+                *arguments,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, OMP_NUM_THREADS='1'),
+        )
         processes.append(process)
         return process
+
     yield started
     for process in processes:
         process.kill()
@@ -256,8 +288,12 @@ def _own_address():
 
 def test_mistakes_take_one_line(capsys):
     from gsemsplat_ros.cli import main
-    for arguments, words in ((['view', 'missing.ply'], 'no scene at'), (['view', 'a', '--live'], 'give one of them'),
-                             (['view', '--port', '70000'], 'no port')):
+
+    for arguments, words in (
+        (['view', 'missing.ply'], 'no scene at'),
+        (['view', 'a', '--live'], 'give one of them'),
+        (['view', '--port', '70000'], 'no port'),
+    ):
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert words in error and error.count('\n') == 1

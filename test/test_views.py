@@ -53,7 +53,9 @@ def test_a_map_expands_to_where_it_came_from(width, height, shape):
     inner &= (full_u > edge) & (full_u < width - edge) & (full_v > edge) & (full_v < height - edge)
     np.testing.assert_allclose(expanded[inner], (full_u + 2 * full_v)[inner], atol=0.6)
     outside = window.to_network(np.stack((full_u, full_v), -1).astype(float))
-    beyond = (outside[..., 0] < -1) | (outside[..., 0] > 512) | (outside[..., 1] < -1) | (outside[..., 1] > 384)
+    beyond = (
+        (outside[..., 0] < -1) | (outside[..., 0] > 512) | (outside[..., 1] < -1) | (outside[..., 1] > 384)
+    )
     assert not np.isfinite(expanded[beyond]).any()
 
 
@@ -65,19 +67,31 @@ def test_holes_stay_holes():
     assert np.isnan(expanded[22:28, 22:28]).all() and np.nanmax(np.abs(expanded - 1)) < 1e-6
 
 
-@pytest.mark.parametrize('size, square, wanted', [((640, 480), False, (512, 384)), ((480, 640), False, (384, 512)),
-                                                  ((741, 500), False, (512, 352)), ((1280, 720), False, (512, 288)),
-                                                  ((640, 480), True, (512, 512)), ((4000, 10), False, (512, 16))])
+@pytest.mark.parametrize(
+    'size, square, wanted',
+    [
+        ((640, 480), False, (512, 384)),
+        ((480, 640), False, (384, 512)),
+        ((741, 500), False, (512, 352)),
+        ((1280, 720), False, (512, 288)),
+        ((640, 480), True, (512, 512)),
+        ((4000, 10), False, (512, 16)),
+    ],
+)
 def test_network_size(size, square, wanted):
     assert network_size(*size, square=square) == wanted
 
 
 def test_wrong_values_are_refused_in_one_line():
     image, camera = gradient(8, 6), Camera(8, 6, 5, 5, 4, 3)
-    cases = [(lambda: Camera(8, 6, 0, 5, 4, 3), 'calibrated'), (lambda: View(image[..., 0]), 'uint8 RGB'),
-             (lambda: View(image.astype(np.float32)), 'uint8 RGB'), (lambda: View(image, Camera(9, 6, 5, 5, 4, 3)), '9x6'),
-             (lambda: Pair(View(image, camera), View(image, camera), -0.1), 'left and right exchanged'),
-             (lambda: Pair(View(image), View(image), 0.1), 'needs a camera')]
+    cases = [
+        (lambda: Camera(8, 6, 0, 5, 4, 3), 'calibrated'),
+        (lambda: View(image[..., 0]), 'uint8 RGB'),
+        (lambda: View(image.astype(np.float32)), 'uint8 RGB'),
+        (lambda: View(image, Camera(9, 6, 5, 5, 4, 3)), '9x6'),
+        (lambda: Pair(View(image, camera), View(image, camera), -0.1), 'left and right exchanged'),
+        (lambda: Pair(View(image), View(image), 0.1), 'needs a camera'),
+    ]
     for make, message in cases:
         with pytest.raises(ValueError, match=message) as error:
             make()
@@ -87,10 +101,14 @@ def test_wrong_values_are_refused_in_one_line():
 def test_read_image(tmp_path):
     path = tmp_path / 'turned.jpg'
     exif = Image.Exif()
-    exif[0x0112] = 6                                    # stored lying, to be shown upright
+    exif[0x0112] = 6  # stored lying, to be shown upright
     Image.fromarray(gradient(32, 16)).save(path, exif=exif, quality=95)
     assert read_image(path).shape == (32, 16, 3)
     path.write_bytes(b'no image')
-    for wrong, message in ((path, 'cannot be read'), (tmp_path / 'absent.png', 'no image at'), (tmp_path, 'folder')):
+    for wrong, message in (
+        (path, 'cannot be read'),
+        (tmp_path / 'absent.png', 'no image at'),
+        (tmp_path, 'folder'),
+    ):
         with pytest.raises(ValueError, match=message):
             read_image(wrong)

@@ -5,11 +5,11 @@ import pytest
 
 pytest.importorskip('moderngl', reason='moderngl is not installed')
 
+from gsemsplat_ros.training.datasets import look
 from gsemsplat_ros.training.furniture import load_furniture
 from gsemsplat_ros.training.layout import Light, Quad, Room, kind_of, overlap
 from gsemsplat_ros.training.rooms import sample_room
 from gsemsplat_ros.training.world import World
-from gsemsplat_ros.training.datasets import look
 
 H, W = 96, 128
 K = np.array([[110.0, 0, 61.3], [0, 112.0, 49.8], [0, 0, 1]])
@@ -57,7 +57,7 @@ def facing(u0, u1, v0, v1, z, instance=1, glow=1.0):
         *(np.array(a, float) for a in ((x0, y0, z), (x1 - x0, 0, 0), (0, y1 - y0, 0))),
         0,
         (1.0, 1.0),
-        glow
+        glow,
     )
 
 

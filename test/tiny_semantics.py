@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiny_scenes import draw, poses, write_scannetpp
 
 from gsemsplat_ros.network import weights
 from gsemsplat_ros.network.config import NetworkConfig
@@ -13,15 +14,27 @@ from gsemsplat_ros.training.frames import Frame, Geometry
 from gsemsplat_ros.training.sources import open_source
 from gsemsplat_ros.training.supervision import Features, Space, Supervision
 from gsemsplat_ros.training.teacher import load_stem
-from tiny_scenes import draw, poses, write_scannetpp
 
 SCENE, SIZE, DIM = 'aaaa000001', 32, 24
 # the classes of the public network, a few blocks deep; real Gaussians are 1 mm wide, too thin for 32 px
-TINY = NetworkConfig.large().replace(name='tiny', enc_dim=64, enc_depth=2, enc_heads=2, dec_dim=48, dec_depth=4, dec_heads=2,
-                                     layer_dims=(8, 16, 16, 32), dpt_dim=16, last_dim=16, descriptors=False, scale_bias=-3.0)
+TINY = NetworkConfig.large().replace(
+    name='tiny',
+    enc_dim=64,
+    enc_depth=2,
+    enc_heads=2,
+    dec_dim=48,
+    dec_depth=4,
+    dec_heads=2,
+    layer_dims=(8, 16, 16, 32),
+    dpt_dim=16,
+    last_dim=16,
+    descriptors=False,
+    scale_bias=-3.0,
+)
 # those of the shipped one: Gaussians on the measured points, so that what is learnt can be right
-SMALL = NetworkConfig.small().replace(enc_dim=64, enc_depth=1, dec_dim=64, layer_dims=(16, 16, 32, 32), dpt_dim=16,
-                                      last_dim=16)
+SMALL = NetworkConfig.small().replace(
+    enc_dim=64, enc_depth=1, dec_dim=64, layer_dims=(16, 16, 32, 32), dpt_dim=16, last_dim=16
+)
 
 
 def unit(rng, *shape):
@@ -30,8 +43,8 @@ def unit(rng, *shape):
 
 
 def prepare(root: Path, encoder='openclip:tiny', dim=DIM, count=4, size=SIZE) -> Path:
-    """A scene in the layout of ScanNet++ below `root`, and made-up features for it: each thing has a direction of its own,
-    the picture's halves two others. Returns the folder of features."""
+    """A scene in the layout of ScanNet++ below `root`, and made-up features for it: each thing has a
+    direction of its own, the picture's halves two others. Returns the folder of features."""
     names = write_scannetpp(root / 'data', count=count)
     source = open_source(root / 'data', 'train', size, size)
     rng = np.random.default_rng(0)
@@ -40,13 +53,15 @@ def prepare(root: Path, encoder='openclip:tiny', dim=DIM, count=4, size=SIZE) ->
     features.begin(Space(encoder, dim, None, 'scannetpp', 'train', size, size, 'mask folder'))
     for name, pose in zip(names, poses(count)):
         ids = source.cut(SCENE, name).nearest(draw(pose)[2])
-        context = halves[[0, 0, 1, 1]][None].repeat(4, 0)                     # (4, 4, C)
+        context = halves[[0, 0, 1, 1]][None].repeat(4, 0)  # (4, 4, C)
         features.save(SCENE, name, Supervision(ids, things, context))
     return root / 'features'
 
 
 def checkpoint(path: Path, config=TINY, dim=0, encoder=None, seed=0) -> Path:
-    """An untrained network whose points lie on a plane 2 m ahead; with `dim`, also decoders into a space of that many."""
+    """An untrained network whose points lie on a plane 2 m ahead; with `dim`, also decoders into a space of
+    that many.
+    """
     torch.manual_seed(seed)
     model = GSemSplat(config)
     model.init_weights()
@@ -55,8 +70,11 @@ def checkpoint(path: Path, config=TINY, dim=0, encoder=None, seed=0) -> Path:
     tensors = dict(model.state_dict())
     if dim:
         tensors |= Codec.small((16, 32, dim)).state_dict()
-    weights.save(path, {name: t.clone() for name, t in tensors.items()},
-                 {'config': config.to_json(), 'text_encoder': encoder, 'licence': 'of its parent'})
+    weights.save(
+        path,
+        {name: t.clone() for name, t in tensors.items()},
+        {'config': config.to_json(), 'text_encoder': encoder, 'licence': 'of its parent'},
+    )
     return path
 
 

@@ -12,19 +12,34 @@ DEADLINE_S = 60.0
 
 
 class Visitor:
-    """Connects, keeps what the page shows, and does what a person would. `gui`: uuid -> message; `nodes`: scene nodes by
-    (name, owner); `splats`: the newest buffers, by owner ('server' or 'own')."""
+    """Connects, keeps what the page shows, and does what a person would. `gui`: uuid -> message; `nodes`:
+    scene nodes by (name, owner); `splats`: the newest buffers, by owner ('server' or 'own')."""
 
     def __init__(self, port):
-        self._socket = websockets.sync.client.connect(f'ws://127.0.0.1:{port}', subprotocols=[f'viser-v{viser.__version__}'],
-                                                      max_size=None, compression=None, open_timeout=DEADLINE_S)
+        self._socket = websockets.sync.client.connect(
+            f'ws://127.0.0.1:{port}',
+            subprotocols=[f'viser-v{viser.__version__}'],
+            max_size=None,
+            compression=None,
+            open_timeout=DEADLINE_S,
+        )
         self.gui, self.notes, self.nodes, self.buffers, self.files = {}, [], {}, 0, {}
         self._parts = {}
         self.lock = threading.Lock()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.send('ViewerCameraMessage', wxyz=(1.0, 0, 0, 0), position=(0.0, 0.1, -1.0), fov=1.0, near=0.01, far=1000.0,
-                  image_height=480, image_width=640, look_at=(0.0, 0.0, 1.0), up_direction=(0.0, -1.0, 0.0))
+        self.send(
+            'ViewerCameraMessage',
+            wxyz=(1.0, 0, 0, 0),
+            position=(0.0, 0.1, -1.0),
+            fov=1.0,
+            near=0.01,
+            far=1000.0,
+            image_height=480,
+            image_width=640,
+            look_at=(0.0, 0.0, 1.0),
+            up_direction=(0.0, -1.0, 0.0),
+        )
 
     def send(self, kind, **fields):
         """One message to the server."""
@@ -34,13 +49,13 @@ class Visitor:
         try:
             for frame in self._socket:
                 size = int.from_bytes(frame[8:16], 'little')
-                inner = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(frame[16:16 + size]))
+                inner = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(frame[16 : 16 + size]))
                 with self.lock:
                     self.buffers += sum(inner['binaryBufferLengths'])
                     for message in inner['messages']:
                         self._take(message)
         except Exception:
-            pass                                   # the server has gone
+            pass  # the server has gone
 
     def _take(self, message):
         kind = message['type']
@@ -59,8 +74,13 @@ class Visitor:
         elif kind == 'FileTransferPart':
             start, parts = self._parts[message['transfer_uuid']]
             parts.append(message['content'])
-            self.send('FileTransferPartAck', source_component_uuid=None, transfer_uuid=message['transfer_uuid'],
-                      transferred_bytes=sum(map(len, parts)), total_bytes=start['size_bytes'])
+            self.send(
+                'FileTransferPartAck',
+                source_component_uuid=None,
+                transfer_uuid=message['transfer_uuid'],
+                transferred_bytes=sum(map(len, parts)),
+                total_bytes=start['size_bytes'],
+            )
             if len(parts) == start['part_count']:
                 self.files[start['filename']] = b''.join(parts)
         elif kind == 'RemoveSceneNodeMessage':
@@ -78,8 +98,11 @@ class Visitor:
     def text(self):
         """All HTML and all labels of the panel."""
         with self.lock:
-            return '\n'.join(str(m['props'].get('content') or m['props'].get('label') or '')
-                             for m in self.gui.values() if m['props'].get('visible', True))
+            return '\n'.join(
+                str(m['props'].get('content') or m['props'].get('label') or '')
+                for m in self.gui.values()
+                if m['props'].get('visible', True)
+            )
 
     def names(self):
         """Names of the scene's nodes."""

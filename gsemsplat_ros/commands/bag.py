@@ -21,8 +21,8 @@ SLOP_S = Parameters().sync_slop_s
 
 @dataclass(frozen=True)
 class BagPair:
-    """seconds: since the bag's beginning; skew_ms: right stamp minus left; messages: camera_info of left and right, image
-    of left and right, as recorded; pair: what the node sees of them."""
+    """seconds: since the bag's beginning; skew_ms: right stamp minus left; messages: camera_info of left and
+    right, image of left and right, as recorded; pair: what the node sees of them."""
 
     seconds: float
     skew_ms: float
@@ -33,12 +33,13 @@ class BagPair:
 class Bag:
     """A bag that is open for reading; use it in a `with`.
 
-    topics: its stereo camera; rectified: whether its images are; seconds: its length; counts: images of left and right.
+    topics: its stereo camera; rectified: whether its images are; seconds: its length; counts: images of left
+    and right.
     """
 
     def __init__(self, path: str | Path, left: str | None = None, right: str | None = None):
-        """`left`, `right`: the image topics, where their names do not tell. Raises ValueError for a file that is no bag or
-        has no stereo camera."""
+        """`left`, `right`: the image topics, where their names do not tell. Raises ValueError for a file that
+        is no bag or has no stereo camera."""
         self.path = Path(path)
         self._reader, self._to_cdr = _open(self.path)
         try:
@@ -59,11 +60,14 @@ class Bag:
         self._reader.close()
 
     def pairs(self, count: int) -> Iterator[BagPair]:
-        """At most `count` pairs, evenly spread over the bag. Raises ValueError when there is none, or an image that the
-        node could not use."""
+        """At most `count` pairs, evenly spread over the bag. Raises ValueError when there is none, or an
+        image that the node could not use."""
         begin, last, found, gap = self._reader.start_time, -1, 0, None
-        source = make_source(Parameters(rectified=self.rectified), list(zip(self.topics.images, self.topics.infos)),
-                             lambda message: None)
+        source = make_source(
+            Parameters(rectified=self.rectified),
+            list(zip(self.topics.images, self.topics.infos)),
+            lambda message: None,
+        )
         for number in range(count):
             wanted = begin + int(number / count * self.seconds * 1e9)
             pairs: list = []
@@ -84,8 +88,10 @@ class Bag:
             yield BagPair((at - begin) / 1e9, sync.skew_ns / 1e6, (*self._infos, *images), pair)
         if not found:
             apart = '' if gap is None else f'; the first ones differ by {gap / 1e6:.1f} ms'
-            raise ValueError(f'{self.path}: no two images of {" and ".join(self.topics.images)} have stamps within '
-                             f'{SLOP_S * 1e3:g} ms{apart}')
+            raise ValueError(
+                f'{self.path}: no two images of {" and ".join(self.topics.images)} have stamps within '
+                f'{SLOP_S * 1e3:g} ms{apart}'
+            )
 
     def _first_infos(self) -> tuple[CameraInfo, CameraInfo]:
         infos: dict[str, CameraInfo] = {}
@@ -94,10 +100,14 @@ class Bag:
             if len(infos) == 2:
                 return tuple(infos[topic] for topic in self.topics.infos)
         missing = [topic for topic in self.topics.infos if topic not in infos]
-        raise ValueError(f'there is no message on {" and ".join(missing)}: wanted the calibration of both cameras')
+        raise ValueError(
+            f'there is no message on {" and ".join(missing)}: wanted the calibration of both cameras'
+        )
 
     def _messages(self, topics: tuple[str, str], start_ns: int | None = None):
-        """(topic, time of recording [ns], message) from there on. Raises ValueError for a bag that is damaged."""
+        """(topic, time of recording [ns], message) from there on. Raises ValueError for a bag that is
+        damaged.
+        """
         wanted = [c for c in self._reader.connections if c.topic in topics]
         try:
             for connection, at, data in self._reader.messages(wanted, start=start_ns):
@@ -118,14 +128,18 @@ def _open(path: Path):
     except ImportError:
         raise ValueError('reading bags needs the package rosbags: pip install rosbags') from None
     if not path.exists():
-        raise ValueError(f'no bag at {path}: give an .mcap, .db3 or .bag file, or the folder that `ros2 bag record` made')
+        raise ValueError(
+            f'no bag at {path}: give an .mcap, .db3 or .bag file, or the folder that `ros2 bag record` made'
+        )
     old = path.suffix == '.bag'
     try:
         reader = (Reader1 if old else Reader2)(path)
         reader.open()
     except Exception as error:  # of whatever kind: it is a file from outside
-        raise ValueError(f'{path} cannot be read as a bag ({_words(error)}): give an .mcap, .db3 or .bag file, or the '
-                         'folder that `ros2 bag record` made') from None
+        raise ValueError(
+            f'{path} cannot be read as a bag ({_words(error)}): give an .mcap, .db3 or .bag file, or the '
+            'folder that `ros2 bag record` made'
+        ) from None
     return reader, get_typestore(Stores.ROS2_JAZZY).ros1_to_cdr if old else lambda data, kind: data
 
 

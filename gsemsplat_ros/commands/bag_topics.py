@@ -1,4 +1,6 @@
-"""Which topics of a bag are a stereo camera: by their types and by the names that drivers give to left and right."""
+"""Which topics of a bag are a stereo camera: by their types and by the names that drivers give to left and
+right.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 
-IMAGE, COMPRESSED, INFO = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage', 'sensor_msgs/msg/CameraInfo'
+IMAGE, COMPRESSED, INFO = (
+    'sensor_msgs/msg/Image',
+    'sensor_msgs/msg/CompressedImage',
+    'sensor_msgs/msg/CameraInfo',
+)
 # words in the name of the left topic -> in that of the right: ROS's own, RealSense, two numbered cameras
-SIDES = (('left', 'right'), ('infra1', 'infra2'), ('cam0', 'cam1'), ('cam1', 'cam2'), ('camera0', 'camera1'),
-         ('camera_0', 'camera_1'), ('image_0', 'image_1'), ('l', 'r'))
+SIDES = (
+    ('left', 'right'),
+    ('infra1', 'infra2'),
+    ('cam0', 'cam1'),
+    ('cam1', 'cam2'),
+    ('camera0', 'camera1'),
+    ('camera_0', 'camera_1'),
+    ('image_0', 'image_1'),
+    ('l', 'r'),
+)
 NO_PICTURES = 'depth', 'disparity', 'confidence', 'mask', 'label', 'theora'
-LISTED = 12         # topics that an error names
+LISTED = 12  # topics that an error names
 
 
 @dataclass(frozen=True)
@@ -33,31 +47,42 @@ class StereoTopics:
 def choose(topics: Mapping[str, str], left: str | None = None, right: str | None = None) -> StereoTopics:
     """The stereo camera among `topics` (name -> type 'package/msg/Name').
 
-    left, right: its image topics, where the user names them. Of several, the one whose images are rectified, in colour,
-    not compressed; then the first by name. Raises ValueError that says what is wanted and what there is.
+    left, right: its image topics, where the user names them. Of several, the one whose images are rectified,
+    in colour, not compressed; then the first by name. Raises ValueError that says what is wanted and what
+    there is.
     """
     images = {name: kind for name, kind in topics.items() if kind in (IMAGE, COMPRESSED)}
     for name in filter(None, (left, right)):
         if name not in images:
             raise ValueError(f'no images on {name}: ' + _there_are(topics))
-    named = [(left, right)] if left and right else [
-        (one, other) for one, other in _pairs_of(images) if left in (None, one) and right in (None, other)]
+    named = (
+        [(left, right)]
+        if left and right
+        else [
+            (one, other) for one, other in _pairs_of(images) if left in (None, one) and right in (None, other)
+        ]
+    )
     found = [(pair, infos) for pair in named if (infos := _infos(pair, topics))]
     if found:
         pair, infos = min(found, key=lambda item: _rank(item[0], images))
         return StereoTopics(pair, infos, images[pair[0]] == COMPRESSED)
     if named:
         raise ValueError(f'no camera_info belongs to {named[0][0]} and {named[0][1]}: ' + _there_are(topics))
-    raise ValueError('no stereo camera: wanted two image topics whose names differ in left and right (or infra1 and '
-                     'infra2, cam0 and cam1), or name them with --left and --right; ' + _there_are(topics))
+    raise ValueError(
+        'no stereo camera: wanted two image topics whose names differ in left and right (or infra1 and '
+        'infra2, cam0 and cam1), or name them with --left and --right; ' + _there_are(topics)
+    )
 
 
 def _pairs_of(images: Mapping[str, str]) -> list[tuple[str, str]]:
     pairs = []
     for name, (one, other) in product(images, SIDES):
         partner = re.sub(rf'(?<![a-z0-9]){one}(?![a-z0-9])', other, name)
-        if partner != name and images.get(partner) == images[name] and not any(
-                word in name.lower() for word in NO_PICTURES):
+        if (
+            partner != name
+            and images.get(partner) == images[name]
+            and not any(word in name.lower() for word in NO_PICTURES)
+        ):
             pairs.append((name, partner))
     return pairs
 
@@ -67,7 +92,9 @@ def _infos(pair: tuple[str, str], topics: Mapping[str, str]) -> tuple[str, str] 
     known = [name for name, kind in topics.items() if kind == INFO]
     if len(known) < 2:
         return None
-    best = tuple(max(known, key=lambda info: (len(os.path.commonprefix((image, info))), -len(info))) for image in pair)
+    best = tuple(
+        max(known, key=lambda info: (len(os.path.commonprefix((image, info))), -len(info))) for image in pair
+    )
     return best if best[0] != best[1] else None
 
 

@@ -1,4 +1,6 @@
-"""`gsemsplat bench`: how fast the network, the renderer, words and messages are here, beside the public algorithm."""
+"""`gsemsplat bench`: how fast the network, the renderer, words and messages are here, beside the public
+algorithm.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,36 @@ from gsemsplat_ros.commands.console import Console, Failure, add_output_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = ('Runs the public algorithm in plain steps (float32, both images encoded, every head) and the fast '
-                          'path, interleaved in one process, and compares their outputs. Both see the same weights: '
-                          '`large` has random ones, for the public ones cannot be shipped.')
-    parser.add_argument('--size', choices=('small', 'large'), default='small',
-                        help='the network that ships, or the public one (default: %(default)s)')
-    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='(default: %(default)s)')
-    parser.add_argument('--repeats', type=at_least_one, metavar='N', help='of each measurement (default: 7, large 3)')
+    parser.description = (
+        'Runs the public algorithm in plain steps (float32, both images encoded, every head) and the fast '
+        'path, interleaved in one process, and compares their outputs. Both see the same weights: '
+        '`large` has random ones, for the public ones cannot be shipped.'
+    )
+    parser.add_argument(
+        '--size',
+        choices=('small', 'large'),
+        default='small',
+        help='the network that ships, or the public one (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='(default: %(default)s)'
+    )
+    parser.add_argument(
+        '--repeats', type=at_least_one, metavar='N', help='of each measurement (default: 7, large 3)'
+    )
     other = parser.add_mutually_exclusive_group()
-    other.add_argument('--scale', metavar='PICTURE.svg', 
-                       help='instead: time and memory against image size, number of Gaussians and number of standing '
-                            'queries, as a table and a plot')
-    other.add_argument('--node', action='store_true', help='instead: what the node itself costs, images in to messages out '
-                                                           'between two processes, with 400,000 Gaussians')
+    other.add_argument(
+        '--scale',
+        metavar='PICTURE.svg',
+        help='instead: time and memory against image size, number of Gaussians and number of standing '
+        'queries, as a table and a plot',
+    )
+    other.add_argument(
+        '--node',
+        action='store_true',
+        help='instead: what the node itself costs, images in to messages out '
+        'between two processes, with 400,000 Gaussians',
+    )
     add_output_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -31,34 +50,47 @@ def run(args: argparse.Namespace, console: Console) -> None:
         run_node(console)
         return
     import torch
+
     if args.device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' is not available to PyTorch here: use --device cpu or install the CUDA build")
+        raise ValueError(
+            "device 'cuda' is not available to PyTorch here: use --device cpu or install the CUDA build"
+        )
     name = args.device if args.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
     device = torch.device(name)
     if args.scale:
         run_scale(args.scale, device, console)
         return
     from gsemsplat_ros.evaluation.bench import bench
+
     with console.progress(0, 'step', 'bench') as bar:
+
         def step(text: str) -> None:
             bar.set_postfix_str(text)
             bar.update()
+
         result = bench(args.size, device, args.repeats or 0, (message_stage,), step)
     show(result, console)
     console.result(result)
     if not result['within_tolerance']:
-        raise Failure(f'the fast path differs from the plain one by {result["max_relative_difference"]:.3g} of the range '
-                      f'(mean {result["mean_relative_difference"]:.3g}), allowed {result["tolerance"]:g} and '
-                      f'{result["mean_tolerance"]:g}: please report it')
+        raise Failure(
+            f'the fast path differs from the plain one by {result["max_relative_difference"]:.3g} of the '
+            f'range (mean {result["mean_relative_difference"]:.3g}), allowed {result["tolerance"]:g} and '
+            f'{result["mean_tolerance"]:g}: please report it'
+        )
 
 
 def message_stage(gaussians):
-    """The cloud of the Gaussians that are drawn: by columns put together, turned to bytes and assigned, and in one copy."""
+    """The cloud of the Gaussians that are drawn: by columns put together, turned to bytes and assigned, and
+    in one copy.
+    """
     from gsemsplat_ros.evaluation.bench import Stage
     from gsemsplat_ros.ros.conversions import make_header
     from gsemsplat_ros.ros.messages import gaussian_cloud
+
     header = make_header('camera', 0)
-    return Stage('messages', lambda: plain_cloud(gaussians, header), lambda: gaussian_cloud(gaussians, header))
+    return Stage(
+        'messages', lambda: plain_cloud(gaussians, header), lambda: gaussian_cloud(gaussians, header)
+    )
 
 
 def plain_cloud(gaussians, header):
@@ -67,39 +99,71 @@ def plain_cloud(gaussians, header):
 
     import numpy as np
     from sensor_msgs.msg import PointCloud2
-    means, quats, scales, opacities, colors = (getattr(gaussians, name).cpu().numpy() for name in
-                                               ('means', 'quats', 'scales', 'opacities', 'colors'))
+
+    means, quats, scales, opacities, colors = (
+        getattr(gaussians, name).cpu().numpy() for name in ('means', 'quats', 'scales', 'opacities', 'colors')
+    )
     r, g, b = np.rint(np.clip(colors, 0, 1) * 255).T
     table = np.column_stack((means, r * 65536 + g * 256 + b, opacities, scales, quats)).astype(np.float32)
-    return PointCloud2(header=header, height=1, width=len(means), point_step=48, row_step=48 * len(means),
-                       data=array.array('B', table.tobytes()))
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=len(means),
+        point_step=48,
+        row_step=48 * len(means),
+        data=array.array('B', table.tobytes()),
+    )
 
 
 def show(result: dict, console: Console) -> None:
     """The result as tables."""
     console.say(f'{result["size"]} on {result["device"]}')
-    console.say(f'weights: {result["weights"]}; pictures {result["pictures"]}; drawn and asked: {result["gaussians"]} '
-                f'Gaussians at {result["drawn"]}; medians of {result["repeats"]}, spread is the interquartile range')
-    rows = [(name, 1e3 * s['plain_seconds'], 1e3 * s['plain_iqr_seconds'], 1e3 * s['fast_seconds'],
-             1e3 * s['fast_iqr_seconds'], s['ratio'], gigaflops(s, 'plain'), gigaflops(s, 'fast'))
-            for name, s in result['stages'].items()]
-    console.table(rows, ('stage', 'plain [ms]', '+-', 'fast [ms]', '+-', 'ratio', 'plain [GFLOP/s]', 'fast [GFLOP/s]'))
+    console.say(
+        f'weights: {result["weights"]}; pictures {result["pictures"]}; drawn and asked: '
+        f'{result["gaussians"]} Gaussians at {result["drawn"]}; medians of {result["repeats"]}, '
+        'spread is the interquartile range'
+    )
+    rows = [
+        (
+            name,
+            1e3 * s['plain_seconds'],
+            1e3 * s['plain_iqr_seconds'],
+            1e3 * s['fast_seconds'],
+            1e3 * s['fast_iqr_seconds'],
+            s['ratio'],
+            gigaflops(s, 'plain'),
+            gigaflops(s, 'fast'),
+        )
+        for name, s in result['stages'].items()
+    ]
+    console.table(
+        rows, ('stage', 'plain [ms]', '+-', 'fast [ms]', '+-', 'ratio', 'plain [GFLOP/s]', 'fast [GFLOP/s]')
+    )
     console.say()
     memory, kept = result['peak_memory_megabytes'], result['weights_megabytes']
-    console.table([
-        ('pair to Gaussians and codes, plain [s]', result['plain_seconds']),
-        (f'the same, fast ({result["fast_type"]}, one encoding kept) [s]', result['fast_seconds']),
-        ('ratio', result['ratio']),
-        ('fast, network alone [GFLOP/s]', result['fast_flops_per_second'] / 1e9),
-        (f'peak of matrix products, {result["fast_type"]} [GFLOP/s]', result['peak_flops_per_second'] / 1e9),
-        ('of the peak', result['peak_fraction']),
-        ('peak of matrix products, float32 [GFLOP/s]', result['peak_float32_flops_per_second'] / 1e9),
-        ('memory beside the weights, plain [MB]', memory['plain']), ('the same, fast [MB]', memory['fast']),
-        ('weights, plain [MB]', kept['plain']), ('weights, fast [MB]', kept['fast']),
-        ('rendered, Gaussians per second', result['gaussians_per_second']),
-        ('largest difference of an output, of its range', result['max_relative_difference']),
-        ('largest mean difference of an output, of its range', result['mean_relative_difference']),
-        ('allowed', f'{result["tolerance"]:g}, mean {result["mean_tolerance"]:g}')], ('measure', 'value'))
+    console.table(
+        [
+            ('pair to Gaussians and codes, plain [s]', result['plain_seconds']),
+            (f'the same, fast ({result["fast_type"]}, one encoding kept) [s]', result['fast_seconds']),
+            ('ratio', result['ratio']),
+            ('fast, network alone [GFLOP/s]', result['fast_flops_per_second'] / 1e9),
+            (
+                f'peak of matrix products, {result["fast_type"]} [GFLOP/s]',
+                result['peak_flops_per_second'] / 1e9,
+            ),
+            ('of the peak', result['peak_fraction']),
+            ('peak of matrix products, float32 [GFLOP/s]', result['peak_float32_flops_per_second'] / 1e9),
+            ('memory beside the weights, plain [MB]', memory['plain']),
+            ('the same, fast [MB]', memory['fast']),
+            ('weights, plain [MB]', kept['plain']),
+            ('weights, fast [MB]', kept['fast']),
+            ('rendered, Gaussians per second', result['gaussians_per_second']),
+            ('largest difference of an output, of its range', result['max_relative_difference']),
+            ('largest mean difference of an output, of its range', result['mean_relative_difference']),
+            ('allowed', f'{result["tolerance"]:g}, mean {result["mean_tolerance"]:g}'),
+        ],
+        ('measure', 'value'),
+    )
 
 
 def gigaflops(stage: dict, path: str) -> float | None:
@@ -109,10 +173,13 @@ def gigaflops(stage: dict, path: str) -> float | None:
 
 def run_node(console: Console) -> None:
     from gsemsplat_ros.commands.bench_node import bench_node
+
     with console.progress(0, 'step', 'bench') as bar:
+
         def step(text: str) -> None:
             bar.set_postfix_str(text)
             bar.update()
+
         result = bench_node(step)
     console.table([(key.replace('_', ' '), value) for key, value in result.items()], ('measure', 'value'))
     console.result(result)
@@ -122,17 +189,23 @@ def run_scale(picture: str, device, console: Console) -> None:
     from gsemsplat_ros.commands.files import write_text
     from gsemsplat_ros.evaluation.bench_plot import plot
     from gsemsplat_ros.evaluation.bench_scale import AXES, scale
+
     if Path(picture).suffix != '.svg':
         raise ValueError(f'{picture}: wanted a name that ends in .svg')
     with console.progress(0, 'step', 'bench') as bar:
+
         def step(text: str) -> None:
             bar.set_postfix_str(text)
             bar.update()
+
         result = scale(device, step)
     write_text(Path(picture), plot(result))
     console.say(result['device'])
     for axis in AXES:
-        rows = [(r['at'], r['what'], 1e3 * r['seconds'], 1e3 * r['iqr_seconds'], r['megabytes']) for r in result[axis.name]]
+        rows = [
+            (r['at'], r['what'], 1e3 * r['seconds'], 1e3 * r['iqr_seconds'], r['megabytes'])
+            for r in result[axis.name]
+        ]
         console.table(rows, (axis.label, 'what', 'time [ms]', '+-', 'memory [MB]'))
         console.say()
     console.result(result)

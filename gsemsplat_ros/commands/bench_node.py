@@ -1,4 +1,5 @@
-"""What the node itself costs: images in, messages out, between two processes, with a pipeline that does nothing.
+"""What the node itself costs: images in, messages out, between two processes, with a pipeline that does
+nothing.
 
 Run as a module, this is the node of that bench.
 """
@@ -14,27 +15,34 @@ from types import SimpleNamespace
 
 import numpy as np
 
-COUNT = 400_000            # Gaussians in the message: two views of 512 x 384 make as many
-WIDTH, HEIGHT = 640, 480   # of the images
+COUNT = 400_000  # Gaussians in the message: two views of 512 x 384 make as many
+WIDTH, HEIGHT = 640, 480  # of the images
 PLAYS = 12
-WARM_UP = 2                # plays that are not counted: discovery, first pages
+WARM_UP = 2  # plays that are not counted: discovery, first pages
 CPU = 'processor time: '  # before the seconds that the node has computed, in its log, at each pair
 COMMAND = (sys.executable, '-m', 'gsemsplat_ros.commands.bench_node')
 
 
 def bench_node(step=lambda name: None) -> dict:
-    """Seconds from the images leaving one process to the cloud of COUNT Gaussians having arrived there again; what of it
-    is processor time of the node (from pair to pair, its reports included); and what the copy into the message takes."""
+    """Seconds from the images leaving one process to the cloud of COUNT Gaussians having arrived there again;
+    what of it is processor time of the node (from pair to pair, its reports included); and what the copy into
+    the message takes."""
     from gsemsplat_ros.commands.client import Client
     from gsemsplat_ros.commands.node_process import NodeProcess
     from gsemsplat_ros.commands.player import PARAMETERS, Player, stereo_messages
     from gsemsplat_ros.evaluation.bench_tools import Times, picture
     from gsemsplat_ros.views.view import Camera, Pair, View
+
     camera = Camera(WIDTH, HEIGHT, 500.0, 500.0, (WIDTH - 1) / 2, (HEIGHT - 1) / 2)
-    pair = Pair(View(picture(WIDTH, HEIGHT, 0), camera, 'left_optical'), View(picture(WIDTH, HEIGHT, 1), camera), 0.1)
+    pair = Pair(
+        View(picture(WIDTH, HEIGHT, 0), camera, 'left_optical'), View(picture(WIDTH, HEIGHT, 1), camera), 0.1
+    )
     seconds, filling = Times(), Times()
-    with tempfile.TemporaryDirectory() as folder, NodeProcess(PARAMETERS, Path(folder) / 'node.log', COMMAND) as node, \
-            Client() as client:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        NodeProcess(PARAMETERS, Path(folder) / 'node.log', COMMAND) as node,
+        Client() as client,
+    ):
         player = Player(client, lambda: node.alive, node.last_words)
         messages = stereo_messages(pair, time.time_ns())
         step('the node starts')
@@ -44,14 +52,25 @@ def bench_node(step=lambda name: None) -> dict:
             received = player.play(messages)
             if number >= WARM_UP:
                 seconds.seconds.append(received.seconds)
-        busy = [float(line.removeprefix(CPU)) for line in node.log.read_text().splitlines() if line.startswith(CPU)]
+        busy = [
+            float(line.removeprefix(CPU))
+            for line in node.log.read_text().splitlines()
+            if line.startswith(CPU)
+        ]
     gaussians = idle_gaussians()
     for _ in range(PLAYS):
         fill_message(gaussians, filling)
-    return {'gaussians': COUNT, 'images': f'2 x {WIDTH}x{HEIGHT}', 'plays': PLAYS, 'seconds': seconds.median,
-            'iqr_seconds': seconds.spread, 'best_seconds': min(seconds.seconds),
-            'node_cpu_seconds': float(np.median(np.diff(busy)[WARM_UP:])), 'message_seconds': filling.median,
-            'message_iqr_seconds': filling.spread}
+    return {
+        'gaussians': COUNT,
+        'images': f'2 x {WIDTH}x{HEIGHT}',
+        'plays': PLAYS,
+        'seconds': seconds.median,
+        'iqr_seconds': seconds.spread,
+        'best_seconds': min(seconds.seconds),
+        'node_cpu_seconds': float(np.median(np.diff(busy)[WARM_UP:])),
+        'message_seconds': filling.median,
+        'message_iqr_seconds': filling.spread,
+    }
 
 
 def fill_message(gaussians, times) -> None:
@@ -60,12 +79,14 @@ def fill_message(gaussians, times) -> None:
 
     from gsemsplat_ros.ros.conversions import make_header
     from gsemsplat_ros.ros.messages import gaussian_cloud
+
     times.of(lambda: gaussian_cloud(gaussians, make_header('camera', 0)), torch.device('cpu'))
 
 
 def idle_gaussians():
     """COUNT Gaussians, as a scene has them."""
     from gsemsplat_ros.evaluation.bench_tools import wall
+
     gaussians, _ = wall(640, 320)
     return gaussians.select(slice(0, COUNT))
 
@@ -78,6 +99,7 @@ class IdlePipeline:
 
         from gsemsplat_ros.mapping.codedfile import CodeSpace
         from gsemsplat_ros.views.view import Camera
+
         self.weights, self.device, self.text_encoder = 'none', 'cpu', SimpleNamespace(name='none')
         self.code_space = CodeSpace('none', 'none', 'none')
         self._gaussians = idle_gaussians()
@@ -87,15 +109,27 @@ class IdlePipeline:
     def build(self, pair):
         from gsemsplat_ros.mapping.scene import Keyframe, Scene
         from gsemsplat_ros.views.view import Window
+
         print(f'{CPU}{time.process_time():.6f}', flush=True)
         view = pair.first
         height, width = view.image.shape[:2]
         window = Window(width, height, width, height, 1.0, 1.0, 0.0, 0.0)
-        keyframe = Keyframe(self._camera, self._rendering, None, view.image, window, view.frame, view.stamp_ns)
-        return Scene(replace(self._gaussians, frame=view.frame), keyframe, np.eye(4), 1.0, 'stereo baseline', 1, 1,
-                     {'predict': 0.0})
+        keyframe = Keyframe(
+            self._camera, self._rendering, None, view.image, window, view.frame, view.stamp_ns
+        )
+        return Scene(
+            replace(self._gaussians, frame=view.frame),
+            keyframe,
+            np.eye(4),
+            1.0,
+            'stereo baseline',
+            1,
+            1,
+            {'predict': 0.0},
+        )
 
 
 if __name__ == '__main__':
     from gsemsplat_ros.ros.main import main
+
     sys.exit(main(load_pipeline=lambda *args, **kwargs: IdlePipeline()))

@@ -64,14 +64,24 @@ class Client:
         start = time.perf_counter()
         future = self._service(service).call_async(Query.Request(text=text, **request))
         if not self.until(future.done, deadline_s):
-            raise Failure(f"no answer to '{text}' from {service} within {deadline_s:g} s: look at the node's log")
+            raise Failure(
+                f"no answer to '{text}' from {service} within {deadline_s:g} s: look at the node's log"
+            )
         seconds, response = time.perf_counter() - start, future.result()
         if not response.success:
             raise ValueError(f"'{text}' was not answered: {response.message}")
         objects = tuple(Object(_xyz(o.pose.position), _xyz(o.size), o.score) for o in response.objects)
         picture = image_to_rgb(response.image[0]) if response.image else None
-        return Answer(text, response.found, response.score, known((response.peak_u, response.peak_v)),
-                      known(_xyz(response.peak)), objects, picture, seconds), response.header
+        return Answer(
+            text,
+            response.found,
+            response.score,
+            known((response.peak_u, response.peak_v)),
+            known(_xyz(response.peak)),
+            objects,
+            picture,
+            seconds,
+        ), response.header
 
 
 def gaussians_of(cloud: PointCloud2) -> Gaussians:
@@ -84,9 +94,15 @@ def gaussians_of(cloud: PointCloud2) -> Gaussians:
 
     packed = np.frombuffer(cloud.data, '<u4').reshape(values.shape)[:, names.index('rgb')]
     colors = np.stack([packed >> shift & 255 for shift in (16, 8, 0)], -1).astype(np.float32) / 255
-    return Gaussians(columns('x', 'y', 'z'), columns('rot_0', 'rot_1', 'rot_2', 'rot_3'),
-                     columns('scale_0', 'scale_1', 'scale_2'), columns('opacity')[:, 0], torch.from_numpy(colors),
-                     torch.zeros(len(values), 0), cloud.header.frame_id)
+    return Gaussians(
+        columns('x', 'y', 'z'),
+        columns('rot_0', 'rot_1', 'rot_2', 'rot_3'),
+        columns('scale_0', 'scale_1', 'scale_2'),
+        columns('opacity')[:, 0],
+        torch.from_numpy(colors),
+        torch.zeros(len(values), 0),
+        cloud.header.frame_id,
+    )
 
 
 def _xyz(value) -> tuple[float, float, float]:

@@ -14,16 +14,20 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-NARROWEST = 20               # columns in which words are still wrapped
-JOINERS = '\u200c\u200d'     # invisible, and part of how some scripts are written
+NARROWEST = 20  # columns in which words are still wrapped
+JOINERS = '\u200c\u200d'  # invisible, and part of how some scripts are written
 
 
 class Failure(Exception):
-    """A command could not do its work and says why in one line; not the user's mistake (that is a ValueError)."""
+    """A command could not do its work and says why in one line; not the user's mistake (that is a
+    ValueError).
+    """
 
 
 class Console:
-    """as_json: the result as one JSON object, the last line on stdout, and no tables; quiet: no notes, no progress."""
+    """as_json: the result as one JSON object, the last line on stdout, and no tables; quiet: no notes, no
+    progress.
+    """
 
     def __init__(self, as_json: bool = False, quiet: bool = False):
         self.as_json, self.quiet = as_json, quiet
@@ -43,19 +47,22 @@ class Console:
             print(text)
 
     def table(self, rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:
-        """Columns aligned: numbers to the right, words to the left. On a terminal, words of the last column that do not fit
-        go on below themselves."""
+        """Columns aligned: numbers to the right, words to the left. On a terminal, words of the last column
+        that do not fit go on below themselves."""
         if self.as_json or not rows:
             return
         cells = [[_cell(value) for value in row] for row in rows]
         widths = [max(map(width, column)) for column in zip(*filter(None, (header, *cells)))]
-        right = [all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in column)
-                 for column in zip(*rows)]
+        right = [
+            all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in column)
+            for column in zip(*rows)
+        ]
 
         def line(row: Sequence[str]) -> str:
             fills = [' ' * (wide - width(cell)) for cell, wide in zip(row, widths)]
-            return '  '.join(fill + cell if to_right else cell + fill
-                             for cell, fill, to_right in zip(row, fills, right)).rstrip()
+            return '  '.join(
+                fill + cell if to_right else cell + fill for cell, fill, to_right in zip(row, fills, right)
+            ).rstrip()
 
         if header:
             print(_bold(line(header)))
@@ -76,15 +83,20 @@ class Console:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """--json and --quiet, the same for every command."""
     group = parser.add_argument_group('output')
-    group.add_argument('--json', action='store_true',
-                       help='print the result as one JSON object, the last line of stdout')
+    group.add_argument(
+        '--json', action='store_true', help='print the result as one JSON object, the last line of stdout'
+    )
     group.add_argument('--quiet', action='store_true', help='no notes and no progress bar')
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """--weights and --text-checkpoint, the same for every command that loads a network with its words."""
-    parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
-    parser.add_argument('--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP')
+    parser.add_argument(
+        '--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)'
+    )
+    parser.add_argument(
+        '--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP'
+    )
 
 
 def positive(text: str) -> float:
@@ -115,14 +127,22 @@ def without_nan(value: object) -> object:
 
 
 def width(text: str) -> int:
-    """The columns that a terminal gives to printable `text`: two to a character of East Asian width (Unicode annex 11), none
-    to one that combines with the one before it or joins two."""
-    return sum(0 if unicodedata.category(c) in ('Mn', 'Me', 'Cf') else 2 if unicodedata.east_asian_width(c) in 'WF' else 1
-               for c in text)
+    """The columns that a terminal gives to printable `text`: two to a character of East Asian width (Unicode
+    annex 11), none to one that combines with the one before it or joins two."""
+    return sum(
+        0
+        if unicodedata.category(c) in ('Mn', 'Me', 'Cf')
+        else 2
+        if unicodedata.east_asian_width(c) in 'WF'
+        else 1
+        for c in text
+    )
 
 
 def printable(text: str) -> str:
-    """`text` in one line, without what would steer the terminal: words of a query and names of files may hold anything."""
+    """`text` in one line, without what would steer the terminal: words of a query and names of files may hold
+    anything.
+    """
     return ''.join(c if c.isprintable() or c in JOINERS else ' ' if c.isspace() else '\ufffd' for c in text)
 
 

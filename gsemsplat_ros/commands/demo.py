@@ -12,24 +12,49 @@ BAG_QUERIES = 'chair', 'table', 'door', 'plant'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gsemsplat_ros.commands.scenes import QUERIES
-    parser.description += (' Starts the node as its own process, plays real indoor stereo pairs with their '
-                           'calibration to it over ROS 2, and asks its service.')
-    parser.add_argument('--scene', nargs='+', action='extend', choices=tuple(QUERIES), metavar='NAME',
-                        help=f'scenes to play (default: all): {", ".join(QUERIES)}')
-    parser.add_argument('--query', nargs='+', action='extend', metavar='TEXT',
-                        help='things to look for in every scene (default: chosen for each; with --bag: '
-                             f'{", ".join(BAG_QUERIES)})')
+
+    parser.description += (
+        ' Starts the node as its own process, plays real indoor stereo pairs with their '
+        'calibration to it over ROS 2, and asks its service.'
+    )
+    parser.add_argument(
+        '--scene',
+        nargs='+',
+        action='extend',
+        choices=tuple(QUERIES),
+        metavar='NAME',
+        help=f'scenes to play (default: all): {", ".join(QUERIES)}',
+    )
+    parser.add_argument(
+        '--query',
+        nargs='+',
+        action='extend',
+        metavar='TEXT',
+        help='things to look for in every scene (default: chosen for each; with --bag: '
+        f'{", ".join(BAG_QUERIES)})',
+    )
     bag = parser.add_argument_group('a bag of your robot instead')
-    bag.add_argument('--bag', metavar='FILE',
-                     help='.mcap, .db3 or ROS 1 .bag file, or folder of `ros2 bag record`, with the images and camera_info '
-                          'of a stereo camera')
-    bag.add_argument('--pairs', type=at_least_one, default=6, metavar='N',
-                     help='pairs of the bag to play, evenly spread (default: %(default)s)')
+    bag.add_argument(
+        '--bag',
+        metavar='FILE',
+        help='.mcap, .db3 or ROS 1 .bag file, or folder of `ros2 bag record`, with the images and '
+        'camera_info of a stereo camera',
+    )
+    bag.add_argument(
+        '--pairs',
+        type=at_least_one,
+        default=6,
+        metavar='N',
+        help='pairs of the bag to play, evenly spread (default: %(default)s)',
+    )
     bag.add_argument('--left', metavar='TOPIC', help='left images of the bag (default: found by their names)')
     bag.add_argument('--right', metavar='TOPIC', help='right images of the bag')
-    parser.add_argument('--out', default='out/demo', metavar='DIR',
-                        help='folder for report.html, scene.ply (of the first scene) and summary.json (default: '
-                             '%(default)s)')
+    parser.add_argument(
+        '--out',
+        default='out/demo',
+        metavar='DIR',
+        help='folder for report.html, scene.ply (of the first scene) and summary.json (default: %(default)s)',
+    )
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
@@ -44,8 +69,12 @@ def run(args: argparse.Namespace, console: Console) -> None:
     card = read_card(SHIPPED)
     out = output_folder(args.out)
     results = play(scenes, out, console, COMMAND, parameters)
-    summary = {**about, 'pairs': [{'scene': result.name, **result.summary()} for result in results],
-               'report': str(out / 'report.html'), 'scene': str(out / 'scene.ply')}
+    summary = {
+        **about,
+        'pairs': [{'scene': result.name, **result.summary()} for result in results],
+        'report': str(out / 'report.html'),
+        'scene': str(out / 'scene.ply'),
+    }
     write_json(out / 'summary.json', summary)
     write_page(out / 'report.html', title, results, card, args.command_line)
     answers_table(console, results)
@@ -56,35 +85,56 @@ def run(args: argparse.Namespace, console: Console) -> None:
 def _packaged(args: argparse.Namespace) -> tuple:
     """Scenes, what is different about the node's parameters, title of the report, facts for the summary."""
     from gsemsplat_ros.commands.scenes import QUERIES, load_scene
+
     alone = [f'--{name}' for name in ('left', 'right') if getattr(args, name)]
     if alone:
         raise ValueError(f'{" and ".join(alone)} name topics of a bag: give --bag FILE too')
-    return [load_scene(name, args.query) for name in dict.fromkeys(args.scene or QUERIES)], {}, 'Real rooms, real words', {}
+    return (
+        [load_scene(name, args.query) for name in dict.fromkeys(args.scene or QUERIES)],
+        {},
+        'Real rooms, real words',
+        {},
+    )
 
 
 def _of_bag(args: argparse.Namespace, console: Console) -> tuple:
     """The same, of pairs out of a bag."""
     from gsemsplat_ros.commands.bag import Bag
     from gsemsplat_ros.commands.scenes import DemoScene
+
     if args.scene:
         raise ValueError('--scene names packaged pictures, --bag a file: give one of the two')
     queries = tuple(args.query or BAG_QUERIES)
     with Bag(args.bag, args.left, args.right) as bag:
         topics, rectified = bag.topics, bag.rectified
-        console.note(f'{bag.path}: {topics.images[0]} and {topics.images[1]}, {" and ".join(map(str, bag.counts))} images '
-                     f'in {bag.seconds:.1f} s, {"rectified" if rectified else "raw"}')
+        console.note(
+            f'{bag.path}: {topics.images[0]} and {topics.images[1]}, {" and ".join(map(str, bag.counts))} '
+            f'images in {bag.seconds:.1f} s, {"rectified" if rectified else "raw"}'
+        )
         pairs = list(bag.pairs(args.pairs))
-        about = {'bag': {'path': str(bag.path), 'images': topics.images, 'camera_infos': topics.infos,
-                         'compressed': topics.compressed, 'rectified': rectified, 'seconds': bag.seconds,
-                         'skew_ms': [pair.skew_ms for pair in pairs]}}
+        about = {
+            'bag': {
+                'path': str(bag.path),
+                'images': topics.images,
+                'camera_infos': topics.infos,
+                'compressed': topics.compressed,
+                'rectified': rectified,
+                'seconds': bag.seconds,
+                'skew_ms': [pair.skew_ms for pair in pairs],
+            }
+        }
     parameters = {'rectified': rectified, 'image_transport': 'compressed' if topics.compressed else 'raw'}
-    return ([DemoScene(f'{pair.seconds:.2f} s', pair.pair, queries, pair.messages) for pair in pairs], parameters,
-            f'Words for {bag.path.name}', about)
+    return (
+        [DemoScene(f'{pair.seconds:.2f} s', pair.pair, queries, pair.messages) for pair in pairs],
+        parameters,
+        f'Words for {bag.path.name}',
+        about,
+    )
 
 
 def play(scenes, out, console: Console, command, parameters: dict | None = None) -> list:
-    """Start the node with `command` and `parameters` besides player.PARAMETERS, play the scenes, ask, and end the node: the
-    PairResults. Writes out/scene.ply."""
+    """Start the node with `command` and `parameters` besides player.PARAMETERS, play the scenes, ask, and end
+    the node: the PairResults. Writes out/scene.ply."""
     from gsemsplat_ros.commands.client import Client
     from gsemsplat_ros.commands.node_process import NodeProcess
     from gsemsplat_ros.commands.player import PARAMETERS, Player, stereo_messages
@@ -97,11 +147,13 @@ def play(scenes, out, console: Console, command, parameters: dict | None = None)
     parameters = {**PARAMETERS, **(parameters or {})}
     messages = [scene.messages or stereo_messages(scene.pair, 0) for scene in scenes]
     with NodeProcess(parameters, out / 'node.log', command) as node, Client() as client:
-        player = Player(client, lambda: node.alive, node.last_words, parameters.get('image_transport') == 'compressed')
+        player = Player(
+            client, lambda: node.alive, node.last_words, parameters.get('image_transport') == 'compressed'
+        )
         player.wait_for_node(messages[0])
         console.note('the node is ready')
         with console.progress(1 + len(scenes), 'pair', 'warm-up') as bar:
-            player.play(messages[0])            # the first pair of a process compiles the renderer
+            player.play(messages[0])  # the first pair of a process compiles the renderer
             bar.update()
             for scene, sent in zip(scenes, messages):
                 bar.set_description(scene.name)
@@ -111,9 +163,22 @@ def play(scenes, out, console: Console, command, parameters: dict | None = None)
                     write_ply(out / 'scene.ply', received.gaussians)
                 camera = scene.pair.first.camera
                 depth, views = draw(received.gaussians, camera)
-                results.append(PairResult(
-                    scene.name, scene.pair.first.image, scene.pair.second.image, camera, depth, views, tuple(answers),
-                    len(received.gaussians), received.seconds, received.weights, received.scale_source, received.scale,
-                    received.timings))
+                results.append(
+                    PairResult(
+                        scene.name,
+                        scene.pair.first.image,
+                        scene.pair.second.image,
+                        camera,
+                        depth,
+                        views,
+                        tuple(answers),
+                        len(received.gaussians),
+                        received.seconds,
+                        received.weights,
+                        received.scale_source,
+                        received.scale,
+                        received.timings,
+                    )
+                )
                 bar.update()
     return results

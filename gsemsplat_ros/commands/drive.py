@@ -1,4 +1,6 @@
-"""Drive to a thing by its name, with Nav2: `python3 -m gsemsplat_ros.commands.drive 'red chair'` (docs/nav2.md)."""
+"""Drive to a thing by its name, with Nav2: `python3 -m gsemsplat_ros.commands.drive 'red chair'`
+(docs/nav2.md).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ ANSWER_WITHIN_S = 30.0
 
 
 def goal_pose(response: Query.Response) -> PoseStamped:
-    """Where to drive, with the stamp 0: by the newest TF. Raises ValueError when the answer has no such place."""
+    """Where to drive, with the stamp 0: by the newest TF. Raises ValueError when the answer has no such
+    place.
+    """
     if not (response.success and response.approach_found):
         raise ValueError(response.message)
     goal = PoseStamped(pose=response.approach)
@@ -35,7 +39,9 @@ def find(client: Client, text: str, service: str = '/query') -> PoseStamped:
 
 
 def drive(client: Client, goal: PoseStamped, action: str, timeout_s: float) -> bool:
-    """Send the robot there; whether it arrived within `timeout_s`. What stops it on the way, as Ctrl-C, cancels it."""
+    """Send the robot there; whether it arrived within `timeout_s`. What stops it on the way, as Ctrl-C,
+    cancels it.
+    """
     from action_msgs.msg import GoalStatus
     from nav2_msgs.action import NavigateToPose
     from rclpy.action import ActionClient
@@ -61,7 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('text', help="what to drive to, e.g. 'red chair'")
     parser.add_argument('--service', default='/query', help='of the node gsemsplat (default: %(default)s)')
     parser.add_argument('--action', default='navigate_to_pose', help='of Nav2 (default: %(default)s)')
-    parser.add_argument('--timeout', type=float, default=300.0, metavar='S', help='for the way [s] (%(default)g)')
+    parser.add_argument(
+        '--timeout', type=float, default=300.0, metavar='S', help='for the way [s] (%(default)g)'
+    )
     args = parser.parse_args(argv)
     try:
         import nav2_msgs.action  # noqa: F401
@@ -71,7 +79,9 @@ def main(argv: list[str] | None = None) -> int:
         with Client() as client:
             goal = find(client, args.text, args.service)
             at = goal.pose.position
-            print(f"'{args.text}': driving to ({at.x:.2f}, {at.y:.2f}) m in {goal.header.frame_id}", flush=True)
+            print(
+                f"'{args.text}': driving to ({at.x:.2f}, {at.y:.2f}) m in {goal.header.frame_id}", flush=True
+            )
             if not drive(client, goal, args.action, args.timeout):
                 return _complain(f"the robot did not reach '{args.text}': the log of Nav2 says why")
     except KeyboardInterrupt:

@@ -5,42 +5,77 @@ from __future__ import annotations
 import argparse
 
 from gsemsplat_ros.commands import eval_ablation, eval_scannetpp
-from gsemsplat_ros.commands.console import Console, Failure, add_model_arguments, add_output_arguments, at_least_one
+from gsemsplat_ros.commands.console import (
+    Console,
+    Failure,
+    add_model_arguments,
+    add_output_arguments,
+    at_least_one,
+)
 
-HEIGHT, WIDTH = 384, 512      # of the drawn rooms [px]
+HEIGHT, WIDTH = 384, 512  # of the drawn rooms [px]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', title='actions')
-    protocol = actions.add_parser('protocol', help='check the published evaluation of words against stored results',
-                                  description='Repeats the published evaluation of text queries on stored features and '
-                                              'compares with the stored results.')
+    protocol = actions.add_parser(
+        'protocol',
+        help='check the published evaluation of words against stored results',
+        description='Repeats the published evaluation of text queries on stored features and '
+        'compares with the stored results.',
+    )
     protocol.add_argument('fixture', metavar='FIXTURE.npz')
     protocol.set_defaults(run=run_protocol)
-    rooms = actions.add_parser('rooms', help='depth, pose, new views and words in synthetic rooms that were held out',
-                               description='Draws furnished rooms whose furniture no training has seen, and scores the '
-                                           'checkpoint in them. Needs the packages of `make training-setup`.')
-    rooms.add_argument('--rooms', type=at_least_one, default=20, metavar='N', help='how many, of up to 8 pairs each '
-                                                                                   '(default: %(default)s)')
+    rooms = actions.add_parser(
+        'rooms',
+        help='depth, pose, new views and words in synthetic rooms that were held out',
+        description='Draws furnished rooms whose furniture no training has seen, and scores the '
+        'checkpoint in them. Needs the packages of `make training-setup`.',
+    )
+    rooms.add_argument(
+        '--rooms',
+        type=at_least_one,
+        default=20,
+        metavar='N',
+        help='how many, of up to 8 pairs each (default: %(default)s)',
+    )
     rooms.set_defaults(run=run_rooms)
-    stereo = actions.add_parser('stereo', help='words and depth on real stereo pairs with labels',
-                                description='Scores the checkpoint on rectified pairs that a person labelled.')
+    stereo = actions.add_parser(
+        'stereo',
+        help='words and depth on real stereo pairs with labels',
+        description='Scores the checkpoint on rectified pairs that a person labelled.',
+    )
     stereo.add_argument('labels', metavar='LABELS.json')
     stereo.set_defaults(run=run_stereo)
-    calibrate = actions.add_parser('calibrate', help="set a checkpoint's mixture on training rooms",
-                                   description='Asks for things that are and are not in packed training rooms, and writes '
-                                               'the mixture of the two branches into the card, its border where one absent '
-                                               'name in ten passes.')
+    calibrate = actions.add_parser(
+        'calibrate',
+        help="set a checkpoint's mixture on training rooms",
+        description='Asks for things that are and are not in packed training rooms, and writes '
+        'the mixture of the two branches into the card, its border where one absent '
+        'name in ten passes.',
+    )
     calibrate.add_argument('data', metavar='DIR', help='packed rooms')
-    calibrate.add_argument('--pairs', type=at_least_one, default=40, metavar='N', help='how many (default: %(default)s)')
-    calibrate.add_argument('--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)')
+    calibrate.add_argument(
+        '--pairs', type=at_least_one, default=40, metavar='N', help='how many (default: %(default)s)'
+    )
+    calibrate.add_argument(
+        '--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)'
+    )
     calibrate.set_defaults(run=run_calibrate)
     for action in (rooms, stereo):
         add_model_arguments(action)
-        action.add_argument('--branches', choices=('both', 'region', 'context'), default='both',
-                            help='which semantic branches answer (default: %(default)s)')
-        action.add_argument('--card', action='store_true', help="write the numbers into the checkpoint's card")
-    rooms.add_argument('--uncalibrated', action='store_true', help='give the images alone: what the network knows by itself')
+        action.add_argument(
+            '--branches',
+            choices=('both', 'region', 'context'),
+            default='both',
+            help='which semantic branches answer (default: %(default)s)',
+        )
+        action.add_argument(
+            '--card', action='store_true', help="write the numbers into the checkpoint's card"
+        )
+    rooms.add_argument(
+        '--uncalibrated', action='store_true', help='give the images alone: what the network knows by itself'
+    )
     for action in (protocol, rooms, stereo, calibrate):
         add_output_arguments(action)
     eval_ablation.add(actions)
@@ -49,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_protocol(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.evaluation.protocols import check_protocol
+
     result = check_protocol(args.fixture)
     console.table(list(result.items()), ('check', 'result'))
     console.result(result)
@@ -60,11 +96,18 @@ def run_rooms(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.evaluation.rooms import evaluate_rooms
     from gsemsplat_ros.pipeline import Pipeline
     from gsemsplat_ros.training.furniture import base_noun
+
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
     samples, taught = heldout_samples(args.rooms, console)
     nouns = {name: base_noun(name) for sample in samples for name in sample['names'][1:]}
-    result = evaluate_rooms(pipeline, samples, branches=args.branches, taught=taught, calibrated=not args.uncalibrated,
-                            nouns=nouns)
+    result = evaluate_rooms(
+        pipeline,
+        samples,
+        branches=args.branches,
+        taught=taught,
+        calibrated=not args.uncalibrated,
+        nouns=nouns,
+    )
     finish('rooms', result, args, console)
 
 
@@ -72,18 +115,22 @@ def heldout_samples(rooms: int, console: Console) -> tuple[list[dict], frozenset
     """Pairs of so many rooms of held-out furniture, and the words that training used for things."""
     from gsemsplat_ros.evaluation.rooms import words
     from gsemsplat_ros.training.datasets import RoomStream
+
     stream = RoomStream(HEIGHT, WIDTH, 'heldout')
     samples = []
     with console.progress(rooms, 'room', 'drawing rooms') as bar:
         for number in range(rooms):
             samples += stream.room(number)
             bar.update()
-    return samples, frozenset(word for model in stream.furniture.models if not model.heldout for word in words(model.name))
+    return samples, frozenset(
+        word for model in stream.furniture.models if not model.heldout for word in words(model.name)
+    )
 
 
 def run_stereo(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.evaluation.stereo import evaluate_stereo
     from gsemsplat_ros.pipeline import Pipeline
+
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
     finish('stereo', evaluate_stereo(pipeline, args.labels, args.branches), args, console)
 
@@ -95,6 +142,7 @@ def run_calibrate(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.network.weights import SHIPPED, update_card
     from gsemsplat_ros.pipeline import Pipeline
     from gsemsplat_ros.training.datasets import PackedRooms
+
     pipeline = Pipeline.load(args.weights)
     rooms = PackedRooms(args.data)
     picks = np.linspace(0, len(rooms) - 1, min(args.pairs, len(rooms))).astype(int)
@@ -110,18 +158,34 @@ def finish(name: str, result: dict, args: argparse.Namespace, console: Console) 
     """Show the numbers, and keep them in the card where asked to."""
     if args.card:
         from gsemsplat_ros.network.weights import SHIPPED, add_scores
-        add_scores(args.weights or SHIPPED, name, {key: round(value, 4) if isinstance(value, float) else value
-                                                   for key, value in result.items()
-                                                   if isinstance(value, (int, float, str)) or value is None})
+
+        add_scores(
+            args.weights or SHIPPED,
+            name,
+            {
+                key: round(value, 4) if isinstance(value, float) else value
+                for key, value in result.items()
+                if isinstance(value, (int, float, str)) or value is None
+            },
+        )
     show(result, console)
 
 
 def show(result: dict, console: Console) -> None:
     """Means with their 95 % intervals; the lists of single phrases only with --json."""
     intervals = result['intervals']
-    console.table([(name, result[name], '{:.4g} to {:.4g}'.format(*interval) if interval else '-')
-                   for name, interval in intervals.items()], ('measure', 'mean', '95 % interval'))
-    console.table([(name, value) for name, value in result.items()
-                   if name not in intervals and not isinstance(value, (dict, list))])
+    console.table(
+        [
+            (name, result[name], '{:.4g} to {:.4g}'.format(*interval) if interval else '-')
+            for name, interval in intervals.items()
+        ],
+        ('measure', 'mean', '95 % interval'),
+    )
+    console.table(
+        [
+            (name, value)
+            for name, value in result.items()
+            if name not in intervals and not isinstance(value, (dict, list))
+        ]
+    )
     console.result(result)
-

@@ -6,20 +6,35 @@ import argparse
 
 from gsemsplat_ros.commands.console import Console, add_model_arguments, add_output_arguments, at_least_one
 
-TITLES = {'localisation_accuracy': 'localisation', 'taught_localisation': 'of taught words',
-          'new_localisation': 'of new words', 'mask_iou': 'mIoU of the mask', 'miou_argmax': 'mIoU by argmax',
-          'told_apart': 'told apart'}
+TITLES = {
+    'localisation_accuracy': 'localisation',
+    'taught_localisation': 'of taught words',
+    'new_localisation': 'of new words',
+    'mask_iou': 'mIoU of the mask',
+    'miou_argmax': 'mIoU by argmax',
+    'told_apart': 'told apart',
+}
 
 
 def add(actions) -> None:
     """Adds the action to `gsemsplat eval`."""
-    parser = actions.add_parser('ablation', help='what each of the two semantic branches adds',
-                                description='Asks the same scenes by the region-specific branch alone, by the '
-                                            'context-aware one alone and by both. Rooms need the packages of '
-                                            '`make training-setup`.')
-    parser.add_argument('--rooms', type=at_least_one, default=3, metavar='N', help='how many, of up to 8 pairs each '
-                                                                                  '(default: %(default)s)')
-    parser.add_argument('--labels', metavar='LABELS.json', help='labelled real pairs too, as of `eval stereo`')
+    parser = actions.add_parser(
+        'ablation',
+        help='what each of the two semantic branches adds',
+        description='Asks the same scenes by the region-specific branch alone, by the '
+        'context-aware one alone and by both. Rooms need the packages of '
+        '`make training-setup`.',
+    )
+    parser.add_argument(
+        '--rooms',
+        type=at_least_one,
+        default=3,
+        metavar='N',
+        help='how many, of up to 8 pairs each (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--labels', metavar='LABELS.json', help='labelled real pairs too, as of `eval stereo`'
+    )
     add_model_arguments(parser)
     add_output_arguments(parser)
     parser.set_defaults(run=run)
@@ -29,6 +44,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.commands.eval import heldout_samples
     from gsemsplat_ros.evaluation.ablation import ablate_rooms, ablate_stereo
     from gsemsplat_ros.pipeline import Pipeline
+
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
     result = {}
     if args.labels:
@@ -46,10 +62,20 @@ def show(result: dict, console: Console) -> None:
     """Branches and what each adds, with 95 % intervals."""
     measures = list(result['rows']['both'])
     header = ('branches', *(TITLES[name] for name in measures))
-    console.table([(branch, *(cell(values[name], result['intervals'][branch][name]) for name in measures))
-                   for branch, values in result['rows'].items()] +
-                  [(f'added by {branch}', *(cell(values[name]['mean'], values[name]['interval'], '+') for name in measures))
-                   for branch, values in result['added'].items()], header)
+    console.table(
+        [
+            (branch, *(cell(values[name], result['intervals'][branch][name]) for name in measures))
+            for branch, values in result['rows'].items()
+        ]
+        + [
+            (
+                f'added by {branch}',
+                *(cell(values[name]['mean'], values[name]['interval'], '+') for name in measures),
+            )
+            for branch, values in result['added'].items()
+        ],
+        header,
+    )
 
 
 def cell(value: float | None, interval: tuple[float, float] | None, sign: str = '') -> str:

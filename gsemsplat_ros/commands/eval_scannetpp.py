@@ -1,4 +1,6 @@
-"""`gsemsplat eval scannetpp`: the published evaluation on annotated views, peers beside the network, a page of pictures."""
+"""`gsemsplat eval scannetpp`: the published evaluation on annotated views, peers beside the network, a page
+of pictures.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from pathlib import Path
 from gsemsplat_ros.commands.console import Console, add_model_arguments, add_output_arguments
 from gsemsplat_ros.commands.eval_ablation import cell
 
-OPENCLIP = 'openclip:ViT-B-16'     # the text space of the public networks
+OPENCLIP = 'openclip:ViT-B-16'  # the text space of the public networks
 # title -> (measure, its name in the table); parentheses as in the paper: over the visible pixels alone
 TABLES = {
     'words, as published': (('miou', 'mIoU'), ('localisation_accuracy', 'localisation')),
@@ -18,31 +20,61 @@ TABLES = {
     "words, LSM's eight classes": (('eight_miou', 'mIoU'), ('eight_accuracy', 'accuracy')),
     'colours, corrected': (('psnr', 'PSNR [dB]'), ('ssim', 'SSIM'), ('lpips', 'LPIPS')),
     'colours, as published': (
-        ('psnr_plain', 'PSNR [dB]'), ('psnr_masked', '(PSNR)'), ('ssim_plain', 'SSIM'), ('lpips_plain', 'LPIPS'),
-        ('lpips_masked', '(LPIPS)'))}
+        ('psnr_plain', 'PSNR [dB]'),
+        ('psnr_masked', '(PSNR)'),
+        ('ssim_plain', 'SSIM'),
+        ('lpips_plain', 'LPIPS'),
+        ('lpips_masked', '(LPIPS)'),
+    ),
+}
 
 
 def add(actions) -> None:
     """Adds the action to `gsemsplat eval`."""
-    parser = actions.add_parser('scannetpp', help='the published evaluation on annotated views of ScanNet++',
-                                description='Scores words and new views on the published eval_datasets (one folder a '
-                                            'scene: frame_*.json and .jpg, mask_*.npy, queries.txt), from the images '
-                                            'that a network is given or from saved features.')
+    parser = actions.add_parser(
+        'scannetpp',
+        help='the published evaluation on annotated views of ScanNet++',
+        description='Scores words and new views on the published eval_datasets (one folder a '
+        'scene: frame_*.json and .jpg, mask_*.npy, queries.txt), from the images '
+        'that a network is given or from saved features.',
+    )
     parser.add_argument('data', metavar='DIR', help='the published eval_datasets, or one scene of it')
-    parser.add_argument('--scannetpp', metavar='ROOT', help='ScanNet++ on disk: the input pair of each view is found there, '
-                                                            'for scenes without cameras.json')
-    parser.add_argument('--features', action='store_true', help='score restored_feat.npy (or .npz) instead of a network')
+    parser.add_argument(
+        '--scannetpp',
+        metavar='ROOT',
+        help='ScanNet++ on disk: the input pair of each view is found there, for scenes without cameras.json',
+    )
+    parser.add_argument(
+        '--features', action='store_true', help='score restored_feat.npy (or .npz) instead of a network'
+    )
     add_model_arguments(parser)
-    parser.add_argument('--splatt3r', metavar='FILE', help='converted Splatt3R checkpoint for the row without words '
-                                                           '(default: the same network)')
-    parser.add_argument('--lpips', metavar='FILE', help='public Splatt3R or GSemSplat file, which carries the weights of '
-                                                        'LPIPS (default: the package lpips, where it is installed)')
-    parser.add_argument('--calibrated', action='store_true',
-                        help='tell the network the cameras and poses of its input; the published setting tells nothing')
-    parser.add_argument('--threshold', type=fraction, default=0.5, metavar='T',
-                        help='of the published masks (default: %(default)s; LangSplat: 0.4)')
+    parser.add_argument(
+        '--splatt3r',
+        metavar='FILE',
+        help='converted Splatt3R checkpoint for the row without words (default: the same network)',
+    )
+    parser.add_argument(
+        '--lpips',
+        metavar='FILE',
+        help='public Splatt3R or GSemSplat file, which carries the weights of '
+        'LPIPS (default: the package lpips, where it is installed)',
+    )
+    parser.add_argument(
+        '--calibrated',
+        action='store_true',
+        help='tell the network the cameras and poses of its input; the published setting tells nothing',
+    )
+    parser.add_argument(
+        '--threshold',
+        type=fraction,
+        default=0.5,
+        metavar='T',
+        help='of the published masks (default: %(default)s; LangSplat: 0.4)',
+    )
     parser.add_argument('--eight', action='store_true', help="LSM's eight classes too")
-    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where the network runs')
+    parser.add_argument(
+        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where the network runs'
+    )
     parser.add_argument('--out', metavar='DIR', help='folder for report.html and scores.json')
     add_output_arguments(parser)
     parser.set_defaults(run=run)
@@ -71,11 +103,19 @@ def run(args: argparse.Namespace, console: Console) -> None:
         for result in evaluate_frames(args.data, methods, find, args.threshold, args.eight, perceptual):
             if out:
                 sections.append(view_section(result))
-            bare = [replace(method, published=None, corrected=None, picture=None) for method in result.methods]
+            bare = [
+                replace(method, published=None, corrected=None, picture=None) for method in result.methods
+            ]
             results.append(replace(result, methods=bare))
             bar.update()
-    summary = {'source': 'features' if args.features else 'images', 'threshold': args.threshold,
-               'calibrated': args.calibrated, **made, **summarise(results), 'notes': notes}
+    summary = {
+        'source': 'features' if args.features else 'images',
+        'threshold': args.threshold,
+        'calibrated': args.calibrated,
+        **made,
+        **summarise(results),
+        'notes': notes,
+    }
     show(summary, console)
     if out:
         write_json(out / 'scores.json', summary)
@@ -89,6 +129,7 @@ def perceptual_measure(args: argparse.Namespace, notes: list[str]):
     import torch
 
     from gsemsplat_ros.evaluation.colours import load_lpips
+
     device = 'cuda' if args.device != 'cpu' and torch.cuda.is_available() else 'cpu'
     try:
         return load_lpips(args.lpips, device)
@@ -105,11 +146,14 @@ def networks(args: argparse.Namespace, notes: list[str]):
     from gsemsplat_ros.network.weights import read_card
     from gsemsplat_ros.pipeline import Pipeline
     from gsemsplat_ros.training.encoders import load_image_encoder
+
     if args.splatt3r:
-        read_card(args.splatt3r)               # a mistake there is known before the other network is loaded
+        read_card(args.splatt3r)  # a mistake there is known before the other network is loaded
     pipeline = Pipeline.load(args.weights, args.device, args.text_checkpoint, exact=True)
     network = Network(pipeline, args.calibrated)
-    colour = ColourOnly.load(args.splatt3r, pipeline.device) if args.splatt3r else ColourOnly(pipeline.network)
+    colour = (
+        ColourOnly.load(args.splatt3r, pipeline.device) if args.splatt3r else ColourOnly(pipeline.network)
+    )
     methods = [network, colour]
     try:
         encoder = load_image_encoder(pipeline.text_encoder.name, args.text_checkpoint, pipeline.device.type)
@@ -120,37 +164,54 @@ def networks(args: argparse.Namespace, notes: list[str]):
 
 
 def saved_features(args: argparse.Namespace):
-    """Saved features in the text space of --weights, of OpenCLIP with --text-checkpoint, or of the shipped network."""
+    """Saved features in the text space of --weights, of OpenCLIP with --text-checkpoint, or of the shipped
+    network.
+    """
     from gsemsplat_ros.evaluation.methods import SavedFeatures
     from gsemsplat_ros.network import weights
     from gsemsplat_ros.semantics.relevancy import CANONICAL
     from gsemsplat_ros.semantics.text import load_text_encoder
+
     if args.text_checkpoint and not args.weights:
         encoder = load_text_encoder(OPENCLIP, args.text_checkpoint)
     else:
         checkpoint = weights.load(args.weights)
         mean = None if checkpoint.text_mean is None else checkpoint.text_mean.numpy()
         encoder = load_text_encoder(checkpoint.card['text_encoder'], args.text_checkpoint, mean)
-    return [SavedFeatures(encoder, encoder.encode(CANONICAL))], {'weights': None, 'text_encoder': encoder.name}
+    return [SavedFeatures(encoder, encoder.encode(CANONICAL))], {
+        'weights': None,
+        'text_encoder': encoder.name,
+    }
 
 
 def inputs_finder(root: str | None, scenes: list[Path]):
-    """(scene folder, view) -> its input pair, from ScanNet++ at `root`. Raises ValueError where nothing names a pair."""
+    """(scene folder, view) -> its input pair, from ScanNet++ at `root`. Raises ValueError where nothing names
+    a pair.
+    """
     alone = [scene for scene in scenes if not (scene / 'cameras.json').exists()]
     if alone and root is None:
-        raise ValueError(f'{alone[0]} has no cameras.json, which names the two input images of its views: give '
-                         '--scannetpp ROOT to find them, or --features to score restored_feat.npy')
+        raise ValueError(
+            f'{alone[0]} has no cameras.json, which names the two input images of its views: give '
+            '--scannetpp ROOT to find them, or --features to score restored_feat.npy'
+        )
     if not alone:
         return lambda folder, frame: None
     from gsemsplat_ros.evaluation.pairs import find_inputs
     from gsemsplat_ros.training.scannetpp import ScanNetPP
-    splits = [split for split in ('val', 'train') if (Path(root) / 'raw' / 'splits' / f'nvs_sem_{split}.txt').is_file()]
+
+    splits = [
+        split
+        for split in ('val', 'train')
+        if (Path(root) / 'raw' / 'splits' / f'nvs_sem_{split}.txt').is_file()
+    ]
     splits = splits or ['val']
-    ScanNetPP(root, splits[0])                 # says what is missing before the network is loaded
+    ScanNetPP(root, splits[0])  # says what is missing before the network is loaded
 
     def find(folder: Path, frame):
         sources = [ScanNetPP(root, split, *frame.image.shape[:2]) for split in splits]
-        return find_inputs(next((s for s in sources if folder.name in s.scenes), sources[0]), folder.name, frame)
+        return find_inputs(
+            next((s for s in sources if folder.name in s.scenes), sources[0]), folder.name, frame
+        )
 
     return find
 
@@ -158,49 +219,93 @@ def inputs_finder(root: str | None, scenes: list[Path]):
 def view_section(result):
     """One view for the page: the network's words, and everybody's picture."""
     from gsemsplat_ros.viewer.evaluation_page import PhrasePictures, section
+
     first = result.methods[0]
     frame, published = result.frame, first.published
-    others = [] if result.inputs is None else [('first input', result.inputs.first.image),
-                                               ('second input', result.inputs.second.image)]
+    others = (
+        []
+        if result.inputs is None
+        else [('first input', result.inputs.first.image), ('second input', result.inputs.second.image)]
+    )
     others += [(method.name, method.picture) for method in result.methods if method.picture is not None]
-    branches = (('both branches, mixed',) if len(published.maps) == 1 else
-                ('region-specific branch', 'context-aware branch'))
+    branches = (
+        ('both branches, mixed',)
+        if len(published.maps) == 1
+        else ('region-specific branch', 'context-aware branch')
+    )
     rows = {row['text']: row for row in first.words}
     phrases = []
     for k, text in enumerate(frame.phrases):
         row = rows.get(text, dict.fromkeys(('iou', 'localised', 'corrected_iou', 'corrected_localised')))
         head = published.head[k]
-        phrases.append(PhrasePictures(text, published.maps[head, k], published.found[k], published.truth[k],
-                                      published.peaks[k], branches[head], row['iou'], row['localised'], row['corrected_iou'],
-                                      row['corrected_localised']))
+        phrases.append(
+            PhrasePictures(
+                text,
+                published.maps[head, k],
+                published.found[k],
+                published.truth[k],
+                published.peaks[k],
+                branches[head],
+                row['iou'],
+                row['localised'],
+                row['corrected_iou'],
+                row['corrected_localised'],
+            )
+        )
     return section(f'Scene {frame.scene}, view {frame.name}', frame.image, others, phrases)
 
 
 def shown_tables(summary: dict):
     """Titles, columns and rows of what was measured; a measure that nobody has is no column."""
     for title, columns in TABLES.items():
-        columns = [(key, name) for key, name in columns
-                   if any(method[key] is not None for method in summary['methods'])]
+        columns = [
+            (key, name)
+            for key, name in columns
+            if any(method[key] is not None for method in summary['methods'])
+        ]
         if columns:
-            yield title, columns, [(method['name'], *(cell(method[key], method['intervals'][key]) for key, _ in columns))
-                                   for method in summary['methods']]
+            yield (
+                title,
+                columns,
+                [
+                    (method['name'], *(cell(method[key], method['intervals'][key]) for key, _ in columns))
+                    for method in summary['methods']
+                ],
+            )
 
 
 def show(summary: dict, console: Console) -> None:
     """Every method with its 95 % intervals, and one row a phrase."""
-    console.say(f'{count(summary["frames"], "view")} of {count(summary["scenes"], "scene")}, mean [95 % interval]')
+    console.say(
+        f'{count(summary["frames"], "view")} of {count(summary["scenes"], "scene")}, mean [95 % interval]'
+    )
     for title, columns, rows in shown_tables(summary):
         console.say()
         console.table(rows, (title, *(name for _, name in columns)))
     console.say()
     first = summary['methods'][0]['name']
-    console.table([(row['scene'], row['frame'], row['text'], row['iou'], row['localised'], row['corrected_iou'],
-                    row['corrected_localised']) for row in summary['phrases'] if row['method'] == first],
-                  ('scene', 'view', f'phrase ({first})', 'IoU', 'localised', 'corrected', 'localised'))
+    console.table(
+        [
+            (
+                row['scene'],
+                row['frame'],
+                row['text'],
+                row['iou'],
+                row['localised'],
+                row['corrected_iou'],
+                row['corrected_localised'],
+            )
+            for row in summary['phrases']
+            if row['method'] == first
+        ],
+        ('scene', 'view', f'phrase ({first})', 'IoU', 'localised', 'corrected', 'localised'),
+    )
     if summary['dropped']:
-        console.say('not annotated, so not asked: ' + ', '.join('{scene}/{frame} {text}'.format(**row)
-                                                                for row in summary['dropped'][:8]) +
-                    (f' and {len(summary["dropped"]) - 8} more' if len(summary['dropped']) > 8 else ''))
+        console.say(
+            'not annotated, so not asked: '
+            + ', '.join('{scene}/{frame} {text}'.format(**row) for row in summary['dropped'][:8])
+            + (f' and {len(summary["dropped"]) - 8} more' if len(summary['dropped']) > 8 else '')
+        )
     for note in summary['notes']:
         console.note(note)
 
@@ -212,14 +317,38 @@ def count(number: int, noun: str) -> str:
 def evaluation_page(summary: dict, sections: list, args: argparse.Namespace) -> str:
     from gsemsplat_ros.commands.versions import versions
     from gsemsplat_ros.viewer.evaluation_page import Page, page
-    tables = [(title, ('', *((name,) for _, name in columns)), [(row[0], *((text,) for text in row[1:])) for row in rows])
-              for title, columns, rows in shown_tables(summary)]
+
+    tables = [
+        (
+            title,
+            ('', *((name,) for _, name in columns)),
+            [(row[0], *((text,) for text in row[1:])) for row in rows],
+        )
+        for title, columns, rows in shown_tables(summary)
+    ]
     views = f'{count(summary["frames"], "annotated view")} of {count(summary["scenes"], "scene")}'
-    lead = (f'{views}, scored as published and corrected. '
-            'Numbers are means, with 95 % intervals where there are several scenes or views.')
-    given = {'features': 'saved features'}.get(summary['source'], 'calibrated images with their poses'
-                                               if summary['calibrated'] else 'images alone')
-    facts = [('checkpoint', summary['weights'] or '-'), ('text encoder', summary['text_encoder']), ('given', given),
-             ('threshold of the published masks', f'{summary["threshold"]:g}'), *versions().items()]
-    return page(Page('Words and new views, scored', lead, tables, summary['notes'], sections, facts,
-                     shlex.join(args.command_line)))
+    lead = (
+        f'{views}, scored as published and corrected. '
+        'Numbers are means, with 95 % intervals where there are several scenes or views.'
+    )
+    given = {'features': 'saved features'}.get(
+        summary['source'], 'calibrated images with their poses' if summary['calibrated'] else 'images alone'
+    )
+    facts = [
+        ('checkpoint', summary['weights'] or '-'),
+        ('text encoder', summary['text_encoder']),
+        ('given', given),
+        ('threshold of the published masks', f'{summary["threshold"]:g}'),
+        *versions().items(),
+    ]
+    return page(
+        Page(
+            'Words and new views, scored',
+            lead,
+            tables,
+            summary['notes'],
+            sections,
+            facts,
+            shlex.join(args.command_line),
+        )
+    )

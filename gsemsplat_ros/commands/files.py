@@ -11,7 +11,9 @@ from gsemsplat_ros.commands.console import without_nan
 
 
 def output_folder(path: str | Path) -> Path:
-    """Make the folder `path` before the work begins. Raises ValueError when it cannot be made or written to."""
+    """Make the folder `path` before the work begins. Raises ValueError when it cannot be made or written
+    to.
+    """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

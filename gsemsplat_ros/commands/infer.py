@@ -9,26 +9,49 @@ from pathlib import Path
 
 from gsemsplat_ros.commands.console import Console, add_model_arguments, add_output_arguments
 
-PATHS = 'arc', 'orbit', 'dolly', 'published'      # the presets of viewer/paths.py, which is not imported for --help
+PATHS = (
+    'arc',
+    'orbit',
+    'dolly',
+    'published',
+)  # the presets of viewer/paths.py, which is not imported for --help
 VIDEOS = 'rgb', 'semantics'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('left', metavar='LEFT', help='image of the first camera; results are in its frame')
     parser.add_argument('right', metavar='RIGHT', help='image of the second camera')
-    parser.add_argument('--query', nargs='+', action='extend', default=[], metavar='TEXT', help='things to look for')
-    parser.add_argument('--out', required=True, metavar='DIR',
-                        help='folder for report.html, scene.ply, scene.safetensors (for `gsemsplat view`) and '
-                             'summary.json')
-    parser.add_argument('--calibration', nargs='+', type=float, metavar='NUMBER',
-                        help='FX FY CX CY [BASELINE]: focal lengths and principal point of both images [px]; with '
-                             'the baseline [m] they are a rectified stereo pair, LEFT is the left one, and the scene '
-                             'is metric')
-    parser.add_argument('--video', nargs='?', const=PATHS[0], choices=PATHS, metavar='PATH',
-                        help='also write rgb.mp4 and semantics.mp4 along a camera path: '
-                             f'{", ".join(PATHS)} (default: {PATHS[0]}; published: that of the published demo)')
+    parser.add_argument(
+        '--query', nargs='+', action='extend', default=[], metavar='TEXT', help='things to look for'
+    )
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='folder for report.html, scene.ply, scene.safetensors (for `gsemsplat view`) and summary.json',
+    )
+    parser.add_argument(
+        '--calibration',
+        nargs='+',
+        type=float,
+        metavar='NUMBER',
+        help='FX FY CX CY [BASELINE]: focal lengths and principal point of both images [px]; with '
+        'the baseline [m] they are a rectified stereo pair, LEFT is the left one, and the scene '
+        'is metric',
+    )
+    parser.add_argument(
+        '--video',
+        nargs='?',
+        const=PATHS[0],
+        choices=PATHS,
+        metavar='PATH',
+        help='also write rgb.mp4 and semantics.mp4 along a camera path: '
+        f'{", ".join(PATHS)} (default: {PATHS[0]}; published: that of the published demo)',
+    )
     add_model_arguments(parser)
-    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where the network runs')
+    parser.add_argument(
+        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where the network runs'
+    )
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
@@ -43,7 +66,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
     pair = read_pair(args.left, args.right, args.calibration)
     if args.video:
         from gsemsplat_ros.viewer.video import load_av
-        load_av()                # before the work, not after it
+
+        load_av()  # before the work, not after it
     out = output_folder(args.out)
     with console.progress(2 + len(args.query), 'step', 'load') as bar:
         pipeline = Pipeline.load(args.weights, args.device, args.text_checkpoint)
@@ -51,7 +75,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
         bar.set_description('build')
         result, scene = solve(pipeline, pair, args.query, Path(args.left).stem, bar)
     write_ply(out / 'scene.ply', scene.gaussians)
-    save_scene(out / 'scene.safetensors', scene, pair.second.image, pipeline.code_space)     # what `gsemsplat view` asks
+    save_scene(
+        out / 'scene.safetensors', scene, pair.second.image, pipeline.code_space
+    )  # what `gsemsplat view` asks
     summary = {**result.summary(), 'report': str(out / 'report.html'), 'scene': str(out / 'scene.ply')}
     if args.video:
         film = film_scene(pipeline, scene, result.camera, args.video, out, console)
@@ -59,27 +85,38 @@ def run(args: argparse.Namespace, console: Console) -> None:
         summary['video'] = {**film.summary(), **{name: str(out / f'{name}.mp4') for name in VIDEOS}}
     write_json(out / 'summary.json', summary)
     write_page(out / 'report.html', 'Two images, one scene', [result], pipeline.card, args.command_line)
-    console.say(f'{result.gaussians:,} Gaussians in {result.pair_seconds:.2f} s with {result.weights}; '
-                f'scale: {result.scale_source}')
+    console.say(
+        f'{result.gaussians:,} Gaussians in {result.pair_seconds:.2f} s with {result.weights}; '
+        f'scale: {result.scale_source}'
+    )
     answers_table(console, [result])
     if args.video:
-        console.say(f'{out / "rgb.mp4"}, {out / "semantics.mp4"}: {film.frames} frames along the path {film.path}')
+        console.say(
+            f'{out / "rgb.mp4"}, {out / "semantics.mp4"}: {film.frames} frames along the path {film.path}'
+        )
     console.say(f'{out / "report.html"}')
     console.result(summary)
 
 
 def read_pair(left: str, right: str, calibration: list[float] | None):
-    """The two images as a Pair. Raises ValueError for files that are no images and numbers that are no calibration."""
+    """The two images as a Pair. Raises ValueError for files that are no images and numbers that are no
+    calibration.
+    """
     from gsemsplat_ros.views.view import Camera, Pair, View, read_image
+
     first, second = read_image(left), read_image(right)
     if calibration is None:
         return Pair(View(first), View(second))
     if len(calibration) not in (4, 5):
-        raise ValueError(f'--calibration has {len(calibration)} numbers: wanted FX FY CX CY [px] and perhaps '
-                         'BASELINE [m]')
+        raise ValueError(
+            f'--calibration has {len(calibration)} numbers: wanted FX FY CX CY [px] and perhaps BASELINE [m]'
+        )
     if first.shape != second.shape:
-        raise ValueError('--calibration is for two images of one size, but {} has {}x{} px and {} {}x{} px'.format(
-            left, *first.shape[1::-1], right, *second.shape[1::-1]))
+        raise ValueError(
+            '--calibration is for two images of one size, but {} has {}x{} px and {} {}x{} px'.format(
+                left, *first.shape[1::-1], right, *second.shape[1::-1]
+            )
+        )
     camera = Camera(*first.shape[1::-1], *calibration[:4])
     return Pair(View(first, camera), View(second, camera), *calibration[4:])
 
@@ -87,8 +124,8 @@ def read_pair(left: str, right: str, calibration: list[float] | None):
 def solve(pipeline, pair, queries: list[str], name: str, bar):
     """Build the scene, ask it, draw it: the PairResult and the Scene."""
     from gsemsplat_ros.viewer.flight import draw
-    from gsemsplat_ros.views.overlay import overlay
     from gsemsplat_ros.viewer.result import Answer, PairResult, known
+    from gsemsplat_ros.views.overlay import overlay
 
     start = time.perf_counter()
     scene = pipeline.build(pair)
@@ -99,16 +136,36 @@ def solve(pipeline, pair, queries: list[str], name: str, bar):
         bar.set_description('ask')
         asked = time.perf_counter()
         answer = pipeline.query(scene, text)
-        answers.append(Answer(
-            answer.text, bool(answer.found), float(answer.score), known(answer.peak_pixel),
-            None if answer.peak_point is None else known(answer.peak_point), answer.objects,
-            overlay(pair.first.image, scene.keyframe.window.expand(answer.heat)), time.perf_counter() - asked))
+        answers.append(
+            Answer(
+                answer.text,
+                bool(answer.found),
+                float(answer.score),
+                known(answer.peak_pixel),
+                None if answer.peak_point is None else known(answer.peak_point),
+                answer.objects,
+                overlay(pair.first.image, scene.keyframe.window.expand(answer.heat)),
+                time.perf_counter() - asked,
+            )
+        )
         bar.update()
     camera = pair.first.camera or input_camera(scene.keyframe)
     depth, views = draw(scene.gaussians, camera)
-    return PairResult(name, pair.first.image, pair.second.image, camera, depth, views, tuple(answers),
-                      len(scene.gaussians), seconds, pipeline.weights, scene.scale_source, float(scene.scale),
-                      dict(scene.timings)), scene
+    return PairResult(
+        name,
+        pair.first.image,
+        pair.second.image,
+        camera,
+        depth,
+        views,
+        tuple(answers),
+        len(scene.gaussians),
+        seconds,
+        pipeline.weights,
+        scene.scale_source,
+        float(scene.scale),
+        dict(scene.timings),
+    ), scene
 
 
 def film_scene(pipeline, scene, camera, preset: str, out: Path, console: Console):
@@ -136,7 +193,14 @@ def film_scene(pipeline, scene, camera, preset: str, out: Path, console: Console
 def input_camera(keyframe):
     """The camera of the keyframe's input image, from that of its rendering."""
     from gsemsplat_ros.views.view import Camera
+
     camera, window = keyframe.camera, keyframe.window
     cx, cy = keyframe.to_input_pixel((camera.cx, camera.cy)).tolist()
-    return Camera(window.input_width, window.input_height, camera.fx * window.width / camera.width * window.scale_x,
-                  camera.fy * window.height / camera.height * window.scale_y, cx, cy)
+    return Camera(
+        window.input_width,
+        window.input_height,
+        camera.fx * window.width / camera.width * window.scale_x,
+        camera.fy * window.height / camera.height * window.scale_y,
+        cx,
+        cy,
+    )

@@ -19,8 +19,11 @@ def run(arguments: list[str]) -> int:
     from rclpy.utilities import remove_ros_args
 
     from gsemsplat_ros.ros.main import main
+
     others = remove_ros_args(['gsemsplat', *arguments])[1:]
     if others:
-        raise ValueError(f'the node takes ROS arguments only, not {" ".join(others)}: for example `{EXAMPLE}`')
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)      # rclpy has its own way to end a node
+        raise ValueError(
+            f'the node takes ROS arguments only, not {" ".join(others)}: for example `{EXAMPLE}`'
+        )
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # rclpy has its own way to end a node
     return main(['gsemsplat', *arguments])

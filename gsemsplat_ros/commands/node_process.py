@@ -15,8 +15,9 @@ import yaml
 
 import gsemsplat_ros
 
-PORT_OF_DOMAIN_0 = 32768    # by which the domain_coordinator of ament_cmake_ros reserves domains: ours are its too
-DOMAINS = range(1, 102)     # above, DDS ports reach those that Linux hands out
+# by which the domain_coordinator of ament_cmake_ros reserves domains: ours are its too
+PORT_OF_DOMAIN_0 = 32768
+DOMAINS = range(1, 102)  # above, DDS ports reach those that Linux hands out
 STOP_WITHIN_S = 10.0
 # of Fast DDS 2 (Jazzy) and 3 (Kilted and newer)
 PROFILES = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
@@ -24,15 +25,18 @@ COMMAND = (sys.executable, '-m', 'gsemsplat_ros.cli', 'node')
 
 
 def share_file(name: str) -> Path:
-    """A file of the package's share folder: of the ROS workspace, the Python environment, or the source checkout."""
+    """A file of the package's share folder: of the ROS workspace, the Python environment, or the source
+    checkout.
+    """
     prefixes = [*filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)), sys.prefix]
     places = [Path(prefix) / 'share' / 'gsemsplat_ros' / name for prefix in prefixes]
     places.append(Path(gsemsplat_ros.__file__).parents[1] / name)
     for place in places:
         if place.is_file():
             return place
-    raise FileNotFoundError(f'{name} of gsemsplat_ros is in none of {", ".join(map(str, places))}: install the package '
-                            'again')
+    raise FileNotFoundError(
+        f'{name} of gsemsplat_ros is in none of {", ".join(map(str, places))}: install the package again'
+    )
 
 
 class NodeProcess:
@@ -50,7 +54,7 @@ class NodeProcess:
     def __enter__(self) -> NodeProcess:
         environment = os.environ
         environment.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-        if not any(name in environment for name in PROFILES):       # else the user has chosen
+        if not any(name in environment for name in PROFILES):  # else the user has chosen
             environment.update(dict.fromkeys(PROFILES, str(share_file('config/fastdds_large_messages.xml'))))
         if 'ROS_DOMAIN_ID' not in environment:
             domain, self._guard = reserve_domain()
@@ -59,8 +63,12 @@ class NodeProcess:
         parameters.write_text(yaml.safe_dump({'/**': {'ros__parameters': self._parameters}}))
         with open(self.log, 'wb') as output:
             self._process = subprocess.Popen(
-                [*self._command, '--ros-args', '--params-file', str(parameters)], stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT, env={**environment, 'PYTHONUNBUFFERED': '1'})
+                [*self._command, '--ros-args', '--params-file', str(parameters)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environment, 'PYTHONUNBUFFERED': '1'},
+            )
         return self
 
     @property
@@ -77,9 +85,9 @@ class NodeProcess:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
-            pass                                # it is killed below, as after a second Ctrl-C
+            pass  # it is killed below, as after a second Ctrl-C
         finally:
-            self._process.kill()                # nothing happens to a process that has ended
+            self._process.kill()  # nothing happens to a process that has ended
             self._process.wait()
             if self._guard:
                 self._guard.close()

@@ -11,10 +11,17 @@ NAME = re.compile(r'[~/]?[A-Za-z_][\w/]*')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += (' Prints a policy that allows the node its own topics and services and no others, for '
-                           '`ros2 security create_permission KEYSTORE /gsemsplat policy.xml`.')
-    parser.add_argument('remap', nargs='*', metavar='FROM:=TO', type=_remap,
-                        help='as the node is started with, e.g. left/image_raw:=/camera/left/image_rect')
+    parser.description += (
+        ' Prints a policy that allows the node its own topics and services and no others, for '
+        '`ros2 security create_permission KEYSTORE /gsemsplat policy.xml`.'
+    )
+    parser.add_argument(
+        'remap',
+        nargs='*',
+        metavar='FROM:=TO',
+        type=_remap,
+        help='as the node is started with, e.g. left/image_raw:=/camera/left/image_rect',
+    )
     parser.add_argument('--namespace', default='', metavar='NAME', help='of the node (default: none)')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
@@ -22,11 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.ros.policy import permissions, policy
+
     remaps = dict(args.remap)
     known = {name for names in permissions().values() for name in names}
     strangers = [name for name in remaps if '/' + name.lstrip('/') not in known and not name.startswith('~')]
     if strangers:
-        raise ValueError(f'the node has no topic or service {strangers[0]}: wanted names such as left/image_raw or query')
+        raise ValueError(
+            f'the node has no topic or service {strangers[0]}: wanted names such as left/image_raw or query'
+        )
     console.say(policy(args.namespace, remaps).rstrip())
     console.result(permissions(args.namespace, remaps))
 

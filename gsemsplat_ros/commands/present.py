@@ -22,11 +22,22 @@ def answers_table(console: Console, results: Sequence[PairResult]) -> None:
             pixel = '-' if answer.peak_pixel is None else '{:.0f}, {:.0f}'.format(*answer.peak_pixel)
             distance = '-' if answer.peak_point is None else f'{math.hypot(*answer.peak_point):.2f}'
             distance += '' if result.metric or distance == '-' else ' (not metric)'
-            rows.append((result.name, answer.text, 'found' if answer.found else 'not found', f'{answer.score:.3f}',
-                         pixel, distance, len(answer.objects)))
+            rows.append(
+                (
+                    result.name,
+                    answer.text,
+                    'found' if answer.found else 'not found',
+                    f'{answer.score:.3f}',
+                    pixel,
+                    distance,
+                    len(answer.objects),
+                )
+            )
     console.table(rows, ('pair', 'query', 'answer', 'score', 'peak [px]', 'distance [m]', 'objects'))
 
 
-def write_page(path: Path, title: str, results: Sequence[PairResult], card: dict, command_line: Sequence[str]) -> None:
+def write_page(
+    path: Path, title: str, results: Sequence[PairResult], card: dict, command_line: Sequence[str]
+) -> None:
     """Write the report."""
     write_text(path, page(Report(title, tuple(results), card, versions(), shlex.join(command_line))))

@@ -9,14 +9,24 @@ from gsemsplat_ros.commands.console import Console, add_output_arguments, at_lea
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('text', nargs='+', metavar='TEXT', help='things to look for; quote phrases')
-    parser.add_argument('--service', default='/query', metavar='NAME',
-                        help='service of the node (default: %(default)s)')
-    parser.add_argument('--threshold', type=positive, metavar='R',
-                        help="relevancy from which a phrase counts as found, below 1 (default: the node's)")
-    parser.add_argument('--max-objects', type=at_least_one, metavar='N',
-                        help="most objects in one answer (default: the node's)")
-    parser.add_argument('--timeout', type=positive, default=10.0, metavar='S',
-                        help='longest wait [s] (default: %(default)g)')
+    parser.add_argument(
+        '--service', default='/query', metavar='NAME', help='service of the node (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--threshold',
+        type=positive,
+        metavar='R',
+        help="relevancy from which a phrase counts as found, below 1 (default: the node's)",
+    )
+    parser.add_argument(
+        '--max-objects',
+        type=at_least_one,
+        metavar='N',
+        help="most objects in one answer (default: the node's)",
+    )
+    parser.add_argument(
+        '--timeout', type=positive, default=10.0, metavar='S', help='longest wait [s] (default: %(default)g)'
+    )
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
@@ -29,23 +39,45 @@ def run(args: argparse.Namespace, console: Console) -> None:
     answers, header = [], None
     with Client() as client:
         if not client.wait_for_service(args.service, args.timeout):
-            raise ValueError(f'no service {args.service} within {args.timeout:g} s: start `gsemsplat node`, and '
-                             f'compare ROS_DOMAIN_ID, which is {os.environ.get("ROS_DOMAIN_ID", "not set")} here')
+            raise ValueError(
+                f'no service {args.service} within {args.timeout:g} s: start `gsemsplat node`, and '
+                f'compare ROS_DOMAIN_ID, which is {os.environ.get("ROS_DOMAIN_ID", "not set")} here'
+            )
         for text in args.text:
-            answer, header = client.ask(text, args.timeout, service=args.service, threshold=args.threshold or 0.0,
-                                        max_objects=args.max_objects or 0)
+            answer, header = client.ask(
+                text,
+                args.timeout,
+                service=args.service,
+                threshold=args.threshold or 0.0,
+                max_objects=args.max_objects or 0,
+            )
             answers.append(answer)
     rows = []
     for answer in answers:
         state = 'found' if answer.found else 'not found'
-        rows.append((answer.text, state, f'{answer.score:.3f}', _numbers(answer.peak_pixel, 0),
-                     _numbers(answer.peak_point, 2), '-'))
-        rows += [('', f'object {i}', f'{thing.score:.3f}', '', _numbers(thing.center, 2), _numbers(thing.size, 2))
-                 for i, thing in enumerate(answer.objects, 1)]
+        rows.append(
+            (
+                answer.text,
+                state,
+                f'{answer.score:.3f}',
+                _numbers(answer.peak_pixel, 0),
+                _numbers(answer.peak_point, 2),
+                '-',
+            )
+        )
+        rows += [
+            ('', f'object {i}', f'{thing.score:.3f}', '', _numbers(thing.center, 2), _numbers(thing.size, 2))
+            for i, thing in enumerate(answer.objects, 1)
+        ]
     console.table(rows, ('query', 'answer', 'score', 'peak [px]', 'at x, y, z [m]', 'size [m]'))
     console.say(f'frame {header.frame_id}, images of {header.stamp.sec}.{header.stamp.nanosec:09d} s')
-    console.result({'frame': header.frame_id, 'stamp_ns': header.stamp.sec * 10 ** 9 + header.stamp.nanosec,
-                    'queries': [answer.summary() for answer in answers]})
+    console.result(
+        {
+            'frame': header.frame_id,
+            'stamp_ns': header.stamp.sec * 10**9 + header.stamp.nanosec,
+            'queries': [answer.summary() for answer in answers],
+        }
+    )
 
 
 def _numbers(values, digits: int) -> str:

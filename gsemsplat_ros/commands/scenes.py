@@ -1,7 +1,8 @@
-"""The real rectified stereo pairs that the demo plays: indoor scenes of an OAK-D camera from the package stereodemo.
+"""The real rectified stereo pairs that the demo plays: indoor scenes of an OAK-D camera from the package
+stereodemo.
 
-640 x 480 px, gray, CC-BY-4.0 (github.com/nburrus/stereodemo). The words were chosen by looking at the pictures: things
-that are there, and last one that is not.
+640 x 480 px, gray, CC-BY-4.0 (github.com/nburrus/stereodemo). The words were chosen by looking at the
+pictures: things that are there, and last one that is not.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ QUERIES = {
 
 @dataclass(frozen=True)
 class DemoScene:
-    """A pair by its name, and words to ask it; messages: as they were recorded (player.Messages), None: made of the
-    pair."""
+    """A pair by its name, and words to ask it; messages: as they were recorded (player.Messages), None: made
+    of the pair."""
 
     name: str
     pair: Pair
@@ -48,8 +49,14 @@ def load_scene(name: str, queries: list[str] | None = None) -> DemoScene:
     folder = _folder()
     calibration = json.loads((folder / 'stereodemo_calibration.json').read_text())
     left, right = (read_image(folder / f'{name}_{side}.png') for side in ('left', 'right'))
-    camera = Camera(calibration['width'], calibration['height'], calibration['fx'], calibration['fy'],
-                    calibration['cx0'], calibration['cy'])
+    camera = Camera(
+        calibration['width'],
+        calibration['height'],
+        calibration['fx'],
+        calibration['fy'],
+        calibration['cx0'],
+        calibration['cy'],
+    )
     pair = Pair(View(left, camera, FRAME), View(right, camera, FRAME), calibration['baseline_meters'])
     return DemoScene(name, pair, tuple(queries) if queries else QUERIES[name])
 

@@ -1,5 +1,5 @@
-"""`gsemsplat train`: the small network, from rooms that it renders or finds packed; with `prepare` and `semantics`, the
-semantic heads of any network from posed RGB-D frames."""
+"""`gsemsplat train`: the small network, from rooms that it renders or finds packed; with `prepare` and
+`semantics`, the semantic heads of any network from posed RGB-D frames."""
 
 from __future__ import annotations
 
@@ -9,40 +9,77 @@ from pathlib import Path
 from gsemsplat_ros.commands import train_prepare, train_semantics
 from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one, positive
 
-HEIGHT, WIDTH = 192, 256      # of rendered rooms [px]
+HEIGHT, WIDTH = 192, 256  # of rendered rooms [px]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     rooms = parser.add_argument_group('rooms')
     rooms.add_argument('--data', type=Path, metavar='DIR', help='packed rooms')
-    rooms.add_argument('--rooms', type=at_least_one, metavar='N',
-                       help='render the first N rooms into DIR where it lacks them (needs `make training-setup`)')
-    rooms.add_argument('--height', type=whole_patches, default=HEIGHT, metavar='PX',
-                       help='of rendered rooms [px] (default: %(default)s)')
-    rooms.add_argument('--width', type=whole_patches, default=WIDTH, metavar='PX',
-                       help='of rendered rooms [px] (default: %(default)s)')
-    rooms.add_argument('--preview', type=Path, metavar='FILE',
-                       help='draw some of the rooms into this PNG, and train nothing')
+    rooms.add_argument(
+        '--rooms',
+        type=at_least_one,
+        metavar='N',
+        help='render the first N rooms into DIR where it lacks them (needs `make training-setup`)',
+    )
+    rooms.add_argument(
+        '--height',
+        type=whole_patches,
+        default=HEIGHT,
+        metavar='PX',
+        help='of rendered rooms [px] (default: %(default)s)',
+    )
+    rooms.add_argument(
+        '--width',
+        type=whole_patches,
+        default=WIDTH,
+        metavar='PX',
+        help='of rendered rooms [px] (default: %(default)s)',
+    )
+    rooms.add_argument(
+        '--preview', type=Path, metavar='FILE', help='draw some of the rooms into this PNG, and train nothing'
+    )
     training = parser.add_argument_group('training')
     training.add_argument('--out', type=Path, metavar='DIR', help='the run; goes on where it stopped')
-    training.add_argument('--steps', type=at_least_one, default=20000, metavar='N',
-                          help='in all, of the learning-rate schedule too (default: %(default)s)')
-    training.add_argument('--batch', type=at_least_one, default=4, metavar='N',
-                          help='pairs a step, on all processes together (default: %(default)s)')
-    training.add_argument('--lr', type=positive, default=4e-4, metavar='X',
-                          help='peak learning rate (default: %(default)s)')
+    training.add_argument(
+        '--steps',
+        type=at_least_one,
+        default=20000,
+        metavar='N',
+        help='in all, of the learning-rate schedule too (default: %(default)s)',
+    )
+    training.add_argument(
+        '--batch',
+        type=at_least_one,
+        default=4,
+        metavar='N',
+        help='pairs a step, on all processes together (default: %(default)s)',
+    )
+    training.add_argument(
+        '--lr', type=positive, default=4e-4, metavar='X', help='peak learning rate (default: %(default)s)'
+    )
     training.add_argument('--seed', type=int, default=0, metavar='N', help='(default: %(default)s)')
-    training.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto',
-                          help='(default: %(default)s, a GPU where there is one)')
-    training.add_argument('--init', type=Path, metavar='FILE',
-                          help='start from this checkpoint instead of from nothing')
+    training.add_argument(
+        '--device',
+        choices=('auto', 'cpu', 'cuda'),
+        default='auto',
+        help='(default: %(default)s, a GPU where there is one)',
+    )
+    training.add_argument(
+        '--init', type=Path, metavar='FILE', help='start from this checkpoint instead of from nothing'
+    )
     training.add_argument('--minutes', type=positive, metavar='M', help='save and stop after this time [min]')
-    parser.epilog = ('Several processes or machines: torchrun --nproc_per_node=N $(which gsemsplat) train ... '
-                     'with the same arguments. Ctrl-C saves and stops.')
+    parser.epilog = (
+        'Several processes or machines: torchrun --nproc_per_node=N $(which gsemsplat) train ... '
+        'with the same arguments. Ctrl-C saves and stops.'
+    )
     parser.set_defaults(run=run)
     add_output_arguments(parser)
-    actions = parser.add_subparsers(dest='action', metavar='ACTION', title='other trainings',
-                                    description='without one, the small network is trained in rooms')
+    actions = parser.add_subparsers(
+        dest='action',
+        metavar='ACTION',
+        title='other trainings',
+        description='without one, the small network is trained in rooms',
+    )
     train_prepare.add_parser(actions)
     train_semantics.add_parser(actions)
 
@@ -63,8 +100,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if not args.out:
         raise ValueError('where to? give --out DIR, or --preview FILE to look at the rooms only')
     from gsemsplat_ros.training import train
+
     result = train.run(args, args.quiet)
-    if result:       # the other processes say nothing
+    if result:  # the other processes say nothing
         console.say(f'{result["checkpoint"]} after {result["steps"]} steps')
         console.table(list(result['losses'].items()), ('loss', 'value'))
         console.result(result)
@@ -72,8 +110,10 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 def run_preview(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.training.preview import preview
+
     if args.rooms:
         from gsemsplat_ros.training.train import make_rooms
+
         make_rooms(args)
     preview(args.data, args.preview)
     console.say(f'{args.preview}: rows are pairs; first, second and new view, depth and names of the first')

@@ -9,39 +9,74 @@ from pathlib import Path
 
 from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one
 
-SIZE = 512             # px: published
-NOTE_EVERY = 60.0      # s: in a log, where no bar is drawn
+SIZE = 512  # px: published
+NOTE_EVERY = 60.0  # s: in a log, where no bar is drawn
 MODELS = 'vit_h, vit_l, vit_b of SAM, or a .yaml of SAM 2'
 
 
 def add_parser(actions) -> None:
     parser = actions.add_parser(
-        'prepare', help='features that supervise the semantic heads',
-        description='For every frame of SOURCE: one feature a thing (region-specific) and a dense map (context-aware). '
-                    'What is there already is left alone, so that the same command goes on where it stopped.')
-    parser.add_argument('source', type=Path, metavar='SOURCE',
-                        help='ScanNet++ (raw and processed), RGB-D folders in the TUM layout, or packed rooms')
+        'prepare',
+        help='features that supervise the semantic heads',
+        description='For every frame of SOURCE: one feature a thing (region-specific) and a dense map '
+        '(context-aware). What is there already is left alone, so that the same command goes on where it '
+        'stopped.',
+    )
+    parser.add_argument(
+        'source',
+        type=Path,
+        metavar='SOURCE',
+        help='ScanNet++ (raw and processed), RGB-D folders in the TUM layout, or packed rooms',
+    )
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the features')
-    parser.add_argument('--split', choices=('train', 'val'), default='train', help='of ScanNet++ (default: %(default)s)')
-    parser.add_argument('--height', type=whole_cells, default=SIZE, metavar='PX',
-                        help='of the frames [px] (default: %(default)s; rooms keep theirs)')
+    parser.add_argument(
+        '--split', choices=('train', 'val'), default='train', help='of ScanNet++ (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--height',
+        type=whole_cells,
+        default=SIZE,
+        metavar='PX',
+        help='of the frames [px] (default: %(default)s; rooms keep theirs)',
+    )
     parser.add_argument('--width', type=whole_cells, default=SIZE, metavar='PX', help='as --height')
     things = parser.add_argument_group('what the things are (default: the instance ids of rooms)')
     things.add_argument('--masks', type=Path, metavar='DIR', help='DIR/SCENE/IMAGE.png or .npy')
-    things.add_argument('--sam', type=Path, metavar='FILE', help='checkpoint of Segment Anything (its package is needed)')
-    things.add_argument('--sam-model', default='vit_h', metavar='NAME', help=f'{MODELS} (default: %(default)s)')
+    things.add_argument(
+        '--sam', type=Path, metavar='FILE', help='checkpoint of Segment Anything (its package is needed)'
+    )
+    things.add_argument(
+        '--sam-model', default='vit_h', metavar='NAME', help=f'{MODELS} (default: %(default)s)'
+    )
     what = parser.add_argument_group('what they are called')
-    what.add_argument('--encoder', default='minilm-l6', metavar='NAME',
-                      help='minilm-l6 (packaged) or openclip:ViT-B-16 (default: %(default)s)')
+    what.add_argument(
+        '--encoder',
+        default='minilm-l6',
+        metavar='NAME',
+        help='minilm-l6 (packaged) or openclip:ViT-B-16 (default: %(default)s)',
+    )
     what.add_argument('--checkpoint', type=Path, metavar='FILE', help='weights of the OpenCLIP model')
     how = parser.add_argument_group('how')
-    how.add_argument('--workers', type=at_least_one, default=1, metavar='N',
-                     help='processes; on GPUs they take turns (default: %(default)s)')
-    how.add_argument('--shard', type=shard, metavar='I/N',
-                     help='of N machines this is number I, from 0 (default: all; under torchrun its rank)')
-    how.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='(default: %(default)s)')
-    parser.epilog = ('A SLURM array: sbatch --array=0-15 --wrap "gsemsplat train prepare ... --shard '
-                     '\\$SLURM_ARRAY_TASK_ID/16".')
+    how.add_argument(
+        '--workers',
+        type=at_least_one,
+        default=1,
+        metavar='N',
+        help='processes; on GPUs they take turns (default: %(default)s)',
+    )
+    how.add_argument(
+        '--shard',
+        type=shard,
+        metavar='I/N',
+        help='of N machines this is number I, from 0 (default: all; under torchrun its rank)',
+    )
+    how.add_argument(
+        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='(default: %(default)s)'
+    )
+    parser.epilog = (
+        'A SLURM array: sbatch --array=0-15 --wrap "gsemsplat train prepare ... --shard '
+        '\\$SLURM_ARRAY_TASK_ID/16".'
+    )
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
@@ -67,16 +102,30 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from torch import distributed
 
     from gsemsplat_ros.training.prepare import Recipe, prepare
+
     if args.masks and args.sam:
         raise ValueError('masks from a folder or from Segment Anything? give --masks or --sam')
     if args.device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' is not available to PyTorch here: use 'cpu' or install the CUDA build")
+        raise ValueError(
+            "device 'cuda' is not available to PyTorch here: use 'cpu' or install the CUDA build"
+        )
     device = 'cuda' if args.device != 'cpu' and torch.cuda.is_available() else 'cpu'
     own = args.shard or (0, 1)
     if not args.shard and distributed.is_torchelastic_launched():
         own = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
-    recipe = Recipe(args.source, args.out, args.split, args.height, args.width, args.encoder, args.checkpoint, args.masks,
-                    args.sam, args.sam_model, device)
+    recipe = Recipe(
+        args.source,
+        args.out,
+        args.split,
+        args.height,
+        args.width,
+        args.encoder,
+        args.checkpoint,
+        args.masks,
+        args.sam,
+        args.sam_model,
+        device,
+    )
     bar, noted = None, time.monotonic()
 
     def report(done: int, total: int, seconds: float) -> None:
@@ -92,8 +141,10 @@ def run(args: argparse.Namespace, console: Console) -> None:
     finally:
         if bar is not None:
             bar.close()
-    console.say(f'{args.out}: made {result["made"]} of {result["pieces"]} pieces of shard {result["shard"]}, the rest '
-                'was there')
+    console.say(
+        f'{args.out}: made {result["made"]} of {result["pieces"]} pieces of shard {result["shard"]}, the '
+        'rest was there'
+    )
     console.table(list(result.items()))
     console.result(result)
 

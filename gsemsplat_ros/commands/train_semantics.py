@@ -10,41 +10,80 @@ from gsemsplat_ros.commands.console import Console, add_output_arguments, at_lea
 
 def add_parser(actions) -> None:
     parser = actions.add_parser(
-        'semantics', help='semantic heads and decoders from prepared features',
-        description='Draws the codes of two views at other views, decodes them and compares them with the features that '
-                    '`train prepare` made. Defaults are the published settings.')
+        'semantics',
+        help='semantic heads and decoders from prepared features',
+        description='Draws the codes of two views at other views, decodes them and compares them with the '
+        'features that `train prepare` made. Defaults are the published settings.',
+    )
     parser.add_argument('source', type=Path, metavar='SOURCE', help='the scenes that were prepared')
-    parser.add_argument('--features', type=Path, required=True, metavar='DIR', help='what `train prepare` made')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the run; goes on where it stopped')
-    parser.add_argument('--init', type=Path, metavar='FILE',
-                        help='network to start from: a converted Splatt3R, MASt3R or GSemSplat file, or one of ours '
-                             '(default: the small network that is shipped)')
-    parser.add_argument('--tune', choices=('semantics', 'gaussians', 'all'), default='gaussians',
-                        help='what learns: semantic heads and decoders; the Gaussian heads too; everything '
-                             '(default: %(default)s)')
-    parser.add_argument('--lpips', type=Path, metavar='FILE',
-                        help='public Splatt3R or GSemSplat file, whose LPIPS weights the perceptual loss needs '
-                             '(default: no perceptual loss)')
-    parser.add_argument('--steps', type=at_least_one, default=66900, metavar='N', help='in all (default: %(default)s)')
-    parser.add_argument('--batch', type=at_least_one, default=4, metavar='N',
-                        help='pairs a step, on all processes together (default: %(default)s)')
-    parser.add_argument('--accumulate', type=at_least_one, default=1, metavar='K',
-                        help='a process takes its pairs of a step in K turns: less memory (default: %(default)s)')
-    parser.add_argument('--lr', type=positive, default=1e-5, metavar='X', help='learning rate (default: %(default)s)')
+    parser.add_argument(
+        '--features', type=Path, required=True, metavar='DIR', help='what `train prepare` made'
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='DIR', help='the run; goes on where it stopped'
+    )
+    parser.add_argument(
+        '--init',
+        type=Path,
+        metavar='FILE',
+        help='network to start from: a converted Splatt3R, MASt3R or GSemSplat file, or one of ours '
+        '(default: the small network that is shipped)',
+    )
+    parser.add_argument(
+        '--tune',
+        choices=('semantics', 'gaussians', 'all'),
+        default='gaussians',
+        help='what learns: semantic heads and decoders; the Gaussian heads too; everything '
+        '(default: %(default)s)',
+    )
+    parser.add_argument(
+        '--lpips',
+        type=Path,
+        metavar='FILE',
+        help='public Splatt3R or GSemSplat file, whose LPIPS weights the perceptual loss needs '
+        '(default: no perceptual loss)',
+    )
+    parser.add_argument(
+        '--steps', type=at_least_one, default=66900, metavar='N', help='in all (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--batch',
+        type=at_least_one,
+        default=4,
+        metavar='N',
+        help='pairs a step, on all processes together (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--accumulate',
+        type=at_least_one,
+        default=1,
+        metavar='K',
+        help='a process takes its pairs of a step in K turns: less memory (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--lr', type=positive, default=1e-5, metavar='X', help='learning rate (default: %(default)s)'
+    )
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='(default: %(default)s)')
-    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto',
-                        help='(default: %(default)s, a GPU where there is one)')
+    parser.add_argument(
+        '--device',
+        choices=('auto', 'cpu', 'cuda'),
+        default='auto',
+        help='(default: %(default)s, a GPU where there is one)',
+    )
     parser.add_argument('--minutes', type=positive, metavar='M', help='save and stop after this time [min]')
-    parser.epilog = ('Several processes or machines: torchrun --nproc_per_node=N $(which gsemsplat) train semantics ... '
-                     'with the same arguments. Ctrl-C saves and stops.')
+    parser.epilog = (
+        'Several processes or machines: torchrun --nproc_per_node=N $(which gsemsplat) train semantics ... '
+        'with the same arguments. Ctrl-C saves and stops.'
+    )
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.training import semantics
+
     result = semantics.run(args, args.quiet)
-    if result:       # the other processes say nothing
+    if result:  # the other processes say nothing
         console.say(f'{result["checkpoint"]} after {result["steps"]} steps')
         console.table(list(result['losses'].items()), ('loss', 'value'))
         console.result(result)

@@ -11,7 +11,10 @@ PACKAGES = {'PyTorch': 'torch', 'NumPy': 'numpy', 'numba': 'numba', 'rclpy': 'rc
 
 def versions() -> dict[str, str]:
     """Name -> version; what is not installed is left out."""
-    found = {'gsemsplat_ros': _version('gsemsplat_ros') or 'source checkout', 'Python': platform.python_version()}
+    found = {
+        'gsemsplat_ros': _version('gsemsplat_ros') or 'source checkout',
+        'Python': platform.python_version(),
+    }
     found.update({name: v for name, package in PACKAGES.items() if (v := _version(package))})
     if 'ROS_DISTRO' in os.environ:
         found['ROS 2'] = os.environ['ROS_DISTRO']

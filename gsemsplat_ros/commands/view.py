@@ -11,25 +11,48 @@ from gsemsplat_ros.commands.console import Console, add_model_arguments, add_out
 
 LOCAL = '127.0.0.1', 'localhost', '::1'
 DEMO_SCENE = 'living_room'
-FILES = 'scene.safetensors', 'scene.ply'       # of a folder, the first that is there
+FILES = 'scene.safetensors', 'scene.ply'  # of a folder, the first that is there
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description += ' Without SCENE and --live it shows a real stereo pair of the demo.'
-    parser.add_argument('scene', nargs='?', metavar='SCENE',
-                        help='a map that ~/save_map wrote, a folder or scene.safetensors that `infer` wrote, or a PLY file '
-                             'of Gaussians, which is shown but cannot be asked')
-    parser.add_argument('--live', action='store_true', help='follow the running node through its topics, and ask it')
-    parser.add_argument('--node', default='/gsemsplat', metavar='NAME', help='with --live: the node (default: %(default)s)')
-    parser.add_argument('--service', default='/query', metavar='NAME',
-                        help='with --live: its query service (default: %(default)s)')
-    parser.add_argument('--host', default=LOCAL[0], metavar='ADDRESS',
-                        help='where to listen (default: %(default)s, this machine alone; 0.0.0.0 is open to the network)')
+    parser.add_argument(
+        'scene',
+        nargs='?',
+        metavar='SCENE',
+        help='a map that ~/save_map wrote, a folder or scene.safetensors that `infer` wrote, or a PLY file '
+        'of Gaussians, which is shown but cannot be asked',
+    )
+    parser.add_argument(
+        '--live', action='store_true', help='follow the running node through its topics, and ask it'
+    )
+    parser.add_argument(
+        '--node', default='/gsemsplat', metavar='NAME', help='with --live: the node (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--service',
+        default='/query',
+        metavar='NAME',
+        help='with --live: its query service (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--host',
+        default=LOCAL[0],
+        metavar='ADDRESS',
+        help='where to listen (default: %(default)s, this machine alone; 0.0.0.0 is open to the network)',
+    )
     parser.add_argument('--port', type=_port, default=8080, metavar='N', help='(default: %(default)s)')
-    parser.add_argument('--max-gaussians', type=at_least_one, default=500_000, metavar='N',
-                        help='most that a page draws; a larger scene is thinned (default: %(default)s)')
+    parser.add_argument(
+        '--max-gaussians',
+        type=at_least_one,
+        default=500_000,
+        metavar='N',
+        help='most that a page draws; a larger scene is thinned (default: %(default)s)',
+    )
     add_model_arguments(parser)
-    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where words are compared')
+    parser.add_argument(
+        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where words are compared'
+    )
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
@@ -49,12 +72,20 @@ def run(args: argparse.Namespace, console: Console) -> None:
         server = ViewServer(board, args.host, args.port)
         stack.callback(server.close)
         if args.host not in LOCAL:
-            console.note(f'WARNING: {args.host} is open to the network: whoever reaches port {server.port} sees the scene '
-                         'and may ask it, without a password')
+            console.note(
+                f'WARNING: {args.host} is open to the network: whoever reaches port {server.port} sees the '
+                'scene and may ask it, without a password'
+            )
         console.say(server.url)
         console.note('Ctrl-C ends it')
-        console.result({'url': server.url, 'host': args.host, 'port': server.port,
-                        'gaussians': len(board.state.world.gaussians) if board.state.world else None})
+        console.result(
+            {
+                'url': server.url,
+                'host': args.host,
+                'port': server.port,
+                'gaussians': len(board.state.world.gaussians) if board.state.world else None,
+            }
+        )
         if args.live:
             stack.enter_context(LiveNode(board, args.node, args.service, args.max_gaussians))
         else:
@@ -68,13 +99,17 @@ def source(args: argparse.Namespace, board):
 
     def load():
         from gsemsplat_ros.pipeline import Pipeline
+
         return Pipeline.load(args.weights, args.device, args.text_checkpoint)
 
     if args.scene is not None:
         return view_files.open_any(file_of(args.scene), board, args.max_gaussians, load)
     from gsemsplat_ros.commands.scenes import load_scene
+
     pair = load_scene(DEMO_SCENE).pair
-    return view_files.show_pair(f'Demo: {DEMO_SCENE.replace("_", " ")}', pair, board, args.max_gaussians, load)
+    return view_files.show_pair(
+        f'Demo: {DEMO_SCENE.replace("_", " ")}', pair, board, args.max_gaussians, load
+    )
 
 
 def file_of(name: str) -> Path:
@@ -84,7 +119,9 @@ def file_of(name: str) -> Path:
         for candidate in FILES:
             if (path / candidate).is_file():
                 return path / candidate
-        raise ValueError(f'{path} holds neither {" nor ".join(FILES)}: give a folder of `gsemsplat infer`, or a file')
+        raise ValueError(
+            f'{path} holds neither {" nor ".join(FILES)}: give a folder of `gsemsplat infer`, or a file'
+        )
     if not path.is_file():
         raise ValueError(f'no scene at {path}: give a map, a folder of `gsemsplat infer`, or a PLY file')
     if path.suffix.lower() not in ('.safetensors', '.ply'):

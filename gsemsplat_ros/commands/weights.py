@@ -9,18 +9,26 @@ from gsemsplat_ros.commands.console import Console, Failure, add_output_argument
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', title='actions')
-    convert = actions.add_parser('convert', help='a public MASt3R, Splatt3R or GSemSplat file to ours',
-                                 description='Reads tensors and plain containers of a public file, runs nothing in it, '
-                                             'and writes safetensors.')
+    convert = actions.add_parser(
+        'convert',
+        help='a public MASt3R, Splatt3R or GSemSplat file to ours',
+        description='Reads tensors and plain containers of a public file, runs nothing in it, '
+        'and writes safetensors.',
+    )
     convert.add_argument('file', metavar='FILE', help='.pth, .ckpt or .safetensors')
     convert.add_argument('target', metavar='OUT', help='the .safetensors file to write')
     convert.set_defaults(run=run_convert)
-    info = actions.add_parser('info', help='what a checkpoint is', description='Prints the card of a checkpoint.')
+    info = actions.add_parser(
+        'info', help='what a checkpoint is', description='Prints the card of a checkpoint.'
+    )
     info.add_argument('file', metavar='FILE', nargs='?', help='default: the small network that is shipped')
     info.set_defaults(run=run_info)
-    parity = actions.add_parser('parity', help='compare the large network with outputs of the public one',
-                                description='Runs the large network with weights made by a rule and compares every '
-                                            'output with what the public code returned.')
+    parity = actions.add_parser(
+        'parity',
+        help='compare the large network with outputs of the public one',
+        description='Runs the large network with weights made by a rule and compares every '
+        'output with what the public code returned.',
+    )
     parity.add_argument('fixture', metavar='FIXTURE.npz')
     parity.set_defaults(run=run_parity)
     for action in (convert, info, parity):
@@ -31,13 +39,21 @@ def run_convert(args: argparse.Namespace, console: Console) -> None:
     from dataclasses import asdict
 
     from gsemsplat_ros.network.convert import convert
+
     report = convert(args.file, args.target)
-    groups = {'placeholders': report.placeholders, 'missing': report.missing, 'left_over': report.left_over,
-              'dropped': report.dropped}
+    groups = {
+        'placeholders': report.placeholders,
+        'missing': report.missing,
+        'left_over': report.left_over,
+        'dropped': report.dropped,
+    }
     console.say(f'{args.target}: {report.kind}, {len(report.written)} tensors')
-    meanings = {'placeholders': 'classes and functions named in the file, never called',
-                'missing': 'not in a file of this kind, but in a whole GSemSplat',
-                'left_over': 'in the file, not used', 'dropped': 'duplicates and training losses'}
+    meanings = {
+        'placeholders': 'classes and functions named in the file, never called',
+        'missing': 'not in a file of this kind, but in a whole GSemSplat',
+        'left_over': 'in the file, not used',
+        'dropped': 'duplicates and training losses',
+    }
     for group, names in groups.items():
         if names:
             console.say(f'{len(names)} {meanings[group]}:')
@@ -53,6 +69,7 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
     from safetensors import safe_open
 
     from gsemsplat_ros.network.weights import SHIPPED, read_card
+
     path = Path(args.file or SHIPPED)
     card = read_card(path)
     with safe_open(path, 'pt') as file:
@@ -64,16 +81,21 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
 
 def run_parity(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.network.parity import TOLERANCE, check_parity
+
     with console.progress(1, 'fixture', 'running the large network on the CPU') as bar:
         result = check_parity(args.fixture)
         bar.update()
-    console.table([(name, f'{error:.1e}') for name, error in result['fields'].items()],
-                  ('field', "error, part of the field's range"))
+    console.table(
+        [(name, f'{error:.1e}') for name, error in result['fields'].items()],
+        ('field', "error, part of the field's range"),
+    )
     console.say(f'largest {result["max_error"]:.1e}, allowed {TOLERANCE:.0e}')
     console.result(result)
     if not result['passed']:
-        raise Failure(f'{args.fixture}: the network differs from the public one by {result["max_error"]:.1e}, allowed '
-                      f'{TOLERANCE:.0e}')
+        raise Failure(
+            f'{args.fixture}: the network differs from the public one by {result["max_error"]:.1e}, allowed '
+            f'{TOLERANCE:.0e}'
+        )
 
 
 def flat(values: dict, prefix: str = ''):
@@ -84,6 +106,9 @@ def flat(values: dict, prefix: str = ''):
         elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
             for i, item in enumerate(value, 1):
                 leaves = dict(flat(item)) if isinstance(item, dict) else {'': item}
-                yield f'{prefix}{name}.{i}', ', '.join(f'{key} {leaf}'.strip() for key, leaf in leaves.items())
+                yield (
+                    f'{prefix}{name}.{i}',
+                    ', '.join(f'{key} {leaf}'.strip() for key, leaf in leaves.items()),
+                )
         else:
             yield prefix + name, ', '.join(map(str, value)) if isinstance(value, list) else value

@@ -1,7 +1,8 @@
-"""What each of the two semantic branches adds: region-specific alone, context-aware alone, and both, of the same scenes.
+"""What each of the two semantic branches adds: region-specific alone, context-aware alone, and both, of the
+same scenes.
 
-Nothing here depends on the border between found and not found: the margin of a checkpoint is set for both branches
-together, so a branch alone would be judged by the other's border.
+Nothing here depends on the border between found and not found: the margin of a checkpoint is set for both
+branches together, so a branch alone would be judged by the other's border.
 """
 
 from __future__ import annotations
@@ -18,21 +19,31 @@ from gsemsplat_ros.evaluation.stereo import read_labels
 from gsemsplat_ros.pipeline import Pipeline
 
 ORDER = ('region', 'context', 'both')
-MEASURES = ('localisation_accuracy', 'taught_localisation', 'new_localisation', 'mask_iou', 'miou_argmax', 'told_apart')
+MEASURES = (
+    'localisation_accuracy',
+    'taught_localisation',
+    'new_localisation',
+    'mask_iou',
+    'miou_argmax',
+    'told_apart',
+)
 
 assert set(ORDER) == set(BRANCHES)
 
 
-def ablate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, taught: frozenset[str] = frozenset()) -> dict:
+def ablate_rooms(
+    pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, taught: frozenset[str] = frozenset()
+) -> dict:
     """The three rows for `samples` of rooms and names as `evaluate_rooms` takes and asks them.
 
-    Measures, each a mean over all phrases: localisation_accuracy; taught_ and new_localisation; mask_iou, of the published
-    relative mask, found or not; miou_argmax, every pixel takes its most relevant present name; told_apart, how often a
-    name that is there scores higher than one that is not there, in the same picture (ties half).
+    Measures, each a mean over all phrases: localisation_accuracy; taught_ and new_localisation; mask_iou, of
+    the published relative mask, found or not; miou_argmax, every pixel takes its most relevant present name;
+    told_apart, how often a name that is there scores higher than one that is not there, in the same picture
+    (ties half).
 
-    Returns pairs, seed, `rows` {branch: {measure: mean}}, `intervals` of the same form (95 %, pairs drawn again), and
-    `added` {branch: {measure: {mean, interval}}}: both minus the other branch alone, pair by pair, so that it says what
-    this branch adds.
+    Returns pairs, seed, `rows` {branch: {measure: mean}}, `intervals` of the same form (95 %, pairs drawn
+    again), and `added` {branch: {measure: {mean, interval}}}: both minus the other branch alone, pair by
+    pair, so that it says what this branch adds.
 
     Raises ValueError for no samples.
     """
@@ -48,9 +59,13 @@ def ablate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, tau
             scores = Scores(np.zeros((0, 0)), 0.0)
             score_words(scores, pipeline, only_branch(scene, branch), sample, absent, taught)
             rows = scores.phrases
-            groups[branch].append({**{name: scores.values.get(name, []) for name in MEASURES},
-                                   'mask_iou': [row['mask_iou'] for row in rows],
-                                   'told_apart': told_apart([row['score'] for row in rows], scores.absent)})
+            groups[branch].append(
+                {
+                    **{name: scores.values.get(name, []) for name in MEASURES},
+                    'mask_iou': [row['mask_iou'] for row in rows],
+                    'told_apart': told_apart([row['score'] for row in rows], scores.absent),
+                }
+            )
     return {'pairs': len(samples), 'seed': seed, **compare(groups, MEASURES, seed)}
 
 
@@ -67,31 +82,54 @@ def ablate_stereo(pipeline: Pipeline, labels_path: str | Path, seed: int = 0) ->
             alone = only_branch(scene, branch)
             there = [(pipeline.query(alone, text), box) for text, box in labelled.objects]
             absent = [pipeline.query(alone, text).score for text in labelled.absent]
-            inside = [float(box[0] <= answer.peak_pixel[0] <= box[2] and box[1] <= answer.peak_pixel[1] <= box[3])
-                      for answer, box in there]
-            groups[branch].append({'localisation_accuracy': inside,
-                                   'told_apart': told_apart([answer.score for answer, _ in there], absent)})
-    return {'pairs': len(pairs), 'seed': seed, **compare(groups, ('localisation_accuracy', 'told_apart'), seed)}
+            inside = [
+                float(box[0] <= answer.peak_pixel[0] <= box[2] and box[1] <= answer.peak_pixel[1] <= box[3])
+                for answer, box in there
+            ]
+            groups[branch].append(
+                {
+                    'localisation_accuracy': inside,
+                    'told_apart': told_apart([answer.score for answer, _ in there], absent),
+                }
+            )
+    return {
+        'pairs': len(pairs),
+        'seed': seed,
+        **compare(groups, ('localisation_accuracy', 'told_apart'), seed),
+    }
 
 
 def told_apart(present: Sequence[float], absent: Sequence[float]) -> list[float]:
-    """For each pair of a present and an absent name: 1 when the present one scores higher, 0.5 for a tie, else 0."""
+    """For each pair of a present and an absent name: 1 when the present one scores higher, 0.5 for a tie,
+    else 0.
+    """
     difference = np.subtract.outer(np.asarray(present, float), np.asarray(absent, float))
     return ((np.sign(difference) + 1) / 2).ravel().tolist()
 
 
 def compare(groups: dict[str, list[dict[str, list[float]]]], measures: Sequence[str], seed: int) -> dict:
-    """`rows`, `intervals` and `added` as of `ablate_rooms`; groups: branch -> for each pair its values by measure."""
+    """`rows`, `intervals` and `added` as of `ablate_rooms`; groups: branch -> for each pair its values by
+    measure.
+    """
+
     def values(branch: str, measure: str) -> list[list[float]]:
         return [pair[measure] for pair in groups[branch]]
 
     def difference(alone: str, measure: str) -> dict:
-        apart = [np.subtract(both, other).tolist()
-                 for both, other in zip(values('both', measure), values(alone, measure))]
+        apart = [
+            np.subtract(both, other).tolist()
+            for both, other in zip(values('both', measure), values(alone, measure))
+        ]
         return {'mean': mean(apart), 'interval': bootstrap_interval(apart, seed)}
 
-    return {'rows': {branch: {name: mean(values(branch, name)) for name in measures} for branch in ORDER},
-            'intervals': {branch: {name: bootstrap_interval(values(branch, name), seed) for name in measures}
-                          for branch in ORDER},
-            'added': {branch: {name: difference(other, name) for name in measures}
-                      for branch, other in (('region', 'context'), ('context', 'region'))}}
+    return {
+        'rows': {branch: {name: mean(values(branch, name)) for name in measures} for branch in ORDER},
+        'intervals': {
+            branch: {name: bootstrap_interval(values(branch, name), seed) for name in measures}
+            for branch in ORDER
+        },
+        'added': {
+            branch: {name: difference(other, name) for name in measures}
+            for branch, other in (('region', 'context'), ('context', 'region'))
+        },
+    }

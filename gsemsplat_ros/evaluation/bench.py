@@ -1,8 +1,9 @@
-"""`gsemsplat bench`: the public algorithm in plain steps beside the fast path, stage by stage, interleaved in one process.
+"""`gsemsplat bench`: the public algorithm in plain steps beside the fast path, stage by stage, interleaved in
+one process.
 
-Both have the same weights and see the same pictures. `small` are the weights that ship. `large` has random ones by the
-rule of network/parity.py, for the public ones cannot be had here: the time does not depend on them, but the differences
-between the paths are those of random weights.
+Both have the same weights and see the same pictures. `small` are the weights that ship. `large` has random
+ones by the rule of network/parity.py, for the public ones cannot be had here: the time does not depend on
+them, but the differences between the paths are those of random weights.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from gsemsplat_ros.evaluation import bench_plain as plain
-from gsemsplat_ros.evaluation.bench_tools import Memory, Times, machine, peak_product, picture, unit_phrases, wall
+from gsemsplat_ros.evaluation.bench_tools import (
+    Memory,
+    Times,
+    machine,
+    peak_product,
+    picture,
+    unit_phrases,
+    wall,
+)
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network import weights
 from gsemsplat_ros.network.config import NetworkConfig
@@ -31,19 +40,24 @@ from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.relevancy import answer, box_size, smooth
 from gsemsplat_ros.views.view import View, fit
 
-WIDTH, HEIGHT = 512, 384                 # of the network's pictures
-INPUT = 640, 480                         # of the camera's
-DRAWN = {'large': (512, 512), 'small': (256, 192)}     # the picture that is drawn and asked: the published crop; what ships
+WIDTH, HEIGHT = 512, 384  # of the network's pictures
+INPUT = 640, 480  # of the camera's
+DRAWN = {
+    'large': (512, 512),
+    'small': (256, 192),
+}  # the picture that is drawn and asked: the published crop; what ships
 REPEATS = {'large': 3, 'small': 7}
 NETWORK = ('preprocess', 'encode', 'decode', 'heads', 'decode and heads')
 # largest and mean difference of an output from the plain path, in parts of the output's range, bfloat16
 TOLERANCE, MEAN_TOLERANCE = 0.15, 0.015
-PUBLIC_WIDTHS = (16, 64, 128, 512)       # of the decoders for `large`: the published ones were never released
+PUBLIC_WIDTHS = (16, 64, 128, 512)  # of the decoders for `large`: the published ones were never released
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of both paths: `plain` and `fast` do it once; plain_flops and fast_flops count it, 0: not counted."""
+    """One step of both paths: `plain` and `fast` do it once; plain_flops and fast_flops count it, 0: not
+    counted.
+    """
 
     name: str
     plain: Callable[[], object]
@@ -52,12 +66,17 @@ class Stage:
     fast_flops: float = 0.0
 
 
-def bench(size: str, device: torch.device, repeats: int = 0, more: Iterable[Callable[[object], Stage]] = (),
-          step: Callable[[str], None] = lambda name: None) -> dict:
+def bench(
+    size: str,
+    device: torch.device,
+    repeats: int = 0,
+    more: Iterable[Callable[[object], Stage]] = (),
+    step: Callable[[str], None] = lambda name: None,
+) -> dict:
     """Measure; the result is what `gsemsplat bench --json` prints.
 
-    repeats: of each stage (0: REPEATS); more: makers of further stages from the Gaussians that are drawn; `step` is told
-    before each measurement what comes.
+    repeats: of each stage (0: REPEATS); more: makers of further stages from the Gaussians that are drawn;
+    `step` is told before each measurement what comes.
     """
     keep_memory()
     repeats = repeats or REPEATS[size]
@@ -65,7 +84,7 @@ def bench(size: str, device: torch.device, repeats: int = 0, more: Iterable[Call
     with torch.inference_mode(), public_precision():
         work = Work(size, device)
         stages = [*work.network_stages(), *work.scene_stages(), *(make(work.gaussians) for make in more)]
-        for stage in stages:             # libraries choose their kernels, compiled code is loaded
+        for stage in stages:  # libraries choose their kernels, compiled code is loaded
             step(f'{stage.name}, warming up')
             stage.plain() if stage.name in NETWORK else None
             stage.fast()
@@ -98,17 +117,31 @@ def bench(size: str, device: torch.device, repeats: int = 0, more: Iterable[Call
     largest = max(d['largest'] for d in differences.values())
     mean = max(d['mean'] for d in differences.values())
     return {
-        'size': size, 'device': where, 'pictures': f'{WIDTH}x{HEIGHT}', 'drawn': 'x'.join(map(str, DRAWN[size])),
-        'gaussians': len(work.gaussians), 'weights': work.weights, 'repeats': repeats,
-        'plain_seconds': sums['plain'], 'fast_seconds': sums['fast'], 'ratio': sums['plain'] / sums['fast'],
-        'fast_type': str(dtype).removeprefix('torch.'), 'fast_flops_per_second': flops / busy,
-        'peak_flops_per_second': peaks[dtype], 'peak_float32_flops_per_second': peaks[torch.float32],
+        'size': size,
+        'device': where,
+        'pictures': f'{WIDTH}x{HEIGHT}',
+        'drawn': 'x'.join(map(str, DRAWN[size])),
+        'gaussians': len(work.gaussians),
+        'weights': work.weights,
+        'repeats': repeats,
+        'plain_seconds': sums['plain'],
+        'fast_seconds': sums['fast'],
+        'ratio': sums['plain'] / sums['fast'],
+        'fast_type': str(dtype).removeprefix('torch.'),
+        'fast_flops_per_second': flops / busy,
+        'peak_flops_per_second': peaks[dtype],
+        'peak_float32_flops_per_second': peaks[torch.float32],
         'peak_fraction': flops / busy / peaks[dtype],
-        'max_relative_difference': largest, 'mean_relative_difference': mean, 'tolerance': TOLERANCE,
-        'mean_tolerance': MEAN_TOLERANCE, 'within_tolerance': largest <= TOLERANCE and mean <= MEAN_TOLERANCE,
-        'differences': differences, 'peak_memory_megabytes': memory,
+        'max_relative_difference': largest,
+        'mean_relative_difference': mean,
+        'tolerance': TOLERANCE,
+        'mean_tolerance': MEAN_TOLERANCE,
+        'within_tolerance': largest <= TOLERANCE and mean <= MEAN_TOLERANCE,
+        'differences': differences,
+        'peak_memory_megabytes': memory,
         'weights_megabytes': {'plain': megabytes(work.model), 'fast': megabytes(work.fast.model)},
-        'gaussians_per_second': len(work.gaussians) / rows['render']['fast_seconds'], 'stages': rows,
+        'gaussians_per_second': len(work.gaussians) / rows['render']['fast_seconds'],
+        'stages': rows,
     }
 
 
@@ -124,7 +157,9 @@ def public_precision() -> Iterator[None]:
 
 
 class Work:
-    """The workload of one size: models, pictures, the scene that is drawn, and the newest results of both paths."""
+    """The workload of one size: models, pictures, the scene that is drawn, and the newest results of both
+    paths.
+    """
 
     def __init__(self, size: str, device: torch.device):
         self.size, self.device = size, device
@@ -141,7 +176,7 @@ class Work:
         self.views = [View(picture(*INPUT, seed)) for seed in (0, 1)]
         self.gaussians, self.camera = wall(*DRAWN[size])
         self.gaussians = self.gaussians.to(device)
-        self.phrases = unit_phrases(5, self.codec.dim).to(device)            # one that is asked, four canonical
+        self.phrases = unit_phrases(5, self.codec.dim).to(device)  # one that is asked, four canonical
         self.results: dict[str, tuple] = {}
 
     # Network
@@ -155,14 +190,26 @@ class Work:
         upload = self.fast.upload
         self.batch = torch.cat([upload(image) for image in self.images])
         counts = flops(self.model.config)
-        stages = [Stage('preprocess', self.prepare_tensors, self.prepare),
-                  Stage('encode', self.plain_encode, self.fast_encode, *counts['encode'])]
-        if self.device.type == 'cuda':      # recorded as one
+        stages = [
+            Stage('preprocess', self.prepare_tensors, self.prepare),
+            Stage('encode', self.plain_encode, self.fast_encode, *counts['encode']),
+        ]
+        if self.device.type == 'cuda':  # recorded as one
             sums = [a + b for a, b in zip(counts['decode'], counts['heads'])]
-            return [*stages, Stage('decode and heads', lambda: (self.plain_decode(), self.plain_heads()),
-                                   self.fast_predict, *sums)]
-        return [*stages, Stage('decode', self.plain_decode, self.fast_decode, *counts['decode']),
-                Stage('heads', self.plain_heads, self.fast_heads, *counts['heads'])]
+            return [
+                *stages,
+                Stage(
+                    'decode and heads',
+                    lambda: (self.plain_decode(), self.plain_heads()),
+                    self.fast_predict,
+                    *sums,
+                ),
+            ]
+        return [
+            *stages,
+            Stage('decode', self.plain_decode, self.fast_decode, *counts['decode']),
+            Stage('heads', self.plain_heads, self.fast_heads, *counts['heads']),
+        ]
 
     def prepare_tensors(self) -> None:
         self.prepare()
@@ -189,9 +236,12 @@ class Work:
 
     def fast_heads(self) -> None:
         model, (first, second), (own1, own2) = self.fast.model, self.fast_encodings, self.fast_tokens
-        self.fast_prediction = Prediction(*self.fast.both(
-            partial(model.predict, model.downstream_head1, first, own1, False),
-            partial(model.predict, model.downstream_head2, second, own2, False)))
+        self.fast_prediction = Prediction(
+            *self.fast.both(
+                partial(model.predict, model.downstream_head1, first, own1, False),
+                partial(model.predict, model.downstream_head2, second, own2, False),
+            )
+        )
 
     def fast_predict(self) -> None:
         self.fast_prediction = self.fast.predict(*self.fast_encodings)
@@ -202,29 +252,42 @@ class Work:
         def drawn(path: str, draw: Callable) -> Callable[[], None]:
             def work() -> None:
                 self.results[path] = draw(self.gaussians, self.camera, np.eye(4))
+
             return work
+
         drawn('fast', render)()
         self.codes, self.alpha = self.results['fast'].codes, self.results['fast'].alpha
-        return [Stage('render', drawn('plain', plain.composite), drawn('fast', render)),
-                Stage('decode codes', self.plain_features, self.fast_features),
-                Stage('relevancy', self.plain_relevancy, self.fast_relevancy)]
+        return [
+            Stage('render', drawn('plain', plain.composite), drawn('fast', render)),
+            Stage('decode codes', self.plain_features, self.fast_features),
+            Stage('relevancy', self.plain_relevancy, self.fast_relevancy),
+        ]
 
     def plain_features(self) -> None:
-        self.features = None                      # a gigabyte at 512 x 512
+        self.features = None  # a gigabyte at 512 x 512
         self.features = plain.features(self.codec, self.codes)
 
     def fast_features(self) -> None:
         self.prepared = self.codec.prepare(self.codes, self.phrases[1:])
 
     def plain_relevancy(self) -> None:
-        """As published: relevancy of both heads, a box filter over each, the head with the higher peak and its mask."""
+        """As published: relevancy of both heads, a box filter over each, the head with the higher peak and
+        its mask.
+        """
         if getattr(self, 'features', None) is None:
             self.plain_features()
-        found = plain.relevancy(self.features, self.phrases[0], self.phrases[1:], self.codec.mixture).cpu().numpy()
+        found = (
+            plain.relevancy(self.features, self.phrases[0], self.phrases[1:], self.codec.mixture)
+            .cpu()
+            .numpy()
+        )
         box = box_size(*found.shape[1:])
-        kernel = np.full((box, box), 1 / box ** 2, np.float32)
-        smoothed = [(x + cv2.filter2D(x, -1, kernel, anchor=(box // 2, box // 2), borderType=cv2.BORDER_REFLECT_101)) / 2
-                    for x in found]
+        kernel = np.full((box, box), 1 / box**2, np.float32)
+        smoothed = [
+            (x + cv2.filter2D(x, -1, kernel, anchor=(box // 2, box // 2), borderType=cv2.BORDER_REFLECT_101))
+            / 2
+            for x in found
+        ]
         self.plain_answer = answer(np.stack(smoothed), self.alpha.cpu().numpy(), 0.5, 0.0)
 
     def fast_relevancy(self) -> None:
@@ -235,32 +298,55 @@ class Work:
     def differences(self) -> dict[str, dict[str, float]]:
         """Output -> its largest and mean difference between the paths, in parts of the plain one's range."""
         outputs = {}
-        for name, theirs, ours in zip(('first', 'second'), views(self.plain_prediction), views(self.fast_prediction)):
+        for name, theirs, ours in zip(
+            ('first', 'second'), views(self.plain_prediction), views(self.fast_prediction)
+        ):
             for key in theirs:
                 outputs[f'{key} of the {name} view'] = ours[key], theirs[key]
         for field in fields(self.results['plain']):
-            outputs[f'drawn {field.name}'] = tuple(getattr(self.results[path], field.name) for path in ('fast', 'plain'))
+            outputs[f'drawn {field.name}'] = tuple(
+                getattr(self.results[path], field.name) for path in ('fast', 'plain')
+            )
         outputs['relevancy'] = torch.from_numpy(self.fast_answer.map), torch.from_numpy(self.plain_answer.map)
         return {name: difference(*pair) for name, pair in outputs.items()}
 
 
 def row(stage: Stage, slow: Times, fast: Times) -> dict:
     """A stage in numbers."""
-    out = {'plain_seconds': slow.median, 'plain_iqr_seconds': slow.spread, 'fast_seconds': fast.median,
-           'fast_iqr_seconds': fast.spread, 'ratio': slow.median / fast.median}
+    out = {
+        'plain_seconds': slow.median,
+        'plain_iqr_seconds': slow.spread,
+        'fast_seconds': fast.median,
+        'fast_iqr_seconds': fast.spread,
+        'ratio': slow.median / fast.median,
+    }
     if stage.fast_flops:
-        out.update(plain_flops_per_second=stage.plain_flops / slow.median,
-                   fast_flops_per_second=stage.fast_flops / fast.median, plain_flops=stage.plain_flops,
-                   fast_flops=stage.fast_flops)
+        out.update(
+            plain_flops_per_second=stage.plain_flops / slow.median,
+            fast_flops_per_second=stage.fast_flops / fast.median,
+            plain_flops=stage.plain_flops,
+            fast_flops=stage.fast_flops,
+        )
     return out
 
 
 def views(prediction: Prediction) -> list[dict[str, Tensor]]:
-    """Outputs of both views by name; covariances for scales and quaternions, whose sign and order mean nothing."""
+    """Outputs of both views by name; covariances for scales and quaternions, whose sign and order mean
+    nothing.
+    """
     out = []
     for view in (prediction.first, prediction.second):
-        out.append({'pts3d': view.pts3d, 'conf': view.conf, 'means': view.means, 'sh': view.sh, 'opacities': view.opacities,
-                    'codes': view.codes, 'covariances': covariances_xyzw(view.scales, view.quats_xyzw)})
+        out.append(
+            {
+                'pts3d': view.pts3d,
+                'conf': view.conf,
+                'means': view.means,
+                'sh': view.sh,
+                'opacities': view.opacities,
+                'codes': view.codes,
+                'covariances': covariances_xyzw(view.scales, view.quats_xyzw),
+            }
+        )
     return out
 
 
@@ -275,8 +361,8 @@ def difference(ours: Tensor, theirs: Tensor) -> dict[str, float]:
 
 
 def flops(config: NetworkConfig) -> dict[str, tuple[float, float]]:
-    """Stage -> floating-point operations of the plain path (both images encoded, all heads) and of the fast one, counted
-    on tensors without data."""
+    """Stage -> floating-point operations of the plain path (both images encoded, all heads) and of the fast
+    one, counted on tensors without data."""
     with torch.device('meta'):
         model = GSemSplat(config).eval()
     images = torch.zeros(2, 3, HEIGHT, WIDTH, device='meta')
@@ -285,15 +371,22 @@ def flops(config: NetworkConfig) -> dict[str, tuple[float, float]]:
         with FlopCounterMode(display=False) as counter:
             result = work()
         return float(counter.get_total_flops()), result
+
     both, encodings = count(lambda: model.encode(images).split())
     one, _ = count(lambda: model.encode(images[:1]))
     decode, tokens = count(lambda: model.decode(*encodings))
-    heads = [sum(count(lambda: model.predict(head, encoding, own, descriptors))[0]
-                 for head, encoding, own in zip((model.downstream_head1, model.downstream_head2), encodings, tokens))
-             for descriptors in (config.descriptors, False)]
+    heads = [
+        sum(
+            count(lambda: model.predict(head, encoding, own, descriptors))[0]
+            for head, encoding, own in zip(
+                (model.downstream_head1, model.downstream_head2), encodings, tokens
+            )
+        )
+        for descriptors in (config.descriptors, False)
+    ]
     return {'encode': (both, one), 'decode': (decode, decode), 'heads': tuple(heads)}
 
 
 def megabytes(model: torch.nn.Module) -> float:
     """Of a model's weights."""
-    return sum(p.numel() * p.element_size() for p in model.parameters()) / 2 ** 20
+    return sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20

@@ -1,8 +1,9 @@
 """The public algorithm in plain steps, on the same weights: what the fast path is measured and compared with.
 
-float32; both images encoded; attention as softmax(Q K^T / sqrt(D)) V with rotary tables made for every call; the last
-convolution of a DPT level after the upsampling; all heads, descriptors included; every pixel's feature built in full; and
-every pixel composited densely. Written from the architecture notes, for `gsemsplat bench` alone.
+float32; both images encoded; attention as softmax(Q K^T / sqrt(D)) V with rotary tables made for every call;
+the last convolution of a DPT level after the upsampling; all heads, descriptors included; every pixel's
+feature built in full; and every pixel composited densely. Written from the architecture notes, for `gsemsplat
+bench` alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gsemsplat_ros.semantics.codec import Codec
 from gsemsplat_ros.semantics.relevancy import NORM_EPS, TEMPERATURE, Mixture
 from gsemsplat_ros.views.view import Camera
 
-WINDOW = 32     # side of the windows that are composited one after the other [px]: bounds the memory
+WINDOW = 32  # side of the windows that are composited one after the other [px]: bounds the memory
 
 
 def rope(x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -31,10 +32,12 @@ def rope(x: Tensor, grid: tuple[int, int]) -> Tensor:
     height, width = grid
     quarter = x.shape[-1] // 4
     frequencies = ROPE_BASE ** (-torch.arange(quarter, device=x.device).float() / quarter)
-    y, x_ = torch.meshgrid(torch.arange(height, device=x.device), torch.arange(width, device=x.device), indexing='ij')
+    y, x_ = torch.meshgrid(
+        torch.arange(height, device=x.device), torch.arange(width, device=x.device), indexing='ij'
+    )
     parts = []
     for part, positions in zip(x.chunk(2, -1), (y.flatten(), x_.flatten())):
-        angles = positions[:, None].float() * frequencies                              # (N, D/4)
+        angles = positions[:, None].float() * frequencies  # (N, D/4)
         cosine, sine = angles.cos(), angles.sin()
         u, v = part.chunk(2, -1)
         parts += [u * cosine - v * sine, v * cosine + u * sine]
@@ -43,7 +46,7 @@ def rope(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def attention(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, H, N, D) each to (B, N, H * D)."""
-    weights = torch.softmax(rope(q, grid) @ rope(k, grid).mT / math.sqrt(q.shape[-1]), -1)     # (B, H, N, N)
+    weights = torch.softmax(rope(q, grid) @ rope(k, grid).mT / math.sqrt(q.shape[-1]), -1)  # (B, H, N, N)
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
@@ -53,8 +56,10 @@ def self_attention(layer: SelfAttention, x: Tensor, grid: tuple[int, int]) -> Te
 
 
 def cross_attention(layer: CrossAttention, x: Tensor, y: Tensor, grid: tuple[int, int]) -> Tensor:
-    q, k, v = (projection(t).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
-               for projection, t in ((layer.projq, x), (layer.projk, y), (layer.projv, y)))
+    q, k, v = (
+        projection(t).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+        for projection, t in ((layer.projq, x), (layer.projk, y), (layer.projv, y))
+    )
     return layer.proj(attention(q, k, v, grid))
 
 
@@ -95,17 +100,21 @@ def fuse(fusion: Fusion, x: Tensor, level: Tensor | None = None) -> Tensor:
     if level is not None:
         x = x + fusion.resConfUnit1(level)
     x = fusion.resConfUnit2(x)
-    if not isinstance(fusion.norm, torch.nn.Identity):          # our own small network normalises before it upsamples
-        return F.interpolate(fusion.norm(fusion.out_conv(x)), scale_factor=2, mode='bilinear', align_corners=True)
+    if not isinstance(fusion.norm, torch.nn.Identity):  # our own small network normalises before it upsamples
+        return F.interpolate(
+            fusion.norm(fusion.out_conv(x)), scale_factor=2, mode='bilinear', align_corners=True
+        )
     return fusion.out_conv(F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True))
 
 
 def dense(dpt: DPT, levels: list[Tensor]) -> Tensor:
     """Four maps to one, as `DPT.forward`."""
     s = dpt.scratch
-    f = [getattr(s, f'layer{i + 1}_rn')(process(level))
-         for i, (process, level) in enumerate(zip(dpt.act_postprocess, levels))]
-    x = fuse(s.refinenet4, f[3])[..., :f[2].shape[-2], :f[2].shape[-1]]
+    f = [
+        getattr(s, f'layer{i + 1}_rn')(process(level))
+        for i, (process, level) in enumerate(zip(dpt.act_postprocess, levels))
+    ]
+    x = fuse(s.refinenet4, f[3])[..., : f[2].shape[-2], : f[2].shape[-1]]
     for fusion, level in ((s.refinenet3, f[2]), (s.refinenet2, f[1]), (s.refinenet1, f[0])):
         x = fuse(fusion, x, level)
     x = dpt.head[0](x)
@@ -114,7 +123,9 @@ def dense(dpt: DPT, levels: list[Tensor]) -> Tensor:
     return dpt.head[1:](x)
 
 
-def predict(model: GSemSplat, first: Encoding, second: Encoding, tokens: tuple[list[Tensor], list[Tensor]]) -> Prediction:
+def predict(
+    model: GSemSplat, first: Encoding, second: Encoding, tokens: tuple[list[Tensor], list[Tensor]]
+) -> Prediction:
     """All dense outputs of both views."""
     config, views = model.config, []
     for head, encoding, own in zip((model.downstream_head1, model.downstream_head2), (first, second), tokens):
@@ -129,8 +140,19 @@ def predict(model: GSemSplat, first: Encoding, second: Encoding, tokens: tuple[l
         image = encoding.images if config.output_stride == 1 else F.avg_pool2d(encoding.images, 2)
         sh = sh + image.permute(0, 2, 3, 1) / 2 / heads.SH_C0
         descriptors = head.descriptors(own[0], own[-1], encoding.grid) if config.descriptors else (None, None)
-        views.append(ViewPrediction(pts3d, conf, pts3d + offset, scales, quats, sh, opacities,
-                                    codes.permute(0, 2, 3, 1), *descriptors))
+        views.append(
+            ViewPrediction(
+                pts3d,
+                conf,
+                pts3d + offset,
+                scales,
+                quats,
+                sh,
+                opacities,
+                codes.permute(0, 2, 3, 1),
+                *descriptors,
+            )
+        )
     return Prediction(*views)
 
 
@@ -140,9 +162,13 @@ def composite(gaussians: Gaussians, camera: Camera, camera_from_world) -> Render
     windows = [(x, y, min(WINDOW, camera.width - x), min(WINDOW, camera.height - y)) for x, y in corners]
     parts = render_windows(gaussians, camera, camera_from_world, windows)
     across = -(-camera.width // WINDOW)
-    rows = [parts[i:i + across] for i in range(0, len(parts), across)]
-    return Rendering(*(torch.cat([torch.cat([getattr(part, name) for part in row], 1) for row in rows])
-                       for name in ('rgb', 'depth', 'alpha', 'codes')))
+    rows = [parts[i : i + across] for i in range(0, len(parts), across)]
+    return Rendering(
+        *(
+            torch.cat([torch.cat([getattr(part, name) for part in row], 1) for row in rows])
+            for name in ('rgb', 'depth', 'alpha', 'codes')
+        )
+    )
 
 
 def features(codec: Codec, codes: Tensor) -> Tensor:
@@ -152,15 +178,16 @@ def features(codec: Codec, codes: Tensor) -> Tensor:
 
 
 def relevancy(found: Tensor, phrase: Tensor, canonical: Tensor, mixture: Mixture | None) -> Tensor:
-    """Unit features (2, H, W, C) and a unit phrase (C,) to relevancy (2 or 1, H, W): the least pairwise softmax.
+    """Unit features (2, H, W, C) and a unit phrase (C,) to relevancy (2 or 1, H, W): the least pairwise
+    softmax.
 
     A mixture (our own) compares surpluses instead, the second head's at its highest.
     """
-    similarity, rivals = found @ phrase, found @ canonical.T                           # (2, H, W), (2, H, W, M)
+    similarity, rivals = found @ phrase, found @ canonical.T  # (2, H, W), (2, H, W, M)
     if mixture:
         surplus = similarity - rivals.amax(-1)
         region, place, presence = mixture.weights
         both = region * surplus[0] + place * surplus[1] + presence * surplus[1].max()
         return torch.sigmoid(TEMPERATURE * (both - mixture.margin))[None]
-    pairs = torch.stack((similarity[..., None].expand_as(rivals), rivals), -1)         # (2, H, W, M, 2)
+    pairs = torch.stack((similarity[..., None].expand_as(rivals), rivals), -1)  # (2, H, W, M, 2)
     return torch.softmax(TEMPERATURE * pairs, -1)[..., 0].amin(-1)

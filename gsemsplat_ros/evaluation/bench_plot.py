@@ -1,4 +1,6 @@
-"""The scale of `gsemsplat bench --scale` as one SVG picture: a panel an axis, time and memory on logarithmic scales."""
+"""The scale of `gsemsplat bench --scale` as one SVG picture: a panel an axis, time and memory on logarithmic
+scales.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from html import escape
 
 from gsemsplat_ros.evaluation.bench_scale import AXES
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 330, 260, 48, 12, 58, 42      # of a panel and of its margins [px]
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 330, 260, 48, 12, 58, 42  # of a panel and of its margins [px]
 COLORS = '#1f77b4', '#d95f02'
 PANELS = (('seconds', 'time [s]'), ('megabytes', 'memory [MB]'))
 
@@ -17,13 +19,17 @@ def plot(result: dict) -> str:
     parts = []
     for column, axis in enumerate(AXES):
         for row, (key, label) in enumerate(PANELS):
-            parts.append(f'<g transform="translate({column * WIDTH},{row * HEIGHT + 24})">'
-                         f'{panel(result[axis.name], key, axis.label, label)}</g>')
+            parts.append(
+                f'<g transform="translate({column * WIDTH},{row * HEIGHT + 24})">'
+                f'{panel(result[axis.name], key, axis.label, label)}</g>'
+            )
     width, height = WIDTH * len(AXES), HEIGHT * len(PANELS) + 24
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-            'font-family="sans-serif" font-size="11">'
-            f'<rect width="{width}" height="{height}" fill="white"/>'
-            f'<text x="8" y="16" font-size="12">{escape(result["device"])}</text>{"".join(parts)}</svg>\n')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="11">'
+        f'<rect width="{width}" height="{height}" fill="white"/>'
+        f'<text x="8" y="16" font-size="12">{escape(result["device"])}</text>{"".join(parts)}</svg>\n'
+    )
 
 
 def panel(rows: list[dict], key: str, x_label: str, y_label: str) -> str:
@@ -40,24 +46,34 @@ def panel(rows: list[dict], key: str, x_label: str, y_label: str) -> str:
         across = (math.log10(x) - x_low) / max(x_high - x_low, 1e-9)
         up = (math.log10(y) - y_low) / (y_high - y_low)
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
     out = []
     for power in range(y_low, y_high + 1):
-        _, y = place(xs[0], 10.0 ** power)
-        out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
-                   f'<text x="{LEFT - 4}" y="{y + 4:.1f}" text-anchor="end">{10.0 ** power:g}</text>')
+        _, y = place(xs[0], 10.0**power)
+        out.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
+            f'<text x="{LEFT - 4}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g}</text>'
+        )
     for at in sorted(set(xs)):
         x, _ = place(at, ys[0])
-        out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="#eee"/>'
-                   f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{short(at)}</text>')
+        out.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="#eee"/>'
+            f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{short(at)}</text>'
+        )
     for number, what in enumerate(dict.fromkeys(row['what'] for row in rows)):
         color = COLORS[number % len(COLORS)]
         points = [place(row['at'], row[key]) for row in rows if row['what'] == what]
-        out.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" points="'
-                   f'{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>')
+        out.append(
+            f'<polyline fill="none" stroke="{color}" stroke-width="2" points="'
+            f'{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
+        )
         out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in points]
         out.append(f'<text x="{LEFT}" y="{TOP - 26 + 14 * number}" fill="{color}">{escape(what)}</text>')
-    out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'
-               f'<text x="8" y="{TOP - 40}" font-weight="bold">{escape(y_label)}</text>')
+    out.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" '
+        f'text-anchor="middle">{escape(x_label)}</text>'
+        f'<text x="8" y="{TOP - 40}" font-weight="bold">{escape(y_label)}</text>'
+    )
     return ''.join(out)
 
 

@@ -1,4 +1,6 @@
-"""What benches share: a clock that knows the device, medians and spread, memory, the machine's peak, a scene to draw."""
+"""What benches share: a clock that knows the device, medians and spread, memory, the machine's peak, a scene
+to draw.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from torch import Tensor
 from gsemsplat_ros.gaussians.gaussians import CODE_CHANNELS, Gaussians
 from gsemsplat_ros.views.view import Camera
 
-PEAK_SIDE = {'cpu': 2048, 'cuda': 8192}     # of the square matrices whose product is the peak
+PEAK_SIDE = {'cpu': 2048, 'cuda': 8192}  # of the square matrices whose product is the peak
 
 
 @dataclass
@@ -60,12 +62,12 @@ def peak_product(device: torch.device, dtype: torch.dtype, repeats: int = 3) -> 
     torch.mm(a, b, out=out)
     for _ in range(repeats):
         times.of(lambda: torch.mm(a, b, out=out), device)
-    return 2 * side ** 3 / min(times.seconds)
+    return 2 * side**3 / min(times.seconds)
 
 
 class Memory:
-    """How much more memory the process held at most, in a `with`, than when it began: `megabytes`; None where nobody
-    tells (no Linux)."""
+    """How much more memory the process held at most, in a `with`, than when it began: `megabytes`; None where
+    nobody tells (no Linux)."""
 
     def __init__(self, device: torch.device):
         self.device, self.megabytes = device, None
@@ -80,7 +82,7 @@ class Memory:
         if trim:
             trim(0)
         try:
-            Path('/proc/self/clear_refs').write_text('5')        # the high-water mark begins again
+            Path('/proc/self/clear_refs').write_text('5')  # the high-water mark begins again
         except OSError:
             pass
         self._before = _resident('VmRSS')
@@ -88,9 +90,9 @@ class Memory:
 
     def __exit__(self, *error) -> None:
         if self.device.type == 'cuda':
-            self.megabytes = (torch.cuda.max_memory_allocated() - self._before) / 2 ** 20
+            self.megabytes = (torch.cuda.max_memory_allocated() - self._before) / 2**20
         elif self._before is not None:
-            self.megabytes = (_resident('VmHWM') - self._before) / 2 ** 10
+            self.megabytes = (_resident('VmHWM') - self._before) / 2**10
 
 
 def _resident(name: str) -> float | None:
@@ -108,7 +110,9 @@ def available_megabytes() -> float:
         lines = Path('/proc/meminfo').read_text().splitlines()
     except OSError:
         return float('inf')
-    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith('MemAvailable:')), float('inf'))
+    return next(
+        (float(line.split()[1]) / 1024 for line in lines if line.startswith('MemAvailable:')), float('inf')
+    )
 
 
 def machine(device: torch.device) -> str:
@@ -126,7 +130,8 @@ def machine(device: torch.device) -> str:
 
 
 def wall(width: int, height: int, channels: int = CODE_CHANNELS, seed: int = 0) -> tuple[Gaussians, Camera]:
-    """Two Gaussians for each pixel, as a pair makes: a waving wall seen twice, and the camera that sees it whole.
+    """Two Gaussians for each pixel, as a pair makes: a waving wall seen twice, and the camera that sees it
+    whole.
 
     Sizes are about a pixel, opacities from faint to opaque, colours and codes smooth over the wall and noisy.
     """
@@ -134,19 +139,31 @@ def wall(width: int, height: int, channels: int = CODE_CHANNELS, seed: int = 0) 
     camera = Camera(width, height, 0.9 * width, 0.9 * width, (width - 1) / 2, (height - 1) / 2)
     v, u = np.mgrid[:height, :width].reshape(2, -1)
     parts = []
-    for shift in (0.0, 0.3):                                   # the second view's fall between the pixels
+    for shift in (0.0, 0.3):  # the second view's fall between the pixels
         z = 2.5 + 0.7 * np.sin(u / width * 9) * np.cos(v / height * 7) + rng.normal(0, 0.01, u.shape)
-        parts.append(np.stack(((u + shift - camera.cx) / camera.fx * z, (v + shift - camera.cy) / camera.fy * z, z), -1))
+        parts.append(
+            np.stack(
+                ((u + shift - camera.cx) / camera.fx * z, (v + shift - camera.cy) / camera.fy * z, z), -1
+            )
+        )
     means = np.concatenate(parts).astype(np.float32)
     n = len(means)
     scales = means[:, 2:] / camera.fx * np.exp(rng.normal(-0.2, 0.4, (n, 3)))
     quats = rng.normal(size=(n, 4))
     basis = rng.normal(size=(3, channels))
     codes = np.sin(means @ basis) + rng.normal(0, 0.1, (n, channels))
-    values = dict(means=means, quats=quats / np.linalg.norm(quats, axis=1, keepdims=True), scales=scales,
-                  opacities=rng.uniform(0.05, 0.98, n), colors=rng.uniform(0, 1, (n, 3)), codes=codes)
-    return Gaussians(**{k: torch.from_numpy(np.ascontiguousarray(x, np.float32)) for k, x in values.items()},
-                     frame='camera'), camera
+    values = dict(
+        means=means,
+        quats=quats / np.linalg.norm(quats, axis=1, keepdims=True),
+        scales=scales,
+        opacities=rng.uniform(0.05, 0.98, n),
+        colors=rng.uniform(0, 1, (n, 3)),
+        codes=codes,
+    )
+    return Gaussians(
+        **{k: torch.from_numpy(np.ascontiguousarray(x, np.float32)) for k, x in values.items()},
+        frame='camera',
+    ), camera
 
 
 def unit_phrases(count: int, dim: int, seed: int = 0) -> Tensor:
@@ -159,5 +176,7 @@ def picture(width: int, height: int, seed: int) -> np.ndarray:
     """(height, width, 3) uint8: smooth texture with some noise."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, height // 16 + 2, width // 16 + 2)))
-    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode='bicubic')[0].permute(1, 2, 0).numpy()
+    smooth = (
+        torch.nn.functional.interpolate(coarse, (height, width), mode='bicubic')[0].permute(1, 2, 0).numpy()
+    )
     return np.clip(smooth + rng.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)

@@ -1,4 +1,6 @@
-"""Values of a JSON file that a person wrote, each with the place where it stands, so that a mistake is named in one line."""
+"""Values of a JSON file that a person wrote, each with the place where it stands, so that a mistake is named
+in one line.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ class Field:
             content = json.loads(path.read_text(encoding='utf-8'))
         except FileNotFoundError:
             raise ValueError(f'no file {path}: wanted {wanted}') from None
-        except (OSError, ValueError, RecursionError) as error:       # not text and not JSON are both ValueErrors
+        except (OSError, ValueError, RecursionError) as error:  # not text and not JSON are both ValueErrors
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ValueError(f'{path} cannot be read as JSON ({reason}): wanted {wanted}') from None
         return cls(path, 'the content', content)
@@ -58,9 +60,9 @@ class Field:
         number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
         try:
             value = float(self.value) if number else math.nan
-        except OverflowError:                     # JSON knows no largest whole number
+        except OverflowError:  # JSON knows no largest whole number
             value = math.nan
-        if not math.isfinite(value) or positive and value <= 0:
+        if not math.isfinite(value) or (positive and value <= 0):
             raise self.wrong('a positive number' if positive else 'a number')
         return value
 

@@ -1,4 +1,5 @@
-"""What answers an annotated view: the network, features that somebody saved, and plainer ways that it has to beat.
+"""What answers an annotated view: the network, features that somebody saved, and plainer ways that it has to
+beat.
 
 Each is asked the same and gives what it has: a picture, relevancies, both or one of them.
 """
@@ -26,14 +27,14 @@ from gsemsplat_ros.semantics.relevancy import relevancy_of_features
 from gsemsplat_ros.semantics.text import TextEncoder
 from gsemsplat_ros.views.view import Pair, View, fit, network_size
 
-CHUNK = 1 << 26       # values of saved features that are in memory together
-WHOLE = 32            # px: sides of pictures for dense features are multiples of this
+CHUNK = 1 << 26  # values of saved features that are in memory together
+WHOLE = 32  # px: sides of pictures for dense features are multiples of this
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a method shows of one view: rgb (H, W, 3) float in [0, 1]; relevancy (heads, K, H, W) float32 before smoothing;
-    alpha (H, W), how much was drawn (None: everything). None for what it has not."""
+    """What a method shows of one view: rgb (H, W, 3) float in [0, 1]; relevancy (heads, K, H, W) float32
+    before smoothing; alpha (H, W), how much was drawn (None: everything). None for what it has not."""
 
     rgb: np.ndarray | None = None
     relevancy: np.ndarray | None = None
@@ -50,7 +51,9 @@ class Method(Protocol):
 
 
 class SavedFeatures:
-    """Decoded features beside the annotations, as the public script reads them, and the rendering that lies with them."""
+    """Decoded features beside the annotations, as the public script reads them, and the rendering that lies
+    with them.
+    """
 
     name = 'saved features'
 
@@ -61,18 +64,26 @@ class SavedFeatures:
     def show(self, frame: Frame, inputs: Inputs | None, folder: Path, phrases: Sequence[str]) -> Shown:
         features = read_features(frame, folder)
         if features.shape[-1] != self.encoder.dim:
-            raise ValueError(f'{frame.features} has {features.shape[-1]} channels, the text encoder {self.encoder.name} '
-                             f'{self.encoder.dim}: give the --weights that made them, or --text-checkpoint for OpenCLIP')
+            raise ValueError(
+                f'{frame.features} has {features.shape[-1]} channels, the text encoder {self.encoder.name} '
+                f'{self.encoder.dim}: give the --weights that made them, or --text-checkpoint for OpenCLIP'
+            )
         words = torch.as_tensor(self.encoder.encode(list(phrases)))
         rows = max(1, CHUNK // (2 * features.shape[2] * features.shape[3]))
-        parts = [relevancy_of_features(torch.from_numpy(np.array(features[:, top:top + rows], np.float32)), words,
-                                       self.canonical).numpy() for top in range(0, features.shape[1], rows)]
+        parts = [
+            relevancy_of_features(
+                torch.from_numpy(np.array(features[:, top : top + rows], np.float32)), words, self.canonical
+            ).numpy()
+            for top in range(0, features.shape[1], rows)
+        ]
         rgb = None if frame.rendering is None else frame.rendering / 255
         return Shown(rgb, np.concatenate(parts, 2))
 
 
 class Network:
-    """Our pipeline. calibrated: it is told the cameras and poses of its input views; the published setting tells nothing."""
+    """Our pipeline. calibrated: it is told the cameras and poses of its input views; the published setting
+    tells nothing.
+    """
 
     def __init__(self, pipeline: Pipeline, calibrated: bool = False, name: str = 'this network'):
         self.name, self.pipeline, self.calibrated = name, pipeline, calibrated
@@ -89,11 +100,17 @@ class Network:
         drawn = render(self.scene(inputs).gaussians, inputs.camera, np.linalg.inv(inputs.first_from_camera))
         prepared = self.pipeline.codec.prepare(drawn.codes, self.pipeline.negatives, drawn.alpha)
         words = self.pipeline.text_encoder.encode(list(phrases))
-        return Shown(drawn.rgb.cpu().numpy(), prepared.relevancy(words).float().cpu().numpy(), drawn.alpha.cpu().numpy())
+        return Shown(
+            drawn.rgb.cpu().numpy(),
+            prepared.relevancy(words).float().cpu().numpy(),
+            drawn.alpha.cpu().numpy(),
+        )
 
 
 class ColourOnly:
-    """The plain Splatt3R path: images to Gaussians as the network predicts them, nothing else, and no words."""
+    """The plain Splatt3R path: images to Gaussians as the network predicts them, nothing else, and no
+    words.
+    """
 
     name = 'Splatt3R path'
 
@@ -102,7 +119,9 @@ class ColourOnly:
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device) -> ColourOnly:
-        """From a converted Splatt3R checkpoint, in float32. Raises ValueError for one without Gaussian heads."""
+        """From a converted Splatt3R checkpoint, in float32. Raises ValueError for one without Gaussian
+        heads.
+        """
         checkpoint = weights.load(path, device)
         if not checkpoint.model.config.gaussians:
             raise ValueError(f'{path} predicts no Gaussians: wanted a converted Splatt3R checkpoint')
@@ -123,10 +142,11 @@ class ColourOnly:
 
 
 class LiftedFeatures:
-    """Text features of the input pictures, pixel by pixel, lifted by our depth: opaque points, nothing learnt in 3D.
+    """Text features of the input pictures, pixel by pixel, lifted by our depth: opaque points, nothing learnt
+    in 3D.
 
-    The nearest point that covers a pixel gives its colour and its relevancy. `dense`: a picture (H, W, 3) uint8, sides
-    multiples of 32, to features (h, w, C) of the network's text space.
+    The nearest point that covers a pixel gives its colour and its relevancy. `dense`: a picture (H, W, 3)
+    uint8, sides multiples of 32, to features (h, w, C) of the network's text space.
     """
 
     name = '2D features on points'
@@ -138,26 +158,43 @@ class LiftedFeatures:
         scene = self.network.scene(inputs)
         height, width = scene.keyframe.camera.height, scene.keyframe.camera.width
         points = scene.gaussians.means.cpu().numpy().reshape(2, height, width, 3)
-        index = nearest_points(points.reshape(-1, 3), spacing(points).ravel(), inputs.camera,
-                               np.linalg.inv(inputs.first_from_camera))                       # (H, W), -1: none
+        index = nearest_points(
+            points.reshape(-1, 3),
+            spacing(points).ravel(),
+            inputs.camera,
+            np.linalg.inv(inputs.first_from_camera),
+        )  # (H, W), -1: none
         known = index >= 0
         window = scene.keyframe.window
-        images = [fit(View(view.image), window.width, window.height)[0].image for view in (inputs.first, inputs.second)]
-        colours = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images])
+        images = [
+            fit(View(view.image), window.width, window.height)[0].image
+            for view in (inputs.first, inputs.second)
+        ]
+        colours = np.stack(
+            [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images]
+        )
         rgb = np.where(known[..., None], colours.reshape(-1, 3)[index] / 255, 0.0)
-        lifted = self.relevancies(images, height, width, phrases).reshape(len(phrases), -1)[:, index]     # (K, H, W)
+        lifted = self.relevancies(images, height, width, phrases).reshape(len(phrases), -1)[
+            :, index
+        ]  # (K, H, W)
         least = lifted[:, known].min(1) if known.any() else np.zeros(len(phrases))
         # where no point fell, nothing wins and nothing sets the range
-        return Shown(rgb, np.where(known, lifted, least[:, None, None]).astype(np.float32)[None], known.astype(np.float32))
+        return Shown(
+            rgb,
+            np.where(known, lifted, least[:, None, None]).astype(np.float32)[None],
+            known.astype(np.float32),
+        )
 
-    def relevancies(self, images: Sequence[np.ndarray], height: int, width: int, phrases: Sequence[str]) -> np.ndarray:
+    def relevancies(
+        self, images: Sequence[np.ndarray], height: int, width: int, phrases: Sequence[str]
+    ) -> np.ndarray:
         """Relevancy of both input pictures (K, 2, height, width)."""
         pipeline = self.network.pipeline
         sides = [max(WHOLE, round(side / WHOLE) * WHOLE) for side in images[0].shape[1::-1]]
         whole = [cv2.resize(image, sides, interpolation=cv2.INTER_AREA) for image in images]
-        features = torch.from_numpy(np.stack([self.dense(image) for image in whole]))         # (2, h, w, C)
+        features = torch.from_numpy(np.stack([self.dense(image) for image in whole]))  # (2, h, w, C)
         words = torch.as_tensor(pipeline.text_encoder.encode(list(phrases)))
-        coarse = relevancy_of_features(features, words, torch.as_tensor(pipeline.negatives))   # (2, K, h, w)
+        coarse = relevancy_of_features(features, words, torch.as_tensor(pipeline.negatives))  # (2, K, h, w)
         fine = torch.nn.functional.interpolate(coarse, (height, width), mode='bilinear', align_corners=False)
         return fine.transpose(0, 1).numpy()
 

@@ -16,9 +16,9 @@ from gsemsplat_ros.mapping.scene import Keyframe, Scene
 from gsemsplat_ros.semantics.relevancy import Mixture
 
 BRANCHES = ('both', 'region', 'context')
-DRAWS = 1000             # of the bootstrap
-LEVEL = 0.95             # of its intervals
-MIN_MSE = 1e-10          # 100 dB: a picture cannot be better than that
+DRAWS = 1000  # of the bootstrap
+LEVEL = 0.95  # of its intervals
+MIN_MSE = 1e-10  # 100 dB: a picture cannot be better than that
 
 
 def countable(depth: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -131,17 +131,21 @@ def nearest(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
 def only_branch(scene: Scene, branches: str) -> Scene:
     """The scene as it answers with 'both' branches, or the 'region'-specific or 'context'-aware one alone.
 
-    In a mixture the branch takes both parts and all the weight, or else the other one is silenced by a canonical phrase
-    that nothing can beat. Raises ValueError for a branch that there is not.
+    In a mixture the branch takes both parts and all the weight, or else the other one is silenced by a
+    canonical phrase that nothing can beat. Raises ValueError for a branch that there is not.
     """
     if branches not in BRANCHES:
         raise ValueError(f'branches {branches!r}: wanted one of {", ".join(BRANCHES)}')
     if branches == 'both':
         return scene
-    prepared, head = scene.keyframe.prepared, BRANCHES.index(branches) - 1       # 0 region, 1 context
+    prepared, head = scene.keyframe.prepared, BRANCHES.index(branches) - 1  # 0 region, 1 context
     if prepared.mixture:
-        prepared = replace(prepared, heads=(prepared.heads[head],) * 2, rival=prepared.rival[[head, head]],
-                           mixture=Mixture((1.0, 0.0, 0.0), prepared.mixture.margin))
+        prepared = replace(
+            prepared,
+            heads=(prepared.heads[head],) * 2,
+            rival=prepared.rival[[head, head]],
+            mixture=Mixture((1.0, 0.0, 0.0), prepared.mixture.margin),
+        )
     else:
         rival = prepared.rival.clone()
         rival[1 - head] = float('inf')

@@ -1,4 +1,6 @@
-"""Words that no training said: descriptions and orders that mean one of several things, as people talk to robots."""
+"""Words that no training said: descriptions and orders that mean one of several things, as people talk to
+robots.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,14 @@ def read_phrasings() -> dict[str, frozenset[str]]:
     return {phrase.strip(): frozenset(nouns.split()) for phrase, nouns in parts}
 
 
-def ask_phrasings(pipeline: Pipeline, scene: Scene, sample: dict, nouns: dict[str, str],
-                  min_fraction: float) -> Iterator[dict]:
+def ask_phrasings(
+    pipeline: Pipeline, scene: Scene, sample: dict, nouns: dict[str, str], min_fraction: float
+) -> Iterator[dict]:
     """Asks view 1 of a sample (evaluation/rooms.py) for every phrase that means something it shows.
 
-    nouns: base noun of every name of the sample; min_fraction: of the picture that the things meant fill at least.
-    Yields rows of text; localised: the peak lies on one of them, found or not; found; chance: of a random pixel [0, 1].
+    nouns: base noun of every name of the sample; min_fraction: of the picture that the things meant fill at
+    least. Yields rows of text; localised: the peak lies on one of them, found or not; found; chance: of a
+    random pixel [0, 1].
     """
     meant = np.array([nouns.get(name, '') if row else '' for row, name in enumerate(sample['names'])])
     full = sample['instance'][0]
@@ -38,5 +42,9 @@ def ask_phrasings(pipeline: Pipeline, scene: Scene, sample: dict, nouns: dict[st
             continue
         answer = pipeline.query(scene, text)
         peak = np.array(answer.peak_pixel)
-        yield {'text': text, 'localised': bool(np.isfinite(peak).all() and nearest(full, peak) in rows),
-               'found': answer.found, 'chance': chance}
+        yield {
+            'text': text,
+            'localised': bool(np.isfinite(peak).all() and nearest(full, peak) in rows),
+            'found': answer.found,
+            'chance': chance,
+        }

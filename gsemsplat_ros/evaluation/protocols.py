@@ -18,8 +18,13 @@ import cv2
 import numpy as np
 import torch
 
-from gsemsplat_ros.semantics.relevancy import (CANONICAL, SMOOTHING_BOX, relative_mask, relevancy_of_features,
-                                               smooth)
+from gsemsplat_ros.semantics.relevancy import (
+    CANONICAL,
+    SMOOTHING_BOX,
+    relative_mask,
+    relevancy_of_features,
+    smooth,
+)
 
 THRESHOLD = 0.5  # of the published script
 MAX_RELEVANCY_ERROR = 1e-5
@@ -33,8 +38,9 @@ class FrameScores:
     """Scores of one frame, and the pictures that they were read from.
 
     iou (K,): of the chosen head, NaN where the phrase does not count; head (K,) int: 0 region, 1 context;
-    localised (K,) bool: a peak lies in the ground truth. maps (heads, K, H, W): smoothed; found, truth (K, H, W) bool: the
-    two masks that were compared; peaks: for each phrase its peak pixels (n, 2) of x, y, none where it does not count.
+    localised (K,) bool: a peak lies in the ground truth. maps (heads, K, H, W): smoothed; found, truth (K, H,
+    W) bool: the two masks that were compared; peaks: for each phrase its peak pixels (n, 2) of x, y, none
+    where it does not count.
     """
 
     iou: np.ndarray
@@ -58,13 +64,18 @@ class FrameScores:
         return round(float(self.localised[counted].mean()), 4) if counted.any() else float('nan')
 
 
-def evaluate_frame(relevancy: np.ndarray, polygons: Sequence[Sequence[np.ndarray]], visible: np.ndarray,
-                   threshold: float = THRESHOLD) -> FrameScores:
+def evaluate_frame(
+    relevancy: np.ndarray,
+    polygons: Sequence[Sequence[np.ndarray]],
+    visible: np.ndarray,
+    threshold: float = THRESHOLD,
+) -> FrameScores:
     """Scores one frame.
 
-    relevancy: (2, K, H, W) before smoothing, of the two heads (or (1, K, H, W): one head that always answers); polygons:
-    for each phrase its polygons (n, 2) of pixel x, y, united; visible: (H, W) bool, the pixels that an input view saw;
-    threshold: of the published script, on twice the upper half of a map's range (0.5; LangSplat 0.4).
+    relevancy: (2, K, H, W) before smoothing, of the two heads (or (1, K, H, W): one head that always
+    answers); polygons: for each phrase its polygons (n, 2) of pixel x, y, united; visible: (H, W) bool, the
+    pixels that an input view saw; threshold: of the published script, on twice the upper half of a map's
+    range (0.5; LangSplat 0.4).
     """
     _, count, height, width = relevancy.shape
     assert visible.shape == (height, width) and len(polygons) == count, (relevancy.shape, visible.shape)
@@ -103,8 +114,10 @@ def majority(mask: np.ndarray) -> np.ndarray:
     usable = np.zeros(mask.shape, np.float32)
     usable[:-1, :-1] = 1
     size = (_MAJORITY, _MAJORITY)
-    true, total = (cv2.boxFilter(values, -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT)
-                   for values in (usable * mask, usable))
+    true, total = (
+        cv2.boxFilter(values, -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT)
+        for values in (usable * mask, usable)
+    )
     return 2 * true > total  # whole numbers up to 49, exact in float32
 
 
@@ -118,8 +131,9 @@ def check_protocol(path: str | Path) -> dict:
         ValueError: the file is missing, truncated, or not such a fixture.
     """
     fixture = _read_fixture(Path(path))
-    features, positives, negatives = (torch.as_tensor(fixture[name].astype(np.float32))
-                                      for name in ('feat', 'pos', 'neg'))
+    features, positives, negatives = (
+        torch.as_tensor(fixture[name].astype(np.float32)) for name in ('feat', 'pos', 'neg')
+    )
     relevancy = relevancy_of_features(features, positives, negatives).numpy()
     scores = evaluate_frame(relevancy, fixture['polygons'], fixture['vis'].astype(bool))
     relevancy_error = float(np.abs(relevancy - fixture['relevancy']).max())
@@ -128,8 +142,13 @@ def check_protocol(path: str | Path) -> dict:
     localisation = scores.localisation_accuracy == float(fixture['loc_acc'])
     # written as positive tests: a NaN fails them
     passed = relevancy_error <= MAX_RELEVANCY_ERROR and iou_error <= MAX_IOU_ERROR and heads and localisation
-    return {'max_relevancy_error': relevancy_error, 'max_iou_error': iou_error, 'heads_equal': heads,
-            'localisation_equal': localisation, 'passed': passed}
+    return {
+        'max_relevancy_error': relevancy_error,
+        'max_iou_error': iou_error,
+        'heads_equal': heads,
+        'localisation_equal': localisation,
+        'passed': passed,
+    }
 
 
 def _read_fixture(path: Path) -> Mapping:
@@ -141,21 +160,42 @@ def _read_fixture(path: Path) -> Mapping:
             fixture = {name: archive[name] for name in _ARRAYS}
         named = json.loads(str(fixture['polygons']))
         polygons = [[np.array(named[str(name)], np.float64).reshape(-1, 2)] for name in fixture['prompts']]
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, TypeError,
-            AttributeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f'{path} is no protocol fixture (.npz of pos, neg, feat, vis, prompts, polygons and '
-                         f'results), or it is damaged: {reason}') from error
+        raise ValueError(
+            f'{path} is no protocol fixture (.npz of pos, neg, feat, vis, prompts, polygons and '
+            f'results), or it is damaged: {reason}'
+        ) from error
     if fixture['feat'].ndim != 4 or min(fixture['feat'].shape[1:3]) <= SMOOTHING_BOX or not polygons:
-        raise ValueError(f'{path}: feat must be (2, H, W, C) with sides above {SMOOTHING_BOX}, for at least '
-                         f'one prompt; got {fixture["feat"].shape} and {len(polygons)} prompts')
+        raise ValueError(
+            f'{path}: feat must be (2, H, W, C) with sides above {SMOOTHING_BOX}, for at least '
+            f'one prompt; got {fixture["feat"].shape} and {len(polygons)} prompts'
+        )
     _, height, width, dim = fixture['feat'].shape
     count = len(polygons)
-    wanted = {'feat': (2, height, width, dim), 'pos': (count, dim), 'neg': (len(CANONICAL), dim),
-              'vis': (height, width), 'relevancy': (2, count, height, width), 'iou': (count,),
-              'level': (count,), 'loc_acc': ()}
+    wanted = {
+        'feat': (2, height, width, dim),
+        'pos': (count, dim),
+        'neg': (len(CANONICAL), dim),
+        'vis': (height, width),
+        'relevancy': (2, count, height, width),
+        'iou': (count,),
+        'level': (count,),
+        'loc_acc': (),
+    }
     for name, shape in wanted.items():
         if fixture[name].shape != shape or fixture[name].dtype.kind not in 'fiub':
-            raise ValueError(f'{path}: {name} must be numbers of shape {shape}, got {fixture[name].dtype} '
-                             f'{fixture[name].shape}')
+            raise ValueError(
+                f'{path}: {name} must be numbers of shape {shape}, got {fixture[name].dtype} '
+                f'{fixture[name].shape}'
+            )
     return {**fixture, 'polygons': polygons}

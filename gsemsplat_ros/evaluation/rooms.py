@@ -13,9 +13,22 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from gsemsplat_ros.evaluation.metrics import (abs_rel, at_keyframe, best_constant, bootstrap_interval, delta1,
-                                              direction_error_deg, iou, mean, median_scale, nearest,
-                                              only_branch, psnr, random_iou, rotation_error_deg)
+from gsemsplat_ros.evaluation.metrics import (
+    abs_rel,
+    at_keyframe,
+    best_constant,
+    bootstrap_interval,
+    delta1,
+    direction_error_deg,
+    iou,
+    mean,
+    median_scale,
+    nearest,
+    only_branch,
+    psnr,
+    random_iou,
+    rotation_error_deg,
+)
 from gsemsplat_ros.evaluation.phrasings import ask_phrasings
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.mapping.scene import Scene
@@ -24,15 +37,38 @@ from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.semantics.relevancy import relative_mask
 from gsemsplat_ros.views.view import Camera, Pair, View
 
-MIN_FRACTION = 0.01      # of the picture: a name that fills less is not asked for
-ABSENT = 5               # absent names asked of every first view
+MIN_FRACTION = 0.01  # of the picture: a name that fills less is not asked for
+ABSENT = 5  # absent names asked of every first view
 # means over the pairs that have them, in the order of the table
-MEANS = ('abs_rel', 'abs_rel_aligned', 'delta1', 'coverage', 'stereo_abs_rel', 'free_abs_rel',
-         'constant_depth_abs_rel', 'constant_depth_abs_rel_global',
-         'rotation_deg', 'direction_deg', 'pose_found_rate', 'psnr', 'constant_colour_psnr',
-         'miou', 'miou_argmax', 'random_label_miou', 'localisation_accuracy', 'random_localisation',
-         'taught_localisation', 'taught_miou', 'new_localisation', 'new_miou', 'found_rate', 'false_alarm_rate',
-         'phrasing_localisation', 'phrasing_found_rate', 'random_phrasing')
+MEANS = (
+    'abs_rel',
+    'abs_rel_aligned',
+    'delta1',
+    'coverage',
+    'stereo_abs_rel',
+    'free_abs_rel',
+    'constant_depth_abs_rel',
+    'constant_depth_abs_rel_global',
+    'rotation_deg',
+    'direction_deg',
+    'pose_found_rate',
+    'psnr',
+    'constant_colour_psnr',
+    'miou',
+    'miou_argmax',
+    'random_label_miou',
+    'localisation_accuracy',
+    'random_localisation',
+    'taught_localisation',
+    'taught_miou',
+    'new_localisation',
+    'new_miou',
+    'found_rate',
+    'false_alarm_rate',
+    'phrasing_localisation',
+    'phrasing_found_rate',
+    'random_phrasing',
+)
 
 
 @dataclass
@@ -40,8 +76,8 @@ class Scores:
     """What one pair gave.
 
     truth: depth (h, w) m at the rendering's pixels; seconds: of building the scene; values: a list for each
-    of MEANS that it has; phrases: one row for each present name that was asked for; absent: the scores of the names that
-    are not there.
+    of MEANS that it has; phrases: one row for each present name that was asked for; absent: the scores of the
+    names that are not there.
     """
 
     truth: np.ndarray
@@ -55,20 +91,27 @@ class Scores:
             self.values.setdefault(name, []).append(float(value))
 
 
-def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, branches: str = 'both',
-                   taught: frozenset[str] = frozenset(), calibrated: bool = True,
-                   nouns: dict[str, str] | None = None) -> dict:
+def evaluate_rooms(
+    pipeline: Pipeline,
+    samples: Iterable[dict],
+    seed: int = 0,
+    branches: str = 'both',
+    taught: frozenset[str] = frozenset(),
+    calibrated: bool = True,
+    nouns: dict[str, str] | None = None,
+) -> dict:
     """Scores `pipeline` on `samples` of rooms; shows a progress bar on a terminal.
 
     samples: dicts as `gsemsplat_ros.training.datasets` gives them (`RoomStream(..., split='heldout')`), all
     held in memory (absent names are drawn from those of all samples). Views first, second, target of one
     room: images (3, H, W, 3) uint8; depth (3, H, W) m along the optical axis, 0 where nothing is; instance
     (3, H, W), rows of `names` (0: void); K (3, 3); first_from_camera (3, 4, 4); stereo: a rectified pair,
-    given with its baseline, or two free views, given with their calibration alone.
-    branches: 'both', or one branch of the words alone ('region', 'context'). taught: the words that training used for
-    things; names made of them alone count as taught, the others as new. calibrated: False gives the images alone, so that
-    the network is measured without what calibration and matches add. nouns: the base noun of every name ('chair' of 'office
-    chair'); with it, phrasings that no training used (evaluation/phrasings.txt) are asked too.
+    given with its baseline, or two free views, given with their calibration alone. branches: 'both', or one
+    branch of the words alone ('region', 'context'). taught: the words that training used for things; names
+    made of them alone count as taught, the others as new. calibrated: False gives the images alone, so that
+    the network is measured without what calibration and matches add. nouns: the base noun of every name
+    ('chair' of 'office chair'); with it, phrasings that no training used (evaluation/phrasings.txt) are asked
+    too.
 
     Returns means over all pairs (None where nothing counts), 95 % bootstrap `intervals` for the same keys:
     - abs_rel, delta1: depth of view 1 as rendered, in metres, no alignment; stereo_ and free_abs_rel: of each
@@ -86,7 +129,8 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, b
       found phrase, 0 when not found; miou_argmax: every pixel takes its most relevant present name, pixels of
       other names left out; found_rate. Chance: random_localisation, random_label_miou (names at random over
       the pixels, in expectation). taught_, new_localisation and _miou: over the names of each side.
-    - phrasing_localisation, phrasing_found_rate: of the phrasings that mean something on at least 1 % of view 1, the peak on
+    - phrasing_localisation, phrasing_found_rate: of the phrasings that mean something on at least 1 % of view
+    1, the peak on
       any of it; random_phrasing: chance.
     - false_alarm_rate: found, of five names a view drawn from all names of the samples that share no word
       with a name in view 1 or 2.
@@ -106,8 +150,11 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, b
         absent = absent_names(sample, vocabulary, np.random.default_rng((seed, index)))
         query_seconds += score_words(score, pipeline, scene, sample, absent, taught)
         for row in ask_phrasings(pipeline, scene, sample, nouns, MIN_FRACTION) if nouns else ():
-            score.add(phrasing_localisation=row['localised'], phrasing_found_rate=row['found'],
-                      random_phrasing=row['chance'])
+            score.add(
+                phrasing_localisation=row['localised'],
+                phrasing_found_rate=row['found'],
+                random_phrasing=row['chance'],
+            )
         scores.append(score)
     constant = best_constant(np.concatenate([score.truth.ravel() for score in scores]))
     for score in scores:
@@ -115,10 +162,13 @@ def evaluate_rooms(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, b
     groups = {name: [score.values.get(name, []) for score in scores] for name in MEANS}
     return {
         **{name: mean(groups[name]) for name in MEANS},
-        'pairs': len(scores), 'stereo_pairs': sum(bool(sample['stereo']) for sample in samples),
+        'pairs': len(scores),
+        'stereo_pairs': sum(bool(sample['stereo']) for sample in samples),
         'seconds_pair': float(np.median([score.seconds for score in scores])),
         'seconds_query': float(np.median(query_seconds)) if query_seconds else None,
-        'seed': seed, 'branches': branches, 'calibrated': calibrated,
+        'seed': seed,
+        'branches': branches,
+        'calibrated': calibrated,
         'intervals': {name: bootstrap_interval(groups[name], seed) for name in MEANS},
         'by_name': by_name([row for score in scores for row in score.phrases]),
     }
@@ -148,15 +198,22 @@ def score_pair(pipeline: Pipeline, sample: dict, calibrated: bool = True) -> tup
     scale = median_scale(depth, truth)
     error = abs_rel(depth, truth)
     scores = Scores(truth, seconds)
-    scores.add(abs_rel=error, abs_rel_aligned=abs_rel(depth * scale, truth), delta1=delta1(depth, truth),
-               coverage=np.isfinite(depth[truth > 0]).mean(), **{f'{kind}_abs_rel': error},
-               constant_depth_abs_rel=abs_rel(np.full_like(truth, best_constant(truth)), truth))
+    scores.add(
+        abs_rel=error,
+        abs_rel_aligned=abs_rel(depth * scale, truth),
+        delta1=delta1(depth, truth),
+        coverage=np.isfinite(depth[truth > 0]).mean(),
+        **{f'{kind}_abs_rel': error},
+        constant_depth_abs_rel=abs_rel(np.full_like(truth, best_constant(truth)), truth),
+    )
     if kind == 'free':
         found = scene.first_from_second is not None
         scores.add(pose_found_rate=found)
         if found:
-            scores.add(rotation_deg=rotation_error_deg(scene.first_from_second, poses[1]),
-                       direction_deg=direction_error_deg(scene.first_from_second, poses[1]))
+            scores.add(
+                rotation_deg=rotation_error_deg(scene.first_from_second, poses[1]),
+                direction_deg=direction_error_deg(scene.first_from_second, poses[1]),
+            )
     seen = seen_by_context(sample, camera)
     target = sample['images'][2] / 255
     if seen.any():
@@ -175,13 +232,14 @@ def seen_by_context(sample: dict, camera: Camera) -> np.ndarray:
     return (seen[0] | seen[1]) & (depth[2] > 0)
 
 
-def score_words(scores: Scores, pipeline: Pipeline, scene: Scene, sample: dict,
-                absent: list[str], taught: frozenset[str]) -> list[float]:
+def score_words(
+    scores: Scores, pipeline: Pipeline, scene: Scene, sample: dict, absent: list[str], taught: frozenset[str]
+) -> list[float]:
     """Asks view 1 for the names that it shows and for `absent` ones; returns the seconds of each query."""
     texts = sorted(set(sample['names'][1:]))
     row_of = np.array([-1] + [texts.index(name) for name in sample['names'][1:]])
-    full = row_of[sample['instance'][0]]                  # (H, W)
-    labels = at_keyframe(scene.keyframe, full)            # (h, w)
+    full = row_of[sample['instance'][0]]  # (H, W)
+    labels = at_keyframe(scene.keyframe, full)  # (h, w)
     present = [row for row in range(len(texts)) if (labels == row).mean() >= MIN_FRACTION]
     seconds, maps = [], []
 
@@ -192,27 +250,43 @@ def score_words(scores: Scores, pipeline: Pipeline, scene: Scene, sample: dict,
         return answer
 
     for row in present:
-        kind = [i for i, text in enumerate(texts) if words(texts[row]) <= words(text)]      # an office chair is a chair
+        kind = [
+            i for i, text in enumerate(texts) if words(texts[row]) <= words(text)
+        ]  # an office chair is a chair
         answer, truth = ask(texts[row]), np.isin(labels, kind)
         peak = np.array(answer.peak_pixel)
         localised = bool(np.isfinite(peak).all() and nearest(full, peak) in kind)
         mask_iou = iou(relative_mask(answer.map), truth) if np.isfinite(answer.map).any() else 0.0
         overlap = mask_iou if answer.found else 0.0
-        scores.add(localisation_accuracy=localised, miou=overlap, found_rate=answer.found,
-                   random_localisation=truth.mean())
+        scores.add(
+            localisation_accuracy=localised,
+            miou=overlap,
+            found_rate=answer.found,
+            random_localisation=truth.mean(),
+        )
         side = 'taught' if words(texts[row]) <= taught else 'new'
         scores.add(**{f'{side}_localisation': localised, f'{side}_miou': overlap})
-        scores.phrases.append({'text': texts[row], 'localised': localised, 'iou': overlap, 'found': answer.found,
-                               'mask_iou': mask_iou, 'score': answer.score})
+        scores.phrases.append(
+            {
+                'text': texts[row],
+                'localised': localised,
+                'iou': overlap,
+                'found': answer.found,
+                'mask_iou': mask_iou,
+                'score': answer.score,
+            }
+        )
         maps.append(np.nan_to_num(answer.map, nan=-1.0))
     if present:
         maps = np.stack(maps)
-        chosen = np.where(maps.max(0) >= 0, np.array(present)[maps.argmax(0)], -1)    # -1: nothing rendered
+        chosen = np.where(maps.max(0) >= 0, np.array(present)[maps.argmax(0)], -1)  # -1: nothing rendered
         asked = np.isin(labels, present)
         for row in present:
             truth = labels[asked] == row
-            scores.add(miou_argmax=iou(chosen[asked] == row, truth),
-                       random_label_miou=random_iou(truth.mean(), len(present)))
+            scores.add(
+                miou_argmax=iou(chosen[asked] == row, truth),
+                random_label_miou=random_iou(truth.mean(), len(present)),
+            )
     for text in absent:
         answer = ask(text)
         scores.add(false_alarm_rate=answer.found)
@@ -237,7 +311,12 @@ def by_name(rows: list[dict]) -> list[dict]:
     texts: dict[str, list[dict]] = {}
     for row in rows:
         texts.setdefault(row['text'], []).append(row)
-    table = [{'text': text, 'count': len(group),
-              **{key: float(np.mean([row[key] for row in group])) for key in ('localised', 'iou', 'found')}}
-             for text, group in texts.items()]
+    table = [
+        {
+            'text': text,
+            'count': len(group),
+            **{key: float(np.mean([row[key] for row in group])) for key in ('localised', 'iou', 'found')},
+        }
+        for text, group in texts.items()
+    ]
     return sorted(table, key=lambda row: (-row['count'], row['text']))

@@ -1,4 +1,6 @@
-"""Points drawn as opaque squares of the size that they have on the surface: the plainest way to lift pixels by depth."""
+"""Points drawn as opaque squares of the size that they have on the surface: the plainest way to lift pixels
+by depth.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +8,36 @@ import numpy as np
 
 from gsemsplat_ros.views.view import Camera
 
-LARGEST = 3            # px: half side of the largest square, so that what is far too near does not cover the picture
-SLACK = 0.05           # px: a surface seen from where it was measured needs no wider squares
-NEAR = 0.01            # m
+LARGEST = 3  # px: half side of the largest square, so that what is far too near does not cover the picture
+SLACK = 0.05  # px: a surface seen from where it was measured needs no wider squares
+NEAR = 0.01  # m
 
 
 def spacing(points: np.ndarray) -> np.ndarray:
-    """Point maps (V, h, w, 3) [m] to the distance of each point from its nearest neighbour in the map (V, h, w) [m]."""
+    """Point maps (V, h, w, 3) [m] to the distance of each point from its nearest neighbour in the map (V, h,
+    w) [m].
+    """
     across = np.linalg.norm(np.diff(points, axis=2), axis=-1)
     down = np.linalg.norm(np.diff(points, axis=1), axis=-1)
     nearest = np.full(points.shape[:3], np.inf)
-    for here, steps in ((np.s_[:, :, 1:], across), (np.s_[:, :, :-1], across), (np.s_[:, 1:], down), (np.s_[:, :-1], down)):
+    for here, steps in (
+        (np.s_[:, :, 1:], across),
+        (np.s_[:, :, :-1], across),
+        (np.s_[:, 1:], down),
+        (np.s_[:, :-1], down),
+    ):
         nearest[here] = np.minimum(nearest[here], steps)
     return nearest
 
 
-def nearest_points(points: np.ndarray, size: np.ndarray, camera: Camera, camera_from_points: np.ndarray) -> np.ndarray:
+def nearest_points(
+    points: np.ndarray, size: np.ndarray, camera: Camera, camera_from_points: np.ndarray
+) -> np.ndarray:
     """Which point is seen at each pixel: its row (H, W) int, -1 where none is.
 
-    points (N, 3) [m]; size (N,) [m]: of the surface that each stands for, seen face on. A point covers as many pixels as
-    leave no hole in a surface seen face on, at least the one that it falls on and at most 7 x 7; the nearest one wins.
+    points (N, 3) [m]; size (N,) [m]: of the surface that each stands for, seen face on. A point covers as
+    many pixels as leave no hole in a surface seen face on, at least the one that it falls on and at most 7 x
+    7; the nearest one wins.
     """
     local = points @ camera_from_points[:3, :3].T + camera_from_points[:3, 3]
     z = local[:, 2]
@@ -34,18 +46,23 @@ def nearest_points(points: np.ndarray, size: np.ndarray, camera: Camera, camera_
     u, v = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
     near = (np.abs(u) < 4 * camera.width) & (np.abs(v) < 4 * camera.height)
     rows, u, v, z = rows[near], np.rint(u[near]).astype(int), np.rint(v[near]).astype(int), z[near]
-    wide = max(camera.fx, camera.fy) * size[rows] / z                                       # px
+    wide = max(camera.fx, camera.fy) * size[rows] / z  # px
     half = np.clip(np.ceil((wide - 1) / 2 - SLACK), 0, LARGEST).astype(int)
     pixels, depths, owners = [], [], []
     for dv in range(-LARGEST, LARGEST + 1):
         for du in range(-LARGEST, LARGEST + 1):
-            inside = (half >= max(abs(du), abs(dv))) & (u + du >= 0) & (u + du < camera.width) \
-                & (v + dv >= 0) & (v + dv < camera.height)
+            inside = (
+                (half >= max(abs(du), abs(dv)))
+                & (u + du >= 0)
+                & (u + du < camera.width)
+                & (v + dv >= 0)
+                & (v + dv < camera.height)
+            )
             pixels.append((v[inside] + dv) * camera.width + u[inside] + du)
             depths.append(z[inside])
             owners.append(rows[inside])
     pixels, depths, owners = (np.concatenate(parts) for parts in (pixels, depths, owners))
     seen = np.full(camera.height * camera.width, -1)
     farthest_first = np.argsort(-depths, kind='stable')
-    seen[pixels[farthest_first]] = owners[farthest_first]       # of several values for one pixel, the last stays
+    seen[pixels[farthest_first]] = owners[farthest_first]  # of several values for one pixel, the last stays
     return seen.reshape(camera.height, camera.width)

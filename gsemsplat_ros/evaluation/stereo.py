@@ -6,8 +6,8 @@ The labels are one JSON file, paths relative to it:
                 "disparity": path of an .npz,                           (its first array, for the left image)
                 "objects": [{"text": words, "box": [x0, y0, x1, y1]}],  (px of the left image)
                 "absent": [words, ...]}]}
-Disparity, objects and absent may be missing, and doffs: by how much the right principal point lies farther right than the
-left one (Middlebury's name for it), 0 as a rule.
+Disparity, objects and absent may be missing, and doffs: by how much the right principal point lies farther
+right than the left one (Middlebury's name for it), 0 as a rule.
 """
 
 from __future__ import annotations
@@ -23,13 +23,29 @@ import numpy as np
 from tqdm import tqdm
 
 from gsemsplat_ros.evaluation.fields import Field
-from gsemsplat_ros.evaluation.metrics import (abs_rel, at_keyframe, bootstrap_interval, countable, delta1,
-                                              mean, median_scale, only_branch)
+from gsemsplat_ros.evaluation.metrics import (
+    abs_rel,
+    at_keyframe,
+    bootstrap_interval,
+    countable,
+    delta1,
+    mean,
+    median_scale,
+    only_branch,
+)
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.views.view import Camera, Pair, View, read_image
 
-MEANS = ('localisation_accuracy', 'chance', 'found_rate', 'false_alarm_rate',
-         'abs_rel_aligned', 'abs_rel_metric', 'delta1', 'coverage')
+MEANS = (
+    'localisation_accuracy',
+    'chance',
+    'found_rate',
+    'false_alarm_rate',
+    'abs_rel_aligned',
+    'abs_rel_metric',
+    'delta1',
+    'coverage',
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +74,9 @@ def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str =
       a random pixel (the box's part of the image); found_rate; false_alarm_rate: found, of the absent
       phrases.
     - abs_rel_metric, delta1: depth of the left view as rendered, for pairs with a disparity (depth = fx *
-      baseline / (disparity + doffs), known where that is finite and positive; the nearest to each of the rendering's
-      pixels); abs_rel_aligned: after the median scale; coverage: part of the true depth that was rendered.
+      baseline / (disparity + doffs), known where that is finite and positive; the nearest to each of the
+      rendering's pixels); abs_rel_aligned: after the median scale; coverage: part of the true depth that was
+      rendered.
     Besides: pairs, seconds_pair (median), branches; phrases [{pair, text, present, found, score, head,
     peak_pixel, localised}]; depths [{pair, abs_rel_aligned, abs_rel_metric, delta1, coverage, scale_source}].
 
@@ -81,31 +98,53 @@ def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str =
         for text, box in [*labelled.objects, *((text, None) for text in labelled.absent)]:
             answer = pipeline.query(scene, text)
             u, v = answer.peak_pixel
-            row = {'pair': labelled.name, 'text': text, 'present': box is not None, 'found': answer.found,
-                   'score': answer.score, 'head': answer.head,
-                   'peak_pixel': [u, v] if math.isfinite(u) else None}
+            row = {
+                'pair': labelled.name,
+                'text': text,
+                'present': box is not None,
+                'found': answer.found,
+                'score': answer.score,
+                'head': answer.head,
+                'peak_pixel': [u, v] if math.isfinite(u) else None,
+            }
             if box is None:
                 add(false_alarm_rate=answer.found)
             else:
                 x0, y0, x1, y1 = box
-                row['localised'] = bool(x0 <= u <= x1 and y0 <= v <= y1)      # a NaN is nowhere
-                add(localisation_accuracy=row['localised'], found_rate=answer.found,
-                    chance=(x1 - x0) * (y1 - y0) / (width * height))
+                row['localised'] = bool(x0 <= u <= x1 and y0 <= v <= y1)  # a NaN is nowhere
+                add(
+                    localisation_accuracy=row['localised'],
+                    found_rate=answer.found,
+                    chance=(x1 - x0) * (y1 - y0) / (width * height),
+                )
             phrases.append(row)
         if labelled.depth is not None:
             depth = scene.keyframe.rendering.depth.cpu().numpy()
             truth = at_keyframe(scene.keyframe, labelled.depth)
             known = countable(truth, truth)
-            values = {'abs_rel_aligned': abs_rel(depth * median_scale(depth, truth), truth),
-                      'abs_rel_metric': abs_rel(depth, truth), 'delta1': delta1(depth, truth),
-                      'coverage': float(np.isfinite(depth[known]).mean()) if known.any() else float('nan')}
+            values = {
+                'abs_rel_aligned': abs_rel(depth * median_scale(depth, truth), truth),
+                'abs_rel_metric': abs_rel(depth, truth),
+                'delta1': delta1(depth, truth),
+                'coverage': float(np.isfinite(depth[known]).mean()) if known.any() else float('nan'),
+            }
             add(**values)
-            depths.append({'pair': labelled.name, **{name: mean([[value]]) for name, value in values.items()},
-                           'scale_source': scene.scale_source})
-    return {**{name: mean(groups[name]) for name in MEANS}, 'pairs': len(pairs),
-            'seconds_pair': float(np.median(seconds)), 'branches': branches,
-            'intervals': {name: bootstrap_interval(groups[name]) for name in MEANS},
-            'phrases': phrases, 'depths': depths}
+            depths.append(
+                {
+                    'pair': labelled.name,
+                    **{name: mean([[value]]) for name, value in values.items()},
+                    'scale_source': scene.scale_source,
+                }
+            )
+    return {
+        **{name: mean(groups[name]) for name in MEANS},
+        'pairs': len(pairs),
+        'seconds_pair': float(np.median(seconds)),
+        'branches': branches,
+        'intervals': {name: bootstrap_interval(groups[name]) for name in MEANS},
+        'phrases': phrases,
+        'depths': depths,
+    }
 
 
 def read_labels(path: str | Path) -> list[LabelledPair]:
@@ -127,19 +166,22 @@ def read_pair(field: Field) -> LabelledPair:
     doffs = calibration.get('doffs').number() if calibration.has('doffs') else 0.0
     left, right = (field.get(name).load(read_image) for name in ('left', 'right'))
     if left.shape != right.shape:
-        raise field.get('right').wrong(f'an image of the left one\'s size, {size(left)}, got {size(right)}')
+        raise field.get('right').wrong(f"an image of the left one's size, {size(left)}, got {size(right)}")
     height, width = left.shape[:2]
     camera = Camera(width, height, fx, fy, cx, cy)
     depth = None
     if field.has('disparity'):
         disparity = field.get('disparity').load(read_disparity)
         if disparity.shape != (height, width):
-            raise field.get('disparity').wrong(f'an array of {(height, width)}, the size of the left image, '
-                                               f'got {disparity.shape}')
+            raise field.get('disparity').wrong(
+                f'an array of {(height, width)}, the size of the left image, got {disparity.shape}'
+            )
         known = np.isfinite(disparity) & (disparity > 0) & (disparity + doffs > 0)
         depth = np.where(known, fx * baseline / np.where(known, disparity + doffs, 1), np.nan)
-    objects = tuple((thing.get('text').words(), read_box(thing.get('box'), width, height))
-                    for thing in (field.get('objects').items() if field.has('objects') else ()))
+    objects = tuple(
+        (thing.get('text').words(), read_box(thing.get('box'), width, height))
+        for thing in (field.get('objects').items() if field.has('objects') else ())
+    )
     absent = tuple(thing.words() for thing in (field.get('absent').items() if field.has('absent') else ()))
     pair = Pair(View(left, camera), View(right, replace(camera, cx=cx + doffs)), baseline)
     return LabelledPair(field.get('left').value, pair, depth, objects, absent)
@@ -163,12 +205,21 @@ def read_disparity(path: Path) -> np.ndarray:
             values = archive[archive.files[0]]
     except FileNotFoundError:
         raise ValueError(f'no disparity at {path}') from None
-    except (OSError, ValueError, TypeError, AttributeError, IndexError, EOFError, zipfile.BadZipFile,
-            zlib.error) as error:                # an .npy is an array, not an archive
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:  # an .npy is an array, not an archive
         raise ValueError(f'{path} cannot be read as an .npz with an array ({error})') from None
     if values.dtype.kind not in 'fiu' or values.ndim != 2:
-        raise ValueError(f'{path}: its first array is {values.dtype} {values.shape}: '
-                         'wanted (height, width) numbers')
+        raise ValueError(
+            f'{path}: its first array is {values.dtype} {values.shape}: wanted (height, width) numbers'
+        )
     return values.astype(np.float64)
 
 

@@ -38,8 +38,14 @@ class Gaussians:
 
     def __post_init__(self):
         n = self.means.shape[0]
-        shapes = {'means': (n, 3), 'quats': (n, 4), 'scales': (n, 3), 'opacities': (n,), 'colors': (n, 3),
-                  'codes': (n, self.codes.shape[-1])}
+        shapes = {
+            'means': (n, 3),
+            'quats': (n, 4),
+            'scales': (n, 3),
+            'opacities': (n,),
+            'colors': (n, 3),
+            'codes': (n, self.codes.shape[-1]),
+        }
         for name, shape in shapes.items():
             tensor = getattr(self, name)
             assert tuple(tensor.shape) == shape, f'{name} {tuple(tensor.shape)}, wanted {shape}'
@@ -67,7 +73,8 @@ class Gaussians:
             opacities=flat(*(view.opacities[..., None] for view in views))[:, 0],
             colors=0.5 + SH_C0 * flat(*(view.sh for view in views)),
             codes=flat(*(view.codes[..., :CODE_CHANNELS] for view in views)) if has_codes else means[:, :0],
-            frame=frame)
+            frame=frame,
+        )
 
     @classmethod
     def concatenate(cls, parts: Sequence[Gaussians]) -> Gaussians:
@@ -114,9 +121,20 @@ TENSORS = tuple(field.name for field in fields(Gaussians) if field.name != 'fram
 def quats_to_rotations(quats: Tensor) -> Tensor:
     """Unit quaternions (..., 4), w x y z, to rotation matrices (..., 3, 3)."""
     w, x, y, z = quats.unbind(-1)
-    rows = torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-                        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-                        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1)
+    rows = torch.stack(
+        [
+            1 - 2 * (y * y + z * z),
+            2 * (x * y - w * z),
+            2 * (x * z + w * y),
+            2 * (x * y + w * z),
+            1 - 2 * (x * x + z * z),
+            2 * (y * z - w * x),
+            2 * (x * z - w * y),
+            2 * (y * z + w * x),
+            1 - 2 * (x * x + y * y),
+        ],
+        -1,
+    )
     return rows.unflatten(-1, (3, 3))
 
 
@@ -124,8 +142,15 @@ def multiply_quats(p: Tensor, q: Tensor) -> Tensor:
     """Hamilton product (..., 4), w x y z: the rotation `p` after the rotation `q`."""
     pw, px, py, pz = p.unbind(-1)
     qw, qx, qy, qz = q.unbind(-1)
-    return torch.stack([pw * qw - px * qx - py * qy - pz * qz, pw * qx + px * qw + py * qz - pz * qy,
-                        pw * qy - px * qz + py * qw + pz * qx, pw * qz + px * qy - py * qx + pz * qw], -1)
+    return torch.stack(
+        [
+            pw * qw - px * qx - py * qy - pz * qz,
+            pw * qx + px * qw + py * qz - pz * qy,
+            pw * qy - px * qz + py * qw + pz * qx,
+            pw * qz + px * qy - py * qx + pz * qw,
+        ],
+        -1,
+    )
 
 
 def rotation_to_quat(rotation: np.ndarray) -> np.ndarray:
@@ -134,9 +159,13 @@ def rotation_to_quat(rotation: np.ndarray) -> np.ndarray:
     4 q q^T is linear in the matrix; its column with the largest diagonal entry gives q without cancellation.
     """
     (a, b, c), (d, e, f), (g, h, i) = np.asarray(rotation, dtype=np.float64)
-    outer = np.array([[1 + a + e + i, h - f, c - g, d - b],
-                      [h - f, 1 + a - e - i, b + d, c + g],
-                      [c - g, b + d, 1 - a + e - i, f + h],
-                      [d - b, c + g, f + h, 1 - a - e + i]])
+    outer = np.array(
+        [
+            [1 + a + e + i, h - f, c - g, d - b],
+            [h - f, 1 + a - e - i, b + d, c + g],
+            [c - g, b + d, 1 - a + e - i, f + h],
+            [d - b, c + g, f + h, 1 - a - e + i],
+        ]
+    )
     column = outer[:, np.argmax(np.diag(outer))]
     return column / np.linalg.norm(column)

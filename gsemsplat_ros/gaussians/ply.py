@@ -22,9 +22,24 @@ MEANS, NORMALS = ['x', 'y', 'z'], ['nx', 'ny', 'nz']
 COLORS = [f'f_dc_{i}' for i in range(3)]
 SCALES = [f'scale_{i}' for i in range(3)]
 QUATS = [f'rot_{i}' for i in range(4)]
-NUMBERS = {'char': 'i1', 'uchar': 'u1', 'short': '<i2', 'ushort': '<u2', 'int': '<i4', 'uint': '<u4',
-           'int8': 'i1', 'uint8': 'u1', 'int16': '<i2', 'uint16': '<u2', 'int32': '<i4', 'uint32': '<u4',
-           'float': '<f4', 'float32': '<f4', 'double': '<f8', 'float64': '<f8'}
+NUMBERS = {
+    'char': 'i1',
+    'uchar': 'u1',
+    'short': '<i2',
+    'ushort': '<u2',
+    'int': '<i4',
+    'uint': '<u4',
+    'int8': 'i1',
+    'uint8': 'u1',
+    'int16': '<i2',
+    'uint16': '<u2',
+    'int32': '<i4',
+    'uint32': '<u4',
+    'float': '<f4',
+    'float32': '<f4',
+    'double': '<f8',
+    'float64': '<f8',
+}
 MAX_HEADER = 1 << 16
 
 
@@ -45,8 +60,16 @@ def write_ply(path: str | Path, gaussians: Gaussians) -> None:
     vertices[:, 10:13] = np.log(_numpy(gaussians.scales).clip(limits.tiny))
     vertices[:, 13:17] = _numpy(gaussians.quats)
     vertices[:, 17:] = _numpy(gaussians.codes)
-    header = '\n'.join(['ply', 'format binary_little_endian 1.0', f'element vertex {len(gaussians)}',
-                        *(f'property float {name}' for name in names), 'end_header', ''])
+    header = '\n'.join(
+        [
+            'ply',
+            'format binary_little_endian 1.0',
+            f'element vertex {len(gaussians)}',
+            *(f'property float {name}' for name in names),
+            'end_header',
+            '',
+        ]
+    )
     part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
     try:
         with open(part, 'wb') as file:
@@ -72,8 +95,10 @@ def read_ply(path: str | Path, frame: str) -> Gaussians:
         size = os.fstat(file.fileno()).st_size
         wanted = offset + count * record.itemsize
         if size != wanted:
-            raise ValueError(f'{path} has {size} bytes, its header announces {wanted}: '
-                             'the file is damaged; write or download it again')
+            raise ValueError(
+                f'{path} has {size} bytes, its header announces {wanted}: '
+                'the file is damaged; write or download it again'
+            )
         file.seek(offset)
         vertices = np.fromfile(file, dtype=record, count=count)
 
@@ -84,9 +109,13 @@ def read_ply(path: str | Path, frame: str) -> Gaussians:
     codes.sort(key=lambda name: int(name[5:]))
     quats = columns(QUATS)
     tensors = {
-        'means': columns(MEANS), 'quats': quats / np.linalg.norm(quats, axis=1, keepdims=True).clip(1e-12),
-        'scales': np.exp(columns(SCALES)), 'opacities': 1 / (1 + np.exp(-columns(['opacity'])[:, 0])),
-        'colors': 0.5 + SH_C0 * columns(COLORS), 'codes': columns(codes) if codes else np.zeros((count, 0))}
+        'means': columns(MEANS),
+        'quats': quats / np.linalg.norm(quats, axis=1, keepdims=True).clip(1e-12),
+        'scales': np.exp(columns(SCALES)),
+        'opacities': 1 / (1 + np.exp(-columns(['opacity'])[:, 0])),
+        'colors': 0.5 + SH_C0 * columns(COLORS),
+        'codes': columns(codes) if codes else np.zeros((count, 0)),
+    }
     tensors = {name: torch.from_numpy(array.astype(np.float32)) for name, array in tensors.items()}
     return Gaussians(**tensors, frame=frame)
 

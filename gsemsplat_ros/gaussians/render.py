@@ -15,8 +15,12 @@ from gsemsplat_ros.views.view import Camera
 __all__ = ['Rendering', 'render']
 
 
-def render(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray,
-           background: Sequence[float] = (0.0, 0.0, 0.0)) -> Rendering:
+def render(
+    gaussians: Gaussians,
+    camera: Camera,
+    camera_from_world: np.ndarray,
+    background: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Rendering:
     """Colour, expected depth, alpha and codes of one picture; the result is on the device of the Gaussians.
 
     camera: size and intrinsics [px] of the picture, pixel centres at integers; camera_from_world (4, 4)
@@ -29,8 +33,9 @@ def render(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray,
     return render_cpu(gaussians, camera, camera_from_world, background)
 
 
-def _render_gsplat(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray,
-                   background: Sequence[float]) -> Rendering:
+def _render_gsplat(
+    gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray, background: Sequence[float]
+) -> Rendering:
     try:
         from gsplat import rasterization
     except ImportError as error:
@@ -39,11 +44,20 @@ def _render_gsplat(gaussians: Gaussians, camera: Camera, camera_from_world: np.n
     K = camera.K
     K[:2, 2] += 0.5  # gsplat's pixel centres lie at halves, ours at integers
     drawn, alpha, _ = rasterization(
-        means, gaussians.quats, gaussians.scales, gaussians.opacities,
+        means,
+        gaussians.quats,
+        gaussians.scales,
+        gaussians.opacities,
         torch.cat([gaussians.colors.clamp(min=0), gaussians.codes], -1),
-        viewmats=means.new_tensor(camera_from_world)[None], Ks=means.new_tensor(K)[None],
-        width=camera.width, height=camera.height, near_plane=NEAR, eps2d=DILATION, packed=False,
-        render_mode='RGB+ED')
+        viewmats=means.new_tensor(camera_from_world)[None],
+        Ks=means.new_tensor(K)[None],
+        width=camera.width,
+        height=camera.height,
+        near_plane=NEAR,
+        eps2d=DILATION,
+        packed=False,
+        render_mode='RGB+ED',
+    )
     drawn, alpha = drawn[0], alpha[0, ..., 0]  # (H, W, 3 + D + 1), expected depth last; (H, W)
     rgb = drawn[..., :3] + (1 - alpha)[..., None] * means.new_tensor(background)
     depth = torch.where(alpha >= MIN_DEPTH_ALPHA, drawn[..., -1], torch.nan)

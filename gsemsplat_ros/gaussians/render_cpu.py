@@ -26,18 +26,18 @@ from gsemsplat_ros.gaussians.render_plain import DILATION, MAX_PIXELS, NEAR, Ren
 from gsemsplat_ros.views.view import Camera
 
 TILE = 16
-CHECK = 32    # Gaussians between two looks at whether a tile is finished
-LANES = 8     # channels are padded to whole vectors of this many
+CHECK = 32  # Gaussians between two looks at whether a tile is finished
+LANES = 8  # channels are padded to whole vectors of this many
 BOX, SHAPE = 4, 8  # columns of the tables that pass from stage to stage, see `_project`
 
 # numba takes Python floats for float64; the drawing loop is float32 throughout. Compiled code holds these
 # values: after a change in render_plain.py touch this file, for numba's cache looks at this one only.
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
-LOWEST = np.float32(-20)      # exp(-20) is far below MIN_ALPHA and within what `_exp` can do
+LOWEST = np.float32(-20)  # exp(-20) is far below MIN_ALPHA and within what `_exp` can do
 MAX_ALPHA, MIN_ALPHA = np.float32(render_plain.MAX_ALPHA), np.float32(render_plain.MIN_ALPHA)
-SLACK = np.float32(0.01)      # [px] for the rounding of a row's span, which only saves work: alphas decide
+SLACK = np.float32(0.01)  # [px] for the rounding of a row's span, which only saves work: alphas decide
 STOP, MIN_DEPTH_ALPHA = np.float32(render_plain.STOP), np.float32(render_plain.MIN_DEPTH_ALPHA)
-LOG2E, ROUND = np.float32(math.log2(math.e)), np.float32(1.5 * 2 ** 23)
+LOG2E, ROUND = np.float32(math.log2(math.e)), np.float32(1.5 * 2**23)
 EXPONENT_ZERO = np.int32(ROUND.view(np.int32) - 127)
 E1, E2, E3, E4, E5 = (np.float32(math.log(2) ** n / math.factorial(n)) for n in range(1, 6))
 
@@ -76,10 +76,16 @@ def _project(start, stop, means, quats, scales, opacities, world, lens, limits, 
         sx, sy = fx / z, fy / z
         tx, ty = min(max(x / z, limits[0]), limits[1]), min(max(y / z, limits[2]), limits[3])
         # j, k: rows of the Jacobian times the camera's rotation; m, n: those times the Gaussian's axes
-        j0, j1, j2 = (sx * (world[0, 0] - tx * world[2, 0]), sx * (world[0, 1] - tx * world[2, 1]),
-                      sx * (world[0, 2] - tx * world[2, 2]))
-        k0, k1, k2 = (sy * (world[1, 0] - ty * world[2, 0]), sy * (world[1, 1] - ty * world[2, 1]),
-                      sy * (world[1, 2] - ty * world[2, 2]))
+        j0, j1, j2 = (
+            sx * (world[0, 0] - tx * world[2, 0]),
+            sx * (world[0, 1] - tx * world[2, 1]),
+            sx * (world[0, 2] - tx * world[2, 2]),
+        )
+        k0, k1, k2 = (
+            sy * (world[1, 0] - ty * world[2, 0]),
+            sy * (world[1, 1] - ty * world[2, 1]),
+            sy * (world[1, 2] - ty * world[2, 2]),
+        )
         qw, qx, qy, qz = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
         xx, yy, zz, xy, xz, yz = qx * qx, qy * qy, qz * qz, qx * qy, qx * qz, qy * qz
         wx, wy, wz = qw * qx, qw * qy, qw * qz
@@ -92,7 +98,7 @@ def _project(start, stop, means, quats, scales, opacities, world, lens, limits, 
         n2 = s2 * (k0 * 2 * (xz + wy) + k1 * 2 * (yz - wx) + k2 * (1 - 2 * (xx + yy)))
         variance_x, variance_y = m0 * m0 + m1 * m1 + m2 * m2, n0 * n0 + n1 * n1 + n2 * n2
         area = (m1 * n2 - m2 * n1) ** 2 + (m2 * n0 - m0 * n2) ** 2 + (m0 * n1 - m1 * n0) ** 2
-        det = area + DILATION * (variance_x + variance_y) + DILATION ** 2
+        det = area + DILATION * (variance_x + variance_y) + DILATION**2
         variance_x += DILATION
         variance_y += DILATION
         u, v = sx * x + cx, sy * y + cy
@@ -168,10 +174,10 @@ def _draw(tile_row, starts, entries, boxes, shapes, colors, codes, background, r
     channels = 4 + codes.shape[1]
     padded = (channels + LANES - 1) // LANES * LANES
     sums = np.empty((TILE * TILE, padded), np.float32)
-    feature = np.zeros(padded, np.float32)       # of the Gaussian at hand: r, g, b, z, codes
-    light = np.empty((TILE, TILE), np.float32)   # transmittance, 0 once the pixel is finished
-    left = np.empty((TILE, TILE), np.float32)    # transmittance that remains
-    open_rows = np.empty(TILE, np.float32)       # 0 where all 16 pixels are finished
+    feature = np.zeros(padded, np.float32)  # of the Gaussian at hand: r, g, b, z, codes
+    light = np.empty((TILE, TILE), np.float32)  # transmittance, 0 once the pixel is finished
+    left = np.empty((TILE, TILE), np.float32)  # transmittance that remains
+    open_rows = np.empty(TILE, np.float32)  # 0 where all 16 pixels are finished
     weight = np.empty(TILE, np.float32)
     lane = np.arange(TILE).astype(np.float32)
     y0 = tile_row * TILE
@@ -236,32 +242,71 @@ def _draw(tile_row, starts, entries, boxes, shapes, colors, codes, background, r
                     out_codes[row, column, c] = sums[p, 4 + c]
 
 
-def render_cpu(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray,
-               background: Sequence[float] = (0.0, 0.0, 0.0)) -> Rendering:
+def render_cpu(
+    gaussians: Gaussians,
+    camera: Camera,
+    camera_from_world: np.ndarray,
+    background: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Rendering:
     """See `render`; tensors on the CPU, not differentiable. Safe to call from several threads at once."""
     # numba compiles anew for every new type and layout, read-only ones too: all arguments are made alike
     means, quats, scales, opacities, colors, codes = (
-        np.ascontiguousarray(getattr(gaussians, name).detach().numpy(), dtype=np.float32) for name in TENSORS)
+        np.ascontiguousarray(getattr(gaussians, name).detach().numpy(), dtype=np.float32) for name in TENSORS
+    )
     world, behind = np.array(camera_from_world, np.float64)[:3], np.array(background, np.float32)
     assert world.shape == (3, 4), world.shape
     lens = (float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy))
     limits = tuple(float(limit) for limit in jacobian_limits(camera))
     n, width, height = len(gaussians), int(camera.width), int(camera.height)
     boxes, shapes = np.empty((n, BOX), np.int32), np.empty((n, SHAPE), np.float32)
-    rgb, depth, alpha, out_codes = (np.empty((height, width, *rest), np.float32)
-                                    for rest in [(3,), (), (), codes.shape[1:]])
+    rgb, depth, alpha, out_codes = (
+        np.empty((height, width, *rest), np.float32) for rest in [(3,), (), (), codes.shape[1:]]
+    )
 
     threads = torch.get_num_threads()
     across, down = -(-width // TILE), -(-height // TILE)
     cuts = [n * k // threads for k in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        done = [pool.submit(_project, start, stop, means, quats, scales, opacities, world, lens, limits,
-                            width, height, boxes, shapes) for start, stop in zip(cuts, cuts[1:])]
+        done = [
+            pool.submit(
+                _project,
+                start,
+                stop,
+                means,
+                quats,
+                scales,
+                opacities,
+                world,
+                lens,
+                limits,
+                width,
+                height,
+                boxes,
+                shapes,
+            )
+            for start, stop in zip(cuts, cuts[1:])
+        ]
         for future in done:
             future.result()
         starts, entries = _list_tiles(_order_by_depth(boxes, shapes), boxes, across, down)
-        done = [pool.submit(_draw, row, starts, entries, boxes, shapes, colors, codes, behind,
-                            rgb, depth, alpha, out_codes) for row in range(down)]
+        done = [
+            pool.submit(
+                _draw,
+                row,
+                starts,
+                entries,
+                boxes,
+                shapes,
+                colors,
+                codes,
+                behind,
+                rgb,
+                depth,
+                alpha,
+                out_codes,
+            )
+            for row in range(down)
+        ]
         for future in done:
             future.result()
     return Rendering(*(torch.from_numpy(array) for array in (rgb, depth, alpha, out_codes)))

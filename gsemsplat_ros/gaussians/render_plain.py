@@ -22,14 +22,14 @@ from torch import Tensor
 from gsemsplat_ros.gaussians.gaussians import Gaussians, quats_to_rotations
 from gsemsplat_ros.views.view import Camera
 
-NEAR = 0.01            # [m] Gaussians nearer to the camera plane are left out
-DILATION = 0.3         # [px^2] added to both image variances: no Gaussian falls between pixels
-MAX_ALPHA = 0.99       # one Gaussian never hides all behind it
-MIN_ALPHA = 1 / 255    # weaker contributions are skipped
-STOP = 1e-4            # a Gaussian that would take the transmittance below this ends its pixel, undrawn
+NEAR = 0.01  # [m] Gaussians nearer to the camera plane are left out
+DILATION = 0.3  # [px^2] added to both image variances: no Gaussian falls between pixels
+MAX_ALPHA = 0.99  # one Gaussian never hides all behind it
+MIN_ALPHA = 1 / 255  # weaker contributions are skipped
+STOP = 1e-4  # a Gaussian that would take the transmittance below this ends its pixel, undrawn
 MIN_DEPTH_ALPHA = 0.01  # depth is NaN where less was drawn; who needs firmer ground thresholds `alpha`
-MAX_PIXELS = 1e9       # centres and extents beyond this are left out (float32 cannot hold their pixels)
-BLOCK = 4              # pixels are drawn in blocks of this side, each with the Gaussians that reach it
+MAX_PIXELS = 1e9  # centres and extents beyond this are left out (float32 cannot hold their pixels)
+BLOCK = 4  # pixels are drawn in blocks of this side, each with the Gaussians that reach it
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ class Rendering:
 class _Projected:
     """Visible Gaussians, nearest first.
 
-    index (M,): which of those that were given; geometry (M, 6): u, v, precision, slope, 1 / variance_y, opacity;
-    features (M, 4 + D): r, g, b, z, codes; extents (M, 2) [px]: half sides of the box outside of which alpha < MIN_ALPHA.
+    index (M,): which of those that were given; geometry (M, 6): u, v, precision, slope, 1 / variance_y,
+    opacity; features (M, 4 + D): r, g, b, z, codes; extents (M, 2) [px]: half sides of the box outside of
+    which alpha < MIN_ALPHA.
     """
 
     index: Tensor
@@ -72,21 +73,29 @@ def jacobian_limits(camera: Camera) -> tuple[float, float, float, float]:
     return -left - 0.15 * wide, wide - left + 0.15 * wide, -top - 0.15 * high, high - top + 0.15 * high
 
 
-def render_plain(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray,
-                 background: Sequence[float] = (0.0, 0.0, 0.0)) -> Rendering:
+def render_plain(
+    gaussians: Gaussians,
+    camera: Camera,
+    camera_from_world: np.ndarray,
+    background: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Rendering:
     """The whole picture; differentiable in every tensor of `gaussians`. Arguments as of `render`."""
     window = (0, 0, camera.width, camera.height)
     return render_windows(gaussians, camera, camera_from_world, [window], background)[0]
 
 
-def render_windows(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray,
-                   windows: Sequence[tuple[int, int, int, int]],
-                   background: Sequence[float] = (0.0, 0.0, 0.0)) -> list[Rendering]:
+def render_windows(
+    gaussians: Gaussians,
+    camera: Camera,
+    camera_from_world: np.ndarray,
+    windows: Sequence[tuple[int, int, int, int]],
+    background: Sequence[float] = (0.0, 0.0, 0.0),
+) -> list[Rendering]:
     """Parts of one picture, projected once: `windows` are (x0, y0, width, height) [px]; differentiable.
 
     Each result equals that part of `render_plain`'s picture; its cost grows with the window, not the picture.
     """
-    with torch.no_grad():      # what no window shows asks for no gradient, nor for memory
+    with torch.no_grad():  # what no window shows asks for no gradient, nor for memory
         rough = _project(replace(gaussians, codes=gaussians.codes[:, :0]), camera, camera_from_world)
         near = torch.stack([_reaches(rough, window) for window in windows]).any(0)
     projected = _project(gaussians.select(rough.index[near]), camera, camera_from_world)
@@ -110,7 +119,7 @@ def _project(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray
     row_y = fy[:, None] * (axes[:, 1] - (y / z).clamp(y_min, y_max)[:, None] * axes[:, 2])
     xx, yy = (row_x * row_x).sum(-1), (row_y * row_y).sum(-1)
     xy = (row_x * row_y).sum(-1)
-    det = torch.linalg.cross(row_x, row_y).square().sum(-1) + DILATION * (xx + yy) + DILATION ** 2
+    det = torch.linalg.cross(row_x, row_y).square().sum(-1) + DILATION * (xx + yy) + DILATION**2
     variance_x, variance_y = xx + DILATION, yy + DILATION
     u, v = fx * x + camera.cx, fy * y + camera.cy
     geometry = torch.stack([u, v, variance_y / det, xy / variance_y, 1 / variance_y, gaussians.opacities], -1)
@@ -121,7 +130,9 @@ def _project(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray
         extents = torch.stack([(reach * variance_x).sqrt(), (reach * variance_y).sqrt()], -1)
         inside = ((geometry[:, :2].abs() + extents) < MAX_PIXELS).all(-1).nonzero()[:, 0]  # no NaN passes
         order = inside[torch.argsort(z[inside], stable=True)]
-    return _Projected(visible[order], geometry.index_select(0, order), features.index_select(0, order), extents[order])
+    return _Projected(
+        visible[order], geometry.index_select(0, order), features.index_select(0, order), extents[order]
+    )
 
 
 def _reaches(projected: _Projected, window: tuple[int, int, int, int]) -> Tensor:
@@ -140,34 +151,34 @@ def _draw(projected: _Projected, window: tuple[int, int, int, int], background: 
         near = _reaches(projected, window).nonzero()[:, 0]
         centres, extents = projected.geometry[near, :2], projected.extents[near]
         low, high = centres - extents, centres + extents
-        corners = low.new_tensor([x0, y0]) + BLOCK * _grid(rows, columns).to(low)   # (B, 2) first pixels
+        corners = low.new_tensor([x0, y0]) + BLOCK * _grid(rows, columns).to(low)  # (B, 2) first pixels
         touches = ((high >= corners[:, None]) & (low <= corners[:, None] + (BLOCK - 1))).all(-1)
-        counts = touches.sum(1)                                                     # (B,)
-        block, member = touches.nonzero(as_tuple=True)                              # by block, nearest first
+        counts = touches.sum(1)  # (B,)
+        block, member = touches.nonzero(as_tuple=True)  # by block, nearest first
         place = torch.arange(len(block)).to(block) - (counts.cumsum(0) - counts)[block]
-        index = near.new_zeros(len(corners), int(counts.max()))                     # (B, K)
+        index = near.new_zeros(len(corners), int(counts.max()))  # (B, K)
         index[block, place] = near[member]
-        used = torch.arange(index.shape[1]).to(counts) < counts[:, None]            # (B, K), else padding
-        pixels = corners[:, None] + _grid(BLOCK, BLOCK).to(low)                     # (B, P, 2)
+        used = torch.arange(index.shape[1]).to(counts) < counts[:, None]  # (B, K), else padding
+        pixels = corners[:, None] + _grid(BLOCK, BLOCK).to(low)  # (B, P, 2)
 
     def pick(table: Tensor) -> Tensor:  # (M, C) -> (B, K, C)
         return table.index_select(0, index.flatten()).unflatten(0, index.shape)
 
     # (B, 1, K) each, to stand against the pixels (B, P, 1)
     u, v, precision, slope, inverse_y, opacities = pick(projected.geometry)[:, None].unbind(-1)
-    dx, dy = pixels[..., :1] - u, pixels[..., 1:] - v                               # (B, P, K)
+    dx, dy = pixels[..., :1] - u, pixels[..., 1:] - v  # (B, P, K)
     power = -0.5 * (precision * (dx - slope * dy).square() + inverse_y * dy.square())
     alpha = (opacities * power.exp()).clamp(max=MAX_ALPHA)
     alpha = torch.where((alpha >= MIN_ALPHA) & used[:, None], alpha, 0.0)
     log_pass = torch.log1p(-alpha)
-    log_after = log_pass.cumsum(-1)                                                 # light behind each
+    log_after = log_pass.cumsum(-1)  # light behind each
     weights = torch.where(log_after.exp() >= STOP, alpha * (log_after - log_pass).exp(), 0.0)
 
     def picture(blocks: Tensor) -> Tensor:  # (B, P, C) -> (height, width, C)
         grid = blocks.unflatten(1, (BLOCK, BLOCK)).unflatten(0, (rows, columns))
         return grid.transpose(1, 2).flatten(2, 3).flatten(0, 1)[:height, :width]
 
-    drawn = picture(weights @ pick(projected.features))                             # r, g, b, z, codes
+    drawn = picture(weights @ pick(projected.features))  # r, g, b, z, codes
     total = picture(weights.sum(-1, keepdim=True))
     rgb = drawn[..., :3] + (1 - total) * total.new_tensor(background)
     depth = drawn[..., 3:4] / total.clamp(min=MIN_DEPTH_ALPHA)

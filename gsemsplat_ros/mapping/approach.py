@@ -1,7 +1,8 @@
-"""Where a robot should stand to face a thing: free ground in front of it, in sight of it, and on a way that is free.
+"""Where a robot should stand to face a thing: free ground in front of it, in sight of it, and on a way that
+is free.
 
-The ground is a grid of cells. What stands between ankle and head of the robot blocks a cell; what was never seen does
-not, for a planner with a costmap drives the way and this only says where to.
+The ground is a grid of cells. What stands between ankle and head of the robot blocks a cell; what was never
+seen does not, for a planner with a costmap drives the way and this only says where to.
 """
 
 from __future__ import annotations
@@ -15,21 +16,23 @@ from numba import njit
 from gsemsplat_ros.gaussians.gaussians import rotation_to_quat
 from gsemsplat_ros.semantics.objects import Object
 
-CELL = 0.05                # m
-LOW, HIGH = 0.05, 1.5      # m above the floor: what lies between blocks the way
-MIN_IN_CELL = 2            # points: a single one may fly
-STRAY = 0.02               # of the points may lie below the floor
-FLOOR_NOISE = 0.15         # m above the lowest of the others: there the fullest layer is the floor
-MARGIN = 5.0               # m about robot and object: ways further out are not looked for
-FARTHER = 1.0              # m beyond the standoff, for what cannot be approached nearer (a cup on a table)
-SIGHT_LOW, SIGHT_HIGH = 0.05, 0.3   # m over the object's top, or over EYE: what has points there hides it
-EYE = 1.2                  # m above the floor: taller things are seen by this much of them
-NEAR_START = 0.5           # m: a robot that seems to stand in an obstacle starts from free ground this near
+CELL = 0.05  # m
+LOW, HIGH = 0.05, 1.5  # m above the floor: what lies between blocks the way
+MIN_IN_CELL = 2  # points: a single one may fly
+STRAY = 0.02  # of the points may lie below the floor
+FLOOR_NOISE = 0.15  # m above the lowest of the others: there the fullest layer is the floor
+MARGIN = 5.0  # m about robot and object: ways further out are not looked for
+FARTHER = 1.0  # m beyond the standoff, for what cannot be approached nearer (a cup on a table)
+SIGHT_LOW, SIGHT_HIGH = 0.05, 0.3  # m over the object's top, or over EYE: what has points there hides it
+EYE = 1.2  # m above the floor: taller things are seen by this much of them
+NEAR_START = 0.5  # m: a robot that seems to stand in an obstacle starts from free ground this near
 
 
 @dataclass(frozen=True)
 class Approach:
-    """A pose on the floor, in the map's frame: position (x, y, z) [m]; quat (w, x, y, z): x to the object, z up."""
+    """A pose on the floor, in the map's frame: position (x, y, z) [m]; quat (w, x, y, z): x to the object, z
+    up.
+    """
 
     position: tuple[float, float, float]
     quat: tuple[float, float, float, float]
@@ -37,7 +40,8 @@ class Approach:
 
 @dataclass(frozen=True)
 class Ground:
-    """A grid of cells of CELL metres; (i, j) covers `origin` + (i .. i + 1, j .. j + 1) CELL along the ground's x, y.
+    """A grid of cells of CELL metres; (i, j) covers `origin` + (i .. i + 1, j .. j + 1) CELL along the
+    ground's x, y.
 
     blocked, hiding (I, J) bool: what stands in the way; what hides the object.
     """
@@ -55,17 +59,23 @@ class Ground:
         return (np.stack(np.indices(self.blocked.shape), -1) + 0.5) * CELL + self.origin
 
 
-def approach_pose(target: Object, points: np.ndarray, robot: np.ndarray, robot_radius_m: float, standoff_m: float,
-                  up: tuple[float, float, float] = (0.0, 0.0, 1.0)) -> tuple[Approach | None, str]:
+def approach_pose(
+    target: Object,
+    points: np.ndarray,
+    robot: np.ndarray,
+    robot_radius_m: float,
+    standoff_m: float,
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0),
+) -> tuple[Approach | None, str]:
     """A pose in front of `target`, facing it, or None and why there is none.
 
-    target: box in the map's frame [m]; points (N, 3): means of the map's Gaussians [m], the target's among them;
-    robot (3,): where the robot or its camera is; robot_radius_m: of the robot seen from above; standoff_m: from the
-    robot's middle to the target's box, or up to 1 m more where nothing nearer is free; up: unit vector against gravity
-    in the map's frame ((0, -1, 0) for a level camera's optical frame).
+    target: box in the map's frame [m]; points (N, 3): means of the map's Gaussians [m], the target's among
+    them; robot (3,): where the robot or its camera is; robot_radius_m: of the robot seen from above;
+    standoff_m: from the robot's middle to the target's box, or up to 1 m more where nothing nearer is free;
+    up: unit vector against gravity in the map's frame ((0, -1, 0) for a level camera's optical frame).
 
-    Of the free places nearest to the standoff, from which the target's top can be seen, it is the one with the shortest
-    free way from the robot. Raises ValueError for a radius, a standoff or an up that is none.
+    Of the free places nearest to the standoff, from which the target's top can be seen, it is the one with
+    the shortest free way from the robot. Raises ValueError for a radius, a standoff or an up that is none.
     """
     if not robot_radius_m > 0 or not standoff_m > 0:
         raise ValueError(f'robot radius {robot_radius_m} m, standoff {standoff_m} m: wanted both above 0')
@@ -79,7 +89,7 @@ def approach_pose(target: Object, points: np.ndarray, robot: np.ndarray, robot_r
     ground = survey(points, floor, center, half, start)
 
     distance = cv2.distanceTransform((~ground.blocked).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    free = (distance - 0.5) * CELL >= robot_radius_m          # from the middle of the cell to the edge of the blocked
+    free = (distance - 0.5) * CELL >= robot_radius_m  # from the middle of the cell to the edge of the blocked
     steps = way(free, ground, start[:2], robot_radius_m)
     if steps is None:
         return None, f'the robot has no free ground within {NEAR_START} m'
@@ -94,8 +104,8 @@ def approach_pose(target: Object, points: np.ndarray, robot: np.ndarray, robot_r
     places = np.argwhere(wanted)
     # steps are whole, and a little too few on slanting ways; but no way is shorter than the straight one
     length = np.maximum((steps - 1) * CELL, np.linalg.norm(centers - start[:2], axis=-1))
-    ring = np.floor((away[wanted] - standoff_m) / (2 * CELL) + 0.5)        # the first is as wide as two cells
-    rank = np.lexsort((length[wanted], ring))                              # nearest first, in it the shortest way
+    ring = np.floor((away[wanted] - standoff_m) / (2 * CELL) + 0.5)  # the first is as wide as two cells
+    rank = np.lexsort((length[wanted], ring))  # nearest first, in it the shortest way
     chosen = centers[tuple(places[rank].T)]
     number = _first_in_sight(ground.hiding, ground.origin, chosen, center[:2], half[:2])
     if number >= 0:
@@ -103,12 +113,16 @@ def approach_pose(target: Object, points: np.ndarray, robot: np.ndarray, robot_r
         yaw = float(np.arctan2(forward[1], forward[0]))
         turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
         position = ground_from_map.T @ np.array([*chosen[number], floor])
-        return Approach(tuple(position.tolist()), tuple(rotation_to_quat(ground_from_map.T @ turn).tolist())), ''
+        return Approach(
+            tuple(position.tolist()), tuple(rotation_to_quat(ground_from_map.T @ turn).tolist())
+        ), ''
     return None, 'no place that the robot can reach has the object in sight'
 
 
 def upright(up: np.ndarray) -> np.ndarray:
-    """ground_from_map (3, 3): a rotation that takes `up` (3,) to z; the identity where it is z. Raises ValueError."""
+    """ground_from_map (3, 3): a rotation that takes `up` (3,) to z; the identity where it is z. Raises
+    ValueError.
+    """
     length = np.linalg.norm(up)
     if not np.isfinite(length) or length < 1e-6:
         raise ValueError(f'up {tuple(up)}: wanted a direction, such as (0, 0, 1)')
@@ -132,7 +146,9 @@ def floor_height(heights: np.ndarray, robot_height: float) -> float:
     return min(float(np.median(heights[layers == fullest])), robot_height)
 
 
-def survey(points: np.ndarray, floor: float, center: np.ndarray, half: np.ndarray, start: np.ndarray) -> Ground:
+def survey(
+    points: np.ndarray, floor: float, center: np.ndarray, half: np.ndarray, start: np.ndarray
+) -> Ground:
     """The ground about robot and object: what blocks the way, and what hides the object."""
     low = np.minimum(start[:2], center[:2] - half[:2]) - MARGIN
     shape = np.ceil((np.maximum(start[:2], center[:2] + half[:2]) + MARGIN - low) / CELL).astype(int)
@@ -155,7 +171,8 @@ def _counts(points, low, width, height, floor, eye):
 
 
 def way(free: np.ndarray, ground: Ground, start: np.ndarray, radius: float) -> np.ndarray | None:
-    """Steps (I, J) from the robot to each free cell, -1 where no free way leads; None: it stands nowhere free.
+    """Steps (I, J) from the robot to each free cell, -1 where no free way leads; None: it stands nowhere
+    free.
 
     A wave that widens by four and by eight neighbours in turn, so that its front is nearly round.
     """
@@ -170,11 +187,14 @@ def way(free: np.ndarray, ground: Ground, start: np.ndarray, radius: float) -> n
 
 @njit(nogil=True, cache=True)
 def _wave(free, i, j):
-    """Steps (I, J) int64 of the wave from cell (i, j) over the free cells (I, J) bool, -1 where it does not come."""
+    """Steps (I, J) int64 of the wave from cell (i, j) over the free cells (I, J) bool, -1 where it does not
+    come.
+    """
     width, height = free.shape
     steps = np.full((width, height), -1)
     steps[i, j] = 0
-    # cells in the order in which they were reached: those from `first` on have met no square yet, from `new` on nothing
+    # cells in the order in which they were reached: those from `first` on have met no square yet, from `new`
+    # on nothing
     cells = np.empty((width * height, 2), np.int32)
     cells[0, 0], cells[0, 1] = i, j
     first, new, count, number = 0, 0, 1, 0
@@ -193,15 +213,15 @@ def _wave(free, i, j):
                             count += 1
         if square:
             if count == end:
-                return steps                # what the cross does not reach, the square may: not after a cross
+                return steps  # what the cross does not reach, the square may: not after a cross
             first = end
         new = end
 
 
 @njit(nogil=True, cache=True)
 def _first_in_sight(hiding, origin, places, center, half):
-    """The first of `places` (N, 2) [m] from which nothing hides the object, up to its box, on the straight line to its
-    middle; -1: none."""
+    """The first of `places` (N, 2) [m] from which nothing hides the object, up to its box, on the straight
+    line to its middle; -1: none."""
     for n in range(len(places)):
         dx, dy = center[0] - places[n, 0], center[1] - places[n, 1]
         count = int(np.ceil(np.sqrt(dx * dx + dy * dy) / (CELL / 2))) + 1

@@ -1,5 +1,5 @@
-"""What maps (mapfile.py) and scenes (scenefile.py) on disk share: Gaussians with codes, a JSON card that says what reads
-them, and a digest of the whole, in one safetensors file that appears whole or not at all."""
+"""What maps (mapfile.py) and scenes (scenefile.py) on disk share: Gaussians with codes, a JSON card that says
+what reads them, and a digest of the whole, in one safetensors file that appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,14 +20,22 @@ from torch import Tensor
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 
 # half precision keeps 3 digits: enough for all but positions; the scales as logarithms
-DTYPES = {'means': torch.float32, 'quats': torch.float16, 'log_scales': torch.float16, 'opacities': torch.float16,
-          'colors': torch.float16, 'codes': torch.float16}
+DTYPES = {
+    'means': torch.float32,
+    'quats': torch.float16,
+    'log_scales': torch.float16,
+    'opacities': torch.float16,
+    'colors': torch.float16,
+    'codes': torch.float16,
+}
 SHAPES = {'means': (3,), 'quats': (4,), 'log_scales': (3,), 'opacities': (), 'colors': (3,), 'codes': (32,)}
 
 
 @dataclass(frozen=True)
 class CodeSpace:
-    """What reads the codes of a file: the checkpoint's file name, its text encoder, and a digest of its decoders."""
+    """What reads the codes of a file: the checkpoint's file name, its text encoder, and a digest of its
+    decoders.
+    """
 
     weights: str
     text_encoder: str
@@ -36,7 +44,11 @@ class CodeSpace:
     @classmethod
     def of(cls, weights: str, text_encoder: str, decoders: Mapping[str, Tensor]) -> CodeSpace:
         """`decoders`: the tensors of both semantic decoders, by name."""
-        return cls(weights, text_encoder, fingerprint({}, {name: tensor.float() for name, tensor in decoders.items()}))
+        return cls(
+            weights,
+            text_encoder,
+            fingerprint({}, {name: tensor.float() for name, tensor in decoders.items()}),
+        )
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,9 @@ class Kind:
 
 def fingerprint(card: dict, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of a card (but its own 'sha256') and of tensors with their names and shapes, in hexadecimal."""
-    digest = hashlib.sha256(json.dumps({k: v for k, v in card.items() if k != 'sha256'}, sort_keys=True).encode())
+    digest = hashlib.sha256(
+        json.dumps({k: v for k, v in card.items() if k != 'sha256'}, sort_keys=True).encode()
+    )
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name].detach().cpu().numpy())
         digest.update(f'{name} {array.dtype.str} {array.shape}'.encode())
@@ -61,33 +75,55 @@ def fingerprint(card: dict, tensors: Mapping[str, Tensor]) -> str:
 
 def tensors_of(gaussians: Gaussians) -> dict[str, Tensor]:
     """Gaussians on the CPU as they are kept."""
-    tensors = {'means': gaussians.means, 'quats': gaussians.quats,
-               'log_scales': gaussians.scales.clamp(min=torch.finfo(torch.float32).tiny).log(),
-               'opacities': gaussians.opacities, 'colors': gaussians.colors, 'codes': gaussians.codes}
+    tensors = {
+        'means': gaussians.means,
+        'quats': gaussians.quats,
+        'log_scales': gaussians.scales.clamp(min=torch.finfo(torch.float32).tiny).log(),
+        'opacities': gaussians.opacities,
+        'colors': gaussians.colors,
+        'codes': gaussians.codes,
+    }
     return {name: tensor.detach().to(DTYPES[name]).contiguous() for name, tensor in tensors.items()}
 
 
 def gaussians_of(tensors: Mapping[str, Tensor], frame: str) -> Gaussians:
     """The Gaussians of a file that holds together."""
     values = {name: tensors[name].float() for name in DTYPES}
-    return Gaussians(values['means'], torch.nn.functional.normalize(values['quats'], dim=1), values['log_scales'].exp(),
-                     values['opacities'], values['colors'], values['codes'], frame)
+    return Gaussians(
+        values['means'],
+        torch.nn.functional.normalize(values['quats'], dim=1),
+        values['log_scales'].exp(),
+        values['opacities'],
+        values['colors'],
+        values['codes'],
+        frame,
+    )
 
 
-def write(path: Path, kind: Kind, card: dict, tensors: Mapping[str, Tensor], space: CodeSpace,
-          beside: Callable[[], None] = lambda: None) -> None:
-    """Write card and tensors to `path`, and what `beside` writes. Raises ValueError when the disk will not; what was there
-    before then stays."""
+def write(
+    path: Path,
+    kind: Kind,
+    card: dict,
+    tensors: Mapping[str, Tensor],
+    space: CodeSpace,
+    beside: Callable[[], None] = lambda: None,
+) -> None:
+    """Write card and tensors to `path`, and what `beside` writes. Raises ValueError when the disk will not;
+    what was there before then stays."""
     card = {'version': kind.version, **card, **asdict(space)}
     data = save(dict(tensors), {kind.key: json.dumps({**card, 'sha256': fingerprint(card, tensors)})})
     try:
         write_whole(path, data, beside)
     except OSError as error:
-        raise ValueError(f'cannot write the {kind.name} {path} ({error.strerror or error}): is there space, and may this '
-                         'user write there?') from None
+        raise ValueError(
+            f'cannot write the {kind.name} {path} ({error.strerror or error}): is there space, and may this '
+            'user write there?'
+        ) from None
 
 
-def read(path: Path, kind: Kind, defect: Callable[[dict, dict[str, Tensor]], str]) -> tuple[dict, dict[str, Tensor]]:
+def read(
+    path: Path, kind: Kind, defect: Callable[[dict, dict[str, Tensor]], str]
+) -> tuple[dict, dict[str, Tensor]]:
     """Card and tensors of the file at `path`. `defect` says what is wrong with them, '' for nothing.
 
     Raises ValueError, in one line, for a file that is missing, damaged or of another kind.
@@ -99,12 +135,16 @@ def read(path: Path, kind: Kind, defect: Callable[[dict, dict[str, Tensor]], str
             card = json.loads((file.metadata() or {})[kind.key])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, KeyError, OSError, ValueError, RecursionError) as error:
-        raise ValueError(f'{path} is no {kind.name}, or only a part of one ({type(error).__name__}): give a file that '
-                         f'{kind.maker} wrote') from None
+        raise ValueError(
+            f'{path} is no {kind.name}, or only a part of one ({type(error).__name__}): give a file that '
+            f'{kind.maker} wrote'
+        ) from None
     if not isinstance(card, dict) or card.get('version') != kind.version:
         version = card.get('version') if isinstance(card, dict) else None
-        raise ValueError(f'{path} is a {kind.name} of version {version}, wanted {kind.version}: use the release that '
-                         'wrote it')
+        raise ValueError(
+            f'{path} is a {kind.name} of version {version}, wanted {kind.version}: use the release that '
+            'wrote it'
+        )
     problem = defect(card, tensors)
     if not problem and card.get('sha256') != fingerprint(card, tensors):
         problem = 'its contents are not those that were saved'
@@ -114,11 +154,15 @@ def read(path: Path, kind: Kind, defect: Callable[[dict, dict[str, Tensor]], str
 
 
 def check_space(path: Path, card: dict, space: CodeSpace, cure: str) -> None:
-    """Raises ValueError, with the cure in words, for codes that other decoders or another text encoder read."""
+    """Raises ValueError, with the cure in words, for codes that other decoders or another text encoder
+    read.
+    """
     theirs = [card.get(name) for name in ('text_encoder', 'decoders')]
     if theirs != [space.text_encoder, space.decoders]:
-        raise ValueError(f"{path} was made with a {card.get('weights')} ({card.get('text_encoder')}) of other decoders than "
-                         f'the {space.weights} in use ({space.text_encoder}): {cure}')
+        raise ValueError(
+            f'{path} was made with a {card.get("weights")} ({card.get("text_encoder")}) of other decoders '
+            f'than the {space.weights} in use ({space.text_encoder}): {cure}'
+        )
 
 
 def missing(card: dict, kinds: Mapping[str, type]) -> str:
@@ -127,10 +171,13 @@ def missing(card: dict, kinds: Mapping[str, type]) -> str:
     return f'its card lacks {wrong[0]}' if wrong else ''
 
 
-def misshapen(tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype],
-              shapes: Mapping[str, tuple[int, ...] | None]) -> str:
-    """The first tensor that is none of `dtypes` and `shapes` (of each Gaussian; None: any number of bytes) or holds
-    what is no number, in words; ''."""
+def misshapen(
+    tensors: Mapping[str, Tensor],
+    dtypes: Mapping[str, torch.dtype],
+    shapes: Mapping[str, tuple[int, ...] | None],
+) -> str:
+    """The first tensor that is none of `dtypes` and `shapes` (of each Gaussian; None: any number of bytes) or
+    holds what is no number, in words; ''."""
     if tensors.keys() != dtypes.keys():
         return f'its tensors are {sorted(tensors)}, wanted {sorted(dtypes)}'
     count = len(tensors['means']) if tensors['means'].ndim else 0
@@ -144,8 +191,8 @@ def misshapen(tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype],
 
 
 def write_whole(path: Path, data: bytes, beside: Callable[[], None] = lambda: None) -> None:
-    """A reader sees the old file or the whole new one, also after a power cut. `beside()` writes a file beside it, once
-    there was room for this one: a full disk leaves both as they were."""
+    """A reader sees the old file or the whole new one, also after a power cut. `beside()` writes a file
+    beside it, once there was room for this one: a full disk leaves both as they were."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
     try:
         with os.fdopen(handle, 'wb') as file:
@@ -157,7 +204,7 @@ def write_whole(path: Path, data: bytes, beside: Callable[[], None] = lambda: No
         os.replace(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)                      # the name itself
+            os.fsync(folder)  # the name itself
         finally:
             os.close(folder)
     finally:

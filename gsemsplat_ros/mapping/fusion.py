@@ -1,4 +1,6 @@
-"""Where a scene stands in the map, and whether it may enter: the mapper belongs to one thread, its map to all."""
+"""Where a scene stands in the map, and whether it may enter: the mapper belongs to one thread, its map to
+all.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,12 @@ from gsemsplat_ros.mapping.pose import MIN_INLIERS, RATIO_TOLERANCE, REPROJECTIO
 from gsemsplat_ros.mapping.scene import Keyframe, Scene
 from gsemsplat_ros.views.view import Pair, View
 
-MIN_SHARE = 0.3            # of measurements, or of matched features, must agree on one pose, else there is none
-MIN_SAME = 0.5             # of the depths that two scenes share must agree on one ratio: of noise, a third does
-MAX_RESCALE = 2.0          # a scene of the network's scale is corrected by at most this factor against the one before
-MIN_ALPHA = 0.5            # a rendering knows the depth where at least this much was drawn
-# without a pose from outside the map begins at the first camera, as if level: x forward, y left, z up (REP 103)
+MIN_SHARE = 0.3  # of measurements, or of matched features, must agree on one pose, else there is none
+MIN_SAME = 0.5  # of the depths that two scenes share must agree on one ratio: of noise, a third does
+MAX_RESCALE = 2.0  # a scene of the network's scale is corrected by at most this factor against the one before
+MIN_ALPHA = 0.5  # a rendering knows the depth where at least this much was drawn
+# without a pose from outside the map begins at the first camera, as if level: x forward, y left, z up (REP
+# 103)
 START = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 
 
@@ -25,10 +28,10 @@ START = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 
 class Fusion:
     """What became of a scene.
 
-    fused: it is in the map now. reason: in words, how it was placed or why it was left out. map_from_camera (4, 4):
-    its keyframe's pose in the map, None where unknown; scale: the map's units for one of the scene's; inliers of
-    points: depths that agree with the last scene's, or the pair's own measurements where those were too few (0 of 0
-    when the pose was given and nothing was compared).
+    fused: it is in the map now. reason: in words, how it was placed or why it was left out. map_from_camera
+    (4, 4): its keyframe's pose in the map, None where unknown; scale: the map's units for one of the scene's;
+    inliers of points: depths that agree with the last scene's, or the pair's own measurements where those
+    were too few (0 of 0 when the pose was given and nothing was compared).
     """
 
     fused: bool
@@ -41,7 +44,9 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Anchor:
-    """The last scene in the map, by which the next one is placed; `scale`: the map's units for one of the scene's."""
+    """The last scene in the map, by which the next one is placed; `scale`: the map's units for one of the
+    scene's.
+    """
 
     scene: Scene
     map_from_camera: np.ndarray
@@ -50,8 +55,9 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Link:
-    """How a scene's camera stands to the anchor's: `anchor_from_camera` (4, 4) in the map's unit; `ratio`: the map's
-    units for one of the scene's, by its depths; `inliers` of `points` of them agree; `by`: what was compared."""
+    """How a scene's camera stands to the anchor's: `anchor_from_camera` (4, 4) in the map's unit; `ratio`:
+    the map's units for one of the scene's, by its depths; `inliers` of `points` of them agree; `by`: what was
+    compared."""
 
     anchor_from_camera: np.ndarray
     ratio: float
@@ -61,7 +67,8 @@ class Link:
 
 
 class Mapper:
-    """Fuses scene after scene. `map` is replaced, never changed, so any thread may read it; `add` belongs to one.
+    """Fuses scene after scene. `map` is replaced, never changed, so any thread may read it; `add` belongs to
+    one.
 
     budget: Gaussians that the map keeps at most; it may change at any time.
     """
@@ -72,11 +79,13 @@ class Mapper:
         self._anchor: Anchor | None = None
 
     def add(self, scene: Scene, pair: Pair) -> Fusion:
-        """Fuse `scene`, which was built from `pair`, into the map, or say why not: then the map stays as it was.
+        """Fuse `scene`, which was built from `pair`, into the map, or say why not: then the map stays as it
+        was.
 
-        Where the pair's first view knows its `map_from_camera` [m], in the map's frame, it stands there. Else the scene
-        is chained to the last one in the map: by the keyframe that both hold, where the pair's second view is the last
-        scene's first; or by features of the two first images. A scene whose scale is the network's takes the map's.
+        Where the pair's first view knows its `map_from_camera` [m], in the map's frame, it stands there. Else
+        the scene is chained to the last one in the map: by the keyframe that both hold, where the pair's
+        second view is the last scene's first; or by features of the two first images. A scene whose scale is
+        the network's takes the map's.
         """
         map_from_camera = pair.first.map_from_camera
         problem = self_check(scene)
@@ -85,25 +94,49 @@ class Mapper:
         given, metric = map_from_camera is not None, scene.scale_source != 'network'
         if self._anchor is None:
             if given or not len(self.map):
-                return self._fuse(scene, map_from_camera if given else START, 1.0, 'pose given' if given else 'start')
-            return Fusion(False, 'nothing ties this scene to the map that was loaded: give its pose in the frame '
-                                 f"'{self.map.frame}' (TF), or clear the map")
+                return self._fuse(
+                    scene, map_from_camera if given else START, 1.0, 'pose given' if given else 'start'
+                )
+            return Fusion(
+                False,
+                'nothing ties this scene to the map that was loaded: give its pose in the frame '
+                f"'{self.map.frame}' (TF), or clear the map",
+            )
         if given and metric:
             return self._fuse(scene, map_from_camera, 1.0, 'pose given')
         link = shared_keyframe(self._anchor, scene, pair) or by_features(self._anchor, scene)
         if link is None:
-            return self._fuse(scene, map_from_camera, 1.0, 'pose given') if given else Fusion(
-                False, 'shares too little with the last scene in the map to say where it stands: drive back there, '
-                       'give poses (TF), or clear the map')
+            return (
+                self._fuse(scene, map_from_camera, 1.0, 'pose given')
+                if given
+                else Fusion(
+                    False,
+                    'shares too little with the last scene in the map to say where it stands: drive back '
+                    'there, give poses (TF), or clear the map',
+                )
+            )
         problem = link_check(link, self._anchor, metric)
         if problem:
             return Fusion(False, problem, scale=link.ratio, inliers=link.inliers, points=link.points)
         pose = map_from_camera if given else self._anchor.map_from_camera @ link.anchor_from_camera
-        return self._fuse(scene, pose, map_units(scene, link.ratio), 'pose given' if given else link.by, link.inliers,
-                          link.points)
+        return self._fuse(
+            scene,
+            pose,
+            map_units(scene, link.ratio),
+            'pose given' if given else link.by,
+            link.inliers,
+            link.points,
+        )
 
-    def _fuse(self, scene: Scene, map_from_camera: np.ndarray, scale: float, reason: str, inliers: int = 0,
-              points: int = 0) -> Fusion:
+    def _fuse(
+        self,
+        scene: Scene,
+        map_from_camera: np.ndarray,
+        scale: float,
+        reason: str,
+        inliers: int = 0,
+        points: int = 0,
+    ) -> Fusion:
         pose = np.array(map_from_camera, np.float64)
         placed = scene.gaussians.scaled(scale).transformed(pose, self.map.frame)
         self.map = self.map.merged(placed, pose[:3, 3], self.budget, scene.scale_source)
@@ -121,11 +154,17 @@ def self_check(scene: Scene) -> str:
 
 
 def link_check(link: Link, anchor: Anchor, metric: bool) -> str:
-    """Why the scene does not fit the map, `metric`: it is in metres and not to be rescaled; '' when it does."""
+    """Why the scene does not fit the map, `metric`: it is in metres and not to be rescaled; '' when it
+    does.
+    """
     if link.inliers < max(MIN_INLIERS, MIN_SAME * link.points):
-        return f'{link.inliers} of {link.points} depths agree with the last scene in the map ({link.by}): too few'
-    low, high = (1 - RATIO_TOLERANCE, 1 + RATIO_TOLERANCE) if metric else (
-        anchor.scale / MAX_RESCALE, anchor.scale * MAX_RESCALE)
+        share = f'{link.inliers} of {link.points} depths'
+        return f'{share} agree with the last scene in the map ({link.by}): too few'
+    low, high = (
+        (1 - RATIO_TOLERANCE, 1 + RATIO_TOLERANCE)
+        if metric
+        else (anchor.scale / MAX_RESCALE, anchor.scale * MAX_RESCALE)
+    )
     if not low <= link.ratio <= high:
         return f"the map's scale over its own is {link.ratio:.2f} ({link.by}): wanted {low:.2f} to {high:.2f}"
     return ''
@@ -137,31 +176,42 @@ def shared_keyframe(anchor: Anchor, scene: Scene, pair: Pair) -> Link | None:
     Each of its pixels has a depth in both, and the median of their ratios is the scale.
     """
     keyframe = anchor.scene.keyframe
-    if pair.baseline_m is not None or (pair.second.stamp_ns, pair.second.frame) != (keyframe.stamp_ns, keyframe.frame):
+    if pair.baseline_m is not None or (pair.second.stamp_ns, pair.second.frame) != (
+        keyframe.stamp_ns,
+        keyframe.frame,
+    ):
         return None
     old, new = (s.gaussians.means.cpu().numpy().astype(np.float64) for s in (anchor.scene, scene))
     if len(old) != len(new):
-        return None                                               # images of other sizes
+        return None  # images of other sizes
     second_from_first = np.linalg.inv(scene.first_from_second)
-    before = anchor.scale * old[:len(old) // 2, 2]                # view 1 comes first, row by row (Gaussians)
-    after = new[len(new) // 2:] @ second_from_first[2, :3] + second_from_first[2, 3]
+    before = anchor.scale * old[: len(old) // 2, 2]  # view 1 comes first, row by row (Gaussians)
+    after = new[len(new) // 2 :] @ second_from_first[2, :3] + second_from_first[2, 3]
     ratio, inliers = depth_ratio(before, after)
     second_from_first[:3, 3] *= map_units(scene, ratio)
     return Link(second_from_first, ratio, inliers, len(before), 'keyframe in both')
 
 
 def by_features(anchor: Anchor, scene: Scene) -> Link | None:
-    """The link by features of the two first images, the anchor's depths of them and PnP; None: too few agree."""
+    """The link by features of the two first images, the anchor's depths of them and PnP; None: too few
+    agree.
+    """
     old, new = anchor.scene.keyframe, scene.keyframe
     before, after = matched_pixels(View(old.image), View(new.image))
     points, seen = lifted(old, before)
     points, after = anchor.scale * points[seen], after[seen]
     if len(points) < MIN_INLIERS:
         return None
-    cv2.setRNGSeed(0)                                             # the same scenes give the same pose
+    cv2.setRNGSeed(0)  # the same scenes give the same pose
     found, rotation, translation, chosen = cv2.solvePnPRansac(
-        points, to_rendering(new, after), new.camera.K, None, iterationsCount=200,
-        reprojectionError=REPROJECTION_PX * new.camera.width / 512, flags=cv2.SOLVEPNP_SQPNP)
+        points,
+        to_rendering(new, after),
+        new.camera.K,
+        None,
+        iterationsCount=200,
+        reprojectionError=REPROJECTION_PX * new.camera.width / 512,
+        flags=cv2.SOLVEPNP_SQPNP,
+    )
     if not found or chosen is None or len(chosen) < max(MIN_INLIERS, MIN_SHARE * len(points)):
         return None
     camera_from_anchor = np.eye(4)
@@ -175,8 +225,10 @@ def by_features(anchor: Anchor, scene: Scene) -> Link | None:
 
 
 def depth_ratio(before: np.ndarray, after: np.ndarray) -> tuple[float, int]:
-    """Median of before / after over depths (N,) of the same points, and how many agree with it; (nan, 0) for none."""
-    ahead = (before > 0) & (after > 0)                            # false for NaN
+    """Median of before / after over depths (N,) of the same points, and how many agree with it; (nan, 0) for
+    none.
+    """
+    ahead = (before > 0) & (after > 0)  # false for NaN
     if not ahead.any():
         return float('nan'), 0
     ratios = before[ahead] / after[ahead]
@@ -190,18 +242,22 @@ def map_units(scene: Scene, ratio: float) -> float:
 
 
 def to_rendering(keyframe: Keyframe, pixels: np.ndarray) -> np.ndarray:
-    """Pixels (M, 2) of the input image to those of the rendering: the way back of `Keyframe.to_input_pixel`."""
-    factor = np.array([keyframe.window.width / keyframe.camera.width, keyframe.window.height / keyframe.camera.height])
+    """Pixels (M, 2) of the input image to those of the rendering: the way back of
+    `Keyframe.to_input_pixel`.
+    """
+    factor = np.array(
+        [keyframe.window.width / keyframe.camera.width, keyframe.window.height / keyframe.camera.height]
+    )
     return (keyframe.window.to_network(pixels) + 0.5) / factor - 0.5
 
 
 def lifted(keyframe: Keyframe, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (M, 3) in the keyframe's camera, in its scene's unit, at pixels (M, 2) of the input image, and which (M,)
-    bool the rendering knows."""
+    """Points (M, 3) in the keyframe's camera, in its scene's unit, at pixels (M, 2) of the input image, and
+    which (M,) bool the rendering knows."""
     camera = keyframe.camera
     uv = to_rendering(keyframe, pixels)
     column, row = np.rint(uv).astype(int).T
-    inside = (0 <= column) & (column < camera.width) & (0 <= row) & (row < camera.height)
+    inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
     at = np.where(inside, row, 0), np.where(inside, column, 0)
     depth = keyframe.rendering.depth.cpu().numpy()[at].astype(np.float64)
     seen = inside & np.isfinite(depth) & (keyframe.rendering.alpha.cpu().numpy()[at] >= MIN_ALPHA)

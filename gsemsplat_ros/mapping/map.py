@@ -1,10 +1,11 @@
-"""One map out of many scenes: at most one Gaussian a voxel, merged by certainty, within a budget; and its words.
+"""One map out of many scenes: at most one Gaussian a voxel, merged by certainty, within a budget; and its
+words.
 
 A map never changes: `merged` makes a new one, so a query goes on reading the one that it began with.
 
-What several Gaussians of one voxel become is the mixture they are, seen as one: weighted means of position, colour,
-opacity and code, and the mixture's variances along the axes of the strongest of them. So the one that stays covers
-what the many covered, and the map has no holes where it had none.
+What several Gaussians of one voxel become is the mixture they are, seen as one: weighted means of position,
+colour, opacity and code, and the mixture's variances along the axes of the strongest of them. So the one that
+stays covers what the many covered, and the map has no holes where it had none.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
 from gsemsplat_ros.semantics.codec import Codec, PreparedHead
 from gsemsplat_ros.semantics.relevancy import Mixture, relevancy
 
-MIN_OPACITY = 0.05         # fainter Gaussians are haze: they do not enter a map
-MIN_DISTANCE = 0.3         # m: nearer Gaussians are not more certain than those here
-KEY_BITS = 21              # of a voxel's index along one axis: 2^20 voxels to either side of the origin
+MIN_OPACITY = 0.05  # fainter Gaussians are haze: they do not enter a map
+MIN_DISTANCE = 0.3  # m: nearer Gaussians are not more certain than those here
+KEY_BITS = 21  # of a voxel's index along one axis: 2^20 voxels to either side of the origin
 HALF = 1 << KEY_BITS - 1
-SMOOTHING_VOXELS = 5       # edge of the cells over which relevancy is smoothed: with 3 cm, the published box 2 m away
-CHUNK = 1 << 15            # Gaussians whose codes are decoded together: 16 MB, which the process keeps (keep_memory)
+# edge of the cells over which relevancy is smoothed: with 3 cm, the published box 2 m away
+SMOOTHING_VOXELS = 5
+CHUNK = 1 << 15  # Gaussians whose codes are decoded together: 16 MB, which the process keeps (keep_memory)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +37,10 @@ class Map:
     """N Gaussians in the map's frame, ordered by voxel, and what is known of each; torch tensors on the CPU.
 
     gaussians: in `frame`, [m] where scale_source is not 'network'. keys (N,) int64, ascending: their voxels
-    (`voxel_keys`). weights (N,) float32 [1/m^2]: certainty, the sum of opacity / distance^2 over all that was merged,
-    since errors of depth grow with the distance to the camera. counts (N,) int32: how many scenes saw the voxel;
-    last_seen (N,) int32: the number of the last of them, 1 for the first. scenes: how many were fused. voxel: edge [m].
-    scale_source: of the first scene ('' for an empty map).
+    (`voxel_keys`). weights (N,) float32 [1/m^2]: certainty, the sum of opacity / distance^2 over all that was
+    merged, since errors of depth grow with the distance to the camera. counts (N,) int32: how many scenes saw
+    the voxel; last_seen (N,) int32: the number of the last of them, 1 for the first. scenes: how many were
+    fused. voxel: edge [m]. scale_source: of the first scene ('' for an empty map).
     """
 
     gaussians: Gaussians
@@ -65,24 +67,37 @@ class Map:
     @classmethod
     def empty(cls, frame: str, voxel: float, channels: int = 32) -> Map:
         """A map without Gaussians; `voxel`: edge [m]; `channels`: of the codes."""
-        widths = {'means': (3,), 'quats': (4,), 'scales': (3,), 'opacities': (), 'colors': (3,), 'codes': (channels,)}
+        widths = {
+            'means': (3,),
+            'quats': (4,),
+            'scales': (3,),
+            'opacities': (),
+            'colors': (3,),
+            'codes': (channels,),
+        }
         gaussians = Gaussians(*(torch.zeros(0, *widths[name]) for name in TENSORS), frame)
         counts = torch.zeros(0, dtype=torch.int32)
         return cls(gaussians, torch.zeros(0, dtype=torch.int64), torch.zeros(0), counts, counts, 0, voxel)
 
-    def merged(self, gaussians: Gaussians, camera_position: np.ndarray, budget: int, scale_source: str = '') -> Map:
+    def merged(
+        self, gaussians: Gaussians, camera_position: np.ndarray, budget: int, scale_source: str = ''
+    ) -> Map:
         """The map with one more scene in it.
 
-        gaussians: in the map's frame and unit; camera_position (3,): where they were seen from; budget: Gaussians to
-        keep at most. The certainty of each, divided by the number of scenes since it was last seen, says who stays:
-        the oldest and least certain go first. Haze, and what is not finite or beyond the grid, is left out.
+        gaussians: in the map's frame and unit; camera_position (3,): where they were seen from; budget:
+        Gaussians to keep at most. The certainty of each, divided by the number of scenes since it was last
+        seen, says who stays: the oldest and least certain go first. Haze, and what is not finite or beyond
+        the grid, is left out.
         """
         assert gaussians.frame == self.frame, (gaussians.frame, self.frame)
         old, new, number = _arrays(self.gaussians), _arrays(gaussians), self.scenes + 1
         new_keys, inside = voxel_keys(new.means, self.voxel)
-        keep = np.flatnonzero(inside & (new.opacities >= MIN_OPACITY) & np.logical_and.reduce(
-            [np.isfinite(values.sum(tuple(range(1, values.ndim)))) for values in new]))
-        keep = keep[np.argsort(new_keys[keep], kind='stable')]    # by voxel, then as they came
+        keep = np.flatnonzero(
+            inside
+            & (new.opacities >= MIN_OPACITY)
+            & np.logical_and.reduce([np.isfinite(values.sum(tuple(range(1, values.ndim)))) for values in new])
+        )
+        keep = keep[np.argsort(new_keys[keep], kind='stable')]  # by voxel, then as they came
         new, new_keys = Arrays(*(np.take(values, keep, 0) for values in new)), new_keys[keep]
         new_weights = certainties(new.means, new.opacities, camera_position)
 
@@ -108,10 +123,12 @@ class Map:
 
         added = np.bincount(np.repeat(np.arange(len(seen)), sizes), new_weights, len(seen))
         counts = self.counts.numpy()
-        state = (placed(keys, seen),
-                 placed(old_weights, added + np.where(known, np.append(old_weights, 0)[mine], 0)),
-                 placed(counts, 1 + np.where(known, np.append(counts, 0)[mine], 0)),
-                 placed(self.last_seen.numpy(), np.full(len(seen), number)))
+        state = (
+            placed(keys, seen),
+            placed(old_weights, added + np.where(known, np.append(old_weights, 0)[mine], 0)),
+            placed(counts, 1 + np.where(known, np.append(counts, 0)[mine], 0)),
+            placed(self.last_seen.numpy(), np.full(len(seen), number)),
+        )
         source = placed(np.arange(len(self)), np.maximum(mine, 0))  # the fresh rows are written below
         if count > budget:
             value = state[1] / (1 + number - state[3])
@@ -122,25 +139,36 @@ class Map:
             row_of = np.full(count, -1)
             row_of[stay] = np.arange(budget)
             target = row_of[target]
-        out = Arrays(*(np.take(values, source, 0) if len(self) else np.empty((len(source), *values.shape[1:]), 'f4')
-                       for values in old))
+        out = Arrays(
+            *(
+                np.take(values, source, 0) if len(self) else np.empty((len(source), *values.shape[1:]), 'f4')
+                for values in old
+            )
+        )
         _merge(first, sizes, mine, target, old, old_weights, new, new_weights, out)
-        return Map(Gaussians(*map(torch.from_numpy, out), self.frame), *map(torch.from_numpy, state), number,
-                   self.voxel, self.scale_source or scale_source)
+        return Map(
+            Gaussians(*map(torch.from_numpy, out), self.frame),
+            *map(torch.from_numpy, state),
+            number,
+            self.voxel,
+            self.scale_source or scale_source,
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class MapWords:
-    """The codes of a map made ready for words, as `Prepared` is for a picture; read only, so threads may share it.
+    """The codes of a map made ready for words, as `Prepared` is for a picture; read only, so threads may
+    share it.
 
-    A picture's codes are sums weighted by alpha, and alpha is near 1 where there is something to see. So a Gaussian's
-    code is read as it is, not multiplied by its opacity: it is what a picture would show of a surface of such
-    Gaussians. (Measured on rooms: relevancy follows the rendered one with a correlation of 0.99; multiplied by
-    opacity, errors grow by a fifth.) Opacity weighs in where Gaussians are averaged: in merging, smoothing and boxes.
+    A picture's codes are sums weighted by alpha, and alpha is near 1 where there is something to see. So a
+    Gaussian's code is read as it is, not multiplied by its opacity: it is what a picture would show of a
+    surface of such Gaussians. (Measured on rooms: relevancy follows the rendered one with a correlation of
+    0.99; multiplied by opacity, errors grow by a fifth.) Opacity weighs in where Gaussians are averaged: in
+    merging, smoothing and boxes.
 
-    hidden (2, N, D) float16 and scales (2, N): of the heads, see PreparedHead; rival (2, N): the largest similarity
-    with a canonical phrase; last: weight and bias of each head's last layer; cells (N,): number of the smoothing cell;
-    all on the device of the codec but the cells, which stay on the CPU as the map does.
+    hidden (2, N, D) float16 and scales (2, N): of the heads, see PreparedHead; rival (2, N): the largest
+    similarity with a canonical phrase; last: weight and bias of each head's last layer; cells (N,): number of
+    the smoothing cell; all on the device of the codec but the cells, which stay on the CPU as the map does.
     """
 
     map: Map
@@ -153,54 +181,81 @@ class MapWords:
 
     @classmethod
     @torch.inference_mode()
-    def prepare(cls, map_: Map, codec: Codec, negatives: np.ndarray, before: MapWords | None = None) -> MapWords:
+    def prepare(
+        cls, map_: Map, codec: Codec, negatives: np.ndarray, before: MapWords | None = None
+    ) -> MapWords:
         """Decode the map's codes; those that did not change since `before` are taken from there.
 
-        negatives (M, C): unit embeddings of the canonical phrases. Raises ValueError for decoders that look at a
-        pixel's neighbours: a Gaussian has none.
+        negatives (M, C): unit embeddings of the canonical phrases. Raises ValueError for decoders that look
+        at a pixel's neighbours: a Gaussian has none.
         """
         if any(getattr(layer, 'kernel_size', (1, 1)) != (1, 1) for layer in codec.modules()):
-            raise ValueError('the decoders of this checkpoint look at neighbouring pixels, so a map cannot be asked')
+            raise ValueError(
+                'the decoders of this checkpoint look at neighbouring pixels, so a map cannot be asked'
+            )
         device = next(codec.parameters()).device
         source = np.full(len(map_), -1)
         if before is not None:
             source = unchanged_rows(map_, before.map)
-        made, old = (torch.from_numpy(rows).to(device) for rows in (np.flatnonzero(source < 0), source.clip(min=0)))
-        codes = map_.gaussians.codes.index_select(0, made.cpu()) if len(made) < len(map_) else map_.gaussians.codes
-        fresh: list[Tensor] = []      # hidden of both heads, scales and rival of both; filled chunk by chunk
+        made, old = (
+            torch.from_numpy(rows).to(device) for rows in (np.flatnonzero(source < 0), source.clip(min=0))
+        )
+        codes = (
+            map_.gaussians.codes.index_select(0, made.cpu())
+            if len(made) < len(map_)
+            else map_.gaussians.codes
+        )
+        fresh: list[Tensor] = []  # hidden of both heads, scales and rival of both; filled chunk by chunk
         for start in range(0, max(len(codes), 1), CHUNK):
-            part = codec.prepare(codes[start:start + CHUNK, None].to(device), negatives)
-            values = [value for head in part.heads for value in (head.hidden.half(), head.scale)] + [*part.rival[:, :, 0]]
+            part = codec.prepare(codes[start : start + CHUNK, None].to(device), negatives)
+            values = [value for head in part.heads for value in (head.hidden.half(), head.scale)] + [
+                *part.rival[:, :, 0]
+            ]
             fresh = fresh or [value.new_empty(len(codes), *value.shape[1:]) for value in values]
             for whole, value in zip(fresh, values):
-                whole[start:start + CHUNK] = value
+                whole[start : start + CHUNK] = value
         hidden, scales, rival = fresh[0:4:2], fresh[1:4:2], fresh[4:]
 
         def joined(values: Tensor, previous: Tensor | None) -> Tensor:
-            return values if len(made) == len(map_) else previous.index_select(0, old).index_copy_(0, made, values)
+            return (
+                values
+                if len(made) == len(map_)
+                else previous.index_select(0, old).index_copy_(0, made, values)
+            )
 
         heads = range(2)
-        _, cells = np.unique(voxel_keys(map_.gaussians.means.numpy(), SMOOTHING_VOXELS * map_.voxel)[0],
-                             return_inverse=True)
+        _, cells = np.unique(
+            voxel_keys(map_.gaussians.means.numpy(), SMOOTHING_VOXELS * map_.voxel)[0], return_inverse=True
+        )
         return cls(
-            map_, tuple(joined(hidden[h], before and before.hidden[h]) for h in heads),
+            map_,
+            tuple(joined(hidden[h], before and before.hidden[h]) for h in heads),
             torch.stack([joined(scales[h], before and before.scales[h]) for h in heads]),
             torch.stack([joined(rival[h], before and before.rival[h]) for h in heads]),
-            tuple((part.heads[h].weight, part.heads[h].bias) for h in heads), torch.from_numpy(cells),
-            codec.mixture)
+            tuple((part.heads[h].weight, part.heads[h].bias) for h in heads),
+            torch.from_numpy(cells),
+            codec.mixture,
+        )
 
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray) -> Tensor:
         """Unit embeddings (K, C) -> relevancy (2, K, N) in (0, 1) of every Gaussian, before smoothing;
         (1, K, N) of a mixture."""
         chunks = [slice(start, start + CHUNK) for start in range(0, len(self.map), CHUNK)]
-        similarities = [[PreparedHead(hidden[chunk].float(), scale[chunk], *last).similarities(phrases)
-                         for chunk in chunks] for hidden, scale, last in zip(self.hidden, self.scales, self.last)]
-        return relevancy(torch.stack([torch.cat(parts, 1) for parts in similarities]), self.rival[:, None], self.mixture)
+        similarities = [
+            [
+                PreparedHead(hidden[chunk].float(), scale[chunk], *last).similarities(phrases)
+                for chunk in chunks
+            ]
+            for hidden, scale, last in zip(self.hidden, self.scales, self.last)
+        ]
+        return relevancy(
+            torch.stack([torch.cat(parts, 1) for parts in similarities]), self.rival[:, None], self.mixture
+        )
 
     def smooth(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Half the values (..., N) plus half their mean, weighted by opacity, over the Gaussian's cell; and how many
-        Gaussians (N,) lie in that cell."""
+        """Half the values (..., N) plus half their mean, weighted by opacity, over the Gaussian's cell; and
+        how many Gaussians (N,) lie in that cell."""
         cells, weights = self.cells.numpy(), self.map.gaussians.opacities.numpy()
         total = np.bincount(cells, weights)
         means = [np.bincount(cells, weights * row) / total for row in values.reshape(-1, len(cells))]
@@ -213,16 +268,22 @@ def unchanged_rows(map_: Map, before: Map) -> np.ndarray:
     if not len(before):
         return np.full(len(map_), -1)
     rows = np.searchsorted(before.keys.numpy(), map_.keys.numpy()).clip(max=len(before) - 1)
-    same = np.logical_and.reduce([getattr(map_, name).numpy() == getattr(before, name).numpy()[rows]
-                                  for name in ('keys', 'weights', 'last_seen')])
+    same = np.logical_and.reduce(
+        [
+            getattr(map_, name).numpy() == getattr(before, name).numpy()[rows]
+            for name in ('keys', 'weights', 'last_seen')
+        ]
+    )
     return np.where(same, rows, -1)
 
 
 def voxel_keys(means: np.ndarray, voxel: float) -> tuple[np.ndarray, np.ndarray]:
-    """Means (N, 3) to the keys (N,) int64 of their voxels, one key a voxel, and which (N,) bool lie in the grid."""
+    """Means (N, 3) to the keys (N,) int64 of their voxels, one key a voxel, and which (N,) bool lie in the
+    grid.
+    """
     with np.errstate(invalid='ignore'):
         cells = np.floor(means.astype(np.float64) / voxel)
-        inside = (np.abs(cells + 0.5) < HALF).all(1)              # false for NaN
+        inside = (np.abs(cells + 0.5) < HALF).all(1)  # false for NaN
     x, y, z = (np.where(inside[:, None], cells, 0).astype(np.int64) + HALF).T
     return (x << 2 * KEY_BITS) | (y << KEY_BITS) | z, inside
 
@@ -245,8 +306,12 @@ class Arrays(NamedTuple):
 
 
 def _arrays(gaussians: Gaussians) -> Arrays:
-    return Arrays(*(np.ascontiguousarray(getattr(gaussians, name).detach().cpu().numpy(), np.float32)
-                    for name in Arrays._fields))
+    return Arrays(
+        *(
+            np.ascontiguousarray(getattr(gaussians, name).detach().cpu().numpy(), np.float32)
+            for name in Arrays._fields
+        )
+    )
 
 
 @njit(inline='always')
@@ -262,9 +327,9 @@ def _rotation(quats, i, out):
 def _merge(first, sizes, mine, target, old, old_weights, new, new_weights, out):
     """Write the Gaussian of each voxel of a scene into its row of `out`.
 
-    Voxel i holds the rows first[i] .. first[i] + sizes[i] - 1 of `new` and, unless it is -1, the row mine[i] of `old`;
-    it goes to the row target[i] of `out`, or nowhere when that is -1. Of equal weights, the map's Gaussian is the
-    strongest, then the first of the scene.
+    Voxel i holds the rows first[i] .. first[i] + sizes[i] - 1 of `new` and, unless it is -1, the row mine[i]
+    of `old`; it goes to the row target[i] of `out`, or nowhere when that is -1. Of equal weights, the map's
+    Gaussian is the strongest, then the first of the scene.
     """
     channels = new.codes.shape[1]
     codes, mean, color, variance = np.empty(channels), np.empty(3), np.empty(3), np.empty(3)
@@ -276,7 +341,7 @@ def _merge(first, sizes, mine, target, old, old_weights, new, new_weights, out):
         has_old = mine[i] >= 0
         total, best, opacity = 0.0, -1.0, 0.0
         codes[:], mean[:], color[:], variance[:] = 0, 0, 0, 0
-        for k in range(-1 if has_old else 0, sizes[i]):       # k = -1: the map's
+        for k in range(-1 if has_old else 0, sizes[i]):  # k = -1: the map's
             part, j = (old, mine[i]) if k < 0 else (new, start + k)
             weight = old_weights[j] if k < 0 else new_weights[j]
             total += weight
@@ -290,8 +355,12 @@ def _merge(first, sizes, mine, target, old, old_weights, new, new_weights, out):
                 best, strongest, strongest_is_old = weight, j, k < 0
         source = old if strongest_is_old else new
         out.quats[row] = source.quats[strongest]
-        if not has_old and sizes[i] == 1:                       # alone: bit for bit
-            out.means[row], out.scales[row], out.colors[row] = new.means[start], new.scales[start], new.colors[start]
+        if not has_old and sizes[i] == 1:  # alone: bit for bit
+            out.means[row], out.scales[row], out.colors[row] = (
+                new.means[start],
+                new.scales[start],
+                new.colors[start],
+            )
             out.opacities[row], out.codes[row] = new.opacities[start], new.codes[start]
             continue
         out.opacities[row] = opacity / total

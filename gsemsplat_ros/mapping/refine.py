@@ -1,8 +1,8 @@
 """The network's depths, bent to what was measured: a smooth factor in each view, found where both are known.
 
-The network knows the shape of things but not how large and far they are; triangulation knows that, but only here and
-there. The factor between the two is spread over each surface and stops at its edges, by the fast global smoother of Min
-et al. (2014): along rows and columns in turn, one tridiagonal system each.
+The network knows the shape of things but not how large and far they are; triangulation knows that, but only
+here and there. The factor between the two is spread over each surface and stops at its edges, by the fast
+global smoother of Min et al. (2014): along rows and columns in turn, one tridiagonal system each.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-SMOOTHNESS = 100.0         # how far, squared [px], a measurement reaches over a smooth surface
-ROUNDS = 3                 # of rows and columns
-DEPTH_EDGE = 0.05          # a step of ln depth from pixel to pixel that stops the spreading,
-IMAGE_EDGE = 0.02          # and one of the image's brightness (0..1)
-PRIOR = 0.001              # weight of the median factor beside one measurement a pixel
-MAX_LOG = 1.0              # ln of the largest factor about the median that is no mistake,
-MAX_STRAY = 0.2            # and about the other measurements of the same surface
-MIN_DEPTH = 1e-3           # unit of the network: what lies behind or in the camera counts as just before it
-MIN_AGREEING = 0.5         # share of the measurements within MAX_LOG: below, the two do not see one scene
+SMOOTHNESS = 100.0  # how far, squared [px], a measurement reaches over a smooth surface
+ROUNDS = 3  # of rows and columns
+DEPTH_EDGE = 0.05  # a step of ln depth from pixel to pixel that stops the spreading,
+IMAGE_EDGE = 0.02  # and one of the image's brightness (0..1)
+PRIOR = 0.001  # weight of the median factor beside one measurement a pixel
+MAX_LOG = 1.0  # ln of the largest factor about the median that is no mistake,
+MAX_STRAY = 0.2  # and about the other measurements of the same surface
+MIN_DEPTH = 1e-3  # unit of the network: what lies behind or in the camera counts as just before it
+MIN_AGREEING = 0.5  # share of the measurements within MAX_LOG: below, the two do not see one scene
 
 
-@numba.njit(cache=True, nogil=True)      # two views at once
+@numba.njit(cache=True, nogil=True)  # two views at once
 def _smooth_rows(x: np.ndarray, link: np.ndarray, strength: float) -> None:
-    """In place: each row of x (C, H, W) solves (1 + strength L) y = x, L the Laplacian with weights link (H, W): that
-    between a pixel and the next. Thomas's algorithm."""
+    """In place: each row of x (C, H, W) solves (1 + strength L) y = x, L the Laplacian with weights link (H,
+    W): that between a pixel and the next. Thomas's algorithm."""
     channels, height, width = x.shape
     c = np.empty(width)
     for i in range(height):
@@ -42,7 +42,8 @@ def _smooth_rows(x: np.ndarray, link: np.ndarray, strength: float) -> None:
 
 
 def spread(values: np.ndarray, weights: np.ndarray, depth: np.ndarray, brightness: np.ndarray) -> np.ndarray:
-    """(H, W) the weighted mean of `values` about each pixel, over the surface that it lies on; 0 where none reaches.
+    """(H, W) the weighted mean of `values` about each pixel, over the surface that it lies on; 0 where none
+    reaches.
 
     values, weights (H, W); depth (H, W) > 0 and brightness (H, W) in [0, 1]: their steps stop the spreading.
     """
@@ -52,10 +53,11 @@ def spread(values: np.ndarray, weights: np.ndarray, depth: np.ndarray, brightnes
         end = np.s_[:, -1:] if axis else np.s_[-1:]
         steps = [np.abs(np.diff(x, axis=axis, append=x[end])) for x in (logs, brightness)]
         return np.exp(-steps[0] / DEPTH_EDGE - steps[1] / IMAGE_EDGE)
+
     across, along = links(1), np.ascontiguousarray(links(0).T)
     x = np.stack((values * weights, weights)).astype(np.float64)
-    for t in range(ROUNDS):      # ever less, so that no stripes of the last direction remain
-        strength = 1.5 * SMOOTHNESS * 4.0 ** (ROUNDS - 1 - t) / (4.0 ** ROUNDS - 1)
+    for t in range(ROUNDS):  # ever less, so that no stripes of the last direction remain
+        strength = 1.5 * SMOOTHNESS * 4.0 ** (ROUNDS - 1 - t) / (4.0**ROUNDS - 1)
         _smooth_rows(x, across, strength)
         x = np.ascontiguousarray(x.transpose(0, 2, 1))
         _smooth_rows(x, along, strength)
@@ -83,8 +85,9 @@ def log_ratios(depth: np.ndarray, uv: np.ndarray, z: np.ndarray) -> tuple[np.nda
 def bend(depth: np.ndarray, image: np.ndarray, uv: np.ndarray, z: np.ndarray) -> np.ndarray | None:
     """(H, W) factor that brings `depth` to the measurements.
 
-    depth (H, W) of the network; image (H, W, 3) uint8 of the same pixels; uv (N, 2), z (N,) as in log_ratios, z in the
-    unit of `depth` up to a common factor of about 1. None: the measurements and the network do not see one scene.
+    depth (H, W) of the network; image (H, W, 3) uint8 of the same pixels; uv (N, 2), z (N,) as in log_ratios,
+    z in the unit of `depth` up to a common factor of about 1. None: the measurements and the network do not
+    see one scene.
     """
     logs, count = log_ratios(depth, uv, z)
     measured = count > 0

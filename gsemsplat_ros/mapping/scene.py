@@ -1,4 +1,6 @@
-"""The scene: what one pair became, and all that a query reads. It never changes; a new pair makes a new one."""
+"""The scene: what one pair became, and all that a query reads. It never changes; a new pair makes a new
+one.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ class Keyframe:
     """A view that queries are answered in.
 
     camera: of the rendering; rendering: the scene drawn there; prepared: its codes, made ready for words;
-    image (H, W, 3) uint8 RGB: the input; window: where the rendering lies in it; frame and stamp_ns: the input's.
-    The keyframe's camera is the scene's frame.
+    image (H, W, 3) uint8 RGB: the input; window: where the rendering lies in it; frame and stamp_ns: the
+    input's. The keyframe's camera is the scene's frame.
     """
 
     camera: Camera
@@ -39,9 +41,9 @@ class Keyframe:
 class Scene:
     """gaussians: in the first view's frame, metres when `scale_source` is not 'network'.
 
-    first_from_second (4, 4): pose of the second camera, translation in the unit of the Gaussians; None: not found.
-    scale: metres per unit of the network; scale_source: 'stereo baseline', 'tf' or 'network'; inliers of points:
-    measurements that agree with scale or pose. timings: stage -> seconds.
+    first_from_second (4, 4): pose of the second camera, translation in the unit of the Gaussians; None: not
+    found. scale: metres per unit of the network; scale_source: 'stereo baseline', 'tf' or 'network'; inliers
+    of points: measurements that agree with scale or pose. timings: stage -> seconds.
     """
 
     gaussians: Gaussians

@@ -6,7 +6,7 @@ import numpy as np
 
 from gsemsplat_ros.views.view import Camera
 
-TOLERANCE = 0.05    # m, and the same fraction of the depth: the same surface
+TOLERANCE = 0.05  # m, and the same fraction of the depth: the same surface
 
 
 def unproject(depth: np.ndarray, camera: Camera, first_from_camera: np.ndarray) -> np.ndarray:
@@ -16,7 +16,9 @@ def unproject(depth: np.ndarray, camera: Camera, first_from_camera: np.ndarray) 
     return (rays * depth[..., None]) @ first_from_camera[:3, :3].T + first_from_camera[:3, 3]
 
 
-def seen_by(points: np.ndarray, depth: np.ndarray, camera: Camera, camera_from_first: np.ndarray) -> np.ndarray:
+def seen_by(
+    points: np.ndarray, depth: np.ndarray, camera: Camera, camera_from_first: np.ndarray
+) -> np.ndarray:
     """Which points (H, W, 3) of the first frame a view with `depth` (h, w; 0: unknown) sees."""
     local = points @ camera_from_first[:3, :3].T + camera_from_first[:3, 3]
     z = local[..., 2]

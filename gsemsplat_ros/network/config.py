@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 
-CODE_DIM = 16      # width of one semantic code: channels 0-15 region-specific, 16-31 context-aware
-DESC_DIM = 24      # width of a matching descriptor
-CLASSES = 1000     # ImageNet classes of the stem's classifier
+CODE_DIM = 16  # width of one semantic code: channels 0-15 region-specific, 16-31 context-aware
+DESC_DIM = 24  # width of a matching descriptor
+CLASSES = 1000  # ImageNet classes of the stem's classifier
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Every number of one network. The defaults are the public ViT-L encoder with two base decoders (MASt3R, 2024).
+    """Every number of one network. The defaults are the public ViT-L encoder with two base decoders (MASt3R,
+    2024).
 
-    long_side: of the images that the network was trained on [px]; inputs are brought to it.
-    stem: True for the hybrid network, whose 16-pixel patches and fine levels come from an EfficientNet-Lite0; it also
-        carries the context-aware code (a frozen classifier's), so its language head predicts the region code alone.
+    long_side: of the images that the network was trained on [px]; inputs are brought to it. stem: True for
+    the hybrid network, whose 16-pixel patches and fine levels come from an EfficientNet-Lite0; it also
+        carries the context-aware code (a frozen classifier's), so its language head predicts the region code
+        alone.
     enc_*, dec_*: width, blocks and heads of the encoder and of each decoder; heads are `dim / heads` wide.
-    layer_dims, dpt_dim, last_dim: channels of the DPT's four levels, of its fusion and of its last convolutions.
-    dpt_norm: normalise the DPT's features (groups of channels); the public heads do not, and learn slowly for it.
-    output_stride: input pixels per output pixel, 1 or 2.
-    gaussians, language_channels, descriptors: which heads exist beside the point head (0 channels: no language head).
-    scale_bias: initial ln of a Gaussian's scale [ln m].
+    layer_dims, dpt_dim, last_dim: channels of the DPT's four levels, of its fusion and of its last
+    convolutions. dpt_norm: normalise the DPT's features (groups of channels); the public heads do not, and
+    learn slowly for it. output_stride: input pixels per output pixel, 1 or 2. gaussians, language_channels,
+    descriptors: which heads exist beside the point head (0 channels: no language head). scale_bias: initial
+    ln of a Gaussian's scale [ln m].
     """
 
     name: str = 'large'
@@ -48,9 +50,13 @@ class NetworkConfig:
         for name in ('enc', 'dec'):
             dim, heads = getattr(self, name + '_dim'), getattr(self, name + '_heads')
             if dim % (4 * heads):
-                raise ValueError(f'{name}_dim {dim} with {name}_heads {heads}: a head needs a multiple of 4 channels')
+                raise ValueError(
+                    f'{name}_dim {dim} with {name}_heads {heads}: a head needs a multiple of 4 channels'
+                )
         if self.dec_depth % 4:
-            raise ValueError(f'dec_depth {self.dec_depth}: wanted a multiple of 4 (the heads read its quarters)')
+            raise ValueError(
+                f'dec_depth {self.dec_depth}: wanted a multiple of 4 (the heads read its quarters)'
+            )
         if self.output_stride not in (1, 2):
             raise ValueError(f'output_stride {self.output_stride}: wanted 1 or 2')
 
@@ -64,9 +70,25 @@ class NetworkConfig:
     @classmethod
     def small(cls) -> NetworkConfig:
         """The network that ships: hybrid, half resolution out, no descriptors."""
-        return cls(name='small', long_side=512, stem=True, enc_dim=256, enc_depth=3, enc_heads=4, dec_dim=256, dec_depth=4,
-                   dec_heads=4, layer_dims=(32, 64, 128, 256), dpt_dim=64, last_dim=32, dpt_norm=True, output_stride=2,
-                   language_channels=CODE_DIM, descriptors=False, scale_bias=-4.5)
+        return cls(
+            name='small',
+            long_side=512,
+            stem=True,
+            enc_dim=256,
+            enc_depth=3,
+            enc_heads=4,
+            dec_dim=256,
+            dec_depth=4,
+            dec_heads=4,
+            layer_dims=(32, 64, 128, 256),
+            dpt_dim=64,
+            last_dim=32,
+            dpt_norm=True,
+            output_stride=2,
+            language_channels=CODE_DIM,
+            descriptors=False,
+            scale_bias=-4.5,
+        )
 
     @property
     def hooks(self) -> tuple[int, int, int, int]:
@@ -81,8 +103,10 @@ class NetworkConfig:
         """Raises ValueError when a field is unknown or missing."""
         known = {f.name for f in fields(cls)}
         if set(values) != known:
-            raise ValueError(f'network configuration with fields {sorted(set(values) ^ known)} too many or missing: '
-                             'this file was written by another version')
+            raise ValueError(
+                f'network configuration with fields {sorted(set(values) ^ known)} too many or missing: '
+                'this file was written by another version'
+            )
         return cls(**values)
 
     def replace(self, **changes) -> NetworkConfig:

@@ -19,12 +19,12 @@ from gsemsplat_ros.network.inert_pickle import printable
 from gsemsplat_ros.network.torchfile import LazyTensor, read_torch_file
 
 CLIP_DIM = 512
-LARGEST_DECODER = 1 << 26             # numbers; the likely public ones have about 1 << 19
+LARGEST_DECODER = 1 << 26  # numbers; the likely public ones have about 1 << 19
 TEXT_ENCODER = 'openclip:ViT-B-16'
 LICENCE = 'CC BY-NC-SA 4.0 (user-supplied public weights)'
-_PREFIX = 'encoder.'                  # of the network inside a Lightning file
-_UNWANTED = 'lpips_criterion.'        # a training loss
-_DUPLICATE = '.scratch.layer_rn.'     # the same tensors as scratch.layer1_rn ... layer4_rn
+_PREFIX = 'encoder.'  # of the network inside a Lightning file
+_UNWANTED = 'lpips_criterion.'  # a training loss
+_DUPLICATE = '.scratch.layer_rn.'  # the same tensors as scratch.layer1_rn ... layer4_rn
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,22 @@ def convert(source: str | Path, target: str | Path) -> ConversionReport:
     prefix = _PREFIX if any(name.startswith(_PREFIX) for name in found) else ''
     network, decoders, dropped, left_over = _sort(found, prefix)
     if not any(key.startswith('dec_blocks2.') for key in network):
-        network |= {key.replace('dec_blocks.', 'dec_blocks2.', 1): tensor for key, tensor in network.items()
-                    if key.startswith('dec_blocks.')}
+        network |= {
+            key.replace('dec_blocks.', 'dec_blocks2.', 1): tensor
+            for key, tensor in network.items()
+            if key.startswith('dec_blocks.')
+        }
     kind = _kind(source, network)
     config = NetworkConfig.large(kind)
     expected = weights.expected_shapes(config)
     left_over += [prefix + key for key in network if key not in expected]
     network = {key: tensor for key, tensor in network.items() if key in expected}
     problems = weights.mismatches(network, expected)
-    problems += [f'{key} holds {tensor.dtype}, wanted floating point' for key, tensor in network.items()
-                 if not tensor.dtype.is_floating_point]
+    problems += [
+        f'{key} holds {tensor.dtype}, wanted floating point'
+        for key, tensor in network.items()
+        if not tensor.dtype.is_floating_point
+    ]
     if kind == 'gsemsplat':
         problems += _decoder_problems(decoders)
     else:
@@ -75,8 +81,13 @@ def convert(source: str | Path, target: str | Path) -> ConversionReport:
         more = f' (and {len(problems) - 3} more)' if len(problems) > 3 else ''
         raise ValueError(f'{source} is no whole {kind} network: {"; ".join(problems[:3])}{more}')
 
-    card = {'config': config.to_json(), 'kind': kind, 'text_encoder': TEXT_ENCODER if decoders else None,
-            'licence': LICENCE, 'source': {'file': source.name, 'sha256': _sha256(source)}}
+    card = {
+        'config': config.to_json(),
+        'kind': kind,
+        'text_encoder': TEXT_ENCODER if decoders else None,
+        'licence': LICENCE,
+        'source': {'file': source.name, 'sha256': _sha256(source)},
+    }
     tensors = _read(source, network | decoders)
     weights.save(target, tensors, card)
     complete = weights.expected_shapes(NetworkConfig.large())
@@ -98,8 +109,9 @@ def _state_dict(source: Path) -> tuple[dict, tuple[str, ...]]:
     if isinstance(tree, dict):
         for found in (tree.get('state_dict'), tree.get('model'), tree):
             if isinstance(found, dict) and any(isinstance(value, LazyTensor) for value in found.values()):
-                return {name if isinstance(name, str) else repr(name): value for name, value in found.items()
-                        }, file.placeholders
+                return {
+                    name if isinstance(name, str) else repr(name): value for name, value in found.items()
+                }, file.placeholders
     raise ValueError(f'{source} holds no state dict: wanted a dictionary of tensors, `model` or `state_dict`')
 
 
@@ -133,18 +145,25 @@ def _decoder_problems(decoders: Mapping) -> list[str]:
     problems = []
     for prefix in weights.DECODERS:
         parts = {name: tuple(tensor.shape) for name, tensor in decoders.items() if name.startswith(prefix)}
-        layers = sorted((tuple(map(int, re.findall(r'\d+', name))), shape) for name, shape in parts.items()
-                        if name.endswith('.weight') and len(shape) == 4)
-        widths = [(shape[1], shape[0]) for _, shape in layers]   # (in, out), in the order of the numbers
+        layers = sorted(
+            (tuple(map(int, re.findall(r'\d+', name))), shape)
+            for name, shape in parts.items()
+            if name.endswith('.weight') and len(shape) == 4
+        )
+        widths = [(shape[1], shape[0]) for _, shape in layers]  # (in, out), in the order of the numbers
         size = sum(map(math.prod, parts.values()))
         if not widths:
             problems.append(f'{prefix}* is missing')
         elif size > LARGEST_DECODER:
             problems.append(f'{prefix}* has {size} numbers, wanted at most {LARGEST_DECODER}')
-        elif (widths[0][0] != CODE_DIM or widths[-1][1] != CLIP_DIM
-              or any(a[1] != b[0] for a, b in zip(widths, widths[1:]))):
-            problems.append(f'{prefix}* leads through {widths[:12]}, '
-                            f'wanted {CODE_DIM} to {CLIP_DIM} channels')
+        elif (
+            widths[0][0] != CODE_DIM
+            or widths[-1][1] != CLIP_DIM
+            or any(a[1] != b[0] for a, b in zip(widths, widths[1:]))
+        ):
+            problems.append(
+                f'{prefix}* leads through {widths[:12]}, wanted {CODE_DIM} to {CLIP_DIM} channels'
+            )
     return problems
 
 

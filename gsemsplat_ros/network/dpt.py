@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gsemsplat_ros.network.config import NetworkConfig
 
-GROUPS = 8    # of the normalisations, where there are any
+GROUPS = 8  # of the normalisations, where there are any
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -31,46 +31,65 @@ class Fusion(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(GROUPS, dim) if norm else nn.Identity()
         self.out_conv = nn.Conv2d(dim, dim, 1)
-        self.resConfUnit1 = ResidualConv(dim)      # the coarsest level leaves it unused; public files hold its weights
+        self.resConfUnit1 = ResidualConv(
+            dim
+        )  # the coarsest level leaves it unused; public files hold its weights
         self.resConfUnit2 = ResidualConv(dim)
 
     def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
         if level is not None:
             x = x + self.resConfUnit1(level)
-        # A 1x1 convolution commutes with bilinear interpolation (weights sum to 1): before it, at a quarter of the cost
+        # A 1x1 convolution commutes with bilinear interpolation (weights sum to 1): before it, at a quarter
+        # of the cost
         return upsample(self.norm(self.out_conv(self.resConfUnit2(x))))
 
 
 class DPT(nn.Module):
     """Levels of strides (4, 8, 16, 32) to a map of `channels` at `config.output_stride`.
 
-    Without a stem all levels come from tokens of stride 16 and are resampled; with one, the two fine levels are the
-    stem's own feature maps.
+    Without a stem all levels come from tokens of stride 16 and are resampled; with one, the two fine levels
+    are the stem's own feature maps.
     """
 
     def __init__(self, config: NetworkConfig, channels: int, in_dims: tuple[int, int, int, int]):
         super().__init__()
         dims, dim, last = config.layer_dims, config.dpt_dim, config.last_dim
         self.double = config.output_stride == 1
-        fine = [[], []] if config.stem else [[nn.ConvTranspose2d(dims[0], dims[0], 4, stride=4)],
-                                             [nn.ConvTranspose2d(dims[1], dims[1], 2, stride=2)]]
+        fine = (
+            [[], []]
+            if config.stem
+            else [
+                [nn.ConvTranspose2d(dims[0], dims[0], 4, stride=4)],
+                [nn.ConvTranspose2d(dims[1], dims[1], 2, stride=2)],
+            ]
+        )
         resample = [*fine, [], [nn.Conv2d(dims[3], dims[3], 3, stride=2, padding=1)]]
         self.act_postprocess = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(in_dim, out, 1), *layers) for in_dim, out, layers in zip(in_dims, dims, resample))
+            nn.Sequential(nn.Conv2d(in_dim, out, 1), *layers)
+            for in_dim, out, layers in zip(in_dims, dims, resample)
+        )
         self.scratch = nn.Module()
         for i in range(4):
             self.scratch.add_module(f'layer{i + 1}_rn', nn.Conv2d(dims[i], dim, 3, padding=1, bias=False))
             self.scratch.add_module(f'refinenet{i + 1}', Fusion(dim, config.dpt_norm))
-        self.head = nn.Sequential(nn.Conv2d(dim, last, 3, padding=1),
-                                  nn.GroupNorm(GROUPS, last) if config.dpt_norm else nn.Identity(),
-                                  nn.Conv2d(last, last, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(last, channels, 1))
+        self.head = nn.Sequential(
+            nn.Conv2d(dim, last, 3, padding=1),
+            nn.GroupNorm(GROUPS, last) if config.dpt_norm else nn.Identity(),
+            nn.Conv2d(last, last, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(last, channels, 1),
+        )
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """`levels`: four maps (B, C_i, h_i, w_i), finest first. Returns (B, channels, h, w)."""
         scratch = self.scratch
-        f1, f2, f3, f4 = (getattr(scratch, f'layer{i + 1}_rn')(process(level))
-                          for i, (process, level) in enumerate(zip(self.act_postprocess, levels)))
-        x = scratch.refinenet4(f4)[..., :f3.shape[-2], :f3.shape[-1]]    # odd token grids: stride 32 rounds up
+        f1, f2, f3, f4 = (
+            getattr(scratch, f'layer{i + 1}_rn')(process(level))
+            for i, (process, level) in enumerate(zip(self.act_postprocess, levels))
+        )
+        x = scratch.refinenet4(f4)[
+            ..., : f3.shape[-2], : f3.shape[-1]
+        ]  # odd token grids: stride 32 rounds up
         x = scratch.refinenet3(x, f3)
         x = scratch.refinenet2(x, f2)
         x = scratch.refinenet1(x, f1)

@@ -1,4 +1,6 @@
-"""From feature levels to what a pixel says: point, confidence, Gaussian, semantic code, descriptor (notes 4.2-4.4)."""
+"""From feature levels to what a pixel says: point, confidence, Gaussian, semantic code, descriptor (notes
+4.2-4.4).
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ from gsemsplat_ros.network.layers import Mlp
 from gsemsplat_ros.network.stem import STEM_DIMS
 from gsemsplat_ros.views.view import PATCH
 
-SH_C0 = 0.28209479177387814                       # degree-0 spherical harmonic: color = 0.5 + C0 * sh
-GAUSSIAN_CHANNELS = (3, 3, 4, 3, 1)               # offset, scale, rotation, sh, opacity
+SH_C0 = 0.28209479177387814  # degree-0 spherical harmonic: color = 0.5 + C0 * sh
+GAUSSIAN_CHANNELS = (3, 3, 4, 3, 1)  # offset, scale, rotation, sh, opacity
 GAUSSIAN_GAINS = (0.001, 0.00003, 1.0, 1.0, 1.0)  # xavier gain of the last layer, per group
-OFFSET_SHIFT = 6.0                                # |offset| = exp(r - 6) - exp(-6): centimetres near r = 1.6
+OFFSET_SHIFT = 6.0  # |offset| = exp(r - 6) - exp(-6): centimetres near r = 1.6
 EPS = 1e-8
 
 
@@ -30,7 +32,7 @@ class Head(nn.Module):
         self.dpt = DPT(config, 4, in_dims)
         if config.descriptors:
             dim = config.enc_dim + config.dec_dim
-            self.head_local_features = Mlp(dim, 4 * dim, (DESC_DIM + 1) * PATCH ** 2)
+            self.head_local_features = Mlp(dim, 4 * dim, (DESC_DIM + 1) * PATCH**2)
         if config.gaussians:
             self.gaussian_dpt = Wrapped(DPT(config, sum(GAUSSIAN_CHANNELS), in_dims))
             self.init_gaussians(config.scale_bias)
@@ -38,7 +40,9 @@ class Head(nn.Module):
             self.gaussian_language = Wrapped(DPT(config, config.language_channels, in_dims))
 
     def init_points(self) -> None:
-        """All points near (0, 0, 2.3 m): from the origin, every layer would first race the same way to leave it."""
+        """All points near (0, 0, 2.3 m): from the origin, every layer would first race the same way to leave
+        it.
+        """
         last = self.dpt.head[-1]
         nn.init.xavier_uniform_(last.weight, 0.1)
         last.bias.data.copy_(torch.tensor([0.0, 0.0, 1.2, 0.0]))
@@ -48,17 +52,22 @@ class Head(nn.Module):
         last = self.gaussian_dpt.dpt.head[-1]
         biases = (0.001, scale_bias, 0.0, 0.0, -2.0)
         weights = last.weight.split(GAUSSIAN_CHANNELS)
-        for weight, bias, gain, value in zip(weights, last.bias.split(GAUSSIAN_CHANNELS), GAUSSIAN_GAINS, biases):
+        for weight, bias, gain, value in zip(
+            weights, last.bias.split(GAUSSIAN_CHANNELS), GAUSSIAN_GAINS, biases
+        ):
             nn.init.xavier_uniform_(weight.detach(), gain)
             nn.init.constant_(bias.detach(), value)
 
     def descriptors(self, encoded: Tensor, decoded: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """First and last entry of the token list to descriptors (B, H, W, 24) and their confidence (B, H, W)."""
+        """First and last entry of the token list to descriptors (B, H, W, 24) and their confidence (B, H,
+        W).
+        """
         tokens = torch.cat((encoded, decoded), -1).to(self.head_local_features.fc1.weight.dtype)
-        x = self.head_local_features(tokens).float()                                  # (B, N, 25 * 256)
+        x = self.head_local_features(tokens).float()  # (B, N, 25 * 256)
         x = F.pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), PATCH).permute(0, 2, 3, 1)
         confidence = x[..., DESC_DIM].exp()
-        # MASt3R itself starts the range at 0; the networks grown from it fell back to the points' rule (pitfall 6)
+        # MASt3R itself starts the range at 0; the networks grown from it fell back to the points' rule
+        # (pitfall 6)
         return F.normalize(x[..., :DESC_DIM], dim=-1), confidence + (1 if self.config.gaussians else 0)
 
 
@@ -70,7 +79,9 @@ def points(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussians(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Raw (B, 14, h, w) to offsets [m], scales [m], quats (x, y, z, w), sh (..., 3) and opacities (B, h, w)."""
+    """Raw (B, 14, h, w) to offsets [m], scales [m], quats (x, y, z, w), sh (..., 3) and opacities (B, h,
+    w).
+    """
     offset, scale, rotation, sh, opacity = x.permute(0, 2, 3, 1).split(GAUSSIAN_CHANNELS, -1)
     r = offset.norm(dim=-1, keepdim=True)
     shift = torch.tensor(-OFFSET_SHIFT).exp().item()

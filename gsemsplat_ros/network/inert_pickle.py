@@ -18,17 +18,37 @@ from io import BytesIO
 from types import NoneType
 from typing import Any
 
-MAX_BYTES = 64 << 20       # of a pickle, and of what its calls copy
+MAX_BYTES = 64 << 20  # of a pickle, and of what its calls copy
 MAX_OPCODES = 2_000_000
-MAX_KEY_LENGTH = 4096      # dictionary keys: long ones make every comparison slow
-MAX_ODD_KEYS = 10_000      # keys whose hash a file can choose: many that collide take a quadratic time
-MAX_NAMES = 1000           # distinct placeholders
+MAX_KEY_LENGTH = 4096  # dictionary keys: long ones make every comparison slow
+MAX_ODD_KEYS = 10_000  # keys whose hash a file can choose: many that collide take a quadratic time
+MAX_NAMES = 1000  # distinct placeholders
 
-_OLD_MODULES = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}   # Python 2's names, in protocols 0 to 2
-_VALUE_OPCODES = frozenset((
-    'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT',
-    'STRING', 'BINSTRING', 'SHORT_BINSTRING', 'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8',
-    'UNICODE', 'SHORT_BINUNICODE', 'BINUNICODE', 'BINUNICODE8'))
+_OLD_MODULES = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}  # Python 2's names, in protocols 0 to 2
+_VALUE_OPCODES = frozenset(
+    (
+        'INT',
+        'BININT',
+        'BININT1',
+        'BININT2',
+        'LONG',
+        'LONG1',
+        'LONG4',
+        'FLOAT',
+        'BINFLOAT',
+        'STRING',
+        'BINSTRING',
+        'SHORT_BINSTRING',
+        'BINBYTES',
+        'SHORT_BINBYTES',
+        'BINBYTES8',
+        'BYTEARRAY8',
+        'UNICODE',
+        'SHORT_BINUNICODE',
+        'BINUNICODE',
+        'BINUNICODE8',
+    )
+)
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}
 
 
@@ -53,11 +73,12 @@ class Machine:
     value of a persistent id. `names` afterwards holds the name of every placeholder.
     """
 
-    def __init__(self, stream: BytesIO, known: Mapping[tuple[str, str], Any],
-                 persistent: Callable[[Any], Any]):
+    def __init__(
+        self, stream: BytesIO, known: Mapping[tuple[str, str], Any], persistent: Callable[[Any], Any]
+    ):
         self.stream, self.known, self.persistent = stream, {**known, **_CONTAINERS}, persistent
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []   # the stacks under each open MARK
+        self.below: list[list[Any]] = []  # the stacks under each open MARK
         self.memo: dict[int, Any] = {}
         self.names: set[str] = set()
         self.odd_keys = self.copied = 0
@@ -65,7 +86,7 @@ class Machine:
     def run(self) -> Any:
         """Returns the pickled value; raises ValueError, in one line, for a damaged or unsuitable pickle."""
         try:
-            with warnings.catch_warnings():   # odd escapes in text opcodes only warn
+            with warnings.catch_warnings():  # odd escapes in text opcodes only warn
                 warnings.simplefilter('ignore')
                 for count, (opcode, argument, _) in enumerate(pickletools.genops(self.stream)):
                     if opcode.name == 'STOP':
@@ -73,7 +94,7 @@ class Machine:
                     if count >= MAX_OPCODES:
                         raise ValueError(f'the pickle has more than {MAX_OPCODES} steps')
                     self.step(opcode.name, argument)
-        except (IndexError, KeyError):   # the stack or the memo is read where nothing is
+        except (IndexError, KeyError):  # the stack or the memo is read where nothing is
             pass
         raise ValueError('truncated or damaged pickle')
 
@@ -136,7 +157,7 @@ class Machine:
                 self.push(self.call(items[0], tuple(items[1:])))
             case 'INST':
                 self.push(self.call(self.find(*argument.split(' ', 1)), tuple(self.pop_mark())))
-            case 'BUILD':   # the state of an object, the metadata of a state dict: not needed
+            case 'BUILD':  # the state of an object, the metadata of a state dict: not needed
                 self.pop(1)
                 stack[-1]
             case 'POP' if stack:
@@ -147,7 +168,7 @@ class Machine:
                 stack.append(stack[-1])
             case 'PROTO' | 'FRAME':
                 pass
-            case _:   # EXT* (a registry of this process), PERSID and *_BUFFER, which torch does not write
+            case _:  # EXT* (a registry of this process), PERSID and *_BUFFER, which torch does not write
                 raise ValueError(f'the pickle uses {opcode}, which has no place in a torch file')
 
     def push(self, value: Any) -> None:
@@ -182,12 +203,14 @@ class Machine:
     def key(self, value: Any) -> Any:
         """`value`, if hashing and comparing it is cheap however many there are; else raises ValueError."""
         kind = type(value)
-        if kind is int and abs(value) < 1 << 31 or kind is not int and kind is not float and _is_atom(value):
+        if (kind is int and abs(value) < 1 << 31) or (
+            kind is not int and kind is not float and _is_atom(value)
+        ):
             return value
         if isinstance(value, Placeholder):
             return value
         self.odd_keys += 1
-        odd = _is_atom(value) or kind is tuple and len(value) <= 16 and all(map(_is_atom, value))
+        odd = _is_atom(value) or (kind is tuple and len(value) <= 16 and all(map(_is_atom, value)))
         if not odd or self.odd_keys > MAX_ODD_KEYS:
             raise ValueError(f'the pickle uses an unsuitable {kind.__name__} as a key, or too many of them')
         return value
@@ -232,7 +255,7 @@ class Machine:
         match arguments:
             case ():
                 return set()
-            case ([*items],):   # a list or a tuple
+            case ([*items],):  # a list or a tuple
                 self.spend(64 * len(items))
                 return {self.key(item) for item in items}
         raise ValueError('set is called with unsuitable arguments')
@@ -259,10 +282,17 @@ def printable(text: str) -> str:
 def _is_atom(value: Any) -> bool:
     if type(value) in (str, bytes):
         return len(value) <= MAX_KEY_LENGTH
-    return type(value) in (bool, float, NoneType) or type(value) is int and value.bit_length() <= 64
+    return type(value) in (bool, float, NoneType) or (type(value) is int and value.bit_length() <= 64)
 
 
-_CONTAINERS = {(module, name): Known(f'{module}.{name}', function) for module, name, function in (
-    ('collections', 'OrderedDict', Machine.make_ordered_dict), ('builtins', 'set', Machine.make_set),
-    ('builtins', 'frozenset', Machine.make_set), ('builtins', 'bytes', Machine.make_bytes),
-    ('builtins', 'bytearray', Machine.make_bytes), ('_codecs', 'encode', Machine.make_bytes))}
+_CONTAINERS = {
+    (module, name): Known(f'{module}.{name}', function)
+    for module, name, function in (
+        ('collections', 'OrderedDict', Machine.make_ordered_dict),
+        ('builtins', 'set', Machine.make_set),
+        ('builtins', 'frozenset', Machine.make_set),
+        ('builtins', 'bytes', Machine.make_bytes),
+        ('builtins', 'bytearray', Machine.make_bytes),
+        ('_codecs', 'encode', Machine.make_bytes),
+    )
+}

@@ -1,7 +1,9 @@
-"""The network at work on one device: its precision, the encodings that it keeps, and on a GPU recorded passes.
+"""The network at work on one device: its precision, the encodings that it keeps, and on a GPU recorded
+passes.
 
-Nothing here waits for the device: images go up asynchronously, and what comes out stays on the device until somebody
-reads it. On a CPU, images are encoded one by one, so that an encoding is the same bit for bit, kept or not.
+Nothing here waits for the device: images go up asynchronously, and what comes out stays on the device until
+somebody reads it. On a CPU, images are encoded one by one, so that an encoding is the same bit for bit, kept
+or not.
 """
 
 from __future__ import annotations
@@ -21,42 +23,47 @@ from torch import Tensor
 from gsemsplat_ros.network.model import Encoding, GSemSplat, Job, Prediction, ViewPrediction, in_turn
 from gsemsplat_ros.network.stem import TAPS
 
-KEPT = 2         # encodings: of the last two images; a sequence pairs each keyframe twice
-RECORDED = 6     # passes kept at most: two batches to encode and one to predict, for two sizes of image
+KEPT = 2  # encodings: of the last two images; a sequence pairs each keyframe twice
+RECORDED = 6  # passes kept at most: two batches to encode and one to predict, for two sizes of image
 
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies in bfloat16 by itself; elsewhere it is only emulated."""
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()       # PyTorch before 2.8 cannot tell
+    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()  # PyTorch before 2.8 cannot tell
     return any(capabilities.get(name, False) for name in ('avx512_bf16', 'amx_bf16', 'amx_tile', 'bf16'))
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep the process's freed memory, up to half a gigabyte, instead of handing it back each time.
+    """Tell glibc to keep the process's freed memory, up to half a gigabyte, instead of handing it back each
+    time.
 
-    A pass makes and drops hundreds of tensors of megabytes; getting fresh pages for them costs more than the work on
-    them (a pass of the small network: 0.58 s with fresh pages, 0.36 s without, one core). Other C libraries have no
-    mallopt and do as they please.
+    A pass makes and drops hundreds of tensors of megabytes; getting fresh pages for them costs more than the
+    work on them (a pass of the small network: 0.58 s with fresh pages, 0.36 s without, one core). Other C
+    libraries have no mallopt and do as they please.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, 'mallopt'):
-        libc.mallopt(-3, 32 << 20)      # M_MMAP_THRESHOLD: the largest that glibc allows
-        libc.mallopt(-1, 512 << 20)     # M_TRIM_THRESHOLD
+        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: the largest that glibc allows
+        libc.mallopt(-1, 512 << 20)  # M_TRIM_THRESHOLD
 
 
 class SideBySide:
     """Does two independent jobs at once on a CPU, each with half of PyTorch's threads.
 
-    The two views meet in cross attention alone, so their work splits in two better than each tensor does: the pass of
-    the small network takes two thirds of the time on two cores.
+    The two views meet in cross attention alone, so their work splits in two better than each tensor does: the
+    pass of the small network takes two thirds of the time on two cores.
     """
 
     def __init__(self):
         threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(2, 'view', torch.set_num_threads, (max(1, threads // 2),)) if threads > 1 else None
-        if self._pool:       # the number is each thread's own, but that of threads to come is whoever's spoke last
+        self._pool = (
+            ThreadPoolExecutor(2, 'view', torch.set_num_threads, (max(1, threads // 2),))
+            if threads > 1
+            else None
+        )
+        if self._pool:  # the number is each thread's own, but that of threads to come is whoever's spoke last
             barrier = threading.Barrier(3)
             for _ in range(2):
                 self._pool.submit(barrier.wait)
@@ -67,15 +74,15 @@ class SideBySide:
         if not self._pool:
             return in_turn(first, second)
         jobs = [self._pool.submit(torch.inference_mode()(job)) for job in (first, second)]
-        wait(jobs)           # neither goes on behind an error of the other
+        wait(jobs)  # neither goes on behind an error of the other
         return jobs[0].result(), jobs[1].result()
 
 
 class Inference:
     """A network made ready for pairs of images; belongs to one thread.
 
-    Takes the model over: where the device has units for bfloat16, and unless `exact`, its weights become bfloat16 and
-    its convolutions channels-last. `bf16` says so; `both` does the work of the two views.
+    Takes the model over: where the device has units for bfloat16, and unless `exact`, its weights become
+    bfloat16 and its convolutions channels-last. `bf16` says so; `both` does the work of the two views.
     """
 
     def __init__(self, model: GSemSplat, device: torch.device, exact: bool = False):
@@ -97,15 +104,26 @@ class Inference:
         return (tensor.permute(2, 0, 1)[None].float() / 127.5 - 1).contiguous()
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[np.ndarray], keys: Sequence[np.ndarray] | None = None) -> list[Encoding]:
+    def encode(
+        self, images: Sequence[np.ndarray], keys: Sequence[np.ndarray] | None = None
+    ) -> list[Encoding]:
         """The encodings of `images` (H, W, 3) uint8, all of one size.
 
-        keys: the arrays that the images were made from (None: themselves). An encoding is kept as long as its key is one
-        of the last two, and taken again when the very same array comes with the same size.
+        keys: the arrays that the images were made from (None: themselves). An encoding is kept as long as its
+        key is one of the last two, and taken again when the very same array comes with the same size.
         """
         keys = images if keys is None else keys
-        known = [next((encoding for mine, encoding in self._kept if mine is key and
-                       tuple(encoding.images.shape[-2:]) == image.shape[:2]), None) for image, key in zip(images, keys)]
+        known = [
+            next(
+                (
+                    encoding
+                    for mine, encoding in self._kept
+                    if mine is key and tuple(encoding.images.shape[-2:]) == image.shape[:2]
+                ),
+                None,
+            )
+            for image, key in zip(images, keys)
+        ]
         fresh = [self.upload(image) for image, encoding in zip(images, known) if encoding is None]
         if self.device.type == 'cuda' and fresh:
             made = iter(self._encode_batch(torch.cat(fresh)))
@@ -125,22 +143,36 @@ class Inference:
 
         def forward(*tensors: Tensor) -> list[Tensor | None]:
             half = len(tensors) // 2
-            return _flat(self.model.forward_encoded(*(self._encoding(*part) for part in (tensors[:half], tensors[half:]))))
-        tensors = (first.images, first.tokens, *first.maps.values(), second.images, second.tokens, *second.maps.values())
+            return _flat(
+                self.model.forward_encoded(
+                    *(self._encoding(*part) for part in (tensors[:half], tensors[half:]))
+                )
+            )
+
+        tensors = (
+            first.images,
+            first.tokens,
+            *first.maps.values(),
+            second.images,
+            second.tokens,
+            *second.maps.values(),
+        )
         return _prediction(self._replay('predict', forward, tensors))
 
     def _encode_batch(self, images: Tensor) -> list[Encoding]:
         def forward(batch: Tensor) -> list[Tensor]:
             encoding = self.model.encode(batch)
             return [encoding.tokens, *encoding.maps.values()]
+
         tensors = (images, *self._replay('encode', forward, (images,)))
-        return [self._encoding(*(t[i:i + 1] for t in tensors)) for i in range(len(images))]
+        return [self._encoding(*(t[i : i + 1] for t in tensors)) for i in range(len(images))]
 
     def _encoding(self, images: Tensor, tokens: Tensor, *maps: Tensor) -> Encoding:
         return Encoding(images, tokens, dict(zip(self._strides, maps, strict=True)))
 
-    def _replay(self, name: str, forward: Callable[..., list[Tensor | None]],
-                tensors: tuple[Tensor, ...]) -> list[Tensor | None]:
+    def _replay(
+        self, name: str, forward: Callable[..., list[Tensor | None]], tensors: tuple[Tensor, ...]
+    ) -> list[Tensor | None]:
         """`forward(*tensors)`, recorded the first time that these shapes come."""
         key = (name, *(tuple(t.shape) for t in tensors))
         if key not in self._recorded:
@@ -151,14 +183,16 @@ class Inference:
 
 
 class Recording:
-    """A function of tensors on a GPU as a CUDA graph: replayed without Python and without launching kernel by kernel."""
+    """A function of tensors on a GPU as a CUDA graph: replayed without Python and without launching kernel by
+    kernel.
+    """
 
     def __init__(self, function: Callable[..., list[Tensor | None]], inputs: tuple[Tensor, ...]):
         self.inputs = tuple(x.clone(memory_format=torch.preserve_format) for x in inputs)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(2):                 # libraries choose their kernels, tables are made
+            for _ in range(2):  # libraries choose their kernels, tables are made
                 function(*self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
@@ -175,7 +209,11 @@ class Recording:
 
 
 def _flat(prediction: Prediction) -> list[Tensor | None]:
-    return [getattr(view, field.name) for view in (prediction.first, prediction.second) for field in fields(ViewPrediction)]
+    return [
+        getattr(view, field.name)
+        for view in (prediction.first, prediction.second)
+        for field in fields(ViewPrediction)
+    ]
 
 
 def _prediction(tensors: list[Tensor | None]) -> Prediction:

@@ -15,33 +15,44 @@ from torch import Tensor, nn
 
 ROPE_BASE = 100.0
 NORM_EPS = 1e-6
-CACHED_HEADS = 4      # whose scores of 768 tokens, 5 MB, a CPU's cache holds
+CACHED_HEADS = 4  # whose scores of 768 tokens, 5 MB, a CPU's cache holds
 
 
 @lru_cache(maxsize=16)
-@torch.inference_mode(False)     # so that training may use what inference has made
-def rope_table(height: int, width: int, head_dim: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines (N, 1, D) of the 2-D rotary embedding of a token grid, made once for each grid.
+@torch.inference_mode(False)  # so that training may use what inference has made
+def rope_table(
+    height: int, width: int, head_dim: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines (N, 1, D) of the 2-D rotary embedding of a token grid, made once for each
+    grid.
 
     A head's channels are [u_y, v_y, u_x, v_x]; (u_k, v_k) turns by coordinate * 100^(-4k/D).
     """
-    frequencies = ROPE_BASE ** (-torch.arange(head_dim // 4, dtype=torch.float32, device=device) / (head_dim // 4))
-    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing='ij')
-    positions = torch.stack((y, x), -1).reshape(-1, 2, 1, 1).float()     # (N, 2, 1, 1)
-    angles = positions * frequencies                                     # (N, 2, 1, D/4)
+    frequencies = ROPE_BASE ** (
+        -torch.arange(head_dim // 4, dtype=torch.float32, device=device) / (head_dim // 4)
+    )
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing='ij'
+    )
+    positions = torch.stack((y, x), -1).reshape(-1, 2, 1, 1).float()  # (N, 2, 1, 1)
+    angles = positions * frequencies  # (N, 2, 1, D/4)
     cosine, sine = angles.cos(), angles.sin()
-    return tuple(torch.cat(halves, 2).reshape(-1, 1, head_dim).to(dtype) for halves in ((cosine, cosine), (-sine, sine)))
+    return tuple(
+        torch.cat(halves, 2).reshape(-1, 1, head_dim).to(dtype)
+        for halves in ((cosine, cosine), (-sine, sine))
+    )
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Turn queries or keys (B, N, H, D) by their tokens' positions."""
     cosine, sine = table
-    swapped = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)           # [v_y, u_y, v_x, u_x]
+    swapped = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)  # [v_y, u_y, v_x, u_x]
     return torch.addcmul(x * cosine, swapped, sine)
 
 
 class AttendInCache(torch.autograd.Function):
-    """Attention over (B, N, H, D) in bfloat16 on a CPU, a few heads at a time, so that their scores stay in the cache.
+    """Attention over (B, N, H, D) in bfloat16 on a CPU, a few heads at a time, so that their scores stay in
+    the cache.
 
     The price: scores and their exponentials are rounded to bfloat16 once, as all else is.
     """
@@ -52,7 +63,7 @@ class AttendInCache(torch.autograd.Function):
         step = max(CACHED_HEADS, torch.get_num_threads())
         for b in range(len(tensors[0])):
             for h in range(0, tensors[0].shape[2], step):
-                yield tuple(x[b, :, h:h + step].transpose(0, 1) for x in tensors)
+                yield tuple(x[b, :, h : h + step].transpose(0, 1) for x in tensors)
 
     @staticmethod
     @torch.amp.custom_fwd(device_type='cpu', cast_inputs=torch.bfloat16)
@@ -83,12 +94,12 @@ class AttendInCache(torch.autograd.Function):
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Queries, keys and values (B, N, H, D) to what each token gathers (B, N, H * D).
 
-    PyTorch's fused attention, but in bfloat16 on a CPU: there it does not use the units for bfloat16 (65 of 380 GFLOP/s,
-    AMD EPYC), and matrix products are 2.5 times as fast.
+    PyTorch's fused attention, but in bfloat16 on a CPU: there it does not use the units for bfloat16 (65 of
+    380 GFLOP/s, AMD EPYC), and matrix products are 2.5 times as fast.
     """
     if q.device.type == 'cpu' and q.dtype == torch.bfloat16:
         return AttendInCache.apply(q, k, v).flatten(2)
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))                     # (B, H, N, D)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, N, D)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
@@ -110,9 +121,9 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        qkv = self.qkv(x).unflatten(-1, (3 * self.heads, -1))            # (B, N, 3 H, D)
-        q, k = rotate(qkv[:, :, :2 * self.heads], rope).chunk(2, 2)      # (B, N, H, D)
-        return self.proj(attend(q, k, qkv[:, :, 2 * self.heads:]))       # (B, N, C)
+        qkv = self.qkv(x).unflatten(-1, (3 * self.heads, -1))  # (B, N, 3 H, D)
+        q, k = rotate(qkv[:, :, : 2 * self.heads], rope).chunk(2, 2)  # (B, N, H, D)
+        return self.proj(attend(q, k, qkv[:, :, 2 * self.heads :]))  # (B, N, C)
 
 
 class CrossAttention(nn.Module):
@@ -126,8 +137,10 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Tokens `x` ask tokens `y` of the other view; both views have the same grid."""
-        q, k, v = (projection(t).unflatten(-1, (self.heads, -1))         # (B, N, H, D)
-                   for projection, t in ((self.projq, x), (self.projk, y), (self.projv, y)))
+        q, k, v = (
+            projection(t).unflatten(-1, (self.heads, -1))  # (B, N, H, D)
+            for projection, t in ((self.projq, x), (self.projk, y), (self.projv, y))
+        )
         return self.proj(attend(rotate(q, rope), rotate(k, rope), v))
 
 

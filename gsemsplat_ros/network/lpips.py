@@ -1,7 +1,7 @@
 """LPIPS (Zhang et al. 2018) on VGG-16, map by map: how different two pictures look.
 
-Its weights are not ours to ship. The public Splatt3R and GSemSplat files carry them (notes 5.3, `lpips_criterion.*`), so
-that the user's file is all that is needed.
+Its weights are not ours to ship. The public Splatt3R and GSemSplat files carry them (notes 5.3,
+`lpips_criterion.*`), so that the user's file is all that is needed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,15 @@ from torch import Tensor, nn
 from gsemsplat_ros.network.torchfile import LazyTensor, read_torch_file
 
 PREFIX = 'lpips_criterion.'
-SLICES = (((0, 3, 64), (2, 64, 64)), ((5, 64, 128), (7, 128, 128)), ((10, 128, 256), (12, 256, 256), (14, 256, 256)),
-          ((17, 256, 512), (19, 512, 512), (21, 512, 512)), ((24, 512, 512), (26, 512, 512), (28, 512, 512)))
+SLICES = (
+    ((0, 3, 64), (2, 64, 64)),
+    ((5, 64, 128), (7, 128, 128)),
+    ((10, 128, 256), (12, 256, 256), (14, 256, 256)),
+    ((17, 256, 512), (19, 512, 512), (21, 512, 512)),
+    ((24, 512, 512), (26, 512, 512), (28, 512, 512)),
+)
 EPS = 1e-10
-SMALLEST = 16       # px: four halvings
+SMALLEST = 16  # px: four halvings
 
 
 class LPIPS(nn.Module):
@@ -39,17 +44,24 @@ class LPIPS(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> LPIPS:
-        """From a public Splatt3R or GSemSplat file; nothing in it is run. Raises ValueError for a file without it."""
+        """From a public Splatt3R or GSemSplat file; nothing in it is run. Raises ValueError for a file
+        without it.
+        """
         tree = read_torch_file(path).tree
         found = tree.get('state_dict', tree) if isinstance(tree, dict) else {}
-        tensors = {name.removeprefix(PREFIX): value for name, value in found.items()
-                   if isinstance(name, str) and name.startswith(PREFIX) and isinstance(value, LazyTensor)}
+        tensors = {
+            name.removeprefix(PREFIX): value
+            for name, value in found.items()
+            if isinstance(name, str) and name.startswith(PREFIX) and isinstance(value, LazyTensor)
+        }
         module = cls()
         expected = module.state_dict()
         missing = [name for name in expected if name not in tensors]
         if missing:
-            raise ValueError(f'{path} holds no whole LPIPS ({PREFIX}{missing[0]} is missing): wanted a public Splatt3R or '
-                             'GSemSplat checkpoint')
+            raise ValueError(
+                f'{path} holds no whole LPIPS ({PREFIX}{missing[0]} is missing): wanted a public Splatt3R or '
+                'GSemSplat checkpoint'
+            )
         try:
             module.load_state_dict({name: tensors[name].read() for name in expected})
         except RuntimeError as error:
@@ -68,7 +80,9 @@ class LPIPS(nn.Module):
         return out
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two batches (B, 3, H, W) in [0, 1], sides of at least 16 px, to the difference of every pixel (B, H, W)."""
+        """Two batches (B, 3, H, W) in [0, 1], sides of at least 16 px, to the difference of every pixel (B,
+        H, W).
+        """
         assert a.shape == b.shape and min(a.shape[-2:]) >= SMALLEST, (a.shape, b.shape)
         total = 0
         for number, (x, y) in enumerate(zip(self.levels(a), self.levels(b))):

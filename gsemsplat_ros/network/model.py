@@ -1,7 +1,7 @@
 """The network: two images in, points, Gaussians and semantic codes of both views in the frame of the first.
 
-One set of classes for the public ViT-L networks (`NetworkConfig.large`) and for the one that ships (`small`); the names
-of the parameters are those of the public files, so these load key for key (architecture notes 2-5).
+One set of classes for the public ViT-L networks (`NetworkConfig.large`) and for the one that ships (`small`);
+the names of the parameters are those of the public files, so these load key for key (architecture notes 2-5).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from gsemsplat_ros.views.view import PATCH
 class ViewPrediction:
     """One view, everything in the frame of view 1; (h, w) is the image size over the output stride.
 
-    pts3d (B, h, w, 3) [m], conf (B, h, w) > 1; with Gaussians: means (B, h, w, 3) [m], scales (B, h, w, 3) [m],
-    quats_xyzw (B, h, w, 4) unit, sh (B, h, w, 3) degree-0 coefficients with the pixel's own colour added (colour is
-    0.5 + C0 * sh), opacities (B, h, w); with language: codes (B, h, w, >= 32), channels 0-15 region-specific and 16-31
-    context-aware; on request desc (B, h, w, 24) and desc_conf (B, h, w).
+    pts3d (B, h, w, 3) [m], conf (B, h, w) > 1; with Gaussians: means (B, h, w, 3) [m], scales (B, h, w, 3)
+    [m], quats_xyzw (B, h, w, 4) unit, sh (B, h, w, 3) degree-0 coefficients with the pixel's own colour added
+    (colour is 0.5 + C0 * sh), opacities (B, h, w); with language: codes (B, h, w, >= 32), channels 0-15
+    region-specific and 16-31 context-aware; on request desc (B, h, w, 24) and desc_conf (B, h, w).
     """
 
     pts3d: Tensor
@@ -68,8 +68,10 @@ class Encoding:
     def split(self) -> tuple[Encoding, Encoding]:
         """A batch of twice B images to the encodings of its two halves."""
         n = len(self.images) // 2
-        return tuple(Encoding(self.images[s], self.tokens[s], {k: m[s] for k, m in self.maps.items()})
-                     for s in (slice(0, n), slice(n, 2 * n)))
+        return tuple(
+            Encoding(self.images[s], self.tokens[s], {k: m[s] for k, m in self.maps.items()})
+            for s in (slice(0, n), slice(n, 2 * n))
+        )
 
 
 Job = Callable[[], Any]
@@ -84,7 +86,8 @@ def in_turn(first: Job, second: Job) -> tuple[Any, Any]:
 def coordinates(maps: Tensor) -> Tensor:
     """Where each place of `maps` (B, C, h, w) lies: (B, 2, h, w), x from -1 to 1 and y in the same unit.
 
-    Rotary positions are relative, and the ray of a pixel is not: without this it is learnt from the borders, slowly.
+    Rotary positions are relative, and the ray of a pixel is not: without this it is learnt from the borders,
+    slowly.
     """
     height, width = maps.shape[-2:]
     x = (torch.arange(width, device=maps.device, dtype=maps.dtype) + 0.5) * 2 / width - 1
@@ -93,8 +96,8 @@ def coordinates(maps: Tensor) -> Tensor:
 
 
 def hybrid_patches(maps: dict[int, Tensor]) -> Tensor:
-    """The stem's maps to patches (B, C, H/16, W/16): what lies there, where, and what the classifier makes of the
-    surroundings, which by itself knows things by more than their shape."""
+    """The stem's maps to patches (B, C, H/16, W/16): what lies there, where, and what the classifier makes of
+    the surroundings, which by itself knows things by more than their shape."""
     fine = maps[16]
     coarse = F.interpolate(maps[32] / DEEP_SPREAD, fine.shape[-2:], mode='bilinear', align_corners=False)
     return torch.cat((fine, coordinates(fine), coarse), 1)
@@ -112,7 +115,7 @@ class GSemSplat(nn.Module):
             self.context = ContextBranch()
         stem_dim = STEM_DIMS[16] + 2 + STEM_DIMS[32]
         self.patch_embed = PatchEmbed(stem_dim, c.enc_dim, 1) if c.stem else PatchEmbed(3, c.enc_dim, PATCH)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.dec_dim))    # of the pre-training: only stored
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.dec_dim))  # of the pre-training: only stored
         self.enc_blocks = nn.ModuleList(EncoderBlock(c.enc_dim, c.enc_heads) for _ in range(c.enc_depth))
         self.enc_norm = nn.LayerNorm(c.enc_dim, eps=NORM_EPS)
         self.decoder_embed = nn.Linear(c.enc_dim, c.dec_dim)
@@ -123,7 +126,9 @@ class GSemSplat(nn.Module):
         self.downstream_head2 = Head(c)
 
     def init_weights(self) -> None:
-        """What training from scratch starts from: xavier in the transformer, both decoders alike, points on a plane."""
+        """What training from scratch starts from: xavier in the transformer, both decoders alike, points on a
+        plane.
+        """
         for module in (self.patch_embed, self.enc_blocks, self.decoder_embed, self.dec_blocks):
             for layer in module.modules():
                 if isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -137,35 +142,47 @@ class GSemSplat(nn.Module):
         """Images (B, 3, H, W) in [-1, 1], sides multiples of 16."""
         for axis, size in zip(('height', 'width'), images.shape[-2:]):
             if size % PATCH:
-                raise ValueError(f'image {axis} of {size} px: wanted a multiple of {PATCH} px; resize or crop it')
+                raise ValueError(
+                    f'image {axis} of {size} px: wanted a multiple of {PATCH} px; resize or crop it'
+                )
         pixels = images.to(self.patch_embed.proj.weight.dtype)
         maps = self.stem(pixels) if self.config.stem else {}
         grid = images.shape[-2] // PATCH, images.shape[-1] // PATCH
         patches = hybrid_patches(maps) if maps else pixels
-        x = self.patch_embed(patches)                                                 # (B, N, C)
+        x = self.patch_embed(patches)  # (B, N, C)
         rope = rope_table(*grid, self.config.enc_dim // self.config.enc_heads, x.device, x.dtype)
         for block in self.enc_blocks:
             x = block(x, rope)
         return Encoding(images, self.enc_norm(x), maps)
 
-    def decode(self, first: Encoding, second: Encoding, both: Both = in_turn) -> tuple[list[Tensor], list[Tensor]]:
-        """Token lists of both views: entry 0 the encoder's output, entry k the output of decoder block k; `both` does the
-        work of the two views."""
+    def decode(
+        self, first: Encoding, second: Encoding, both: Both = in_turn
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Token lists of both views: entry 0 the encoder's output, entry k the output of decoder block k;
+        `both` does the work of the two views."""
         out1, out2 = [first.tokens], [second.tokens]
         x1, x2 = self.decoder_embed(first.tokens), self.decoder_embed(second.tokens)
         rope = rope_table(*first.grid, self.config.dec_dim // self.config.dec_heads, x1.device, x1.dtype)
         for block1, block2 in zip(self.dec_blocks, self.dec_blocks2):
-            x1, x2 = both(partial(block1, x1, x2, rope), partial(block2, x2, x1, rope))   # of the previous layer both
+            x1, x2 = both(
+                partial(block1, x1, x2, rope), partial(block2, x2, x1, rope)
+            )  # of the previous layer both
             out1.append(x1)
             out2.append(x2)
         out1[-1], out2[-1] = self.dec_norm(x1), self.dec_norm(x2)
         return out1, out2
 
-    def predict(self, head: Head, encoding: Encoding, tokens: list[Tensor], descriptors: bool,
-                with_gaussians: bool = True) -> ViewPrediction:
+    def predict(
+        self,
+        head: Head,
+        encoding: Encoding,
+        tokens: list[Tensor],
+        descriptors: bool,
+        with_gaussians: bool = True,
+    ) -> ViewPrediction:
         """The dense outputs of one view."""
         grid = encoding.grid
-        levels = [tokens[i].transpose(1, 2).unflatten(2, grid) for i in self.config.hooks]   # (B, C, h, w)
+        levels = [tokens[i].transpose(1, 2).unflatten(2, grid) for i in self.config.hooks]  # (B, C, h, w)
         if self.config.stem:
             levels[:2] = encoding.maps[4], encoding.maps[8]
         pts3d, conf = points(head.dpt(levels).float())
@@ -174,10 +191,15 @@ class GSemSplat(nn.Module):
         if self.config.gaussians and with_gaussians:
             offset, scales, quats, sh, opacities = gaussians(head.gaussian_dpt(levels).float())
             image = encoding.images if self.config.output_stride == 1 else F.avg_pool2d(encoding.images, 2)
-            residual = image.float().permute(0, 2, 3, 1) / 2 / SH_C0                  # (x + 1) / 2 - 0.5 over C0
+            residual = image.float().permute(0, 2, 3, 1) / 2 / SH_C0  # (x + 1) / 2 - 0.5 over C0
             # as published, the offset does not pull on the points
-            out.update(means=pts3d.detach() + offset, scales=scales, quats_xyzw=quats, sh=sh + residual,
-                       opacities=opacities)
+            out.update(
+                means=pts3d.detach() + offset,
+                scales=scales,
+                quats_xyzw=quats,
+                sh=sh + residual,
+                opacities=opacities,
+            )
         if self.config.language_channels:
             codes = head.gaussian_language(levels).float()
             if self.config.stem:
@@ -187,14 +209,26 @@ class GSemSplat(nn.Module):
             out['desc'], out['desc_conf'] = head.descriptors(tokens[0], tokens[-1], grid)
         return ViewPrediction(**out)
 
-    def forward(self, images1: Tensor, images2: Tensor, descriptors: bool = False, gaussians: bool = True) -> Prediction:
+    def forward(
+        self, images1: Tensor, images2: Tensor, descriptors: bool = False, gaussians: bool = True
+    ) -> Prediction:
         """Two batches (B, 3, H, W) in [-1, 1] of the same size; `gaussians` False leaves these out."""
         first, second = self.encode(torch.cat((images1, images2))).split()
         return self.forward_encoded(first, second, descriptors, gaussians=gaussians)
 
-    def forward_encoded(self, first: Encoding, second: Encoding, descriptors: bool = False,
-                        both: Both = in_turn, gaussians: bool = True) -> Prediction:
+    def forward_encoded(
+        self,
+        first: Encoding,
+        second: Encoding,
+        descriptors: bool = False,
+        both: Both = in_turn,
+        gaussians: bool = True,
+    ) -> Prediction:
         """The same from encodings that exist already; `both` does the work of the two views."""
         tokens1, tokens2 = self.decode(first, second, both)
-        return Prediction(*both(partial(self.predict, self.downstream_head1, first, tokens1, descriptors, gaussians),
-                                partial(self.predict, self.downstream_head2, second, tokens2, descriptors, gaussians)))
+        return Prediction(
+            *both(
+                partial(self.predict, self.downstream_head1, first, tokens1, descriptors, gaussians),
+                partial(self.predict, self.downstream_head2, second, tokens2, descriptors, gaussians),
+            )
+        )

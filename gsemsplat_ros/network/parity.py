@@ -1,7 +1,8 @@
 """Proof that the network is the public one: outputs of the public code under weights made by a rule.
 
-A fixture holds what the public implementation returned in fp32 for one pair, with weights and images that NumPy makes
-from names and a seed, so no checkpoint is needed. Passed means max |ours - theirs| / max |theirs| <= 1e-4 in every field.
+A fixture holds what the public implementation returned in fp32 for one pair, with weights and images that
+NumPy makes from names and a seed, so no checkpoint is needed. Passed means max |ours - theirs| / max |theirs|
+<= 1e-4 in every field.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ TOLERANCE = 1e-4
 def rule_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """The rule's weight for one state_dict name: normal numbers seeded by the name, scaled by its kind."""
     count = int(np.prod(shape))
-    x = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).standard_normal(count, dtype=np.float32)
+    x = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).standard_normal(
+        count, dtype=np.float32
+    )
     x = x.reshape(shape)
     if len(shape) >= 2:
         x /= np.float32(np.sqrt(count / shape[0]))
@@ -55,9 +58,20 @@ def covariances_xyzw(scales: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:
     """R S S R^T (..., 3, 3) [m^2] from scales and unit quaternions (x, y, z, w), as published (notes 4.3)."""
     i, j, k, r = quats.unbind(-1)
     t = 2 / (quats.square().sum(-1) + 1e-8)
-    rotation = torch.stack((1 - t * (j * j + k * k), t * (i * j - k * r), t * (i * k + j * r),
-                            t * (i * j + k * r), 1 - t * (i * i + k * k), t * (j * k - i * r),
-                            t * (i * k - j * r), t * (j * k + i * r), 1 - t * (i * i + j * j)), -1).unflatten(-1, (3, 3))
+    rotation = torch.stack(
+        (
+            1 - t * (j * j + k * k),
+            t * (i * j - k * r),
+            t * (i * k + j * r),
+            t * (i * j + k * r),
+            1 - t * (i * i + k * k),
+            t * (j * k - i * r),
+            t * (i * k - j * r),
+            t * (j * k + i * r),
+            1 - t * (i * i + j * j),
+        ),
+        -1,
+    ).unflatten(-1, (3, 3))
     half = rotation * scales[..., None, :]
     return half @ half.mT
 
@@ -67,9 +81,15 @@ def fields(view: ViewPrediction, image: torch.Tensor) -> dict[str, torch.Tensor]
     out = {'pts3d': view.pts3d, 'conf': view.conf, 'desc': view.desc, 'desc_conf': view.desc_conf}
     if view.means is not None:
         residual = (image.permute(1, 2, 0) - 0.5) / SH_C0
-        out.update(means=view.means, scales=view.scales, rotations=view.quats_xyzw,
-                   sh=(view.sh - residual)[..., None], sh_residual=view.sh[..., None],
-                   opacities=view.opacities[..., None], covariances=covariances_xyzw(view.scales, view.quats_xyzw))
+        out.update(
+            means=view.means,
+            scales=view.scales,
+            rotations=view.quats_xyzw,
+            sh=(view.sh - residual)[..., None],
+            sh_residual=view.sh[..., None],
+            opacities=view.opacities[..., None],
+            covariances=covariances_xyzw(view.scales, view.quats_xyzw),
+        )
     if view.codes is not None:
         out['clip_features'] = view.codes
     return {k: v[0] for k, v in out.items()}
@@ -84,10 +104,21 @@ def read_fixture(path: str | Path) -> dict[str, np.ndarray]:
         int(fixture['height']), int(fixture['width']), int(fixture['seed'])
     except FileNotFoundError:
         raise ValueError(f'no parity fixture at {path}') from None
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, IndexError, zipfile.BadZipFile,
-            zlib.error) as error:
-        raise ValueError(f'{path} is no parity fixture ({error}): wanted an .npz with model, height, width, seed and '
-                         'the outputs of the public network') from None
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        IndexError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(
+            f'{path} is no parity fixture ({error}): wanted an .npz with model, height, width, seed and '
+            'the outputs of the public network'
+        ) from None
     return fixture
 
 
@@ -101,8 +132,12 @@ def check_parity(path: str | Path) -> dict:
     first, second = model.encode(2 * images - 1).split()
     tokens1, tokens2 = model.decode(first, second)
     prediction: Prediction = model.forward_encoded(first, second, descriptors=True)
-    ours = {'encoder_1': first.tokens[0], 'encoder_2': second.tokens[0],
-            'decoder_6_1': tokens1[6][0], 'decoder_12_2': tokens2[12][0]}
+    ours = {
+        'encoder_1': first.tokens[0],
+        'encoder_2': second.tokens[0],
+        'decoder_6_1': tokens1[6][0],
+        'decoder_12_2': tokens2[12][0],
+    }
     pixels = fixture.get('pixels')
     for number, view, image in ((1, prediction.first, images[0]), (2, prediction.second, images[1])):
         for name, value in fields(view, image).items():

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan & Le 2019) as the hybrid network's stem and as its context-aware branch.
 
-Batch norms are folded into the convolutions, for the stem is always frozen. Images come in [-1, 1], as its weights were
-trained on (x - 127) / 128.
+Batch norms are folded into the convolutions, for the stem is always frozen. Images come in [-1, 1], as its
+weights were trained on (x - 127) / 128.
 """
 
 from __future__ import annotations
@@ -12,19 +12,28 @@ from torch import Tensor, nn
 
 from gsemsplat_ros.network.config import CLASSES, CODE_DIM
 
-STEM_DIMS = {4: 24, 8: 40, 16: 112, 32: 320}    # channels at each stride
+STEM_DIMS = {4: 24, 8: 40, 16: 112, 32: 320}  # channels at each stride
 HEAD_DIM = 1280
 # expansion, kernel, stride, channels, repeats
-STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3),
-          (6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
-TAPS = {1: 4, 2: 8, 4: 16, 6: 32}                # stage -> stride of the map that is handed out
-SPREAD = {4: 7.6, 8: 7.2, 16: 6.1, 32: 1.0}      # what the maps are divided by: standard deviations seen on rooms
-DEEP_SPREAD = 2.5                                # what patches divide the classifier's map by
-TEMPERATURE = 2.0                                # of the class probabilities: measured best on real stereo pairs
+STAGES = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
+TAPS = {1: 4, 2: 8, 4: 16, 6: 32}  # stage -> stride of the map that is handed out
+SPREAD = {4: 7.6, 8: 7.2, 16: 6.1, 32: 1.0}  # what the maps are divided by: standard deviations seen on rooms
+DEEP_SPREAD = 2.5  # what patches divide the classifier's map by
+TEMPERATURE = 2.0  # of the class probabilities: measured best on real stereo pairs
 
 
 class SameConv(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding: an even image is padded at its far side only, under stride 2."""
+    """Convolution with TensorFlow's SAME padding: an even image is padded at its far side only, under stride
+    2.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         k, s = self.kernel_size[0], self.stride[0]
@@ -52,7 +61,8 @@ class MBConv(nn.Module):
 class Stem(nn.Module):
     """Images (B, 3, H, W) in [-1, 1] to feature maps {stride: (B, STEM_DIMS[stride], H/stride, W/stride)}.
 
-    The maps that a trained layer reads are brought to unit spread; the classifier's (stride 32) stays as it is.
+    The maps that a trained layer reads are brought to unit spread; the classifier's (stride 32) stays as it
+    is.
     """
 
     def __init__(self):
@@ -79,8 +89,8 @@ class Stem(nn.Module):
 class ContextBranch(nn.Module):
     """The context-aware code, carried by the stem's own ImageNet classifier run densely and kept frozen.
 
-    Class probabilities at stride 32 (temperature 2, 3x3 mean of the logits) times one 16-d code a class; the context
-    decoder takes such mixtures back to the text space. `code.weight` is (16, 1000, 1, 1).
+    Class probabilities at stride 32 (temperature 2, 3x3 mean of the logits) times one 16-d code a class; the
+    context decoder takes such mixtures back to the text space. `code.weight` is (16, 1000, 1, 1).
     """
 
     def __init__(self):

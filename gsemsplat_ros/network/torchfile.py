@@ -24,16 +24,23 @@ from torch import Tensor
 from gsemsplat_ros.network.inert_pickle import MAX_BYTES, Known, Machine, Placeholder, printable
 
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C
-_STREAM_START = b'\x80\x02\x8a\n' + _STREAM_MAGIC.to_bytes(10, 'little') + b'.'   # that number, pickled
+_STREAM_START = b'\x80\x02\x8a\n' + _STREAM_MAGIC.to_bytes(10, 'little') + b'.'  # that number, pickled
 _STREAM_VERSION = 1001
 _STORAGE_DTYPES = {
-    'FloatStorage': torch.float32, 'DoubleStorage': torch.float64, 'HalfStorage': torch.float16,
-    'BFloat16Storage': torch.bfloat16, 'LongStorage': torch.int64, 'IntStorage': torch.int32,
-    'ShortStorage': torch.int16, 'CharStorage': torch.int8, 'ByteStorage': torch.uint8,
+    'FloatStorage': torch.float32,
+    'DoubleStorage': torch.float64,
+    'HalfStorage': torch.float16,
+    'BFloat16Storage': torch.bfloat16,
+    'LongStorage': torch.int64,
+    'IntStorage': torch.int32,
+    'ShortStorage': torch.int16,
+    'CharStorage': torch.int8,
+    'ByteStorage': torch.uint8,
     'BoolStorage': torch.bool,
-    'ComplexFloatStorage': torch.complex64, 'ComplexDoubleStorage': torch.complex128,
+    'ComplexFloatStorage': torch.complex64,
+    'ComplexDoubleStorage': torch.complex128,
 }
-_LARGEST = 1 << 62   # of any size, stride or number of elements
+_LARGEST = 1 << 62  # of any size, stride or number of elements
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +55,7 @@ class _Storage:
     data: mmap.mmap = field(repr=False)
     dtype: torch.dtype
     numel: int
-    start: int | None = None   # the stream tells it only after the pickle
+    start: int | None = None  # the stream tells it only after the pickle
     crc: int | None = None
 
     @property
@@ -60,7 +67,7 @@ class _Storage:
         if self.numel == 0:
             return torch.empty(0, dtype=self.dtype)
         _check_crc(self.data, self.start, self.nbytes, self.crc, 'a tensor')
-        self.crc = None   # once is enough for tensors that share it
+        self.crc = None  # once is enough for tensors that share it
         raw = torch.frombuffer(self.data, dtype=torch.uint8, count=self.nbytes, offset=self.start)
         return (raw.clone() if self.start % self.dtype.itemsize else raw).view(self.dtype)
 
@@ -109,14 +116,14 @@ def read_torch_file(path: str | Path) -> TorchFile:
     if path.stat().st_size == 0:
         raise ValueError(f'{path} is empty')
     try:
-        with open(path, 'rb') as file:   # a private mapping: torch wants writable memory; nobody writes to it
+        with open(path, 'rb') as file:  # a private mapping: torch wants writable memory; nobody writes to it
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
         raise ValueError(f'{path} cannot be read: {error.strerror}') from None
     try:
         if data[:4] == b'PK\x03\x04':
             return _read_zip(data)
-        if data[:len(_STREAM_START)] == _STREAM_START:
+        if data[: len(_STREAM_START)] == _STREAM_START:
             return _read_stream(data)
         if data[257:262] == b'ustar':
             raise ValueError('the tar format of torch before 0.1.10 is not read; save it with a newer torch')
@@ -144,7 +151,7 @@ def _read_zip(data: mmap.mmap) -> TorchFile:
         entry = records.get(root + name)
         if entry is None:
             raise ValueError(f'the archive lacks the record {name!r}')
-        head = data[entry.header_offset:entry.header_offset + 30]
+        head = data[entry.header_offset : entry.header_offset + 30]
         if len(head) < 30 or head[:4] != b'PK\x03\x04':
             raise ValueError(f'record {name!r} is damaged')
         if entry.flag_bits & 1 or entry.compress_type != zipfile.ZIP_STORED:
@@ -159,7 +166,7 @@ def _read_zip(data: mmap.mmap) -> TorchFile:
         if size > MAX_BYTES:
             raise ValueError(f'record {name!r} has {size} bytes, more than {MAX_BYTES}')
         _check_crc(data, start, size, crc, f'record {name!r}')
-        return data[start:start + size]
+        return data[start : start + size]
 
     def storage(key: str, dtype: torch.dtype, numel: int) -> _Storage:
         start, size, crc = locate(f'data/{key}')
@@ -195,14 +202,17 @@ def _read_stream(data: mmap.mmap) -> TorchFile:
     machine = following()
     tree = machine.run()
     keys = following().run()
-    if (type(keys) is not list or not all(type(key) is str for key in keys)
-            or sorted(keys) != sorted(storages)):
+    if (
+        type(keys) is not list
+        or not all(type(key) is str for key in keys)
+        or sorted(keys) != sorted(storages)
+    ):
         raise ValueError('the list of storages does not match the tensors')
     position = stream.tell()
     for key in keys:
         found = storages[key]
         end = position + 8 + found.nbytes
-        if end > len(data) or int.from_bytes(data[position:position + 8], 'little') != found.numel:
+        if end > len(data) or int.from_bytes(data[position : position + 8], 'little') != found.numel:
             raise ValueError(f'storage {key!r} is truncated or not as long as announced')
         found.start, position = position + 8, end
     return TorchFile(tree, tuple(sorted(machine.names)))
@@ -210,27 +220,33 @@ def _read_stream(data: mmap.mmap) -> TorchFile:
 
 def _check_crc(data: mmap.mmap, start: int, size: int, crc: int | None, what: str) -> None:
     # torch writes 0 where it was told to compute no checksums
-    if crc and zlib.crc32(memoryview(data)[start:start + size]) != crc:
+    if crc and zlib.crc32(memoryview(data)[start : start + size]) != crc:
         raise ValueError(f'{what} is damaged: its checksum differs')
 
 
 def _storage_reader(storage: Callable[[str, torch.dtype, int], _Storage]) -> Callable[[Any], _Storage]:
     """What a persistent id of torch means: ('storage', type, key, device, numel[, None])."""
+
     def persistent(value: Any) -> _Storage:
         match value:
             case ('storage', _StorageType(dtype=dtype), str(key), _, int(numel), *view) if numel >= 0:
                 if view in ([], [None]):
                     return storage(key, dtype, numel)
         raise ValueError('a reference to a storage has an unknown form')
+
     return persistent
 
 
 def _tensor(_: Machine, arguments: tuple) -> LazyTensor:
-    match arguments:   # v2 adds requires_grad, hooks and sometimes flags (conjugated or negated views)
+    match arguments:  # v2 adds requires_grad, hooks and sometimes flags (conjugated or negated views)
         case (_Storage() as storage, offset, tuple(shape), tuple(stride), *rest):
             numbers = (offset, *shape, *stride)
-            if (len(shape) != len(stride) or len(shape) > 64 or rest[2:] not in ([], [None], [{}])
-                    or any(type(n) is not int or not 0 <= n < _LARGEST for n in numbers)):
+            if (
+                len(shape) != len(stride)
+                or len(shape) > 64
+                or rest[2:] not in ([], [None], [{}])
+                or any(type(n) is not int or not 0 <= n < _LARGEST for n in numbers)
+            ):
                 raise ValueError('a tensor has an unsuitable shape or stride, or is a special view')
             last = -1 if 0 in shape else sum((n - 1) * step for n, step in zip(shape, stride))
             if math.prod(n for n in shape if n) >= _LARGEST or offset + last >= storage.numel:
@@ -262,10 +278,16 @@ def _device(_: Machine, arguments: tuple) -> str:
 
 # Exact names that mean something in a torch file; what they mean is ours, nothing is looked up by name.
 _KNOWN = {
-    **{(module, name): Known(f'{module}.{name}', function) for module, name, function in (
-        ('torch._utils', '_rebuild_tensor', _tensor), ('torch._utils', '_rebuild_tensor_v2', _tensor),
-        ('torch._utils', '_rebuild_parameter', _parameter),
-        ('torch', 'Size', _size), ('torch', 'device', _device))},
+    **{
+        (module, name): Known(f'{module}.{name}', function)
+        for module, name, function in (
+            ('torch._utils', '_rebuild_tensor', _tensor),
+            ('torch._utils', '_rebuild_tensor_v2', _tensor),
+            ('torch._utils', '_rebuild_parameter', _parameter),
+            ('torch', 'Size', _size),
+            ('torch', 'device', _device),
+        )
+    },
     **{('torch', name): _StorageType(f'torch.{name}', dtype) for name, dtype in _STORAGE_DTYPES.items()},
     **{('torch', str(dtype).removeprefix('torch.')): dtype for dtype in _STORAGE_DTYPES.values()},
 }

@@ -1,8 +1,8 @@
 """Checkpoints: safetensors with a JSON card in the header.
 
 One file holds the network (under its public names), the two semantic decoders (`language_decoder_sam.*`,
-`language_decoder_patch.*`) and, where the text space is centred, its mean (`text_mean`). The card says what the file is:
-configuration, kind, text encoder, licence, how it was trained and what it scored.
+`language_decoder_patch.*`) and, where the text space is centred, its mean (`text_mean`). The card says what
+the file is: configuration, kind, text encoder, licence, how it was trained and what it scored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ CARD_KEY = 'gsemsplat'
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded file: the network in evaluation mode, the semantic decoders' tensors, the text mean and the card."""
+    """A loaded file: the network in evaluation mode, the semantic decoders' tensors, the text mean and the
+    card.
+    """
 
     model: GSemSplat
     decoders: dict[str, Tensor]
@@ -45,7 +47,9 @@ def save(path: str | Path, tensors: dict[str, Tensor], card: dict) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix='.part')
     os.close(handle)
     try:
-        save_file({k: t.detach().contiguous() for k, t in tensors.items()}, temporary, {CARD_KEY: json.dumps(card)})
+        save_file(
+            {k: t.detach().contiguous() for k, t in tensors.items()}, temporary, {CARD_KEY: json.dumps(card)}
+        )
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
@@ -56,14 +60,18 @@ def read_card(path: str | Path) -> dict:
     """The card of a checkpoint. Raises ValueError for a file that is none of ours."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f'no checkpoint at {path}: give a .safetensors file that `gsemsplat weights convert` or '
-                         '`gsemsplat train` wrote')
+        raise ValueError(
+            f'no checkpoint at {path}: give a .safetensors file that `gsemsplat weights convert` or '
+            '`gsemsplat train` wrote'
+        )
     try:
         with safe_open(path, 'pt') as file:
             return json.loads((file.metadata() or {})[CARD_KEY])
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f'{path} is no gsemsplat checkpoint ({type(error).__name__}): convert a public file with '
-                         '`gsemsplat weights convert FILE OUT`') from None
+        raise ValueError(
+            f'{path} is no gsemsplat checkpoint ({type(error).__name__}): convert a public file with '
+            '`gsemsplat weights convert FILE OUT`'
+        ) from None
 
 
 def update_card(path: str | Path, changes: dict) -> None:
@@ -82,7 +90,8 @@ def add_scores(path: str | Path, name: str, scores: dict[str, float]) -> None:
 def load(path: str | Path | None = None, device: str | torch.device = 'cpu') -> Checkpoint:
     """Load `path` (None: the shipped small network) in fp32, in evaluation mode.
 
-    Raises ValueError when the file is none of ours or its tensors do not match its configuration, naming them.
+    Raises ValueError when the file is none of ours or its tensors do not match its configuration, naming
+    them.
     """
     path = SHIPPED if path is None else Path(path)
     card = read_card(path)
@@ -96,8 +105,11 @@ def load(path: str | Path | None = None, device: str | torch.device = 'cpu') -> 
         model = GSemSplat(config)
     problems = mismatches(tensors, expected_shapes(config))
     if problems:
-        raise ValueError(f'{path} does not fit its configuration: {problems[0]}' +
-                         (f' (and {len(problems) - 1} more)' if len(problems) > 1 else '') + '; convert or train it again')
+        raise ValueError(
+            f'{path} does not fit its configuration: {problems[0]}'
+            + (f' (and {len(problems) - 1} more)' if len(problems) > 1 else '')
+            + '; convert or train it again'
+        )
     model.load_state_dict(tensors, assign=True)
     return Checkpoint(model.eval().requires_grad_(False), decoders, text_mean, card, path)
 
@@ -112,6 +124,9 @@ def mismatches(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]])
     """One sentence for every missing, unknown or wrongly shaped tensor."""
     problems = [f'{k} is missing' for k in expected if k not in tensors]
     problems += [f'{k} is not part of the network' for k in tensors if k not in expected]
-    problems += [f'{k} has shape {tuple(t.shape)}, wanted {expected[k]}' for k, t in tensors.items()
-                 if k in expected and tuple(t.shape) != expected[k]]
+    problems += [
+        f'{k} has shape {tuple(t.shape)}, wanted {expected[k]}'
+        for k, t in tensors.items()
+        if k in expected and tuple(t.shape) != expected[k]
+    ]
     return problems

@@ -1,4 +1,6 @@
-"""camera_info to cameras: binning and region of interest (REP 104), stereo baseline, rectification of raw images."""
+"""camera_info to cameras: binning and region of interest (REP 104), stereo baseline, rectification of raw
+images.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ FISHEYE = ('equidistant', 'fisheye')
 POLYNOMIAL = ('plumb_bob', 'rational_polynomial')
 # distortion model -> numbers of coefficients that it may have
 COEFFICIENTS = {**dict.fromkeys(POLYNOMIAL, (4, 5, 8, 12, 14)), **dict.fromkeys(FISHEYE, (4,))}
-MIN_SEEN = 0.2  # part of the rectified image that the raw one must fill: less is the calibration of another camera
+# part of the rectified image that the raw one must fill: less is the calibration of another camera
+MIN_SEEN = 0.2
 MAX_SIDE = 32766  # pixels: cv2.remap counts in 16 bits
 
 
@@ -28,14 +31,26 @@ def _to_image(K: np.ndarray, info: CameraInfo) -> Camera:
 
 
 def _check(info: CameraInfo, width: int, height: int, topic: str) -> None:
-    if not (info.k[0] > 0 and info.k[4] > 0 and info.width and info.height and np.isfinite([*info.k, *info.p]).all()):
-        raise ValueError(f'{topic} is uncalibrated (K[0] = {info.k[0]:g}, {info.width}x{info.height} px): calibrate '
-                         'the camera; only mode sequential with rectified images does without')
-    wanted = ((info.roi.width or info.width) // max(1, info.binning_x),
-              (info.roi.height or info.height) // max(1, info.binning_y))
+    if not (
+        info.k[0] > 0
+        and info.k[4] > 0
+        and info.width
+        and info.height
+        and np.isfinite([*info.k, *info.p]).all()
+    ):
+        raise ValueError(
+            f'{topic} is uncalibrated (K[0] = {info.k[0]:g}, {info.width}x{info.height} px): calibrate '
+            'the camera; only mode sequential with rectified images does without'
+        )
+    wanted = (
+        (info.roi.width or info.width) // max(1, info.binning_x),
+        (info.roi.height or info.height) // max(1, info.binning_y),
+    )
     if wanted != (width, height):
-        raise ValueError(f'{topic} describes images of {wanted[0]}x{wanted[1]} px (binning and roi applied), the image '
-                         f'has {width}x{height} px: wanted the camera_info of this image size')
+        raise ValueError(
+            f'{topic} describes images of {wanted[0]}x{wanted[1]} px (binning and roi applied), the image '
+            f'has {width}x{height} px: wanted the camera_info of this image size'
+        )
 
 
 def _projection(info: CameraInfo) -> np.ndarray:
@@ -47,19 +62,24 @@ def _projection(info: CameraInfo) -> np.ndarray:
 def camera_of(info: CameraInfo, width: int, height: int, topic: str = 'camera_info') -> Camera:
     """The camera of a rectified image of `width` x `height` pixels, from P.
 
-    Raises ValueError that names `topic` when the camera is uncalibrated (K[0] = 0, REP 104) or of another size.
+    Raises ValueError that names `topic` when the camera is uncalibrated (K[0] = 0, REP 104) or of another
+    size.
     """
     _check(info, width, height, topic)
     return _to_image(_projection(info), info)
 
 
 def baseline_of(right: CameraInfo, topic: str = 'right/camera_info') -> float:
-    """Distance of the two cameras [m]: -P[3] / P[0] of the RIGHT camera_info. Raises ValueError unless positive."""
+    """Distance of the two cameras [m]: -P[3] / P[0] of the RIGHT camera_info. Raises ValueError unless
+    positive.
+    """
     baseline = (0.0 - float(right.p[3])) / float(right.p[0]) if right.p[0] else 0.0  # 0 - 0 is no -0
     if not 0 < baseline < float('inf'):
-        raise ValueError(f'{topic} gives a stereo baseline of {baseline:g} m (P[3] = {right.p[3]:g}, P[0] = '
-                         f'{right.p[0]:g}): wanted P[3] = -fx x baseline; are left and right exchanged, or calibrated '
-                         'one by one?')
+        raise ValueError(
+            f'{topic} gives a stereo baseline of {baseline:g} m (P[3] = {right.p[3]:g}, P[0] = '
+            f'{right.p[0]:g}): wanted P[3] = -fx x baseline; are left and right exchanged, or calibrated '
+            'one by one?'
+        )
     return baseline
 
 
@@ -71,7 +91,9 @@ class _Maps:
 
 
 class Rectifier:
-    """Turns raw images into rectified ones with K, D, R, P of camera_info; keeps the maps while these stay the same."""
+    """Turns raw images into rectified ones with K, D, R, P of camera_info; keeps the maps while these stay
+    the same.
+    """
 
     def __init__(self):
         self._maps: _Maps | None = None
@@ -79,13 +101,25 @@ class Rectifier:
     def __call__(self, image: np.ndarray, info: CameraInfo, topic: str = 'camera_info') -> np.ndarray:
         """(H, W, 3) uint8 raw to rectified, black where the raw image shows nothing.
 
-        Raises ValueError as `camera_of`, for an empty or unknown distortion (REP 104: cannot be rectified), and for a
-        calibration that makes no picture of the raw image.
+        Raises ValueError as `camera_of`, for an empty or unknown distortion (REP 104: cannot be rectified),
+        and for a calibration that makes no picture of the raw image.
         """
         height, width = image.shape[:2]
         _check(info, width, height, topic)
-        key = (width, height, info.width, info.height, info.distortion_model, tuple(info.d), tuple(info.k),
-               tuple(info.r), tuple(info.p), str(info.roi), info.binning_x, info.binning_y)
+        key = (
+            width,
+            height,
+            info.width,
+            info.height,
+            info.distortion_model,
+            tuple(info.d),
+            tuple(info.k),
+            tuple(info.r),
+            tuple(info.p),
+            str(info.roi),
+            info.binning_x,
+            info.binning_y,
+        )
         if self._maps is None or self._maps.key != key:
             self._maps = _Maps(key, *self._make(info, width, height, topic))
         return cv2.remap(image, self._maps.xy, self._maps.interpolation, cv2.INTER_LINEAR)
@@ -96,22 +130,34 @@ class Rectifier:
         if not R.any():
             R = np.eye(3)
         if len(D) not in COEFFICIENTS.get(info.distortion_model, ()):
-            raise ValueError(f'{topic} has distortion_model {quoted(info.distortion_model)} with {len(D)} '
-                             'coefficients: raw images are rectified with '
-                             + ', '.join(f'{model} ({" or ".join(map(str, n))})' for model, n in COEFFICIENTS.items())
-                             + '; or send rectified images and set rectified: true')
-        if not (np.isfinite(D).all() and np.abs(R).max() < 2 and np.abs(R @ R.T - np.eye(3)).max() < 0.01
-                and np.linalg.det(R) > 0):
-            raise ValueError(f'{topic} has D or R that no calibration gives (not finite, or R no rotation): calibrate '
-                             'the camera again')
+            raise ValueError(
+                f'{topic} has distortion_model {quoted(info.distortion_model)} with {len(D)} '
+                'coefficients: raw images are rectified with '
+                + ', '.join(f'{model} ({" or ".join(map(str, n))})' for model, n in COEFFICIENTS.items())
+                + '; or send rectified images and set rectified: true'
+            )
+        if not (
+            np.isfinite(D).all()
+            and np.abs(R).max() < 2
+            and np.abs(R @ R.T - np.eye(3)).max() < 0.01
+            and np.linalg.det(R) > 0
+        ):
+            raise ValueError(
+                f'{topic} has D or R that no calibration gives (not finite, or R no rotation): calibrate '
+                'the camera again'
+            )
         if max(width, height) > MAX_SIDE:
-            raise ValueError(f'{topic} describes images of {width}x{height} px: wanted at most {MAX_SIDE} px a side to '
-                             'rectify them')
+            raise ValueError(
+                f'{topic} describes images of {width}x{height} px: wanted at most {MAX_SIDE} px a side to '
+                'rectify them'
+            )
         K, P = _to_image(np.asarray(info.k), info).K, _to_image(_projection(info), info).K
         make = (cv2.fisheye if info.distortion_model in FISHEYE else cv2).initUndistortRectifyMap
         xy, interpolation = make(K, D, R, P, (width, height), cv2.CV_16SC2)
         seen = float(((xy >= 0) & (xy < (width, height))).all(axis=2).mean())
         if seen < MIN_SEEN:
-            raise ValueError(f'{topic} leaves {seen:.0%} of the rectified image to be filled by the raw one: wanted '
-                             f'{MIN_SEEN:.0%}; is it the calibration of another camera or image size?')
+            raise ValueError(
+                f'{topic} leaves {seen:.0%} of the rectified image to be filled by the raw one: wanted '
+                f'{MIN_SEEN:.0%}; is it the calibration of another camera or image size?'
+            )
         return xy, interpolation

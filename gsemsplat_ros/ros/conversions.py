@@ -1,8 +1,8 @@
 """Messages to NumPy and back: images, stamps, bytes.
 
-One way for every encoding instead of cv_bridge where it is installed: cv_bridge is compiled against one NumPy and fails
-beside another, and its rules for the ambiguous encodings would make a robot and a test machine differ. Nothing here
-loops over pixels, points or bytes in Python.
+One way for every encoding instead of cv_bridge where it is installed: cv_bridge is compiled against one NumPy
+and fails beside another, and its rules for the ambiguous encodings would make a robot and a test machine
+differ. Nothing here loops over pixels, points or bytes in Python.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from std_msgs.msg import Header
 
 MAX_PIXELS = 1 << 26  # of a compressed image: a few bytes could claim to hold gigabytes
 
-# encoding -> (bytes a channel, channels, OpenCV conversion to RGB or None). 8UC1 and 8UC3 follow OpenCV: gray, BGR.
-# REP 118's encodings for depth (16UC1, 32FC1) are missing on purpose: they are no pictures.
+# encoding -> (bytes a channel, channels, OpenCV conversion to RGB or None). 8UC1 and 8UC3 follow OpenCV:
+# gray, BGR. REP 118's encodings for depth (16UC1, 32FC1) are missing on purpose: they are no pictures.
 ENCODINGS: dict[str, tuple[int, int, int | None]] = {
     'rgb8': (1, 3, None),
     'bgr8': (1, 3, cv2.COLOR_BGR2RGB),
@@ -45,31 +45,39 @@ ENCODINGS: dict[str, tuple[int, int, int | None]] = {
 
 
 def quoted(text: str) -> str:
-    """A string out of a message for a line of the log: in quotes, in one line, not longer than 60 characters."""
+    """A string out of a message for a line of the log: in quotes, in one line, not longer than 60
+    characters.
+    """
     return repr(text if len(text) <= 60 else text[:57] + '...')
 
 
 def image_to_rgb(message: Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB, contiguous. 16-bit values keep their high byte, as in cv_bridge.
 
-    Raises ValueError for an encoding that is no colour or gray picture, and for a step or data length that does not
-    fit the size. rgb8 without padding is a view of the message's memory: nothing is copied.
+    Raises ValueError for an encoding that is no colour or gray picture, and for a step or data length that
+    does not fit the size. rgb8 without padding is a view of the message's memory: nothing is copied.
     """
     width, height, step, encoding = message.width, message.height, message.step, message.encoding
     if encoding in ('32FC1', '64FC1', '16UC1', '16SC1', '32FC3'):
-        raise ValueError(f'image encoding {quoted(encoding)} holds measurements such as depth (possibly NaN), not a '
-                         f'picture: wanted one of {", ".join(ENCODINGS)}; is the topic remapped to a depth image?')
+        raise ValueError(
+            f'image encoding {quoted(encoding)} holds measurements such as depth (possibly NaN), not a '
+            f'picture: wanted one of {", ".join(ENCODINGS)}; is the topic remapped to a depth image?'
+        )
     if encoding not in ENCODINGS:
-        raise ValueError(f'image encoding {quoted(encoding)} is unknown: wanted one of {", ".join(ENCODINGS)}')
+        raise ValueError(
+            f'image encoding {quoted(encoding)} is unknown: wanted one of {", ".join(ENCODINGS)}'
+        )
     size, channels, conversion = ENCODINGS[encoding]
     row = width * channels * size
     if not width or not height or step < row or len(message.data) != step * height:
-        raise ValueError(f'image of {width}x{height} px, {encoding}, step {step}, has {len(message.data)} bytes '
-                         f'of data: wanted a step of at least {max(row, 1)} and step x height bytes')
+        raise ValueError(
+            f'image of {width}x{height} px, {encoding}, step {step}, has {len(message.data)} bytes '
+            f'of data: wanted a step of at least {max(row, 1)} and step x height bytes'
+        )
     pixels = np.frombuffer(message.data, np.uint8).reshape(height, step)[:, :row]
     pixels = pixels.reshape(height, width, channels * size)  # copies only padded rows
     if size == 2:
-        pixels = pixels[:, :, 0 if message.is_bigendian else 1::2]
+        pixels = pixels[:, :, 0 if message.is_bigendian else 1 :: 2]
     if conversion is None:
         return np.ascontiguousarray(pixels)
     if channels == 2 and width % 2:
@@ -80,19 +88,22 @@ def image_to_rgb(message: Image) -> np.ndarray:
 def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a JPEG or PNG; 16-bit values keep their high byte.
 
-    Raises ValueError for data that is neither, is cut off or damaged, or claims more than MAX_PIXELS. JPEG has no
-    checksum: damage in its middle can pass, as blocks of wrong colour.
+    Raises ValueError for data that is neither, is cut off or damaged, or claims more than MAX_PIXELS. JPEG
+    has no checksum: damage in its middle can pass, as blocks of wrong colour.
     """
     kind, data = message.format, np.frombuffer(message.data, np.uint8)
     wanted = f'compressed image of {data.size} bytes, format {quoted(kind)}, '
     if 'compresseddepth' in kind.lower():
         raise ValueError(wanted + 'holds depth, not a picture: is the topic remapped to a depth image?')
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=('JPEG', 'PNG')) as header:  # reads the size, decodes nothing
+        with PIL.Image.open(
+            io.BytesIO(data), formats=('JPEG', 'PNG')
+        ) as header:  # reads the size, decodes nothing
             (width, height), jpeg = header.size, header.format == 'JPEG'
     except Exception:  # PIL raises whatever its parsers stumble over
-        raise ValueError(wanted + 'is no JPEG or PNG, or is damaged: wanted the topic of image_transport '
-                                  "'compressed'") from None
+        raise ValueError(
+            wanted + "is no JPEG or PNG, or is damaged: wanted the topic of image_transport 'compressed'"
+        ) from None
     if not 0 < width * height <= MAX_PIXELS:
         raise ValueError(wanted + f'claims {width}x{height} px: wanted at most {MAX_PIXELS} pixels')
     # OpenCV fills what is missing of a JPEG with gray: the end marker must be there
@@ -105,7 +116,8 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
             pass
     if pixels is None or pixels.shape != (height, width, 3):
         raise ValueError(wanted + f'{width}x{height} px, is cut off or damaged')
-    # 'rgb8; jpeg compressed bgr8', as image_transport writes: what follows `compressed` is what the encoder was given
+    # 'rgb8; jpeg compressed bgr8', as image_transport writes: what follows `compressed` is what the encoder
+    # was given
     return pixels if 'compressed rgb' in kind else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
@@ -122,8 +134,9 @@ def make_header(frame: str, stamp_ns: int) -> Header:
 def sized(data: array.array, count: int) -> array.array:
     """The empty `data` of a new message, grown in place to `count` > 0 zero bytes, for NumPy to write into.
 
-    The public way that costs least: assigning an ndarray looks at every element (170 ms for 4 MB), assigning bytes or
-    an array copies once more, and writing the private `_data` depends on generated code that promises nothing.
+    The public way that costs least: assigning an ndarray looks at every element (170 ms for 4 MB), assigning
+    bytes or an array copies once more, and writing the private `_data` depends on generated code that
+    promises nothing.
     """
     assert len(data) == 0 and count > 0, (len(data), count)
     data.append(0)
@@ -136,7 +149,13 @@ def image_message(image: np.ndarray, header: Header) -> Image:
     assert (image.dtype, image.ndim) in ((np.uint8, 3), (np.float32, 2)), (image.dtype, image.shape)
     height, width = image.shape[:2]
     encoding = 'rgb8' if image.ndim == 3 else '32FC1'
-    message = Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=0,
-                    step=image.nbytes // height)
+    message = Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=image.nbytes // height,
+    )
     np.frombuffer(sized(message.data, image.nbytes), image.dtype).reshape(image.shape)[:] = image
     return message

@@ -1,5 +1,5 @@
-"""What /diagnostics says once a second: late or missing topics, skew, drops, frames, latency by stage, memory, what is
-loaded."""
+"""What /diagnostics says once a second: late or missing topics, skew, drops, frames, latency by stage,
+memory, what is loaded."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
-LATE_S = 2.0   # an image topic that is silent for longer is late
+LATE_S = 2.0  # an image topic that is silent for longer is late
 JUMPED_S = 5.0  # for so long it is said that stamps went back or ahead
 UNMATCHED = 5  # images of both cameras in a row without a partner: the stamps do not fit
 
-OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+OK, WARN, ERROR, STALE = (
+    DiagnosticStatus.OK,
+    DiagnosticStatus.WARN,
+    DiagnosticStatus.ERROR,
+    DiagnosticStatus.STALE,
+)
 
 
 @dataclass
@@ -40,8 +45,10 @@ class Status:
 
     def to_message(self, name: str) -> DiagnosticStatus:
         """As DiagnosticStatus of this name."""
-        values = [KeyValue(key=key, value=f'{value:.4g}' if isinstance(value, float) else str(value))
-                  for key, value in self.values.items()]
+        values = [
+            KeyValue(key=key, value=f'{value:.4g}' if isinstance(value, float) else str(value))
+            for key, value in self.values.items()
+        ]
         return DiagnosticStatus(level=self.level, name=name, message=self.message, values=values)
 
 
@@ -60,7 +67,9 @@ def memory() -> dict[str, int]:
 
 
 def input_status(subscriptions, source, dropped: int) -> Status:
-    """How the input topics do. `subscriptions`: inputs.Subscriptions, None while inactive; `source`: of inputs."""
+    """How the input topics do. `subscriptions`: inputs.Subscriptions, None while inactive; `source`: of
+    inputs.
+    """
     if subscriptions is None:
         return Status(STALE, 'not active: no input is subscribed', {})
     now, values = time.monotonic(), {}
@@ -91,8 +100,10 @@ def input_status(subscriptions, source, dropped: int) -> Status:
         values['right minus left, newest stamps [ms]'] = 'none' if sync.gap_ns is None else sync.gap_ns / 1e6
         values['slop [ms]'] = sync.slop_s * 1e3
         if sync.gap_ns is not None and min(sync.unmatched) >= UNMATCHED:
-            problems.append(f'left and right do not match: newest stamps differ by {sync.gap_ns / 1e6:.1f} ms, '
-                            f'sync_slop_s allows {sync.slop_s * 1e3:g} ms')
+            problems.append(
+                f'left and right do not match: newest stamps differ by {sync.gap_ns / 1e6:.1f} ms, '
+                f'sync_slop_s allows {sync.slop_s * 1e3:g} ms'
+            )
     values.update(source.state)
     values['dropped because the worker was busy'] = dropped
     problems += source.complaints
@@ -103,13 +114,25 @@ def scene_status(pipeline, scene, figures: Figures) -> Status:
     """What is loaded and what the last pair became."""
     if pipeline is None:
         return Status(STALE, 'not configured: no network is loaded', {})
-    values = {'weights': pipeline.weights, 'text encoder': pipeline.text_encoder.name, 'device': str(pipeline.device),
-              'scenes': figures.scenes, 'refused inputs': figures.refused, 'last error': figures.last_error or 'none',
-              **memory()}
+    values = {
+        'weights': pipeline.weights,
+        'text encoder': pipeline.text_encoder.name,
+        'device': str(pipeline.device),
+        'scenes': figures.scenes,
+        'refused inputs': figures.refused,
+        'last error': figures.last_error or 'none',
+        **memory(),
+    }
     if scene is not None:
-        values.update({'gaussians': len(scene.gaussians), 'scale': float(scene.scale),
-                       'scale source': scene.scale_source, 'inliers': f'{scene.inliers} of {scene.points}',
-                       'frame': scene.gaussians.frame})
+        values.update(
+            {
+                'gaussians': len(scene.gaussians),
+                'scale': float(scene.scale),
+                'scale source': scene.scale_source,
+                'inliers': f'{scene.inliers} of {scene.points}',
+                'frame': scene.gaussians.frame,
+            }
+        )
     values.update({f'{stage} [ms]': seconds * 1e3 for stage, seconds in figures.latency_s.items()})
     if figures.last_error:
         return Status(WARN, figures.last_error, values)
@@ -119,13 +142,24 @@ def scene_status(pipeline, scene, figures: Figures) -> Status:
 def map_status(keeper) -> Status:
     """What the map holds, and why the last scene did not enter. `keeper`: map_keeper.MapKeeper."""
     kept = keeper.kept
-    values = {'frame': kept.map.frame, 'gaussians': len(kept.map), 'scenes in it': kept.map.scenes,
-              'from a file': kept.loaded, 'voxel [m]': kept.map.voxel, 'scale source': kept.map.scale_source or 'none',
-              'scenes fused': keeper.fused, 'scenes left out': keeper.left_out, 'last scene': keeper.reason or 'none'}
+    values = {
+        'frame': kept.map.frame,
+        'gaussians': len(kept.map),
+        'scenes in it': kept.map.scenes,
+        'from a file': kept.loaded,
+        'voxel [m]': kept.map.voxel,
+        'scale source': kept.map.scale_source or 'none',
+        'scenes fused': keeper.fused,
+        'scenes left out': keeper.left_out,
+        'last scene': keeper.reason or 'none',
+    }
     if keeper.trouble:
         return Status(WARN, f'the map was not saved: {keeper.trouble}', values)
-    return Status(OK, 'growing' if keeper.reason else 'no scene yet', values) if keeper.last else Status(
-        WARN, f'the last scene was left out: {keeper.reason}', values)
+    return (
+        Status(OK, 'growing' if keeper.reason else 'no scene yet', values)
+        if keeper.last
+        else Status(WARN, f'the last scene was left out: {keeper.reason}', values)
+    )
 
 
 def transform_status(transforms) -> Status:
@@ -138,5 +172,7 @@ def transform_status(transforms) -> Status:
 
 def report(node_name: str, stamp: Time, **statuses: Status) -> DiagnosticArray:
     """All statuses, named `node_name: key`."""
-    return DiagnosticArray(header=Header(stamp=stamp), status=[
-        status.to_message(f'{node_name}: {name}') for name, status in statuses.items()])
+    return DiagnosticArray(
+        header=Header(stamp=stamp),
+        status=[status.to_message(f'{node_name}: {name}') for name, status in statuses.items()],
+    )

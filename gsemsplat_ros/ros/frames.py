@@ -22,7 +22,7 @@ try:
 except ImportError:
     tf2_ros = None
 
-BUFFER_S = 10.0   # how far back transforms are kept
+BUFFER_S = 10.0  # how far back transforms are kept
 MAX_CHAIN = 1000  # frames from a camera up to the root: more is a loop
 
 
@@ -43,8 +43,10 @@ def sample_of(message: TransformStamped) -> tuple[str, Sample]:
     if not parent or not child or parent == child:
         raise ValueError(f'TF from {quoted(parent)} to {quoted(child)}: wanted the names of two frames')
     if not (math.isfinite(t.x + t.y + t.z) and abs(length - 1) < 0.01):  # NaN fails too
-        raise ValueError(f'TF from {quoted(parent)} to {quoted(child)} with translation ({t.x:g}, {t.y:g}, {t.z:g}) m '
-                         f'and a quaternion of length {length:g}: wanted finite numbers and a unit quaternion')
+        raise ValueError(
+            f'TF from {quoted(parent)} to {quoted(child)} with translation ({t.x:g}, {t.y:g}, {t.z:g}) m '
+            f'and a quaternion of length {length:g}: wanted finite numbers and a unit quaternion'
+        )
     return child, Sample(stamp_ns(message.header), parent, np.array([t.x, t.y, t.z]), quat / length)
 
 
@@ -52,9 +54,11 @@ def matrix(translation: np.ndarray, quat: np.ndarray) -> np.ndarray:
     """(4, 4) of a translation (3,) and a unit quaternion (4,) w, x, y, z."""
     w, x, y, z = quat
     out = np.eye(4)
-    out[:3, :3] = [[1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-                   [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-                   [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]]
+    out[:3, :3] = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
     out[:3, 3] = translation
     return out
 
@@ -69,7 +73,9 @@ def between(a: Sample, b: Sample, at_ns: int) -> Sample:
         quat = (1 - part) * a.quat + part * end
     else:
         quat = (math.sin((1 - part) * angle) * a.quat + math.sin(part * angle) * end) / math.sin(angle)
-    return Sample(at_ns, a.parent, (1 - part) * a.translation + part * b.translation, quat / np.linalg.norm(quat))
+    return Sample(
+        at_ns, a.parent, (1 - part) * a.translation + part * b.translation, quat / np.linalg.norm(quat)
+    )
 
 
 class PlainBuffer:
@@ -88,9 +94,9 @@ class PlainBuffer:
         samples = self._moving[child]
         place = bisect.bisect_left(samples, sample.stamp_ns, key=lambda s: s.stamp_ns)
         same = place < len(samples) and samples[place].stamp_ns == sample.stamp_ns
-        samples[place:place + same] = [sample]  # the last one of a stamp counts
+        samples[place : place + same] = [sample]  # the last one of a stamp counts
         oldest = samples[-1].stamp_ns - BUFFER_S * 1e9
-        del samples[:bisect.bisect_left(samples, oldest, key=lambda s: s.stamp_ns)]
+        del samples[: bisect.bisect_left(samples, oldest, key=lambda s: s.stamp_ns)]
 
     def clear(self) -> None:
         """Forget what moves."""
@@ -110,8 +116,11 @@ class PlainBuffer:
         for frame, target_from in down.items():
             if frame in up:
                 return np.linalg.inv(target_from) @ up[frame]
-        raise LookupError(missing or missing_too or
-                          f'frames {quoted(target)} and {quoted(source)} are in trees of TF that nothing connects')
+        raise LookupError(
+            missing
+            or missing_too
+            or f'frames {quoted(target)} and {quoted(source)} are in trees of TF that nothing connects'
+        )
 
     def _known(self, frame: str) -> bool:
         return any(frame == child or frame == sample.parent for child, sample in self._edges())
@@ -121,7 +130,9 @@ class PlainBuffer:
         yield from ((child, samples[-1]) for child, samples in self._moving.items() if samples)
 
     def _climb(self, frame: str, at_ns: int) -> tuple[dict[str, np.ndarray], str]:
-        """For `frame` and each frame above it: frame_from_(the one below), multiplied up; and why it ended early."""
+        """For `frame` and each frame above it: frame_from_(the one below), multiplied up; and why it ended
+        early.
+        """
         poses, pose, missing = {frame: np.eye(4)}, np.eye(4), ''
         for _ in range(MAX_CHAIN):
             try:
@@ -148,9 +159,11 @@ class PlainBuffer:
         if place < len(samples) and samples[place].stamp_ns == at_ns:
             return samples[place]
         if place in (0, len(samples)):
-            raise LookupError(f'TF knows frame {quoted(child)} under {quoted(samples[-1].parent)} from '
-                              f'{samples[0].stamp_ns / 1e9:.3f} to {samples[-1].stamp_ns / 1e9:.3f} s, wanted at '
-                              f'{at_ns / 1e9:.3f} s')
+            raise LookupError(
+                f'TF knows frame {quoted(child)} under {quoted(samples[-1].parent)} from '
+                f'{samples[0].stamp_ns / 1e9:.3f} to {samples[-1].stamp_ns / 1e9:.3f} s, wanted at '
+                f'{at_ns / 1e9:.3f} s'
+            )
         before, after = samples[place - 1], samples[place]
         return between(before, after, at_ns) if before.parent == after.parent else before
 
@@ -162,6 +175,7 @@ class PlainBuffer:
             while chain[-1] in edges and len(chain) < MAX_CHAIN:
                 chain.append(edges[chain[-1]].parent)
             return chain
+
         up, down = above(source), above(target)
         moving = [f for f in set(up) ^ set(down) if f in edges and f not in self._static]
         return min((edges[f].stamp_ns for f in moving), default=1)

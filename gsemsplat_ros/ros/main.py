@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Callable
+from collections.abc import Callable
 
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -24,9 +24,10 @@ STOP_WITHIN_S = 1.5  # how long a stop waits for the forward pass in hand
 class _Interrupt:
     """Python's side of SIGINT and SIGTERM, however often they come (under launch: twice).
 
-    rclpy's own handlers end `spin`, at a point where it can be left. A KeyboardInterrupt would end it anywhere: between
-    the start of a pool thread and its being noted (which then waits for ever), or beside a callback that still uses
-    what the main thread destroys. Only the loading of the network, in which nothing listens, is interrupted so, once.
+    rclpy's own handlers end `spin`, at a point where it can be left. A KeyboardInterrupt would end it
+    anywhere: between the start of a pool thread and its being noted (which then waits for ever), or beside a
+    callback that still uses what the main thread destroys. Only the loading of the network, in which nothing
+    listens, is interrupted so, once.
     """
 
     def __init__(self):
@@ -47,8 +48,9 @@ class _Interrupt:
 
 
 def _spin(node: GsemsplatNode) -> bool:
-    """Run callbacks until the process is told to stop; a callback that raises (a message that cannot be decoded) is
-    logged and the node lives on. Returns whether the callbacks in hand have ended within STOP_WITHIN_S."""
+    """Run callbacks until the process is told to stop; a callback that raises (a message that cannot be
+    decoded) is logged and the node lives on. Returns whether the callbacks in hand have ended within
+    STOP_WITHIN_S."""
     executor = MultiThreadedExecutor(num_threads=3)
     executor.add_node(node)
     while rclpy.ok():
@@ -59,14 +61,18 @@ def _spin(node: GsemsplatNode) -> bool:
         except Exception:
             node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
     executor.shutdown()
-    pool = threading.Thread(target=executor._executor.shutdown, daemon=True)  # shutdown() forgets its pool of threads
+    pool = threading.Thread(
+        target=executor._executor.shutdown, daemon=True
+    )  # shutdown() forgets its pool of threads
     pool.start()
     pool.join(STOP_WITHIN_S)
     return not pool.is_alive()
 
 
 def main(args: list[str] | None = None, load_pipeline: Callable[..., Pipeline] = Pipeline.load) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for a mistake in the start parameters."""
+    """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for a mistake in the start
+    parameters.
+    """
     node, code, ended = None, 0, True
     keep_memory()
     interrupt = _Interrupt()  # before rclpy.init, whose handlers call it

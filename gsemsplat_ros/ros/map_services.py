@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from typing import Callable
+from collections.abc import Callable
 
 from gsemsplat_msgs.srv import LoadMap, SaveMap
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -14,16 +14,26 @@ from gsemsplat_ros.ros.map_keeper import MapKeeper
 
 
 class MapServices:
-    """Made when the node configures, closed when it cleans up; `changed()` is called when another map is there."""
+    """Made when the node configures, closed when it cleans up; `changed()` is called when another map is
+    there.
+    """
 
     def __init__(self, node: Node, keeper: MapKeeper, changed: Callable[[], None]):
         self._node, self._keeper, self._changed = node, keeper, changed
-        group = MutuallyExclusiveCallbackGroup()   # a file takes a second: queries go on meanwhile
+        group = MutuallyExclusiveCallbackGroup()  # a file takes a second: queries go on meanwhile
         self._services = [
-            node.create_service(kind, f'~/{name}', lambda request, response, work=work: self._answer(
-                work, request, response), callback_group=group)
-            for kind, name, work in ((SaveMap, 'save_map', self._save), (LoadMap, 'load_map', self._load),
-                                     (Trigger, 'clear_map', self._clear))]
+            node.create_service(
+                kind,
+                f'~/{name}',
+                lambda request, response, work=work: self._answer(work, request, response),
+                callback_group=group,
+            )
+            for kind, name, work in (
+                (SaveMap, 'save_map', self._save),
+                (LoadMap, 'load_map', self._load),
+                (Trigger, 'clear_map', self._clear),
+            )
+        ]
 
     def _answer(self, work: Callable, request, response):
         try:

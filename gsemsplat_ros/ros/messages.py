@@ -1,7 +1,7 @@
 """Scenes and answers to messages: cloud, relevancy, markers, pose.
 
-The cloud is filled by our own few lines also where sensor_msgs_py is installed: `create_cloud` wants the interleaved
-fields in an array of its own and copies that once more. Its `read_points` reads ours.
+The cloud is filled by our own few lines also where sensor_msgs_py is installed: `create_cloud` wants the
+interleaved fields in an array of its own and copies that once more. Its `read_points` reads ours.
 """
 
 from __future__ import annotations
@@ -22,16 +22,32 @@ except ImportError:
 
 from gsemsplat_ros.ros.conversions import make_header, sized
 
-# One point: x y z [m]; colour packed as 0x00RRGGBB (as RViz and PCL read it); opacity (0, 1); scales = standard
-# deviations along the Gaussian's own axes [m]; rot_0..3 = quaternion w, x, y, z (the order of splat PLY files; ROS
-# quaternions are x, y, z, w). Scales and opacities are linear, not logarithms and logits as in PLY.
-FIELDS = ('x', 'y', 'z', 'rgb', 'opacity', 'scale_0', 'scale_1', 'scale_2', 'rot_0', 'rot_1', 'rot_2', 'rot_3')
+# One point: x y z [m]; colour packed as 0x00RRGGBB (as RViz and PCL read it); opacity (0, 1); scales =
+# standard deviations along the Gaussian's own axes [m]; rot_0..3 = quaternion w, x, y, z (the order of splat
+# PLY files; ROS quaternions are x, y, z, w). Scales and opacities are linear, not logarithms and logits as in
+# PLY.
+FIELDS = (
+    'x',
+    'y',
+    'z',
+    'rgb',
+    'opacity',
+    'scale_0',
+    'scale_1',
+    'scale_2',
+    'rot_0',
+    'rot_1',
+    'rot_2',
+    'rot_3',
+)
 _BLOCKS = (('means', 'V12'), ('rgb', '<u4'), ('opacities', '<f4'), ('scales', 'V12'), ('quats', 'V16'))
 
 
-def gaussian_cloud(gaussians, header: Header, max_points: int = 0, codes: bool = False,
-                   inside: np.ndarray | None = None) -> PointCloud2:
-    """Gaussians as PointCloud2: FIELDS, then code_0 ... when `codes`; every field is one little-endian FLOAT32.
+def gaussian_cloud(
+    gaussians, header: Header, max_points: int = 0, codes: bool = False, inside: np.ndarray | None = None
+) -> PointCloud2:
+    """Gaussians as PointCloud2: FIELDS, then code_0 ... when `codes`; every field is one little-endian
+    FLOAT32.
 
     `inside` (N,) bool keeps part of them; `max_points` > 0 then thins evenly.
     """
@@ -42,22 +58,43 @@ def gaussian_cloud(gaussians, header: Header, max_points: int = 0, codes: bool =
     def values(name: str) -> np.ndarray:
         array = getattr(gaussians, name).detach().cpu().numpy()
         return np.ascontiguousarray(array if len(index) == len(array) else array[index], np.float32)
+
     means, rgb = values('means'), np.rint(np.clip(values('colors'), 0, 1) * 255)
-    columns = {'means': means, 'rgb': rgb[:, 0] * 65536 + rgb[:, 1] * 256 + rgb[:, 2],  # exact: below 2^24
-               'opacities': values('opacities'), 'scales': values('scales'), 'quats': values('quats')}
+    columns = {
+        'means': means,
+        'rgb': rgb[:, 0] * 65536 + rgb[:, 1] * 256 + rgb[:, 2],  # exact: below 2^24
+        'opacities': values('opacities'),
+        'scales': values('scales'),
+        'quats': values('quats'),
+    }
     names, blocks = FIELDS, _BLOCKS
     if codes:
         columns['codes'] = values('codes')
         width = columns['codes'].shape[1]
-        names, blocks = names + tuple(f'code_{i}' for i in range(width)), blocks + (('codes', f'V{4 * width}'),)
+        names, blocks = (
+            names + tuple(f'code_{i}' for i in range(width)),
+            blocks + (('codes', f'V{4 * width}'),),
+        )
     step = 4 * len(names)
-    cloud = PointCloud2(header=header, height=1, width=len(index), is_bigendian=False, point_step=step,
-                        row_step=len(index) * step, is_dense=bool(np.isfinite(means).all()), fields=[
-                            PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
-                            for i, name in enumerate(names)])
+    cloud = PointCloud2(
+        header=header,
+        height=1,
+        width=len(index),
+        is_bigendian=False,
+        point_step=step,
+        row_step=len(index) * step,
+        is_dense=bool(np.isfinite(means).all()),
+        fields=[
+            PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+            for i, name in enumerate(names)
+        ],
+    )
     if len(index):
         points = np.frombuffer(sized(cloud.data, len(index) * step), np.dtype(list(blocks)))
-        for name, kind in blocks:  # rows of 12, 16 ... bytes copied as one: half the time of (N, 3) assignments
+        for (
+            name,
+            kind,
+        ) in blocks:  # rows of 12, 16 ... bytes copied as one: half the time of (N, 3) assignments
             column = columns[name]
             points[name] = column.view(kind)[:, 0] if column.ndim == 2 else column
     return cloud
@@ -76,8 +113,13 @@ def inside_objects(gaussians, objects) -> np.ndarray:
 def transform_message(parent_from_child: np.ndarray, child: str, header: Header) -> TransformStamped:
     """`parent_from_child` (4, 4) rigid, translation in metres; `header`: of the parent."""
     x, y, z = map(float, parent_from_child[:3, 3])
-    return TransformStamped(header=header, child_frame_id=child, transform=Transform(
-        translation=Vector3(x=x, y=y, z=z), rotation=quaternion(parent_from_child[:3, :3])))
+    return TransformStamped(
+        header=header,
+        child_frame_id=child,
+        transform=Transform(
+            translation=Vector3(x=x, y=y, z=z), rotation=quaternion(parent_from_child[:3, :3])
+        ),
+    )
 
 
 def scene_header(scene) -> Header:
@@ -88,8 +130,15 @@ def scene_header(scene) -> Header:
 def relevancy_message(relevancy, header: Header) -> RelevancyMessage:
     """The answer to a standing query."""
     u, v = map(float, relevancy.peak_pixel)
-    return RelevancyMessage(header=header, text=relevancy.text, found=bool(relevancy.found), peak_u=u, peak_v=v,
-                            score=float(relevancy.score), peak=point(relevancy.peak_point))
+    return RelevancyMessage(
+        header=header,
+        text=relevancy.text,
+        found=bool(relevancy.found),
+        peak_u=u,
+        peak_v=v,
+        score=float(relevancy.score),
+        peak=point(relevancy.peak_point),
+    )
 
 
 def point(xyz) -> Point:
@@ -100,8 +149,15 @@ def point(xyz) -> Point:
 
 def object_messages(relevancy) -> list[Object]:
     """The objects of one answer, best first."""
-    return [Object(label=relevancy.text, score=float(thing.score), pose=Pose(position=point(thing.center)),
-                   size=Vector3(**dict(zip('xyz', map(float, thing.size))))) for thing in relevancy.objects]
+    return [
+        Object(
+            label=relevancy.text,
+            score=float(thing.score),
+            pose=Pose(position=point(thing.center)),
+            size=Vector3(**dict(zip('xyz', map(float, thing.size)))),
+        )
+        for thing in relevancy.objects
+    ]
 
 
 def approach_message(approach) -> Pose:
@@ -111,16 +167,23 @@ def approach_message(approach) -> Pose:
 
 
 def object_detections(answers, header: Header):
-    """vision_msgs/Detection3DArray: the objects of each (answer, header); class_id is the phrase, id its rank."""
+    """vision_msgs/Detection3DArray: the objects of each (answer, header); class_id is the phrase, id its
+    rank.
+    """
     detections = []
     for relevancy, own in answers:
         for rank, thing in enumerate(object_messages(relevancy)):
             result = vision_msgs.ObjectHypothesisWithPose()
             result.hypothesis.class_id, result.hypothesis.score = thing.label, thing.score
             result.pose.pose = thing.pose
-            detections.append(vision_msgs.Detection3D(
-                header=own, results=[result], bbox=vision_msgs.BoundingBox3D(center=thing.pose, size=thing.size),
-                id=f'{thing.label} {rank}'))
+            detections.append(
+                vision_msgs.Detection3D(
+                    header=own,
+                    results=[result],
+                    bbox=vision_msgs.BoundingBox3D(center=thing.pose, size=thing.size),
+                    id=f'{thing.label} {rank}',
+                )
+            )
     return vision_msgs.Detection3DArray(header=header, detections=detections)
 
 
@@ -131,13 +194,27 @@ def object_markers(relevancies, header: Header) -> MarkerArray:
         hue = np.uint8([[[color_index * 47 % 180, 200, 255]]])
         r, g, b = (cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0] / 255.0).tolist()
         for i, thing in enumerate(relevancy.objects):
-            box = Marker(header=header, ns=relevancy.text, id=2 * i, type=Marker.CUBE, action=Marker.ADD,
-                         pose=Pose(position=point(thing.center)), color=ColorRGBA(r=r, g=g, b=b, a=0.35),
-                         scale=Vector3(**dict(zip('xyz', map(float, thing.size)))))
-            label = Marker(header=header, ns=relevancy.text, id=2 * i + 1, type=Marker.TEXT_VIEW_FACING,
-                           action=Marker.ADD, pose=Pose(position=point(thing.center)),
-                           scale=Vector3(z=max(0.05, float(min(thing.size)) / 4)),
-                           color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0), text=f'{relevancy.text} {thing.score:.2f}')
+            box = Marker(
+                header=header,
+                ns=relevancy.text,
+                id=2 * i,
+                type=Marker.CUBE,
+                action=Marker.ADD,
+                pose=Pose(position=point(thing.center)),
+                color=ColorRGBA(r=r, g=g, b=b, a=0.35),
+                scale=Vector3(**dict(zip('xyz', map(float, thing.size)))),
+            )
+            label = Marker(
+                header=header,
+                ns=relevancy.text,
+                id=2 * i + 1,
+                type=Marker.TEXT_VIEW_FACING,
+                action=Marker.ADD,
+                pose=Pose(position=point(thing.center)),
+                scale=Vector3(z=max(0.05, float(min(thing.size)) / 4)),
+                color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0),
+                text=f'{relevancy.text} {thing.score:.2f}',
+            )
             markers += [box, label]
     return MarkerArray(markers=markers)
 
@@ -149,7 +226,9 @@ def quaternion(rotation: np.ndarray) -> Quaternion:
 
 
 def _largest_eigenvector(R: np.ndarray) -> list[float]:
-    """Bar-Itzhack (2000): the quaternion (x, y, z, w) of the rotation nearest to R, stable for every angle; w >= 0."""
+    """Bar-Itzhack (2000): the quaternion (x, y, z, w) of the rotation nearest to R, stable for every angle; w
+    >= 0.
+    """
     K = np.empty((4, 4))
     K[:3, :3] = R + R.T - np.eye(3) * np.trace(R)
     K[3, :3] = K[:3, 3] = R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]
@@ -159,6 +238,12 @@ def _largest_eigenvector(R: np.ndarray) -> list[float]:
 
 
 def pose_message(first_from_second: np.ndarray, header: Header) -> PoseStamped:
-    """Pose of the second camera in the frame of the first; `first_from_second` (4, 4) rigid, translation in metres."""
-    return PoseStamped(header=header, pose=Pose(position=point(first_from_second[:3, 3]),
-                                                orientation=quaternion(first_from_second[:3, :3])))
+    """Pose of the second camera in the frame of the first; `first_from_second` (4, 4) rigid, translation in
+    metres.
+    """
+    return PoseStamped(
+        header=header,
+        pose=Pose(
+            position=point(first_from_second[:3, 3]), orientation=quaternion(first_from_second[:3, :3])
+        ),
+    )

@@ -1,7 +1,7 @@
 """The lifecycle node `gsemsplat`: wires inputs, worker, map, results, services and diagnostics.
 
-Threads: the executor's callbacks only store and hand on; one worker thread converts, builds the scene and publishes;
-a query runs in a callback group of its own and reads the newest scene and map, which never change.
+Threads: the executor's callbacks only store and hand on; one worker thread converts, builds the scene and
+publishes; a query runs in a callback group of its own and reads the newest scene and map, which never change.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import threading
 import time
 import traceback
-from typing import Callable
+from collections.abc import Callable
 
 from gsemsplat_msgs.srv import Query
 from rcl_interfaces.msg import SetParametersResult
@@ -33,7 +33,10 @@ REPEAT_S = 5.0  # the same complaint is logged at most this often
 
 
 def _logged(transition):
-    """rclpy turns an exception in a transition into ERROR and says nothing: say it, then let on_error clean up."""
+    """rclpy turns an exception in a transition into ERROR and says nothing: say it, then let on_error clean
+    up.
+    """
+
     @functools.wraps(transition)
     def logged(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -41,6 +44,7 @@ def _logged(transition):
         except Exception:
             self.get_logger().error(f'{transition.__name__} failed:\n{traceback.format_exc()}')
             return TransitionCallbackReturn.ERROR
+
     return logged
 
 
@@ -54,11 +58,12 @@ class GsemsplatNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_change)
         self.add_post_set_parameters_callback(self._adopt_change)
         self._load_pipeline = load_pipeline
-        self._pipeline = self._worker = self._results = None   # these and the next: between configure and cleanup
+        # these and the next: between configure and cleanup
+        self._pipeline = self._worker = self._results = None
         self._keeper = self._service = self._map_services = None
         self._inputs = self._source = self._transforms = None  # while active
         self._scene = None
-        self._answers = {}                 # text -> (answer, its header) since the newest scene, for the markers
+        self._answers = {}  # text -> (answer, its header) since the newest scene, for the markers
         self._output_lock = threading.Lock()  # one scene or answer at a time goes out
         self._figures = diagnostics.Figures()
         self._last_stamp_ns: int | None = None
@@ -70,23 +75,33 @@ class GsemsplatNode(LifecycleNode):
 
     @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the network, open topics and service. FAILURE (with the reason on the log) leaves all as it was."""
+        """Load the network, open topics and service. FAILURE (with the reason on the log) leaves all as it
+        was.
+        """
         p, start = self.parameters, time.monotonic()
         try:
-            self._pipeline = self._load_pipeline(p.weights or None, device=p.device, square=p.square,
-                                                 text_checkpoint=p.text_checkpoint or None, canonical=p.canonical)
+            self._pipeline = self._load_pipeline(
+                p.weights or None,
+                device=p.device,
+                square=p.square,
+                text_checkpoint=p.text_checkpoint or None,
+                canonical=p.canonical,
+            )
         except (ValueError, OSError) as error:
             self.get_logger().error(f'cannot load the network: {error}')
             return TransitionCallbackReturn.FAILURE
         except Exception:
             self.get_logger().error(f'cannot load the network:\n{traceback.format_exc()}')
             return TransitionCallbackReturn.FAILURE
-        self.get_logger().info(f'loaded {self._pipeline.weights} with text encoder {self._pipeline.text_encoder.name} '
-                               f'on {self._pipeline.device} in {time.monotonic() - start:.1f} s')
+        self.get_logger().info(
+            f'loaded {self._pipeline.weights} with text encoder {self._pipeline.text_encoder.name} '
+            f'on {self._pipeline.device} in {time.monotonic() - start:.1f} s'
+        )
         self._results = publishers.Results(self)
         self._worker = Worker(self._build, self._failed)
-        self._service = self.create_service(Query, 'query', self._on_query,
-                                            callback_group=MutuallyExclusiveCallbackGroup())
+        self._service = self.create_service(
+            Query, 'query', self._on_query, callback_group=MutuallyExclusiveCallbackGroup()
+        )
         self._keeper = MapKeeper(p, self._pipeline.code_space, self.get_namespace())
         self._map_services = MapServices(self, self._keeper, self._map_replaced)
         return super().on_configure(state)
@@ -136,7 +151,9 @@ class GsemsplatNode(LifecycleNode):
             self._transforms = None
 
     def release(self, timeout_s: float | None = None) -> bool:
-        """Take down what on_configure and on_activate made. False: the worker is still busy after `timeout_s`."""
+        """Take down what on_configure and on_activate made. False: the worker is still busy after
+        `timeout_s`.
+        """
         self._unsubscribe()
         ended = self._worker.stop(timeout_s) if self._worker else True
         if self._results:
@@ -165,8 +182,10 @@ class GsemsplatNode(LifecycleNode):
         scene = pipeline.build(pair)
         source.built(pair)
         if pair.first_from_second is not None and scene.scale_source == 'network':
-            self._say('TF and the images do not tell of one motion, or the camera moved less than 5 cm: the scale of '
-                      "this scene is the network's")
+            self._say(
+                'TF and the images do not tell of one motion, or the camera moved less than 5 cm: the scale '
+                "of this scene is the network's"
+            )
         times.append(time.perf_counter())
         with self._output_lock:
             self._scene = scene
@@ -178,9 +197,11 @@ class GsemsplatNode(LifecycleNode):
             self._answer_standing(pipeline, scene)
         times.append(time.perf_counter())
         stages = 'convert', 'build', 'publish', 'fuse', 'standing queries'
-        self._figures.latency_s = {**{stage: b - a for stage, a, b in zip(stages, times, times[1:])},
-                                   'total': times[-1] - times[0],
-                                   **{f'build: {stage}': s for stage, s in scene.timings.items()}}
+        self._figures.latency_s = {
+            **{stage: b - a for stage, a, b in zip(stages, times, times[1:])},
+            'total': times[-1] - times[0],
+            **{f'build: {stage}': s for stage, s in scene.timings.items()},
+        }
         self._figures.scenes += 1
         self._figures.last_error = ''
 
@@ -196,7 +217,9 @@ class GsemsplatNode(LifecycleNode):
             self._say(f'a scene was left out of the map: {fusion.reason}')
 
     def _map_replaced(self) -> None:
-        """A service cleared the map or loaded another: what stands before a standing robot belongs into it."""
+        """A service cleared the map or loaded another: what stands before a standing robot belongs into
+        it.
+        """
         if source := self._source:
             source.forget()
         self._show_map()
@@ -213,8 +236,8 @@ class GsemsplatNode(LifecycleNode):
         self._say(''.join(fault) + self._figures.last_error)
 
     def _say(self, message: str) -> None:
-        """Warn, the same message, whatever its numbers, at most every REPEAT_S (rclpy's own throttle would hide a
-        second, other message)."""
+        """Warn, the same message, whatever its numbers, at most every REPEAT_S (rclpy's own throttle would
+        hide a second, other message)."""
         now, words = time.monotonic(), re.sub(r'\d+', '0', message)
         if now - self._said.get(words, float('-inf')) < REPEAT_S:
             return
@@ -227,8 +250,12 @@ class GsemsplatNode(LifecycleNode):
 
     def _ask(self, query: Callable, scene_or_map, text: str, threshold: float = 0.0, max_objects: int = 0):
         """Pipeline.query or query_map with the node's parameters where a number is 0."""
-        return query(scene_or_map, text, threshold=threshold or self.parameters.threshold or None,
-                     max_objects=max_objects or self.parameters.max_objects)
+        return query(
+            scene_or_map,
+            text,
+            threshold=threshold or self.parameters.threshold or None,
+            max_objects=max_objects or self.parameters.max_objects,
+        )
 
     def _publish(self, scene) -> None:
         """Publish `scene`; the caller holds the output lock."""
@@ -236,7 +263,9 @@ class GsemsplatNode(LifecycleNode):
         self._answers = {}
 
     def _answer_standing(self, pipeline: Pipeline, scene) -> None:
-        """Publish the standing queries' answers of the map and of `scene`; the caller holds the output lock."""
+        """Publish the standing queries' answers of the map and of `scene`; the caller holds the output
+        lock.
+        """
         for text in self.parameters.queries:
             try:
                 found = answers.find(functools.partial(self._ask, text=text), pipeline, self._keeper, scene)
@@ -267,8 +296,9 @@ class GsemsplatNode(LifecycleNode):
             if status.level != diagnostics.ERROR:
                 reason = self._figures.last_error or reason
             raise ValueError(f'no scene yet: {reason or "waiting for the first pair of images"}')
-        ask = functools.partial(self._ask, text=request.text, threshold=request.threshold,
-                                max_objects=request.max_objects)
+        ask = functools.partial(
+            self._ask, text=request.text, threshold=request.threshold, max_objects=request.max_objects
+        )
         found = answers.find(ask, pipeline, keeper, scene)
         answers.fill(found, request, response, self.parameters, self._transforms)
         with self._output_lock:
@@ -304,11 +334,14 @@ class GsemsplatNode(LifecycleNode):
     def _on_timer(self) -> None:
         if self._results:
             self._results.serve()
-        statuses = dict(inputs=self._input_status(),
-                        scene=diagnostics.scene_status(self._pipeline, self._scene, self._figures))
+        statuses = dict(
+            inputs=self._input_status(),
+            scene=diagnostics.scene_status(self._pipeline, self._scene, self._figures),
+        )
         if keeper := self._keeper:
             statuses['map'] = diagnostics.map_status(keeper)
         if transforms := self._transforms:
             statuses['transforms'] = diagnostics.transform_status(transforms)
-        self._report.publish(diagnostics.report(self.get_fully_qualified_name(), self.get_clock().now().to_msg(),
-                                                **statuses))
+        self._report.publish(
+            diagnostics.report(self.get_fully_qualified_name(), self.get_clock().now().to_msg(), **statuses)
+        )

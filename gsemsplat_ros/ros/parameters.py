@@ -1,14 +1,15 @@
 """The node's parameters: declared, described, checked and changed live in one place.
 
-Each field of `Parameters` is one ROS parameter of the same name; its metadata become the ParameterDescriptor that
-`ros2 param describe` prints, and the range is what a bad value is refused with, at start and later.
+Each field of `Parameters` is one ROS parameter of the same name; its metadata become the ParameterDescriptor
+that `ros2 param describe` prints, and the range is what a bad value is refused with, at start and later.
 """
 
 from __future__ import annotations
 
 import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Iterable
+from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
@@ -21,77 +22,178 @@ MAX_QUERIES = 32
 
 
 def _field(default: Any, doc: str, unit: str = '', low=None, high=None, choices=(), live: bool = False):
-    """A parameter: default, description, unit, inclusive range or choices, whether it may change while running."""
-    return field(default=default, metadata=dict(doc=doc, unit=unit, low=low, high=high, choices=choices, live=live))
+    """A parameter: default, description, unit, inclusive range or choices, whether it may change while
+    running.
+    """
+    return field(
+        default=default, metadata=dict(doc=doc, unit=unit, low=low, high=high, choices=choices, live=live)
+    )
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """All parameters of the node. Raises ValueError that names the parameter, its value and what is allowed."""
+    """All parameters of the node. Raises ValueError that names the parameter, its value and what is
+    allowed.
+    """
 
-    mode: str = _field('stereo', 'Where pairs come from: a stereo camera, or keyframes of one moving camera',
-                       choices=('stereo', 'sequential'))
+    mode: str = _field(
+        'stereo',
+        'Where pairs come from: a stereo camera, or keyframes of one moving camera',
+        choices=('stereo', 'sequential'),
+    )
     autostart: bool = _field(True, 'Configure and activate at start; false: leave it to a lifecycle manager')
     weights: str = _field('', 'Checkpoint file; empty: the small network that is shipped')
-    text_checkpoint: str = _field('', 'Text encoder file for checkpoints that need OpenCLIP; empty: what the '
-                                      'checkpoint names, from the installed packages')
-    device: str = _field('auto', 'Where the network runs; auto: CUDA if there is one', choices=('auto', 'cpu', 'cuda'))
-    square: bool = _field(False, 'Crop the square centre (published: 512 x 512) instead of keeping the field of view')
-    image_transport: str = _field('raw', 'How images come: as they are, or JPEG or PNG on <image topic>/compressed',
-                                  choices=('raw', 'compressed'))
-    rectified: bool = _field(True, 'The images are rectified; false: rectify them with K, D, R, P of camera_info')
-    sync_slop_s: float = _field(0.02, 'Largest difference between the stamps of left and right', 's', 0.0, 1.0)
-    min_interval_s: float = _field(0.0, 'Shortest time between the stamps of two pairs; 0: as fast as the machine can',
-                                   's', 0.0, 3600.0, live=True)
-    keyframe_min_motion: float = _field(0.03, 'Median image motion from which a frame is used: sequential, for a pair with '
-                                              'the keyframe before; stereo, for a new scene, which changes before the '
-                                              'camera make too. 0: every frame', 'fraction of the image width', 0.0, 1.0)
-    keyframe_max_motion: float = _field(0.35, 'Sequential: median image motion beyond which the view is a new one and '
-                                              'no pair is made', 'fraction of the image width', 0.0, 1.0)
-    keyframe_min_overlap: float = _field(0.4, 'Sequential: part of the keyframe that must still be seen', 'fraction',
-                                         0.0, 1.0)
-    keyframe_max_age_s: float = _field(10.0, 'Sequential: a keyframe older than this is replaced, not paired: the '
-                                             'world may have changed', 's', 0.1, 3600.0)
-    map_frame: str = _field('', 'Fixed frame of TF (odom, map): where the camera stood and, sequential, how far it '
-                                'moved, which gives the scale; empty: TF is not used')
-    base_frame: str = _field('base_link', 'Frame of TF that the robot stands in, for the pose from which it faces what '
-                                          'a query found; where TF lacks it, the camera stands for it', live=True)
-    map_voxel_m: float = _field(0.03, 'Edge of the voxels of the map, which hold one Gaussian each', 'm', 0.005, 1.0)
-    map_max_gaussians: int = _field(300_000, 'Most Gaussians in the map: the oldest and least certain go first; 0: '
-                                             'nothing is fused, and a map that was loaded stays as it is', 'Gaussians',
-                                    0, 10_000_000, live=True)
-    map_directory: str = _field('~/.ros/gsemsplat', 'Folder below which save_map writes and load_map reads, nowhere '
-                                                    'else')
-    robot_radius_m: float = _field(0.3, 'Radius of the robot seen from above, for the pose that faces what a query '
-                                        'found', 'm', 0.01, 10.0, live=True)
-    approach_distance_m: float = _field(0.6, "From the robot's middle to the box of what a query found, for the pose "
-                                             'that faces it; up to 1 m more where nothing nearer is free', 'm', 0.05,
-                                        10.0, live=True)
+    text_checkpoint: str = _field(
+        '',
+        'Text encoder file for checkpoints that need OpenCLIP; empty: what the '
+        'checkpoint names, from the installed packages',
+    )
+    device: str = _field(
+        'auto', 'Where the network runs; auto: CUDA if there is one', choices=('auto', 'cpu', 'cuda')
+    )
+    square: bool = _field(
+        False, 'Crop the square centre (published: 512 x 512) instead of keeping the field of view'
+    )
+    image_transport: str = _field(
+        'raw',
+        'How images come: as they are, or JPEG or PNG on <image topic>/compressed',
+        choices=('raw', 'compressed'),
+    )
+    rectified: bool = _field(
+        True, 'The images are rectified; false: rectify them with K, D, R, P of camera_info'
+    )
+    sync_slop_s: float = _field(
+        0.02, 'Largest difference between the stamps of left and right', 's', 0.0, 1.0
+    )
+    min_interval_s: float = _field(
+        0.0,
+        'Shortest time between the stamps of two pairs; 0: as fast as the machine can',
+        's',
+        0.0,
+        3600.0,
+        live=True,
+    )
+    keyframe_min_motion: float = _field(
+        0.03,
+        'Median image motion from which a frame is used: sequential, for a pair with '
+        'the keyframe before; stereo, for a new scene, which changes before the '
+        'camera make too. 0: every frame',
+        'fraction of the image width',
+        0.0,
+        1.0,
+    )
+    keyframe_max_motion: float = _field(
+        0.35,
+        'Sequential: median image motion beyond which the view is a new one and no pair is made',
+        'fraction of the image width',
+        0.0,
+        1.0,
+    )
+    keyframe_min_overlap: float = _field(
+        0.4, 'Sequential: part of the keyframe that must still be seen', 'fraction', 0.0, 1.0
+    )
+    keyframe_max_age_s: float = _field(
+        10.0,
+        'Sequential: a keyframe older than this is replaced, not paired: the world may have changed',
+        's',
+        0.1,
+        3600.0,
+    )
+    map_frame: str = _field(
+        '',
+        'Fixed frame of TF (odom, map): where the camera stood and, sequential, how far it '
+        'moved, which gives the scale; empty: TF is not used',
+    )
+    base_frame: str = _field(
+        'base_link',
+        'Frame of TF that the robot stands in, for the pose from which it faces what '
+        'a query found; where TF lacks it, the camera stands for it',
+        live=True,
+    )
+    map_voxel_m: float = _field(
+        0.03, 'Edge of the voxels of the map, which hold one Gaussian each', 'm', 0.005, 1.0
+    )
+    map_max_gaussians: int = _field(
+        300_000,
+        'Most Gaussians in the map: the oldest and least certain go first; 0: '
+        'nothing is fused, and a map that was loaded stays as it is',
+        'Gaussians',
+        0,
+        10_000_000,
+        live=True,
+    )
+    map_directory: str = _field(
+        '~/.ros/gsemsplat', 'Folder below which save_map writes and load_map reads, nowhere else'
+    )
+    robot_radius_m: float = _field(
+        0.3,
+        'Radius of the robot seen from above, for the pose that faces what a query found',
+        'm',
+        0.01,
+        10.0,
+        live=True,
+    )
+    approach_distance_m: float = _field(
+        0.6,
+        "From the robot's middle to the box of what a query found, for the pose "
+        'that faces it; up to 1 m more where nothing nearer is free',
+        'm',
+        0.05,
+        10.0,
+        live=True,
+    )
     queries: tuple[str, ...] = _field((), 'Standing queries, answered on every new scene', live=True)
-    canonical: tuple[str, ...] = _field(CANONICAL, 'Phrases that every query is compared with: what is no more like the '
-                                                   'words than like one of these scores below 0.5')
-    threshold: float = _field(0.0, "Relevancy from which a query counts as found; 0: the checkpoint's own",
-                              '', 0.0, 0.999, live=True)
+    canonical: tuple[str, ...] = _field(
+        CANONICAL,
+        'Phrases that every query is compared with: what is no more like the '
+        'words than like one of these scores below 0.5',
+    )
+    threshold: float = _field(
+        0.0,
+        "Relevancy from which a query counts as found; 0: the checkpoint's own",
+        '',
+        0.0,
+        0.999,
+        live=True,
+    )
     max_objects: int = _field(8, 'Most objects in one answer, best first', '', 1, 1000, live=True)
-    max_points: int = _field(200000, 'Most Gaussians in the published cloud, evenly thinned; 0: all', 'points',
-                             0, 100_000_000, live=True)
-    publish_codes: bool = _field(False, 'Add the semantic codes code_0 ... code_31 to the cloud: 128 bytes a point',
-                                 live=True)
+    max_points: int = _field(
+        200000,
+        'Most Gaussians in the published cloud, evenly thinned; 0: all',
+        'points',
+        0,
+        100_000_000,
+        live=True,
+    )
+    publish_codes: bool = _field(
+        False, 'Add the semantic codes code_0 ... code_31 to the cloud: 128 bytes a point', live=True
+    )
 
     def __post_init__(self):
         for f in fields(self):
-            value, low, high, choices = getattr(self, f.name), *(f.metadata[k] for k in ('low', 'high', 'choices'))
+            value, low, high, choices = (
+                getattr(self, f.name),
+                *(f.metadata[k] for k in ('low', 'high', 'choices')),
+            )
             if low is not None and not low <= value <= high:  # positive test: NaN fails
-                raise ValueError(f'parameter {f.name} is {value}: wanted {low} to {high} {f.metadata["unit"]}'.rstrip())
+                raise ValueError(
+                    f'parameter {f.name} is {value}: wanted {low} to {high} {f.metadata["unit"]}'.rstrip()
+                )
             if choices and value not in choices:
                 raise ValueError(f'parameter {f.name} is {quoted(value)}: wanted one of {", ".join(choices)}')
         if not self.keyframe_min_motion < self.keyframe_max_motion:
-            raise ValueError(f'parameter keyframe_min_motion is {self.keyframe_min_motion}: wanted less than '
-                             f'keyframe_max_motion, which is {self.keyframe_max_motion}')
+            raise ValueError(
+                f'parameter keyframe_min_motion is {self.keyframe_min_motion}: wanted less than '
+                f'keyframe_max_motion, which is {self.keyframe_max_motion}'
+            )
         if not self.canonical:
-            raise ValueError("parameter canonical is empty: wanted at least one phrase, e.g. ['object', 'things']")
+            raise ValueError(
+                "parameter canonical is empty: wanted at least one phrase, e.g. ['object', 'things']"
+            )
         if len(self.queries) > MAX_QUERIES:
-            raise ValueError(f'parameter queries has {len(self.queries)} phrases: wanted at most {MAX_QUERIES}')
+            raise ValueError(
+                f'parameter queries has {len(self.queries)} phrases: wanted at most {MAX_QUERIES}'
+            )
 
 
 def _descriptor(f) -> ParameterDescriptor:
@@ -103,7 +205,8 @@ def _descriptor(f) -> ParameterDescriptor:
         descriptor.floating_point_range = [FloatingPointRange(from_value=m['low'], to_value=m['high'])]
     elif isinstance(f.default, int) and not isinstance(f.default, bool):
         descriptor.integer_range = [IntegerRange(from_value=m['low'], to_value=m['high'])]
-    # An empty list has no element type in ROS: with a static type, `queries: []` could not be told from bytes.
+    # An empty list has no element type in ROS: with a static type, `queries: []` could not be told from
+    # bytes.
     descriptor.dynamic_typing = isinstance(f.default, tuple)
     return descriptor
 
@@ -114,7 +217,9 @@ def _value(name: str, value: Any) -> Any:
         return value
     values = () if value is None else value
     if not isinstance(values, (list, tuple, array.array)) or not all(isinstance(v, str) for v in values):
-        raise ValueError(f"parameter {name} is {repr(value)[:100]}: wanted a list of strings, e.g. ['chair', 'door']")
+        raise ValueError(
+            f"parameter {name} is {repr(value)[:100]}: wanted a list of strings, e.g. ['chair', 'door']"
+        )
     return tuple(v.strip() for v in values if v.strip())
 
 
@@ -131,15 +236,18 @@ def declare(node: Node) -> Parameters:
 
 
 def changed(current: Parameters, wanted: Iterable[Parameter], running: bool) -> Parameters:
-    """`current` with the `wanted` changes; names that are not ours (use_sim_time, qos_overrides) are passed over.
+    """`current` with the `wanted` changes; names that are not ours (use_sim_time, qos_overrides) are passed
+    over.
 
-    Raises ValueError with the reason when a value is not allowed, or when the node is `running` (configured) and the
-    parameter is read only while it configures.
+    Raises ValueError with the reason when a value is not allowed, or when the node is `running` (configured)
+    and the parameter is read only while it configures.
     """
     known = {f.name: f for f in fields(Parameters)}
     values = {p.name: _value(p.name, p.value) for p in wanted if p.name in known}
     for name, value in values.items():
         if running and not known[name].metadata['live'] and value != getattr(current, name):
-            raise ValueError(f'parameter {name} cannot change while the node is configured: clean the node up first '
-                             '(lifecycle transitions deactivate, cleanup) or restart it with the new value')
+            raise ValueError(
+                f'parameter {name} cannot change while the node is configured: clean the node up first '
+                '(lifecycle transitions deactivate, cleanup) or restart it with the new value'
+            )
     return replace(current, **values)

@@ -1,16 +1,17 @@
 """The node's results on their topics.
 
-Results are reliable, transient local, depth 1, so an RViz that is started later still sees the newest scene; only
-~/relevancy, which carries one message for each standing query, keeps as many as there may be queries. The big
-ones (cloud, relevancy image and map) are built only when somebody listens: without subscribers the newest result stays
-unbuilt, and the 1 Hz timer of the node builds it for the first one who comes. The map is built by that timer alone, at
-most once a second, however fast it grows.
+Results are reliable, transient local, depth 1, so an RViz that is started later still sees the newest scene;
+only ~/relevancy, which carries one message for each standing query, keeps as many as there may be queries.
+The big ones (cloud, relevancy image and map) are built only when somebody listens: without subscribers the
+newest result stays unbuilt, and the 1 Hz timer of the node builds it for the first one who comes. The map is
+built by that timer alone, at most once a second, however fast it grows.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
@@ -30,11 +31,15 @@ from gsemsplat_ros.views.overlay import overlay
 
 
 def _latched(depth: int = 1) -> QoSProfile:
-    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    return QoSProfile(
+        depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+    )
 
 
 class OnDemand:
-    """A publisher whose message is built when somebody listens; the newest offer replaces one that nobody took."""
+    """A publisher whose message is built when somebody listens; the newest offer replaces one that nobody
+    took.
+    """
 
     def __init__(self, publisher):
         self.publisher = publisher
@@ -54,7 +59,11 @@ class OnDemand:
     def serve(self) -> None:
         """Publish what nobody listened to before, if somebody does now."""
         with self._lock:
-            if self._build is not None and self.publisher.is_activated and self.publisher.get_subscription_count():
+            if (
+                self._build is not None
+                and self.publisher.is_activated
+                and self.publisher.get_subscription_count()
+            ):
                 self.publisher.publish(self._build())
                 self._build = None
 
@@ -66,8 +75,10 @@ class Results:
         overridable = QoSOverridingOptions.with_default_policies()
 
         def create(kind, topic, depth=1):
-            return node.create_lifecycle_publisher(kind, '~/' + topic, _latched(depth),
-                                                   qos_overriding_options=overridable)
+            return node.create_lifecycle_publisher(
+                kind, '~/' + topic, _latched(depth), qos_overriding_options=overridable
+            )
+
         self._node = node
         self._cloud = OnDemand(create(PointCloud2, 'gaussians'))
         self._image = OnDemand(create(Image, 'relevancy/image'))
@@ -75,7 +86,9 @@ class Results:
         self._map = OnDemand(create(PointCloud2, 'map'))
         self._relevancy = create(RelevancyMessage, 'relevancy', depth=MAX_QUERIES)
         self._markers = create(MarkerArray, 'objects/markers')
-        self._objects = create(messages.vision_msgs.Detection3DArray, 'objects') if messages.vision_msgs else None
+        self._objects = (
+            create(messages.vision_msgs.Detection3DArray, 'objects') if messages.vision_msgs else None
+        )
         self._pose = create(PoseStamped, 'pose')
         self._scale = create(Float32, 'scale')
         self._tf = node.create_publisher(TFMessage, '/tf', 100) if TFMessage else None
@@ -90,8 +103,8 @@ class Results:
         self._scale.publish(Float32(data=float(scene.scale)))
 
     def answer(self, scene, seen, shown, header: Header) -> None:
-        """One answer: ~/relevancy says `shown`, in the frame of `header`; ~/relevancy/image and ~/relevancy/map show what
-        the scene's own image answers, `seen` (both pipeline.Relevancy)."""
+        """One answer: ~/relevancy says `shown`, in the frame of `header`; ~/relevancy/image and
+        ~/relevancy/map show what the scene's own image answers, `seen` (both pipeline.Relevancy)."""
         keyframe = scene.keyframe
         of_image = make_header(keyframe.frame, keyframe.stamp_ns)
         self._relevancy.publish(messages.relevancy_message(shown, header))
@@ -99,9 +112,13 @@ class Results:
         self._relevancy_map.offer(lambda: image_message(keyframe.window.expand(seen.map), of_image))
 
     def objects(self, answers: list, newest: Header) -> None:
-        """~/objects (where vision_msgs is installed) and ~/objects/markers: the objects of all (answer, header)."""
+        """~/objects (where vision_msgs is installed) and ~/objects/markers: the objects of all (answer,
+        header).
+        """
         markers = messages.object_markers([answer for answer, _ in answers], newest)
-        frames = {answer.text: header for answer, header in answers}  # the map's and the newest scene's stand together
+        frames = {
+            answer.text: header for answer, header in answers
+        }  # the map's and the newest scene's stand together
         for marker in markers.markers[1:]:
             marker.header = frames[marker.ns]
         self._markers.publish(markers)
@@ -113,11 +130,13 @@ class Results:
         self._map.hold(lambda: messages.gaussian_cloud(map_.gaussians, header, max_points))
 
     def place(self, kept, header: Header) -> None:
-        """/tf: a map in a frame of its own, seen from the camera of `header`. So the map is the child: the camera may have a
-        parent already, and a frame has one only (REP 105)."""
+        """/tf: a map in a frame of its own, seen from the camera of `header`. So the map is the child: the
+        camera may have a parent already, and a frame has one only (REP 105)."""
         if self._tf:
             camera_from_map = np.linalg.inv(kept.map_from_camera)
-            self._tf.publish(TFMessage(transforms=[messages.transform_message(camera_from_map, kept.map.frame, header)]))
+            self._tf.publish(
+                TFMessage(transforms=[messages.transform_message(camera_from_map, kept.map.frame, header)])
+            )
 
     def serve(self) -> None:
         """Give late subscribers what was not built for want of one."""
@@ -126,8 +145,17 @@ class Results:
 
     def close(self) -> None:
         """Take the topics down."""
-        for publisher in (self._cloud.publisher, self._image.publisher, self._relevancy_map.publisher,
-                          self._map.publisher, self._relevancy, self._markers, self._objects, self._pose, self._scale):
+        for publisher in (
+            self._cloud.publisher,
+            self._image.publisher,
+            self._relevancy_map.publisher,
+            self._map.publisher,
+            self._relevancy,
+            self._markers,
+            self._objects,
+            self._pose,
+            self._scale,
+        ):
             if publisher:
                 self._node.destroy_lifecycle_publisher(publisher)
         if self._tf:

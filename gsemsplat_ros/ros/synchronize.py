@@ -1,12 +1,13 @@
 """Pairing of left and right messages by stamp, with the skew measured: message_filters where ROS provides it.
 
-message_filters is no package of the Python package index; where it cannot be imported, views.pairing.StereoPairer does
-the same.
+message_filters is no package of the Python package index; where it cannot be imported,
+views.pairing.StereoPairer does the same.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from gsemsplat_ros.ros.conversions import stamp_ns
 from gsemsplat_ros.views.pairing import StereoPairer
@@ -16,8 +17,10 @@ try:
 except ImportError:
     message_filters = None
 
-DEPTH = 10           # messages of each side that wait for a partner
-JUMP_BACK_NS = 10**9  # stamps older than the newest by more than this: a bag started again, the clock was set back
+DEPTH = 10  # messages of each side that wait for a partner
+JUMP_BACK_NS = (
+    10**9
+)  # stamps older than the newest by more than this: a bag started again, the clock was set back
 
 OnPair = Callable[[Any, Any], None]
 
@@ -30,12 +33,13 @@ def plain_backend(slop_s: float, on_pair: OnPair) -> Callable[[int, Any], None]:
         pair = pairer.add(side, stamp_ns(message.header), message)
         if pair:
             on_pair(*pair)
+
     return add
 
 
 def filters_backend(slop_s: float, on_pair: OnPair) -> Callable[[int, Any], None]:
-    """`add(side, message)` of message_filters. It holds its lock while it calls `on_pair`, and for ever after an
-    exception there: `on_pair` must return at once and never raise."""
+    """`add(side, message)` of message_filters. It holds its lock while it calls `on_pair`, and for ever after
+    an exception there: `on_pair` must return at once and never raise."""
     sides = message_filters.SimpleFilter(), message_filters.SimpleFilter()
     # its test is `<`, ours `<=`: one nanosecond more, or a slop of 0 would never pair
     sync = message_filters.ApproximateTimeSynchronizer(sides, DEPTH, slop_s + 1.5e-9)
@@ -46,14 +50,15 @@ def filters_backend(slop_s: float, on_pair: OnPair) -> Callable[[int, Any], None
 class StereoSync:
     """Calls `on_pair(left, right)` for messages whose stamps differ by at most `slop_s`.
 
-    pairs: how many. received: messages of each side; unmatched: those since the last pair, in a row.
-    skew_ns: right minus left stamp of the last pair.
-    gap_ns: right minus left stamp of the newest messages, paired or not: what a user needs to choose the slop.
+    pairs: how many. received: messages of each side; unmatched: those since the last pair, in a row. skew_ns:
+    right minus left stamp of the last pair. gap_ns: right minus left stamp of the newest messages, paired or
+    not: what a user needs to choose the slop.
     """
 
     def __init__(self, slop_s: float, on_pair: OnPair, backend=None):
         self._new_backend = lambda: (backend or (filters_backend if message_filters else plain_backend))(
-            slop_s, self._paired)
+            slop_s, self._paired
+        )
         self._on_pair = on_pair
         self.slop_s = slop_s
         self._backend = self._new_backend()

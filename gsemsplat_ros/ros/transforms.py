@@ -1,14 +1,14 @@
 """Where a camera stood, from /tf and /tf_static: listening, and look-ups that wait for a bounded time.
 
-tf2_msgs comes with ROS and is no package of the Python package index: `make setup` builds it from msg/tf2_msgs. Where
-it is missing nothing can be heard, and every look-up says so.
+tf2_msgs comes with ROS and is no package of the Python package index: `make setup` builds it from
+msg/tf2_msgs. Where it is missing nothing can be heard, and every look-up says so.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
@@ -48,12 +48,21 @@ class Transforms:
             warn(f"map_frame is '{map_frame}', but {NOT_INSTALLED}: going on without")
             return
         group = MutuallyExclusiveCallbackGroup()
-        for topic, durability in (('/tf', DurabilityPolicy.VOLATILE), ('/tf_static', DurabilityPolicy.TRANSIENT_LOCAL)):
+        for topic, durability in (
+            ('/tf', DurabilityPolicy.VOLATILE),
+            ('/tf_static', DurabilityPolicy.TRANSIENT_LOCAL),
+        ):
             static = topic == '/tf_static'
-            self._subscriptions.append(node.create_subscription(
-                TFMessage, topic, lambda message, static=static: self.add(message.transforms, static),
-                QoSProfile(depth=100, durability=durability), callback_group=group,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+            self._subscriptions.append(
+                node.create_subscription(
+                    TFMessage,
+                    topic,
+                    lambda message, static=static: self.add(message.transforms, static),
+                    QoSProfile(depth=100, durability=durability),
+                    callback_group=group,
+                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                )
+            )
 
     def add(self, transforms: list[TransformStamped], static: bool) -> None:
         """Take in the transforms of one message; those that are none are named and left out."""
@@ -73,8 +82,9 @@ class Transforms:
                 self._buffer.add(message, static)
             self._changed.notify_all()
 
-    def lookup(self, target_frame: str, source_frame: str, stamp_ns: int,
-               timeout_s: float = 0.0) -> tuple[np.ndarray | None, str]:
+    def lookup(
+        self, target_frame: str, source_frame: str, stamp_ns: int, timeout_s: float = 0.0
+    ) -> tuple[np.ndarray | None, str]:
         """target_from_source (4, 4) at this time (0: the newest) and ''; or None and the reason.
 
         Waits for TF to come up to that time, for at most `timeout_s`, or until `close`.
@@ -83,7 +93,9 @@ class Transforms:
         with self._changed:
             while True:
                 try:
-                    return self._buffer.lookup(target_frame.lstrip('/'), source_frame.lstrip('/'), stamp_ns), ''
+                    return self._buffer.lookup(
+                        target_frame.lstrip('/'), source_frame.lstrip('/'), stamp_ns
+                    ), ''
                 except LookupError as error:
                     reason = str(error)
                 left_s = end - time.monotonic()
@@ -92,7 +104,9 @@ class Transforms:
                 self._changed.wait(left_s)
 
     def map_from(self, frame: str, stamp_ns: int) -> np.ndarray | None:
-        """map_from_frame (4, 4) at this time; None when TF does not say so within WAIT_S: then `reason` has why."""
+        """map_from_frame (4, 4) at this time; None when TF does not say so within WAIT_S: then `reason` has
+        why.
+        """
         pose, self.reason = self.lookup(self.map_frame, frame, stamp_ns, WAIT_S if self.messages else 0.0)
         if pose is None:
             self._warn(f"no place of {quoted(frame)} in map_frame '{self.map_frame}' is known: {self.reason}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 
 class Mailbox:
@@ -42,7 +43,9 @@ class Mailbox:
 
 
 class Worker:
-    """Calls `work(item)` for each item of its mailbox, in one thread; `failed(error)` for each exception of `work`."""
+    """Calls `work(item)` for each item of its mailbox, in one thread; `failed(error)` for each exception of
+    `work`.
+    """
 
     def __init__(self, work: Callable[[Any], None], failed: Callable[[Exception], None]):
         self.mailbox = Mailbox()

@@ -25,7 +25,8 @@ _CHUNK = 1 << 12  # pixels that go through the layers together on a CPU: they st
 class Codec(nn.Module):
     """Two stacks of convolutions, 16 -> C channels each, under the names of the public checkpoints.
 
-    mixture: how the two heads are combined into one relevancy; None: the head with the higher peak answers, as published.
+    mixture: how the two heads are combined into one relevancy; None: the head with the higher peak answers,
+    as published.
     """
 
     def __init__(self, sam: nn.Sequential, patch: nn.Sequential) -> None:
@@ -38,11 +39,13 @@ class Codec(nn.Module):
     @classmethod
     def small(cls, dims: Sequence[int] = (CODE, 64, 128, 384)) -> 'Codec':
         """1x1 convolutions of the widths `dims` with ReLU between them, randomly initialised."""
+
         def stack() -> nn.Sequential:
             layers: list[nn.Module] = []
             for wide_in, wide_out in zip(dims, dims[1:]):
                 layers += [nn.Conv2d(wide_in, wide_out, 1), nn.ReLU()]
             return nn.Sequential(*layers[:-1])
+
         return cls(stack(), stack())
 
     @classmethod
@@ -64,29 +67,38 @@ class Codec(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes (B, 32, H, W) -> features (2, B, C, H, W), not normalised."""
-        return torch.stack([self.language_decoder_sam(codes[:, :CODE]),
-                            self.language_decoder_patch(codes[:, CODE:2 * CODE])])
+        return torch.stack(
+            [
+                self.language_decoder_sam(codes[:, :CODE]),
+                self.language_decoder_patch(codes[:, CODE : 2 * CODE]),
+            ]
+        )
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (H, W, 32) -> features (2, H, W, C), not normalised."""
         _check(codes)
-        features = [_run(self.language_decoder_sam, codes[..., :CODE]),
-                    _run(self.language_decoder_patch, codes[..., CODE:])]
+        features = [
+            _run(self.language_decoder_sam, codes[..., :CODE]),
+            _run(self.language_decoder_patch, codes[..., CODE:]),
+        ]
         return torch.stack(features).reshape(2, *codes.shape[:2], self.dim)
 
     @torch.inference_mode()
-    def prepare(self, codes: Tensor, negatives: np.ndarray | Tensor, alpha: Tensor | None = None) -> 'Prepared':
+    def prepare(
+        self, codes: Tensor, negatives: np.ndarray | Tensor, alpha: Tensor | None = None
+    ) -> 'Prepared':
         """Does once for a map what every query shares.
 
         codes: (H, W, 32), weighted by alpha as rendered and not divided by it, as published; the codes of N
-        Gaussians come as (N, 1, 32).
-        negatives: (M, C) unit embeddings of the canonical phrases.
-        alpha: (H, W) accumulated opacity; None: as if all were opaque. An empty pixel's code decodes to words that mean
+        Gaussians come as (N, 1, 32). negatives: (M, C) unit embeddings of the canonical phrases. alpha: (H,
+        W) accumulated opacity; None: as if all were opaque. An empty pixel's code decodes to words that mean
         nothing.
         """
         _check(codes)
-        heads = (_prepare(self.language_decoder_sam, codes[..., :CODE]),
-                 _prepare(self.language_decoder_patch, codes[..., CODE:]))
+        heads = (
+            _prepare(self.language_decoder_sam, codes[..., :CODE]),
+            _prepare(self.language_decoder_patch, codes[..., CODE:]),
+        )
         height, width, _ = codes.shape
         rival = torch.stack([head.similarities(negatives).amax(0) for head in heads])  # (2, P)
         inside = None if alpha is None else alpha >= MIN_ALPHA
@@ -110,10 +122,12 @@ class PreparedHead:
         phrases = torch.as_tensor(phrases, dtype=self.hidden.dtype, device=self.hidden.device)  # (K, C)
         assert phrases.ndim == 2 and phrases.shape[1] == len(self.bias), (phrases.shape, self.bias.shape)
         queries = phrases @ self.weight  # (K, D)
-        # one phrase is asked twice: for a single column PyTorch calls MKL's matrix-vector product, which took four times
-        # as long as a product with two columns (AMD EPYC)
+        # one phrase is asked twice: for a single column PyTorch calls MKL's matrix-vector product, which took
+        # four times as long as a product with two columns (AMD EPYC)
         columns = queries.repeat(2, 1) if len(queries) == 1 else queries
-        dots = (self.hidden @ columns.T)[:, :len(queries)].T.contiguous()  # (K, P): what follows reads phrase by phrase
+        dots = (self.hidden @ columns.T)[
+            :, : len(queries)
+        ].T.contiguous()  # (K, P): what follows reads phrase by phrase
         return torch.addcmul(dots, (phrases @ self.bias)[:, None], self.scale)  # (K, P)
 
 
@@ -138,12 +152,18 @@ class Prepared:
 
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray | Tensor) -> Tensor:
-        """Unit embeddings (K, C) -> relevancy (2, K, H, W) in (0, 1), before smoothing; (1, K, H, W) of a mixture."""
+        """Unit embeddings (K, C) -> relevancy (2, K, H, W) in (0, 1), before smoothing; (1, K, H, W) of a
+        mixture.
+        """
         if self.mixture is None:
             return relevancy(self.similarities(phrases), self.rival[:, None])
         # a hundred phrases at 512 x 512 are 100 MB a head: one head after the other, in place
-        first, second = (head.similarities(phrases).sub_(rival.flatten()) for head, rival in zip(self.heads, self.rival))
-        mixed = self.mixture.of(first, second, None if self.inside is None else self.inside.flatten())[None]  # (1, K, P)
+        first, second = (
+            head.similarities(phrases).sub_(rival.flatten()) for head, rival in zip(self.heads, self.rival)
+        )
+        mixed = self.mixture.of(first, second, None if self.inside is None else self.inside.flatten())[
+            None
+        ]  # (1, K, P)
         return mixed.reshape(1, len(phrases), *self.rival.shape[1:])
 
 
@@ -159,7 +179,10 @@ def _prepare(stack: nn.Sequential, codes: Tensor) -> PreparedHead:
         weight = last.weight.flatten(1)  # (C, D)
         bias = last.bias if last.bias is not None else weight.new_zeros(len(weight))
         root = torch.linalg.qr(torch.cat([weight, bias[:, None]], 1), mode='r').R  # (<= D + 1, D + 1)
-        hidden, scale = weight.new_empty(codes[..., 0].numel(), weight.shape[1]), weight.new_empty(codes[..., 0].numel())
+        hidden, scale = (
+            weight.new_empty(codes[..., 0].numel(), weight.shape[1]),
+            weight.new_empty(codes[..., 0].numel()),
+        )
         start = 0
         for part in _parts(stack[:-1], codes):  # all that is done to some pixels while they lie in the cache
             rows = slice(start, start := start + len(part))
@@ -179,7 +202,9 @@ def _run(stack: nn.Sequential, codes: Tensor) -> Tensor:
 
 
 def _parts(stack: nn.Sequential, codes: Tensor) -> Iterator[Tensor]:
-    """Codes (H, W, 16) through the layers, (<= P, channels) at a time in their order; may be read, and once."""
+    """Codes (H, W, 16) through the layers, (<= P, channels) at a time in their order; may be read, and
+    once.
+    """
     if not all(map(_pointwise, stack)):
         yield stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T.contiguous()
         return
@@ -198,7 +223,7 @@ def _chunks(rows: Tensor) -> tuple[Tensor, ...]:
 
 
 def _pointwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.ReLU) or isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
+    return isinstance(layer, nn.ReLU) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
 
 
 def _check(codes: Tensor) -> None:
@@ -215,7 +240,7 @@ def _stack(state: Mapping[str, Tensor], head: str) -> nn.Sequential:
     for key, tensor in state.items():
         if not key.startswith(head + '.'):
             continue
-        match = re.fullmatch(r'(\d{1,4})\.(\w+)', key[len(head) + 1:])
+        match = re.fullmatch(r'(\d{1,4})\.(\w+)', key[len(head) + 1 :])
         if match is None or int(match[1]) >= _MAX_LAYERS:
             raise ValueError(f'{key}: wanted {head}.<layer 0-{_MAX_LAYERS - 1}>.<tensor>')
         tensors.setdefault(int(match[1]), {})[match[2]] = tensor
@@ -240,8 +265,9 @@ def _layer(key: str, tensors: dict[str, Tensor], channels: int) -> nn.Module:
     weight = tensors.get('weight')
     if 'running_mean' in tensors:
         if tensors['running_mean'].shape != (channels,):
-            raise ValueError(f'{key}.running_mean: wanted shape ({channels},), '
-                             f'got {tuple(tensors["running_mean"].shape)}')
+            raise ValueError(
+                f'{key}.running_mean: wanted shape ({channels},), got {tuple(tensors["running_mean"].shape)}'
+            )
         layer: nn.Module = nn.BatchNorm2d(channels, affine=weight is not None)
         tensors = {'num_batches_tracked': torch.tensor(0), **tensors}  # absent in some files, not used
     elif weight is None or weight.ndim != 4:
@@ -253,8 +279,9 @@ def _layer(key: str, tensors: dict[str, Tensor], channels: int) -> nn.Module:
             raise ValueError(f'{key}.weight: takes {wide_in} channels, but {channels} arrive')
         if rows % 2 == 0 or columns % 2 == 0:
             raise ValueError(f'{key}.weight: a kernel of {rows}x{columns} would change the size of the map')
-        layer = nn.Conv2d(wide_in, wide_out, (rows, columns), padding=(rows // 2, columns // 2),
-                          bias='bias' in tensors)
+        layer = nn.Conv2d(
+            wide_in, wide_out, (rows, columns), padding=(rows // 2, columns // 2), bias='bias' in tensors
+        )
     try:
         layer.load_state_dict(tensors)
     except RuntimeError as error:

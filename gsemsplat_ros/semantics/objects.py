@@ -22,9 +22,16 @@ class Object:
     score: float
 
 
-def find_objects(means: np.ndarray, scores: np.ndarray, opacities: np.ndarray, gate: float, *,
-                 voxel: float | None = None, min_points: int = 20,
-                 max_objects: int = 8) -> tuple[Object, ...]:
+def find_objects(
+    means: np.ndarray,
+    scores: np.ndarray,
+    opacities: np.ndarray,
+    gate: float,
+    *,
+    voxel: float | None = None,
+    min_points: int = 20,
+    max_objects: int = 8,
+) -> tuple[Object, ...]:
     """Groups the Gaussians whose score reaches `gate` into objects, best first, `max_objects` at most.
 
     means: (N, 3) [m]; scores: (N,) relevancy 0..1, NaN: unknown, left out; opacities: (N,) (0, 1), the

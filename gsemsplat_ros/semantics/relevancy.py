@@ -25,13 +25,14 @@ _RANGE_EPS = 1e-9
 
 @dataclass(frozen=True)
 class Mixture:
-    """How a checkpoint that is not the published one combines the two heads: the region-specific one says where a thing is,
-    the context-aware one says so more coarsely, and whether it is there at all.
+    """How a checkpoint that is not the published one combines the two heads: the region-specific one says
+    where a thing is, the context-aware one says so more coarsely, and whether it is there at all.
 
-    The surplus of a head is the cosine with the phrase minus the largest with a canonical phrase. Relevancy is that of
-    weights[0] * surplus of head 0 + weights[1] * surplus of head 1 + weights[2] * highest surplus of head 1 - margin, the
-    highest of all that is asked: a picture, a map. The margin puts the border between what is there and what is not at 0.5
-    (evaluation/calibrate.py). Raises ValueError for other than three weights.
+    The surplus of a head is the cosine with the phrase minus the largest with a canonical phrase. Relevancy
+    is that of weights[0] * surplus of head 0 + weights[1] * surplus of head 1 + weights[2] * highest surplus
+    of head 1 - margin, the highest of all that is asked: a picture, a map. The margin puts the border between
+    what is there and what is not at 0.5 (evaluation/calibrate.py). Raises ValueError for other than three
+    weights.
     """
 
     weights: tuple[float, float, float]
@@ -39,11 +40,13 @@ class Mixture:
 
     def __post_init__(self):
         if len(self.weights) != 3:
-            raise ValueError(f'a mixture of {len(self.weights)} weights: wanted 3; set them by `gsemsplat eval calibrate`')
+            raise ValueError(
+                f'a mixture of {len(self.weights)} weights: wanted 3; set them by `gsemsplat eval calibrate`'
+            )
 
     def of(self, first: Tensor, second: Tensor, inside: Tensor | None = None) -> Tensor:
-        """Relevancy (K, P) from the surplus (K, P) of both heads, computed in the memory of `first`; `inside` (P,) bool: where
-        the second may be highest."""
+        """Relevancy (K, P) from the surplus (K, P) of both heads, computed in the memory of `first`; `inside`
+        (P,) bool: where the second may be highest."""
         highest = (second if inside is None else second.masked_fill(~inside, LEAST)).amax(-1, keepdim=True)
         region, place, presence = self.weights
         mixed = first.mul_(region).add_(second, alpha=place).add_(highest, alpha=presence)
@@ -67,7 +70,9 @@ def relevancy_of_features(features: Tensor, positives: Tensor, negatives: Tensor
     """Features (2, H, W, C), unit phrases (K, C), unit canonical phrases (M, C) -> relevancy (2, K, H, W)."""
     similarities = features @ torch.cat([positives, negatives]).T  # (2, H, W, K + M)
     similarities = (similarities / (features.norm(dim=-1, keepdim=True) + NORM_EPS)).movedim(-1, 1)
-    return relevancy(similarities[:, :len(positives)], similarities[:, len(positives):].amax(1, keepdim=True))
+    return relevancy(
+        similarities[:, : len(positives)], similarities[:, len(positives) :].amax(1, keepdim=True)
+    )
 
 
 def box_size(height: int, width: int) -> int:
@@ -104,7 +109,8 @@ def _box_mean(maps: Tensor, box: int) -> Tensor:
 
 
 def relative_mask(map_: np.ndarray, level: float = _MASK_LEVEL) -> np.ndarray:
-    """Map (H, W) -> the published mask (H, W) bool: the top quarter of the map's own range (above `level`), without NaN.
+    """Map (H, W) -> the published mask (H, W) bool: the top quarter of the map's own range (above `level`),
+    without NaN.
 
     Any map that varies has such a quarter, whether the phrase is there or not: look at the peak first.
     """
@@ -117,9 +123,9 @@ class Answer:
     """What a map says about one phrase.
 
     found: the peak reaches the threshold; score: the peak, 0..1 (0 where nothing was rendered); head: 0
-    region, 1 context, 0 for a mixture; map (H, W) float32: smoothed relevancy of that head, NaN outside; mask (H, W) bool:
-    the phrase's pixels, empty when not found; peak (u, v): column and row of the peak, NaN where nothing
-    was rendered.
+    region, 1 context, 0 for a mixture; map (H, W) float32: smoothed relevancy of that head, NaN outside; mask
+    (H, W) bool: the phrase's pixels, empty when not found; peak (u, v): column and row of the peak, NaN where
+    nothing was rendered.
     """
 
     found: bool
@@ -130,14 +136,15 @@ class Answer:
     peak: tuple[float, float]
 
 
-def answer(smoothed: np.ndarray, alpha: np.ndarray, threshold: float = 0.5, min_alpha: float = MIN_ALPHA) -> Answer:
+def answer(
+    smoothed: np.ndarray, alpha: np.ndarray, threshold: float = 0.5, min_alpha: float = MIN_ALPHA
+) -> Answer:
     """Chooses the head with the higher peak and says whether the phrase is there.
 
-    smoothed: (2, H, W) smoothed relevancy of the two heads, or (1, H, W) of their mixture; alpha: (H, W) accumulated
-    opacity. Pixels with
-    alpha below `min_alpha` are outside: an empty pixel decodes to a fixed vector that means nothing, so it
-    may neither win nor set the range. The published mask alone would find everything everywhere;
-    `threshold` on the peak, in the absolute scale of relevancy, comes first.
+    smoothed: (2, H, W) smoothed relevancy of the two heads, or (1, H, W) of their mixture; alpha: (H, W)
+    accumulated opacity. Pixels with alpha below `min_alpha` are outside: an empty pixel decodes to a fixed
+    vector that means nothing, so it may neither win nor set the range. The published mask alone would find
+    everything everywhere; `threshold` on the peak, in the absolute scale of relevancy, comes first.
     """
     assert smoothed.ndim == 3 and smoothed.shape[1:] == alpha.shape, (smoothed.shape, alpha.shape)
     inside = (alpha >= min_alpha) & np.isfinite(smoothed).all(0)

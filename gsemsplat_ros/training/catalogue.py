@@ -9,7 +9,8 @@ import unicodedata
 import zipfile
 
 HELDOUT_NAMES = 0.05  # share of the names that training never hears
-HELDOUT_MESHES = 0.2  # share of the other meshes that training never sees, where it knows the noun from another
+# share of the other meshes that training never sees, where it knows the noun from another
+HELDOUT_MESHES = 0.2
 SOURCES = {  # library -> (authors, licence, link of the licence)
     'BlendSwap-CC-0': (
         'Blend Swap contributors and Emmanuel Puybaret / eTeks',

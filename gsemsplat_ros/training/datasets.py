@@ -1,8 +1,9 @@
 """Samples of synthetic rooms: drawn as a stream, packed into files, read back while more are being packed.
 
-A sample is one pair of one room as NumPy arrays: images (3, H, W, 3) uint8 RGB of first, second and target view; depth
-(3, H, W) float32 [m] along z, 0 for nothing; instance (3, H, W) int16; first_from_camera (3, 4, 4) OpenCV poses [m];
-K (3, 3) [px]; names, the name of each instance id (0: nothing); stereo, whether the pair is parallel with equal cameras.
+A sample is one pair of one room as NumPy arrays: images (3, H, W, 3) uint8 RGB of first, second and target
+view; depth (3, H, W) float32 [m] along z, 0 for nothing; instance (3, H, W) int16; first_from_camera (3, 4,
+4) OpenCV poses [m]; K (3, 3) [px]; names, the name of each instance id (0: nothing); stereo, whether the pair
+is parallel with equal cameras.
 
     python -m gsemsplat_ros.training.datasets --out DIR --rooms 0 100 --height 192 --width 256
 
@@ -29,14 +30,14 @@ from gsemsplat_ros.training.furniture import VERSION, base_noun, load_furniture
 from gsemsplat_ros.training.rooms import Room, sample_room
 from gsemsplat_ros.training.world import Frame, World
 
-PAIRS = 8                 # of each room
+PAIRS = 8  # of each room
 HELDOUT_SEED = 1_000_000  # rooms of held-out furniture come from seeds of their own
-GRAY_SHARE = 0.35         # of the rooms are seen by a gray camera
-MIN_OVERLAP = 0.3         # share of the first view that the second sees
-NEAREST = 0.25            # m: 98 % of a view lies farther away, or the camera stands in something
-SHELL = ('floor', 'wall', 'ceiling', 'rug', 'picture', 'door', 'window')    # names of what is no furniture
+GRAY_SHARE = 0.35  # of the rooms are seen by a gray camera
+MIN_OVERLAP = 0.3  # share of the first view that the second sees
+NEAREST = 0.25  # m: 98 % of a view lies farther away, or the camera stands in something
+SHELL = ('floor', 'wall', 'ceiling', 'rug', 'picture', 'door', 'window')  # names of what is no furniture
 VOCABULARY = 'names.json'
-TRIES = 40                # camera poses tried for one pair before the room is given up
+TRIES = 40  # camera poses tried for one pair before the room is given up
 
 
 def look(eye: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
@@ -55,8 +56,11 @@ def look(eye: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
 def overlap(first: Frame, second: Frame, K: np.ndarray, second_from_first: np.ndarray) -> float:
     """Share of the first view's pixels whose point the second view sees (within 5 % of depth)."""
     depth = first.depth[::4, ::4]
-    v, u = np.mgrid[:first.depth.shape[0]:4, :first.depth.shape[1]:4]
-    points = np.stack(((u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(depth)), -1) * depth[..., None]
+    v, u = np.mgrid[: first.depth.shape[0] : 4, : first.depth.shape[1] : 4]
+    points = (
+        np.stack(((u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(depth)), -1)
+        * depth[..., None]
+    )
     x, y, z = np.moveaxis(points @ second_from_first[:3, :3].T + second_from_first[:3, 3], -1, 0)
     z = np.where(z > 0.05, z, np.inf)
     u, v = np.rint(K[0, 0] * x / z + K[0, 2]), np.rint(K[1, 1] * y / z + K[1, 2])
@@ -83,8 +87,13 @@ class Cameras:
         """K (3, 3): 45 to 85 degrees wide, principal point within 2 % of the centre."""
         rng, height, width = self.rng, self.world.height, self.world.width
         f = width / 2 / np.tan(np.radians(rng.uniform(45, 85)) / 2)
-        return np.array([[f, 0, (width - 1) / 2 + rng.normal(0, 0.01) * width],
-                         [0, f, (height - 1) / 2 + rng.normal(0, 0.01) * height], [0, 0, 1.0]])
+        return np.array(
+            [
+                [f, 0, (width - 1) / 2 + rng.normal(0, 0.01) * width],
+                [0, f, (height - 1) / 2 + rng.normal(0, 0.01) * height],
+                [0, 0, 1.0],
+            ]
+        )
 
     def pair(self, stereo: bool) -> tuple[np.ndarray, list[np.ndarray], list[Frame]] | None:
         """K, three poses and three frames (first, second, target); None when no pose fits."""
@@ -108,10 +117,15 @@ class Cameras:
                 sight = eye + first_pose[:3, 2] * np.median(first.depth) + rng.normal(0, 0.3, 3)
                 second_pose = look(eye + step, sight, rng.normal(0, np.radians(3)))
             second = self.frame(K, second_pose)
-            if second is None or overlap(first, second, K, np.linalg.inv(second_pose) @ first_pose) < MIN_OVERLAP:
+            if (
+                second is None
+                or overlap(first, second, K, np.linalg.inv(second_pose) @ first_pose) < MIN_OVERLAP
+            ):
                 continue
             between = rng.uniform(0, 1)
-            target_eye = (1 - between) * first_pose[:3, 3] + between * second_pose[:3, 3] + rng.normal(0, 0.05, 3)
+            target_eye = (
+                (1 - between) * first_pose[:3, 3] + between * second_pose[:3, 3] + rng.normal(0, 0.05, 3)
+            )
             ahead = [pose[:3, 3] + 2 * pose[:3, 2] for pose in (first_pose, second_pose)]
             target_pose = look(target_eye, (1 - between) * ahead[0] + between * ahead[1])
             target = self.frame(K, target_pose)
@@ -121,8 +135,8 @@ class Cameras:
 
 
 class Sensor:
-    """What a camera does to a picture: what its calibration leaves of the lens's distortion, fall-off towards the
-    corners, exposure, tone curve, blur, noise, and perhaps no colour."""
+    """What a camera does to a picture: what its calibration leaves of the lens's distortion, fall-off towards
+    the corners, exposure, tone curve, blur, noise, and perhaps no colour."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
@@ -130,19 +144,28 @@ class Sensor:
         self.balance = rng.normal(1, 0.05, 3)
         self.blur, self.noise = max(0.0, rng.normal(0.2, 0.4)), rng.uniform(0, 0.025)
         self.gray = rng.random() < GRAY_SHARE
-        self.residual = np.clip(rng.normal(0, 0.003), -0.006, 0.006)  # of the radius at the corners: about a pixel
-        self.falloff = rng.uniform(0, 0.35)                           # of the light there
+        self.residual = np.clip(
+            rng.normal(0, 0.003), -0.006, 0.006
+        )  # of the radius at the corners: about a pixel
+        self.falloff = rng.uniform(0, 0.35)  # of the light there
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 to the same."""
         height, width = rgb.shape[:2]
-        v, u = np.mgrid[:height, :width].astype(np.float32) - np.array([height - 1, width - 1])[:, None, None] / 2
-        r2 = (u ** 2 + v ** 2) / ((height ** 2 + width ** 2) / 4)
+        v, u = (
+            np.mgrid[:height, :width].astype(np.float32)
+            - np.array([height - 1, width - 1])[:, None, None] / 2
+        )
+        r2 = (u**2 + v**2) / ((height**2 + width**2) / 4)
         stretch = 1 + self.residual * r2
-        x = cv2.remap(rgb, (u * stretch + (width - 1) / 2).astype(np.float32),
-                      (v * stretch + (height - 1) / 2).astype(np.float32), cv2.INTER_LINEAR,
-                      borderMode=cv2.BORDER_REPLICATE)
-        gain = self.gain * (1 - self.falloff * r2 ** 2)[..., None]
+        x = cv2.remap(
+            rgb,
+            (u * stretch + (width - 1) / 2).astype(np.float32),
+            (v * stretch + (height - 1) / 2).astype(np.float32),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        gain = self.gain * (1 - self.falloff * r2**2)[..., None]
         x = np.clip(x / 255 * gain * self.balance, 0, 1) ** self.gamma
         if self.blur > 0.2:
             x = cv2.GaussianBlur(x, (0, 0), self.blur)
@@ -155,9 +178,11 @@ class Sensor:
 
 
 class RoomStream:
-    """Rooms as lists of samples, each determined by the split and its number. Iterating yields samples of all rooms."""
+    """Rooms as lists of samples, each determined by the split and its number. Iterating yields samples of all
+    rooms.
+    """
 
-    def __init__(self, height: int, width: int, split: str = 'train', rooms: range = range(10 ** 9)):
+    def __init__(self, height: int, width: int, split: str = 'train', rooms: range = range(10**9)):
         if split not in ('train', 'heldout'):
             raise ValueError(f"split {split!r}: wanted 'train' or 'heldout'")
         self.split, self.rooms = split, rooms
@@ -181,12 +206,17 @@ class RoomStream:
             if drawn is None:
                 continue
             K, poses, frames = drawn
-            samples.append({
-                'images': np.stack([sensor(frame.rgb) for frame in frames]),
-                'depth': np.stack([frame.depth for frame in frames]),
-                'instance': np.stack([frame.instance for frame in frames]),
-                'first_from_camera': np.linalg.inv(poses[0]) @ np.stack(poses), 'K': K, 'names': room.names,
-                'stereo': stereo})
+            samples.append(
+                {
+                    'images': np.stack([sensor(frame.rgb) for frame in frames]),
+                    'depth': np.stack([frame.depth for frame in frames]),
+                    'instance': np.stack([frame.instance for frame in frames]),
+                    'first_from_camera': np.linalg.inv(poses[0]) @ np.stack(poses),
+                    'K': K,
+                    'names': room.names,
+                    'stereo': stereo,
+                }
+            )
         return samples
 
     def __iter__(self) -> Iterator[dict]:
@@ -195,17 +225,26 @@ class RoomStream:
 
 
 def encode(samples: list[dict]) -> dict[str, np.ndarray]:
-    """Samples of one room to flat arrays: JPEG pictures, PNG depths [mm] and instances, one byte string with offsets."""
+    """Samples of one room to flat arrays: JPEG pictures, PNG depths [mm] and instances, one byte string with
+    offsets.
+    """
     blobs = []
     for sample in samples:
         for i in range(3):
-            blobs.append(cv2.imencode('.jpg', sample['images'][i, ..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])[1])
+            blobs.append(
+                cv2.imencode('.jpg', sample['images'][i, ..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])[1]
+            )
             blobs.append(cv2.imencode('.png', np.rint(sample['depth'][i] * 1000).astype(np.uint16))[1])
             blobs.append(cv2.imencode('.png', sample['instance'][i].astype(np.uint16))[1])
-    return {'bytes': np.concatenate(blobs), 'ends': np.cumsum([len(b) for b in blobs]),
-            'first_from_camera': np.stack([s['first_from_camera'] for s in samples]),
-            'K': np.stack([s['K'] for s in samples]), 'stereo': np.array([s['stereo'] for s in samples]),
-            'names': np.frombuffer(json.dumps(samples[0]['names']).encode(), np.uint8), 'furniture': np.array(VERSION)}
+    return {
+        'bytes': np.concatenate(blobs),
+        'ends': np.cumsum([len(b) for b in blobs]),
+        'first_from_camera': np.stack([s['first_from_camera'] for s in samples]),
+        'K': np.stack([s['K'] for s in samples]),
+        'stereo': np.array([s['stereo'] for s in samples]),
+        'names': np.frombuffer(json.dumps(samples[0]['names']).encode(), np.uint8),
+        'furniture': np.array(VERSION),
+    }
 
 
 def pack(out: Path, height: int, width: int, split: str, rooms: range) -> None:
@@ -221,7 +260,7 @@ def pack(out: Path, height: int, width: int, split: str, rooms: range) -> None:
             continue
         samples = stream.room(number)
         if samples:
-            temporary = path.with_suffix(f'.{os.getpid()}.part')      # several processes may fill one folder
+            temporary = path.with_suffix(f'.{os.getpid()}.part')  # several processes may fill one folder
             with temporary.open('wb') as file:
                 np.savez(file, **encode(samples))
             os.replace(temporary, path)
@@ -238,8 +277,10 @@ class PackedRooms:
         self.index: list[tuple[Path, int]] = []
         self.known: set[Path] = set()
         if not self.refresh():
-            raise ValueError(f'no packed rooms in {folder}: make some with '
-                             f'`gsemsplat train --data {folder} --rooms 400 --out RUN`')
+            raise ValueError(
+                f'no packed rooms in {folder}: make some with '
+                f'`gsemsplat train --data {folder} --rooms 400 --out RUN`'
+            )
 
     def refresh(self) -> int:
         """Take in rooms that appeared since; returns the number of samples."""
@@ -258,22 +299,28 @@ class PackedRooms:
             except (OSError, ValueError, zipfile.BadZipFile) as error:
                 raise ValueError(f'{path} is no packed room ({error}): delete it and pack it again') from None
             made = int(room.get('furniture', 1))
-            if made != VERSION:      # another split: what is held out may stand in it
-                raise ValueError(f'{path} holds furniture of version {made}, wanted {VERSION}: pack the rooms again, into a '
-                                 'new folder')
-            with self.lock:      # loader threads read side by side
+            if made != VERSION:  # another split: what is held out may stand in it
+                raise ValueError(
+                    f'{path} holds furniture of version {made}, wanted {VERSION}: pack the rooms again, '
+                    'into a new folder'
+                )
+            with self.lock:  # loader threads read side by side
                 self.cache[path] = room
                 if len(self.cache) > self.kept:
                     self.cache.popitem(last=False)
         return room
 
     def vocabulary(self) -> dict[str, str]:
-        """Name -> base noun of everything that these rooms can hold. Raises ValueError where the file is missing."""
+        """Name -> base noun of everything that these rooms can hold. Raises ValueError where the file is
+        missing.
+        """
         path = self.folder / VOCABULARY
         try:
             return json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise ValueError(f'{path} cannot be read ({error}): pack at least one room into {self.folder}') from None
+            raise ValueError(
+                f'{path} cannot be read ({error}): pack at least one room into {self.folder}'
+            ) from None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -281,13 +328,20 @@ class PackedRooms:
     def __getitem__(self, number: int) -> dict:
         path, i = self.index[number]
         room = self.read(path)
-        starts = np.concatenate(([0], room['ends']))[9 * i:9 * i + 10]
+        starts = np.concatenate(([0], room['ends']))[9 * i : 9 * i + 10]
         blobs = [room['bytes'][a:b] for a, b in zip(starts, starts[1:])]
-        return {'images': np.stack([cv2.imdecode(b, cv2.IMREAD_COLOR)[..., ::-1] for b in blobs[::3]]),
-                'depth': np.stack([cv2.imdecode(b, cv2.IMREAD_UNCHANGED) for b in blobs[1::3]]).astype(np.float32) / 1000,
-                'instance': np.stack([cv2.imdecode(b, cv2.IMREAD_UNCHANGED) for b in blobs[2::3]]).astype(np.int16),
-                'first_from_camera': room['first_from_camera'][i], 'K': room['K'][i],
-                'names': json.loads(bytes(room['names'])), 'stereo': bool(room['stereo'][i])}
+        return {
+            'images': np.stack([cv2.imdecode(b, cv2.IMREAD_COLOR)[..., ::-1] for b in blobs[::3]]),
+            'depth': np.stack([cv2.imdecode(b, cv2.IMREAD_UNCHANGED) for b in blobs[1::3]]).astype(np.float32)
+            / 1000,
+            'instance': np.stack([cv2.imdecode(b, cv2.IMREAD_UNCHANGED) for b in blobs[2::3]]).astype(
+                np.int16
+            ),
+            'first_from_camera': room['first_from_camera'][i],
+            'K': room['K'][i],
+            'names': json.loads(bytes(room['names'])),
+            'stereo': bool(room['stereo'][i]),
+        }
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""The processes of one training: this one alone, or those that `torchrun` started, on one machine or several."""
+"""The processes of one training: this one alone, or those that `torchrun` started, on one machine or
+several.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-PATIENCE = timedelta(days=1)      # the others wait so long while the first renders rooms
+PATIENCE = timedelta(days=1)  # the others wait so long while the first renders rooms
 
 
 class Processes:
@@ -25,13 +27,19 @@ class Processes:
     def __init__(self, device: str):
         """`device`: 'cpu', 'cuda' (each process of a machine takes the GPU of its number) or 'auto'."""
         started = dist.is_torchelastic_launched()
-        self.rank, self.count, local, self.here = (int(os.environ[name]) if started else alone for name, alone in (
-            ('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0), ('LOCAL_WORLD_SIZE', 1)))
+        self.rank, self.count, local, self.here = (
+            int(os.environ[name]) if started else alone
+            for name, alone in (('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0), ('LOCAL_WORLD_SIZE', 1))
+        )
         gpus = torch.cuda.device_count()
         if device == 'cuda' and gpus < self.here:
-            raise ValueError(f'{self.here} processes on cuda, but this machine has {gpus} GPUs: start fewer '
-                             '(torchrun --nproc_per_node), or give --device cpu')
-        self.device = torch.device('cuda', local) if device != 'cpu' and gpus >= self.here else torch.device('cpu')
+            raise ValueError(
+                f'{self.here} processes on cuda, but this machine has {gpus} GPUs: start fewer '
+                '(torchrun --nproc_per_node), or give --device cpu'
+            )
+        self.device = (
+            torch.device('cuda', local) if device != 'cpu' and gpus >= self.here else torch.device('cpu')
+        )
         self.take_device()
 
     def __enter__(self) -> Processes:
@@ -59,9 +67,16 @@ class Processes:
             torch.cuda.set_device(self.device)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """`module` with the first process's tensors, its gradients averaged over all processes at every backward."""
-        # a step may leave a head without gradient: no named pixel, or nothing seen where the new view is drawn
-        return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True) if self.count > 1 else module
+        """`module` with the first process's tensors, its gradients averaged over all processes at every
+        backward.
+        """
+        # a step may leave a head without gradient: no named pixel, or nothing seen where the new view is
+        # drawn
+        return (
+            nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
+            if self.count > 1
+            else module
+        )
 
     def share(self, value: Any) -> Any:
         """The first process's `value`."""

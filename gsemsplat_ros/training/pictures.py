@@ -18,28 +18,36 @@ from gsemsplat_ros.views.overlay import depth_colours
 
 @torch.no_grad()
 def pictures(model: GSemSplat, codec: Codec, sample: dict, pair: Batch, rows: dict[str, int]) -> np.ndarray:
-    """(2 H, 4 W, 3) uint8 RGB of a sample and its batch of one; `rows`: name -> row of the batch's table of phrases.
+    """(2 H, 4 W, 3) uint8 RGB of a sample and its batch of one; `rows`: name -> row of the batch's table of
+    phrases.
 
-    Above: first and second view, the new view, the new view as the network's Gaussians draw it. Below: depth and names
-    of the first view, each beside what the network says; it chooses among the names that are there.
+    Above: first and second view, the new view, the new view as the network's Gaussians draw it. Below: depth
+    and names of the first view, each beside what the network says; it chooses among the names that are there.
     """
     with torch.autocast(pair.images.device.type, dtype=torch.bfloat16):
         prediction = model(*pair.images)
     view = prediction.first
     gaussians = Gaussians.from_prediction(prediction, 'first').to('cpu')
-    drawn = render(gaussians, pair.cameras[0], pair.target_from_first[0]).rgb.clamp(0, 1).mul(255).byte().numpy()
+    drawn = (
+        render(gaussians, pair.cameras[0], pair.target_from_first[0]).rgb.clamp(0, 1).mul(255).byte().numpy()
+    )
 
     names = ['', *sorted({sample['names'][i] for i in np.unique(sample['instance'][0]) if i})]
-    true = np.array([names.index(name) if i and name in names else 0 for i, name in enumerate(sample['names'])])
-    features = codec.language_decoder_sam(view.codes[..., :CODE].permute(0, 3, 1, 2))[0]            # (C, h, w)
+    true = np.array(
+        [names.index(name) if i and name in names else 0 for i, name in enumerate(sample['names'])]
+    )
+    features = codec.language_decoder_sam(view.codes[..., :CODE].permute(0, 3, 1, 2))[0]  # (C, h, w)
     phrases = pair.names[[rows[name] for name in names[1:]]]
     found = 1 + torch.einsum('kc,chw->khw', phrases, F.normalize(features, dim=0)).argmax(0)
 
-    def full(small: np.ndarray) -> np.ndarray:      # (h, w, ...) to (H, W, ...)
+    def full(small: np.ndarray) -> np.ndarray:  # (h, w, ...) to (H, W, ...)
         return cv2.resize(small, drawn.shape[1::-1], interpolation=cv2.INTER_NEAREST)
 
     above = [*sample['images'], drawn]
-    below = [depth_colours(sample['depth'][0]), full(depth_colours(view.pts3d[0, ..., 2].float().cpu().numpy())),
-             name_map(true[sample['instance'][0]], names),
-             name_map(full(found.cpu().numpy().astype(np.uint8)).astype(int), names)]
+    below = [
+        depth_colours(sample['depth'][0]),
+        full(depth_colours(view.pts3d[0, ..., 2].float().cpu().numpy())),
+        name_map(true[sample['instance'][0]], names),
+        name_map(full(found.cpu().numpy().astype(np.uint8)).astype(int), names),
+    ]
     return np.vstack([np.hstack(above), np.hstack(below)])

@@ -1,7 +1,9 @@
-"""`gsemsplat train prepare`: the semantic supervision of every frame, by processes and machines that need not talk.
+"""`gsemsplat train prepare`: the semantic supervision of every frame, by processes and machines that need not
+talk.
 
-A frame is one piece of work and one file, so whoever finds the file missing makes it: a run goes on where it stopped, and
-the frames I, I + N, I + 2N, ... are the shard I/N of a machine. No scheduler runs beside it: nothing is exchanged.
+A frame is one piece of work and one file, so whoever finds the file missing makes it: a run goes on where it
+stopped, and the frames I, I + N, I + 2N, ... are the shard I/N of a machine. No scheduler runs beside it:
+nothing is exchanged.
 """
 
 from __future__ import annotations
@@ -25,14 +27,14 @@ from gsemsplat_ros.training.masks import MaskFolder, Masks, SegmentAnything, ins
 from gsemsplat_ros.training.sources import Samples, open_source
 from gsemsplat_ros.training.supervision import Features, Space, Supervision
 
-COVERAGE = ''       # in place of a frame's name: the coverage of its scene
-WAITING = 4         # pieces of work a process that are handed out ahead
+COVERAGE = ''  # in place of a frame's name: the coverage of its scene
+WAITING = 4  # pieces of work a process that are handed out ahead
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How features are made; what a process needs to know. masks: a folder; sam: a checkpoint of Segment Anything; device:
-    'cpu' or 'cuda', of which a process takes the next one."""
+    """How features are made; what a process needs to know. masks: a folder; sam: a checkpoint of Segment
+    Anything; device: 'cpu' or 'cuda', of which a process takes the next one."""
 
     source: Path
     out: Path
@@ -50,7 +52,9 @@ class Recipe:
         return open_source(self.source, self.split, self.height, self.width)
 
     def regions(self, source: Source) -> tuple[str, Masks | None]:
-        """A word for what makes the masks, and the maker; None for Segment Anything, which only workers load."""
+        """A word for what makes the masks, and the maker; None for Segment Anything, which only workers
+        load.
+        """
         if self.sam:
             return f'segment anything, {self.sam_model}, {self.sam.name}', None
         return ('mask folder', MaskFolder(self.masks, source)) if self.masks else ('instances', instances)
@@ -59,7 +63,8 @@ class Recipe:
 def supervise(frame: Frame, masks: Masks, encoder: ImageEncoder) -> Supervision:
     """Both maps of a frame: the region-specific of its masks, the context-aware of the whole picture.
 
-    A thing's feature is its name where the frame knows names and the encoder speaks them, else its masked crop.
+    A thing's feature is its name where the frame knows names and the encoder speaks them, else its masked
+    crop.
     """
     ids = without_small(masks(frame))
     found = np.unique(ids[ids > 0])
@@ -67,8 +72,11 @@ def supervise(frame: Frame, masks: Masks, encoder: ImageEncoder) -> Supervision:
     if len(found) and known is None:
         known = encoder.crops([masked_crop(frame.image, ids == i) for i in found])
     rows = np.searchsorted(found, ids) + 1
-    return Supervision(np.where(ids > 0, rows, 0).astype(np.uint16),
-                       np.zeros((0, encoder.dim), np.float32) if known is None else known, encoder.dense(frame.image))
+    return Supervision(
+        np.where(ids > 0, rows, 0).astype(np.uint16),
+        np.zeros((0, encoder.dim), np.float32) if known is None else known,
+        encoder.dense(frame.image),
+    )
 
 
 class Worker:
@@ -100,22 +108,36 @@ def work_of(source: Source) -> list[tuple[str, str]]:
 def done(source: Source, features: Features, scene: str, name: str) -> bool:
     if name != COVERAGE:
         return features.has(scene, name)
-    return (features.folder / scene / 'coverage.npy').is_file() or source.published_coverage(scene) is not None
+    return (features.folder / scene / 'coverage.npy').is_file() or source.published_coverage(
+        scene
+    ) is not None
 
 
-def prepare(recipe: Recipe, shard: tuple[int, int], workers: int, report: Callable[[int, int, float], None]) -> dict:
+def prepare(
+    recipe: Recipe, shard: tuple[int, int], workers: int, report: Callable[[int, int, float], None]
+) -> dict:
     """Make the features of a shard (number, count) that are not there yet; returns what there was to do.
 
-    `report` hears after every piece: pieces done, pieces to do, seconds since the start. Raises ValueError for what the
-    user can mend; what was made until then stays.
+    `report` hears after every piece: pieces done, pieces to do, seconds since the start. Raises ValueError
+    for what the user can mend; what was made until then stays.
     """
-    worker = Worker(recipe)           # here too with several processes: mistakes show before anything is written
+    worker = Worker(recipe)  # here too with several processes: mistakes show before anything is written
     source, features, encoder = worker.source, worker.features, worker.encoder
     regions, _ = recipe.regions(source)
     if regions == 'instances':
         instances(source.frame(source.scenes[0], source.frames(source.scenes[0])[0]))
-    features.begin(Space(encoder.name, encoder.dim, None if encoder.text_mean is None else encoder.text_mean.tolist(),
-                         source.kind, recipe.split, source.height, source.width, regions))
+    features.begin(
+        Space(
+            encoder.name,
+            encoder.dim,
+            None if encoder.text_mean is None else encoder.text_mean.tolist(),
+            source.kind,
+            recipe.split,
+            source.height,
+            source.width,
+            regions,
+        )
+    )
     number, count = shard
     mine = work_of(source)[number::count]
     missing = [piece for piece in mine if not done(source, features, *piece)]
@@ -129,8 +151,15 @@ def prepare(recipe: Recipe, shard: tuple[int, int], workers: int, report: Callab
         for i, piece in enumerate(missing):
             worker(*piece)
             report(i + 1, seconds=time.monotonic() - start)
-    return {'shard': f'{number}/{count}', 'scenes': len(source.scenes), 'pieces': len(mine), 'made': len(missing),
-            'seconds': round(time.monotonic() - start, 1), 'encoder': recipe.encoder, 'regions': regions}
+    return {
+        'shard': f'{number}/{count}',
+        'scenes': len(source.scenes),
+        'pieces': len(mine),
+        'made': len(missing),
+        'seconds': round(time.monotonic() - start, 1),
+        'encoder': recipe.encoder,
+        'regions': regions,
+    }
 
 
 _worker: Worker | ValueError
@@ -141,7 +170,7 @@ def _begin(recipe: Recipe, numbers, count: int) -> None:
     try:
         _worker = Worker(recipe, numbers.get(), count)
     except ValueError as error:
-        _worker = error           # an error raised here would reach nobody
+        _worker = error  # an error raised here would reach nobody
 
 
 def _do(scene: str, name: str) -> None:
@@ -150,9 +179,10 @@ def _do(scene: str, name: str) -> None:
     _worker(scene, name)
 
 
-def _in_processes(recipe: Recipe, missing: list[tuple[str, str]], workers: int, start: float,
-                  report: Callable[..., None]) -> None:
-    context = multiprocessing.get_context('spawn')         # CUDA and threads do not survive a fork
+def _in_processes(
+    recipe: Recipe, missing: list[tuple[str, str]], workers: int, start: float, report: Callable[..., None]
+) -> None:
+    context = multiprocessing.get_context('spawn')  # CUDA and threads do not survive a fork
     numbers = context.SimpleQueue()
     for i in range(workers):
         numbers.put(i)
@@ -160,7 +190,10 @@ def _in_processes(recipe: Recipe, missing: list[tuple[str, str]], workers: int, 
     with ProcessPoolExecutor(workers, context, _begin, (recipe, numbers, workers)) as pool:
         try:
             while True:
-                running |= {pool.submit(_do, *piece) for _, piece in zip(range(WAITING * workers - len(running)), coming)}
+                running |= {
+                    pool.submit(_do, *piece)
+                    for _, piece in zip(range(WAITING * workers - len(running)), coming)
+                }
                 if not running:
                     return
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -169,7 +202,8 @@ def _in_processes(recipe: Recipe, missing: list[tuple[str, str]], workers: int, 
                     made += 1
                     report(made, seconds=time.monotonic() - start)
         except BrokenProcessPool:
-            raise ValueError('a worker process ended by itself (out of memory?): give fewer --workers; what was made '
-                             'stays') from None
+            raise ValueError(
+                'a worker process ended by itself (out of memory?): give fewer --workers; what was made stays'
+            ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -13,9 +13,21 @@ from gsemsplat_ros.views.overlay import depth_colours
 
 
 def sheet(samples: list[dict]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: a row a sample; first, second and target view, then depth and names of the first."""
-    return np.vstack([np.hstack([*sample['images'], depth_colours(sample['depth'][0]),
-                                 name_map(sample['instance'][0], sample['names'])]) for sample in samples])
+    """(H, W, 3) uint8 RGB: a row a sample; first, second and target view, then depth and names of the
+    first.
+    """
+    return np.vstack(
+        [
+            np.hstack(
+                [
+                    *sample['images'],
+                    depth_colours(sample['depth'][0]),
+                    name_map(sample['instance'][0], sample['names']),
+                ]
+            )
+            for sample in samples
+        ]
+    )
 
 
 def preview(folder: str | Path, out: str | Path, rows: int = 8) -> None:

@@ -19,17 +19,17 @@ from gsemsplat_ros.training.sources import Sample
 from gsemsplat_ros.training.supervision import Supervision
 from gsemsplat_ros.views.view import Camera
 
-TOLERANCE = 0.1     # m: published, of the depth that a context view measured
+TOLERANCE = 0.1  # m: published, of the depth that a context view measured
 
 
 @dataclass(frozen=True)
 class Views:
     """One pair with its targets.
 
-    images (2, 1, 3, H, W) in [-1, 1]; points (1, 2, h, w, 3) [m] in the first frame and valid (1, 2, h, w) bool, of the
-    context views; of each target: image (3, H, W) in [0, 1], seen (H, W) bool: a context view sees the surface; ids (H, W)
-    int64, rows of its features (M, C) counted from 1, 0 for nothing; context (h', w', C); cameras and target_from_first
-    (4, 4).
+    images (2, 1, 3, H, W) in [-1, 1]; points (1, 2, h, w, 3) [m] in the first frame and valid (1, 2, h, w)
+    bool, of the context views; of each target: image (3, H, W) in [0, 1], seen (H, W) bool: a context view
+    sees the surface; ids (H, W) int64, rows of its features (M, C) counted from 1, 0 for nothing; context
+    (h', w', C); cameras and target_from_first (4, 4).
     """
 
     images: Tensor
@@ -45,11 +45,13 @@ class Views:
 
 
 def loss_mask(target: Geometry, contexts: list[Geometry]) -> np.ndarray:
-    """(H, W) bool: the pixels of a target whose surface a context view sees; all else would teach what cannot be known.
+    """(H, W) bool: the pixels of a target whose surface a context view sees; all else would teach what cannot
+    be known.
 
-    A pixel with depth is seen by a view where its point lies before the camera, falls into the picture, and is as far as
-    the depth measured there, within 0.1 m (published; notes 8.1). One and the same view must say all three: the published
-    rule takes the picture of one and the depth of another, and points behind a camera (notes 11, 28).
+    A pixel with depth is seen by a view where its point lies before the camera, falls into the picture, and
+    is as far as the depth measured there, within 0.1 m (published; notes 8.1). One and the same view must say
+    all three: the published rule takes the picture of one and the depth of another, and points behind a
+    camera (notes 11, 28).
     """
     points = unproject(target.depth, target.camera, target.world_from_camera)
     mask = np.zeros(target.depth.shape, bool)
@@ -84,11 +86,13 @@ def collate(sample: Sample, supervision: list[Supervision], stride: int) -> View
     images = torch.from_numpy(np.stack([frame.image for frame in contexts]))
     return Views(
         images=(images.permute(0, 3, 1, 2).float() / 127.5 - 1)[:, None],
-        points=torch.from_numpy(np.stack(points)).float()[None], valid=torch.from_numpy(np.stack(valid))[None],
+        points=torch.from_numpy(np.stack(points)).float()[None],
+        valid=torch.from_numpy(np.stack(valid))[None],
         targets=tuple(torch.from_numpy(frame.image).permute(2, 0, 1).float() / 255 for frame in targets),
         seen=tuple(torch.from_numpy(loss_mask(frame.geometry, geometries)) for frame in targets),
         ids=tuple(torch.from_numpy(s.ids.astype(np.int64)) for s in supervision),
         features=tuple(torch.from_numpy(s.features) for s in supervision),
         context=tuple(torch.from_numpy(s.context) for s in supervision),
         cameras=[frame.geometry.camera for frame in targets],
-        target_from_first=[np.linalg.inv(pose) for pose in poses[2:]])
+        target_from_first=[np.linalg.inv(pose) for pose in poses[2:]],
+    )

@@ -1,7 +1,8 @@
-"""What the semantic training minimises: codes, drawn at target views and decoded, against both maps, and colours.
+"""What the semantic training minimises: codes, drawn at target views and decoded, against both maps, and
+colours.
 
-The paper gives the maps, the colour losses and their weights. The semantic losses and how many pixels are asked are ours
-(docs/training.md).
+The paper gives the maps, the colour losses and their weights. The semantic losses and how many pixels are
+asked are ours (docs/training.md).
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from gsemsplat_ros.training.losses import on_true_points, point_losses
 from gsemsplat_ros.training.semantic_batches import Views
 
 WEIGHTS = {'region': 1.0, 'context': 1.0, 'colour': 1.0, 'perceptual': 0.25, 'points': 0.05}
-PIXELS = 16384           # of a drawn window that are decoded
-WINDOW, WINDOWS = 64, 2  # side [px] and number of the parts of a target that the CPU draws; a GPU draws all of it
+PIXELS = 16384  # of a drawn window that are decoded
+WINDOW, WINDOWS = (
+    64,
+    2,
+)  # side [px] and number of the parts of a target that the CPU draws; a GPU draws all of it
 
-Window = tuple[int, int, int, int]     # x0, y0, width, height [px]
+Window = tuple[int, int, int, int]  # x0, y0, width, height [px]
 
 
 def windows_of(height: int, width: int, whole: bool, generator: torch.Generator) -> list[Window]:
@@ -31,8 +35,10 @@ def windows_of(height: int, width: int, whole: bool, generator: torch.Generator)
     if whole:
         return [(0, 0, width, height)]
     high, wide = min(WINDOW, height), min(WINDOW, width)
-    ys, xs = (torch.randint(0, size - side + 1, (WINDOWS,), generator=generator).tolist()
-              for size, side in ((height, high), (width, wide)))
+    ys, xs = (
+        torch.randint(0, size - side + 1, (WINDOWS,), generator=generator).tolist()
+        for size, side in ((height, high), (width, wide))
+    )
     return [(x, y, wide, high) for x, y in zip(xs, ys)]
 
 
@@ -42,20 +48,24 @@ def drawings(gaussians: Gaussians, views: Views, t: int, windows: list[Window]) 
     if not gaussians.means.is_cuda:
         return render_windows(gaussians, camera, pose, windows)
     whole = render(gaussians, camera, pose)
-    return [Rendering(*(getattr(whole, name)[y:y + h, x:x + w] for name in ('rgb', 'depth', 'alpha', 'codes')))
-            for x, y, w, h in windows]
+    return [
+        Rendering(
+            *(getattr(whole, name)[y : y + h, x : x + w] for name in ('rgb', 'depth', 'alpha', 'codes'))
+        )
+        for x, y, w, h in windows
+    ]
 
 
 def decode(stack: nn.Sequential, codes: Tensor, picks: Tensor) -> Tensor:
     """Features (M, C) of the pixels `picks` (M,), rows of the flat map, of `codes` (h, w, 16) as drawn."""
     if all(isinstance(layer, nn.ReLU) or getattr(layer, 'kernel_size', None) == (1, 1) for layer in stack):
         return stack(codes.flatten(0, 1)[picks].T[None, :, :, None])[0, :, :, 0].T
-    return stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T[picks]       # neighbours count: the whole map
+    return stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T[picks]  # neighbours count: the whole map
 
 
 def context_at(context: Tensor, v: Tensor, u: Tensor, height: int, width: int) -> Tensor:
     """A dense map (h', w', C) over a picture of (height, width), bilinear at pixels (v, u) (M,): (M, C)."""
-    grid = torch.stack(((2 * u + 1) / width - 1, (2 * v + 1) / height - 1), -1)[None, None]         # (1, 1, M, 2)
+    grid = torch.stack(((2 * u + 1) / width - 1, (2 * v + 1) / height - 1), -1)[None, None]  # (1, 1, M, 2)
     maps = context.permute(2, 0, 1)[None]
     return F.grid_sample(maps, grid, padding_mode='border', align_corners=False)[0, :, 0].T
 
@@ -65,12 +75,20 @@ def away(features: Tensor, targets: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(features, targets, dim=1)).mean()
 
 
-def view_losses(drawing: Rendering, window: Window, views: Views, t: int, codec: Codec, perceptual: LPIPS | None,
-                generator: torch.Generator) -> dict[str, Tensor]:
-    """Every term of one drawn window of target `t` that has something to say there; nothing where no pixel is seen.
+def view_losses(
+    drawing: Rendering,
+    window: Window,
+    views: Views,
+    t: int,
+    codec: Codec,
+    perceptual: LPIPS | None,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Every term of one drawn window of target `t` that has something to say there; nothing where no pixel is
+    seen.
 
-    Means are over the pixels of the mask and, for colours, over their three channels (notes 11, 23 and 24: the published
-    expression divides by the pixels alone, and mixes up the masks of several targets).
+    Means are over the pixels of the mask and, for colours, over their three channels (notes 11, 23 and 24:
+    the published expression divides by the pixels alone, and mixes up the masks of several targets).
     """
     x0, y0, width, height = window
     part = (..., slice(y0, y0 + height), slice(x0, x0 + width))
@@ -79,7 +97,7 @@ def view_losses(drawing: Rendering, window: Window, views: Views, t: int, codec:
     if not len(flat):
         return {}
     out = {}
-    rgb, true = drawing.rgb.permute(2, 0, 1), views.targets[t][part]                 # (3, h, w)
+    rgb, true = drawing.rgb.permute(2, 0, 1), views.targets[t][part]  # (3, h, w)
     out['colour'] = (rgb - true).square()[:, seen].mean()
     if perceptual is not None and min(height, width) >= SMALLEST:
         masked = (picture.clamp(0, 1) * seen for picture in (rgb, true))
@@ -88,7 +106,9 @@ def view_losses(drawing: Rendering, window: Window, views: Views, t: int, codec:
         flat = flat[torch.randperm(len(flat), generator=generator)[:PIXELS].to(flat.device)]
     v, u = flat // width + y0, flat % width + x0
     context = context_at(views.context[t], v, u, *views.seen[t].shape)
-    out['context'] = away(decode(codec.language_decoder_patch, drawing.codes[..., CODE:2 * CODE], flat), context)
+    out['context'] = away(
+        decode(codec.language_decoder_patch, drawing.codes[..., CODE : 2 * CODE], flat), context
+    )
     ids = views.ids[t][v, u]
     if (ids > 0).any():
         named = flat[ids > 0]
@@ -97,14 +117,27 @@ def view_losses(drawing: Rendering, window: Window, views: Views, t: int, codec:
     return out
 
 
-def semantic_losses(prediction: Prediction, views: Views, codec: Codec, perceptual: LPIPS | None, true_points: bool,
-                    tuned: bool, generator: torch.Generator) -> dict[str, Tensor]:
-    """Every term of one pair, unweighted, and `total`, their sum by WEIGHTS; a term that nothing was seen for is absent.
+def semantic_losses(
+    prediction: Prediction,
+    views: Views,
+    codec: Codec,
+    perceptual: LPIPS | None,
+    true_points: bool,
+    tuned: bool,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Every term of one pair, unweighted, and `total`, their sum by WEIGHTS; a term that nothing was seen for
+    is absent.
 
-    prediction: of a batch of one. true_points: the Gaussians are moved onto the measured points first, which a network of
-    soft geometry needs. tuned: the backbone learns too, so its points are held to the measured ones.
+    prediction: of a batch of one. true_points: the Gaussians are moved onto the measured points first, which
+    a network of soft geometry needs. tuned: the backbone learns too, so its points are held to the measured
+    ones.
     """
-    gaussians = on_true_points(prediction, views, 0) if true_points else Gaussians.from_prediction(prediction, 'first')
+    gaussians = (
+        on_true_points(prediction, views, 0)
+        if true_points
+        else Gaussians.from_prediction(prediction, 'first')
+    )
     terms: dict[str, list[Tensor]] = {}
     for t, seen in enumerate(views.seen):
         windows = windows_of(*seen.shape, gaussians.means.is_cuda, generator)
@@ -114,8 +147,9 @@ def semantic_losses(prediction: Prediction, views: Views, codec: Codec, perceptu
     out = {name: torch.stack(values).mean() for name, values in terms.items()}
     if tuned:
         pair = prediction.first, prediction.second
-        out['points'], _ = point_losses(torch.stack([view.pts3d for view in pair], 1),
-                                        torch.stack([view.conf for view in pair], 1), views)
-    zero = prediction.first.means.sum() * 0 + prediction.first.codes.sum() * 0      # a pair that sees nothing
+        out['points'], _ = point_losses(
+            torch.stack([view.pts3d for view in pair], 1), torch.stack([view.conf for view in pair], 1), views
+        )
+    zero = prediction.first.means.sum() * 0 + prediction.first.codes.sum() * 0  # a pair that sees nothing
     out['total'] = sum((WEIGHTS[name] * value for name, value in out.items()), zero)
     return out

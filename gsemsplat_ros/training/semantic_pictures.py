@@ -17,11 +17,13 @@ from gsemsplat_ros.training.semantic_batches import Views
 from gsemsplat_ros.training.semantic_losses import context_at
 from gsemsplat_ros.training.sources import Sample
 
-SPREAD = 2.5        # standard deviations from the mean colour to black or white
+SPREAD = 2.5  # standard deviations from the mean colour to black or white
 
 
 def colours(wanted: Tensor, found: Tensor, known: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Two maps of features (H, W, C) to RGB by the main directions of the first, where it is `known` (H, W)."""
+    """Two maps of features (H, W, C) to RGB by the main directions of the first, where it is `known` (H,
+    W).
+    """
     rows = F.normalize(wanted[known], dim=-1)
     if not len(rows):
         return (np.zeros((*known.shape, 3), np.uint8),) * 2
@@ -41,15 +43,19 @@ def colours(wanted: Tensor, found: Tensor, known: Tensor) -> tuple[np.ndarray, n
 def pictures(model: GSemSplat, codec: Codec, sample: Sample, views: Views) -> np.ndarray:
     """(2 H, 4 W, 3) uint8 RGB of a sample and its batch.
 
-    Above: both context views, the first target, the same as the network draws it. Below: region-specific and context-aware
-    features of the target in main colours, each as it should be and as it is drawn; black is what no loss asks for.
+    Above: both context views, the first target, the same as the network draws it. Below: region-specific and
+    context-aware features of the target in main colours, each as it should be and as it is drawn; black is
+    what no loss asks for.
     """
     with torch.autocast(views.images.device.type, dtype=torch.bfloat16):
         prediction = model(*views.images)
-    gaussians = (on_true_points(prediction, views, 0) if model.config.stem
-                 else Gaussians.from_prediction(prediction, 'first'))
+    gaussians = (
+        on_true_points(prediction, views, 0)
+        if model.config.stem
+        else Gaussians.from_prediction(prediction, 'first')
+    )
     drawing = render(gaussians, views.cameras[0], views.target_from_first[0])
-    region, context = codec.decode(drawing.codes)                                     # (H, W, C) each
+    region, context = codec.decode(drawing.codes)  # (H, W, C) each
     seen, ids, features = views.seen[0], views.ids[0], views.features[0]
     table = torch.cat((features.new_zeros(1, context.shape[-1]), features))
     v, u = torch.meshgrid(*(torch.arange(n, device=ids.device) for n in ids.shape), indexing='ij')
@@ -58,4 +64,6 @@ def pictures(model: GSemSplat, codec: Codec, sample: Sample, views: Views) -> np
     above = [*(frame.image for frame in sample.frames[:3]), drawn]
     below = [*colours(table[ids], region, seen & (ids > 0)), *colours(true_context, context, seen)]
     height, width = drawn.shape[:2]
-    return np.vstack([np.hstack([cv2.resize(picture, (width, height)) for picture in row]) for row in (above, below)])
+    return np.vstack(
+        [np.hstack([cv2.resize(picture, (width, height)) for picture in row]) for row in (above, below)]
+    )

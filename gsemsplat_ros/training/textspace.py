@@ -17,14 +17,16 @@ class TextSpace:
     """The centred MiniLM space of a run: its mean, and ways to name what the rooms hold.
 
     A step asks for full names, for base nouns, or for what people say instead (phrasings.txt: synonyms and
-    descriptions, another one for each noun and step). The canonical phrases stand among the rivals, so that a named
-    thing learns to beat what queries are compared with.
+    descriptions, another one for each noun and step). The canonical phrases stand among the rivals, so that a
+    named thing learns to beat what queries are compared with.
     """
 
     def __init__(self, vocabulary: dict[str, str], mean: np.ndarray | None = None):
         self.vocabulary = vocabulary
         self.classes = class_names()
-        self.others = {noun: phrases for noun, phrases in read_phrasings().items() if noun in set(vocabulary.values())}
+        self.others = {
+            noun: phrases for noun, phrases in read_phrasings().items() if noun in set(vocabulary.values())
+        }
         self.mean = MiniLM().encode([*self.classes, *vocabulary]).mean(0) if mean is None else mean
         self.encoder = MiniLM(self.mean)
         phrases = {*vocabulary, *vocabulary.values(), *(p for others in self.others.values() for p in others)}
@@ -35,17 +37,23 @@ class TextSpace:
         """Row of each name in the step's table of phrases, and the table (K, C) of unit embeddings."""
         said = self.vocabulary if step % 3 == 1 else {name: name for name in self.vocabulary}
         if step % 3 == 2:
-            drawn = {noun: str(rng.choice(self.others[noun])) if noun in self.others else noun
-                     for noun in sorted(set(self.vocabulary.values()))}
+            drawn = {
+                noun: str(rng.choice(self.others[noun])) if noun in self.others else noun
+                for noun in sorted(set(self.vocabulary.values()))
+            }
             said = {name: drawn[noun] for name, noun in self.vocabulary.items()}
         phrases = sorted({*said.values()} - {*CANONICAL})
         row = {phrase: i for i, phrase in enumerate([*phrases, *CANONICAL])}
-        return {name: row[phrase] for name, phrase in said.items()}, self.embeddings[[self.row[p] for p in row]]
+        return {name: row[phrase] for name, phrase in said.items()}, self.embeddings[
+            [self.row[p] for p in row]
+        ]
 
 
 def read_phrasings() -> dict[str, list[str]]:
     """Noun -> synonyms and descriptions, from phrasings.txt."""
     lines = (resources.files('gsemsplat_ros.training') / 'phrasings.txt').read_text().splitlines()
     parts = [line.split('|') for line in lines if line and not line.startswith('#')]
-    return {noun.strip(): [phrase.strip() for group in groups for phrase in group.split(';')]
-            for noun, *groups in parts}
+    return {
+        noun.strip(): [phrase.strip() for group in groups for phrase in group.split(';')]
+        for noun, *groups in parts
+    }

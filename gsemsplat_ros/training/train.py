@@ -1,8 +1,8 @@
 """The loop of `gsemsplat train`: the small network from packed rooms and a packaged ImageNet classifier.
 
-One folder holds a run: `state/` (all that it needs to go on, in small files), `log.jsonl`, TensorBoard events, and
-`small.safetensors`, the checkpoint with its card. The same seed and rooms give the same losses on any number of
-processes.
+One folder holds a run: `state/` (all that it needs to go on, in small files), `log.jsonl`, TensorBoard
+events, and `small.safetensors`, the checkpoint with its card. The same seed and rooms give the same losses on
+any number of processes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.run import Run
 from gsemsplat_ros.training.trainer import Trainer
 
-AHEAD = 2                # steps whose pairs are being loaded
-LOG_EVERY = 20           # steps; the first ones are logged singly
-LOG_SINGLY = 10          # steps
+AHEAD = 2  # steps whose pairs are being loaded
+LOG_EVERY = 20  # steps; the first ones are logged singly
+LOG_SINGLY = 10  # steps
 
 
 def make_rooms(args: argparse.Namespace) -> None:
@@ -40,7 +40,9 @@ def make_rooms(args: argparse.Namespace) -> None:
 
 @contextmanager
 def stop_asked() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM, which so never come in the middle of a step; the second one ends at once."""
+    """Set by the first Ctrl-C or SIGTERM, which so never come in the middle of a step; the second one ends at
+    once.
+    """
     event = threading.Event()
 
     def stop(number: int, frame: object) -> None:
@@ -65,8 +67,12 @@ class Report:
         self.log = (args.out / 'log.jsonl').open('a')
         self.board = SummaryWriter(str(args.out), purge_step=training.step + 1)
         # pairs, not steps: the bar then says pairs a second and the time left by itself
-        self.bar = tqdm(total=args.steps * args.batch, initial=training.step * args.batch, unit='pair',
-                        disable=True if quiet else None)
+        self.bar = tqdm(
+            total=args.steps * args.batch,
+            initial=training.step * args.batch,
+            unit='pair',
+            disable=True if quiet else None,
+        )
 
     def step(self, values: dict[str, float]) -> None:
         self.since.append(values)
@@ -77,9 +83,16 @@ class Report:
         means = {name: [v[name] for v in self.since if not math.isnan(v[name])] for name in values}
         self.losses = {name: sum(some) / len(some) for name, some in means.items() if some}
         self.since = []
-        self.bar.set_postfix({name: f'{self.losses[name]:.3f}' for name in self.training.shown if name in self.losses})
+        self.bar.set_postfix(
+            {name: f'{self.losses[name]:.3f}' for name in self.training.shown if name in self.losses}
+        )
         facts = self.training.facts
-        line = {'step': step, 'pairs': facts['pairs'], 'seconds': 3600 * sum(facts['hours'].values()), **self.losses}
+        line = {
+            'step': step,
+            'pairs': facts['pairs'],
+            'seconds': 3600 * sum(facts['hours'].values()),
+            **self.losses,
+        }
         self.log.write(json.dumps({name: round(value, 6) for name, value in line.items()}) + '\n')
         self.log.flush()
         for name, value in self.losses.items():
@@ -95,23 +108,28 @@ class Report:
 
 
 def run(args: argparse.Namespace, quiet: bool = False) -> dict | None:
-    """Train until `args.steps`, `args.minutes` or Ctrl-C. The first process returns {'steps', 'checkpoint', 'losses'}.
+    """Train until `args.steps`, `args.minutes` or Ctrl-C. The first process returns {'steps', 'checkpoint',
+    'losses'}.
 
     Raises ValueError for what the user can mend.
     """
     deadline = time.monotonic() + 60 * args.minutes if args.minutes else float('inf')
     processes = Processes(args.device)
     if args.batch % processes.count:
-        raise ValueError(f'{args.batch} pairs a step for {processes.count} processes: give a --batch that '
-                         f'{processes.count} divides')
+        raise ValueError(
+            f'{args.batch} pairs a step for {processes.count} processes: give a --batch that '
+            f'{processes.count} divides'
+        )
     if args.rooms and processes.first:
         make_rooms(args)
     with processes, stop_asked() as asked:
         rooms = PackedRooms(args.data)
         size = rooms[0]['images'].shape[1:3]
         if args.rooms and size != (args.height, args.width):
-            raise ValueError(f'{args.data} has rooms of {size[0]}x{size[1]} px, wanted {args.height}x{args.width}: '
-                             'give their --height and --width, or another --data')
+            raise ValueError(
+                f'{args.data} has rooms of {size[0]}x{size[1]} px, wanted {args.height}x{args.width}: '
+                'give their --height and --width, or another --data'
+            )
         return go(Run(args, rooms, processes), asked, deadline, quiet)
 
 
@@ -137,8 +155,11 @@ def train(training: Trainer, report: Report | None, asked: threading.Event, dead
     if report and done and not (args.out / training.checkpoint).exists():
         report.save()
     with ThreadPoolExecutor(processes.threads, initializer=processes.take_device) as pool:
+
         def load(step: int) -> list[Future]:
-            return [pool.submit(training.pair, step, number) for number in training.share if step < args.steps]
+            return [
+                pool.submit(training.pair, step, number) for number in training.share if step < args.steps
+            ]
 
         coming = deque(load(training.step + i) for i in range(AHEAD))
         while not done:
@@ -150,8 +171,10 @@ def train(training: Trainer, report: Report | None, asked: threading.Event, dead
             training.spend(time.monotonic() - start)
             done = stop > 0 or training.step >= args.steps
             if report:
-                report.step(dict(zip((*training.terms, 'gradient_norm'), values)) |
-                            {'lr': training.optimizer.param_groups[0]['lr']})
+                report.step(
+                    dict(zip((*training.terms, 'gradient_norm'), values))
+                    | {'lr': training.optimizer.param_groups[0]['lr']}
+                )
             if done or training.step % training.save_every == 0:
                 training.refresh()
                 if report:

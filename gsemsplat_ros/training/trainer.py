@@ -1,4 +1,6 @@
-"""What every training has: trained weights with their running average and optimizer, steps, time spent, state in files."""
+"""What every training has: trained weights with their running average and optimizer, steps, time spent, state
+in files.
+"""
 
 from __future__ import annotations
 
@@ -18,45 +20,52 @@ from torch import Tensor, nn
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.state import load_state, save_state
 
-EMA = 0.998              # of the weights that are shipped
-STATE = 'state'          # folder of a run
+EMA = 0.998  # of the weights that are shipped
+STATE = 'state'  # folder of a run
 
 
 class Trainer(ABC):
     """One training on one or many processes; `args` has out, steps, batch, lr, seed, and perhaps accumulate.
 
-    terms: names of the means that `objective(pairs, seeds)` returns, the first of which is minimised; shown: those on the
-    progress bar; checkpoint: file name of what a run makes; clip: largest gradient norm. `facts` goes into the state: pairs
-    and hours that were spent, where, and what the run started from.
+    terms: names of the means that `objective(pairs, seeds)` returns, the first of which is minimised; shown:
+    those on the progress bar; checkpoint: file name of what a run makes; clip: largest gradient norm. `facts`
+    goes into the state: pairs and hours that were spent, where, and what the run started from.
     """
 
     terms: tuple[str, ...]
     shown: tuple[str, ...]
     checkpoint: str
     clip: float
-    save_every = 200     # steps
+    save_every = 200  # steps
 
     def begin(self, args: argparse.Namespace, processes: Processes) -> dict[str, Tensor]:
         """Take up the state of the run's folder, and return its tensors; none for a new run."""
         self.args, self.processes = args, processes
-        self.step, state, self.facts = processes.share(load_state(args.out / STATE) if processes.first else None) or (
-            0, {}, {'pairs': 0, 'hours': {}})
+        self.step, state, self.facts = processes.share(
+            load_state(args.out / STATE) if processes.first else None
+        ) or (0, {}, {'pairs': 0, 'hours': {}})
         return state
 
-    def optimize(self, objective: nn.Module, state: dict[str, Tensor], weight_decay: float,
-                 betas: tuple[float, float]) -> None:
+    def optimize(
+        self, objective: nn.Module, state: dict[str, Tensor], weight_decay: float, betas: tuple[float, float]
+    ) -> None:
         """Train what of `objective` asks for gradients, from the averages and moments of `state`."""
         self.objective = objective.to(self.processes.device).train()
         self.parallel = self.processes.wrap(self.objective)
         self.trained = {name: p for name, p in self.objective.named_parameters() if p.requires_grad}
         trained = list(self.trained.values())
-        self.optimizer = torch.optim.AdamW([{'params': [p for p in trained if p.ndim > 1], 'weight_decay': weight_decay},
-                                            {'params': [p for p in trained if p.ndim < 2], 'weight_decay': 0.0}],
-                                           lr=self.args.lr, betas=betas)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {'params': [p for p in trained if p.ndim > 1], 'weight_decay': weight_decay},
+                {'params': [p for p in trained if p.ndim < 2], 'weight_decay': 0.0},
+            ],
+            lr=self.args.lr,
+            betas=betas,
+        )
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
         for name, p in self.trained.items() if state else ():
             self.average[name].copy_(state[f'average/{name}'])
-            for key, value in part(state, f'optimizer/{name}').items():      # moments lie in memory as p does
+            for key, value in part(state, f'optimizer/{name}').items():  # moments lie in memory as p does
                 self.optimizer.state[p][key] = value if key == 'step' else torch.empty_like(p).copy_(value)
 
     @property
@@ -66,7 +75,9 @@ class Trainer(ABC):
 
     @abstractmethod
     def pair(self, step: int, number: int) -> Any:
-        """One pair of a step, on the device; it depends on the seed, the step and the number alone. For loading threads."""
+        """One pair of a step, on the device; it depends on the seed, the step and the number alone. For
+        loading threads.
+        """
 
     @abstractmethod
     def rate(self) -> float:
@@ -74,13 +85,17 @@ class Trainer(ABC):
 
     @abstractmethod
     def save(self) -> np.ndarray:
-        """Write the state and the checkpoint. Returns a picture (H, W, 3) uint8 of what the averaged network does."""
+        """Write the state and the checkpoint. Returns a picture (H, W, 3) uint8 of what the averaged network
+        does.
+        """
 
     def refresh(self) -> None:
         """Take in data that appeared since."""
 
     def on_device(self, batch: Any) -> Any:
-        """A dataclass with its tensors on the device; pinned, so that they travel while the device computes."""
+        """A dataclass with its tensors on the device; pinned, so that they travel while the device
+        computes.
+        """
         if self.processes.device.type != 'cuda':
             return batch
 
@@ -94,27 +109,31 @@ class Trainer(ABC):
         return replace(batch, **{name: move(value) for name, value in vars(batch).items()})
 
     def train_step(self, pairs: list) -> Tensor:
-        """One update by this process's pairs of the step, a part of them at a time. Returns their `terms` and the norm of
-        all gradients."""
+        """One update by this process's pairs of the step, a part of them at a time. Returns their `terms` and
+        the norm of all gradients."""
         for group in self.optimizer.param_groups:
             group['lr'] = self.rate()
-        seeds = [np.random.SeedSequence((self.args.seed, self.step, number)).generate_state(1).item()
-                 for number in self.share]
+        seeds = [
+            np.random.SeedSequence((self.args.seed, self.step, number)).generate_state(1).item()
+            for number in self.share
+        ]
         self.optimizer.zero_grad(set_to_none=True)
         parts = getattr(self.args, 'accumulate', 1)
         size, terms = len(pairs) // parts, 0
         for i in range(parts):
             own = slice(i * size, (i + 1) * size)
             last = i == parts - 1 or not hasattr(self.parallel, 'no_sync')
-            with nullcontext() if last else self.parallel.no_sync():      # gradients travel once a step
+            with nullcontext() if last else self.parallel.no_sync():  # gradients travel once a step
                 values = self.parallel(pairs[own], seeds[own]) / parts
                 values[0].backward()
             terms = terms + values.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.clip)
-        if torch.isfinite(norm):       # a step without a number would spoil all that follow
+        if torch.isfinite(norm):  # a step without a number would spoil all that follow
             self.optimizer.step()
         decay = min(EMA, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.trained.values()], 1 - decay)
+        torch._foreach_lerp_(
+            list(self.average.values()), [p.detach() for p in self.trained.values()], 1 - decay
+        )
         self.step += 1
         self.facts['pairs'] += self.args.batch
         return torch.cat((terms, norm[None]))
@@ -127,9 +146,16 @@ class Trainer(ABC):
     def spent(self) -> dict:
         """What a card says of the steps, the time and the machines."""
         hours = self.facts['hours']
-        return {'steps': self.step, 'batch': self.args.batch, 'pairs': self.facts['pairs'],
-                'hours': round(sum(hours.values()), 4), 'machines': {name: round(h, 4) for name, h in hours.items()},
-                'learning_rate': self.args.lr, 'seed': self.args.seed, 'gsemsplat_ros': package_version()}
+        return {
+            'steps': self.step,
+            'batch': self.args.batch,
+            'pairs': self.facts['pairs'],
+            'hours': round(sum(hours.values()), 4),
+            'machines': {name: round(h, 4) for name, h in hours.items()},
+            'learning_rate': self.args.lr,
+            'seed': self.args.seed,
+            'gsemsplat_ros': package_version(),
+        }
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -146,14 +172,17 @@ class Trainer(ABC):
         """Write the state: the `live` weights, averages, moments, and `more`."""
         state = {f'weights/{name}': t for name, t in live.items()}
         state |= {f'average/{name}': t for name, t in self.average.items()}
-        state |= {f'optimizer/{name}/{key}': t for name, p in self.trained.items()
-                  for key, t in self.optimizer.state.get(p, {}).items()}
+        state |= {
+            f'optimizer/{name}/{key}': t
+            for name, p in self.trained.items()
+            for key, t in self.optimizer.state.get(p, {}).items()
+        }
         save_state(self.args.out / STATE, self.step, state | (more or {}), self.facts)
 
 
 def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """What lies under `name`/, without that prefix."""
-    return {key[len(name) + 1:]: t for key, t in state.items() if key.startswith(name + '/')}
+    return {key[len(name) + 1 :]: t for key, t in state.items() if key.startswith(name + '/')}
 
 
 def digest(content: bytes) -> str:

@@ -26,7 +26,7 @@ VERTEX = np.dtype(
     [('position', 'f4', 3), ('normal', 'u1', 4), ('uv', 'f4', 2), ('color', 'u1', 4), ('layer_id', 'f4', 2)]
 )
 
-_VERTEX_SHADER = '''
+_VERTEX_SHADER = """
 #version 330
 uniform mat4 clip_from_world;
 uniform vec4 depth_row;
@@ -36,8 +36,8 @@ void main() {
     p = position; n = (normal.xyz * 255.0 - 128.0) / 127.0; t = uv; c = color; li = layer_id;
     z = dot(depth_row, vec4(position, 1));
     gl_Position = clip_from_world * vec4(position, 1);
-}'''
-_FRAGMENT_SHADER = '''
+}"""
+_FRAGMENT_SHADER = """
 #version 330
 uniform sampler2DArray textures;
 uniform sampler2DShadow shadow0; uniform sampler2DShadow shadow1;
@@ -75,12 +75,12 @@ void main() {
     }
     rgb = vec4(albedo.rgb * c.rgb * mix(light, vec3(1.0), c.a), 1.0);
     geometry = vec2(z, li.y);
-}'''
-_SHADOW_VERTEX = '''
+}"""
+_SHADOW_VERTEX = """
 #version 330
 uniform mat4 clip_from_world;
 in vec3 position;
-void main() { gl_Position = clip_from_world * vec4(position, 1); }'''
+void main() { gl_Position = clip_from_world * vec4(position, 1); }"""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class World:
 
     def __init__(self, furniture: Furniture, height: int, width: int):
         self.furniture, self.height, self.width = furniture, height, width
-        # Mesa's LLVM and triton's (part of PyTorch for CUDA) share a process only when triton's was loaded first
+        # Mesa's LLVM and triton's (part of PyTorch for CUDA) share a process only when triton's was loaded
+        # first
         if importlib.util.find_spec('triton'):
             importlib.import_module('triton')
         try:
@@ -140,8 +141,9 @@ class World:
         )
         array.build_mipmaps()
         array.filter = (moderngl.LINEAR_MIPMAP_NEAREST, moderngl.LINEAR)
-        vbo, ibo = self._gl.buffer(vertices.tobytes()), self._gl.buffer(
-            np.concatenate([opaque, cut_out]).tobytes()
+        vbo, ibo = (
+            self._gl.buffer(vertices.tobytes()),
+            self._gl.buffer(np.concatenate([opaque, cut_out]).tobytes()),
         )
         layout = (vbo, '3f 4f1 2f 4f1 2f', *VERTEX.names)
         self._draws = [self._gl.vertex_array(program, [layout], ibo) for program in self._programs]
@@ -162,9 +164,9 @@ class World:
                 room.ambient,
             )
             program['clip_z'], program['reach'] = (
-                (far + near) / (far - near),
-                2 * far * near / (far - near),
-            ), SHADOW_REACH
+                ((far + near) / (far - near), 2 * far * near / (far - near)),
+                SHADOW_REACH,
+            )
         self._gl.enable_only(moderngl.DEPTH_TEST)
         for target, lamp in zip(self._shadow_targets, lamps):
             matrix = np.array(
@@ -194,8 +196,9 @@ class World:
         clip[3, 2] = 1
         for program in self._programs:
             program['clip_from_world'].write((clip @ camera_from_world).T.astype('f4').tobytes())
-            program['depth_row'], program['eye'] = tuple(camera_from_world[2]), tuple(
-                world_from_camera[:3, 3]
+            program['depth_row'], program['eye'] = (
+                tuple(camera_from_world[2]),
+                tuple(world_from_camera[:3, 3]),
             )
         self._gl.enable_only(moderngl.DEPTH_TEST)
         self._shadows[0].use(0)

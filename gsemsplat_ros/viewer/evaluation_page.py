@@ -1,4 +1,6 @@
-"""The page of `eval scannetpp`: the table, and for each annotated view the pictures that the published script writes."""
+"""The page of `eval scannetpp`: the table, and for each annotated view the pictures that the published script
+writes.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,19 @@ from gsemsplat_ros.viewer.markup import Markup, safe, table, tag
 from gsemsplat_ros.viewer.report import TEMPLATE, figure, pairs_table
 from gsemsplat_ros.views.overlay import turbo
 
-WIDTH = 360               # px of the small pictures
-TRUTH = (64, 224, 208)    # RGB of what was annotated
+WIDTH = 360  # px of the small pictures
+TRUTH = (64, 224, 208)  # RGB of what was annotated
 RIGHT, WRONG = (60, 200, 90), (230, 60, 50)
-DIM = 0.3                 # brightness outside a mask
+DIM = 0.3  # brightness outside a mask
 
 
 @dataclass(frozen=True)
 class PhrasePictures:
     """One phrase in one view.
 
-    relevancy (H, W): smoothed, of the head that answered; found, truth (H, W) bool: the masks that were compared; peaks
-    (n, 2) of x, y [px]; branch: which head, in words. iou and localised as published, the other two corrected,
-    None where the phrase does not count.
+    relevancy (H, W): smoothed, of the head that answered; found, truth (H, W) bool: the masks that were
+    compared; peaks (n, 2) of x, y [px]; branch: which head, in words. iou and localised as published, the
+    other two corrected, None where the phrase does not count.
     """
 
     text: str
@@ -42,8 +44,8 @@ class PhrasePictures:
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows. tables: title, header and rows, cells as `markup.table` takes them; notes: sentences about what
-    was left out; sections: of `section`; facts: how it was made, name and value."""
+    """What the page shows. tables: title, header and rows, cells as `markup.table` takes them; notes:
+    sentences about what was left out; sections: of `section`; facts: how it was made, name and value."""
 
     title: str
     lead: str
@@ -56,34 +58,62 @@ class Page:
 
 def page(content: Page) -> str:
     """The page. Texts are escaped, pictures are inside, nothing comes from outside."""
-    opening = tag('header', tag('p', 'gsemsplat', class_='kicker'), tag('h1', content.title),
-                  tag('p', content.lead, class_='lead'))
-    tables = [tag('div', tag('h3', title), tag('div', table(rows, header), class_='wide'))
-              for title, header, rows in content.tables]
-    body = [opening, tag('section', tag('h2', 'All views'), tag('div', tables, class_='columns'),
-                         [tag('p', note, class_='meta') for note in content.notes], id='table'),
-            *content.sections,
-            tag('section', tag('h2', 'How it was made'), pairs_table(content.facts), tag('h3', 'Command'),
-                tag('pre', content.command), id='making')]
-    return Template(TEMPLATE.read_text(encoding='utf-8')).substitute(title=safe(content.title),
-                                                                     body=Markup('\n').join(body))
+    opening = tag(
+        'header',
+        tag('p', 'gsemsplat', class_='kicker'),
+        tag('h1', content.title),
+        tag('p', content.lead, class_='lead'),
+    )
+    tables = [
+        tag('div', tag('h3', title), tag('div', table(rows, header), class_='wide'))
+        for title, header, rows in content.tables
+    ]
+    body = [
+        opening,
+        tag(
+            'section',
+            tag('h2', 'All views'),
+            tag('div', tables, class_='columns'),
+            [tag('p', note, class_='meta') for note in content.notes],
+            id='table',
+        ),
+        *content.sections,
+        tag(
+            'section',
+            tag('h2', 'How it was made'),
+            pairs_table(content.facts),
+            tag('h3', 'Command'),
+            tag('pre', content.command),
+            id='making',
+        ),
+    ]
+    return Template(TEMPLATE.read_text(encoding='utf-8')).substitute(
+        title=safe(content.title), body=Markup('\n').join(body)
+    )
 
 
-def section(title: str, image: np.ndarray, others: Sequence[tuple[str, np.ndarray]],
-            phrases: Sequence[PhrasePictures]) -> Markup:
+def section(
+    title: str, image: np.ndarray, others: Sequence[tuple[str, np.ndarray]], phrases: Sequence[PhrasePictures]
+) -> Markup:
     """One view: its picture (H, W, 3) uint8 RGB, titled pictures beside it, and every phrase."""
     shown = [small_figure(image, 'annotated view'), *(small_figure(other, name) for name, other in others)]
-    return tag('section', tag('h2', title), strip(shown, 3), [phrase_block(image, phrase) for phrase in phrases])
+    return tag(
+        'section', tag('h2', title), strip(shown, 3), [phrase_block(image, phrase) for phrase in phrases]
+    )
 
 
 def phrase_block(image: np.ndarray, phrase: PhrasePictures) -> Markup:
     """Heat map, composite, mask and peak of one phrase, and its numbers."""
-    figures = [small_figure(heat_map(phrase.relevancy), 'heat map'),
-               small_figure(composite(image, phrase.relevancy), 'relevancy above 0.5'),
-               small_figure(mask_picture(image, phrase.found, phrase.truth), 'mask'),
-               small_figure(peak_picture(image, phrase.truth, phrase.peaks, phrase.localised), 'peak')]
-    numbers = (f'as published: {numbers_of(phrase.iou, phrase.localised)} · corrected: '
-               f'{numbers_of(phrase.corrected_iou, phrase.corrected_localised)} · {phrase.branch}')
+    figures = [
+        small_figure(heat_map(phrase.relevancy), 'heat map'),
+        small_figure(composite(image, phrase.relevancy), 'relevancy above 0.5'),
+        small_figure(mask_picture(image, phrase.found, phrase.truth), 'mask'),
+        small_figure(peak_picture(image, phrase.truth, phrase.peaks, phrase.localised), 'peak'),
+    ]
+    numbers = (
+        f'as published: {numbers_of(phrase.iou, phrase.localised)} · corrected: '
+        f'{numbers_of(phrase.corrected_iou, phrase.corrected_localised)} · {phrase.branch}'
+    )
     return safe([tag('h3', phrase.text), tag('p', numbers, class_='meta'), strip(figures, 4)])
 
 
@@ -107,7 +137,9 @@ def mask_picture(image: np.ndarray, found: np.ndarray, truth: np.ndarray) -> np.
 
 
 def peak_picture(image: np.ndarray, truth: np.ndarray, peaks: np.ndarray, right: bool) -> np.ndarray:
-    """The image with the annotation's outline and a ring around the first of the peaks, green where it is right."""
+    """The image with the annotation's outline and a ring around the first of the peaks, green where it is
+    right.
+    """
     drawn = outlined(image, truth)
     if len(peaks):
         inside = [(x, y) for x, y in peaks if truth[y, x]]

@@ -17,12 +17,12 @@ from gsemsplat_ros.viewer.result import NewView
 from gsemsplat_ros.views.principal import Principal
 from gsemsplat_ros.views.view import Camera
 
-ANGLES = (-12, -6, 0, 6, 12)     # degrees around what the first camera looks at
-LONG_SIDE = 400                  # pixels: as large as a filmstrip shows them
-VIDEO_LONG_SIDE = 512            # pixels
-BACKGROUND = (0.125, 0.133, 0.149)     # the page's frames
-SAMPLE = 5_000                   # Gaussians that the semantic colours are fitted to
-SOLID = 0.5                      # opacity of a Gaussian that is looked at for them
+ANGLES = (-12, -6, 0, 6, 12)  # degrees around what the first camera looks at
+LONG_SIDE = 400  # pixels: as large as a filmstrip shows them
+VIDEO_LONG_SIDE = 512  # pixels
+BACKGROUND = (0.125, 0.133, 0.149)  # the page's frames
+SAMPLE = 5_000  # Gaussians that the semantic colours are fitted to
+SOLID = 0.5  # opacity of a Gaussian that is looked at for them
 
 
 def resized(camera: Camera, long_side: int) -> Camera:
@@ -32,14 +32,17 @@ def resized(camera: Camera, long_side: int) -> Camera:
 
 
 def looked_at(gaussians: Gaussians, camera: Camera) -> tuple[np.ndarray, float]:
-    """Depth (h, w) [m] (NaN: unknown) seen from `camera` at the origin, and its median, 1 where nothing is seen."""
+    """Depth (h, w) [m] (NaN: unknown) seen from `camera` at the origin, and its median, 1 where nothing is
+    seen.
+    """
     depth = render(gaussians, camera, np.eye(4)).depth.cpu().numpy()
     seen = depth[np.isfinite(depth)]
     return depth, float(np.median(seen)) if len(seen) else 1.0
 
 
 def draw(gaussians: Gaussians, camera: Camera) -> tuple[np.ndarray, tuple[NewView, ...]]:
-    """Depth (h, w) [m] (NaN: unknown) seen from the first `camera`, and pictures on an arc about what it looks at.
+    """Depth (h, w) [m] (NaN: unknown) seen from the first `camera`, and pictures on an arc about what it
+    looks at.
 
     The Gaussians lie in the frame of that camera; pictures have LONG_SIDE pixels on the long side.
     """
@@ -48,29 +51,37 @@ def draw(gaussians: Gaussians, camera: Camera) -> tuple[np.ndarray, tuple[NewVie
     views = []
     for angle, pose in zip(ANGLES, around(distance, ANGLES)):
         rgb = render(gaussians, small, np.linalg.inv(pose), BACKGROUND).rgb
-        title = f'{abs(angle)}° to the {"right" if angle > 0 else "left"}' if angle else 'from the first camera'
+        title = (
+            f'{abs(angle)}° to the {"right" if angle > 0 else "left"}' if angle else 'from the first camera'
+        )
         views.append(NewView(title, _bytes(rgb)))
     return depth, tuple(views)
 
 
-def fly(gaussians: Gaussians, semantic: Tensor, path: CameraPath, camera: Camera) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The pictures of the path, drawn when they are asked for: (H, W, 3) uint8 RGB in the scene's colours, and in the
-    `semantic` colours (N, 3) in [0, 1] of the Gaussians, which lie in the frame in which the path starts."""
+def fly(
+    gaussians: Gaussians, semantic: Tensor, path: CameraPath, camera: Camera
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The pictures of the path, drawn when they are asked for: (H, W, 3) uint8 RGB in the scene's colours,
+    and in the `semantic` colours (N, 3) in [0, 1] of the Gaussians, which lie in the frame in which the path
+    starts."""
     camera, background = path.camera or camera, torch.tensor(BACKGROUND)
-    both = replace(gaussians, codes=semantic.to(gaussians.means))     # one rendering draws the two
+    both = replace(gaussians, codes=semantic.to(gaussians.means))  # one rendering draws the two
     for pose in path.start_from_camera:
         drawn = render(both, camera, np.linalg.inv(pose), BACKGROUND)
-        yield _bytes(drawn.rgb), _bytes(drawn.codes + (1 - drawn.alpha)[..., None] * background.to(drawn.codes))
+        yield (
+            _bytes(drawn.rgb),
+            _bytes(drawn.codes + (1 - drawn.alpha)[..., None] * background.to(drawn.codes)),
+        )
 
 
 @torch.inference_mode()
 def semantic_colours(gaussians: Gaussians, codec: Codec) -> Tensor:
     """(N, 3) in [0, 1]: what each Gaussian means, as a colour. Close meanings have close colours.
 
-    The three principal components of the unit features that the region-specific decoder reads from the codes. The published
-    demo decodes what was drawn and fits on it; here the Gaussians themselves are coloured, so that nothing flickers along a
-    path, and a picture costs no decoding. Where the decoder looks at neighbouring pixels, which Gaussians have not, the
-    codes themselves are compared.
+    The three principal components of the unit features that the region-specific decoder reads from the codes.
+    The published demo decodes what was drawn and fits on it; here the Gaussians themselves are coloured, so
+    that nothing flickers along a path, and a picture costs no decoding. Where the decoder looks at
+    neighbouring pixels, which Gaussians have not, the codes themselves are compared.
     """
     if not len(gaussians):
         return gaussians.means.new_zeros(0, 3)

@@ -9,8 +9,8 @@ from html import escape
 import cv2
 import numpy as np
 
-QUALITY = 80        # of WebP, which every browser since 2020 shows and which takes half the room of JPEG
-VOID = {'img', 'circle', 'path'}      # elements without content
+QUALITY = 80  # of WebP, which every browser since 2020 shows and which takes half the room of JPEG
+VOID = {'img', 'circle', 'path'}  # elements without content
 
 
 class Markup(str):
@@ -30,8 +30,11 @@ def safe(content: object) -> Markup:
 
 def tag(name: str, *content: object, **attributes: object) -> Markup:
     """An element; attributes named with a trailing _ (class_) lose it, None leaves one out."""
-    inside = ''.join(f' {key.rstrip("_").replace("_", "-")}="{escape(str(value), quote=True)}"'
-                     for key, value in attributes.items() if value is not None)
+    inside = ''.join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value), quote=True)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
     if name in VOID:
         return Markup(f'<{name}{inside}>') if name == 'img' else Markup(f'<{name}{inside}/>')
     return Markup(f'<{name}{inside}>{safe(content)}</{name}>')
@@ -47,10 +50,23 @@ def picture(image: np.ndarray, alt: str, width: int | None = None) -> Markup:
 
 
 def video(mp4: bytes, poster: np.ndarray, label: str) -> Markup:
-    """An MP4 file as a <video> that carries it, with the picture (H, W, 3) uint8 RGB that stands until it plays."""
+    """An MP4 file as a <video> that carries it, with the picture (H, W, 3) uint8 RGB that stands until it
+    plays.
+    """
     height, width = poster.shape[:2]
-    return tag('video', src=data_url('video/mp4', mp4), poster=image_url(poster), width=width, height=height, controls='',
-               loop='', muted='', playsinline='', preload='none', aria_label=label)
+    return tag(
+        'video',
+        src=data_url('video/mp4', mp4),
+        poster=image_url(poster),
+        width=width,
+        height=height,
+        controls='',
+        loop='',
+        muted='',
+        playsinline='',
+        preload='none',
+        aria_label=label,
+    )
 
 
 def image_url(image: np.ndarray) -> str:
@@ -67,6 +83,7 @@ def data_url(kind: str, data) -> str:
 
 def table(rows: Iterable[Iterable[object]], header: Iterable[object] = ()) -> Markup:
     """Rows of cells; numbers, given as (text,) tuples, stand to the right."""
+
     def cell(name: str, value: object) -> Markup:
         number = isinstance(value, tuple)
         return tag(name, value[0] if number else value, class_='number' if number else None)

@@ -1,8 +1,8 @@
 """Camera paths for pictures and videos of a scene.
 
-A path is a list of poses in the frame of the camera that it starts from: the keyframe's camera for a scene, the browser's
-for a page. That camera looks along +z, x to the right and y down, at a pivot `distance` before it; for a path elsewhere
-multiply: `world_from_camera = world_from_start @ path.start_from_camera`.
+A path is a list of poses in the frame of the camera that it starts from: the keyframe's camera for a scene,
+the browser's for a page. That camera looks along +z, x to the right and y down, at a pivot `distance` before
+it; for a path elsewhere multiply: `world_from_camera = world_from_start @ path.start_from_camera`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 
 from gsemsplat_ros.views.view import Camera
 
-FPS = 16.0           # of the published demo, and of all paths here
-FRAMES = 48          # of a path of ours: three seconds
-SWING = 12.0         # degrees to either side: further away two views leave holes
-TILT = 6.0           # degrees around the line of sight, of the orbit
-APPROACH = 0.3       # share of the way to the pivot, of the dolly
-# the published demo (architecture notes 6.5): pure yaw in steps of two degrees about the first camera, whose pictures have
-# 512 x 512 px; its principal point (256, 256) counts from the corner of the first pixel, ours from its centre
+FPS = 16.0  # of the published demo, and of all paths here
+FRAMES = 48  # of a path of ours: three seconds
+SWING = 12.0  # degrees to either side: further away two views leave holes
+TILT = 6.0  # degrees around the line of sight, of the orbit
+APPROACH = 0.3  # share of the way to the pivot, of the dolly
+# the published demo (architecture notes 6.5): pure yaw in steps of two degrees about the first camera, whose
+# pictures have 512 x 512 px; its principal point (256, 256) counts from the corner of the first pixel, ours
+# from its centre
 PUBLISHED_YAW = np.arange(-16.0, 19.0, 2.0)
 PUBLISHED_RADIUS = 1e-4
 PUBLISHED_CAMERA = Camera(512, 512, 582.69, 582.69, 255.5, 255.5)
@@ -27,9 +28,9 @@ PUBLISHED_CAMERA = Camera(512, 512, 582.69, 582.69, 255.5, 255.5)
 
 @dataclass(frozen=True)
 class CameraPath:
-    """start_from_camera (N, 4, 4) float64, rigid, translation in the unit of the distance; fps: poses a second; closed: the
-    last pose leads on to the first; pivot (3,): what all poses look at, None where the camera only turns; camera: the path's
-    own, None: that of the caller."""
+    """start_from_camera (N, 4, 4) float64, rigid, translation in the unit of the distance; fps: poses a
+    second; closed: the last pose leads on to the first; pivot (3,): what all poses look at, None where the
+    camera only turns; camera: the path's own, None: that of the caller."""
 
     name: str
     start_from_camera: np.ndarray
@@ -48,7 +49,9 @@ class CameraPath:
 
 
 def looking(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The pose (4, 4) of an upright camera at `position` (3,) that looks at `target` (3,); neither above the other."""
+    """The pose (4, 4) of an upright camera at `position` (3,) that looks at `target` (3,); neither above the
+    other.
+    """
     z = np.asarray(target, np.float64) - position
     z /= np.linalg.norm(z)
     x = np.cross((0.0, 1.0, 0.0), z)
@@ -60,7 +63,9 @@ def looking(position: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def around(distance: float, degrees: np.ndarray) -> np.ndarray:
-    """Poses (N, 4, 4) on the horizontal circle about the pivot; positive angles stand to the right of the start."""
+    """Poses (N, 4, 4) on the horizontal circle about the pivot; positive angles stand to the right of the
+    start.
+    """
     pivot, angles = np.array([0.0, 0.0, distance]), np.radians(degrees)
     positions = distance * np.stack([np.sin(angles), np.zeros_like(angles), 1 - np.cos(angles)], axis=1)
     return np.array([looking(position, pivot) for position in positions])
@@ -75,7 +80,9 @@ def arc(distance: float) -> CameraPath:
 def orbit(distance: float) -> CameraPath:
     """Round the start on a circle that faces the pivot, as far from it as the start."""
     angle, tilt, pivot = 2 * np.pi * _turn(), np.radians(TILT), np.array([0.0, 0.0, distance])
-    back = np.stack([np.sin(tilt) * np.cos(angle), np.sin(tilt) * np.sin(angle), np.full_like(angle, -np.cos(tilt))], 1)
+    back = np.stack(
+        [np.sin(tilt) * np.cos(angle), np.sin(tilt) * np.sin(angle), np.full_like(angle, -np.cos(tilt))], 1
+    )
     return CameraPath('orbit', np.array([looking(pivot + distance * b, pivot) for b in back]), True, pivot)
 
 
@@ -87,8 +94,8 @@ def dolly(distance: float) -> CameraPath:
 
 
 def published(distance: float) -> CameraPath:
-    """The path of the published demo with its camera: from 16 degrees to the left to 18 to the right, turning on the spot.
-    The distance plays no part."""
+    """The path of the published demo with its camera: from 16 degrees to the left to 18 to the right, turning
+    on the spot. The distance plays no part."""
     yaw = np.radians(PUBLISHED_YAW)
     ahead = np.stack([np.sin(yaw), np.zeros_like(yaw), np.cos(yaw)], axis=1)
     poses = np.array([looking(PUBLISHED_RADIUS * z, (1 + PUBLISHED_RADIUS) * z) for z in ahead])

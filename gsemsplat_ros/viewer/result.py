@@ -15,9 +15,9 @@ from gsemsplat_ros.views.view import Camera
 class Answer:
     """The answer to one phrase.
 
-    peak_pixel (u, v) in the first input image, peak_point (3,) [m] in the frame of the first camera: None when nothing
-    was rendered there; objects best first; picture (H, W, 3) uint8 RGB: the relevancy over the first input image (None:
-    not asked for); seconds: from question to answer.
+    peak_pixel (u, v) in the first input image, peak_point (3,) [m] in the frame of the first camera: None
+    when nothing was rendered there; objects best first; picture (H, W, 3) uint8 RGB: the relevancy over the
+    first input image (None: not asked for); seconds: from question to answer.
     """
 
     text: str
@@ -31,11 +31,18 @@ class Answer:
 
     def summary(self) -> dict:
         """As JSON holds it."""
-        return {'text': self.text, 'found': self.found, 'score': self.score,
-                'peak_pixel': _numbers(self.peak_pixel), 'peak_point': _numbers(self.peak_point),
-                'objects': [{'center': _numbers(thing.center), 'size': _numbers(thing.size),
-                             'score': float(thing.score)} for thing in self.objects],
-                'seconds': self.seconds}
+        return {
+            'text': self.text,
+            'found': self.found,
+            'score': self.score,
+            'peak_pixel': _numbers(self.peak_pixel),
+            'peak_point': _numbers(self.peak_point),
+            'objects': [
+                {'center': _numbers(thing.center), 'size': _numbers(thing.size), 'score': float(thing.score)}
+                for thing in self.objects
+            ],
+            'seconds': self.seconds,
+        }
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,8 @@ class NewView:
 
 @dataclass(frozen=True)
 class Film:
-    """A flight through the scene, in its colours and coloured by meaning: the name of its path, frames, how long it plays
-    [s], the two first pictures (H, W, 3) uint8 RGB, and the two MP4 files."""
+    """A flight through the scene, in its colours and coloured by meaning: the name of its path, frames, how
+    long it plays [s], the two first pictures (H, W, 3) uint8 RGB, and the two MP4 files."""
 
     path: str
     frames: int
@@ -66,9 +73,9 @@ class Film:
 class PairResult:
     """A pair of images, the scene that it became and what the scene answered.
 
-    first, second (H, W, 3) uint8 RGB: the input; camera: of the first; depth (h, w) [m] of the first camera, NaN where
-    unknown; gaussians: how many; scale: metres per unit of the network; timings: stage -> seconds; film: None where none
-    was asked for.
+    first, second (H, W, 3) uint8 RGB: the input; camera: of the first; depth (h, w) [m] of the first camera,
+    NaN where unknown; gaussians: how many; scale: metres per unit of the network; timings: stage -> seconds;
+    film: None where none was asked for.
     """
 
     name: str
@@ -93,9 +100,15 @@ class PairResult:
 
     def summary(self) -> dict:
         """As JSON holds it."""
-        return {'gaussians': self.gaussians, 'pair_seconds': self.pair_seconds, 'weights': self.weights,
-                'scale_source': self.scale_source, 'scale': self.scale, 'timings': self.timings,
-                'queries': [answer.summary() for answer in self.answers]}
+        return {
+            'gaussians': self.gaussians,
+            'pair_seconds': self.pair_seconds,
+            'weights': self.weights,
+            'scale_source': self.scale_source,
+            'scale': self.scale,
+            'timings': self.timings,
+            'queries': [answer.summary() for answer in self.answers],
+        }
 
 
 def known(numbers) -> tuple[float, ...] | None:

@@ -1,4 +1,6 @@
-"""Videos that browsers and phones play: H.264 in MP4, through PyAV (`pip install av`), which brings FFmpeg along."""
+"""Videos that browsers and phones play: H.264 in MP4, through PyAV (`pip install av`), which brings FFmpeg
+along.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-QUALITY = 21      # x264's constant rate factor: lower is better and larger
-BT709 = 1         # how FFmpeg numbers ITU-R BT.709, in primaries, transfer and matrix alike
+QUALITY = 21  # x264's constant rate factor: lower is better and larger
+BT709 = 1  # how FFmpeg numbers ITU-R BT.709, in primaries, transfer and matrix alike
 
 
 def load_av():
@@ -24,10 +26,11 @@ def load_av():
 
 
 class VideoWriter:
-    """Writes frames to the file `path`, which appears whole at the end of the `with`, and not at all after an error.
+    """Writes frames to the file `path`, which appears whole at the end of the `with`, and not at all after an
+    error.
 
-    Frames are (H, W, 3) uint8 RGB, all of one size; an odd side loses its last line of pixels, for the format wants even
-    ones. fps: frames a second. Raises ValueError without PyAV, or when there was no frame.
+    Frames are (H, W, 3) uint8 RGB, all of one size; an odd side loses its last line of pixels, for the format
+    wants even ones. fps: frames a second. Raises ValueError without PyAV, or when there was no frame.
     """
 
     def __init__(self, path: str | Path, fps: float):
@@ -49,7 +52,9 @@ class VideoWriter:
         if not self.frames:
             self._open(width, height)
         assert (self._stream.width, self._stream.height) == (width, height), (self._stream.width, width)
-        picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format='rgb24')
+        picture = self._av.VideoFrame.from_ndarray(
+            np.ascontiguousarray(frame[:height, :width]), format='rgb24'
+        )
         picture = picture.reformat(format='yuv420p', dst_colorspace='ITU709')
         picture.pts = self.frames
         self._container.mux(self._stream.encode(picture))

@@ -13,12 +13,12 @@ from gsemsplat_ros.gaussians.gaussians import quats_to_rotations
 FLIGHT_S = 0.6
 BACKGROUND = (18, 20, 24)  # behind a screenshot
 SCREENSHOT_WITHIN_S = 60.0
-MAX_SIDE = 2048            # pixels of a screenshot
-FAST_S = 0.25              # a browser that draws the light level within this gets the full one
-FIRST_S = 1.0              # a GPU makes its first picture within this, whatever it has to load
-PROBE = 120, 160           # pixels, height and width, of the picture that tells
+MAX_SIDE = 2048  # pixels of a screenshot
+FAST_S = 0.25  # a browser that draws the light level within this gets the full one
+FIRST_S = 1.0  # a GPU makes its first picture within this, whatever it has to load
+PROBE = 120, 160  # pixels, height and width, of the picture that tells
 PROBE_WITHIN_S = 20.0
-PROBE_AFTER_S = 5.0        # first the visitor sees something
+PROBE_AFTER_S = 5.0  # first the visitor sees something
 
 
 class VisitorCamera:
@@ -75,8 +75,12 @@ class VisitorCamera:
         camera = self._client.camera
         width, height = camera.image_width, camera.image_height
         factor = min(1.0, MAX_SIDE / max(width, height, 1))
-        shot = self._client.get_render(max(round(height * factor), 1), max(round(width * factor), 1), transport_format='png',
-                                       timeout=SCREENSHOT_WITHIN_S)
+        shot = self._client.get_render(
+            max(round(height * factor), 1),
+            max(round(width * factor), 1),
+            transport_format='png',
+            timeout=SCREENSHOT_WITHIN_S,
+        )
         alpha = shot[..., 3:] / 255.0 if shot.shape[2] == 4 else 1.0
         solid = np.rint(shot[..., :3] * alpha + np.array(BACKGROUND) * (1 - alpha)).astype(np.uint8)
         done, data = cv2.imencode('.png', solid[..., ::-1])
@@ -84,14 +88,16 @@ class VisitorCamera:
         self._client.send_file_download('gsemsplat.png', data.tobytes(), save_immediately=True)
 
     def draws_fast(self) -> bool:
-        """Let the browser draw what it has, off screen and in small, once it has shown it, and look at the time."""
+        """Let the browser draw what it has, off screen and in small, once it has shown it, and look at the
+        time.
+        """
         time.sleep(PROBE_AFTER_S)
         try:
-            for limit in (FIRST_S, FAST_S):            # the first one loads what drawing needs
+            for limit in (FIRST_S, FAST_S):  # the first one loads what drawing needs
                 start = time.perf_counter()
                 self._client.get_render(*PROBE, timeout=PROBE_WITHIN_S)
                 if time.perf_counter() - start > limit:
                     return False
         except (RuntimeError, TimeoutError):
-            return False                               # left, or too slow to say
+            return False  # left, or too slow to say
         return True

@@ -13,16 +13,18 @@ from gsemsplat_ros.viewer.view_world import World
 from gsemsplat_ros.views.overlay import depth_picture, turbo
 from gsemsplat_ros.views.principal import Principal
 
-ACCENT = np.array([1.0, 0.62, 0.05], np.float32)   # what lights up
-REST = 0.55                                        # of its brightness keeps what does not light up
+ACCENT = np.array([1.0, 0.62, 0.05], np.float32)  # what lights up
+REST = 0.55  # of its brightness keeps what does not light up
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-FAINT = 0.4                                        # of the full heat, for what was not found
+FAINT = 0.4  # of the full heat, for what was not found
 
 
 def packed(world: World, rows: np.ndarray, grown: float) -> np.ndarray:
-    """(L, 8) uint32: these rows (L,) of the shown Gaussians as the page's splats, `grown` times as wide, without a colour.
+    """(L, 8) uint32: these rows (L,) of the shown Gaussians as the page's splats, `grown` times as wide,
+    without a colour.
 
-    Columns 0-2: position as float32; 3: the renderer's; 4-6: upper triangle of the covariance as float16; 7: RGBA.
+    Columns 0-2: position as float32; 3: the renderer's; 4-6: upper triangle of the covariance as float16; 7:
+    RGBA.
     """
     gaussians = world.gaussians.select(torch.from_numpy(world.shown[rows]))
     spread = gaussians.covariances().numpy() * (world.grown * grown) ** 2
@@ -56,8 +58,8 @@ def highlighted(colors: np.ndarray, lit: np.ndarray) -> np.ndarray:
 
 
 def heat(relevancy: np.ndarray, found: bool) -> np.ndarray:
-    """Relevancy (N,), NaN where unknown, for the eye: the upper half of its own range as 0..1, as published (architecture
-    notes 7.3), faint when nothing was found; NaN stays."""
+    """Relevancy (N,), NaN where unknown, for the eye: the upper half of its own range as 0..1, as published
+    (architecture notes 7.3), faint when nothing was found; NaN stays."""
     known = relevancy[np.isfinite(relevancy)]
     if not known.size:
         return relevancy
@@ -66,7 +68,9 @@ def heat(relevancy: np.ndarray, found: bool) -> np.ndarray:
 
 
 def relevancy_colors(colors: np.ndarray, relevancy: np.ndarray, found: bool) -> np.ndarray:
-    """The heat of `relevancy` (N,) in turbo over a dark gray picture; what is unknown (NaN) stays dark gray."""
+    """The heat of `relevancy` (N,) in turbo over a dark gray picture; what is unknown (NaN) stays dark
+    gray.
+    """
     level = heat(relevancy, found)
     known = np.isfinite(level)
     level = np.where(known, level, 0).astype(np.float32)
@@ -79,18 +83,23 @@ def relevancy_colors(colors: np.ndarray, relevancy: np.ndarray, found: bool) -> 
 def semantic_colors(codes: np.ndarray, opacities: np.ndarray) -> np.ndarray:
     """Codes (N, C) by their three strongest principal components as R, G, B, fitted to what is solid.
 
-    The same codes give the same colours each time. What means alike looks alike; the colours themselves mean nothing.
+    The same codes give the same colours each time. What means alike looks alike; the colours themselves mean
+    nothing.
     """
     if not len(codes):
         return np.zeros((0, 3), np.float32)
     solid = np.flatnonzero(opacities >= SOLID)
     solid = solid if len(solid) else np.arange(len(codes))
-    principal = Principal.fit(codes[solid[np.linspace(0, len(solid) - 1, min(SAMPLE, len(solid))).astype(int)]])
+    principal = Principal.fit(
+        codes[solid[np.linspace(0, len(solid) - 1, min(SAMPLE, len(solid))).astype(int)]]
+    )
     return principal.colours(codes @ principal.components.T)
 
 
 def depth_colors(world: World) -> tuple[np.ndarray, float, float]:
-    """Colours by the distance to the world's eye, and the distances of the two ends, near (red) and far (blue)."""
+    """Colours by the distance to the world's eye, and the distances of the two ends, near (red) and far
+    (blue).
+    """
     if not len(world.means):
         return np.zeros((0, 3), np.float32), float('nan'), float('nan')
     distance = np.linalg.norm(world.means - world.eye, axis=1)

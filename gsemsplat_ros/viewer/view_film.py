@@ -17,18 +17,28 @@ from gsemsplat_ros.viewer.view_world import World
 from gsemsplat_ros.views.view import Camera
 
 
-def film(world: World, colors: np.ndarray, path: CameraPath, world_from_start: np.ndarray, fov: float,
-         aspect: float) -> bytes:
+def film(
+    world: World,
+    colors: np.ndarray,
+    path: CameraPath,
+    world_from_start: np.ndarray,
+    fov: float,
+    aspect: float,
+) -> bytes:
     """The bytes of an MP4: what is shown of the world, in `colors` (M, 3) in [0, 1], along `path`.
 
-    world_from_start (4, 4): where the path starts, OpenCV; fov [rad]: the start's vertical field of view; aspect: its width
-    over its height. Raises ValueError without PyAV.
+    world_from_start (4, 4): where the path starts, OpenCV; fov [rad]: the start's vertical field of view;
+    aspect: its width over its height. Raises ValueError without PyAV.
     """
     height, width = VIDEO_LONG_SIDE, VIDEO_LONG_SIDE * aspect
     focal = height / 2 / math.tan(fov / 2)
-    camera = resized(Camera(round(width), height, focal, focal, (round(width) - 1) / 2, (height - 1) / 2), VIDEO_LONG_SIDE)
+    camera = resized(
+        Camera(round(width), height, focal, focal, (round(width) - 1) / 2, (height - 1) / 2), VIDEO_LONG_SIDE
+    )
     gaussians = world.gaussians.select(torch.from_numpy(world.shown))
-    gaussians = replace(gaussians, scales=gaussians.scales * world.grown).transformed(np.linalg.inv(world_from_start), 'start')
+    gaussians = replace(gaussians, scales=gaussians.scales * world.grown).transformed(
+        np.linalg.inv(world_from_start), 'start'
+    )
     pictures = fly(gaussians, torch.from_numpy(np.asarray(colors, np.float32)), path, camera)
     with tempfile.TemporaryDirectory(prefix='gsemsplat') as folder:
         file = Path(folder) / 'flight.mp4'

@@ -1,8 +1,9 @@
 """One visitor's page: its panel, its question, its picture. Another browser has a page of its own.
 
-What belongs to a visitor: the question and its history, threshold, mode, boxes and camera. What all share: the Gaussians in
-their own colours, sent once, and the answers. A page that shows other colours lays splats of its own over the shared ones.
-Callbacks note what is wanted and return; a job does it, and what was wanted meanwhile, only the newest, is done after it.
+What belongs to a visitor: the question and its history, threshold, mode, boxes and camera. What all share:
+the Gaussians in their own colours, sent once, and the answers. A page that shows other colours lays splats of
+its own over the shared ones. Callbacks note what is wanted and return; a job does it, and what was wanted
+meanwhile, only the newest, is done after it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from gsemsplat_ros.viewer.view_source import Board, Found, State, moved, questio
 from gsemsplat_ros.viewer.view_world import World, before, hit
 
 DETAILS = 'Automatic', 'Light', 'Full'
-PAUSE_S = 0.4              # without a new letter: the word is asked
-LATE_S = 5.0               # a word that grows so soon takes its own place in the history
-HISTORY = 8                # questions that stay to be clicked
-LISTED = 5                 # objects in the panel
+PAUSE_S = 0.4  # without a new letter: the word is asked
+LATE_S = 5.0  # a word that grows so soon takes its own place in the history
+HISTORY = 8  # questions that stay to be clicked
+LISTED = 5  # objects in the panel
 STALE = object()
 
 
@@ -38,19 +39,19 @@ class Page:
         self.client, self._board, self._pictures, self._submit = client, board, pictures, submit
         self._lock = threading.Lock()
         self._busy = self._again = self._gone = False
-        self._text: str | None = None          # the question; None: none
-        self._threshold: float | None = None   # None: the source's
+        self._text: str | None = None  # the question; None: none
+        self._threshold: float | None = None  # None: the source's
         self._answer: Found | None = None
-        self._asked: object = None             # what the answer or its error belongs to; STALE: ask again
-        self._error = self._complaint = ''     # of the source; about what was typed
+        self._asked: object = None  # what the answer or its error belongs to; STALE: ask again
+        self._error = self._complaint = ''  # of the source; about what was typed
         self._history: list[str] = []
         self._drawn: tuple | None = None
         self._world: World | None = None
         self._state: State | None = None
         self._buttons = []
         self._camera, self._sight, self._pause = VisitorCamera(client), Sight(client), threading.Timer(0, int)
-        self._typed: tuple[str | None, float] = None, 0.0      # the last question, if it was typed, and when
-        self._fast: bool | None = None         # whether the browser draws fast; None: not known yet
+        self._typed: tuple[str | None, float] = None, 0.0  # the last question, if it was typed, and when
+        self._fast: bool | None = None  # whether the browser draws fast; None: not known yet
         self._build()
         self.refresh()
 
@@ -59,8 +60,8 @@ class Page:
     def _build(self) -> None:
         gui = self.client.gui
         self._head = gui.add_html('')
-        # no form, no button: what follows a letter within 50 ms takes that letter's place on the way here (viser 1.1),
-        # so an Enter that a busy browser sends right after the word would cost the word its end
+        # no form, no button: what follows a letter within 50 ms takes that letter's place on the way here
+        # (viser 1.1), so an Enter that a busy browser sends right after the word would cost the word its end
         self._box = gui.add_text('Find', '', hint='a thing, such as: chair')
         self._box.on_update(lambda _: self._letter())
         self._past = gui.add_button_group('Asked', ('',), visible=False)
@@ -71,21 +72,30 @@ class Page:
         self._clear.on_click(lambda _: self._choose(None))
         self._mode = gui.add_dropdown('Show', MODES)
         self._mode.on_update(lambda _: self.refresh())
-        self._detail = gui.add_dropdown('Detail', DETAILS, hint='Light: fewer Gaussians, for a browser that draws slowly')
+        self._detail = gui.add_dropdown(
+            'Detail', DETAILS, hint='Light: fewer Gaussians, for a browser that draws slowly'
+        )
         self._detail.on_update(lambda _: self.refresh())
-        self._slider = gui.add_slider('Threshold', 0.05, 0.95, 0.01, 0.5,
-                                      hint='relevancy from which a word counts as found')
+        self._slider = gui.add_slider(
+            'Threshold', 0.05, 0.95, 0.01, 0.5, hint='relevancy from which a word counts as found'
+        )
         self._slider.on_update(lambda _: self._guarded(self._set_threshold))
         self._show_boxes = gui.add_checkbox('Boxes', True)
         self._show_cameras = gui.add_checkbox('Cameras', True)
         for box in (self._show_boxes, self._show_cameras):
             box.on_update(lambda _: self.refresh())
         self._picture = None
-        for label, icon, work in (('Start view', 'HOME', self.home), ('Screenshot', 'CAMERA', self._camera.screenshot),
-                                  ('Download PLY', 'DOWNLOAD', self.download), ('Download video', 'MOVIE', self.film)):
+        for label, icon, work in (
+            ('Start view', 'HOME', self.home),
+            ('Screenshot', 'CAMERA', self._camera.screenshot),
+            ('Download PLY', 'DOWNLOAD', self.download),
+            ('Download video', 'MOVIE', self.film),
+        ):
             button = gui.add_button(label, icon=panel.icon(icon), color='gray')
             button.on_click(lambda _, work=work: self._guarded(work))
-        self._path = gui.add_dropdown('Video path', tuple(PRESETS), hint='how the camera moves, from where it stands')
+        self._path = gui.add_dropdown(
+            'Video path', tuple(PRESETS), hint='how the camera moves, from where it stands'
+        )
         self.client.scene.on_click()(self._on_click)
 
     # what a visitor wants
@@ -98,7 +108,7 @@ class Page:
             except ValueError as error:
                 self._complaint = str(error)
             else:
-                self._complaint, self._asked = '', STALE     # the same word again is asked again
+                self._complaint, self._asked = '', STALE  # the same word again is asked again
                 if self._text is not None:
                     self._remember(self._text, typed)
         self.refresh()
@@ -206,15 +216,16 @@ class Page:
                 error = str(failure)
         with self._lock:
             if self._asked != wanted:
-                return                       # another question came meanwhile
+                return  # another question came meanwhile
             self._answer, self._error = answer, error
 
     def _say(self) -> None:
         """The panel's words: verdict, objects, history."""
         answer, error = self._answer, self._complaint or self._error
         world, mode = self._world, self._mode.value
-        self._verdict.content = panel.verdict(answer, error, mode, self._pictures.ends(world, mode),
-                                              panel.level(world, self._full))
+        self._verdict.content = panel.verdict(
+            answer, error, mode, self._pictures.ends(world, mode), panel.level(world, self._full)
+        )
         self._clear.visible = self._text is not None
         if tuple(self._history) != tuple(self._past.options) and self._history:
             self._past.options = tuple(self._history)
@@ -224,8 +235,9 @@ class Page:
         self._buttons = []
         with self._objects:
             for number, thing in enumerate(answer.objects[:LISTED] if answer else (), 1):
-                button = self.client.gui.add_button(panel.object_line(number, thing, answer.world), color='gray',
-                                                    hint='Fly there')
+                button = self.client.gui.add_button(
+                    panel.object_line(number, thing, answer.world), color='gray', hint='Fly there'
+                )
                 button.on_click(lambda _, thing=thing: self._guarded(lambda: self.fly_to(thing)))
                 self._buttons.append(button)
         shot = answer.picture if answer else None
@@ -247,7 +259,7 @@ class Page:
 
     def _draw(self, state: State) -> None:
         world, answer, mode = state.world, self._answer, self._mode.value
-        if answer is not None and answer.world is not world:      # the world moved on, and nobody answered since
+        if answer is not None and answer.world is not world:  # the world moved on, and nobody answered since
             answer = self._answer = moved(answer, world)
         full = self._full
         splats = world, mode, answer, full
@@ -267,7 +279,7 @@ class Page:
     @property
     def _full(self) -> bool:
         detail = self._detail.value
-        return detail == 'Full' or detail == 'Automatic' and bool(self._fast)
+        return detail == 'Full' or (detail == 'Automatic' and bool(self._fast))
 
     def _probe(self) -> None:
         """See whether the browser can take the full level."""
@@ -299,7 +311,9 @@ class Page:
         """The Gaussians as a PLY file for splat viewers, all of them, in their own colours."""
         if self._world is None:
             raise ValueError('there is nothing to download yet')
-        self.client.send_file_download('gsemsplat.ply', self._pictures.ply(self._world), save_immediately=True)
+        self.client.send_file_download(
+            'gsemsplat.ply', self._pictures.ply(self._world), save_immediately=True
+        )
 
     def film(self) -> None:
         """A flight from where the visitor stands, in the colours that the page shows, as an MP4 file."""

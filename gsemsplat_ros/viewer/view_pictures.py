@@ -17,7 +17,7 @@ from gsemsplat_ros.viewer.view_source import Found
 from gsemsplat_ros.viewer.view_world import World
 
 MODES = 'Colour', 'Relevancy', 'Semantics', 'Depth'
-KEPT = 12                  # arrays: up to 16 MB each for half a million Gaussians
+KEPT = 12  # arrays: up to 16 MB each for half a million Gaussians
 
 
 class Pictures:
@@ -40,10 +40,16 @@ class Pictures:
         """The light level in its own colours: what all pages share."""
         return self._painted(world, 'Colour', None, False, lambda: colours.own_colors(world))
 
-    def of(self, world: World, mode: str, answer: Found | None, meanings: Callable[[World], np.ndarray | None],
-           full: bool) -> np.ndarray | None:
-        """As `mode` shows them, in full or light; None: as all pages share them. Raises ValueError for a mode that this
-        world does not have."""
+    def of(
+        self,
+        world: World,
+        mode: str,
+        answer: Found | None,
+        meanings: Callable[[World], np.ndarray | None],
+        full: bool,
+    ) -> np.ndarray | None:
+        """As `mode` shows them, in full or light; None: as all pages share them. Raises ValueError for a mode
+        that this world does not have."""
         mode, answer = self._shown(mode, answer)
         if (mode, answer) == ('Colour', None) and (not full or len(world.light[0]) == len(world.shown)):
             return None
@@ -54,15 +60,19 @@ class Pictures:
         """The mode that is really shown, and the answer where it takes part."""
         if mode not in MODES:
             raise ValueError(f'no such mode: wanted one of {", ".join(MODES)}')
-        if mode == 'Relevancy' and answer is None or mode == 'Colour' and (answer is None or not answer.lit.any()):
+        if (mode == 'Relevancy' and answer is None) or (
+            mode == 'Colour' and (answer is None or not answer.lit.any())
+        ):
             return 'Colour', None
         return mode, answer if mode in ('Colour', 'Relevancy') else None
 
     def _painted(self, world: World, mode: str, answer: Found | None, full: bool, make) -> np.ndarray:
         rows, grown = (slice(None), 1.0) if full else world.light
+
         def paint() -> np.ndarray:
             splats = self._once((world, 'splats', full), lambda: colours.packed(world, rows, grown))
             return colours.painted(splats, self._once((world, mode, answer), make)[rows])
+
         return self._once((world, mode, answer, full), paint)
 
     def _colors(self, world: World, mode: str, answer: Found | None, meanings) -> np.ndarray:
@@ -71,7 +81,7 @@ class Pictures:
             return own if answer is None else colours.highlighted(own, answer.lit)
         if mode == 'Relevancy':
             relevancy = answer.relevancy
-            if relevancy is None:      # only boxes are known
+            if relevancy is None:  # only boxes are known
                 relevancy = np.where(answer.lit, np.float32(answer.score), np.float32(0))
             return colours.relevancy_colors(own, relevancy, answer.found)
         if mode == 'Depth':
@@ -80,11 +90,15 @@ class Pictures:
         if not codes.shape[1]:
             raise ValueError('these Gaussians carry no codes, so their meaning has no colours')
         meant = meanings(world)
-        return colours.semantic_colors(codes[world.shown], world.gaussians.opacities.numpy()[world.shown]) \
-            if meant is None else meant
+        return (
+            colours.semantic_colors(codes[world.shown], world.gaussians.opacities.numpy()[world.shown])
+            if meant is None
+            else meant
+        )
 
-    def colors(self, world: World, mode: str, answer: Found | None,
-               meanings: Callable[[World], np.ndarray | None]) -> np.ndarray:
+    def colors(
+        self, world: World, mode: str, answer: Found | None, meanings: Callable[[World], np.ndarray | None]
+    ) -> np.ndarray:
         """(M, 3) in [0, 1] of what is shown, as `mode` shows it."""
         mode, answer = self._shown(mode, answer)
         return self._once((world, mode, answer), lambda: self._colors(world, mode, answer, meanings))

@@ -17,13 +17,15 @@ from gsemsplat_ros.viewer.view_sight import SPLATS
 from gsemsplat_ros.viewer.view_source import Board
 from gsemsplat_ros.viewer.view_world import World
 
-WORKERS = 32               # pages that are brought up to date at once: most of them wait for an answer
+WORKERS = 32  # pages that are brought up to date at once: most of them wait for an answer
 BRAND = (226, 130, 20)
-FOV = 0.9                  # rad, vertical: nearer to a camera's than viser's own
+FOV = 0.9  # rad, vertical: nearer to a camera's than viser's own
 
 
 class ViewServer:
-    """From its making to `close`. All heavy work is done by threads of its own; viser's event loop only carries bytes."""
+    """From its making to `close`. All heavy work is done by threads of its own; viser's event loop only
+    carries bytes.
+    """
 
     def __init__(self, board: Board, host: str = '127.0.0.1', port: int = 8080):
         """Raises ValueError when the address cannot be bound."""
@@ -35,12 +37,17 @@ class ViewServer:
         self._pages_lock = threading.Lock()
         self._world: World | None = None
         self._changed, self._closing = threading.Event(), False
-        with contextlib.redirect_stdout(io.StringIO()):       # viser greets there, whatever `verbose` says
+        with contextlib.redirect_stdout(io.StringIO()):  # viser greets there, whatever `verbose` says
             self._viser = viser.ViserServer(host, port, label='gsemsplat', verbose=False)
         # any page could ask viser to open a tunnel to the public internet: not from here
         self._viser.request_share_url = lambda verbose=True: None
-        self._viser.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False, brand_color=BRAND,
-                                        control_width='medium')
+        self._viser.gui.configure_theme(
+            dark_mode=True,
+            show_logo=False,
+            show_share_button=False,
+            brand_color=BRAND,
+            control_width='medium',
+        )
         self._viser.gui.set_panel_label('gsemsplat')
         self._viser.scene.world_axes.visible = False
         self._viser.initial_camera.fov = FOV
@@ -68,7 +75,7 @@ class ViewServer:
         page = Page(client, self.board, self.pictures, self._submit)
         with self._pages_lock:
             self._pages[client.client_id] = page
-        if client.client_id not in self._viser.get_clients():     # it left while the page was made
+        if client.client_id not in self._viser.get_clients():  # it left while the page was made
             self._left(client)
 
     def _left(self, client) -> None:
@@ -82,7 +89,9 @@ class ViewServer:
             self._pool.submit(work)
 
     def _follow(self) -> None:
-        """Bring what the board shows to all pages; of worlds that come faster than they can be sent, the newest."""
+        """Bring what the board shows to all pages; of worlds that come faster than they can be sent, the
+        newest.
+        """
         while True:
             self._changed.wait()
             self._changed.clear()
@@ -135,11 +144,14 @@ def _viser():
 def check_free(host: str, port: int) -> None:
     """Raises ValueError when nothing can listen there: viser would take another port without a word."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM,
-                                                                flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except (OSError, OverflowError) as error:
-        raise ValueError(f'cannot listen on {host} port {port} ({getattr(error, "strerror", None) or error}): give another '
-                         '--port or --host') from None
+        raise ValueError(
+            f'cannot listen on {host} port {port} ({getattr(error, "strerror", None) or error}): give '
+            'another --port or --host'
+        ) from None

@@ -1,4 +1,6 @@
-"""What lies in one visitor's scene besides the shared Gaussians: splats of its own, boxes with labels, cameras."""
+"""What lies in one visitor's scene besides the shared Gaussians: splats of its own, boxes with labels,
+cameras.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from gsemsplat_ros.viewer import view_panel as panel
 from gsemsplat_ros.viewer.view_source import Found
 from gsemsplat_ros.viewer.view_world import World, edges
 
-BOXES = 8                  # objects in the picture
-BOX_COLORS = (255, 190, 60), (235, 235, 235)       # of the best object, of the others
-APART = 0.04               # of the way to what is looked at: pictures of cameras that stand closer cut through each other
-SPLATS = '/splats'         # the shared node, and a page's own in its place
+BOXES = 8  # objects in the picture
+BOX_COLORS = (255, 190, 60), (235, 235, 235)  # of the best object, of the others
+APART = 0.04  # of the way to what is looked at: pictures of cameras that stand closer cut through each other
+SPLATS = '/splats'  # the shared node, and a page's own in its place
 
 
 class Sight:
@@ -44,23 +46,49 @@ class Sight:
     def _boxes(self, answer: Found) -> list:
         scene, up, marks = self._client.scene, np.asarray(answer.world.up), []
         for number, thing in list(enumerate(answer.objects[:BOXES], 1))[::-1]:
-            marks.append(scene.add_line_segments(
-                f'/answer/box{number}', edges(thing).astype(np.float32), BOX_COLORS[number > 1],
-                thickness=3.0 if number == 1 else 1.5, thickness_units='screen'))
+            marks.append(
+                scene.add_line_segments(
+                    f'/answer/box{number}',
+                    edges(thing).astype(np.float32),
+                    BOX_COLORS[number > 1],
+                    thickness=3.0 if number == 1 else 1.5,
+                    thickness_units='screen',
+                )
+            )
             top = np.asarray(thing.center) + up * (abs(up) @ np.asarray(thing.size)) * 0.54
             text = panel.label(number, answer.text, thing, answer.world) if number == 1 else str(number)
-            marks.append(scene.add_label(f'/answer/label{number}', text, position=top, anchor='bottom-center',
-                                         font_screen_scale=1.0))
+            marks.append(
+                scene.add_label(
+                    f'/answer/label{number}',
+                    text,
+                    position=top,
+                    anchor='bottom-center',
+                    font_screen_scale=1.0,
+                )
+            )
         return marks
 
     def _frustums(self, cameras, world: World) -> list:
         reach = float(np.linalg.norm(world.look_at - world.position))
-        return [self._client.scene.add_camera_frustum(
-            f'/cameras/{number}', seen.fov, seen.aspect, scale=0.022 * reach, thickness=1.5, thickness_units='screen',
-            color=(120, 200, 255), format='jpeg', jpeg_quality=85,
-            image=seen.image if number == 0 or _apart(seen, cameras[0]) > APART * reach else None,
-            wxyz=rotation_to_quat(seen.world_from_camera[:3, :3]), position=seen.world_from_camera[:3, 3],
-            cast_shadow=False, receive_shadow=False) for number, seen in enumerate(cameras)]
+        return [
+            self._client.scene.add_camera_frustum(
+                f'/cameras/{number}',
+                seen.fov,
+                seen.aspect,
+                scale=0.022 * reach,
+                thickness=1.5,
+                thickness_units='screen',
+                color=(120, 200, 255),
+                format='jpeg',
+                jpeg_quality=85,
+                image=seen.image if number == 0 or _apart(seen, cameras[0]) > APART * reach else None,
+                wxyz=rotation_to_quat(seen.world_from_camera[:3, :3]),
+                position=seen.world_from_camera[:3, 3],
+                cast_shadow=False,
+                receive_shadow=False,
+            )
+            for number, seen in enumerate(cameras)
+        ]
 
 
 def _apart(one, other) -> float:

@@ -1,7 +1,9 @@
-"""Where the live page gets its Gaussians and answers from, and the board on which it finds them. Free of ROS and of viser.
+"""Where the live page gets its Gaussians and answers from, and the board on which it finds them. Free of ROS
+and of viser.
 
-A source writes on the board: the worlds that there are, its state in words, and how to ask. Pages read it, each in its own
-time; what they ask goes through the board too, so that twenty pages that ask the same word ask once.
+A source writes on the board: the worlds that there are, its state in words, and how to ask. Pages read it,
+each in its own time; what they ask goes through the board too, so that twenty pages that ask the same word
+ask once.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from gsemsplat_ros.semantics.relevancy import relative_mask
 from gsemsplat_ros.viewer.flight import semantic_colours
 from gsemsplat_ros.viewer.view_world import World, inside
 
-REMEMBERED = 64            # answers that the board keeps
+REMEMBERED = 64  # answers that the board keeps
 MAX_OBJECTS = 8
 
 
@@ -32,9 +34,9 @@ MAX_OBJECTS = 8
 class Found:
     """The answer to one phrase, for a page.
 
-    objects: best first, in the frame of `world`. relevancy (M,) float32 of what the world shows, NaN where unknown, or None
-    when the source cannot tell; lit (M,) bool: what the phrase names. picture (H, W, 3) uint8 RGB: relevancy over the newest
-    image, or None. note: what a person should know besides.
+    objects: best first, in the frame of `world`. relevancy (M,) float32 of what the world shows, NaN where
+    unknown, or None when the source cannot tell; lit (M,) bool: what the phrase names. picture (H, W, 3)
+    uint8 RGB: relevancy over the newest image, or None. note: what a person should know besides.
     """
 
     text: str
@@ -50,14 +52,15 @@ class Found:
     note: str = ''
 
 
-Ask = Callable[[str, float | None], Found]     # phrase, threshold (None: the source's own)
+Ask = Callable[[str, float | None], Found]  # phrase, threshold (None: the source's own)
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What the board shows at one time. world: the one to show unless an answer says otherwise, None: nothing came yet.
-    status: in words, '' when there is nothing to say; bad: it is a trouble. ask: None while words cannot be asked, because
-    of `mute`. meanings: semantic colours (M, 3) of a world, None where it has no codes. version: counts the worlds."""
+    """What the board shows at one time. world: the one to show unless an answer says otherwise, None: nothing
+    came yet. status: in words, '' when there is nothing to say; bad: it is a trouble. ask: None while words
+    cannot be asked, because of `mute`. meanings: semantic colours (M, 3) of a world, None where it has no
+    codes. version: counts the worlds."""
 
     world: World | None = None
     status: str = ''
@@ -82,9 +85,11 @@ class Board:
         return self._state
 
     def write(self, **changes) -> None:
-        """Change parts of the state; a new `world` counts a version up, and what was answered before it is forgotten."""
+        """Change parts of the state; a new `world` counts a version up, and what was answered before it is
+        forgotten.
+        """
         with self._lock:
-            newer = 'world' in changes and changes['world'] is not self._state.world or 'ask' in changes
+            newer = ('world' in changes and changes['world'] is not self._state.world) or 'ask' in changes
             self._state = replace(self._state, **changes, version=self._state.version + newer)
             if newer:
                 self._answers.clear()
@@ -92,7 +97,9 @@ class Board:
             listener()
 
     def ask(self, text: str, threshold: float | None = None) -> Found:
-        """The answer to a phrase; the same question to the same world is asked once, whoever asks. Raises ValueError."""
+        """The answer to a phrase; the same question to the same world is asked once, whoever asks. Raises
+        ValueError.
+        """
         with self._lock:
             state = self._state
             if state.ask is None:
@@ -107,7 +114,7 @@ class Board:
             return future.result()
         except BaseException:
             with self._lock:
-                if self._answers.get(key) is future:       # what failed may be asked again
+                if self._answers.get(key) is future:  # what failed may be asked again
                     del self._answers[key]
             raise
 
@@ -139,9 +146,19 @@ def asks_scene(pipeline: Pipeline, scene: Scene, world: World) -> Ask:
         if answer.found:
             mask = everywhere & relative_mask(answer.map)
             named = pipeline.scored(scene, answer.map, mask, depth)[1][world.shown]
-            lit = named >= answer.threshold                # false for NaN
-        return Found(answer.text, answer.found, answer.score, answer.threshold, answer.objects, world, relevancy, lit,
-                     time.perf_counter() - start)
+            lit = named >= answer.threshold  # false for NaN
+        return Found(
+            answer.text,
+            answer.found,
+            answer.score,
+            answer.threshold,
+            answer.objects,
+            world,
+            relevancy,
+            lit,
+            time.perf_counter() - start,
+        )
+
     return ask
 
 
@@ -155,15 +172,46 @@ def asks_map(pipeline: Pipeline, map_: Map, world: World) -> Ask:
         if answer.found:
             with np.errstate(invalid='ignore'):
                 lit = relative_mask(answer.relevancy) & (answer.relevancy >= answer.threshold)
-        return Found(answer.text, answer.found, answer.score, answer.threshold, answer.objects, world,
-                     answer.relevancy[world.shown], lit[world.shown], time.perf_counter() - start)
+        return Found(
+            answer.text,
+            answer.found,
+            answer.score,
+            answer.threshold,
+            answer.objects,
+            world,
+            answer.relevancy[world.shown],
+            lit[world.shown],
+            time.perf_counter() - start,
+        )
+
     return ask
 
 
-def answered_by_boxes(text: str, found: bool, score: float, threshold: float, objects: tuple[Object, ...], world: World,
-                      seconds: float, picture: np.ndarray | None = None, note: str = '') -> Found:
+def answered_by_boxes(
+    text: str,
+    found: bool,
+    score: float,
+    threshold: float,
+    objects: tuple[Object, ...],
+    world: World,
+    seconds: float,
+    picture: np.ndarray | None = None,
+    note: str = '',
+) -> Found:
     """The answer of somebody who only tells boxes: what lies in one of them lights up."""
-    return Found(text, found, score, threshold, objects, world, None, inside(world.means, objects), seconds, picture, note)
+    return Found(
+        text,
+        found,
+        score,
+        threshold,
+        objects,
+        world,
+        None,
+        inside(world.means, objects),
+        seconds,
+        picture,
+        note,
+    )
 
 
 def moved(answer: Found, world: World) -> Found | None:
@@ -175,7 +223,9 @@ def moved(answer: Found, world: World) -> Found | None:
 
 def meanings_by(pipeline: Pipeline) -> Callable[[World], np.ndarray | None]:
     """Semantic colours as the videos have them: of what the pipeline's decoder reads from the codes."""
+
     def meanings(world: World) -> np.ndarray | None:
         gaussians = world.gaussians.select(torch.from_numpy(world.shown)).to(pipeline.device)
         return semantic_colours(gaussians, pipeline.codec).cpu().numpy()
+
     return meanings

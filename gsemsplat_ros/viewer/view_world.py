@@ -1,4 +1,6 @@
-"""What the live page shows: Gaussians in one frame, which way is up there, where to stand, and the cameras that saw them."""
+"""What the live page shows: Gaussians in one frame, which way is up there, where to stand, and the cameras
+that saw them.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,14 @@ import torch
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.semantics.objects import Object
 
-INVISIBLE = 0.01                 # a page draws nothing of a Gaussian with less opacity
-MIDDLE = 0.05, 0.95              # quantiles that bound what a view from above should hold
+INVISIBLE = 0.01  # a page draws nothing of a Gaussian with less opacity
+MIDDLE = 0.05, 0.95  # quantiles that bound what a view from above should hold
 UP_OF_CAMERA = (0.0, -1.0, 0.0)  # optical frames (REP 103), if the camera is held level
-UP_OF_MAP = (0.0, 0.0, 1.0)      # REP 103
-LIGHT = 16_000                   # Gaussians of the light level: a browser that draws without a GPU manages them
-CLOSED = 0.42                    # a surface looks closed when the middle axis is this share of the spacing
-PROBED = 400                     # Gaussians whose neighbours tell the spacing
-WIDEST = 60.0                    # degrees from its axis that a camera may see: Gaussians within it were seen by one
+UP_OF_MAP = (0.0, 0.0, 1.0)  # REP 103
+LIGHT = 16_000  # Gaussians of the light level: a browser that draws without a GPU manages them
+CLOSED = 0.42  # a surface looks closed when the middle axis is this share of the spacing
+PROBED = 400  # Gaussians whose neighbours tell the spacing
+WIDEST = 60.0  # degrees from its axis that a camera may see: Gaussians within it were seen by one
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,10 @@ class SeenFrom:
 class World:
     """Gaussians that are shown together; never changes.
 
-    gaussians: all, on the CPU; frame as theirs. shown (M,): the rows that a page draws in full; grown: by which their scales
-    grow, so that what was thinned still closes. up (3,): unit vector; eye (3,): from where distances count, in words
-    `eye_name`; position and look_at (3,): where a visitor begins. unit: 'm', or 'units' where nothing told the scale. axes:
-    what the three edges of a box are.
+    gaussians: all, on the CPU; frame as theirs. shown (M,): the rows that a page draws in full; grown: by
+    which their scales grow, so that what was thinned still closes. up (3,): unit vector; eye (3,): from where
+    distances count, in words `eye_name`; position and look_at (3,): where a visitor begins. unit: 'm', or
+    'units' where nothing told the scale. axes: what the three edges of a box are.
     """
 
     title: str
@@ -68,8 +70,8 @@ class World:
 
     @cached_property
     def light(self) -> tuple[np.ndarray, float]:
-        """The light level: rows (L,) of what is shown, spread evenly, and by which their scales grow or shrink: as wide as
-        closes the surface and no wider, since software draws by the pixel."""
+        """The light level: rows (L,) of what is shown, spread evenly, and by which their scales grow or
+        shrink: as wide as closes the surface and no wider, since software draws by the pixel."""
         count = len(self.shown)
         if count <= LIGHT:
             return np.arange(count), 1.0
@@ -80,9 +82,15 @@ class World:
         away = torch.from_numpy(self.means[rows] - self.position.astype(np.float32))
         distance = away.norm(dim=1).clamp(min=1e-6)
         sight, probed = away / distance[:, None], slice(None, None, max(LIGHT // PROBED, 1))
-        nearest = torch.cdist(sight[probed], sight, compute_mode='donot_use_mm_for_euclid_dist').topk(
-            2, largest=False).values[:, 1] * distance[probed]
-        width = self.gaussians.scales[torch.from_numpy(self.shown[rows])].median(1).values[probed] * self.grown
+        nearest = (
+            torch.cdist(sight[probed], sight, compute_mode='donot_use_mm_for_euclid_dist')
+            .topk(2, largest=False)
+            .values[:, 1]
+            * distance[probed]
+        )
+        width = (
+            self.gaussians.scales[torch.from_numpy(self.shown[rows])].median(1).values[probed] * self.grown
+        )
         # of random points on a surface, half have their nearest within 0.47 spacings
         factor = CLOSED / 0.47 * float((nearest / width.clamp(min=1e-9)).median())
         return rows, min(max(factor, 0.4), 4.0)
@@ -98,19 +106,39 @@ class World:
         return float(np.linalg.norm(np.asarray(point) - self.eye))
 
 
-def seen_by_camera(title: str, gaussians: Gaussians, budget: int, metric: bool, cameras: tuple[SeenFrom, ...] = ()) -> World:
+def seen_by_camera(
+    title: str, gaussians: Gaussians, budget: int, metric: bool, cameras: tuple[SeenFrom, ...] = ()
+) -> World:
     """The world of one pair: in the frame of its first camera, which looks along +z with y down."""
     gaussians, shown, grown = thin(gaussians, budget)
     depths = gaussians.means.numpy()[shown, 2]
     depth = float(np.median(depths)) if len(depths) else 1.0
     # a step back, to the right and up, so that depth is felt at once and the first camera stays in sight
     position = depth * np.array([0.26, -0.2, -0.22])
-    return World(title, gaussians, shown, grown, UP_OF_CAMERA, np.zeros(3), 'the first camera', position,
-                 np.array([0.0, 0.0, depth]), 'm' if metric else 'units', 'width × height × depth', cameras)
+    return World(
+        title,
+        gaussians,
+        shown,
+        grown,
+        UP_OF_CAMERA,
+        np.zeros(3),
+        'the first camera',
+        position,
+        np.array([0.0, 0.0, depth]),
+        'm' if metric else 'units',
+        'width × height × depth',
+        cameras,
+    )
 
 
-def seen_from_above(title: str, gaussians: Gaussians, budget: int, metric: bool, up=UP_OF_MAP,
-                    eye_name: str = "the map's origin") -> World:
+def seen_from_above(
+    title: str,
+    gaussians: Gaussians,
+    budget: int,
+    metric: bool,
+    up=UP_OF_MAP,
+    eye_name: str = "the map's origin",
+) -> World:
     """The world of a map: z is up, and the visitor looks down on its middle along +x."""
     gaussians, shown, grown = thin(gaussians, budget)
     means = gaussians.means.numpy()[shown].astype(np.float64)
@@ -119,13 +147,25 @@ def seen_from_above(title: str, gaussians: Gaussians, budget: int, metric: bool,
     up = np.asarray(up, np.float64)
     forward = np.array([1.0, 0.0, 0.0]) if abs(up[0]) < 0.5 else np.array([0.0, 0.0, 1.0])
     position = middle + across * (0.5 * up - 0.75 * forward)
-    return World(title, gaussians, shown, grown, tuple(up.tolist()), np.zeros(3), eye_name, position, middle,
-                 'm' if metric else 'units', 'x × y × z', ())
+    return World(
+        title,
+        gaussians,
+        shown,
+        grown,
+        tuple(up.tolist()),
+        np.zeros(3),
+        eye_name,
+        position,
+        middle,
+        'm' if metric else 'units',
+        'x × y × z',
+        (),
+    )
 
 
 def of_file(title: str, gaussians: Gaussians, budget: int) -> World:
-    """The world of a PLY file, which says nothing of its frame: what lies within the sight of one camera at the origin was
-    seen by it; all else is taken for a map with z up."""
+    """The world of a PLY file, which says nothing of its frame: what lies within the sight of one camera at
+    the origin was seen by it; all else is taken for a map with z up."""
     means = gaussians.means.numpy()
     ahead = means[:, 2] > 0
     reach = math.tan(math.radians(WIDEST)) * means[:, 2:]
@@ -136,20 +176,22 @@ def of_file(title: str, gaussians: Gaussians, budget: int) -> World:
 
 
 def camera_of(means: np.ndarray) -> SeenFrom | None:
-    """The first camera of a scene, by what it saw: means (N, 3) in its frame; None where they tell nothing."""
+    """The first camera of a scene, by what it saw: means (N, 3) in its frame; None where they tell
+    nothing.
+    """
     means = means[means[:, 2] > 0]
     if not len(means):
         return None
     x, y = np.quantile(np.abs(means[:, :2] / means[:, 2:]), 0.98, axis=0)
     if not 1e-3 < x < 10:
         return None
-    y = y if x / 4 < y < 4 * x else 0.75 * x           # a line tells no height
+    y = y if x / 4 < y < 4 * x else 0.75 * x  # a line tells no height
     return SeenFrom('first camera', np.eye(4), 2 * math.atan(y), float(x / y))
 
 
 def thin(gaussians: Gaussians, budget: int) -> tuple[Gaussians, np.ndarray, float]:
-    """What can be drawn of them, on the CPU; the rows (M,) to draw, `budget` at most, the same ones each time; and the
-    factor by which scales grow for it: surfaces, so the root of the share."""
+    """What can be drawn of them, on the CPU; the rows (M,) to draw, `budget` at most, the same ones each
+    time; and the factor by which scales grow for it: surfaces, so the root of the share."""
     gaussians = gaussians.to('cpu')
     visible = gaussians.opacities >= INVISIBLE
     for name in ('means', 'quats', 'scales', 'colors'):
@@ -162,7 +204,9 @@ def thin(gaussians: Gaussians, budget: int) -> tuple[Gaussians, np.ndarray, floa
 
 
 def corners(thing: Object) -> np.ndarray:
-    """(8, 3) of the box around an object: corner i lies on the high side of x, y, z where bits 2, 1, 0 of i are set."""
+    """(8, 3) of the box around an object: corner i lies on the high side of x, y, z where bits 2, 1, 0 of i
+    are set.
+    """
     signs = np.array([[(i >> 2 & 1), (i >> 1 & 1), i & 1] for i in range(8)]) - 0.5
     return np.asarray(thing.center) + signs * np.asarray(thing.size)
 
@@ -184,7 +228,9 @@ def inside(means: np.ndarray, objects) -> np.ndarray:
 
 
 def hit(origin, direction, objects) -> int | None:
-    """The number of the first object whose box the ray from `origin` (3,) along `direction` (3,) meets; None: none."""
+    """The number of the first object whose box the ray from `origin` (3,) along `direction` (3,) meets; None:
+    none.
+    """
     best, nearest = None, math.inf
     origin, direction = np.asarray(origin, np.float64), np.asarray(direction, np.float64)
     direction = np.where(np.abs(direction) < 1e-12, 1e-12, direction)
@@ -198,8 +244,8 @@ def hit(origin, direction, objects) -> int | None:
 
 
 def before(world: World, thing: Object, position) -> tuple[np.ndarray, np.ndarray]:
-    """From where to look at an object (3,), and its centre (3,): nearer along the line of sight from `position` (3,), so
-    that it fills about a third of the view."""
+    """From where to look at an object (3,), and its centre (3,): nearer along the line of sight from
+    `position` (3,), so that it fills about a third of the view."""
     center, up = np.asarray(thing.center, np.float64), np.asarray(world.up)
     away = np.asarray(position, np.float64) - center
     length = float(np.linalg.norm(away))

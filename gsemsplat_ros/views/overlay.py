@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-UNKNOWN = (32, 34, 38)     # RGB of pixels without depth
-FAR = 7.0                  # m, the darkest depth of `depth_colours`
-QUANTILES = 0.02, 0.98     # of the depth: the ends of its colours, so that a few flyers do not wash out the rest
+UNKNOWN = (32, 34, 38)  # RGB of pixels without depth
+FAR = 7.0  # m, the darkest depth of `depth_colours`
+QUANTILES = 0.02, 0.98  # of the depth: the ends of its colours, so that a few flyers do not wash out the rest
 
 
 def turbo(level: np.ndarray) -> np.ndarray:
@@ -31,8 +31,8 @@ def overlay(image: np.ndarray, relevancy: np.ndarray) -> np.ndarray:
 def depth_picture(depth: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Depth (H, W) [m], NaN or not positive where unknown, to (H, W, 3) uint8 RGB: near is red, far is blue.
 
-    Colours are linear in 1 / depth. Returns the picture and the depths [m] of its two ends, near and far; NaN without
-    any known depth.
+    Colours are linear in 1 / depth. Returns the picture and the depths [m] of its two ends, near and far; NaN
+    without any known depth.
     """
     known = np.isfinite(depth) & (depth > 0)
     picture = np.full((*depth.shape, 3), UNKNOWN, np.uint8)
@@ -48,7 +48,7 @@ def depth_picture(depth: np.ndarray) -> tuple[np.ndarray, float, float]:
 
 
 def depth_colours(depth: np.ndarray) -> np.ndarray:
-    """Depth (H, W) [m] to (H, W, 3) uint8 RGB: bright is near, black is nothing (0 or NaN). One scale for all pictures, so
-    that they can be compared."""
+    """Depth (H, W) [m] to (H, W, 3) uint8 RGB: bright is near, black is nothing (0 or NaN). One scale for all
+    pictures, so that they can be compared."""
     near = np.where(depth > 0, 255 - 235 * np.clip(np.nan_to_num(depth) / FAR, 0, 1), 0).astype(np.uint8)
     return cv2.applyColorMap(near, cv2.COLORMAP_INFERNO)[..., ::-1]

@@ -1,5 +1,5 @@
-"""Which two images make a pair: stereo images by their stamps, keyframes of one camera by what moved between them; and
-whether a stereo pair shows anything new."""
+"""Which two images make a pair: stereo images by their stamps, keyframes of one camera by what moved between
+them; and whether a stereo pair shows anything new."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 
 from gsemsplat_ros.views.view import Pair, View
 
-FLOW_SIDE = 320         # optical flow is measured on a gray image whose longer side has this many pixels
+FLOW_SIDE = 320  # optical flow is measured on a gray image whose longer side has this many pixels
 MAX_FEATURES = 200
-MIN_FEATURES = 20       # fewer corners than this say nothing about motion
-ROUND_TRIP_PX = 1.0     # a feature is tracked when forward and backward flow agree to this many pixels
-CELLS = 80              # along the longer side of the image, in which changes are looked for
-CHANGE = 10.0           # gray levels by which a cell must leave the range of its surroundings; noise is far below
+MIN_FEATURES = 20  # fewer corners than this say nothing about motion
+ROUND_TRIP_PX = 1.0  # a feature is tracked when forward and backward flow agree to this many pixels
+CELLS = 80  # along the longer side of the image, in which changes are looked for
+CHANGE = 10.0  # gray levels by which a cell must leave the range of its surroundings; noise is far below
 STILL = 'the image stands still'
-CHANGED_CELLS = 2       # a change is at least so many cells wide and high: vibration makes thin lines of them
+CHANGED_CELLS = 2  # a change is at least so many cells wide and high: vibration makes thin lines of them
 
 
 class StereoPairer:
     """Pairs the items of two streams whose stamps differ by at most `slop_s`, each item at most once.
 
-    The plain twin of message_filters.ApproximateTimeSynchronizer for two inputs: the new item takes the nearest one of
-    the other stream. Keeps the `depth` newest items of each side.
+    The plain twin of message_filters.ApproximateTimeSynchronizer for two inputs: the new item takes the
+    nearest one of the other stream. Keeps the `depth` newest items of each side.
 
-    pairs: how many were made. dropped: items of each side that left without a partner. skew_ns: stamp of the right item
-    minus that of the left one in the last pair [ns], None before the first.
+    pairs: how many were made. dropped: items of each side that left without a partner. skew_ns: stamp of the
+    right item minus that of the left one in the last pair [ns], None before the first.
     """
 
     def __init__(self, slop_s: float, depth: int = 10):
@@ -40,7 +40,9 @@ class StereoPairer:
         self.skew_ns: int | None = None
 
     def add(self, side: int, stamp_ns: int, item: Any) -> tuple[Any, Any] | None:
-        """Take in an item of side 0 (left) or 1 (right); return the (left, right) pair that it completes, or None."""
+        """Take in an item of side 0 (left) or 1 (right); return the (left, right) pair that it completes, or
+        None.
+        """
         mine, others = self._waiting[side], self._waiting[1 - side]
         self.dropped[side] += stamp_ns in mine  # two items with one stamp: the newer one counts
         mine[stamp_ns] = item
@@ -77,7 +79,11 @@ def _gray(image: np.ndarray) -> np.ndarray:
 def _features(gray: np.ndarray) -> np.ndarray:
     """(N, 1, 2) float32 corners, N may be 0."""
     corners = cv2.goodFeaturesToTrack(gray, MAX_FEATURES, qualityLevel=0.01, minDistance=7)
-    return np.zeros((0, 1, 2), np.float32) if corners is None else np.asarray(corners, np.float32).reshape(-1, 1, 2)
+    return (
+        np.zeros((0, 1, 2), np.float32)
+        if corners is None
+        else np.asarray(corners, np.float32).reshape(-1, 1, 2)
+    )
 
 
 def _track(features: np.ndarray, before: np.ndarray, after: np.ndarray) -> Motion:
@@ -86,7 +92,7 @@ def _track(features: np.ndarray, before: np.ndarray, after: np.ndarray) -> Motio
     back, seen_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **window)
     height, width = after.shape
     x, y = there[:, 0, 0], there[:, 0, 1]
-    good = (seen.ravel() == 1) & (seen_back.ravel() == 1) & (0 <= x) & (x < width) & (0 <= y) & (y < height)
+    good = (seen.ravel() == 1) & (seen_back.ravel() == 1) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     good &= np.linalg.norm((back - features)[:, 0], axis=1) < ROUND_TRIP_PX
     if not good.any():
         return Motion(flow=float('inf'), overlap=0.0)
@@ -97,17 +103,23 @@ def _track(features: np.ndarray, before: np.ndarray, after: np.ndarray) -> Motio
 class KeyframeSelector:
     """Chooses the frames of one moving camera that make a pair with the keyframe before.
 
-    A frame makes a pair when the image moved by at least `min_motion` and at most `max_motion` (fractions of the width)
-    and at least `min_overlap` of the keyframe's features are still seen; it is then the next keyframe. A camera that
-    stands still makes none. The pair is dropped and the frame becomes the keyframe when too much moved or when the
-    keyframe is older than `max_age_s`: then the two images may show two states of the world.
+    A frame makes a pair when the image moved by at least `min_motion` and at most `max_motion` (fractions of
+    the width) and at least `min_overlap` of the keyframe's features are still seen; it is then the next
+    keyframe. A camera that stands still makes none. The pair is dropped and the frame becomes the keyframe
+    when too much moved or when the keyframe is older than `max_age_s`: then the two images may show two
+    states of the world.
 
-    pairs: how many were made; dropped: how many were not, although the camera moved. reason: in words, why the last
-    frame made a pair or none. motion: last measured, or None.
+    pairs: how many were made; dropped: how many were not, although the camera moved. reason: in words, why
+    the last frame made a pair or none. motion: last measured, or None.
     """
 
-    def __init__(self, min_motion: float = 0.03, max_motion: float = 0.35, min_overlap: float = 0.4,
-                 max_age_s: float = 10.0):
+    def __init__(
+        self,
+        min_motion: float = 0.03,
+        max_motion: float = 0.35,
+        min_overlap: float = 0.4,
+        max_age_s: float = 10.0,
+    ):
         self._limits = min_motion, max_motion, min_overlap
         self._max_age_ns = round(max_age_s * 1e9)
         self._keyframe: View | None = None
@@ -116,7 +128,9 @@ class KeyframeSelector:
         self.reason = 'no image yet'
 
     def offer(self, view: View) -> Pair | None:
-        """A Pair (first: `view`, second: the keyframe before: the scene stands in the newest frame), or None."""
+        """A Pair (first: `view`, second: the keyframe before: the scene stands in the newest frame), or
+        None.
+        """
         before = self._keyframe
         if before is None:
             return self._restart(view, 'first image: waiting for motion')
@@ -126,7 +140,9 @@ class KeyframeSelector:
         if age_ns < 0:
             return self._restart(view, 'time went backwards: starting again')
         if len(self._features) < MIN_FEATURES:
-            return self._restart(view, f'{len(self._features)} corners in the keyframe: too few to measure motion')
+            return self._restart(
+                view, f'{len(self._features)} corners in the keyframe: too few to measure motion'
+            )
         motion = _track(self._features, self._gray, _gray(view.image))
         min_motion, max_motion, min_overlap = self._limits
         if motion.flow > max_motion or motion.overlap < min_overlap:
@@ -151,8 +167,9 @@ class KeyframeSelector:
 class StillGate:
     """Whether a stereo camera sees anything new since the last scene: it moved, or something before it did.
 
-    A view is new when the image moved by at least `min_motion` (median, fraction of the width) against the one of the
-    last scene, or when some part of it changed; light and exposure may. `min_motion` 0: every view is.
+    A view is new when the image moved by at least `min_motion` (median, fraction of the width) against the
+    one of the last scene, or when some part of it changed; light and exposure may. `min_motion` 0: every view
+    is.
 
     skipped: how many views were not new. motion: last measured, or None; changed: part of the cells that did.
     """
@@ -176,9 +193,18 @@ class StillGate:
             if len(self._features) >= MIN_FEATURES:
                 motion = _track(self._features, self._gray, gray)
             changed = self._changed(gray)
-            reason = ('the camera moved' if motion and motion.flow >= self._min_motion else
-                      'something moved before the camera' if changed else STILL)
-        self.motion, self.changed, self.reason = motion, changed, reason    # in one go: others read them meanwhile
+            reason = (
+                'the camera moved'
+                if motion and motion.flow >= self._min_motion
+                else 'something moved before the camera'
+                if changed
+                else STILL
+            )
+        self.motion, self.changed, self.reason = (
+            motion,
+            changed,
+            reason,
+        )  # in one go: others read them meanwhile
         self.skipped += reason is STILL
         return reason is not STILL
 
@@ -199,11 +225,15 @@ class StillGate:
         gain, offset = _exposure(self._cells, new)
         old = self._cells * gain + offset
         out = (_outside(new, old) | _outside(old, new)).astype(np.uint8)  # what came, and what went
-        return float(cv2.morphologyEx(out, cv2.MORPH_OPEN, np.ones((CHANGED_CELLS, CHANGED_CELLS), np.uint8)).mean())
+        return float(
+            cv2.morphologyEx(out, cv2.MORPH_OPEN, np.ones((CHANGED_CELLS, CHANGED_CELLS), np.uint8)).mean()
+        )
 
 
 def _outside(cells: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which cells leave the range of the others there and next to it: so a shift by one cell changes nothing."""
+    """Which cells leave the range of the others there and next to it: so a shift by one cell changes
+    nothing.
+    """
     square = np.ones((3, 3), np.uint8)
     return (cells < cv2.erode(others, square) - CHANGE) | (cells > cv2.dilate(others, square) + CHANGE)
 
@@ -217,7 +247,9 @@ def _cells(gray: np.ndarray) -> np.ndarray:
 
 
 def _exposure(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
-    """Gain and offset with which most cells of `old` become those of `new`: fitted twice, without what differs most."""
+    """Gain and offset with which most cells of `old` become those of `new`: fitted twice, without what
+    differs most.
+    """
     x, y, gain, offset = old.ravel(), new.ravel(), 1.0, 0.0
     for part in 1.0, 0.7:
         error = np.abs(gain * x + offset - y)

@@ -1,4 +1,6 @@
-"""Features as colours: the three directions in which they differ most become red, green and blue. NumPy only."""
+"""Features as colours: the three directions in which they differ most become red, green and blue. NumPy
+only.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-QUANTILES = 0.02, 0.98     # of each component: the ends of its colour, so that a few strays do not wash out the rest
-WEAKEST = 0.05             # of the strongest component's range: the least that is stretched to a whole colour
-LEVELS = 0.1, 0.95         # of the colours: neither black, which is the background, nor glaring
+QUANTILES = (
+    0.02,
+    0.98,
+)  # of each component: the ends of its colour, so that a few strays do not wash out the rest
+WEAKEST = 0.05  # of the strongest component's range: the least that is stretched to a whole colour
+LEVELS = 0.1, 0.95  # of the colours: neither black, which is the background, nor glaring
 
 
 @dataclass(frozen=True)
 class Principal:
     """A fixed way from features to colours, so that one feature has one colour in every picture.
 
-    components (3, C): orthonormal, strongest first, each with its largest entry positive; low, high (3,): the projections
-    that become the ends of a colour.
+    components (3, C): orthonormal, strongest first, each with its largest entry positive; low, high (3,): the
+    projections that become the ends of a colour.
     """
 
     components: np.ndarray
@@ -32,7 +37,7 @@ class Principal:
         vectors = np.linalg.eigh(centred.T @ centred)[1][:, ::-1].T[:3]
         signs = np.sign(vectors[np.arange(len(vectors)), np.abs(vectors).argmax(1)])
         components = np.zeros((3, features.shape[1]))
-        components[:len(vectors)] = vectors * np.where(signs == 0, 1, signs)[:, None]
+        components[: len(vectors)] = vectors * np.where(signs == 0, 1, signs)[:, None]
         low, high = np.quantile(features @ components.T, QUANTILES, axis=0)
         # a direction without differences would show nothing but rounding
         middle, spread = (low + high) / 2, np.maximum(high - low, max(WEAKEST * (high - low).max(), 1e-9))

@@ -1,7 +1,7 @@
 """Views, cameras and the window of an image that the network sees.
 
-Pixel centres lie at integer coordinates: pixel (u, v) covers [u - 0.5, u + 0.5). Cameras look along +z with x to the
-right and y down (OpenCV; the `*_optical_frame` of REP 103).
+Pixel centres lie at integer coordinates: pixel (u, v) covers [u - 0.5, u + 0.5). Cameras look along +z with x
+to the right and y down (OpenCV; the `*_optical_frame` of REP 103).
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ class Camera:
 
     def __post_init__(self):
         if self.width < 1 or self.height < 1 or not (self.fx > 0 and self.fy > 0):
-            raise ValueError(f'camera of {self.width}x{self.height} px with fx {self.fx}, fy {self.fy}: '
-                             'a calibrated camera has a positive size and focal length; calibrate it')
+            raise ValueError(
+                f'camera of {self.width}x{self.height} px with fx {self.fx}, fy {self.fy}: '
+                'a calibrated camera has a positive size and focal length; calibrate it'
+            )
 
     @classmethod
     def from_K(cls, K: np.ndarray, width: int, height: int) -> Camera:
@@ -46,8 +48,9 @@ class Camera:
     def resized(self, width: int, height: int) -> Camera:
         """The camera of the same picture resampled to `width` x `height` pixels."""
         sx, sy = width / self.width, height / self.height
-        return Camera(width, height, self.fx * sx, self.fy * sy,
-                      (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5)
+        return Camera(
+            width, height, self.fx * sx, self.fy * sy, (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5
+        )
 
     def cropped(self, x0: float, y0: float, width: int, height: int) -> Camera:
         """The camera of the part that starts at pixel (`x0`, `y0`)."""
@@ -70,15 +73,21 @@ class View:
     def __post_init__(self):
         image = self.image
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f'image of shape {image.shape} and type {image.dtype}: wanted (height, width, 3) uint8 RGB')
+            raise ValueError(
+                f'image of shape {image.shape} and type {image.dtype}: wanted (height, width, 3) uint8 RGB'
+            )
         if self.camera and (self.camera.height, self.camera.width) != image.shape[:2]:
-            raise ValueError(f'camera of {self.camera.width}x{self.camera.height} px for an image of '
-                             f'{image.shape[1]}x{image.shape[0]} px: give the calibration of this image size')
+            raise ValueError(
+                f'camera of {self.camera.width}x{self.camera.height} px for an image of '
+                f'{image.shape[1]}x{image.shape[0]} px: give the calibration of this image size'
+            )
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two views of one scene. `baseline_m` [m]: a rectified stereo pair whose second camera stands at +x; else None."""
+    """Two views of one scene. `baseline_m` [m]: a rectified stereo pair whose second camera stands at +x;
+    else None.
+    """
 
     first: View
     second: View
@@ -87,8 +96,10 @@ class Pair:
     def __post_init__(self):
         if self.baseline_m is not None:
             if not self.baseline_m > 0:
-                raise ValueError(f'stereo baseline of {self.baseline_m} m: wanted a positive length; '
-                                 'are left and right exchanged?')
+                raise ValueError(
+                    f'stereo baseline of {self.baseline_m} m: wanted a positive length; '
+                    'are left and right exchanged?'
+                )
             if self.first.camera is None or self.first.image.shape != self.second.image.shape:
                 raise ValueError('a stereo pair needs a camera and two images of the same size')
 
@@ -99,7 +110,9 @@ class Pair:
 
     @property
     def first_from_second(self) -> np.ndarray | None:
-        """(4, 4) where the second camera stood in the frame of the first [m]; None unless both know their place."""
+        """(4, 4) where the second camera stood in the frame of the first [m]; None unless both know their
+        place.
+        """
         if self.first.map_from_camera is None or self.second.map_from_camera is None:
             return None
         return np.linalg.inv(self.first.map_from_camera) @ self.second.map_from_camera
@@ -123,14 +136,18 @@ class Window:
 
     def to_input(self, uv: np.ndarray) -> np.ndarray:
         """Network pixels (..., 2) to input pixels (..., 2)."""
-        return (np.asarray(uv, np.float64) + 0.5) * (self.scale_x, self.scale_y) + (self.x0 - 0.5, self.y0 - 0.5)
+        return (np.asarray(uv, np.float64) + 0.5) * (self.scale_x, self.scale_y) + (
+            self.x0 - 0.5,
+            self.y0 - 0.5,
+        )
 
     def to_network(self, uv: np.ndarray) -> np.ndarray:
         """Input pixels (..., 2) to network pixels (..., 2)."""
         return (np.asarray(uv, np.float64) + 0.5 - (self.x0, self.y0)) / (self.scale_x, self.scale_y) - 0.5
 
     def expand(self, image_map: np.ndarray, fill: float = np.nan) -> np.ndarray:
-        """A map (h, w) over the window, of any resolution, to (input_height, input_width) float32 with `fill` outside.
+        """A map (h, w) over the window, of any resolution, to (input_height, input_width) float32 with `fill`
+        outside.
 
         Bilinear; NaN stays where the nearest map value is NaN.
         """
@@ -142,12 +159,18 @@ class Window:
         # input = (map + 0.5) * s + x0 - 0.5: the forward affine map that warpAffine inverts
         forward = np.array([[sx, 0.0, 0.5 * sx + self.x0 - 0.5], [0.0, sy, 0.5 * sy + self.y0 - 0.5]])
         size = (self.input_width, self.input_height)
-        values = cv2.warpAffine(values, forward, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        weights = cv2.warpAffine(weights, forward, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        values = cv2.warpAffine(
+            values, forward, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        weights = cv2.warpAffine(
+            weights, forward, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         out = np.full((self.input_height, self.input_width), np.float32(fill))
         left, top = max(0, round(self.x0)), max(0, round(self.y0))
-        inside = np.s_[top:round(self.y0 + self.height * self.scale_y),
-                       left:round(self.x0 + self.width * self.scale_x)]
+        inside = np.s_[
+            top : round(self.y0 + self.height * self.scale_y),
+            left : round(self.x0 + self.width * self.scale_x),
+        ]
         seen = weights[inside] >= 0.5
         out[inside] = np.where(seen, values[inside] / np.maximum(weights[inside], 1e-6), np.float32(np.nan))
         return out
@@ -156,8 +179,8 @@ class Window:
 def network_size(width: int, height: int, long_side: int = 512, square: bool = False) -> tuple[int, int]:
     """Width and height for the network: multiples of 16, `long_side` pixels on the long side.
 
-    `square` is the published 512 x 512 centre crop (architecture notes 1.1); otherwise the field of view is kept up to
-    the rounding to whole patches (1.2).
+    `square` is the published 512 x 512 centre crop (architecture notes 1.1); otherwise the field of view is
+    kept up to the rounding to whole patches (1.2).
     """
     if square:
         return long_side, long_side
@@ -178,17 +201,27 @@ def fit(view: View, width: int, height: int) -> tuple[View, Window]:
     image = view.image
     if (input_width, input_height) != (width, height):
         resample = Image.Resampling.LANCZOS if scale > 1 else Image.Resampling.BICUBIC
-        image = np.array(Image.fromarray(image).resize((width, height), resample,
-                                                       box=(x0, y0, x0 + crop_width, y0 + crop_height)))
+        image = np.array(
+            Image.fromarray(image).resize(
+                (width, height), resample, box=(x0, y0, x0 + crop_width, y0 + crop_height)
+            )
+        )
     camera = view.camera
     if camera:
-        camera = Camera(width, height, camera.fx / scale, camera.fy / scale,
-                        *window.to_network(np.array([camera.cx, camera.cy])).tolist())
+        camera = Camera(
+            width,
+            height,
+            camera.fx / scale,
+            camera.fy / scale,
+            *window.to_network(np.array([camera.cx, camera.cy])).tolist(),
+        )
     return replace(view, image=np.ascontiguousarray(image), camera=camera), window
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB with EXIF orientation applied. Raises ValueError for anything that is not an image."""
+    """(H, W, 3) uint8 RGB with EXIF orientation applied. Raises ValueError for anything that is not an
+    image.
+    """
     path = Path(path)
     try:
         with Image.open(path) as image:
