@@ -14,7 +14,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-from gsemsplat_ros.commands.console import Console, Failure
+from gsemsplat_ros.terminal.console import Console, Failure
 
 PROG = 'gsemsplat'
 COMMANDS = {
@@ -65,7 +65,7 @@ def run(argv: list[str]) -> int:
             f'unrecognized arguments: {" ".join(unknown)}; see `{PROG} {args.command or ""} --help`'
         )
     if args.version:
-        from gsemsplat_ros.commands.versions import versions
+        from gsemsplat_ros.terminal.versions import versions
 
         print('\n'.join(f'{name} {version}' for name, version in versions().items()))
         return 0

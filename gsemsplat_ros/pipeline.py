@@ -17,23 +17,25 @@ import cv2
 import numpy as np
 import torch
 
+from gsemsplat_ros.checkpoints import checkpoint as checkpoints
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
-from gsemsplat_ros.mapping.calibrate import snap_to_rays
-from gsemsplat_ros.mapping.codedfile import CodeSpace
-from gsemsplat_ros.mapping.follow import follow
-from gsemsplat_ros.mapping.map import Map, MapWords
-from gsemsplat_ros.mapping.matches import measure
-from gsemsplat_ros.mapping.pose import focal_from_points, place
-from gsemsplat_ros.mapping.scene import Keyframe, Scene
-from gsemsplat_ros.network import weights as checkpoints
+from gsemsplat_ros.geometry.flow import follow
+from gsemsplat_ros.geometry.matches import measure
+from gsemsplat_ros.geometry.pose import focal_from_points, place
+from gsemsplat_ros.geometry.rays import snap_to_rays
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Pair, fit, network_size
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat
-from gsemsplat_ros.semantics.codec import Codec
+from gsemsplat_ros.scene.coded_file import CodeSpace
+from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.map_index import MapWords
+from gsemsplat_ros.scene.scene import Keyframe, Scene
+from gsemsplat_ros.semantics.decoder import Codec
 from gsemsplat_ros.semantics.objects import Object, find_objects
 from gsemsplat_ros.semantics.relevancy import CANONICAL, MIN_ALPHA, Answer, Mixture, answer, box_size, smooth
 from gsemsplat_ros.semantics.text import TextEncoder, load_text_encoder
-from gsemsplat_ros.views.view import Camera, Pair, fit, network_size
 
 MAX_TEXT = 200  # characters: longer phrases are no names of things
 THRESHOLD = 0.5  # relevancy below which a phrase is not found (LERF)

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 import torch
 
+from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.cli import COMMANDS, main
-from gsemsplat_ros.commands.console import Console, without_nan
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply
-from gsemsplat_ros.mapping.codedfile import CodeSpace
-from gsemsplat_ros.mapping.scene import Keyframe, Scene
-from gsemsplat_ros.mapping.scenefile import read_scene
-from gsemsplat_ros.network import weights
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import fit
 from gsemsplat_ros.pipeline import Pipeline, Relevancy
-from gsemsplat_ros.semantics.codec import Codec
+from gsemsplat_ros.scene.coded_file import CodeSpace
+from gsemsplat_ros.scene.scene import Keyframe, Scene
+from gsemsplat_ros.scene.scene_file import read_scene
+from gsemsplat_ros.semantics.decoder import Codec
 from gsemsplat_ros.semantics.objects import Object
-from gsemsplat_ros.views.view import Camera, fit
+from gsemsplat_ros.terminal.console import Console, without_nan
 
 WALL_M = 2.0
 BOX = Object(center=(0.5, 0.25, 2.0), size=(0.4, 0.6, 0.2), score=0.875)
@@ -375,7 +376,7 @@ def test_weights_info(tmp_path, capsys):
 
 
 def test_failed_check_still_gives_its_numbers(monkeypatch, capsys):
-    from gsemsplat_ros.network import parity
+    from gsemsplat_ros.checkpoints import parity
 
     result = {'fields': {'pts3d_1': 0.5}, 'max_error': 0.5, 'passed': False}
     monkeypatch.setattr(parity, 'check_parity', lambda path: result)
@@ -393,7 +394,7 @@ def test_eval_protocol(capsys):
 
 
 def test_eval_stereo_shows_means(pipeline, monkeypatch, capsys):
-    from gsemsplat_ros.evaluation import stereo
+    from gsemsplat_ros.evaluation import stereo_pairs as stereo
 
     result = {
         'localisation_accuracy': 0.5,

@@ -9,41 +9,51 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = 'gsemsplat_ros'
 # From the ground up: a room may import rooms of lower floors, and of its own floor only itself.
 FLOORS = (
-    {'views'},
+    {'files', 'images'},
     {'network'},
+    {'checkpoints'},
     {'gaussians'},
     {'semantics'},
-    {'mapping'},
+    {'geometry'},
+    {'scene'},
     {'pipeline'},
-    {'ros', 'viewer', 'training', 'evaluation'},
+    {'pictures'},
+    {'flight'},
+    {'report', 'datasets'},
+    {'live'},
+    {'rooms', 'supervision'},
+    {'training', 'bench'},
+    {'evaluation'},
+    {'terminal'},
+    {'ros'},
     {'commands'},
     {'cli'},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-# The node, and the commands that talk to it, know ROS; the core does not.
-ROS = {'ros', 'commands'}
+# The node and its clients know ROS; the core does not.
+ROS = {'ros'}
 # Outside packages that only these rooms may import.
 ONLY_IN = {
-    'av': {'viewer'},
+    'av': {'flight'},
     'cv_bridge': {'ros'},
     'gsplat': {'gaussians'},
     'launch': {'ros'},
     'launch_ros': {'ros'},
     'message_filters': {'ros'},
-    'moderngl': {'training'},
-    'nav2_msgs': {'commands'},
+    'moderngl': {'rooms'},
+    'nav2_msgs': {'ros'},
     'open_clip': {'semantics'},
     'rclpy': ROS,
-    'rosbags': {'commands'},
-    'sam2': {'training'},
-    'segment_anything': {'training'},
+    'rosbags': {'ros'},
+    'sam2': {'supervision'},
+    'segment_anything': {'supervision'},
     'sensor_msgs_py': {'ros'},
     'std_srvs': ROS,
     'tensorboard': {'training'},
     'tf2_ros': {'ros'},
-    'torch': set(FLOOR_OF) - {'views'},
-    'trimesh': {'training'},
-    'viser': {'viewer'},
+    'torch': set(FLOOR_OF) - {'files', 'images'},
+    'trimesh': {'rooms'},
+    'viser': {'live'},
     'vision_msgs': {'ros'},
 }
 # Optional packages: imported in the function that needs them, or in the `try` of a seam with a plain twin.
@@ -131,18 +141,18 @@ def test_house():
 @pytest.mark.parametrize(
     'module, source',
     [
-        ('views.view', 'import gsemsplat_ros.network.model'),
-        ('views.view', 'import torch'),
+        ('images.view', 'import gsemsplat_ros.network.model'),
+        ('images.view', 'import torch'),
         ('network.model', 'from gsemsplat_ros.gaussians.ply import read_ply'),
         ('network.model', 'def f():\n    from gsemsplat_ros import pipeline'),
-        ('semantics.objects', 'from gsemsplat_ros.mapping import scene'),
-        ('semantics.objects', 'from ..mapping.scene import Scene'),
-        ('semantics.objects', 'from .. import mapping'),
-        ('mapping.pose', 'import rclpy'),
+        ('semantics.objects', 'from gsemsplat_ros.scene import scene'),
+        ('semantics.objects', 'from ..scene.scene import Scene'),
+        ('semantics.objects', 'from .. import scene'),
+        ('geometry.pose', 'import rclpy'),
         ('pipeline', 'from .ros.node import Node'),
         ('pipeline', 'from sensor_msgs.msg import Image'),
-        ('training.train', 'from gsemsplat_ros.evaluation.evaluate import score'),
-        ('evaluation.bench', 'import gsemsplat_ros.cli'),
+        ('training.loop', 'from gsemsplat_ros.evaluation.evaluate import score'),
+        ('bench.bench', 'import gsemsplat_ros.cli'),
         ('ros.node', 'from cv_bridge import CvBridge'),
         ('semantics.text', 'import open_clip'),
         ('attic.old', 'import os'),
@@ -157,14 +167,14 @@ def test_wrong_direction_is_found(module, source):
     [
         ('cli', 'from gsemsplat_ros.ros.node import main\nfrom gsemsplat_ros import pipeline'),
         ('ros.node', 'import rclpy\nfrom ..pipeline import Pipeline\nfrom .worker import Worker'),
-        ('pipeline', 'import torch\nfrom .mapping.scene import Scene'),
-        ('mapping.scene', 'from gsemsplat_ros.semantics.codec import Prepared'),
+        ('pipeline', 'import torch\nfrom .scene.scene import Scene'),
+        ('scene.scene', 'from gsemsplat_ros.semantics.decoder import Prepared'),
         ('semantics.text', 'def load():\n    import open_clip'),
         (
             'ros.conversions',
             'try:\n    from cv_bridge import CvBridge\nexcept ImportError:\n    CvBridge = None',
         ),
-        ('views.pairing', 'from .view import View\nimport numpy as np\nimport cv2'),
+        ('images.stereo', 'from .view import View\nimport numpy as np\nimport cv2'),
     ],
 )
 def test_right_direction_passes(module, source):

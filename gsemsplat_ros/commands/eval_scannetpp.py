@@ -9,8 +9,8 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from gsemsplat_ros.commands.console import Console, add_model_arguments, add_output_arguments
 from gsemsplat_ros.commands.eval_ablation import cell
+from gsemsplat_ros.terminal.console import Console, add_model_arguments, add_output_arguments
 
 OPENCLIP = 'openclip:ViT-B-16'  # the text space of the public networks
 # title -> (measure, its name in the table); parentheses as in the paper: over the visible pixels alone
@@ -88,9 +88,9 @@ def fraction(text: str) -> float:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.commands.files import output_folder, write_json, write_text
-    from gsemsplat_ros.evaluation.eval_datasets import annotations, find_scenes
-    from gsemsplat_ros.evaluation.scannetpp import evaluate_frames, summarise
+    from gsemsplat_ros.evaluation.annotated_scores import evaluate_frames, summarise
+    from gsemsplat_ros.evaluation.annotated_views import annotations, find_scenes
+    from gsemsplat_ros.terminal.output import output_folder, write_json, write_text
 
     scenes = find_scenes(args.data)
     find = None if args.features else inputs_finder(args.scannetpp, scenes)
@@ -128,7 +128,7 @@ def perceptual_measure(args: argparse.Namespace, notes: list[str]):
     """LPIPS from the file that was given or from the package; None, with a note, where it cannot be had."""
     import torch
 
-    from gsemsplat_ros.evaluation.colours import load_lpips
+    from gsemsplat_ros.evaluation.image_quality import load_lpips
 
     device = 'cuda' if args.device != 'cpu' and torch.cuda.is_available() else 'cpu'
     try:
@@ -142,10 +142,10 @@ def perceptual_measure(args: argparse.Namespace, notes: list[str]):
 
 def networks(args: argparse.Namespace, notes: list[str]):
     """Our network and its peers, and what made them."""
+    from gsemsplat_ros.checkpoints.checkpoint import read_card
     from gsemsplat_ros.evaluation.methods import ColourOnly, LiftedFeatures, Network
-    from gsemsplat_ros.network.weights import read_card
     from gsemsplat_ros.pipeline import Pipeline
-    from gsemsplat_ros.training.encoders import load_image_encoder
+    from gsemsplat_ros.supervision.encoders import load_image_encoder
 
     if args.splatt3r:
         read_card(args.splatt3r)  # a mistake there is known before the other network is loaded
@@ -167,8 +167,8 @@ def saved_features(args: argparse.Namespace):
     """Saved features in the text space of --weights, of OpenCLIP with --text-checkpoint, or of the shipped
     network.
     """
+    from gsemsplat_ros.checkpoints import checkpoint as weights
     from gsemsplat_ros.evaluation.methods import SavedFeatures
-    from gsemsplat_ros.network import weights
     from gsemsplat_ros.semantics.relevancy import CANONICAL
     from gsemsplat_ros.semantics.text import load_text_encoder
 
@@ -196,8 +196,8 @@ def inputs_finder(root: str | None, scenes: list[Path]):
         )
     if not alone:
         return lambda folder, frame: None
-    from gsemsplat_ros.evaluation.pairs import find_inputs
-    from gsemsplat_ros.training.scannetpp import ScanNetPP
+    from gsemsplat_ros.datasets.scannetpp import ScanNetPP
+    from gsemsplat_ros.evaluation.input_pairs import find_inputs
 
     splits = [
         split
@@ -218,7 +218,7 @@ def inputs_finder(root: str | None, scenes: list[Path]):
 
 def view_section(result):
     """One view for the page: the network's words, and everybody's picture."""
-    from gsemsplat_ros.viewer.evaluation_page import PhrasePictures, section
+    from gsemsplat_ros.report.evaluation_page import PhrasePictures, section
 
     first = result.methods[0]
     frame, published = result.frame, first.published
@@ -315,8 +315,8 @@ def count(number: int, noun: str) -> str:
 
 
 def evaluation_page(summary: dict, sections: list, args: argparse.Namespace) -> str:
-    from gsemsplat_ros.commands.versions import versions
-    from gsemsplat_ros.viewer.evaluation_page import Page, page
+    from gsemsplat_ros.report.evaluation_page import Page, page
+    from gsemsplat_ros.terminal.versions import versions
 
     tables = [
         (

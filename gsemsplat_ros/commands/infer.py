@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from gsemsplat_ros.commands.console import Console, add_model_arguments, add_output_arguments
+from gsemsplat_ros.terminal.console import Console, add_model_arguments, add_output_arguments
 
 PATHS = (
     'arc',
@@ -57,15 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.commands.files import output_folder, write_json
-    from gsemsplat_ros.commands.present import answers_table, write_page
     from gsemsplat_ros.gaussians.ply import write_ply
-    from gsemsplat_ros.mapping.scenefile import save_scene
     from gsemsplat_ros.pipeline import Pipeline
+    from gsemsplat_ros.scene.scene_file import save_scene
+    from gsemsplat_ros.terminal.output import output_folder, write_json
+    from gsemsplat_ros.terminal.present import answers_table, write_page
 
     pair = read_pair(args.left, args.right, args.calibration)
     if args.video:
-        from gsemsplat_ros.viewer.video import load_av
+        from gsemsplat_ros.flight.video import load_av
 
         load_av()  # before the work, not after it
     out = output_folder(args.out)
@@ -102,7 +102,8 @@ def read_pair(left: str, right: str, calibration: list[float] | None):
     """The two images as a Pair. Raises ValueError for files that are no images and numbers that are no
     calibration.
     """
-    from gsemsplat_ros.views.view import Camera, Pair, View, read_image
+    from gsemsplat_ros.images.camera import Camera
+    from gsemsplat_ros.images.view import Pair, View, read_image
 
     first, second = read_image(left), read_image(right)
     if calibration is None:
@@ -123,9 +124,9 @@ def read_pair(left: str, right: str, calibration: list[float] | None):
 
 def solve(pipeline, pair, queries: list[str], name: str, bar):
     """Build the scene, ask it, draw it: the PairResult and the Scene."""
-    from gsemsplat_ros.viewer.flight import draw
-    from gsemsplat_ros.viewer.result import Answer, PairResult, known
-    from gsemsplat_ros.views.overlay import overlay
+    from gsemsplat_ros.flight.flight import draw
+    from gsemsplat_ros.pictures.overlay import overlay
+    from gsemsplat_ros.report.result import Answer, PairResult, known
 
     start = time.perf_counter()
     scene = pipeline.build(pair)
@@ -171,10 +172,9 @@ def solve(pipeline, pair, queries: list[str], name: str, bar):
 def film_scene(pipeline, scene, camera, preset: str, out: Path, console: Console):
     """Fly along the path `preset`, seen with `camera` unless the path has its own, into out/rgb.mp4 and
     out/semantics.mp4: the Film."""
-    from gsemsplat_ros.viewer.flight import VIDEO_LONG_SIDE, fly, looked_at, resized, semantic_colours
-    from gsemsplat_ros.viewer.paths import camera_path
-    from gsemsplat_ros.viewer.result import Film
-    from gsemsplat_ros.viewer.video import VideoWriter
+    from gsemsplat_ros.flight.flight import VIDEO_LONG_SIDE, Film, fly, looked_at, resized, semantic_colours
+    from gsemsplat_ros.flight.paths import camera_path
+    from gsemsplat_ros.flight.video import VideoWriter
 
     camera = resized(camera, VIDEO_LONG_SIDE)
     path = camera_path(preset, looked_at(scene.gaussians, camera)[1])
@@ -192,7 +192,7 @@ def film_scene(pipeline, scene, camera, preset: str, out: Path, console: Console
 
 def input_camera(keyframe):
     """The camera of the keyframe's input image, from that of its rendering."""
-    from gsemsplat_ros.views.view import Camera
+    from gsemsplat_ros.images.camera import Camera
 
     camera, window = keyframe.camera, keyframe.window
     cx, cy = keyframe.to_input_pixel((camera.cx, camera.cy)).tolist()

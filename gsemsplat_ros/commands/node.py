@@ -16,11 +16,9 @@ def run(arguments: list[str]) -> int:
     """Run the node until SIGINT or SIGTERM; `arguments` are ROS arguments. Raises ValueError for others."""
     import signal
 
-    from rclpy.utilities import remove_ros_args
+    from gsemsplat_ros.ros.main import foreign_arguments, main
 
-    from gsemsplat_ros.ros.main import main
-
-    others = remove_ros_args(['gsemsplat', *arguments])[1:]
+    others = foreign_arguments(arguments)
     if others:
         raise ValueError(
             f'the node takes ROS arguments only, not {" ".join(others)}: for example `{EXAMPLE}`'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one, positive
+from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> None:
     import os
 
-    from gsemsplat_ros.commands.client import Client
+    from gsemsplat_ros.ros.client.client import Client
 
     answers, header = [], None
     with Client() as client:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from gsemsplat_ros.commands import train_prepare, train_semantics
-from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one, positive
+from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one, positive
 
 HEIGHT, WIDTH = 192, 256  # of rendered rooms [px]
 
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         return run_preview(args, console)
     if not args.out:
         raise ValueError('where to? give --out DIR, or --preview FILE to look at the rooms only')
-    from gsemsplat_ros.training import train
+    from gsemsplat_ros.training import loop as train
 
     result = train.run(args, args.quiet)
     if result:  # the other processes say nothing
@@ -109,10 +109,10 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def run_preview(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.training.preview import preview
+    from gsemsplat_ros.rooms.preview import preview
 
     if args.rooms:
-        from gsemsplat_ros.training.train import make_rooms
+        from gsemsplat_ros.training.loop import make_rooms
 
         make_rooms(args)
     preview(args.data, args.preview)

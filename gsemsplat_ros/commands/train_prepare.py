@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one
 
 SIZE = 512  # px: published
 NOTE_EVERY = 60.0  # s: in a log, where no bar is drawn
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     import torch
     from torch import distributed
 
-    from gsemsplat_ros.training.prepare import Recipe, prepare
+    from gsemsplat_ros.supervision.prepare import Recipe, prepare
 
     if args.masks and args.sam:
         raise ValueError('masks from a folder or from Segment Anything? give --masks or --sam')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gsemsplat_ros.commands.console import Console, add_output_arguments, at_least_one, positive
+from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one, positive
 
 
 def add_parser(actions) -> None:
@@ -80,7 +80,7 @@ def add_parser(actions) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.training import semantics
+    from gsemsplat_ros.training import semantic_heads as semantics
 
     result = semantics.run(args, args.quiet)
     if result:  # the other processes say nothing

@@ -7,7 +7,7 @@ import contextlib
 import threading
 from pathlib import Path
 
-from gsemsplat_ros.commands.console import Console, add_model_arguments, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.console import Console, add_model_arguments, add_output_arguments, at_least_one
 
 LOCAL = '127.0.0.1', 'localhost', '::1'
 DEMO_SCENE = 'living_room'
@@ -58,13 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.viewer.view_server import ViewServer
-    from gsemsplat_ros.viewer.view_source import Board
+    from gsemsplat_ros.live.server import ViewServer
+    from gsemsplat_ros.live.source import Board
 
     if args.live and args.scene:
         raise ValueError('SCENE and --live: give one of them')
     if args.live:
-        from gsemsplat_ros.commands.live import WORKERS, LiveNode
+        from gsemsplat_ros.ros.client.live import WORKERS, LiveNode
     board = Board(WORKERS if args.live else 1)
     loading = None if args.live else source(args, board)
     with contextlib.ExitStack() as stack:
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 def source(args: argparse.Namespace, board):
     """Put what is there already on the board; returns a function that loads the rest. Raises ValueError."""
-    from gsemsplat_ros.viewer import view_files
+    from gsemsplat_ros.live import files as view_files
 
     def load():
         from gsemsplat_ros.pipeline import Pipeline
@@ -104,7 +104,7 @@ def source(args: argparse.Namespace, board):
 
     if args.scene is not None:
         return view_files.open_any(file_of(args.scene), board, args.max_gaussians, load)
-    from gsemsplat_ros.commands.scenes import load_scene
+    from gsemsplat_ros.datasets.demo_pairs import load_scene
 
     pair = load_scene(DEMO_SCENE).pair
     return view_files.show_pair(

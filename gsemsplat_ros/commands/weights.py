@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.commands.console import Console, Failure, add_output_arguments
+from gsemsplat_ros.terminal.console import Console, Failure, add_output_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_convert(args: argparse.Namespace, console: Console) -> None:
     from dataclasses import asdict
 
-    from gsemsplat_ros.network.convert import convert
+    from gsemsplat_ros.checkpoints.convert import convert
 
     report = convert(args.file, args.target)
     groups = {
@@ -68,7 +68,7 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
 
     from safetensors import safe_open
 
-    from gsemsplat_ros.network.weights import SHIPPED, read_card
+    from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, read_card
 
     path = Path(args.file or SHIPPED)
     card = read_card(path)
@@ -80,7 +80,7 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
 
 
 def run_parity(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.network.parity import TOLERANCE, check_parity
+    from gsemsplat_ros.checkpoints.parity import TOLERANCE, check_parity
 
     with console.progress(1, 'fixture', 'running the large network on the CPU') as bar:
         result = check_parity(args.fixture)

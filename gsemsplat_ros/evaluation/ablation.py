@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from gsemsplat_ros.evaluation.held_out_rooms import Scores, absent_names, sample_pair, score_words
 from gsemsplat_ros.evaluation.metrics import BRANCHES, bootstrap_interval, mean, only_branch
-from gsemsplat_ros.evaluation.rooms import Scores, absent_names, sample_pair, score_words
-from gsemsplat_ros.evaluation.stereo import read_labels
+from gsemsplat_ros.evaluation.stereo_pairs import read_labels
 from gsemsplat_ros.pipeline import Pipeline
 
 ORDER = ('region', 'context', 'both')

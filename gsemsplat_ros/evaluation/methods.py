@@ -15,17 +15,17 @@ import cv2
 import numpy as np
 import torch
 
-from gsemsplat_ros.evaluation.eval_datasets import Frame, Inputs, read_features
+from gsemsplat_ros.checkpoints import checkpoint as weights
+from gsemsplat_ros.evaluation.annotated_views import Frame, Inputs, read_features
 from gsemsplat_ros.evaluation.splat_points import nearest_points, spacing
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
-from gsemsplat_ros.mapping.scene import Scene
-from gsemsplat_ros.network import weights
+from gsemsplat_ros.images.view import Pair, View, fit, network_size
 from gsemsplat_ros.network.inference import Inference
 from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.relevancy import relevancy_of_features
 from gsemsplat_ros.semantics.text import TextEncoder
-from gsemsplat_ros.views.view import Pair, View, fit, network_size
 
 CHUNK = 1 << 26  # values of saved features that are in memory together
 WHOLE = 32  # px: sides of pictures for dense features are multiples of this

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from gsemsplat_ros.mapping.pose import pixel_grid
-from gsemsplat_ros.mapping.scene import Keyframe, Scene
+from gsemsplat_ros.geometry.pose import pixel_grid
+from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.semantics.relevancy import Mixture
 
 BRANCHES = ('both', 'region', 'context')

@@ -11,8 +11,8 @@ from importlib import resources
 import numpy as np
 
 from gsemsplat_ros.evaluation.metrics import at_keyframe, nearest
-from gsemsplat_ros.mapping.scene import Scene
 from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.scene.scene import Scene
 
 
 @lru_cache(1)

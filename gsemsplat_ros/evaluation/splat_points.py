@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gsemsplat_ros.views.view import Camera
+from gsemsplat_ros.images.camera import Camera
 
 LARGEST = 3  # px: half side of the largest square, so that what is far too near does not cover the picture
 SLACK = 0.05  # px: a surface seen from where it was measured needs no wider squares

@@ -10,7 +10,7 @@ import torch
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render_cpu import render_cpu
 from gsemsplat_ros.gaussians.render_plain import DILATION, MIN_DEPTH_ALPHA, NEAR, Rendering
-from gsemsplat_ros.views.view import Camera
+from gsemsplat_ros.images.camera import Camera
 
 __all__ = ['Rendering', 'render']
 

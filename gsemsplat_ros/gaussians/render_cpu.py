@@ -23,7 +23,7 @@ from numba import njit
 from gsemsplat_ros.gaussians import render_plain
 from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
 from gsemsplat_ros.gaussians.render_plain import DILATION, MAX_PIXELS, NEAR, Rendering, jacobian_limits
-from gsemsplat_ros.views.view import Camera
+from gsemsplat_ros.images.camera import Camera
 
 TILE = 16
 CHECK = 32  # Gaussians between two looks at whether a tile is finished

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians, quats_to_rotations
-from gsemsplat_ros.views.view import Camera
+from gsemsplat_ros.images.camera import Camera
 
 NEAR = 0.01  # [m] Gaussians nearer to the camera plane are left out
 DILATION = 0.3  # [px^2] added to both image variances: no Gaussian falls between pixels

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gsemsplat_ros.images.view import PATCH
 from gsemsplat_ros.network.config import DESC_DIM, NetworkConfig
 from gsemsplat_ros.network.dpt import DPT, Wrapped
 from gsemsplat_ros.network.layers import Mlp
 from gsemsplat_ros.network.stem import STEM_DIMS
-from gsemsplat_ros.views.view import PATCH
 
 SH_C0 = 0.28209479177387814  # degree-0 spherical harmonic: color = 0.5 + C0 * sh
 GAUSSIAN_CHANNELS = (3, 3, 4, 3, 1)  # offset, scale, rotation, sh, opacity

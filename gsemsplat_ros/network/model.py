@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gsemsplat_ros.images.view import PATCH
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.heads import SH_C0, Head, gaussians, points
 from gsemsplat_ros.network.layers import NORM_EPS, DecoderBlock, EncoderBlock, PatchEmbed, rope_table
 from gsemsplat_ros.network.stem import DEEP_SPREAD, STEM_DIMS, ContextBranch, Stem
-from gsemsplat_ros.views.view import PATCH
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import numpy as np
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
 
-from gsemsplat_ros.mapping.approach import Approach, approach_pose
 from gsemsplat_ros.ros import messages, publishers
 from gsemsplat_ros.ros.conversions import make_header
 from gsemsplat_ros.ros.map_keeper import Kept, MapKeeper
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.transforms import Transforms
+from gsemsplat_ros.scene.approach import Approach, approach_pose
 
 UP = (0.0, 0.0, 1.0)  # of a map (REP 103)
 UP_OF_CAMERA = (0.0, -1.0, 0.0)  # of a scene, if its camera looks ahead

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
+from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.ros.conversions import quoted
-from gsemsplat_ros.views.view import Camera
 
 FISHEYE = ('equidistant', 'fisheye')
 POLYNOMIAL = ('plumb_bob', 'rational_polynomial')

@@ -16,13 +16,15 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.keyframes import KeyframeSelector
+from gsemsplat_ros.images.still import StillGate
+from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
 from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_to_rgb, quoted, stamp_ns
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.synchronize import StereoSync
 from gsemsplat_ros.ros.transforms import Transforms
-from gsemsplat_ros.views.pairing import KeyframeSelector, StillGate
-from gsemsplat_ros.views.view import Camera, Pair, View
 
 TOPICS = {
     'stereo': (('left/image_raw', 'left/camera_info'), ('right/image_raw', 'right/camera_info')),

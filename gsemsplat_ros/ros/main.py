@@ -13,6 +13,7 @@ import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.utilities import remove_ros_args
 
 from gsemsplat_ros.network.inference import keep_memory
 from gsemsplat_ros.pipeline import Pipeline
@@ -67,6 +68,11 @@ def _spin(node: GsemsplatNode) -> bool:
     pool.start()
     pool.join(STOP_WITHIN_S)
     return not pool.is_alive()
+
+
+def foreign_arguments(arguments: list[str]) -> list[str]:
+    """Those of a command line that are no ROS arguments."""
+    return remove_ros_args(['gsemsplat', *arguments])[1:]
 
 
 def main(args: list[str] | None = None, load_pipeline: Callable[..., Pipeline] = Pipeline.load) -> int:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gsemsplat_ros.mapping.codedfile import CodeSpace
-from gsemsplat_ros.mapping.fusion import Fusion, Mapper
-from gsemsplat_ros.mapping.map import Map
-from gsemsplat_ros.mapping.mapfile import load_map, save_map
-from gsemsplat_ros.mapping.scene import Scene
+from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.ros.conversions import quoted
 from gsemsplat_ros.ros.parameters import Parameters
-from gsemsplat_ros.views.view import Pair
+from gsemsplat_ros.scene.coded_file import CodeSpace
+from gsemsplat_ros.scene.fusion import Fusion, Mapper
+from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.map_file import load_map, save_map
+from gsemsplat_ros.scene.scene import Scene
 
 FRAME = 'gsemsplat_map'  # of a map that no map_frame of TF holds: it begins at the first camera
 SUFFIX = '.safetensors'

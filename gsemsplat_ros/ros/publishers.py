@@ -23,11 +23,11 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32, Header
 from visualization_msgs.msg import MarkerArray
 
+from gsemsplat_ros.pictures.overlay import overlay
 from gsemsplat_ros.ros import messages
 from gsemsplat_ros.ros.conversions import image_message, make_header
 from gsemsplat_ros.ros.parameters import MAX_QUERIES
 from gsemsplat_ros.ros.transforms import TFMessage
-from gsemsplat_ros.views.overlay import overlay
 
 
 def _latched(depth: int = 1) -> QoSProfile:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gsemsplat_ros.images.stereo import StereoPairer
 from gsemsplat_ros.ros.conversions import stamp_ns
-from gsemsplat_ros.views.pairing import StereoPairer
 
 try:
     import message_filters

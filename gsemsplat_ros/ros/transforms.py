@@ -18,8 +18,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from gsemsplat_ros.ros.conversions import quoted
-from gsemsplat_ros.ros.frames import PlainBuffer, Tf2Buffer, sample_of, tf2_ros
 from gsemsplat_ros.ros.synchronize import JUMP_BACK_NS
+from gsemsplat_ros.ros.tf_buffer import PlainBuffer, Tf2Buffer, sample_of, tf2_ros
 
 try:
     from tf2_msgs.msg import TFMessage

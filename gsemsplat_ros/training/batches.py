@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.mapping.visibility import seen_by, unproject
-from gsemsplat_ros.views.view import Camera
+from gsemsplat_ros.geometry.visibility import seen_by, unproject
+from gsemsplat_ros.images.camera import Camera
 
 
 @dataclass(frozen=True)

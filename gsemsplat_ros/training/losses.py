@@ -15,7 +15,7 @@ from torch import Tensor
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render_plain import render_windows
 from gsemsplat_ros.network.model import Prediction, ViewPrediction
-from gsemsplat_ros.semantics.codec import CODE, Codec
+from gsemsplat_ros.semantics.decoder import CODE, Codec
 from gsemsplat_ros.training.batches import Batch
 
 CONF_ALPHA = 0.2  # weight of the log-confidence term (DUSt3R)

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.model import GSemSplat
-from gsemsplat_ros.semantics.codec import CODE, Codec
+from gsemsplat_ros.pictures.labels import name_map
+from gsemsplat_ros.pictures.overlay import depth_colours
+from gsemsplat_ros.semantics.decoder import CODE, Codec
 from gsemsplat_ros.training.batches import Batch
-from gsemsplat_ros.views.labels import name_map
-from gsemsplat_ros.views.overlay import depth_colours
 
 
 @torch.no_grad()

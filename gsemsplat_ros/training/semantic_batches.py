@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.mapping.visibility import unproject
+from gsemsplat_ros.datasets.frames import Geometry
+from gsemsplat_ros.datasets.sources import Sample
+from gsemsplat_ros.geometry.visibility import unproject
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.supervision.features import Supervision
 from gsemsplat_ros.training.batches import shrink
-from gsemsplat_ros.training.frames import Geometry
-from gsemsplat_ros.training.sources import Sample
-from gsemsplat_ros.training.supervision import Supervision
-from gsemsplat_ros.views.view import Camera
 
 TOLERANCE = 0.1  # m: published, of the depth that a context view measured
 

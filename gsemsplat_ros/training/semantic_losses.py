@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gsemsplat_ros.checkpoints.lpips import LPIPS, SMALLEST
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.gaussians.render_plain import Rendering, render_windows
-from gsemsplat_ros.network.lpips import LPIPS, SMALLEST
 from gsemsplat_ros.network.model import Prediction
-from gsemsplat_ros.semantics.codec import CODE, Codec
+from gsemsplat_ros.semantics.decoder import CODE, Codec
 from gsemsplat_ros.training.losses import on_true_points, point_losses
 from gsemsplat_ros.training.semantic_batches import Views
 

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gsemsplat_ros.datasets.sources import Sample
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.model import GSemSplat
-from gsemsplat_ros.semantics.codec import Codec
+from gsemsplat_ros.semantics.decoder import Codec
 from gsemsplat_ros.training.losses import on_true_points
 from gsemsplat_ros.training.semantic_batches import Views
 from gsemsplat_ros.training.semantic_losses import context_at
-from gsemsplat_ros.training.sources import Sample
 
 SPREAD = 2.5  # standard deviations from the mean colour to black or white
 

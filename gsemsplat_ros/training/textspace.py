@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.semantics.text import MiniLM
-from gsemsplat_ros.training.teacher import class_names
+from gsemsplat_ros.supervision.teacher import class_names
 
 
 class TextSpace:

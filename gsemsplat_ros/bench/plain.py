@@ -1,0 +1,193 @@
+"""The public algorithm in plain steps, on the same weights: what the fast path is measured and compared with.
+
+float32; both images encoded; attention as softmax(Q K^T / sqrt(D)) V with rotary tables made for every call;
+the last convolution of a DPT level after the upsampling; all heads, descriptors included; every pixel's
+feature built in full; and every pixel composited densely. Written from the architecture notes, for `gsemsplat
+bench` alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.render_plain import Rendering, render_windows
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.network import heads
+from gsemsplat_ros.network.dpt import DPT, Fusion
+from gsemsplat_ros.network.layers import ROPE_BASE, CrossAttention, DecoderBlock, EncoderBlock, SelfAttention
+from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction, ViewPrediction, hybrid_patches
+from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.relevancy import NORM_EPS, TEMPERATURE, Mixture
+
+WINDOW = 32  # side of the windows that are composited one after the other [px]: bounds the memory
+
+
+def rope(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Queries or keys (B, H, N, D) turned by their tokens' positions on the `grid`."""
+    height, width = grid
+    quarter = x.shape[-1] // 4
+    frequencies = ROPE_BASE ** (-torch.arange(quarter, device=x.device).float() / quarter)
+    y, x_ = torch.meshgrid(
+        torch.arange(height, device=x.device), torch.arange(width, device=x.device), indexing='ij'
+    )
+    parts = []
+    for part, positions in zip(x.chunk(2, -1), (y.flatten(), x_.flatten())):
+        angles = positions[:, None].float() * frequencies  # (N, D/4)
+        cosine, sine = angles.cos(), angles.sin()
+        u, v = part.chunk(2, -1)
+        parts += [u * cosine - v * sine, v * cosine + u * sine]
+    return torch.cat(parts, -1)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, H, N, D) each to (B, N, H * D)."""
+    weights = torch.softmax(rope(q, grid) @ rope(k, grid).mT / math.sqrt(q.shape[-1]), -1)  # (B, H, N, N)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+def self_attention(layer: SelfAttention, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    q, k, v = layer.qkv(x).unflatten(-1, (3, layer.heads, -1)).permute(2, 0, 3, 1, 4)
+    return layer.proj(attention(q, k, v, grid))
+
+
+def cross_attention(layer: CrossAttention, x: Tensor, y: Tensor, grid: tuple[int, int]) -> Tensor:
+    q, k, v = (
+        projection(t).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+        for projection, t in ((layer.projq, x), (layer.projk, y), (layer.projv, y))
+    )
+    return layer.proj(attention(q, k, v, grid))
+
+
+def encoder_block(block: EncoderBlock, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    x = x + self_attention(block.attn, block.norm1(x), grid)
+    return x + block.mlp(block.norm2(x))
+
+
+def decoder_block(block: DecoderBlock, x: Tensor, y: Tensor, grid: tuple[int, int]) -> Tensor:
+    x = x + self_attention(block.attn, block.norm1(x), grid)
+    x = x + cross_attention(block.cross_attn, block.norm2(x), block.norm_y(y), grid)
+    return x + block.mlp(block.norm3(x))
+
+
+def encode(model: GSemSplat, images: Tensor) -> tuple[Encoding, Encoding]:
+    """Both images (2, 3, H, W) in one batch."""
+    maps = model.stem(images) if model.config.stem else {}
+    x = model.patch_embed(hybrid_patches(maps) if maps else images)
+    grid = Encoding(images, x, maps).grid
+    for block in model.enc_blocks:
+        x = encoder_block(block, x, grid)
+    return Encoding(images, model.enc_norm(x), maps).split()
+
+
+def decode(model: GSemSplat, first: Encoding, second: Encoding) -> tuple[list[Tensor], list[Tensor]]:
+    """Token lists of both views, as `GSemSplat.decode`."""
+    out1, out2 = [first.tokens], [second.tokens]
+    x1, x2 = model.decoder_embed(first.tokens), model.decoder_embed(second.tokens)
+    for block1, block2 in zip(model.dec_blocks, model.dec_blocks2):
+        x1, x2 = decoder_block(block1, x1, x2, first.grid), decoder_block(block2, x2, x1, first.grid)
+        out1.append(x1)
+        out2.append(x2)
+    out1[-1], out2[-1] = model.dec_norm(x1), model.dec_norm(x2)
+    return out1, out2
+
+
+def fuse(fusion: Fusion, x: Tensor, level: Tensor | None = None) -> Tensor:
+    if level is not None:
+        x = x + fusion.resConfUnit1(level)
+    x = fusion.resConfUnit2(x)
+    if not isinstance(fusion.norm, torch.nn.Identity):  # our own small network normalises before it upsamples
+        return F.interpolate(
+            fusion.norm(fusion.out_conv(x)), scale_factor=2, mode='bilinear', align_corners=True
+        )
+    return fusion.out_conv(F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True))
+
+
+def dense(dpt: DPT, levels: list[Tensor]) -> Tensor:
+    """Four maps to one, as `DPT.forward`."""
+    s = dpt.scratch
+    f = [
+        getattr(s, f'layer{i + 1}_rn')(process(level))
+        for i, (process, level) in enumerate(zip(dpt.act_postprocess, levels))
+    ]
+    x = fuse(s.refinenet4, f[3])[..., : f[2].shape[-2], : f[2].shape[-1]]
+    for fusion, level in ((s.refinenet3, f[2]), (s.refinenet2, f[1]), (s.refinenet1, f[0])):
+        x = fuse(fusion, x, level)
+    x = dpt.head[0](x)
+    if dpt.double:
+        x = F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True)
+    return dpt.head[1:](x)
+
+
+def predict(
+    model: GSemSplat, first: Encoding, second: Encoding, tokens: tuple[list[Tensor], list[Tensor]]
+) -> Prediction:
+    """All dense outputs of both views."""
+    config, views = model.config, []
+    for head, encoding, own in zip((model.downstream_head1, model.downstream_head2), (first, second), tokens):
+        levels = [own[i].transpose(1, 2).unflatten(2, encoding.grid) for i in config.hooks]
+        if config.stem:
+            levels[:2] = encoding.maps[4], encoding.maps[8]
+        pts3d, conf = heads.points(dense(head.dpt, levels))
+        offset, scales, quats, sh, opacities = heads.gaussians(dense(head.gaussian_dpt.dpt, levels))
+        codes = dense(head.gaussian_language.dpt, levels)
+        if config.stem:
+            codes = torch.cat((codes, model.context(encoding.maps[32], codes.shape[-2:])), 1)
+        image = encoding.images if config.output_stride == 1 else F.avg_pool2d(encoding.images, 2)
+        sh = sh + image.permute(0, 2, 3, 1) / 2 / heads.SH_C0
+        descriptors = head.descriptors(own[0], own[-1], encoding.grid) if config.descriptors else (None, None)
+        views.append(
+            ViewPrediction(
+                pts3d,
+                conf,
+                pts3d + offset,
+                scales,
+                quats,
+                sh,
+                opacities,
+                codes.permute(0, 2, 3, 1),
+                *descriptors,
+            )
+        )
+    return Prediction(*views)
+
+
+def composite(gaussians: Gaussians, camera: Camera, camera_from_world) -> Rendering:
+    """The picture window by window, each pixel weighing all Gaussians that reach its block."""
+    corners = [(x, y) for y in range(0, camera.height, WINDOW) for x in range(0, camera.width, WINDOW)]
+    windows = [(x, y, min(WINDOW, camera.width - x), min(WINDOW, camera.height - y)) for x, y in corners]
+    parts = render_windows(gaussians, camera, camera_from_world, windows)
+    across = -(-camera.width // WINDOW)
+    rows = [parts[i : i + across] for i in range(0, len(parts), across)]
+    return Rendering(
+        *(
+            torch.cat([torch.cat([getattr(part, name) for part in row], 1) for row in rows])
+            for name in ('rgb', 'depth', 'alpha', 'codes')
+        )
+    )
+
+
+def features(codec: Codec, codes: Tensor) -> Tensor:
+    """Codes (H, W, 32) to unit features (2, H, W, C), every one of them built."""
+    found = codec(codes.permute(2, 0, 1)[None])[:, 0].permute(0, 2, 3, 1)
+    return found / (found.norm(dim=-1, keepdim=True) + NORM_EPS)
+
+
+def relevancy(found: Tensor, phrase: Tensor, canonical: Tensor, mixture: Mixture | None) -> Tensor:
+    """Unit features (2, H, W, C) and a unit phrase (C,) to relevancy (2 or 1, H, W): the least pairwise
+    softmax.
+
+    A mixture (our own) compares surpluses instead, the second head's at its highest.
+    """
+    similarity, rivals = found @ phrase, found @ canonical.T  # (2, H, W), (2, H, W, M)
+    if mixture:
+        surplus = similarity - rivals.amax(-1)
+        region, place, presence = mixture.weights
+        both = region * surplus[0] + place * surplus[1] + presence * surplus[1].max()
+        return torch.sigmoid(TEMPERATURE * (both - mixture.margin))[None]
+    pairs = torch.stack((similarity[..., None].expand_as(rivals), rivals), -1)  # (2, H, W, M, 2)
+    return torch.softmax(TEMPERATURE * pairs, -1)[..., 0].amin(-1)

@@ -1,0 +1,172 @@
+"""How time and memory grow with the size of the images, the Gaussians in a map, the number of standing
+queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gsemsplat_ros.bench.tools import Memory, Times, available_megabytes, machine, picture, unit_phrases, wall
+from gsemsplat_ros.checkpoints import checkpoint as weights
+from gsemsplat_ros.gaussians.gaussians import CODE_CHANNELS, Gaussians
+from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.network.inference import Inference, keep_memory
+from gsemsplat_ros.pipeline import MIN_ALPHA, TOGETHER
+from gsemsplat_ros.scene.map import Map, voxel_keys
+from gsemsplat_ros.scene.map_index import MapWords
+from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.relevancy import answer, box_size, smooth
+
+SIDES = 256, 320, 384, 448, 512
+COUNTS = 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000
+QUERIES = 1, 2, 5, 10, 20, 50, 100
+DRAWN = 512  # side of the picture that the standing queries ask [px]
+VOXEL = 0.03  # of the map [m]
+REPEATS = 5
+SHORT_S, LONG_S = 0.3, 2.0  # what is shorter is measured three times as often, what is longer once
+SPARE = 1.3  # memory that must be free, of what the next size will take
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A thing that grows. name: in the result; label: for people."""
+
+    name: str
+    label: str
+
+
+AXES = (
+    Axis('image_side', 'image side [px]'),
+    Axis('map_gaussians', 'Gaussians in the map'),
+    Axis('standing_queries', 'standing queries'),
+)
+Rows = Iterator[dict]
+
+
+def scale(device: torch.device, step: Callable[[str], None] = lambda name: None) -> dict:
+    """Measure along all three axes. Each row says at which size, what was done, seconds, spread and memory;
+    sizes that would not fit into the memory at hand are left out and named in 'left_out'."""
+    keep_memory()
+    left_out: list[str] = []
+    with torch.inference_mode():
+        return {
+            'device': machine(device),
+            'image_side': list(images(device, step)),
+            'map_gaussians': list(maps(device, step, left_out)),
+            'standing_queries': list(queries(device, step)),
+            'left_out': left_out,
+        }
+
+
+def measured(at: int, what: str, work: Callable, device: torch.device, repeats: int = REPEATS) -> dict:
+    """One row: medians of about `repeats`, more when it is short, fewer when long, after one for the memory
+    alone.
+    """
+    times = Times()
+    with Memory(device) as used:
+        times.of(work, device)
+    first = times.seconds.pop()
+    for _ in range(3 * repeats if first < SHORT_S else repeats if first < LONG_S else 1):
+        times.of(work, device)
+    return {
+        'at': at,
+        'what': what,
+        'seconds': times.median,
+        'iqr_seconds': times.spread,
+        'megabytes': used.megabytes,
+    }
+
+
+def images(device: torch.device, step: Callable[[str], None]) -> Rows:
+    """The small network on square pairs, and its scene drawn with codes."""
+    network = Inference(weights.load(device=device).model, device)
+    for side in SIDES:
+        step(f'images of {side} px')
+        pair = [picture(side, side, seed) for seed in (0, 1)]
+
+        def predict():
+            return network.predict(
+                *network.encode([image.copy() for image in pair])
+            )  # copies: nothing is kept
+
+        gaussians, camera = wall(side, side)
+        gaussians = gaussians.to(device)
+        if side == SIDES[0]:  # what libraries keep for ever is not of this size
+            predict()
+            render(gaussians, camera, np.eye(4))
+        yield measured(side, 'small network', predict, device)
+        yield measured(
+            side,
+            'drawing two Gaussians a pixel, 32 codes',
+            lambda: render(gaussians, camera, np.eye(4)),
+            device,
+        )
+
+
+def maps(device: torch.device, step: Callable[[str], None], left_out: list[str]) -> Rows:
+    """The first question to a map, which decodes its codes, and the next one."""
+    codec = (
+        Codec.from_state_dict(weights.load(device=device).decoders).to(device).eval().requires_grad_(False)
+    )
+    phrases = unit_phrases(5, codec.dim)
+    bytes_each = 4 * (CODE_CHANNELS + 16) + 2 * (2 * 128 + 16) + 64
+    for count in COUNTS:
+        if SPARE * count * bytes_each / 2**20 > available_megabytes():
+            left_out.append(
+                f'a map of {count} Gaussians needs {count * bytes_each / 2**30:.1f} GiB, which are not free'
+            )
+            continue
+        step(f'map of {count} Gaussians')
+        map_ = random_map(count)
+        words: list[MapWords] = []
+
+        def first():
+            words.clear()
+            words.append(MapWords.prepare(map_, codec, phrases[1:].numpy()))
+
+        def later():
+            relevancy, support = words[0].smooth(words[0].relevancy(phrases[:1].numpy())[:, 0].cpu().numpy())
+            return answer(relevancy[..., None], support[:, None], 0.5, 1)
+
+        yield measured(count, 'first question (decodes the map)', first, device, repeats=2)
+        yield measured(count, 'each further question', later, device)
+
+
+def random_map(count: int) -> Map:
+    """`count` Gaussians in voxels of their own, strewn over a room that grows with them."""
+    rng = np.random.default_rng(0)
+    side = int(np.ceil((4 * count) ** (1 / 3)))
+    cells = np.sort(rng.permutation(side**3)[:count])  # a quarter of the voxels
+    means = (np.stack(np.unravel_index(cells, (side,) * 3), -1) + 0.5).astype(np.float32) * np.float32(VOXEL)
+    keys = voxel_keys(means, VOXEL)[0]
+    ones = torch.ones(count)
+    codes = torch.randn(count, CODE_CHANNELS, generator=torch.Generator().manual_seed(0))
+    quats, threes = torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1), ones[:, None].repeat(1, 3)
+    gaussians = Gaussians(torch.from_numpy(means), quats, threes, ones, threes, codes, 'map')
+    return Map(gaussians, torch.from_numpy(keys), ones, ones.int(), ones.int(), 1, VOXEL, 'tf')
+
+
+def queries(device: torch.device, step: Callable[[str], None]) -> Rows:
+    """Standing queries on one kept picture, as Pipeline.query_all answers them, and decoding that picture."""
+    checkpoint = weights.load(device=device)
+    codec = Codec.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
+    gaussians, camera = wall(DRAWN, DRAWN)
+    rendering = render(gaussians.to(device), camera, np.eye(4))
+    prepared = codec.prepare(rendering.codes, unit_phrases(4, codec.dim, seed=1))
+    inside, alpha = rendering.alpha >= MIN_ALPHA, rendering.alpha.cpu().numpy()
+    for count in QUERIES:
+        step(f'{count} standing queries')
+        phrases = unit_phrases(count, codec.dim)
+
+        def ask():
+            for some in phrases.split(TOGETHER):
+                relevancy = prepared.relevancy(some)
+                for k in range(len(some)):
+                    smoothed = smooth(relevancy[:, k], box_size(*alpha.shape), inside).cpu().numpy()
+                    answer(smoothed, alpha, 0.5, MIN_ALPHA)
+
+        yield measured(count, f'answers at {DRAWN}x{DRAWN}', ask, device)

@@ -1,0 +1,182 @@
+"""What benches share: a clock that knows the device, medians and spread, memory, the machine's peak, a scene
+to draw.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsemsplat_ros.gaussians.gaussians import CODE_CHANNELS, Gaussians
+from gsemsplat_ros.images.camera import Camera
+
+PEAK_SIDE = {'cpu': 2048, 'cuda': 8192}  # of the square matrices whose product is the peak
+
+
+@dataclass
+class Times:
+    """Seconds of one thing, measured several times."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.seconds))
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range [s]."""
+        low, high = np.quantile(self.seconds, (0.25, 0.75))
+        return float(high - low)
+
+    def of(self, work: Callable, device: torch.device):
+        """Do `work`, note how long it took until the device had done, and return what it returned."""
+        synchronize(device)
+        start = time.perf_counter()
+        result = work()
+        synchronize(device)
+        self.seconds.append(time.perf_counter() - start)
+        return result
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+
+
+def peak_product(device: torch.device, dtype: torch.dtype, repeats: int = 3) -> float:
+    """FLOP/s of the best of `repeats` square matrix products."""
+    side = PEAK_SIDE[device.type]
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
+    times, out = Times(), torch.empty_like(a)
+    torch.mm(a, b, out=out)
+    for _ in range(repeats):
+        times.of(lambda: torch.mm(a, b, out=out), device)
+    return 2 * side**3 / min(times.seconds)
+
+
+class Memory:
+    """How much more memory the process held at most, in a `with`, than when it began: `megabytes`; None where
+    nobody tells (no Linux)."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.megabytes = device, None
+
+    def __enter__(self) -> Memory:
+        gc.collect()
+        if self.device.type == 'cuda':
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+            return self
+        trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+        if trim:
+            trim(0)
+        try:
+            Path('/proc/self/clear_refs').write_text('5')  # the high-water mark begins again
+        except OSError:
+            pass
+        self._before = _resident('VmRSS')
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self.device.type == 'cuda':
+            self.megabytes = (torch.cuda.max_memory_allocated() - self._before) / 2**20
+        elif self._before is not None:
+            self.megabytes = (_resident('VmHWM') - self._before) / 2**10
+
+
+def _resident(name: str) -> float | None:
+    """A line of /proc/self/status [kB]."""
+    try:
+        lines = Path('/proc/self/status').read_text().splitlines()
+    except OSError:
+        return None
+    return next((float(line.split()[1]) for line in lines if line.startswith(name + ':')), None)
+
+
+def available_megabytes() -> float:
+    """Memory that can be had without swapping; infinite where nobody tells."""
+    try:
+        lines = Path('/proc/meminfo').read_text().splitlines()
+    except OSError:
+        return float('inf')
+    return next(
+        (float(line.split()[1]) / 1024 for line in lines if line.startswith('MemAvailable:')), float('inf')
+    )
+
+
+def machine(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == 'cuda':
+        return f'{torch.cuda.get_device_name()} (PyTorch {torch.__version__})'
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        name = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), name)
+    except OSError:
+        pass
+    load = f', load {os.getloadavg()[0]:.1f} when it began' if hasattr(os, 'getloadavg') else ''
+    return f'{name}, {torch.get_num_threads()} threads (PyTorch {torch.__version__}){load}'
+
+
+def wall(width: int, height: int, channels: int = CODE_CHANNELS, seed: int = 0) -> tuple[Gaussians, Camera]:
+    """Two Gaussians for each pixel, as a pair makes: a waving wall seen twice, and the camera that sees it
+    whole.
+
+    Sizes are about a pixel, opacities from faint to opaque, colours and codes smooth over the wall and noisy.
+    """
+    rng = np.random.default_rng(seed)
+    camera = Camera(width, height, 0.9 * width, 0.9 * width, (width - 1) / 2, (height - 1) / 2)
+    v, u = np.mgrid[:height, :width].reshape(2, -1)
+    parts = []
+    for shift in (0.0, 0.3):  # the second view's fall between the pixels
+        z = 2.5 + 0.7 * np.sin(u / width * 9) * np.cos(v / height * 7) + rng.normal(0, 0.01, u.shape)
+        parts.append(
+            np.stack(
+                ((u + shift - camera.cx) / camera.fx * z, (v + shift - camera.cy) / camera.fy * z, z), -1
+            )
+        )
+    means = np.concatenate(parts).astype(np.float32)
+    n = len(means)
+    scales = means[:, 2:] / camera.fx * np.exp(rng.normal(-0.2, 0.4, (n, 3)))
+    quats = rng.normal(size=(n, 4))
+    basis = rng.normal(size=(3, channels))
+    codes = np.sin(means @ basis) + rng.normal(0, 0.1, (n, channels))
+    values = dict(
+        means=means,
+        quats=quats / np.linalg.norm(quats, axis=1, keepdims=True),
+        scales=scales,
+        opacities=rng.uniform(0.05, 0.98, n),
+        colors=rng.uniform(0, 1, (n, 3)),
+        codes=codes,
+    )
+    return Gaussians(
+        **{k: torch.from_numpy(np.ascontiguousarray(x, np.float32)) for k, x in values.items()},
+        frame='camera',
+    ), camera
+
+
+def unit_phrases(count: int, dim: int, seed: int = 0) -> Tensor:
+    """(count, dim) unit vectors, in the place of embedded phrases."""
+    phrases = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(phrases, dim=1)
+
+
+def picture(width: int, height: int, seed: int) -> np.ndarray:
+    """(height, width, 3) uint8: smooth texture with some noise."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, height // 16 + 2, width // 16 + 2)))
+    smooth = (
+        torch.nn.functional.interpolate(coarse, (height, width), mode='bicubic')[0].permute(1, 2, 0).numpy()
+    )
+    return np.clip(smooth + rng.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)

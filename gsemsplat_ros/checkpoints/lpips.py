@@ -1,0 +1,91 @@
+"""LPIPS (Zhang et al. 2018) on VGG-16, map by map: how different two pictures look.
+
+Its weights are not ours to ship. The public Splatt3R and GSemSplat files carry them (notes 5.3,
+`lpips_criterion.*`), so that the user's file is all that is needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gsemsplat_ros.checkpoints.torchfile import LazyTensor, read_torch_file
+
+PREFIX = 'lpips_criterion.'
+SLICES = (
+    ((0, 3, 64), (2, 64, 64)),
+    ((5, 64, 128), (7, 128, 128)),
+    ((10, 128, 256), (12, 256, 256), (14, 256, 256)),
+    ((17, 256, 512), (19, 512, 512), (21, 512, 512)),
+    ((24, 512, 512), (26, 512, 512), (28, 512, 512)),
+)
+EPS = 1e-10
+SMALLEST = 16  # px: four halvings
+
+
+class LPIPS(nn.Module):
+    """Frozen. Names of the parameters are those of lpips 0.1.4, duplicates left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.scaling_layer = nn.Module()
+        for name in ('shift', 'scale'):
+            self.scaling_layer.register_buffer(name, torch.ones(1, 3, 1, 1))
+        self.net = nn.Module()
+        for number, layers in enumerate(SLICES):
+            convolutions = {str(i): nn.Conv2d(a, b, 3, padding=1) for i, a, b in layers}
+            self.net.add_module(f'slice{number + 1}', nn.ModuleDict(convolutions))
+            last = nn.ModuleDict({'model': nn.ModuleDict({'1': nn.Conv2d(layers[-1][2], 1, 1, bias=False)})})
+            self.add_module(f'lin{number}', last)
+        self.requires_grad_(False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> LPIPS:
+        """From a public Splatt3R or GSemSplat file; nothing in it is run. Raises ValueError for a file
+        without it.
+        """
+        tree = read_torch_file(path).tree
+        found = tree.get('state_dict', tree) if isinstance(tree, dict) else {}
+        tensors = {
+            name.removeprefix(PREFIX): value
+            for name, value in found.items()
+            if isinstance(name, str) and name.startswith(PREFIX) and isinstance(value, LazyTensor)
+        }
+        module = cls()
+        expected = module.state_dict()
+        missing = [name for name in expected if name not in tensors]
+        if missing:
+            raise ValueError(
+                f'{path} holds no whole LPIPS ({PREFIX}{missing[0]} is missing): wanted a public Splatt3R or '
+                'GSemSplat checkpoint'
+            )
+        try:
+            module.load_state_dict({name: tensors[name].read() for name in expected})
+        except RuntimeError as error:
+            raise ValueError(f'{path}: {str(error).splitlines()[-1].strip()}') from None
+        return module.eval()
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Pictures (B, 3, H, W) in [0, 1] to the features of each slice, unit vectors."""
+        x = (2 * x - 1 - self.scaling_layer.shift) / self.scaling_layer.scale
+        out = []
+        for number in range(len(SLICES)):
+            x = F.max_pool2d(x, 2) if number else x
+            for layer in getattr(self.net, f'slice{number + 1}').values():
+                x = F.relu(layer(x))
+            out.append(x / (x.norm(dim=1, keepdim=True) + EPS))
+        return out
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Two batches (B, 3, H, W) in [0, 1], sides of at least 16 px, to the difference of every pixel (B,
+        H, W).
+        """
+        assert a.shape == b.shape and min(a.shape[-2:]) >= SMALLEST, (a.shape, b.shape)
+        total = 0
+        for number, (x, y) in enumerate(zip(self.levels(a), self.levels(b))):
+            level = getattr(self, f'lin{number}')['model']['1']((x - y).square())
+            total = total + F.interpolate(level, a.shape[-2:], mode='bilinear', align_corners=False)
+        return total[:, 0]

@@ -1,0 +1,120 @@
+"""Which frames of a scene see the same things, and the draw of what is trained on (notes 8.1; Splatt3R sec.
+4.1).
+
+coverage[i, j] is the share of frame j's pixels whose surface frame i sees too.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from gsemsplat_ros.datasets.frames import Geometry
+from gsemsplat_ros.geometry.visibility import TOLERANCE, unproject
+
+CONTEXT = TARGET = 0.3  # published thresholds of training: of the second view, of the targets
+TARGETS = 3  # target views of a sample
+COARSE = 48  # side of the grid that coverage is computed on [px]
+
+
+def coarse(geometry: Geometry, side: int = COARSE) -> Geometry:
+    """The same view on a grid of about `side` pixels: depths under the cells' centres."""
+    height, width = geometry.depth.shape
+    step = max(1, round(max(height, width) / side))
+    depth = geometry.depth[step // 2 :: step, step // 2 :: step]
+    c = geometry.camera
+    camera = type(c)(
+        depth.shape[1],
+        depth.shape[0],
+        c.fx / step,
+        c.fy / step,
+        (c.cx - step // 2) / step,
+        (c.cy - step // 2) / step,
+    )
+    return Geometry(np.ascontiguousarray(depth), camera, geometry.world_from_camera)
+
+
+def coverage_matrix(views: list[Geometry]) -> np.ndarray:
+    """(N, N) float32 of N views of one size, the diagonal 1 (0 for a view without depth).
+
+    A view sees a surface that falls into it, in front of it, at the depth that it measured, within 5 cm and 5
+    % (what falls on one cell differs by the slope of the surface). Pixels without depth count neither way.
+    """
+    depths = np.stack([view.depth for view in views])  # (N, h, w)
+    cameras_from_world = np.stack([np.linalg.inv(view.world_from_camera) for view in views]).astype(
+        np.float32
+    )
+    fx, fy, cx, cy = (
+        np.array([getattr(view.camera, name) for view in views], np.float32)[:, None]
+        for name in ('fx', 'fy', 'cx', 'cy')
+    )
+    height, width = depths.shape[1:]
+    matrix = np.zeros((len(views), len(views)), np.float32)
+    for j, view in enumerate(views):
+        known = view.depth > 0
+        if not known.any():
+            continue
+        points = unproject(view.depth, view.camera, view.world_from_camera)[known].astype(
+            np.float32
+        )  # (P, 3)
+        local = np.einsum('nij,pj->inp', cameras_from_world[:, :3, :3], points, optimize=True)
+        local += cameras_from_world[:, :3, 3].T[:, :, None]
+        x, y, z = local  # (N, P)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            u, v = np.rint(fx * x / z + cx), np.rint(fy * y / z + cy)
+        inside = (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        cell = (np.where(inside, v, 0) * width + np.where(inside, u, 0)).astype(np.int32)
+        found = np.take_along_axis(depths.reshape(len(views), -1), cell, 1)
+        matrix[:, j] = (inside & (found > 0) & (np.abs(found - z) < TOLERANCE * (1 + z))).mean(1)
+    return matrix
+
+
+def draw(coverage: np.ndarray, rng: np.random.Generator) -> tuple[int, int, list[int]]:
+    """First and second context view and target views of a random sample of a scene of at least two frames.
+
+    As published: any first view; a second that the first covers by more than 0.3, else the one that it covers
+    best; three targets that either context covers by more than 0.3, else the best three. The context views
+    are no targets (ours), unless a scene has no other frame.
+    """
+    count = len(coverage)
+    first = int(rng.integers(count))
+    others = np.delete(np.arange(count), first)
+    good = others[coverage[first, others] > CONTEXT]
+    second = int(rng.choice(good)) if len(good) else int(others[coverage[first, others].argmax()])
+    rest = np.setdiff1d(others, second)
+    if not len(rest):
+        return first, second, [second]
+    covered = coverage[[first, second]].max(0)[rest]
+    good = rest[covered > TARGET]
+    if len(good) < TARGETS:
+        return first, second, rest[np.argsort(-covered, kind='stable')[:TARGETS]].tolist()
+    return first, second, rng.choice(good, TARGETS, replace=False).tolist()
+
+
+def read_published(path: Path, scene: str, kept: np.ndarray) -> np.ndarray | None:
+    """The coverage of a JSON file, of the frames that are `kept` (N,) bool of all that its scene lists; None:
+    no file.
+
+    Two forms are known: the matrix itself, or {scene: matrix}; of the kept frames alone, or of all. Raises
+    ValueError for anything else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text())
+        matrix = np.array(value[scene] if isinstance(value, dict) else value, np.float32)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path} holds no coverage ({type(error).__name__}): wanted a square matrix, or '
+            f'{{"{scene}": matrix}}; move the file away to have it computed'
+        ) from None
+    if matrix.shape == (len(kept), len(kept)):
+        return matrix[np.ix_(kept, kept)]
+    if matrix.shape == (kept.sum(),) * 2:
+        return matrix
+    raise ValueError(
+        f'{path} has the shape {matrix.shape}, wanted {kept.sum()} or {len(kept)} frames a side: it belongs '
+        'to other frames; move it away to have it computed'
+    )

@@ -1,0 +1,239 @@
+"""The published evaluation on annotated views of ScanNet++ (or any scenes in that layout), with peers beside
+the network.
+
+Everything is scored in two forms: as published, and corrected (evaluation/words.py, evaluation/colours.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gsemsplat_ros.evaluation.annotated_views import (
+    Frame,
+    Inputs,
+    annotations,
+    find_scenes,
+    read_cameras,
+    read_frame,
+)
+from gsemsplat_ros.evaluation.corrected import EIGHT, evaluate_corrected, evaluate_eight
+from gsemsplat_ros.evaluation.image_quality import COLOURS, colour_scores
+from gsemsplat_ros.evaluation.methods import Method
+from gsemsplat_ros.evaluation.metrics import bootstrap_interval, mean
+from gsemsplat_ros.evaluation.published import THRESHOLD, FrameScores, evaluate_frame
+
+CHANCE = 'chance'  # a random pixel, the whole picture as the mask, the mean colour
+# of every phrase, and the mean over whole views
+WORDS = ('iou', 'localised', 'corrected_iou', 'corrected_localised')
+MEANS = (
+    'miou',
+    'localisation_accuracy',
+    'corrected_miou',
+    'corrected_localisation_accuracy',
+    'eight_miou',
+    'eight_accuracy',
+    *COLOURS,
+)
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What one method scored in one view.
+
+    words: a row for each phrase that counts in one form at least (None: it has no words); colours: numbers of
+    `colour_scores` (None: no picture); eight: of `evaluate_eight`; picture (H, W, 3) uint8 RGB or None;
+    published, corrected: the scores that the rows come from.
+    """
+
+    name: str
+    words: list[dict] | None = None
+    colours: dict[str, float] | None = None
+    eight: dict | None = None
+    picture: np.ndarray | None = None
+    published: FrameScores | None = None
+    corrected: FrameScores | None = None
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """One annotated view and what every method scored there; inputs: None where saved features were
+    scored.
+    """
+
+    frame: Frame
+    inputs: Inputs | None
+    methods: list[MethodResult] = field(default_factory=list)
+
+
+def evaluate_frames(
+    folder: str | Path,
+    methods: Sequence[Method],
+    find: Callable[[Path, Frame], Inputs] | None,
+    threshold: float = THRESHOLD,
+    eight: bool = False,
+    perceptual=None,
+) -> Iterator[FrameResult]:
+    """Scores every annotated view below `folder` (evaluation/eval_datasets.py), one after the other.
+
+    find: the inputs of a view of a scene folder that has no cameras.json, or None for saved features alone;
+    threshold: of the published masks (0.5; LangSplat 0.4); eight: LSM's eight classes too; perceptual: as of
+    `colour_scores`.
+
+    Raises ValueError, in one line, for a piece that is missing or does not fit.
+    """
+    # all is read before anything is scored, so that a mistake in the last scene is known at once
+    views = [(scene, read_frame(path)) for scene in find_scenes(folder) for path in annotations(scene)]
+    for scene, frame in views:
+        inputs = None if find is None else read_cameras(scene, frame) or find(scene, frame)
+        result = FrameResult(frame, inputs)
+        for method in methods:
+            asked = [*frame.phrases, *(EIGHT if eight else ())]
+            shown = method.show(frame, inputs, scene, asked)
+            result.methods.append(score(method.name, frame, shown, threshold, eight, perceptual))
+        result.methods.append(chance(frame))
+        yield result
+
+
+def score(name: str, frame: Frame, shown, threshold: float, eight: bool, perceptual) -> MethodResult:
+    """What one method scores in one view."""
+    colours, picture, words, classes, published, corrected = (None,) * 6
+    if shown.rgb is not None:
+        colours = colour_scores(shown.rgb, frame.image / 255, frame.visible, perceptual)
+        picture = np.rint(np.clip(shown.rgb, 0, 1) * 255).astype(np.uint8)
+    if shown.relevancy is not None:
+        count = len(frame.phrases)
+        polygons = [frame.polygons[text] for text in frame.phrases]
+        published = evaluate_frame(shown.relevancy[:, :count], polygons, frame.visible, threshold)
+        corrected = evaluate_corrected(
+            shown.relevancy[:, :count], polygons, frame.visible, shown.alpha, threshold
+        )
+        words = [
+            {
+                'text': text,
+                **word(published, k),
+                'head': int(published.head[k]),
+                'found': bool(corrected.found[k].any()),
+                **{f'corrected_{key}': value for key, value in word(corrected, k).items()},
+            }
+            for k, text in enumerate(frame.phrases)
+            if np.isfinite(published.iou[k]) or np.isfinite(corrected.iou[k])
+        ]
+        if eight:
+            classes = evaluate_eight(shown.relevancy[:, count:], frame.polygons, frame.visible)
+    return MethodResult(name, words, colours, classes, picture, published, corrected)
+
+
+def word(scores: FrameScores, k: int) -> dict:
+    """What phrase k scored; None where it does not count."""
+    counts = bool(np.isfinite(scores.iou[k]))
+    return {
+        'iou': float(scores.iou[k]) if counts else None,
+        'localised': bool(scores.localised[k]) if counts else None,
+    }
+
+
+def chance(frame: Frame) -> MethodResult:
+    """What nothing scores: a random visible pixel as the peak, all that is visible as the mask, its mean
+    colour as the picture. localised is a share, the expected value."""
+    nothing = np.zeros((1, len(frame.phrases), *frame.visible.shape), np.float32)
+    polygons = [frame.polygons[text] for text in frame.phrases]
+    scores = (
+        evaluate_frame(nothing, polygons, frame.visible),
+        evaluate_corrected(nothing, polygons, frame.visible),
+    )
+    share = [
+        [float(truth.sum() / frame.visible.sum()) if truth.any() else None for truth in each.truth]
+        for each in scores
+    ]
+    words = [
+        {
+            'text': text,
+            'iou': share[0][k],
+            'localised': share[0][k],
+            'head': 0,
+            'found': True,
+            'corrected_iou': share[1][k],
+            'corrected_localised': share[1][k],
+        }
+        for k, text in enumerate(frame.phrases)
+        if share[0][k] is not None or share[1][k] is not None
+    ]
+    if not frame.visible.any():
+        return MethodResult(CHANCE, words)
+    truth = frame.image / 255
+    flat = np.broadcast_to(truth[frame.visible].mean(0), truth.shape)
+    return MethodResult(CHANCE, words, colour_scores(flat, truth, frame.visible))
+
+
+def summarise(results: Iterable[FrameResult]) -> dict:
+    """The table over all views.
+
+    miou, localisation_accuracy and the corrected ones: the mean over the phrases of a scene that count, then
+    over the scenes; eight_* and the colours: the mean over views. Intervals (95 %): scenes drawn again, or
+    the views of a single scene; None for fewer than two.
+
+    Returns scenes, frames; methods [{name, each of MEANS, phrases: how many count, intervals}]; phrases: one
+    row for each view, method and phrase {scene, frame, method, text, iou, localised, head, corrected_iou,
+    corrected_localised, found}; views: one row for each view and method with its colours and eight-class
+    numbers; dropped: queries without annotation.
+    """
+    phrases, views, dropped = [], [], []
+    names: dict[str, None] = {}
+    for result in results:
+        where = {'scene': result.frame.scene, 'frame': result.frame.name}
+        dropped += [{**where, 'text': text} for text in result.frame.dropped]
+        for method in result.methods:
+            names[method.name] = None
+            phrases += [{**where, 'method': method.name, **row} for row in method.words or ()]
+            views.append(
+                {
+                    **where,
+                    'method': method.name,
+                    **(method.colours or {}),
+                    **{f'eight_{key}': value for key, value in (method.eight or {}).items()},
+                }
+            )
+    table = []
+    for name in names:
+        mine = [row for row in phrases if row['method'] == name]
+        shown = [row for row in views if row['method'] == name]
+        several = len({row['scene'] for row in shown}) > 1
+        values: dict[str, list[list[float]]] = {}
+        for key, source in zip(MEANS, WORDS):
+            by_scene = grouped(mine, source, lambda row: row['scene'])
+            values[key] = (
+                [[mean([group])] for group in by_scene.values() if mean([group]) is not None]
+                if several
+                else list(grouped(mine, source, lambda row: row['frame']).values())
+            )
+        for key in MEANS[len(WORDS) :]:
+            values[key] = list(grouped(shown, key, lambda row: row['scene' if several else 'frame']).values())
+        table.append(
+            {
+                'name': name,
+                **{key: mean(groups) for key, groups in values.items()},
+                'phrases': sum(row['iou'] is not None for row in mine),
+                'intervals': {key: bootstrap_interval(groups) for key, groups in values.items()},
+            }
+        )
+    return {
+        'scenes': len({row['scene'] for row in views}),
+        'frames': len({(row['scene'], row['frame']) for row in views}),
+        'methods': table,
+        'phrases': phrases,
+        'views': views,
+        'dropped': dropped,
+    }
+
+
+def grouped(rows: Sequence[dict], key: str, group: Callable[[dict], str]) -> dict[str, list[float]]:
+    """Finite values of `key`, by group."""
+    out: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get(key) is not None and np.isfinite(row[key]):
+            out.setdefault(group(row), []).append(float(row[key]))
+    return out

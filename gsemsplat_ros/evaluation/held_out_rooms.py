@@ -1,0 +1,323 @@
+"""How good a model is in rooms that it never saw: depth, pose, new views and words, beside plain baselines.
+
+The rooms come from whoever calls, as samples; nothing here makes or trains anything.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from gsemsplat_ros.evaluation.metrics import (
+    abs_rel,
+    at_keyframe,
+    best_constant,
+    bootstrap_interval,
+    delta1,
+    direction_error_deg,
+    iou,
+    mean,
+    median_scale,
+    nearest,
+    only_branch,
+    psnr,
+    random_iou,
+    rotation_error_deg,
+)
+from gsemsplat_ros.evaluation.phrasings import ask_phrasings
+from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.geometry.visibility import seen_by, unproject
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.semantics.relevancy import relative_mask
+
+MIN_FRACTION = 0.01  # of the picture: a name that fills less is not asked for
+ABSENT = 5  # absent names asked of every first view
+# means over the pairs that have them, in the order of the table
+MEANS = (
+    'abs_rel',
+    'abs_rel_aligned',
+    'delta1',
+    'coverage',
+    'stereo_abs_rel',
+    'free_abs_rel',
+    'constant_depth_abs_rel',
+    'constant_depth_abs_rel_global',
+    'rotation_deg',
+    'direction_deg',
+    'pose_found_rate',
+    'psnr',
+    'constant_colour_psnr',
+    'miou',
+    'miou_argmax',
+    'random_label_miou',
+    'localisation_accuracy',
+    'random_localisation',
+    'taught_localisation',
+    'taught_miou',
+    'new_localisation',
+    'new_miou',
+    'found_rate',
+    'false_alarm_rate',
+    'phrasing_localisation',
+    'phrasing_found_rate',
+    'random_phrasing',
+)
+
+
+@dataclass
+class Scores:
+    """What one pair gave.
+
+    truth: depth (h, w) m at the rendering's pixels; seconds: of building the scene; values: a list for each
+    of MEANS that it has; phrases: one row for each present name that was asked for; absent: the scores of the
+    names that are not there.
+    """
+
+    truth: np.ndarray
+    seconds: float
+    values: dict[str, list[float]] = field(default_factory=dict)
+    phrases: list[dict] = field(default_factory=list)
+    absent: list[float] = field(default_factory=list)
+
+    def add(self, **values: float) -> None:
+        for name, value in values.items():
+            self.values.setdefault(name, []).append(float(value))
+
+
+def evaluate_rooms(
+    pipeline: Pipeline,
+    samples: Iterable[dict],
+    seed: int = 0,
+    branches: str = 'both',
+    taught: frozenset[str] = frozenset(),
+    calibrated: bool = True,
+    nouns: dict[str, str] | None = None,
+) -> dict:
+    """Scores `pipeline` on `samples` of rooms; shows a progress bar on a terminal.
+
+    samples: dicts as `gsemsplat_ros.training.datasets` gives them (`RoomStream(..., split='heldout')`), all
+    held in memory (absent names are drawn from those of all samples). Views first, second, target of one
+    room: images (3, H, W, 3) uint8; depth (3, H, W) m along the optical axis, 0 where nothing is; instance
+    (3, H, W), rows of `names` (0: void); K (3, 3); first_from_camera (3, 4, 4); stereo: a rectified pair,
+    given with its baseline, or two free views, given with their calibration alone. branches: 'both', or one
+    branch of the words alone ('region', 'context'). taught: the words that training used for things; names
+    made of them alone count as taught, the others as new. calibrated: False gives the images alone, so that
+    the network is measured without what calibration and matches add. nouns: the base noun of every name
+    ('chair' of 'office chair'); with it, phrasings that no training used (evaluation/phrasings.txt) are asked
+    too.
+
+    Returns means over all pairs (None where nothing counts), 95 % bootstrap `intervals` for the same keys:
+    - abs_rel, delta1: depth of view 1 as rendered, in metres, no alignment; stereo_ and free_abs_rel: of each
+      kind; abs_rel_aligned: after the median scale; coverage: part of the true depth that was rendered at
+      all. constant_depth_abs_rel: the best constant for each image; .._global: the best one constant for all
+      images.
+    - rotation_deg, direction_deg: second camera of free pairs where a pose was found (pose_found_rate); a
+      rectified pair's pose is given, so it does not count.
+    - psnr [dB]: the scene, brought to the true scale by the median of view 1, drawn at the true third pose
+      against the true image, over pixels whose surface view 1 or 2 sees; constant_colour_psnr: their mean
+      colour instead.
+    - words, for every name on at least 1 % of view 1 (all instances of the name and of its kinds together: an
+      office chair is a chair):
+      localisation_accuracy: the peak lies on it, found or not; miou: of the published relative mask of a
+      found phrase, 0 when not found; miou_argmax: every pixel takes its most relevant present name, pixels of
+      other names left out; found_rate. Chance: random_localisation, random_label_miou (names at random over
+      the pixels, in expectation). taught_, new_localisation and _miou: over the names of each side.
+    - phrasing_localisation, phrasing_found_rate: of the phrasings that mean something on at least 1 % of view
+    1, the peak on
+      any of it; random_phrasing: chance.
+    - false_alarm_rate: found, of five names a view drawn from all names of the samples that share no word
+      with a name in view 1 or 2.
+    Besides: by_name [{text, count, localised, iou, found}], most frequent first; pairs, stereo_pairs,
+    seconds_pair and seconds_query (medians), seed, branches, calibrated.
+
+    Raises ValueError for no samples or unknown branches.
+    """
+    samples = list(samples)
+    if not samples:
+        raise ValueError('no room to evaluate: wanted at least one sample')
+    vocabulary = sorted({name for sample in samples for name in sample['names'][1:]})
+    scores, query_seconds = [], []
+    for index, sample in enumerate(tqdm(samples, unit='pair', desc='rooms', disable=None)):
+        score, scene = score_pair(pipeline, sample, calibrated)
+        scene = only_branch(scene, branches)
+        absent = absent_names(sample, vocabulary, np.random.default_rng((seed, index)))
+        query_seconds += score_words(score, pipeline, scene, sample, absent, taught)
+        for row in ask_phrasings(pipeline, scene, sample, nouns, MIN_FRACTION) if nouns else ():
+            score.add(
+                phrasing_localisation=row['localised'],
+                phrasing_found_rate=row['found'],
+                random_phrasing=row['chance'],
+            )
+        scores.append(score)
+    constant = best_constant(np.concatenate([score.truth.ravel() for score in scores]))
+    for score in scores:
+        score.add(constant_depth_abs_rel_global=abs_rel(np.full_like(score.truth, constant), score.truth))
+    groups = {name: [score.values.get(name, []) for score in scores] for name in MEANS}
+    return {
+        **{name: mean(groups[name]) for name in MEANS},
+        'pairs': len(scores),
+        'stereo_pairs': sum(bool(sample['stereo']) for sample in samples),
+        'seconds_pair': float(np.median([score.seconds for score in scores])),
+        'seconds_query': float(np.median(query_seconds)) if query_seconds else None,
+        'seed': seed,
+        'branches': branches,
+        'calibrated': calibrated,
+        'intervals': {name: bootstrap_interval(groups[name], seed) for name in MEANS},
+        'by_name': by_name([row for score in scores for row in score.phrases]),
+    }
+
+
+def sample_pair(sample: dict) -> Pair:
+    """The two context views of a sample, calibrated, with the baseline where they are rectified stereo."""
+    height, width = sample['depth'].shape[1:]
+    camera = Camera.from_K(sample['K'], width, height)
+    first, second = (View(np.ascontiguousarray(image), camera) for image in sample['images'][:2])
+    return Pair(first, second, float(sample['first_from_camera'][1][0, 3]) if sample['stereo'] else None)
+
+
+def score_pair(pipeline: Pipeline, sample: dict, calibrated: bool = True) -> tuple[Scores, Scene]:
+    """Builds the scene of one sample and scores depth, pose and the new view."""
+    pair = sample_pair(sample)
+    camera, poses = pair.first.camera, sample['first_from_camera']
+    if not calibrated:
+        pair = Pair(View(pair.first.image), View(pair.second.image))
+    kind = 'stereo' if sample['stereo'] else 'free'
+    start = time.perf_counter()
+    scene = pipeline.build(pair)
+    seconds = time.perf_counter() - start
+
+    depth = scene.keyframe.rendering.depth.cpu().numpy()
+    truth = at_keyframe(scene.keyframe, sample['depth'][0])
+    scale = median_scale(depth, truth)
+    error = abs_rel(depth, truth)
+    scores = Scores(truth, seconds)
+    scores.add(
+        abs_rel=error,
+        abs_rel_aligned=abs_rel(depth * scale, truth),
+        delta1=delta1(depth, truth),
+        coverage=np.isfinite(depth[truth > 0]).mean(),
+        **{f'{kind}_abs_rel': error},
+        constant_depth_abs_rel=abs_rel(np.full_like(truth, best_constant(truth)), truth),
+    )
+    if kind == 'free':
+        found = scene.first_from_second is not None
+        scores.add(pose_found_rate=found)
+        if found:
+            scores.add(
+                rotation_deg=rotation_error_deg(scene.first_from_second, poses[1]),
+                direction_deg=direction_error_deg(scene.first_from_second, poses[1]),
+            )
+    seen = seen_by_context(sample, camera)
+    target = sample['images'][2] / 255
+    if seen.any():
+        aligned = scene.gaussians.scaled(scale if np.isfinite(scale) else 1.0)
+        picture = render(aligned, camera, np.linalg.inv(poses[2])).rgb.cpu().numpy().clip(0, 1)
+        colour = np.broadcast_to(target[seen].mean(0), target.shape)
+        scores.add(psnr=psnr(picture, target, seen), constant_colour_psnr=psnr(colour, target, seen))
+    return scores, scene
+
+
+def seen_by_context(sample: dict, camera: Camera) -> np.ndarray:
+    """Which pixels (H, W) of the third view show a surface that the first or second view sees too."""
+    poses, depth = sample['first_from_camera'], sample['depth']
+    surface = unproject(depth[2], camera, poses[2])
+    seen = [seen_by(surface, depth[i], camera, np.linalg.inv(poses[i])) for i in range(2)]
+    return (seen[0] | seen[1]) & (depth[2] > 0)
+
+
+def score_words(
+    scores: Scores, pipeline: Pipeline, scene: Scene, sample: dict, absent: list[str], taught: frozenset[str]
+) -> list[float]:
+    """Asks view 1 for the names that it shows and for `absent` ones; returns the seconds of each query."""
+    texts = sorted(set(sample['names'][1:]))
+    row_of = np.array([-1] + [texts.index(name) for name in sample['names'][1:]])
+    full = row_of[sample['instance'][0]]  # (H, W)
+    labels = at_keyframe(scene.keyframe, full)  # (h, w)
+    present = [row for row in range(len(texts)) if (labels == row).mean() >= MIN_FRACTION]
+    seconds, maps = [], []
+
+    def ask(text: str):
+        start = time.perf_counter()
+        answer = pipeline.query(scene, text)
+        seconds.append(time.perf_counter() - start)
+        return answer
+
+    for row in present:
+        kind = [
+            i for i, text in enumerate(texts) if words(texts[row]) <= words(text)
+        ]  # an office chair is a chair
+        answer, truth = ask(texts[row]), np.isin(labels, kind)
+        peak = np.array(answer.peak_pixel)
+        localised = bool(np.isfinite(peak).all() and nearest(full, peak) in kind)
+        mask_iou = iou(relative_mask(answer.map), truth) if np.isfinite(answer.map).any() else 0.0
+        overlap = mask_iou if answer.found else 0.0
+        scores.add(
+            localisation_accuracy=localised,
+            miou=overlap,
+            found_rate=answer.found,
+            random_localisation=truth.mean(),
+        )
+        side = 'taught' if words(texts[row]) <= taught else 'new'
+        scores.add(**{f'{side}_localisation': localised, f'{side}_miou': overlap})
+        scores.phrases.append(
+            {
+                'text': texts[row],
+                'localised': localised,
+                'iou': overlap,
+                'found': answer.found,
+                'mask_iou': mask_iou,
+                'score': answer.score,
+            }
+        )
+        maps.append(np.nan_to_num(answer.map, nan=-1.0))
+    if present:
+        maps = np.stack(maps)
+        chosen = np.where(maps.max(0) >= 0, np.array(present)[maps.argmax(0)], -1)  # -1: nothing rendered
+        asked = np.isin(labels, present)
+        for row in present:
+            truth = labels[asked] == row
+            scores.add(
+                miou_argmax=iou(chosen[asked] == row, truth),
+                random_label_miou=random_iou(truth.mean(), len(present)),
+            )
+    for text in absent:
+        answer = ask(text)
+        scores.add(false_alarm_rate=answer.found)
+        scores.absent.append(answer.score)
+    return seconds
+
+
+def absent_names(sample: dict, vocabulary: list[str], rng: np.random.Generator) -> list[str]:
+    """Up to five names that share no word with what views 1 and 2 show: an office chair is a chair."""
+    rows = np.unique(sample['instance'][:2])
+    seen = {word for row in rows if row > 0 for word in words(sample['names'][row])}
+    candidates = [name for name in vocabulary if not seen & words(name)]
+    return [str(name) for name in rng.permutation(candidates)[:ABSENT]]
+
+
+def words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z']+", name.lower()))
+
+
+def by_name(rows: list[dict]) -> list[dict]:
+    """Means of the phrases' rows for each text, most frequent first."""
+    texts: dict[str, list[dict]] = {}
+    for row in rows:
+        texts.setdefault(row['text'], []).append(row)
+    table = [
+        {
+            'text': text,
+            'count': len(group),
+            **{key: float(np.mean([row[key] for row in group])) for key in ('localised', 'iou', 'found')},
+        }
+        for text, group in texts.items()
+    ]
+    return sorted(table, key=lambda row: (-row['count'], row['text']))

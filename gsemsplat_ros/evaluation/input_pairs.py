@@ -1,0 +1,106 @@
+"""The input pair of an annotated view, found in a scene on disk: the annotations name neither the frame nor
+its inputs.
+
+The frame is the one that looks like the annotated picture. The inputs are the two frames that see together
+what the visibility mask shows, for the mask is made from them (notes 7.4, 8.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from gsemsplat_ros.evaluation.annotated_views import Frame, Inputs
+from gsemsplat_ros.geometry.visibility import seen_by, unproject
+from gsemsplat_ros.images.view import View
+
+THUMB = 64  # px: side of the pictures that are compared
+ALIKE = 0.95  # correlation of two pictures of one view; neighbouring views stay below
+GRID = 64  # px: masks are compared on a grid of about this side
+AGREE = 0.7  # IoU of a pair's visible pixels with the mask
+
+
+def find_inputs(source, scene: str, frame: Frame) -> Inputs:
+    """What a network is given for `frame`.
+
+    source: scenes of posed RGB-D frames, cut to the size of the annotated view (the interface of
+    training/frames.py: `frames(scene)` names, `frame(scene, name)` with image and geometry, `geometry(scene,
+    name)` depth, camera and pose).
+
+    Raises ValueError where no frame looks like the view, or no pair sees what its mask shows.
+    """
+    names = source.frames(scene)
+    likeness = [alike(frame.image, source.frame(scene, name).image) for name in names]
+    best = int(np.argmax(likeness))
+    if likeness[best] < ALIKE:
+        raise ValueError(
+            f'{scene}: no frame looks like {frame.name}.jpg (the nearest, {names[best]}, correlates with '
+            f'{likeness[best]:.2f}, wanted {ALIKE}): is it cut in the published way?'
+        )
+    geometries = [source.geometry(scene, name) for name in names]
+    target = geometries[best]
+    step = max(1, min(target.depth.shape) // GRID)
+    rows, columns = (np.arange(step // 2, side, step) for side in target.depth.shape)
+    grid = np.ix_(rows, columns)
+    known = target.depth[grid] > 0
+    points = unproject(target.depth, target.camera, target.world_from_camera)[grid]
+    seen = [
+        None
+        if i == best
+        else known & seen_by(points, other.depth, other.camera, np.linalg.inv(other.world_from_camera))
+        for i, other in enumerate(geometries)
+    ]
+    first, second, agreement = find_pair(seen, frame.visible[grid] & known)
+    if agreement < AGREE:
+        raise ValueError(
+            f'{scene}: no two frames see what the mask of {frame.name} shows (the best, {names[first]} and '
+            f'{names[second]}, agree to {agreement:.2f}, wanted {AGREE}): give cameras.json with the pair'
+        )
+    views = [
+        View(
+            source.frame(scene, names[i]).image,
+            geometries[i].camera,
+            map_from_camera=geometries[i].world_from_camera,
+        )
+        for i in (first, second)
+    ]
+    return Inputs(
+        *views, target.camera, np.linalg.inv(geometries[first].world_from_camera) @ target.world_from_camera
+    )
+
+
+def alike(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of two pictures (H, W, 3) uint8, made small and grey."""
+    x, y = (
+        cv2.resize(
+            cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (THUMB, THUMB), interpolation=cv2.INTER_AREA
+        ).astype(float)
+        for image in (a, b)
+    )
+    x, y = x - x.mean(), y - y.mean()
+    norm = np.sqrt((x * x).sum() * (y * y).sum())
+    return float((x * y).sum() / norm) if norm > 0 else 0.0
+
+
+def find_pair(seen: Sequence[np.ndarray | None], mask: np.ndarray) -> tuple[int, int, float]:
+    """Rows of the two masks (h, w) bool whose union is most like `mask`, the one that covers more first, and
+    their IoU.
+
+    None stands for a frame that cannot be chosen.
+    """
+    rows = [i for i, part in enumerate(seen) if part is not None]
+    flat = np.stack([seen[i].ravel() for i in rows]).astype(np.float32)  # (N, P)
+    size = flat.sum(1)
+    both = flat @ flat.T  # (N, N) pixels seen by both
+    in_mask = flat[:, mask.ravel()]
+    union = size[:, None] + size - both
+    hits = in_mask.sum(1)
+    inside = hits[:, None] + hits - in_mask @ in_mask.T
+    overlap = inside / np.maximum(union + mask.sum() - inside, 1)
+    np.fill_diagonal(overlap, -1)
+    a, b = np.unravel_index(overlap.argmax(), overlap.shape)
+    if size[b] > size[a]:
+        a, b = b, a
+    return rows[a], rows[b], float(overlap[a, b])

@@ -1,0 +1,120 @@
+"""Dense matches of two calibrated views: what a motion and the network's depths foretell, corrected by
+optical flow.
+
+Matched corners fix how the camera moved. Then the depths say where every pixel of the first view lies in the
+second; the second view, drawn back from there, differs from the first only by what the depths are wrong, and
+optical flow sees by how much, to a fraction of a pixel wherever there is texture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from gsemsplat_ros.geometry.matches import MIN_PARALLAX, Measured, epipolar_errors, polish, rays, triangulate
+from gsemsplat_ros.geometry.pose import MIN_CELLS, Placed, network_factor, pixel_grid
+from gsemsplat_ros.geometry.refine import MIN_DEPTH, bend
+from gsemsplat_ros.geometry.visibility import unproject
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import View
+
+THERE_AND_BACK_PX = 1.0  # flow and the flow back end this close to where they began,
+EPIPOLAR_PX = 1.0  # and this close to the epipolar line of the pixel
+# root mean square of the gradient about a pixel [gray levels a px]: flatter, flow only guesses
+MIN_TEXTURE = 2.0
+TEXTURE_BOX = 7  # px
+POLISHED_BY = 1000  # matches, drawn at random, that the motion is polished by
+MIN_MATCHES = 500  # fewer are no better than the corners
+STRIDE = 2  # every so many pixels along a row or column become a match
+
+
+def warp(image: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """`image` at the pixels uv (H, W, 2), bilinear; 0 outside."""
+    return cv2.remap(
+        image, uv[..., 0], uv[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+    )
+
+
+def project(
+    depth: np.ndarray, camera: Camera, second: Camera, first_from_second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixels of the first `camera` lie in the second: (H, W, 2) float32 pixels, and which (H, W) it
+    can see, but for what stands in between. depth (H, W) along the first camera's axis, unit of the pose."""
+    points = unproject(depth, camera, np.eye(4))
+    x, y, z = np.moveaxis((points - first_from_second[:3, 3]) @ first_from_second[:3, :3], -1, 0)
+    ahead = z > MIN_DEPTH
+    z = np.where(ahead, z, 1.0)
+    u, v = second.fx * x / z + second.cx, second.fy * y / z + second.cy
+    inside = ahead & (u > 0) & (u < second.width - 1) & (v > 0) & (v < second.height - 1)
+    return np.stack((u, v), -1).astype(np.float32), inside
+
+
+def flow_matches(
+    depth: np.ndarray, first: View, second: View, first_from_second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 2) of both views that show the same points, by depth (H, W) of the first and flow (Kroeger
+    et al. 2016).
+    """
+    one, two = (cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY) for view in (first, second))
+    uv, inside = project(depth, first.camera, second.camera, first_from_second)
+    drawn = np.where(inside, warp(two, uv), one)
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    there, back = dis.calc(one, drawn, None), dis.calc(drawn, one, None)
+    grid = pixel_grid(*one.shape).astype(np.float32)
+    landed = grid + there
+    good = np.linalg.norm(there + warp(back, landed), axis=-1) < THERE_AND_BACK_PX
+    good &= inside & (warp(inside.astype(np.float32), landed) > 0.99)
+    dx, dy = (cv2.Sobel(one, cv2.CV_32F, *axis, ksize=3, scale=1 / 8) for axis in ((1, 0), (0, 1)))
+    good &= cv2.blur(dx * dx + dy * dy, (TEXTURE_BOX, TEXTURE_BOX)) > MIN_TEXTURE**2
+    kept = np.zeros_like(good)
+    kept[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE] = good[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    return grid[kept].astype(np.float64), warp(uv, landed)[kept].astype(np.float64)
+
+
+def follow(placed: Placed, depth: np.ndarray, first: View, second: View) -> Placed:
+    """`placed` by what the images say at every textured pixel, from what they say at corners
+    (`placed.measured`) and from the network's depths. Too few matches: `placed`.
+
+    depth (h, w): along the axis of the first camera, which with the second belongs to the views (W, H).
+    """
+    corners = placed.measured
+    height, width = first.image.shape[:2]
+    size = depth.shape[::-1]
+    factor = bend(
+        depth, cv2.resize(first.image, size, interpolation=cv2.INTER_AREA), corners.uv_first, corners.z_first
+    )
+    bent = cv2.resize((depth * (1.0 if factor is None else factor)).astype(np.float32), (width, height))
+    pose = corners.first_from_second
+    uv1, uv2 = flow_matches(np.maximum(bent, MIN_DEPTH), first, second, pose)
+    if len(uv1) < MIN_MATCHES:
+        return placed
+    a, b = rays(uv1, first.camera), rays(uv2, second.camera)
+    tolerance = EPIPOLAR_PX / first.camera.fx
+    drawn = np.random.default_rng(0).choice(len(a), min(POLISHED_BY, len(a)), replace=False)
+    length = np.linalg.norm(pose[:3, 3])
+    pose = pose.copy()
+    pose[:3, 3] /= length
+    pose = polish(pose, a[drawn], b[drawn], tolerance)
+    z1, z2, angle = triangulate(a, b, pose)
+    good = (
+        (np.abs(epipolar_errors(pose, a, b)) < tolerance) & (z1 > 0) & (z2 > 0) & (angle > MIN_PARALLAX / 2)
+    )
+    if good.sum() < MIN_MATCHES:
+        return placed
+    uv1, uv2 = ((uv[good] + 0.5) * (size[0] / width, size[1] / height) - 0.5 for uv in (uv1, uv2))
+    measured = Measured(pose, uv1, uv2, z1[good], z2[good]).scaled(length)
+    factor, inliers, cells = network_factor(measured, depth)
+    if inliers < MIN_CELLS:
+        return placed
+    measured = measured.scaled(factor)
+    scale = placed.scale / factor if placed.source == 'tf' else placed.scale  # odometry's metres stay
+    return replace(
+        placed,
+        first_from_second=measured.first_from_second,
+        scale=scale,
+        inliers=inliers,
+        points=cells,
+        measured=measured,
+    )

@@ -1,0 +1,204 @@
+"""Camera geometry from point maps: focal length, relative pose, and the metric scale of a pair.
+
+A point map holds for each pixel its 3-D point in the frame of view 1 (OpenCV axes). Pixel centres lie at
+integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from gsemsplat_ros.geometry.matches import Measured
+from gsemsplat_ros.geometry.refine import log_ratios
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Pair
+
+REPROJECTION_PX = 5.0  # PnP inlier threshold at 512 px width, as published (architecture notes 10)
+MIN_INLIERS = 50  # fewer correspondences than this say nothing
+MIN_SHARE = 0.5  # of the correspondences: a minority is no consensus
+MIN_CELLS = 20  # fewer measured pixels than this fix no scale
+RATIO_TOLERANCE = 0.25  # a measured depth agrees with the scale when it lies within this fraction
+MIN_MOVED_M = 0.05  # odometry says nothing about scale when the camera moved less
+MAX_TURN_APART = np.deg2rad(10)  # odometry and images that differ by more do not tell of one motion
+MAX_DIRECTION_APART = np.deg2rad(30)
+
+
+@dataclass(frozen=True)
+class RelativePose:
+    """`first_from_second` (4, 4) rigid, unit of the point map; `inliers` of `points` correspondences
+    agree.
+    """
+
+    first_from_second: np.ndarray
+    inliers: int
+    points: int
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where the second camera stands and how large the scene is.
+
+    first_from_second (4, 4): translation in the network's unit; None: not found. own_pose: the same as the
+    second point map has it, by itself. scale: metres per such unit; source: 'stereo baseline', 'tf' or
+    'network'; `inliers` of `points` measurements agree with scale or pose. measured: what the images say, in
+    the network's unit; None: nothing.
+    """
+
+    first_from_second: np.ndarray | None
+    own_pose: np.ndarray | None
+    scale: float
+    source: str
+    inliers: int
+    points: int
+    measured: Measured | None
+
+    def in_metres(self) -> np.ndarray | None:
+        """first_from_second with its translation in metres."""
+        if self.first_from_second is None:
+            return None
+        pose = self.first_from_second.copy()
+        pose[:3, 3] *= self.scale
+        return pose
+
+
+def pixel_grid(height: int, width: int) -> np.ndarray:
+    """(H, W, 2) pixel centres (u, v)."""
+    return np.stack(np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)), -1)
+
+
+def focal_from_points(points: np.ndarray, conf: np.ndarray, iterations: int = 10) -> float:
+    """Focal length [px] of the camera that sees its own point map (H, W, 3), principal point at the centre.
+
+    Minimises the sum of pixel distances between f (x/z, y/z) and the pixels (Weiszfeld), over the more
+    confident half. Raises ValueError when no point lies in front of the camera.
+    """
+    height, width = conf.shape
+    keep = (points[..., 2] > 1e-6) & np.isfinite(points).all(-1)
+    if not keep.any():
+        raise ValueError(
+            'no point lies in front of the camera: the focal length of this image is unknown; '
+            'give its calibration (camera_info; --calibration) or show another scene'
+        )
+    keep &= conf >= np.median(conf[keep])
+    p = (pixel_grid(height, width) - ((width - 1) / 2, (height - 1) / 2))[keep]
+    q = points[keep][:, :2] / points[keep][:, 2:]
+    dots, squares = (q * p).sum(1), (q * q).sum(1)
+    f = dots.mean() / squares.mean()
+    for _ in range(iterations):
+        weights = 1 / np.maximum(np.linalg.norm(p - f * q, axis=1), 1e-8)
+        f = (weights * dots).sum() / (weights * squares).sum()
+    if not f > 0:
+        raise ValueError(
+            f'the point map gives a focal length of {f:.1f} px: '
+            'give the calibration (camera_info; --calibration)'
+        )
+    return float(f)
+
+
+def relative_pose(points: np.ndarray, conf: np.ndarray, camera: Camera) -> RelativePose | None:
+    """Pose of view 2 from its points (H, W, 3) in the frame of view 1 and its own `camera` of the same size.
+
+    RANSAC over the more confident half of a grid of pixels, SQPnP (Terzakis & Lourakis 2020). None: no
+    consensus.
+    """
+    height, width = conf.shape
+    assert (camera.height, camera.width) == (height, width), (camera, conf.shape)
+    step = max(1, round(width / 64))
+    grid = np.s_[step // 2 :: step, step // 2 :: step]
+    pixels, points, conf = (
+        pixel_grid(height, width)[grid].reshape(-1, 2),
+        points[grid].reshape(-1, 3),
+        conf[grid].ravel(),
+    )
+    keep = (conf >= np.median(conf)) & np.isfinite(points).all(1)
+    if keep.sum() < MIN_INLIERS:
+        return None
+    cv2.setRNGSeed(0)  # the same pair gives the same pose
+    found, rotation, translation, inliers = cv2.solvePnPRansac(
+        points[keep],
+        pixels[keep],
+        camera.K,
+        None,
+        iterationsCount=100,
+        reprojectionError=REPROJECTION_PX * width / 512,
+        flags=cv2.SOLVEPNP_SQPNP,
+    )
+    if not found or inliers is None or len(inliers) < max(MIN_INLIERS, MIN_SHARE * keep.sum()):
+        return None
+    second_from_first = np.eye(4)
+    second_from_first[:3, :3] = cv2.Rodrigues(rotation)[0]
+    second_from_first[:3, 3] = translation[:, 0]
+    return RelativePose(np.linalg.inv(second_from_first), len(inliers), int(keep.sum()))
+
+
+def motion_scale(network: np.ndarray, metric: np.ndarray) -> float | None:
+    """Metres per unit of the network from one motion (4, 4) measured twice: by the images, by odometry [m].
+
+    None when the camera moved too little, or when the two do not agree in turn and direction.
+    """
+    way, metric_way = network[:3, 3], metric[:3, 3]
+    length, metres = float(np.linalg.norm(way)), float(np.linalg.norm(metric_way))
+    if metres < MIN_MOVED_M or not length > 0:
+        return None
+    turn = np.arccos(np.clip((np.trace(network[:3, :3].T @ metric[:3, :3]) - 1) / 2, -1, 1))
+    direction = np.arccos(np.clip(way @ metric_way / (length * metres), -1, 1))
+    return metres / length if turn <= MAX_TURN_APART and direction <= MAX_DIRECTION_APART else None
+
+
+def place(
+    pair: Pair,
+    measured: Measured | None,
+    points: np.ndarray,
+    points_second: np.ndarray,
+    conf_second: np.ndarray,
+    camera: Camera,
+) -> Placed:
+    """Pose and scale of a pair from its point maps (h, w, 3) and from what its images say (`measured`, on the
+    same grid); `camera` of the second view at that size.
+
+    A rectified stereo pair knows its pose and takes its scale from the disparities. Any other takes the pose
+    from its matches, or from PnP on the second point map, and the scale from the way that the camera went
+    where that is known, else the network's.
+    """
+    own = relative_pose(points_second, conf_second, camera) if pair.baseline_m is None else None
+    factor, inliers, cells = (0.0, 0, 0) if measured is None else network_factor(measured, points[..., 2])
+    measured = measured.scaled(factor) if measured and inliers >= MIN_CELLS else None
+    if pair.baseline_m is not None:
+        if measured is None:
+            first_from_second = np.eye(4)
+            first_from_second[0, 3] = pair.baseline_m
+            return Placed(first_from_second, first_from_second, 1.0, 'network', 0, 0, None)
+        pose = measured.first_from_second
+        return Placed(pose, pose, 1 / factor, 'stereo baseline', inliers, cells, measured)
+    if measured:
+        pose = measured.first_from_second
+    elif own:
+        pose, inliers, cells = own.first_from_second, own.inliers, own.points
+    else:
+        return Placed(None, None, 1.0, 'network', 0, 0, None)
+    scale = None if pair.first_from_second is None else motion_scale(pose, pair.first_from_second)
+    return Placed(
+        pose,
+        own.first_from_second if own else pose,
+        scale or 1.0,
+        'tf' if scale else 'network',
+        inliers,
+        cells,
+        measured,
+    )
+
+
+def network_factor(measured: Measured, depth: np.ndarray) -> tuple[float, int, int]:
+    """Units of the network per unit of the measurements, and how many of how many pixels agree with it.
+
+    depth (h, w): of the first view; the factor is the median over its pixels that were measured.
+    """
+    logs, count = log_ratios(depth, measured.uv_first, measured.z_first)
+    logs = logs[count > 0]
+    if not len(logs):
+        return 0.0, 0, 0
+    middle = float(np.median(logs))
+    return float(np.exp(-middle)), int((np.abs(logs - middle) < RATIO_TOLERANCE).sum()), len(logs)

@@ -1,0 +1,89 @@
+"""A calibrated camera knows the ray of every pixel, and its images measure depths here and there.
+
+The network sees uncalibrated images and predicts rays of its own. Where `camera_info` says better, each
+view's points are moved onto its true rays, so that what is drawn falls on the pixel it came from; their
+depths stay the network's, bent to those that were measured.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from gsemsplat_ros.geometry.pose import Placed, pixel_grid
+from gsemsplat_ros.geometry.refine import MIN_DEPTH, bend
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.network.model import Prediction, ViewPrediction
+
+
+@torch.inference_mode()
+def snap_view(
+    view: ViewPrediction,
+    camera: Camera,
+    first_from_camera: np.ndarray,
+    own_pose: np.ndarray,
+    image: np.ndarray,
+    measured: tuple[np.ndarray, np.ndarray] | None,
+) -> ViewPrediction:
+    """Points (1, h, w, 3) of one view onto the rays of `camera` (w x h) at `first_from_camera` (4, 4).
+
+    own_pose (4, 4): of the camera that the points themselves tell, which their depths are read in; image (h,
+    w, 3) uint8; measured: pixels (N, 2) and depths (N,). Gaussians keep their offsets; those whose depth
+    grows grow with it.
+    """
+    device = view.pts3d.device
+    u, v = torch.from_numpy(pixel_grid(camera.height, camera.width)).to(device).unbind(-1)
+    rays = torch.stack(
+        ((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, torch.ones_like(u)), -1
+    ).float()
+    camera_from_first = torch.from_numpy(np.linalg.inv(own_pose)).float().to(device)
+    depth = (view.pts3d @ camera_from_first[2, :3] + camera_from_first[2, 3]).clamp(
+        min=MIN_DEPTH
+    )  # (1, h, w)
+    factor = bend(depth[0].cpu().numpy(), image, *measured) if measured else None
+    growth = torch.ones_like(depth) if factor is None else torch.from_numpy(factor).float().to(device)[None]
+    local = rays * (depth * growth)[..., None]
+    pose = torch.from_numpy(np.asarray(first_from_camera)).float().to(device)
+    points = local @ pose[:3, :3].T + pose[:3, 3]
+    return replace(
+        view,
+        pts3d=points,
+        means=points + growth[..., None] * (view.means - view.pts3d),
+        scales=view.scales * growth[..., None],
+    )
+
+
+def snap_to_rays(
+    prediction: Prediction,
+    first: Camera,
+    second: Camera,
+    placed: Placed,
+    images: tuple[np.ndarray, np.ndarray],
+) -> Prediction:
+    """Both views onto the rays of their cameras (the second only when its pose is known) and to the measured
+    depths.
+
+    images: of the two views, (h, w, 3) uint8 at the size of the cameras.
+    """
+    m = placed.measured
+    first_seen, second_seen = ((m.uv_first, m.z_first), (m.uv_second, m.z_second)) if m else (None, None)
+    if placed.first_from_second is None:
+        return Prediction(
+            snap_view(prediction.first, first, np.eye(4), np.eye(4), images[0], first_seen), prediction.second
+        )
+    with ThreadPoolExecutor(1) as pool:  # the views know nothing of each other here: at once
+        other = pool.submit(
+            snap_view,
+            prediction.second,
+            second,
+            placed.first_from_second,
+            placed.own_pose,
+            images[1],
+            second_seen,
+        )
+        return Prediction(
+            snap_view(prediction.first, first, np.eye(4), np.eye(4), images[0], first_seen), other.result()
+        )

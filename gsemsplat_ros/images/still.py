@@ -1,0 +1,110 @@
+"""Whether a stereo pair shows anything that the last one did not."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from gsemsplat_ros.images.keyframes import MIN_FEATURES, STILL, Motion, _features, _gray, _track
+from gsemsplat_ros.images.view import View
+
+CELLS = 80  # along the longer side of the image, in which changes are looked for
+CHANGE = 10.0  # gray levels by which a cell must leave the range of its surroundings; noise is far below
+CHANGED_CELLS = 2  # a change is at least so many cells wide and high: vibration makes thin lines of them
+
+
+class StillGate:
+    """Whether a stereo camera sees anything new since the last scene: it moved, or something before it did.
+
+    A view is new when the image moved by at least `min_motion` (median, fraction of the width) against the
+    one of the last scene, or when some part of it changed; light and exposure may. `min_motion` 0: every view
+    is.
+
+    skipped: how many views were not new. motion: last measured, or None; changed: part of the cells that did.
+    """
+
+    def __init__(self, min_motion: float = 0.03):
+        self._min_motion = min_motion
+        self._view: View | None = None
+        self.skipped, self.changed = 0, 0.0
+        self.motion: Motion | None = None
+        self.reason = 'no image yet'
+
+    def is_new(self, view: View) -> bool:
+        """Whether a scene of `view` would show anything that the last one does not."""
+        before, motion, changed = self._view, None, 0.0
+        if before is None or self._min_motion <= 0:
+            reason = 'first image'
+        elif before.image.shape != view.image.shape or before.frame != view.frame:
+            reason = 'the camera changed'
+        else:
+            gray = _gray(view.image)
+            if len(self._features) >= MIN_FEATURES:
+                motion = _track(self._features, self._gray, gray)
+            changed = self._changed(gray)
+            reason = (
+                'the camera moved'
+                if motion and motion.flow >= self._min_motion
+                else 'something moved before the camera'
+                if changed
+                else STILL
+            )
+        self.motion, self.changed, self.reason = (
+            motion,
+            changed,
+            reason,
+        )  # in one go: others read them meanwhile
+        self.skipped += reason is STILL
+        return reason is not STILL
+
+    def keep(self, view: View) -> None:
+        """A scene was made of `view`."""
+        if self._min_motion <= 0:
+            return
+        self._view, self._gray = view, _gray(view.image)
+        self._features, self._cells = _features(self._gray), _cells(self._gray)
+
+    def forget(self) -> None:
+        """The next view is new, whatever it shows."""
+        self._view = None
+
+    def _changed(self, gray: np.ndarray) -> float:
+        """Part of the cells that show something else, whatever the exposure."""
+        new = _cells(gray)
+        gain, offset = _exposure(self._cells, new)
+        old = self._cells * gain + offset
+        out = (_outside(new, old) | _outside(old, new)).astype(np.uint8)  # what came, and what went
+        return float(
+            cv2.morphologyEx(out, cv2.MORPH_OPEN, np.ones((CHANGED_CELLS, CHANGED_CELLS), np.uint8)).mean()
+        )
+
+
+def _outside(cells: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which cells leave the range of the others there and next to it: so a shift by one cell changes
+    nothing.
+    """
+    square = np.ones((3, 3), np.uint8)
+    return (cells < cv2.erode(others, square) - CHANGE) | (cells > cv2.dilate(others, square) + CHANGE)
+
+
+def _cells(gray: np.ndarray) -> np.ndarray:
+    """Means (h, w) float32 of CELLS cells along the longer side."""
+    height, width = gray.shape
+    factor = CELLS / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _exposure(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
+    """Gain and offset with which most cells of `old` become those of `new`: fitted twice, without what
+    differs most.
+    """
+    x, y, gain, offset = old.ravel(), new.ravel(), 1.0, 0.0
+    for part in 1.0, 0.7:
+        error = np.abs(gain * x + offset - y)
+        chosen = error <= np.quantile(error, part)
+        a, b = x[chosen], y[chosen]
+        spread = float(a.var())
+        gain = float(((a - a.mean()) * (b - b.mean())).mean()) / spread if spread > 1 else 1.0
+        offset = float(b.mean() - gain * a.mean())
+    return gain, offset

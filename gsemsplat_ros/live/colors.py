@@ -1,0 +1,107 @@
+"""Colours of the Gaussians on the live page: as they are, by relevancy, by meaning, by distance.
+
+All take and give rows of one order: (N, 3) RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from gsemsplat_ros.flight.flight import SAMPLE, SOLID
+from gsemsplat_ros.live.shown import World
+from gsemsplat_ros.pictures.overlay import depth_picture, turbo
+from gsemsplat_ros.pictures.principal import Principal
+
+ACCENT = np.array([1.0, 0.62, 0.05], np.float32)  # what lights up
+REST = 0.55  # of its brightness keeps what does not light up
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+FAINT = 0.4  # of the full heat, for what was not found
+
+
+def packed(world: World, rows: np.ndarray, grown: float) -> np.ndarray:
+    """(L, 8) uint32: these rows (L,) of the shown Gaussians as the page's splats, `grown` times as wide,
+    without a colour.
+
+    Columns 0-2: position as float32; 3: the renderer's; 4-6: upper triangle of the covariance as float16; 7:
+    RGBA.
+    """
+    gaussians = world.gaussians.select(torch.from_numpy(world.shown[rows]))
+    spread = gaussians.covariances().numpy() * (world.grown * grown) ** 2
+    buffer = np.zeros((len(gaussians), 8), np.uint32)
+    buffer[:, :3] = np.ascontiguousarray(gaussians.means.numpy(), np.float32).view(np.uint32)
+    triangle = spread.reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]].clip(-65504, 65504)
+    buffer[:, 4:7] = np.ascontiguousarray(triangle, np.float16).view(np.uint32)
+    buffer[:, 7:].view(np.uint8)[:, 3] = np.rint(gaussians.opacities.numpy().clip(0, 1) * 255)
+    return buffer
+
+
+def painted(buffer: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """A copy of the splats `buffer` (M, 8) in other colours (M, 3)."""
+    buffer = buffer.copy()
+    buffer[:, 7:].view(np.uint8)[:, :3] = np.rint(colors.clip(0, 1) * 255)
+    return buffer
+
+
+def own_colors(world: World) -> np.ndarray:
+    """The colours that the Gaussians have."""
+    return world.gaussians.colors.numpy()[world.shown].clip(0, 1)
+
+
+def highlighted(colors: np.ndarray, lit: np.ndarray) -> np.ndarray:
+    """What is `lit` (N,) bool glows, the rest steps back: half gray and dark."""
+    gray = (colors @ LUMA)[:, None]
+    rest = REST * (0.55 * gray + 0.45 * colors)
+    # the shading of the surface stays readable through the glow
+    glow = ACCENT * (0.55 + 0.45 * gray) * 0.75 + 0.25 * colors
+    return np.where(lit[:, None], glow, rest).astype(np.float32)
+
+
+def heat(relevancy: np.ndarray, found: bool) -> np.ndarray:
+    """Relevancy (N,), NaN where unknown, for the eye: the upper half of its own range as 0..1, as published
+    (architecture notes 7.3), faint when nothing was found; NaN stays."""
+    known = relevancy[np.isfinite(relevancy)]
+    if not known.size:
+        return relevancy
+    level = np.clip(2 * (relevancy - known.min()) / max(float(np.ptp(known)), 1e-9) - 1, 0, 1)
+    return level if found else FAINT * level
+
+
+def relevancy_colors(colors: np.ndarray, relevancy: np.ndarray, found: bool) -> np.ndarray:
+    """The heat of `relevancy` (N,) in turbo over a dark gray picture; what is unknown (NaN) stays dark
+    gray.
+    """
+    level = heat(relevancy, found)
+    known = np.isfinite(level)
+    level = np.where(known, level, 0).astype(np.float32)
+    base = 0.30 * (colors @ LUMA)[:, None].repeat(3, 1)
+    share = (np.where(known, 0.35 + 0.6 * level, 0))[:, None].astype(np.float32)
+    hot = turbo(0.08 + 0.84 * level[None])[0].astype(np.float32) / 255
+    return base + share * (hot - base)
+
+
+def semantic_colors(codes: np.ndarray, opacities: np.ndarray) -> np.ndarray:
+    """Codes (N, C) by their three strongest principal components as R, G, B, fitted to what is solid.
+
+    The same codes give the same colours each time. What means alike looks alike; the colours themselves mean
+    nothing.
+    """
+    if not len(codes):
+        return np.zeros((0, 3), np.float32)
+    solid = np.flatnonzero(opacities >= SOLID)
+    solid = solid if len(solid) else np.arange(len(codes))
+    principal = Principal.fit(
+        codes[solid[np.linspace(0, len(solid) - 1, min(SAMPLE, len(solid))).astype(int)]]
+    )
+    return principal.colours(codes @ principal.components.T)
+
+
+def depth_colors(world: World) -> tuple[np.ndarray, float, float]:
+    """Colours by the distance to the world's eye, and the distances of the two ends, near (red) and far
+    (blue).
+    """
+    if not len(world.means):
+        return np.zeros((0, 3), np.float32), float('nan'), float('nan')
+    distance = np.linalg.norm(world.means - world.eye, axis=1)
+    picture, near, far = depth_picture(distance[None])
+    return picture[0].astype(np.float32) / 255, near, far

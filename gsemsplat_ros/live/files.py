@@ -1,0 +1,158 @@
+"""Scenes, maps and PLY files onto the board of the live page: first what is seen, then, when the pipeline is
+there, words.
+
+Each function reads its file and shows it, and returns a function that loads the rest; both raise ValueError
+in one line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from gsemsplat_ros.gaussians.ply import read_ply
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Pair
+from gsemsplat_ros.live import shown as worlds
+from gsemsplat_ros.live.source import Board, asks_map, asks_scene, meanings_by
+from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.scene import map_file as mapfile
+from gsemsplat_ros.scene import scene_file as scenefile
+from gsemsplat_ros.scene.coded_file import CodeSpace
+from gsemsplat_ros.scene.scene import Scene
+
+PICTURE = 512  # pixels of the long side of an image that a camera shows
+LOADING = 'the network that reads words is still loading'
+Load = Callable[[], Pipeline]
+Rest = Callable[[], None]
+
+
+def open_any(path: Path, board: Board, budget: int, load: Load) -> Rest:
+    """A .safetensors file, whatever it holds."""
+    if path.suffix.lower() == '.ply':
+        return open_ply(path, board, budget)
+    return (open_scene if scenefile.KIND.key in _header(path) else open_map)(path, board, budget, load)
+
+
+def open_ply(path: Path, board: Board, budget: int) -> Rest:
+    """Gaussians that are shown, and cannot be asked: nothing says which decoders read their codes."""
+    world = worlds.of_file(path.name, read_ply(path, 'the frame of the file'), budget)
+    board.write(
+        world=world,
+        mute='a PLY file holds no codes that words can be compared with; open a map of ~/save_map or a '
+        'folder of `gsemsplat infer`',
+    )
+    return lambda: None
+
+
+def open_scene(path: Path, board: Board, budget: int, load: Load) -> Rest:
+    """A scene that `gsemsplat infer` wrote."""
+    gaussians, card, image, second = scenefile.read_scene(path)
+    cameras = cameras_of(Camera(**card['camera']), card['first_from_second'], image, second)
+    world = worlds.seen_by_camera(
+        title_of(path), gaussians, budget, card['scale_source'] != 'network', cameras
+    )
+    board.write(world=world, mute=LOADING)
+
+    def rest() -> None:
+        pipeline = load()
+        scene, _ = scenefile.load_scene(path, pipeline.code_space, pipeline.codec, pipeline.negatives)
+        board.write(ask=asks_scene(pipeline, scene, world), meanings=meanings_by(pipeline))
+
+    return rest
+
+
+def open_map(path: Path, board: Board, budget: int, load: Load) -> Rest:
+    """A map that ~/save_map wrote."""
+    try:
+        card = json.loads(_header(path)[mapfile.KIND.key])
+        theirs = CodeSpace(*(str(card[name]) for name in asdict(CodeSpace('', '', ''))))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        theirs = CodeSpace('', '', '')  # load_map says what is wrong with it
+    map_ = mapfile.load_map(path, theirs)
+    world = worlds.seen_from_above(title_of(path), map_.gaussians, budget, map_.scale_source != 'network')
+    board.write(world=world, mute=LOADING)
+
+    def rest() -> None:
+        pipeline = load()
+        space = pipeline.code_space
+        if (theirs.text_encoder, theirs.decoders) != (space.text_encoder, space.decoders):
+            raise ValueError(
+                f'{path} was made with {theirs.weights} ({theirs.text_encoder}), whose decoders are not '
+                f'those of {space.weights} ({space.text_encoder}): give that checkpoint as --weights'
+            )
+        pipeline.map_words(map_)
+        board.write(ask=asks_map(pipeline, map_, world), meanings=meanings_by(pipeline))
+
+    return rest
+
+
+def show_pair(title: str, pair: Pair, board: Board, budget: int, load: Load) -> Rest:
+    """Two images, which become a scene while the page already waits for it."""
+    board.write(status='two images become a scene', mute='the scene is still being built')
+
+    def rest() -> None:
+        pipeline = load()
+        scene = pipeline.build(pair)
+        show_scene(title, scene, pair.second.image, pipeline, board, budget)
+
+    return rest
+
+
+def show_scene(
+    title: str, scene: Scene, second: np.ndarray, pipeline: Pipeline, board: Board, budget: int
+) -> None:
+    """A scene in memory; `second` (H, W, 3) uint8 RGB: the second image."""
+    cameras = cameras_of(scene.keyframe.camera, scene.first_from_second, scene.keyframe.image, second)
+    world = worlds.seen_by_camera(title, scene.gaussians, budget, scene.scale_source != 'network', cameras)
+    board.write(
+        world=world, ask=asks_scene(pipeline, scene, world), meanings=meanings_by(pipeline), status=''
+    )
+
+
+def cameras_of(
+    camera: Camera, first_from_second, image: np.ndarray, second: np.ndarray
+) -> tuple[worlds.SeenFrom, ...]:
+    """The cameras of a pair in the first's frame, the second where its pose (4, 4) is known."""
+    fov, aspect = (
+        2 * float(np.arctan(camera.height / 2 / camera.fy)),
+        camera.width / camera.height * camera.fy / camera.fx,
+    )
+    seen = [worlds.SeenFrom('first camera', np.eye(4), fov, aspect, small(image))]
+    if first_from_second is not None:
+        seen.append(
+            worlds.SeenFrom(
+                'second camera', np.asarray(first_from_second, np.float64), fov, aspect, small(second)
+            )
+        )
+    return tuple(seen)
+
+
+def small(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) with PICTURE pixels at most on the long side."""
+    factor = PICTURE / max(image.shape[:2])
+    return (
+        image if factor >= 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    )
+
+
+def title_of(path: Path) -> str:
+    """What a person calls the file: a scene by its folder."""
+    return path.resolve().parent.name if path.name == 'scene.safetensors' else path.name
+
+
+def _header(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, 'pt') as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f'{path} is no scene and no map, or only a part of one ({type(error).__name__}): give a file '
+            'that save_map or `gsemsplat infer` wrote'
+        ) from None

@@ -1,0 +1,46 @@
+"""A flight through what a visitor of the live page sees, as a video that the browser saves."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gsemsplat_ros.flight.flight import VIDEO_LONG_SIDE, fly, resized
+from gsemsplat_ros.flight.paths import CameraPath
+from gsemsplat_ros.flight.video import write_video
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.live.shown import World
+
+
+def film(
+    world: World,
+    colors: np.ndarray,
+    path: CameraPath,
+    world_from_start: np.ndarray,
+    fov: float,
+    aspect: float,
+) -> bytes:
+    """The bytes of an MP4: what is shown of the world, in `colors` (M, 3) in [0, 1], along `path`.
+
+    world_from_start (4, 4): where the path starts, OpenCV; fov [rad]: the start's vertical field of view;
+    aspect: its width over its height. Raises ValueError without PyAV.
+    """
+    height, width = VIDEO_LONG_SIDE, VIDEO_LONG_SIDE * aspect
+    focal = height / 2 / math.tan(fov / 2)
+    camera = resized(
+        Camera(round(width), height, focal, focal, (round(width) - 1) / 2, (height - 1) / 2), VIDEO_LONG_SIDE
+    )
+    gaussians = world.gaussians.select(torch.from_numpy(world.shown))
+    gaussians = replace(gaussians, scales=gaussians.scales * world.grown).transformed(
+        np.linalg.inv(world_from_start), 'start'
+    )
+    pictures = fly(gaussians, torch.from_numpy(np.asarray(colors, np.float32)), path, camera)
+    with tempfile.TemporaryDirectory(prefix='gsemsplat') as folder:
+        file = Path(folder) / 'flight.mp4'
+        write_video(file, (coloured for _, coloured in pictures), path.fps)
+        return file.read_bytes()

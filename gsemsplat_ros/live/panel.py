@@ -1,0 +1,148 @@
+"""The words of the live page. All that comes from a query, a file or a robot is escaped (markup.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gsemsplat_ros.live.shown import World
+from gsemsplat_ros.live.source import Found, State
+from gsemsplat_ros.report.markup import Markup, tag
+from gsemsplat_ros.semantics.objects import Object
+
+MAX_LABEL = 32  # characters of a phrase in the picture
+GOOD, BAD, QUIET = '#4ade80', '#fb923c', '#94a3b8'
+
+
+def icon(name: str):
+    """viser's icon of this name."""
+    import viser
+
+    return getattr(viser.Icon, name)
+
+
+def add_splats(scene, name: str):
+    """A node of splats, to be filled by its `buffer`."""
+    one = np.ones((1, 3), np.float32)
+    return scene.add_gaussian_splats(
+        name,
+        np.zeros((1, 3), np.float32),
+        np.eye(3, dtype=np.float32)[None] * 1e-6,
+        one,
+        np.zeros((1, 1), np.float32),
+    )
+
+
+def block(*content: object, color: str | None = None, bold: bool = False) -> Markup:
+    """A paragraph of the panel."""
+    style = 'padding:0 .75em .35em;font-size:.82em;line-height:1.35;overflow-wrap:anywhere;'
+    style += f'color:{color};' * bool(color) + 'font-weight:600;' * bold
+    return tag('div', *content, style=style)
+
+
+def head(state: State) -> str:
+    """What is shown, and how the source is."""
+    world = state.world
+    parts = []
+    if world is not None:
+        parts += [
+            block(world.title, bold=True),
+            block(
+                f'{len(world.gaussians):,} Gaussians in {world.frame}'
+                + ('' if world.unit == 'm' else '; scale unknown, lengths are not metres'),
+                color=QUIET,
+            ),
+        ]
+        if world.thinned:
+            parts.append(block(world.thinned, color=QUIET))
+    if state.status:
+        parts.append(block(tag('span', '● ', style=f'color:{BAD if state.bad else GOOD}'), state.status))
+    elif world is None:
+        parts.append(block('nothing to show yet', color=QUIET))
+    return str(tag('div', parts))
+
+
+def waiting(text: str, why: str) -> str:
+    """While a question waits."""
+    return str(block(f'{text}: waits, {why}', color=QUIET))
+
+
+def verdict(
+    answer: Found | None, error: str, mode: str, ends: tuple[float, float] | None, level: str = ''
+) -> str:
+    """What became of the question, a legend of the colours, and how much is drawn."""
+    parts = []
+    if error:
+        parts.append(block(error, color=BAD))
+    elif answer is not None:
+        name = tag('b', answer.text)
+        if answer.found:
+            count = len(answer.objects)
+            parts.append(
+                block(
+                    name,
+                    f': found, score {answer.score:.2f}, {count} object{"" if count == 1 else "s"} in '
+                    f'{_duration(answer.seconds)}',
+                    color=GOOD,
+                )
+            )
+        else:
+            at = f', threshold {answer.threshold:.2f}' if answer.threshold else ''
+            parts.append(block(name, f': not found (score {answer.score:.2f}{at})', color=BAD))
+        if answer.objects:
+            parts.append(
+                block(
+                    f'Distance from {answer.world.eye_name}; {answer.world.axes} in {answer.world.unit}',
+                    color=QUIET,
+                )
+            )
+        if answer.note:
+            parts.append(block(answer.note, color=QUIET))
+    if mode == 'Depth' and ends and np.isfinite(ends).all():
+        parts.append(_legend(f'{ends[0]:.2f}', f'{ends[1]:.2f}', 'to left'))
+    elif mode == 'Relevancy' and answer is not None:
+        parts.append(_legend('unlike', 'alike', 'to right'))
+    elif mode == 'Relevancy':
+        parts.append(block('Relevancy shows the answer to a word: type one', color=QUIET))
+    elif mode == 'Semantics':
+        parts.append(block('Like colours mean alike', color=QUIET))
+    if level:
+        parts.append(block(level, color=QUIET))
+    return str(tag('div', parts))
+
+
+def level(world: World | None, full: bool) -> str:
+    """In words, that only the light level is drawn; '' when all is."""
+    if full or world is None or len(world.light[0]) == len(world.shown):
+        return ''
+    drawn = f'{len(world.light[0]):,} of {len(world.shown):,} Gaussians'
+    return f'{drawn} are drawn, for speed; Detail: Full draws all'
+
+
+def _legend(low: str, high: str, way: str) -> Markup:
+    bar = tag(
+        'div',
+        style='flex:1;height:.6em;border-radius:.3em;background:linear-gradient('
+        f'{way},#4454c4,#1bcfd4,#a4fc3c,#fb8022,#a11201)',
+    )
+    return block(
+        tag('div', tag('span', low), bar, tag('span', high), style='display:flex;gap:.5em;align-items:center')
+    )
+
+
+def object_line(number: int, thing: Object, world: World) -> str:
+    """An object as a button's label: plain text."""
+    return f'{number}   {world.distance(thing.center):.2f} {world.unit} away   {_size(thing)}'
+
+
+def label(number: int, text: str, thing: Object, world: World) -> str:
+    """An object's name in the picture: plain text."""
+    text = text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + '…'
+    return f'{text}  {world.distance(thing.center):.2f} {world.unit}  {_size(thing)}'
+
+
+def _size(thing: Object) -> str:
+    return ' × '.join(f'{edge:.2f}' for edge in thing.size)
+
+
+def _duration(seconds: float) -> str:
+    return f'{seconds:.1f} s' if seconds >= 1 else f'{seconds * 1e3:.0f} ms'

@@ -1,0 +1,157 @@
+"""The live page's server: viser, bound where it is told, with one Page for each browser."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from gsemsplat_ros.live.page import Page
+from gsemsplat_ros.live.panel import add_splats
+from gsemsplat_ros.live.pictures import Pictures
+from gsemsplat_ros.live.shown import World
+from gsemsplat_ros.live.sight import SPLATS
+from gsemsplat_ros.live.source import Board
+
+WORKERS = 32  # pages that are brought up to date at once: most of them wait for an answer
+BRAND = (226, 130, 20)
+FOV = 0.9  # rad, vertical: nearer to a camera's than viser's own
+
+
+class ViewServer:
+    """From its making to `close`. All heavy work is done by threads of its own; viser's event loop only
+    carries bytes.
+    """
+
+    def __init__(self, board: Board, host: str = '127.0.0.1', port: int = 8080):
+        """Raises ValueError when the address cannot be bound."""
+        viser = _viser()
+        check_free(host, port)
+        self.board, self.pictures = board, Pictures()
+        self._pool = ThreadPoolExecutor(WORKERS, 'page')
+        self._pages: dict[int, Page] = {}
+        self._pages_lock = threading.Lock()
+        self._world: World | None = None
+        self._changed, self._closing = threading.Event(), False
+        with contextlib.redirect_stdout(io.StringIO()):  # viser greets there, whatever `verbose` says
+            self._viser = viser.ViserServer(host, port, label='gsemsplat', verbose=False)
+        # any page could ask viser to open a tunnel to the public internet: not from here
+        self._viser.request_share_url = lambda verbose=True: None
+        self._viser.gui.configure_theme(
+            dark_mode=True,
+            show_logo=False,
+            show_share_button=False,
+            brand_color=BRAND,
+            control_width='medium',
+        )
+        self._viser.gui.set_panel_label('gsemsplat')
+        self._viser.scene.world_axes.visible = False
+        self._viser.initial_camera.fov = FOV
+        self._splats = None
+        self.host, self.port = host, self._viser.get_port()
+        self._follower = threading.Thread(target=self._follow, name='follow', daemon=True)
+        self._follower.start()
+        board.listeners.append(self._changed.set)
+        self._changed.set()
+        self._viser.on_client_connect(self._connected)
+        self._viser.on_client_disconnect(self._left)
+
+    @property
+    def url(self) -> str:
+        host = 'localhost' if self.host in ('0.0.0.0', '::', '') else self.host
+        return f'http://{f"[{host}]" if ":" in host else host}:{self.port}'
+
+    @property
+    def visitors(self) -> int:
+        """How many browsers are connected."""
+        with self._pages_lock:
+            return len(self._pages)
+
+    def _connected(self, client) -> None:
+        page = Page(client, self.board, self.pictures, self._submit)
+        with self._pages_lock:
+            self._pages[client.client_id] = page
+        if client.client_id not in self._viser.get_clients():  # it left while the page was made
+            self._left(client)
+
+    def _left(self, client) -> None:
+        with self._pages_lock:
+            page = self._pages.pop(client.client_id, None)
+        if page:
+            page.close()
+
+    def _submit(self, work) -> None:
+        if not self._closing:
+            self._pool.submit(work)
+
+    def _follow(self) -> None:
+        """Bring what the board shows to all pages; of worlds that come faster than they can be sent, the
+        newest.
+        """
+        while True:
+            self._changed.wait()
+            self._changed.clear()
+            if self._closing:
+                return
+            world = self.board.state.world
+            if world is not None and world is not self._world:
+                self._show(world)
+            with self._pages_lock:
+                pages = list(self._pages.values())
+            for page in pages:
+                page.refresh()
+
+    def _show(self, world: World) -> None:
+        buffer = self.pictures.plain(world)
+        server, first = self._viser, self._world is None or self._world.frame != world.frame
+        with server.atomic():
+            if first:
+                server.scene.set_up_direction(np.asarray(world.up))
+                server.initial_camera.position = world.position
+                server.initial_camera.look_at = world.look_at
+            if self._splats is None:
+                self._splats = add_splats(server.scene, SPLATS)
+            self._splats.buffer = buffer
+        self._world = world
+
+    def close(self) -> None:
+        """End it, and every page."""
+        self._closing = True
+        self._changed.set()
+        if self._changed.set in self.board.listeners:
+            self.board.listeners.remove(self._changed.set)
+        with self._pages_lock:
+            for page in self._pages.values():
+                page.close()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._viser.stop()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._follower.join(5.0)
+
+
+def _viser():
+    try:
+        import viser
+    except ImportError as error:
+        raise ValueError(f'the live view needs viser ({error}): run `pip install viser`') from None
+    return viser
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises ValueError when nothing can listen there: viser would take another port without a word."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        raise ValueError(
+            f'cannot listen on {host} port {port} ({getattr(error, "strerror", None) or error}): give '
+            'another --port or --host'
+        ) from None

@@ -1,0 +1,95 @@
+"""What lies in one visitor's scene besides the shared Gaussians: splats of its own, boxes with labels,
+cameras.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gsemsplat_ros.gaussians.gaussians import rotation_to_quat
+from gsemsplat_ros.live import panel
+from gsemsplat_ros.live.shown import World, edges
+from gsemsplat_ros.live.source import Found
+
+BOXES = 8  # objects in the picture
+BOX_COLORS = (255, 190, 60), (235, 235, 235)  # of the best object, of the others
+APART = 0.04  # of the way to what is looked at: pictures of cameras that stand closer cut through each other
+SPLATS = '/splats'  # the shared node, and a page's own in its place
+
+
+class Sight:
+    """`client`: viser's handle of the browser. Each function replaces what it laid before."""
+
+    def __init__(self, client):
+        self._client, self._splats, self._marks, self._cameras = client, None, [], []
+
+    def lay(self, buffer: np.ndarray | None) -> None:
+        """Show these splats (view_colours.packed) in place of the shared ones; None: the shared ones."""
+        with self._client.atomic():
+            if buffer is None:
+                if self._splats is not None:
+                    self._splats.remove()
+                    self._splats = None
+                return
+            if self._splats is None:
+                self._splats = panel.add_splats(self._client.scene, SPLATS)
+            self._splats.buffer = buffer
+
+    def mark(self, answer: Found | None, cameras, world: World) -> None:
+        """The boxes of an answer, with their labels, and the cameras of a world."""
+        with self._client.atomic():
+            for mark in (*self._marks, *self._cameras):
+                mark.remove()
+            self._marks = [] if answer is None or not answer.found else self._boxes(answer)
+            self._cameras = self._frustums(cameras, world)
+
+    def _boxes(self, answer: Found) -> list:
+        scene, up, marks = self._client.scene, np.asarray(answer.world.up), []
+        for number, thing in list(enumerate(answer.objects[:BOXES], 1))[::-1]:
+            marks.append(
+                scene.add_line_segments(
+                    f'/answer/box{number}',
+                    edges(thing).astype(np.float32),
+                    BOX_COLORS[number > 1],
+                    thickness=3.0 if number == 1 else 1.5,
+                    thickness_units='screen',
+                )
+            )
+            top = np.asarray(thing.center) + up * (abs(up) @ np.asarray(thing.size)) * 0.54
+            text = panel.label(number, answer.text, thing, answer.world) if number == 1 else str(number)
+            marks.append(
+                scene.add_label(
+                    f'/answer/label{number}',
+                    text,
+                    position=top,
+                    anchor='bottom-center',
+                    font_screen_scale=1.0,
+                )
+            )
+        return marks
+
+    def _frustums(self, cameras, world: World) -> list:
+        reach = float(np.linalg.norm(world.look_at - world.position))
+        return [
+            self._client.scene.add_camera_frustum(
+                f'/cameras/{number}',
+                seen.fov,
+                seen.aspect,
+                scale=0.022 * reach,
+                thickness=1.5,
+                thickness_units='screen',
+                color=(120, 200, 255),
+                format='jpeg',
+                jpeg_quality=85,
+                image=seen.image if number == 0 or _apart(seen, cameras[0]) > APART * reach else None,
+                wxyz=rotation_to_quat(seen.world_from_camera[:3, :3]),
+                position=seen.world_from_camera[:3, 3],
+                cast_shadow=False,
+                receive_shadow=False,
+            )
+            for number, seen in enumerate(cameras)
+        ]
+
+
+def _apart(one, other) -> float:
+    return float(np.linalg.norm(one.world_from_camera[:3, 3] - other.world_from_camera[:3, 3]))

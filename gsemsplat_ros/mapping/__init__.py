@@ -1,1 +1,0 @@
-"""Pose, scale and the scene that queries read."""

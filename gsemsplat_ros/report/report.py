@@ -1,0 +1,359 @@
+"""The report of `infer` and `demo`: one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from string import Template
+
+import numpy as np
+
+from gsemsplat_ros.flight.flight import Film
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.pictures.overlay import depth_picture
+from gsemsplat_ros.report.markup import Markup, picture, safe, table, tag, video
+from gsemsplat_ros.report.result import Answer, PairResult
+from gsemsplat_ros.semantics.objects import Object
+
+TEMPLATE = Path(__file__).with_name('report.html')
+NEAREST = 0.05  # m: a box that reaches closer to the camera is not drawn
+SHOWN_OBJECTS = 5  # of an answer, best first
+CARD_TEXT = 200  # characters of one entry of a card
+# a light line on a dark one shows on every picture
+OUTLINE = {'stroke': '#000', 'stroke_width': 4.5, 'opacity': 0.4}, {'stroke': '#fff', 'stroke_width': 1.8}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows. card: of the checkpoint; versions: name -> version; command: makes the page
+    again.
+    """
+
+    title: str
+    results: tuple[PairResult, ...]
+    card: dict
+    versions: dict[str, str]
+    command: str
+
+
+def page(report: Report) -> str:
+    """The page. Texts are escaped, pictures are inside."""
+    body = [
+        opening(report),
+        *(pair_section(number, result) for number, result in enumerate(report.results, 1)),
+        making(report),
+    ]
+    return Template(TEMPLATE.read_text(encoding='utf-8')).substitute(
+        title=safe(report.title), body=Markup('\n').join(body)
+    )
+
+
+def opening(report: Report) -> Markup:
+    """Title, the figures that sum it up, and a way to each pair."""
+    results = report.results
+    answers = [answer for result in results for answer in result.answers]
+    several = len(results) > 1
+    figures = [('pairs of images', len(results))] if several else []
+    figures += [
+        ('Gaussians a pair' if several else 'Gaussians', f'{median(r.gaussians for r in results):,.0f}'),
+        ('from images to Gaussians', seconds(median(r.pair_seconds for r in results))),
+    ]
+    if answers:
+        figures += [
+            ('words found', f'{sum(a.found for a in answers)} of {len(answers)}'),
+            ('from word to answer', seconds(median(a.seconds for a in answers))),
+        ]
+    contents = None
+    if several:
+        contents = tag(
+            'nav',
+            [
+                tag(
+                    'a',
+                    tag('div', picture(result.first, '', 200), class_='frame'),
+                    tag('span', words(result.name)),
+                    href=f'#pair-{number}',
+                )
+                for number, result in enumerate(results, 1)
+            ],
+            aria_label='pairs',
+        )
+    return tag(
+        'header',
+        tag('p', 'gsemsplat', class_='kicker'),
+        tag('h1', report.title),
+        tag(
+            'p',
+            (
+                'Each pair of images became a cloud of semantic 3D Gaussians in one forward pass, and '
+                'answered words. Times are medians over the pairs.'
+            )
+            if several
+            else 'Two images became a cloud of semantic 3D Gaussians in one forward pass, and '
+            'answered words.',
+            class_='lead',
+        ),
+        tag(
+            'dl', [tag('div', tag('dt', name), tag('dd', value)) for name, value in figures], class_='figures'
+        ),
+        contents,
+    )
+
+
+def pair_section(number: int, result: PairResult) -> Markup:
+    """One pair: images, depth, new viewpoints, answers."""
+    unit = 'm' if result.metric else 'units'
+    scale = (
+        f'metric scale from the {result.scale_source}'
+        if result.metric
+        else "scale unknown: lengths are in the network's own units"
+    )
+    depth, near, far = depth_picture(result.depth)
+    legend = [f'{near:.2f} {unit}', tag('i'), f'{far:.2f} {unit}'] if math.isfinite(near) else 'unknown'
+    figures = [
+        figure(result.first, 'first image', 'First image'),
+        figure(result.second, 'second image', 'Second image'),
+        figure(depth, 'depth of the first image', tag('span', 'Depth', tag('span', legend, class_='scale'))),
+    ]
+    parts = [
+        tag('h2', words(result.name)),
+        tag(
+            'p', f'{result.gaussians:,} Gaussians in {seconds(result.pair_seconds)} · {scale}', class_='meta'
+        ),
+        tag('div', figures, class_='trio'),
+        tag('h3', 'From new viewpoints'),
+        tag(
+            'div',
+            [figure(view.picture, f'the scene {view.title}', view.title) for view in result.views],
+            class_='strip',
+        ),
+    ]
+    if result.film:
+        parts.append(films(result.film))
+    if result.answers:
+        parts += [
+            tag('h3', 'Words'),
+            tag('div', [answer_card(a, result.camera, unit) for a in result.answers], class_='answers'),
+        ]
+    return tag('section', parts, id=f'pair-{number}')
+
+
+def films(film: Film) -> Markup:
+    """The two videos of a flight, side by side."""
+    captions = (
+        f'Flight along the path {film.path}, {film.seconds:.1f} s',
+        'The same flight, coloured by meaning',
+    )
+    return tag(
+        'div',
+        [
+            tag('figure', tag('div', video(mp4, poster, caption), class_='frame'), tag('figcaption', caption))
+            for mp4, poster, caption in zip(film.files, film.posters, captions)
+        ],
+        class_='films',
+    )
+
+
+def answer_card(answer: Answer, camera: Camera, unit: str) -> Markup:
+    """Where one phrase is, or that it is not there."""
+    things = answer.objects[:SHOWN_OBJECTS] if answer.found else ()
+    place = 'Nothing was rendered where it could be.'
+    if answer.peak_point is not None:
+        x, y, z = answer.peak_point
+        name = 'Peak' if answer.found else 'Closest match, below the threshold:'
+        at = f'x {x:.2f}, y {y:.2f}, z {z:.2f}'.replace('-', '\N{MINUS SIGN}')
+        place = f'{name} {math.hypot(x, y, z):.2f} {unit} away, at {at}'
+    rows = [
+        (
+            str(i),
+            (f'{math.hypot(*thing.center):.2f} {unit}',),
+            (' × '.join(f'{edge:.2f}' for edge in thing.size) + f' {unit}',),
+            (f'{thing.score:.2f}',),
+        )
+        for i, thing in enumerate(things, 1)
+    ]
+    listed = table(rows, ('', ('distance',), ('width × height × depth',), ('score',))) if rows else None
+    body = [
+        tag(
+            'div',
+            tag('h4', answer.text),
+            tag('span', 'Found' if answer.found else 'Not found', class_='badge'),
+            class_='verdict',
+        ),
+        tag(
+            'div',
+            tag('div', tag('i', style=f'width:{100 * min(max(answer.score, 0), 1):.1f}%'), class_='track'),
+            f'{answer.score:.2f}',
+            class_='score',
+        ),
+        tag('p', place, class_='where'),
+        listed,
+    ]
+    shot = None
+    if answer.picture is not None:
+        height, width = answer.picture.shape[:2]
+        marks = tag(
+            'svg',
+            [box_mark(thing, camera) for thing in things],
+            peak_mark(answer) if answer.found else [],
+            [number_mark(i, thing, camera) for i, thing in enumerate(things, 1)] if len(things) > 1 else [],
+            viewBox=f'-0.5 -0.5 {width} {height}',
+            aria_hidden='true',
+        )
+        shot = tag('div', picture(answer.picture, f'relevancy of {answer.text}'), marks, class_='frame')
+    return tag(
+        'article',
+        shot,
+        tag('div', body, class_='body'),
+        class_='answer found' if answer.found else 'answer absent',
+    )
+
+
+def peak_mark(answer: Answer) -> list[Markup]:
+    """A ring around the most relevant pixel."""
+    if answer.peak_pixel is None:
+        return []
+    u, v = answer.peak_pixel
+    return [tag('circle', cx=f'{u:.1f}', cy=f'{v:.1f}', r=9, **style) for style in OUTLINE]
+
+
+def box_mark(thing: Object, camera: Camera) -> list[Markup]:
+    """The edges of an object's box as the first camera sees them; none when it reaches behind the camera."""
+    corners = np.array(
+        [
+            np.array(thing.center) + np.array(thing.size) / 2 * signs
+            for signs in itertools.product((-1, 1), repeat=3)
+        ]
+    )
+    if corners[:, 2].min() < NEAREST:
+        return []
+    uv = corners[:, :2] / corners[:, 2:] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+    edges = [(a, b) for a, b in itertools.combinations(range(8), 2) if (a ^ b).bit_count() == 1]
+    lines = ' '.join('M{:.1f} {:.1f}L{:.1f} {:.1f}'.format(*uv[a], *uv[b]) for a, b in edges)
+    return [tag('path', d=lines, **style) for style in OUTLINE]
+
+
+def number_mark(number: int, thing: Object, camera: Camera) -> list[Markup]:
+    """The row of the table that tells of an object, written where its centre is seen; none behind the
+    camera.
+    """
+    x, y, z = thing.center
+    if z < NEAREST:
+        return []
+    return [
+        tag(
+            'text', number, x=f'{x / z * camera.fx + camera.cx:.1f}', y=f'{y / z * camera.fy + camera.cy:.1f}'
+        )
+    ]
+
+
+def making(report: Report) -> Markup:
+    """How the page came about: times, checkpoint, versions, command."""
+    return tag(
+        'section',
+        tag('h2', 'How it was made'),
+        tag(
+            'div',
+            tag('div', tag('h3', 'Time, by stage'), timings(report.results)),
+            tag('div', tag('h3', 'Versions'), pairs_table(report.versions.items()), checkpoint(report)),
+            class_='columns',
+        ),
+        tag('h3', 'The command that makes this page again'),
+        tag('pre', report.command),
+        id='making',
+    )
+
+
+def timings(results: Sequence[PairResult]) -> Markup:
+    """Milliseconds of each stage: of the one pair, or median and slowest of several."""
+    stages = dict.fromkeys(stage for result in results for stage in result.timings)
+    several, rows = len(results) > 1, []
+    for stage in stages:
+        values = [1e3 * result.timings[stage] for result in results if stage in result.timings]
+        rows.append((stage, (f'{median(values):,.1f}',), *([(f'{max(values):,.1f}',)] if several else [])))
+    return tag(
+        'div',
+        table(rows, ('stage', ('median [ms]',), ('slowest [ms]',)) if several else ('stage', ('ms',))),
+        class_='wide',
+    )
+
+
+def checkpoint(report: Report) -> list[Markup]:
+    """What the checkpoint is, and folded away, chapter by chapter, what its card tells beyond the sizes of
+    its layers.
+    """
+    rows = [('file', result.weights) for result in report.results[:1]]
+    rows += [
+        ('network', str(value.get('name', ''))) for name, value in report.card.items() if name == 'config'
+    ]
+    rows += [(words(name), leaf(value)) for name, value in report.card.items() if not isinstance(value, dict)]
+    chapters = [
+        tag('details', tag('summary', name), pairs_table(entries(value)))
+        for name, value in chapters_of(report.card)
+    ]
+    return [tag('h3', 'Checkpoint'), pairs_table(rows), *chapters]
+
+
+def chapters_of(card: dict, before: str = '') -> Iterator[tuple[str, dict]]:
+    """The dictionaries of a card that hold values of their own, with the way to them."""
+    for name, value in card.items():
+        if isinstance(value, dict) and name != 'config':
+            title = f'{before}{words(name)}'
+            if any(not isinstance(item, dict) for item in value.values()):
+                yield title[:1].upper() + title[1:], value
+            yield from chapters_of(value, f'{title}, ')
+
+
+def entries(chapter: dict) -> Iterator[tuple[str, str]]:
+    """The values of a chapter; a list of dictionaries has a row for each."""
+    for name, value in chapter.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            yield from ((f'{words(name)} {i}', leaf(item)) for i, item in enumerate(value, 1))
+        elif not isinstance(value, dict):
+            yield words(name), leaf(value)
+
+
+def leaf(value: object) -> str:
+    """A value as a person would write it, CARD_TEXT characters at most."""
+    if isinstance(value, dict):
+        text = ', '.join(f'{words(key)} {leaf(item)}' for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        text = ', '.join(map(leaf, value))
+    elif value is None or isinstance(value, bool):
+        text = {None: '–', True: 'yes', False: 'no'}[value]
+    else:
+        text = f'{value:.4g}' if isinstance(value, float) else str(value)
+    return text if len(text) <= CARD_TEXT else text[: CARD_TEXT - 1] + '…'
+
+
+def pairs_table(rows) -> Markup:
+    """Names and values."""
+    return tag(
+        'table',
+        tag(
+            'tbody',
+            [
+                tag('tr', tag('td', name, class_='key'), tag('td', value, class_='value'))
+                for name, value in rows
+            ],
+        ),
+    )
+
+
+def figure(image: np.ndarray, alt: str, caption: object) -> Markup:
+    """A picture with words below."""
+    return tag('figure', tag('div', picture(image, alt), class_='frame'), tag('figcaption', caption))
+
+
+def words(name: str) -> str:
+    """A file's or key's name as a person would write it."""
+    return name.replace('_', ' ')
+
+
+def seconds(value: float) -> str:
+    """A duration, in the unit that it is best read in."""
+    return f'{value:.2f} s' if value >= 0.1 else f'{value * 1e3:.0f} ms'

@@ -1,0 +1,269 @@
+"""Draws a random furnished room, as plain numbers: which model stands where, surfaces, lights.
+
+World frame: x and y along the walls, z up, origin in one corner of the floor, metres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gsemsplat_ros.rooms import materials
+from gsemsplat_ros.rooms.furniture import TOP, Furniture
+from gsemsplat_ros.rooms.layout import Light, Piece, Room, corners, kind_of, overlap
+from gsemsplat_ros.rooms.shell import Shell
+
+THEMES = {
+    'living': 'Living room',
+    'bedroom': 'Bedroom',
+    'kitchen': 'Kitchen',
+    'office': 'Office',
+    'bathroom': 'Bathroom',
+    'storage': 'Miscellaneous',
+}
+
+
+def _hue_matrix(rng: np.random.Generator, textured: bool) -> np.ndarray:
+    gain = np.diag(rng.uniform(0.85, 1.1) * rng.uniform(0.93, 1.07, 3))
+    if textured or rng.random() < 0.5:
+        return gain
+    angle = rng.uniform(-np.pi, np.pi)
+    k = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    return gain @ (np.cos(angle) * np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) / 3)
+
+
+@dataclass(kw_only=True)
+class _Builder(Shell):
+    """kinds: kind -> models to choose from; small_boxes: footprints of what stands on other things."""
+
+    furniture: Furniture
+    kinds: dict[str, list[int]]
+    pieces: list[Piece] = field(default_factory=list)
+    small_boxes: list[np.ndarray] = field(default_factory=list)
+
+    def choose(self, kind: str) -> int | None:
+        """A random model of a kind; names are equally likely apart from the room's theme, which weighs six
+        times."""
+        indices = self.kinds.get(kind, [])
+        if not indices:
+            return None
+        models = [self.furniture.models[i] for i in indices]
+        counts: dict[str, int] = {}
+        for m in models:
+            counts[m.name] = counts.get(m.name, 0) + 1
+        weight = np.array(
+            [(6.0 if m.category == THEMES.get(self.theme) else 1.0) / np.sqrt(counts[m.name]) for m in models]
+        )
+        return indices[self.rng.choice(len(indices), p=weight / weight.sum())]
+
+    def add(self, model: int, x: float, y: float, z: float, yaw: float, solid: bool = True):
+        m = self.furniture.models[model]
+        textured = bool((self.furniture.mesh(model).textures >= 0).mean() > 0.5)
+        self.name(m.name)
+        self.pieces.append(
+            Piece(model, m.name, (float(x), float(y), float(z)), float(yaw), _hue_matrix(self.rng, textured))
+        )
+        if solid:
+            self.boxes.append(np.array([x, y, m.size[0] / 2, m.size[1] / 2, yaw]))
+            self.tops.append(z + m.size[2])
+
+    def fits(self, box: np.ndarray, margin: float = 0.02) -> bool:
+        grown = box + [0, 0, margin, margin, 0]
+        box_corners = corners(grown)
+        inside = (box_corners > 0.005).all() and (box_corners < self.size[:2] - 0.005).all()
+        return bool(inside) and not any(overlap(grown, other) for other in self.boxes)
+
+    def against_wall(self, model: int) -> bool:
+        m = self.furniture.models[model]
+        for _ in range(10):
+            wall = int(self.rng.integers(4))
+            start, along, normal, length = self.wall_frame(wall)
+            if m.size[0] + 0.1 > length:
+                continue
+            corner = self.rng.random() < 0.3
+            s = (
+                m.size[0] / 2 + 0.03
+                if corner
+                else self.rng.uniform(m.size[0] / 2 + 0.03, length - m.size[0] / 2 - 0.03)
+            )
+            middle = start + along * s + normal * (m.size[1] / 2 + self.rng.uniform(0.03, 0.08))
+            a, b = s - m.size[0] / 2, s + m.size[0] / 2
+            hidden = any(
+                k == wall and a < q and b > p and m.size[2] > z0 + 0.15 for k, p, q, z0, _ in self.walls
+            )
+            box = np.array([*middle[:2], m.size[0] / 2, m.size[1] / 2, np.arctan2(normal[0], -normal[1])])
+            if not hidden and self.fits(box, 0.01):
+                self.add(model, *middle[:2], 0.0, box[4])
+                self.walls.append((wall, a, b, 0.0, m.size[2]))
+                return True
+        return False
+
+    def anywhere(self, model: int, free_turn: bool) -> bool:
+        m = self.furniture.models[model]
+        for _ in range(10):
+            yaw = (
+                self.rng.uniform(-np.pi, np.pi)
+                if free_turn
+                else self.rng.integers(4) * np.pi / 2 + self.rng.normal(0, 0.05)
+            )
+            x, y = self.rng.uniform(0.2, self.size[:2] - 0.2)
+            box = np.array([x, y, m.size[0] / 2, m.size[1] / 2, yaw])
+            if self.fits(box, 0.05):
+                self.add(model, x, y, 0.0, yaw)
+                return True
+        return False
+
+    def table_group(self, seats: int):
+        """A table or desk with seats that face it."""
+        model = self.choose('table')
+        if model is None:
+            return
+        m = self.furniture.models[model]
+        alone = self.against_wall(model) if 'desk' in m.name else self.anywhere(model, False)
+        if not alone:
+            return
+        x, y, w, d, yaw = self.boxes[-1]
+        seat = self.choose('seat')
+        sides = [0] if 'desk' in m.name else list(self.rng.permutation(4))
+        for side in sides[:seats] if seat is not None else []:
+            s = self.furniture.models[seat]
+            reach = (d if side % 2 == 0 else w) + s.size[1] / 2 + self.rng.uniform(-0.0, 0.25)
+            angle = yaw + (0, np.pi / 2, np.pi, -np.pi / 2)[side]  # side 0: in front (-y of the table)
+            at = np.array([x, y]) + reach * np.array([np.sin(angle), -np.cos(angle)])
+            turn = angle + np.pi + self.rng.normal(0, 0.15)
+            if self.fits(np.array([*at, s.size[0] / 2, s.size[1] / 2, turn]), 0.0):
+                self.add(seat, *at, 0.0, turn)
+
+    def on_top(self, carrier: int, model: int) -> bool:
+        """Puts a small model on a flat part of the carrier's upper surface, seen in its height map."""
+        piece, small = self.pieces[carrier], self.furniture.models[model]
+        base = self.furniture.models[piece.model]
+        turn = self.rng.normal(0, 0.4) + (np.pi if self.rng.random() < 0.1 else 0)
+        cell = np.array(base.size[:2]) / TOP
+        half = (
+            np.abs(np.cos(turn)) * np.array(small.size[:2]) / 2
+            + np.abs(np.sin(turn)) * np.array(small.size[1::-1]) / 2
+        )
+        room = np.array(base.size[:2]) / 2 - half - 0.01
+        if (room <= 0).any():
+            return False
+        for _ in range(6):
+            at = self.rng.uniform(-room, room)
+            lo = np.floor((at - half) / cell + TOP / 2).astype(int)
+            hi = np.ceil((at + half) / cell + TOP / 2).astype(int)
+            patch = base.top[max(lo[1], 0) : hi[1], max(lo[0], 0) : hi[0]]
+            z = float(patch.max())
+            if (
+                z - np.quantile(patch, 0.1) > 0.025
+                or not 0.2 < z < 1.6
+                or z + small.size[2] > self.size[2] - 0.1
+            ):
+                continue
+            c, s = np.cos(piece.yaw), np.sin(piece.yaw)
+            x, y = np.array([c * at[0] - s * at[1], s * at[0] + c * at[1]]) + piece.position[:2]
+            box = np.array([x, y, small.size[0] / 2, small.size[1] / 2, piece.yaw + turn])
+            if any(overlap(box, other) for other in self.small_boxes):
+                continue
+            self.small_boxes.append(box)
+            self.add(model, x, y, z, piece.yaw + turn, solid=False)
+            return True
+        return False
+
+
+def sample_room(furniture: Furniture, rng: np.random.Generator, heldout: bool = False) -> Room:
+    """Draws a room of 3-7 m x 3-7 m x 2.4-3 m with 6-18 larger pieces, clutter and 2-4 lights; `heldout`:
+    which side's models."""
+    kinds: dict[str, list[int]] = {}
+    for i, m in enumerate(furniture.models):
+        if m.heldout == heldout:
+            kinds.setdefault(kind_of(m), []).append(i)
+    size = np.array([rng.uniform(3, 7), rng.uniform(3, 7), rng.uniform(2.4, 3.0)])
+    b = _Builder(rng, str(rng.choice([*THEMES, 'mixed'])), size, furniture=furniture, kinds=kinds)
+    b.shell()
+    if rng.random() < 0.4:
+        half = np.minimum(rng.uniform(0.5, 1.4, 2), size[:2] / 2 - 0.3)
+        x, y = rng.uniform(half + 0.1, size[:2] - half - 0.1)
+        b.quad(
+            b.name('rug'),
+            (x - half[0], y - half[1], 0.008),
+            (2 * half[0], 0, 0),
+            (0, 2 * half[1], 0),
+            b.texture(materials.rug(rng)),
+        )
+    first = len(b.names)
+    for _ in range(rng.integers(0, 3)):
+        b.table_group(int(rng.integers(1, 5)))
+    budget = int(rng.integers(6, 19))
+    for _ in range(40):
+        filled = sum(4 * box[2] * box[3] for box in b.boxes) / (size[0] * size[1])
+        if len(b.pieces) >= budget or filled > 0.42:
+            break
+        kind = str(rng.choice(['big', 'big', 'big', 'seat', 'table']))
+        model = b.choose(kind)
+        if model is None:
+            continue
+        to_wall = rng.random() < (0.85 if kind == 'big' else 0.3)
+        (b.against_wall(model) or b.anywhere(model, True)) if to_wall else b.anywhere(model, kind == 'seat')
+    for k in range(len(b.pieces)):
+        flat = kind_of(furniture.models[b.pieces[k].model]) in ('table', 'big')
+        for _ in range(rng.integers(1, 5) if flat and rng.random() < 0.75 else 0):
+            small = b.choose('small')
+            if small is not None:
+                b.on_top(k, small)
+    for _ in range(rng.integers(0, 4)):
+        model = b.choose(str(rng.choice(['small', 'rug'])))
+        if model is not None:
+            b.anywhere(model, True)
+    for _ in range(rng.integers(0, 4)):
+        model = b.choose('hung')
+        m = furniture.models[model] if model is not None else None
+        bottom = (
+            0.0
+            if m is None
+            else (
+                m.elevation
+                if 0 < m.elevation < size[2] - m.size[2]
+                else (0.1 if m.name == 'radiator' else 1.2)
+            )
+        )
+        spot = (
+            b.wall_spot(m.size[0], bottom, bottom + m.size[2])
+            if m and bottom + m.size[2] < size[2] - 0.05
+            else None
+        )
+        if spot:
+            start, along, normal, _ = b.wall_frame(spot[0])
+            at = start + along * spot[1] + normal * (m.size[1] / 2 + 0.005)
+            b.add(model, *at[:2], bottom, np.arctan2(normal[0], -normal[1]), solid=False)
+    if rng.random() < 0.5 and (model := b.choose('ceiling')) is not None:
+        b.add(
+            model,
+            *rng.uniform(0.35, 0.65, 2) * size[:2],
+            size[2] - furniture.models[model].size[2],
+            rng.integers(4) * np.pi / 2,
+            solid=False,
+        )
+    last = len(b.names)
+    for _ in range(rng.integers(0, 4)):
+        b.opening('picture', (0.25, 0.9), (0.25, 0.8), rng.uniform(1.1, 1.5), materials.picture)
+    assert last - first == len(b.pieces)
+    lights = [
+        Light(
+            np.array([*(rng.uniform(0.2, 0.8, 2) * size[:2]), size[2] - rng.uniform(0.15, 0.5)]),
+            rng.uniform(0.35, 0.8) * np.clip([1.0, rng.normal(0.94, 0.05), rng.normal(0.86, 0.1)], 0.5, 1.1),
+        )
+        for _ in range(rng.integers(2, 5))
+    ]
+    return Room(
+        size,
+        b.names,
+        first,
+        b.pieces,
+        b.quads,
+        lights,
+        float(rng.uniform(0.25, 0.5)),
+        b.textures,
+        np.array(b.boxes).reshape(-1, 5),
+        np.array(b.tops),
+    )

@@ -1,0 +1,115 @@
+"""What a furnished room is: its value types, where a kind of model belongs, and whether two footprints
+collide.
+
+World frame: x and y along the walls, z up, origin in one corner of the floor, metres.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from gsemsplat_ros.rooms.furniture import Model
+
+SEAT = re.compile(r'chair|stool|pouf|school chair|armchair|ottoman|piano bench')
+TABLE = re.compile(r'table$|table with|table on|desk$|workbench')
+RUG = re.compile(r'rug|carpet|bathmat|doormat|air mattress|sleeping bag')
+CEILING = re.compile(r'ceiling|chandelier|pendant|hanging light|fluorescent|projector')
+HUNG = re.compile(
+    r'picture|white board|upper|wall|range hood|air conditioner|clock|towel rack|radiator|water heater|'
+    r'dart|intercom|cctv|surveillance|dispenser|calendar|flat television|urinal|boiler|spotlight|hanger'
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One placed model. position (3,) m: middle of its bottom; yaw rad about z; color (3,3): RGB matrix
+    (tint, hue turn)."""
+
+    model: int
+    name: str
+    position: tuple[float, float, float]
+    yaw: float
+    color: np.ndarray
+
+
+@dataclass(frozen=True)
+class Quad:
+    """A textured parallelogram: corner + a * u + b * v with a, b in [0, 1], m. instance: id; tiling:
+    texture repeats along u, v;
+    texture: index into `Room.textures`; glow: 0 lit by the lamps, 1 shines by itself."""
+
+    instance: int
+    corner: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+    texture: int
+    tiling: tuple[float, float] = (1.0, 1.0)
+    glow: float = 0.0
+
+
+@dataclass(frozen=True)
+class Light:
+    """A point light: position (3,) m, color (3,) RGB power."""
+
+    position: np.ndarray
+    color: np.ndarray
+
+
+@dataclass(frozen=True)
+class Room:
+    """size (3,) m; names: name of every instance id (0: void); piece k of `pieces` has the instance id
+    `first_piece + k`;
+    textures: (256,256,3) uint8 each; footprints: (n,5) x, y, half width, half depth, yaw of what stands on
+    the floor, with `tops` m.
+    """
+
+    size: np.ndarray
+    names: list[str]
+    first_piece: int
+    pieces: list[Piece]
+    quads: list[Quad]
+    lights: list[Light]
+    ambient: float
+    textures: list[np.ndarray]
+    footprints: np.ndarray
+    tops: np.ndarray
+
+
+def kind_of(model: Model) -> str:
+    """Where a model belongs: rug, ceiling, hung, small, seat, table or big."""
+    wide, high = max(model.size[:2]), model.size[2]
+    if RUG.search(model.name) and high < 0.3:
+        return 'rug' if wide > 0.4 else 'small'
+    if CEILING.search(model.name):
+        return 'ceiling'
+    if HUNG.search(model.name):
+        return 'hung'
+    if SEAT.search(model.name):
+        return 'seat' if wide < 1.3 else 'big'
+    if TABLE.search(model.name) and wide > 0.4:
+        return 'table'
+    return 'small' if wide < 0.75 and high < 0.8 and wide * high < 0.4 else 'big'
+
+
+def corners(box: np.ndarray) -> np.ndarray:
+    """(4,2) m, counter-clockwise, of a footprint (x, y, half width, half depth, yaw)."""
+    x, y, w, d, yaw = box
+    c, s = np.cos(yaw), np.sin(yaw)
+    local = np.array([[-w, -d], [w, -d], [w, d], [-w, d]])
+    return local @ np.array([[c, s], [-s, c]]) + [x, y]
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two footprints (x, y, half width, half depth, yaw) intersect (separating axes)."""
+    if np.hypot(*(a[:2] - b[:2])) > np.hypot(*a[2:4]) + np.hypot(*b[2:4]):
+        return False
+    p, q = corners(a), corners(b)
+    for yaw in (a[4], a[4] + np.pi / 2, b[4], b[4] + np.pi / 2):
+        axis = np.array([np.cos(yaw), np.sin(yaw)])
+        m, n = p @ axis, q @ axis
+        if m.max() <= n.min() or n.max() <= m.min():
+            return False
+    return True

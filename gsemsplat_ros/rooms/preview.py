@@ -1,0 +1,45 @@
+"""Rooms as pictures: depths and names in colours, and a contact sheet to look at before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from gsemsplat_ros.datasets.packed_rooms import PackedRooms
+from gsemsplat_ros.pictures.labels import name_map
+from gsemsplat_ros.pictures.overlay import depth_colours
+
+
+def sheet(samples: list[dict]) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: a row a sample; first, second and target view, then depth and names of the
+    first.
+    """
+    return np.vstack(
+        [
+            np.hstack(
+                [
+                    *sample['images'],
+                    depth_colours(sample['depth'][0]),
+                    name_map(sample['instance'][0], sample['names']),
+                ]
+            )
+            for sample in samples
+        ]
+    )
+
+
+def preview(folder: str | Path, out: str | Path, rows: int = 8) -> None:
+    """Writes the sheet of `rows` samples, evenly spread over the packed rooms of `folder`, as PNG or JPEG.
+
+    Raises ValueError for a folder without packed rooms, and for a name that is no picture's.
+    """
+    out = Path(out)
+    if out.suffix not in ('.png', '.jpg'):
+        raise ValueError(f'{out}: wanted a picture whose name ends in .png or .jpg')
+    rooms = PackedRooms(folder)
+    numbers = np.linspace(0, len(rooms) - 1, min(rows, len(rooms))).astype(int)
+    picture = cv2.imencode(out.suffix, sheet([rooms[int(i)] for i in numbers])[..., ::-1])[1]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(picture)

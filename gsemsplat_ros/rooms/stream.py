@@ -1,0 +1,277 @@
+"""Samples of synthetic rooms: drawn as a stream, packed into files, read back while more are being packed.
+
+A sample is one pair of one room as NumPy arrays: images (3, H, W, 3) uint8 RGB of first, second and target
+view; depth (3, H, W) float32 [m] along z, 0 for nothing; instance (3, H, W) int16; first_from_camera (3, 4,
+4) OpenCV poses [m]; K (3, 3) [px]; names, the name of each instance id (0: nothing); stereo, whether the pair
+is parallel with equal cameras.
+
+    python -m gsemsplat_ros.training.datasets --out DIR --rooms 0 100 --height 192 --width 256
+
+A folder of packed rooms holds a .npz a room and `names.json`: every name of its split with its base noun.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, VOCABULARY
+from gsemsplat_ros.rooms.furnish import Room, sample_room
+from gsemsplat_ros.rooms.furniture import base_noun, load_furniture
+from gsemsplat_ros.rooms.render import Frame, World
+
+PAIRS = 8  # of each room
+HELDOUT_SEED = 1_000_000  # rooms of held-out furniture come from seeds of their own
+GRAY_SHARE = 0.35  # of the rooms are seen by a gray camera
+MIN_OVERLAP = 0.3  # share of the first view that the second sees
+NEAREST = 0.25  # m: 98 % of a view lies farther away, or the camera stands in something
+SHELL = ('floor', 'wall', 'ceiling', 'rug', 'picture', 'door', 'window')  # names of what is no furniture
+TRIES = 40  # camera poses tried for one pair before the room is given up
+
+
+def look(eye: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
+    """world_from_camera (4, 4) of an OpenCV camera at `eye` that looks at `target`; the world's z is up."""
+    forward = (target - eye) / np.linalg.norm(target - eye)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    right, down = np.cos(roll) * right + np.sin(roll) * down, np.cos(roll) * down - np.sin(roll) * right
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack((right, down, forward), 1)
+    pose[:3, 3] = eye
+    return pose
+
+
+def overlap(first: Frame, second: Frame, K: np.ndarray, second_from_first: np.ndarray) -> float:
+    """Share of the first view's pixels whose point the second view sees (within 5 % of depth)."""
+    depth = first.depth[::4, ::4]
+    v, u = np.mgrid[: first.depth.shape[0] : 4, : first.depth.shape[1] : 4]
+    points = (
+        np.stack(((u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(depth)), -1)
+        * depth[..., None]
+    )
+    x, y, z = np.moveaxis(points @ second_from_first[:3, :3].T + second_from_first[:3, 3], -1, 0)
+    z = np.where(z > 0.05, z, np.inf)
+    u, v = np.rint(K[0, 0] * x / z + K[0, 2]), np.rint(K[1, 1] * y / z + K[1, 2])
+    height, width = second.depth.shape
+    inside = np.isfinite(z) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    there = second.depth[np.where(inside, v, 0).astype(int), np.where(inside, u, 0).astype(int)]
+    return float((inside & (np.abs(there - np.where(inside, z, 0)) < 0.05 * there)).mean())
+
+
+class Cameras:
+    """Draws camera poses in one loaded room."""
+
+    def __init__(self, world: World, room: Room, rng: np.random.Generator):
+        self.world, self.room, self.rng = world, room, rng
+
+    def frame(self, K: np.ndarray, pose: np.ndarray) -> Frame | None:
+        """The picture, or None when the camera stands in something, before a wall or outside the room."""
+        if not (np.all(pose[:3, 3] > 0.15) and np.all(pose[:3, 3] < self.room.size - 0.15)):
+            return None
+        frame = self.world.render(K, pose)
+        return frame if (np.quantile(frame.depth, 0.02) > NEAREST and np.median(frame.depth) > 0.8) else None
+
+    def intrinsics(self) -> np.ndarray:
+        """K (3, 3): 45 to 85 degrees wide, principal point within 2 % of the centre."""
+        rng, height, width = self.rng, self.world.height, self.world.width
+        f = width / 2 / np.tan(np.radians(rng.uniform(45, 85)) / 2)
+        return np.array(
+            [
+                [f, 0, (width - 1) / 2 + rng.normal(0, 0.01) * width],
+                [0, f, (height - 1) / 2 + rng.normal(0, 0.01) * height],
+                [0, 0, 1.0],
+            ]
+        )
+
+    def pair(self, stereo: bool) -> tuple[np.ndarray, list[np.ndarray], list[Frame]] | None:
+        """K, three poses and three frames (first, second, target); None when no pose fits."""
+        rng, size = self.rng, self.room.size
+        for _ in range(TRIES):
+            K = self.intrinsics()
+            eye = np.array([*rng.uniform(0.25, size[:2] - 0.25), rng.uniform(0.25, 1.8)])
+            middle = np.array([*rng.uniform(0.25, 0.75, 2) * size[:2], rng.uniform(0.2, 1.3)])
+            if np.linalg.norm(middle - eye) < 1.0:
+                continue
+            first_pose = look(eye, middle, rng.normal(0, np.radians(2)))
+            first = self.frame(K, first_pose)
+            if first is None:
+                continue
+            if stereo:
+                second_pose = first_pose.copy()
+                second_pose[:3, 3] += first_pose[:3, 0] * rng.uniform(0.05, 0.15)
+            else:
+                step = rng.normal(size=3) * (1, 1, 0.3)
+                step *= rng.uniform(0.1, 1.5) / np.linalg.norm(step)
+                sight = eye + first_pose[:3, 2] * np.median(first.depth) + rng.normal(0, 0.3, 3)
+                second_pose = look(eye + step, sight, rng.normal(0, np.radians(3)))
+            second = self.frame(K, second_pose)
+            if (
+                second is None
+                or overlap(first, second, K, np.linalg.inv(second_pose) @ first_pose) < MIN_OVERLAP
+            ):
+                continue
+            between = rng.uniform(0, 1)
+            target_eye = (
+                (1 - between) * first_pose[:3, 3] + between * second_pose[:3, 3] + rng.normal(0, 0.05, 3)
+            )
+            ahead = [pose[:3, 3] + 2 * pose[:3, 2] for pose in (first_pose, second_pose)]
+            target_pose = look(target_eye, (1 - between) * ahead[0] + between * ahead[1])
+            target = self.frame(K, target_pose)
+            if target is not None:
+                return K, [first_pose, second_pose, target_pose], [first, second, target]
+        return None
+
+
+class Sensor:
+    """What a camera does to a picture: what its calibration leaves of the lens's distortion, fall-off towards
+    the corners, exposure, tone curve, blur, noise, and perhaps no colour."""
+
+    def __init__(self, rng: np.random.Generator):
+        self.rng = rng
+        self.gain, self.gamma = rng.uniform(0.7, 1.3), rng.uniform(0.8, 1.25)
+        self.balance = rng.normal(1, 0.05, 3)
+        self.blur, self.noise = max(0.0, rng.normal(0.2, 0.4)), rng.uniform(0, 0.025)
+        self.gray = rng.random() < GRAY_SHARE
+        self.residual = np.clip(
+            rng.normal(0, 0.003), -0.006, 0.006
+        )  # of the radius at the corners: about a pixel
+        self.falloff = rng.uniform(0, 0.35)  # of the light there
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 to the same."""
+        height, width = rgb.shape[:2]
+        v, u = (
+            np.mgrid[:height, :width].astype(np.float32)
+            - np.array([height - 1, width - 1])[:, None, None] / 2
+        )
+        r2 = (u**2 + v**2) / ((height**2 + width**2) / 4)
+        stretch = 1 + self.residual * r2
+        x = cv2.remap(
+            rgb,
+            (u * stretch + (width - 1) / 2).astype(np.float32),
+            (v * stretch + (height - 1) / 2).astype(np.float32),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        gain = self.gain * (1 - self.falloff * r2**2)[..., None]
+        x = np.clip(x / 255 * gain * self.balance, 0, 1) ** self.gamma
+        if self.blur > 0.2:
+            x = cv2.GaussianBlur(x, (0, 0), self.blur)
+        if self.gray:
+            x = np.repeat((x @ (0.299, 0.587, 0.114))[..., None], 3, 2)
+            x += self.rng.normal(0, self.noise, x.shape[:2])[..., None]
+        else:
+            x += self.rng.normal(0, self.noise, x.shape)
+        return np.clip(x * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+class RoomStream:
+    """Rooms as lists of samples, each determined by the split and its number. Iterating yields samples of all
+    rooms.
+    """
+
+    def __init__(self, height: int, width: int, split: str = 'train', rooms: range = range(10**9)):
+        if split not in ('train', 'heldout'):
+            raise ValueError(f"split {split!r}: wanted 'train' or 'heldout'")
+        self.split, self.rooms = split, rooms
+        self.furniture = load_furniture()
+        self.world = World(self.furniture, height, width)
+
+    def vocabulary(self) -> dict[str, str]:
+        """Every name that the rooms of this split can hold, with its base noun ('office chair': 'chair')."""
+        names = {m.name for m in self.furniture.models if m.heldout == (self.split == 'heldout')}
+        return {name: base_noun(name) for name in sorted(names | set(SHELL))}
+
+    def room(self, number: int) -> list[dict]:
+        """The samples of one room; fewer than PAIRS where cameras found no place."""
+        rng = np.random.default_rng(number + (HELDOUT_SEED if self.split == 'heldout' else 0))
+        room = sample_room(self.furniture, rng, heldout=self.split == 'heldout')
+        self.world.load(room)
+        cameras, sensor, samples = Cameras(self.world, room, rng), Sensor(rng), []
+        for i in range(PAIRS):
+            stereo = i % 2 == 0
+            drawn = cameras.pair(stereo)
+            if drawn is None:
+                continue
+            K, poses, frames = drawn
+            samples.append(
+                {
+                    'images': np.stack([sensor(frame.rgb) for frame in frames]),
+                    'depth': np.stack([frame.depth for frame in frames]),
+                    'instance': np.stack([frame.instance for frame in frames]),
+                    'first_from_camera': np.linalg.inv(poses[0]) @ np.stack(poses),
+                    'K': K,
+                    'names': room.names,
+                    'stereo': stereo,
+                }
+            )
+        return samples
+
+    def __iter__(self) -> Iterator[dict]:
+        for number in self.rooms:
+            yield from self.room(number)
+
+
+def encode(samples: list[dict]) -> dict[str, np.ndarray]:
+    """Samples of one room to flat arrays: JPEG pictures, PNG depths [mm] and instances, one byte string with
+    offsets.
+    """
+    blobs = []
+    for sample in samples:
+        for i in range(3):
+            blobs.append(
+                cv2.imencode('.jpg', sample['images'][i, ..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])[1]
+            )
+            blobs.append(cv2.imencode('.png', np.rint(sample['depth'][i] * 1000).astype(np.uint16))[1])
+            blobs.append(cv2.imencode('.png', sample['instance'][i].astype(np.uint16))[1])
+    return {
+        'bytes': np.concatenate(blobs),
+        'ends': np.cumsum([len(b) for b in blobs]),
+        'first_from_camera': np.stack([s['first_from_camera'] for s in samples]),
+        'K': np.stack([s['K'] for s in samples]),
+        'stereo': np.array([s['stereo'] for s in samples]),
+        'names': np.frombuffer(json.dumps(samples[0]['names']).encode(), np.uint8),
+        'furniture': np.array(FURNITURE_VERSION),
+    }
+
+
+def pack(out: Path, height: int, width: int, split: str, rooms: range) -> None:
+    """Render rooms into `out`, one file each; rooms that are there already are left alone."""
+    out.mkdir(parents=True, exist_ok=True)
+    stream = RoomStream(height, width, split)
+    names = out / f'{VOCABULARY}.{os.getpid()}.part'
+    names.write_text(json.dumps(stream.vocabulary(), indent=0))
+    os.replace(names, out / VOCABULARY)
+    for number in tqdm(rooms, unit='room', disable=None):
+        path = out / f'{split}_{number:06d}.npz'
+        if path.exists():
+            continue
+        samples = stream.room(number)
+        if samples:
+            temporary = path.with_suffix(f'.{os.getpid()}.part')  # several processes may fill one folder
+            with temporary.open('wb') as file:
+                np.savez(file, **encode(samples))
+            os.replace(temporary, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Render rooms into packed files for training.')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR')
+    parser.add_argument('--rooms', type=int, nargs=2, required=True, metavar=('FIRST', 'END'))
+    parser.add_argument('--height', type=int, default=192, help='[px]')
+    parser.add_argument('--width', type=int, default=256, help='[px]')
+    parser.add_argument('--split', choices=('train', 'heldout'), default='train')
+    args = parser.parse_args()
+    pack(args.out, args.height, args.width, args.split, range(*args.rooms))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,41 @@
+"""What the message of the Gaussians costs: in one copy, beside the usual way."""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+
+from gsemsplat_ros.bench.bench import Stage
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.ros.conversions import make_header
+from gsemsplat_ros.ros.messages import gaussian_cloud
+
+
+def message_stage(gaussians: Gaussians) -> Stage:
+    """The cloud of the Gaussians that are drawn: by columns put together, turned to bytes and assigned, and
+    in one copy.
+    """
+    header = make_header('camera', 0)
+    return Stage(
+        'messages', lambda: plain_cloud(gaussians, header), lambda: gaussian_cloud(gaussians, header)
+    )
+
+
+def plain_cloud(gaussians: Gaussians, header: Header) -> PointCloud2:
+    """The same message the usual way: interleaved columns, then bytes, then the message's own array."""
+    means, quats, scales, opacities, colors = (
+        getattr(gaussians, name).cpu().numpy() for name in ('means', 'quats', 'scales', 'opacities', 'colors')
+    )
+    r, g, b = np.rint(np.clip(colors, 0, 1) * 255).T
+    table = np.column_stack((means, r * 65536 + g * 256 + b, opacities, scales, quats)).astype(np.float32)
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=len(means),
+        point_step=48,
+        row_step=48 * len(means),
+        data=array.array('B', table.tobytes()),
+    )

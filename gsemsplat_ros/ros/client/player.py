@@ -1,0 +1,208 @@
+"""Plays stereo pairs to the node and takes in what it makes of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Pair
+from gsemsplat_ros.ros.client.client import Client, gaussians_of
+from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
+from gsemsplat_ros.terminal.console import Failure
+
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+READY_WITHIN_S = 120.0  # loading the network on a busy machine
+PAIR_WITHIN_S = 120.0
+AGAIN_S = 10.0  # a pair without an answer for so long is sent again
+SIDES = 'left', 'right'
+TOPICS = [f'{side}/{name}' for name in ('camera_info', 'image_raw') for side in SIDES]
+# A file that is played is not a camera: every message counts, also on a machine that is too busy to listen.
+# Each pair is a place of its own, and answers for itself: no map, also of one that shows what the last one
+# did.
+PARAMETERS = {
+    'mode': 'stereo',
+    'max_points': 0,
+    'map_max_gaussians': 0,
+    'keyframe_min_motion': 0.0,
+    'qos_overrides': {
+        f'/{topic}': {'subscription': {'reliability': 'reliable'}}
+        for topic in (*TOPICS, *(f'{side}/image_raw/compressed' for side in SIDES))
+    },
+}
+Messages = tuple[
+    CameraInfo, CameraInfo, Image | CompressedImage, Image | CompressedImage
+]  # in the order of TOPICS
+
+
+@dataclass(frozen=True)
+class Received:
+    """What the node made of a pair. seconds: from the images leaving to the Gaussians arriving; timings:
+    stage -> seconds, as the node measured them."""
+
+    gaussians: Gaussians
+    seconds: float
+    weights: str
+    scale_source: str
+    scale: float
+    timings: dict[str, float]
+
+
+class Player:
+    """A stereo camera for a node with PARAMETERS. `alive`: whether it still runs; `last_words`: what it said
+    last; `compressed`: for a node whose image_transport is that."""
+
+    def __init__(
+        self,
+        client: Client,
+        alive: Callable[[], bool],
+        last_words: Callable[[], str],
+        compressed: bool = False,
+    ):
+        self._client, self._alive, self._last_words = client, alive, last_words
+        node, (kind, ending) = client.node, (CompressedImage, '/compressed') if compressed else (Image, '')
+        self._publishers = [node.create_publisher(CameraInfo, topic, 10) for topic in TOPICS[:2]]
+        self._publishers += [node.create_publisher(kind, topic + ending, 10) for topic in TOPICS[2:]]
+        self._cloud: PointCloud2 | None = None
+        self._arrived = 0.0
+        self._inputs: dict[str, str] = {}  # the two parts of the node's diagnostics
+        self._scene: dict[str, str] = {}
+        node.create_subscription(PointCloud2, '/gsemsplat/gaussians', self._on_cloud, LATCHED)
+        node.create_subscription(DiagnosticArray, '/diagnostics', self._on_report, 10)
+
+    def _on_cloud(self, cloud: PointCloud2) -> None:
+        self._cloud, self._arrived = cloud, time.perf_counter()
+
+    def _on_report(self, report: DiagnosticArray) -> None:
+        for status in report.status:
+            values = {item.key: item.value for item in status.values}
+            if status.name == '/gsemsplat: inputs':
+                self._inputs = values
+            elif status.name == '/gsemsplat: scene':
+                self._scene = values
+
+    def wait_for_node(self, messages: Messages) -> None:
+        """Until the node answers queries and knows the cameras of `messages`. Raises Failure when it does
+        not.
+        """
+        end, service = time.monotonic() + READY_WITHIN_S, self._client.wait_for_service
+        self._until(
+            lambda: (
+                all(p.get_subscription_count() for p in self._publishers)
+                and self._client.node.count_publishers('/gsemsplat/gaussians')
+                and self._inputs
+                and self._scene
+                and service('/query', 0)
+            ),
+            READY_WITHIN_S,
+            'the node to be ready',
+        )
+        while not all(int(self._inputs[f'/{topic} messages']) for topic in TOPICS[:2]):
+            for publisher, info in zip(self._publishers, messages[:2]):
+                publisher.publish(info)
+            self._client.until(lambda: not self._alive(), 0.5)
+            self._check()
+            if time.monotonic() > end:
+                raise Failure(
+                    f'the node heard no camera_info within {READY_WITHIN_S:g} s; it said last: '
+                    f'{self._last_words()}'
+                )
+
+    def play(self, messages: Messages) -> Received:
+        """Send a pair, its left image stamped now, until its Gaussians are here. Raises Failure when they do
+        not come.
+        """
+        stamp, scenes = time.time_ns(), self._count('scenes')
+        _restamp(messages, stamp)
+        start, end = time.perf_counter(), time.monotonic() + PAIR_WITHIN_S
+        while not self._has(stamp):
+            if time.monotonic() > end:
+                reason = self._scene['last error']
+                raise Failure(f'no Gaussians within {PAIR_WITHIN_S:g} s; the node says: {reason}')
+            for publisher, message in zip(self._publishers, messages):
+                publisher.publish(message)
+            self._client.until(lambda: self._has(stamp) or not self._alive(), AGAIN_S)
+            self._check()
+        seconds = self._arrived - start
+        gaussians = gaussians_of(self._cloud)
+        # the report comes once a second
+        self._until(
+            lambda: self._count('scenes') > scenes and self._idle, PAIR_WITHIN_S, "the node's diagnostics"
+        )
+        report = self._scene
+        timings = {
+            key.removesuffix(' [ms]'): float(value) / 1e3
+            for key, value in report.items()
+            if key.endswith(' [ms]')
+        }
+        return Received(
+            gaussians, seconds, report['weights'], report['scale source'], float(report['scale']), timings
+        )
+
+    def _count(self, key: str) -> int:
+        return int(self._scene[key])
+
+    @property
+    def _idle(self) -> bool:
+        """Whether the node has done with all pairs that reached it."""
+        dropped = int(self._inputs['dropped because the worker was busy'])
+        return (
+            int(self._inputs['stereo pairs'])
+            == self._count('scenes') + self._count('refused inputs') + dropped
+        )
+
+    def _has(self, stamp: int) -> bool:
+        return self._cloud is not None and stamp_ns(self._cloud.header) == stamp
+
+    def _until(self, condition: Callable[[], object], deadline_s: float, what: str) -> None:
+        done = self._client.until(lambda: condition() or not self._alive(), deadline_s)
+        self._check()
+        if not done:
+            raise Failure(
+                f'waited {deadline_s:g} s in vain for {what}; the node said last: {self._last_words()}'
+            )
+
+    def _check(self) -> None:
+        if not self._alive():
+            raise Failure(f'the node has ended; it said last: {self._last_words()}')
+
+
+def _restamp(messages: Messages, stamp: int) -> None:
+    """Move the stamps so that the left image has this one [ns]; what lies between left and right stays."""
+    left, right = (stamp_ns(image.header) for image in messages[2:])
+    for message, at in zip(messages, (stamp, stamp + right - left) * 2):
+        message.header.stamp = make_header('', at).stamp
+
+
+def stereo_messages(pair: Pair, stamp: int) -> Messages:
+    """The messages of a pair, in the order of TOPICS; stamp [ns]."""
+    header, camera = make_header(pair.first.frame, stamp), pair.first.camera
+    return (
+        camera_info(camera, 0.0, header),
+        camera_info(camera, pair.baseline_m, header),
+        image_message(pair.first.image, header),
+        image_message(pair.second.image, header),
+    )
+
+
+def camera_info(camera: Camera, baseline_m: float, header) -> CameraInfo:
+    """Of a rectified camera that stands at +x of the left one by `baseline_m`."""
+    fx, fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
+    return CameraInfo(
+        header=header,
+        width=camera.width,
+        height=camera.height,
+        distortion_model='plumb_bob',
+        d=[0.0] * 5,
+        k=[fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
+        r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        p=[fx, 0.0, cx, -fx * baseline_m, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )

@@ -1,0 +1,237 @@
+"""Where a robot should stand to face a thing: free ground in front of it, in sight of it, and on a way that
+is free.
+
+The ground is a grid of cells. What stands between ankle and head of the robot blocks a cell; what was never
+seen does not, for a planner with a costmap drives the way and this only says where to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+
+from gsemsplat_ros.gaussians.gaussians import rotation_to_quat
+from gsemsplat_ros.semantics.objects import Object
+
+CELL = 0.05  # m
+LOW, HIGH = 0.05, 1.5  # m above the floor: what lies between blocks the way
+MIN_IN_CELL = 2  # points: a single one may fly
+STRAY = 0.02  # of the points may lie below the floor
+FLOOR_NOISE = 0.15  # m above the lowest of the others: there the fullest layer is the floor
+MARGIN = 5.0  # m about robot and object: ways further out are not looked for
+FARTHER = 1.0  # m beyond the standoff, for what cannot be approached nearer (a cup on a table)
+SIGHT_LOW, SIGHT_HIGH = 0.05, 0.3  # m over the object's top, or over EYE: what has points there hides it
+EYE = 1.2  # m above the floor: taller things are seen by this much of them
+NEAR_START = 0.5  # m: a robot that seems to stand in an obstacle starts from free ground this near
+
+
+@dataclass(frozen=True)
+class Approach:
+    """A pose on the floor, in the map's frame: position (x, y, z) [m]; quat (w, x, y, z): x to the object, z
+    up.
+    """
+
+    position: tuple[float, float, float]
+    quat: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A grid of cells of CELL metres; (i, j) covers `origin` + (i .. i + 1, j .. j + 1) CELL along the
+    ground's x, y.
+
+    blocked, hiding (I, J) bool: what stands in the way; what hides the object.
+    """
+
+    origin: np.ndarray
+    blocked: np.ndarray
+    hiding: np.ndarray
+
+    def cell(self, xy: np.ndarray) -> tuple[int, int]:
+        """The cell of a place (2,) [m]."""
+        return tuple(np.floor((np.asarray(xy) - self.origin) / CELL).astype(int).tolist())
+
+    def centers(self) -> np.ndarray:
+        """(I, J, 2) [m]."""
+        return (np.stack(np.indices(self.blocked.shape), -1) + 0.5) * CELL + self.origin
+
+
+def approach_pose(
+    target: Object,
+    points: np.ndarray,
+    robot: np.ndarray,
+    robot_radius_m: float,
+    standoff_m: float,
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0),
+) -> tuple[Approach | None, str]:
+    """A pose in front of `target`, facing it, or None and why there is none.
+
+    target: box in the map's frame [m]; points (N, 3): means of the map's Gaussians [m], the target's among
+    them; robot (3,): where the robot or its camera is; robot_radius_m: of the robot seen from above;
+    standoff_m: from the robot's middle to the target's box, or up to 1 m more where nothing nearer is free;
+    up: unit vector against gravity in the map's frame ((0, -1, 0) for a level camera's optical frame).
+
+    Of the free places nearest to the standoff, from which the target's top can be seen, it is the one with
+    the shortest free way from the robot. Raises ValueError for a radius, a standoff or an up that is none.
+    """
+    if not robot_radius_m > 0 or not standoff_m > 0:
+        raise ValueError(f'robot radius {robot_radius_m} m, standoff {standoff_m} m: wanted both above 0')
+    ground_from_map = upright(np.asarray(up, float))
+    points = np.asarray(points, float) @ ground_from_map.T
+    points = points[np.isfinite(points).all(1)]
+    start = ground_from_map @ np.asarray(robot, float)
+    center = ground_from_map @ np.array(target.center)
+    half = np.abs(ground_from_map) @ np.array(target.size) / 2
+    floor = floor_height(points[:, 2], start[2])
+    ground = survey(points, floor, center, half, start)
+
+    distance = cv2.distanceTransform((~ground.blocked).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    free = (distance - 0.5) * CELL >= robot_radius_m  # from the middle of the cell to the edge of the blocked
+    steps = way(free, ground, start[:2], robot_radius_m)
+    if steps is None:
+        return None, f'the robot has no free ground within {NEAR_START} m'
+    centers = ground.centers()
+    away = np.linalg.norm(np.maximum(np.abs(centers - center[:2]) - half[:2], 0), axis=-1)
+    wanted = free & (away > standoff_m - CELL) & (away <= standoff_m + FARTHER)
+    if not wanted.any():
+        return None, f'no free place for the robot within {standoff_m + FARTHER:.2f} m of the object'
+    wanted &= steps >= 0
+    if not wanted.any():
+        return None, 'no free way leads from the robot to the object'
+    places = np.argwhere(wanted)
+    # steps are whole, and a little too few on slanting ways; but no way is shorter than the straight one
+    length = np.maximum((steps - 1) * CELL, np.linalg.norm(centers - start[:2], axis=-1))
+    ring = np.floor((away[wanted] - standoff_m) / (2 * CELL) + 0.5)  # the first is as wide as two cells
+    rank = np.lexsort((length[wanted], ring))  # nearest first, in it the shortest way
+    chosen = centers[tuple(places[rank].T)]
+    number = _first_in_sight(ground.hiding, ground.origin, chosen, center[:2], half[:2])
+    if number >= 0:
+        forward = center[:2] - chosen[number]
+        yaw = float(np.arctan2(forward[1], forward[0]))
+        turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+        position = ground_from_map.T @ np.array([*chosen[number], floor])
+        return Approach(
+            tuple(position.tolist()), tuple(rotation_to_quat(ground_from_map.T @ turn).tolist())
+        ), ''
+    return None, 'no place that the robot can reach has the object in sight'
+
+
+def upright(up: np.ndarray) -> np.ndarray:
+    """ground_from_map (3, 3): a rotation that takes `up` (3,) to z; the identity where it is z. Raises
+    ValueError.
+    """
+    length = np.linalg.norm(up)
+    if not np.isfinite(length) or length < 1e-6:
+        raise ValueError(f'up {tuple(up)}: wanted a direction, such as (0, 0, 1)')
+    z = up / length
+    x = np.eye(3)[np.argmin(np.abs(z))]
+    x = x - z * (x @ z)
+    x /= np.linalg.norm(x)
+    return np.stack((x, np.cross(z, x), z))
+
+
+def floor_height(heights: np.ndarray, robot_height: float) -> float:
+    """Height [m] of the floor: the fullest of the lowest layers, and never above the robot.
+
+    Where no floor was seen, it is the lowest thing that was.
+    """
+    if not len(heights):
+        return robot_height
+    layers = np.floor((heights - np.quantile(heights, STRAY)) / CELL).astype(int)
+    low = (layers >= 0) & (layers < FLOOR_NOISE / CELL)
+    fullest = np.bincount(layers[low]).argmax()
+    return min(float(np.median(heights[layers == fullest])), robot_height)
+
+
+def survey(
+    points: np.ndarray, floor: float, center: np.ndarray, half: np.ndarray, start: np.ndarray
+) -> Ground:
+    """The ground about robot and object: what blocks the way, and what hides the object."""
+    low = np.minimum(start[:2], center[:2] - half[:2]) - MARGIN
+    shape = np.ceil((np.maximum(start[:2], center[:2] + half[:2]) + MARGIN - low) / CELL).astype(int)
+    eye = min(center[2] + half[2] - floor, EYE)
+    blocked, hiding = _counts(np.ascontiguousarray(points), low, shape[0], shape[1], floor, eye)
+    return Ground(low, blocked >= MIN_IN_CELL, hiding >= MIN_IN_CELL)
+
+
+@njit(nogil=True, cache=True)
+def _counts(points, low, width, height, floor, eye):
+    """How many points (N, 3) block each cell, and how many hide things there: two (width, height) int32."""
+    blocked, hiding = np.zeros((width, height), np.int32), np.zeros((width, height), np.int32)
+    for n in range(len(points)):
+        i, j = np.floor((points[n, 0] - low[0]) / CELL), np.floor((points[n, 1] - low[1]) / CELL)
+        if 0 <= i < width and 0 <= j < height:
+            up, i, j = points[n, 2] - floor, int(i), int(j)
+            blocked[i, j] += LOW < up < HIGH
+            hiding[i, j] += eye + SIGHT_LOW < up < eye + SIGHT_HIGH
+    return blocked, hiding
+
+
+def way(free: np.ndarray, ground: Ground, start: np.ndarray, radius: float) -> np.ndarray | None:
+    """Steps (I, J) from the robot to each free cell, -1 where no free way leads; None: it stands nowhere
+    free.
+
+    A wave that widens by four and by eight neighbours in turn, so that its front is nearly round.
+    """
+    apart = np.linalg.norm(ground.centers() - start, axis=-1)
+    near = np.where(free, apart, np.inf)
+    first = np.unravel_index(near.argmin(), near.shape)
+    if near[first] > max(NEAR_START, radius):
+        return None
+    return _wave(free, first[0], first[1])
+
+
+@njit(nogil=True, cache=True)
+def _wave(free, i, j):
+    """Steps (I, J) int64 of the wave from cell (i, j) over the free cells (I, J) bool, -1 where it does not
+    come.
+    """
+    width, height = free.shape
+    steps = np.full((width, height), -1)
+    steps[i, j] = 0
+    # cells in the order in which they were reached: those from `first` on have met no square yet, from `new`
+    # on nothing
+    cells = np.empty((width * height, 2), np.int32)
+    cells[0, 0], cells[0, 1] = i, j
+    first, new, count, number = 0, 0, 1, 0
+    while True:
+        square = number % 2 == 1
+        number += 1
+        begin, end = first if square else new, count
+        for n in range(begin, end):
+            for di in range(-1, 2):
+                for dj in range(-1, 2):
+                    if square or di == 0 or dj == 0:
+                        a, b = cells[n, 0] + di, cells[n, 1] + dj
+                        if 0 <= a < width and 0 <= b < height and free[a, b] and steps[a, b] < 0:
+                            steps[a, b] = number
+                            cells[count, 0], cells[count, 1] = a, b
+                            count += 1
+        if square:
+            if count == end:
+                return steps  # what the cross does not reach, the square may: not after a cross
+            first = end
+        new = end
+
+
+@njit(nogil=True, cache=True)
+def _first_in_sight(hiding, origin, places, center, half):
+    """The first of `places` (N, 2) [m] from which nothing hides the object, up to its box, on the straight
+    line to its middle; -1: none."""
+    for n in range(len(places)):
+        dx, dy = center[0] - places[n, 0], center[1] - places[n, 1]
+        count = int(np.ceil(np.sqrt(dx * dx + dy * dy) / (CELL / 2))) + 1
+        clear = True
+        for k in range(count):
+            part = 1.0 if k == count - 1 else k / (count - 1)
+            x, y = places[n, 0] + part * dx, places[n, 1] + part * dy
+            if abs(x - center[0]) > half[0] + CELL or abs(y - center[1]) > half[1] + CELL:
+                if hiding[int(np.floor((x - origin[0]) / CELL)), int(np.floor((y - origin[1]) / CELL))]:
+                    clear = False
+                    break
+        if clear:
+            return n
+    return -1

@@ -1,0 +1,264 @@
+"""Where a scene stands in the map, and whether it may enter: the mapper belongs to one thread, its map to
+all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from gsemsplat_ros.geometry.matches import matched_pixels, rays
+from gsemsplat_ros.geometry.pose import MIN_INLIERS, RATIO_TOLERANCE, REPROJECTION_PX
+from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.scene import Keyframe, Scene
+
+MIN_SHARE = 0.3  # of measurements, or of matched features, must agree on one pose, else there is none
+MIN_SAME = 0.5  # of the depths that two scenes share must agree on one ratio: of noise, a third does
+MAX_RESCALE = 2.0  # a scene of the network's scale is corrected by at most this factor against the one before
+MIN_ALPHA = 0.5  # a rendering knows the depth where at least this much was drawn
+# without a pose from outside the map begins at the first camera, as if level: x forward, y left, z up (REP
+# 103)
+START = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What became of a scene.
+
+    fused: it is in the map now. reason: in words, how it was placed or why it was left out. map_from_camera
+    (4, 4): its keyframe's pose in the map, None where unknown; scale: the map's units for one of the scene's;
+    inliers of points: depths that agree with the last scene's, or the pair's own measurements where those
+    were too few (0 of 0 when the pose was given and nothing was compared).
+    """
+
+    fused: bool
+    reason: str
+    map_from_camera: np.ndarray | None = None
+    scale: float = 1.0
+    inliers: int = 0
+    points: int = 0
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The last scene in the map, by which the next one is placed; `scale`: the map's units for one of the
+    scene's.
+    """
+
+    scene: Scene
+    map_from_camera: np.ndarray
+    scale: float
+
+
+@dataclass(frozen=True)
+class Link:
+    """How a scene's camera stands to the anchor's: `anchor_from_camera` (4, 4) in the map's unit; `ratio`:
+    the map's units for one of the scene's, by its depths; `inliers` of `points` of them agree; `by`: what was
+    compared."""
+
+    anchor_from_camera: np.ndarray
+    ratio: float
+    inliers: int
+    points: int
+    by: str
+
+
+class Mapper:
+    """Fuses scene after scene. `map` is replaced, never changed, so any thread may read it; `add` belongs to
+    one.
+
+    budget: Gaussians that the map keeps at most; it may change at any time.
+    """
+
+    def __init__(self, map_: Map, budget: int):
+        self.map = map_
+        self.budget = budget
+        self._anchor: Anchor | None = None
+
+    def add(self, scene: Scene, pair: Pair) -> Fusion:
+        """Fuse `scene`, which was built from `pair`, into the map, or say why not: then the map stays as it
+        was.
+
+        Where the pair's first view knows its `map_from_camera` [m], in the map's frame, it stands there. Else
+        the scene is chained to the last one in the map: by the keyframe that both hold, where the pair's
+        second view is the last scene's first; or by features of the two first images. A scene whose scale is
+        the network's takes the map's.
+        """
+        map_from_camera = pair.first.map_from_camera
+        problem = self_check(scene)
+        if problem:
+            return Fusion(False, problem, inliers=scene.inliers, points=scene.points)
+        given, metric = map_from_camera is not None, scene.scale_source != 'network'
+        if self._anchor is None:
+            if given or not len(self.map):
+                return self._fuse(
+                    scene, map_from_camera if given else START, 1.0, 'pose given' if given else 'start'
+                )
+            return Fusion(
+                False,
+                'nothing ties this scene to the map that was loaded: give its pose in the frame '
+                f"'{self.map.frame}' (TF), or clear the map",
+            )
+        if given and metric:
+            return self._fuse(scene, map_from_camera, 1.0, 'pose given')
+        link = shared_keyframe(self._anchor, scene, pair) or by_features(self._anchor, scene)
+        if link is None:
+            return (
+                self._fuse(scene, map_from_camera, 1.0, 'pose given')
+                if given
+                else Fusion(
+                    False,
+                    'shares too little with the last scene in the map to say where it stands: drive back '
+                    'there, give poses (TF), or clear the map',
+                )
+            )
+        problem = link_check(link, self._anchor, metric)
+        if problem:
+            return Fusion(False, problem, scale=link.ratio, inliers=link.inliers, points=link.points)
+        pose = map_from_camera if given else self._anchor.map_from_camera @ link.anchor_from_camera
+        return self._fuse(
+            scene,
+            pose,
+            map_units(scene, link.ratio),
+            'pose given' if given else link.by,
+            link.inliers,
+            link.points,
+        )
+
+    def _fuse(
+        self,
+        scene: Scene,
+        map_from_camera: np.ndarray,
+        scale: float,
+        reason: str,
+        inliers: int = 0,
+        points: int = 0,
+    ) -> Fusion:
+        pose = np.array(map_from_camera, np.float64)
+        placed = scene.gaussians.scaled(scale).transformed(pose, self.map.frame)
+        self.map = self.map.merged(placed, pose[:3, 3], self.budget, scene.scale_source)
+        self._anchor = Anchor(scene, pose, scale)
+        return Fusion(True, reason, pose, scale, inliers, points)
+
+
+def self_check(scene: Scene) -> str:
+    """Why the pair itself does not hold together; '' when it does."""
+    if scene.first_from_second is None:
+        return 'the pose of the second camera was not found'
+    if scene.inliers < max(MIN_INLIERS, MIN_SHARE * scene.points):
+        return f'{scene.inliers} of {scene.points} measurements agree with its pose and scale: too few'
+    return ''
+
+
+def link_check(link: Link, anchor: Anchor, metric: bool) -> str:
+    """Why the scene does not fit the map, `metric`: it is in metres and not to be rescaled; '' when it
+    does.
+    """
+    if link.inliers < max(MIN_INLIERS, MIN_SAME * link.points):
+        share = f'{link.inliers} of {link.points} depths'
+        return f'{share} agree with the last scene in the map ({link.by}): too few'
+    low, high = (
+        (1 - RATIO_TOLERANCE, 1 + RATIO_TOLERANCE)
+        if metric
+        else (anchor.scale / MAX_RESCALE, anchor.scale * MAX_RESCALE)
+    )
+    if not low <= link.ratio <= high:
+        return f"the map's scale over its own is {link.ratio:.2f} ({link.by}): wanted {low:.2f} to {high:.2f}"
+    return ''
+
+
+def shared_keyframe(anchor: Anchor, scene: Scene, pair: Pair) -> Link | None:
+    """The link by one image in two scenes: second in the new, first in the anchor's; None: they share none.
+
+    Each of its pixels has a depth in both, and the median of their ratios is the scale.
+    """
+    keyframe = anchor.scene.keyframe
+    if pair.baseline_m is not None or (pair.second.stamp_ns, pair.second.frame) != (
+        keyframe.stamp_ns,
+        keyframe.frame,
+    ):
+        return None
+    old, new = (s.gaussians.means.cpu().numpy().astype(np.float64) for s in (anchor.scene, scene))
+    if len(old) != len(new):
+        return None  # images of other sizes
+    second_from_first = np.linalg.inv(scene.first_from_second)
+    before = anchor.scale * old[: len(old) // 2, 2]  # view 1 comes first, row by row (Gaussians)
+    after = new[len(new) // 2 :] @ second_from_first[2, :3] + second_from_first[2, 3]
+    ratio, inliers = depth_ratio(before, after)
+    second_from_first[:3, 3] *= map_units(scene, ratio)
+    return Link(second_from_first, ratio, inliers, len(before), 'keyframe in both')
+
+
+def by_features(anchor: Anchor, scene: Scene) -> Link | None:
+    """The link by features of the two first images, the anchor's depths of them and PnP; None: too few
+    agree.
+    """
+    old, new = anchor.scene.keyframe, scene.keyframe
+    before, after = matched_pixels(View(old.image), View(new.image))
+    points, seen = lifted(old, before)
+    points, after = anchor.scale * points[seen], after[seen]
+    if len(points) < MIN_INLIERS:
+        return None
+    cv2.setRNGSeed(0)  # the same scenes give the same pose
+    found, rotation, translation, chosen = cv2.solvePnPRansac(
+        points,
+        to_rendering(new, after),
+        new.camera.K,
+        None,
+        iterationsCount=200,
+        reprojectionError=REPROJECTION_PX * new.camera.width / 512,
+        flags=cv2.SOLVEPNP_SQPNP,
+    )
+    if not found or chosen is None or len(chosen) < max(MIN_INLIERS, MIN_SHARE * len(points)):
+        return None
+    camera_from_anchor = np.eye(4)
+    camera_from_anchor[:3, :3] = cv2.Rodrigues(rotation)[0]
+    camera_from_anchor[:3, 3] = translation[:, 0]
+    chosen = chosen[:, 0]
+    depth = points[chosen] @ camera_from_anchor[2, :3] + camera_from_anchor[2, 3]
+    again, seen = lifted(new, after[chosen])
+    ratio, inliers = depth_ratio(depth[seen], again[seen, 2])
+    return Link(np.linalg.inv(camera_from_anchor), ratio, inliers, len(chosen), 'features of both images')
+
+
+def depth_ratio(before: np.ndarray, after: np.ndarray) -> tuple[float, int]:
+    """Median of before / after over depths (N,) of the same points, and how many agree with it; (nan, 0) for
+    none.
+    """
+    ahead = (before > 0) & (after > 0)  # false for NaN
+    if not ahead.any():
+        return float('nan'), 0
+    ratios = before[ahead] / after[ahead]
+    ratio = float(np.median(ratios))
+    return ratio, int((np.abs(ratios / ratio - 1) < RATIO_TOLERANCE).sum())
+
+
+def map_units(scene: Scene, ratio: float) -> float:
+    """The map's units for one of the scene's: a scene in metres stays as it is."""
+    return ratio if scene.scale_source == 'network' else 1.0
+
+
+def to_rendering(keyframe: Keyframe, pixels: np.ndarray) -> np.ndarray:
+    """Pixels (M, 2) of the input image to those of the rendering: the way back of
+    `Keyframe.to_input_pixel`.
+    """
+    factor = np.array(
+        [keyframe.window.width / keyframe.camera.width, keyframe.window.height / keyframe.camera.height]
+    )
+    return (keyframe.window.to_network(pixels) + 0.5) / factor - 0.5
+
+
+def lifted(keyframe: Keyframe, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (M, 3) in the keyframe's camera, in its scene's unit, at pixels (M, 2) of the input image, and
+    which (M,) bool the rendering knows."""
+    camera = keyframe.camera
+    uv = to_rendering(keyframe, pixels)
+    column, row = np.rint(uv).astype(int).T
+    inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
+    at = np.where(inside, row, 0), np.where(inside, column, 0)
+    depth = keyframe.rendering.depth.cpu().numpy()[at].astype(np.float64)
+    seen = inside & np.isfinite(depth) & (keyframe.rendering.alpha.cpu().numpy()[at] >= MIN_ALPHA)
+    return rays(uv, camera) * depth[:, None], seen

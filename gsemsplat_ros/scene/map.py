@@ -1,0 +1,274 @@
+"""One map out of many scenes: at most one Gaussian a voxel, merged by certainty, within a budget; and its
+words.
+
+A map never changes: `merged` makes a new one, so a query goes on reading the one that it began with.
+
+What several Gaussians of one voxel become is the mixture they are, seen as one: weighted means of position,
+colour, opacity and code, and the mixture's variances along the axes of the strongest of them. So the one that
+stays covers what the many covered, and the map has no holes where it had none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
+
+MIN_OPACITY = 0.05  # fainter Gaussians are haze: they do not enter a map
+MIN_DISTANCE = 0.3  # m: nearer Gaussians are not more certain than those here
+KEY_BITS = 21  # of a voxel's index along one axis: 2^20 voxels to either side of the origin
+HALF = 1 << KEY_BITS - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """N Gaussians in the map's frame, ordered by voxel, and what is known of each; torch tensors on the CPU.
+
+    gaussians: in `frame`, [m] where scale_source is not 'network'. keys (N,) int64, ascending: their voxels
+    (`voxel_keys`). weights (N,) float32 [1/m^2]: certainty, the sum of opacity / distance^2 over all that was
+    merged, since errors of depth grow with the distance to the camera. counts (N,) int32: how many scenes saw
+    the voxel; last_seen (N,) int32: the number of the last of them, 1 for the first. scenes: how many were
+    fused. voxel: edge [m]. scale_source: of the first scene ('' for an empty map).
+    """
+
+    gaussians: Gaussians
+    keys: Tensor
+    weights: Tensor
+    counts: Tensor
+    last_seen: Tensor
+    scenes: int
+    voxel: float
+    scale_source: str = ''
+
+    def __post_init__(self):
+        for name in ('keys', 'weights', 'counts', 'last_seen'):
+            assert getattr(self, name).shape == (len(self.gaussians),), (name, getattr(self, name).shape)
+        assert self.voxel > 0, self.voxel
+
+    def __len__(self) -> int:
+        return len(self.gaussians)
+
+    @property
+    def frame(self) -> str:
+        return self.gaussians.frame
+
+    @classmethod
+    def empty(cls, frame: str, voxel: float, channels: int = 32) -> Map:
+        """A map without Gaussians; `voxel`: edge [m]; `channels`: of the codes."""
+        widths = {
+            'means': (3,),
+            'quats': (4,),
+            'scales': (3,),
+            'opacities': (),
+            'colors': (3,),
+            'codes': (channels,),
+        }
+        gaussians = Gaussians(*(torch.zeros(0, *widths[name]) for name in TENSORS), frame)
+        counts = torch.zeros(0, dtype=torch.int32)
+        return cls(gaussians, torch.zeros(0, dtype=torch.int64), torch.zeros(0), counts, counts, 0, voxel)
+
+    def merged(
+        self, gaussians: Gaussians, camera_position: np.ndarray, budget: int, scale_source: str = ''
+    ) -> Map:
+        """The map with one more scene in it.
+
+        gaussians: in the map's frame and unit; camera_position (3,): where they were seen from; budget:
+        Gaussians to keep at most. The certainty of each, divided by the number of scenes since it was last
+        seen, says who stays: the oldest and least certain go first. Haze, and what is not finite or beyond
+        the grid, is left out.
+        """
+        assert gaussians.frame == self.frame, (gaussians.frame, self.frame)
+        old, new, number = _arrays(self.gaussians), _arrays(gaussians), self.scenes + 1
+        new_keys, inside = voxel_keys(new.means, self.voxel)
+        keep = np.flatnonzero(
+            inside
+            & (new.opacities >= MIN_OPACITY)
+            & np.logical_and.reduce([np.isfinite(values.sum(tuple(range(1, values.ndim)))) for values in new])
+        )
+        keep = keep[np.argsort(new_keys[keep], kind='stable')]  # by voxel, then as they came
+        new, new_keys = Arrays(*(np.take(values, keep, 0) for values in new)), new_keys[keep]
+        new_weights = certainties(new.means, new.opacities, camera_position)
+
+        # the scene's voxels: `seen` are their keys, `mine` the map's rows in them, -1 where it has none
+        first = np.flatnonzero(np.diff(new_keys, prepend=-1))
+        seen, sizes = new_keys[first], np.diff(first, append=len(new_keys))
+        keys, old_weights = self.keys.numpy(), self.weights.numpy()
+        place = np.searchsorted(keys, seen)
+        known = np.append(keys, -1)[place] == seen
+        mine = np.where(known, place, -1)
+
+        # rows of the new map: all of the old one's, with the unknown voxels put in by key
+        target = place + np.cumsum(~known) - ~known
+        count = len(self) + int((~known).sum())
+        from_old = np.ones(count, bool)
+        from_old[target[~known]] = False
+
+        def placed(before: np.ndarray, values: np.ndarray) -> np.ndarray:
+            out = np.empty(count, before.dtype)
+            out[from_old] = before
+            out[target] = values
+            return out
+
+        added = np.bincount(np.repeat(np.arange(len(seen)), sizes), new_weights, len(seen))
+        counts = self.counts.numpy()
+        state = (
+            placed(keys, seen),
+            placed(old_weights, added + np.where(known, np.append(old_weights, 0)[mine], 0)),
+            placed(counts, 1 + np.where(known, np.append(counts, 0)[mine], 0)),
+            placed(self.last_seen.numpy(), np.full(len(seen), number)),
+        )
+        source = placed(np.arange(len(self)), np.maximum(mine, 0))  # the fresh rows are written below
+        if count > budget:
+            value = state[1] / (1 + number - state[3])
+            stay = np.zeros(count, bool)
+            stay[np.argpartition(-value, budget)[:budget]] = True
+            stay = np.flatnonzero(stay)
+            state, source = tuple(values[stay] for values in state), source[stay]
+            row_of = np.full(count, -1)
+            row_of[stay] = np.arange(budget)
+            target = row_of[target]
+        out = Arrays(
+            *(
+                np.take(values, source, 0) if len(self) else np.empty((len(source), *values.shape[1:]), 'f4')
+                for values in old
+            )
+        )
+        _merge(first, sizes, mine, target, old, old_weights, new, new_weights, out)
+        return Map(
+            Gaussians(*map(torch.from_numpy, out), self.frame),
+            *map(torch.from_numpy, state),
+            number,
+            self.voxel,
+            self.scale_source or scale_source,
+        )
+
+
+def unchanged_rows(map_: Map, before: Map) -> np.ndarray:
+    """For each Gaussian of `map_` (N,) its row in `before`, -1 where it is new or has changed."""
+    if not len(before):
+        return np.full(len(map_), -1)
+    rows = np.searchsorted(before.keys.numpy(), map_.keys.numpy()).clip(max=len(before) - 1)
+    same = np.logical_and.reduce(
+        [
+            getattr(map_, name).numpy() == getattr(before, name).numpy()[rows]
+            for name in ('keys', 'weights', 'last_seen')
+        ]
+    )
+    return np.where(same, rows, -1)
+
+
+def voxel_keys(means: np.ndarray, voxel: float) -> tuple[np.ndarray, np.ndarray]:
+    """Means (N, 3) to the keys (N,) int64 of their voxels, one key a voxel, and which (N,) bool lie in the
+    grid.
+    """
+    with np.errstate(invalid='ignore'):
+        cells = np.floor(means.astype(np.float64) / voxel)
+        inside = (np.abs(cells + 0.5) < HALF).all(1)  # false for NaN
+    x, y, z = (np.where(inside[:, None], cells, 0).astype(np.int64) + HALF).T
+    return (x << 2 * KEY_BITS) | (y << KEY_BITS) | z, inside
+
+
+def certainties(means: np.ndarray, opacities: np.ndarray, camera_position: np.ndarray) -> np.ndarray:
+    """Weights (N,) [1/m^2] of Gaussians seen from `camera_position` (3,): opacity / distance^2."""
+    distance = np.linalg.norm(means - np.asarray(camera_position, np.float32), axis=1)
+    return opacities / np.maximum(distance, np.float32(MIN_DISTANCE)) ** 2
+
+
+class Arrays(NamedTuple):
+    """The tensors of Gaussians as contiguous NumPy arrays, for compiled code."""
+
+    means: np.ndarray
+    quats: np.ndarray
+    scales: np.ndarray
+    opacities: np.ndarray
+    colors: np.ndarray
+    codes: np.ndarray
+
+
+def _arrays(gaussians: Gaussians) -> Arrays:
+    return Arrays(
+        *(
+            np.ascontiguousarray(getattr(gaussians, name).detach().cpu().numpy(), np.float32)
+            for name in Arrays._fields
+        )
+    )
+
+
+@njit(inline='always')
+def _rotation(quats, i, out):
+    """Row `i` of quats (N, 4), w x y z, to the matrix `out` (3, 3)."""
+    w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
+    out[0, 0], out[0, 1], out[0, 2] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
+    out[1, 0], out[1, 1], out[1, 2] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
+    out[2, 0], out[2, 1], out[2, 2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
+
+
+@njit(nogil=True, cache=True, error_model='numpy')
+def _merge(first, sizes, mine, target, old, old_weights, new, new_weights, out):
+    """Write the Gaussian of each voxel of a scene into its row of `out`.
+
+    Voxel i holds the rows first[i] .. first[i] + sizes[i] - 1 of `new` and, unless it is -1, the row mine[i]
+    of `old`; it goes to the row target[i] of `out`, or nowhere when that is -1. Of equal weights, the map's
+    Gaussian is the strongest, then the first of the scene.
+    """
+    channels = new.codes.shape[1]
+    codes, mean, color, variance = np.empty(channels), np.empty(3), np.empty(3), np.empty(3)
+    axes, turn = np.empty((3, 3)), np.empty((3, 3))
+    for i in range(len(first)):
+        row, start = target[i], first[i]
+        if row < 0:
+            continue
+        has_old = mine[i] >= 0
+        total, best, opacity = 0.0, -1.0, 0.0
+        codes[:], mean[:], color[:], variance[:] = 0, 0, 0, 0
+        for k in range(-1 if has_old else 0, sizes[i]):  # k = -1: the map's
+            part, j = (old, mine[i]) if k < 0 else (new, start + k)
+            weight = old_weights[j] if k < 0 else new_weights[j]
+            total += weight
+            opacity += weight * part.opacities[j]
+            for c in range(3):
+                mean[c] += weight * part.means[j, c]
+                color[c] += weight * part.colors[j, c]
+            for c in range(channels):
+                codes[c] += weight * part.codes[j, c]
+            if weight > best:
+                best, strongest, strongest_is_old = weight, j, k < 0
+        source = old if strongest_is_old else new
+        out.quats[row] = source.quats[strongest]
+        if not has_old and sizes[i] == 1:  # alone: bit for bit
+            out.means[row], out.scales[row], out.colors[row] = (
+                new.means[start],
+                new.scales[start],
+                new.colors[start],
+            )
+            out.opacities[row], out.codes[row] = new.opacities[start], new.codes[start]
+            continue
+        out.opacities[row] = opacity / total
+        for c in range(3):
+            mean[c] /= total
+            out.means[row, c], out.colors[row, c] = mean[c], color[c] / total
+        for c in range(channels):
+            out.codes[row, c] = codes[c] / total
+        _rotation(source.quats, strongest, axes)
+        for k in range(-1 if has_old else 0, sizes[i]):
+            part, j = (old, mine[i]) if k < 0 else (new, start + k)
+            weight = old_weights[j] if k < 0 else new_weights[j]
+            _rotation(part.quats, j, turn)
+            for a in range(3):
+                along = 0.0
+                for c in range(3):
+                    along += axes[c, a] * (part.means[j, c] - mean[c])
+                spread = along * along
+                for b in range(3):
+                    lean = axes[0, a] * turn[0, b] + axes[1, a] * turn[1, b] + axes[2, a] * turn[2, b]
+                    spread += (lean * part.scales[j, b]) ** 2
+                variance[a] += weight * spread
+        for a in range(3):
+            out.scales[row, a] = math.sqrt(variance[a] / total)

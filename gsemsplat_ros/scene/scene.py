@@ -1,0 +1,57 @@
+"""The scene: what one pair became, and all that a query reads. It never changes; a new pair makes a new
+one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.render import Rendering
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Window
+from gsemsplat_ros.semantics.decoder import Prepared
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """A view that queries are answered in.
+
+    camera: of the rendering; rendering: the scene drawn there; prepared: its codes, made ready for words;
+    image (H, W, 3) uint8 RGB: the input; window: where the rendering lies in it; frame and stamp_ns: the
+    input's. The keyframe's camera is the scene's frame.
+    """
+
+    camera: Camera
+    rendering: Rendering
+    prepared: Prepared
+    image: np.ndarray
+    window: Window
+    frame: str
+    stamp_ns: int
+
+    def to_input_pixel(self, uv: np.ndarray) -> np.ndarray:
+        """Pixels (..., 2) of the rendering to pixels of the input image."""
+        factor = np.array([self.window.width / self.camera.width, self.window.height / self.camera.height])
+        return self.window.to_input((np.asarray(uv) + 0.5) * factor - 0.5)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """gaussians: in the first view's frame, metres when `scale_source` is not 'network'.
+
+    first_from_second (4, 4): pose of the second camera, translation in the unit of the Gaussians; None: not
+    found. scale: metres per unit of the network; scale_source: 'stereo baseline', 'tf' or 'network'; inliers
+    of points: measurements that agree with scale or pose. timings: stage -> seconds.
+    """
+
+    gaussians: Gaussians
+    keyframe: Keyframe
+    first_from_second: np.ndarray | None
+    scale: float
+    scale_source: str
+    inliers: int
+    points: int
+    timings: dict[str, float]

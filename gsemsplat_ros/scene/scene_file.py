@@ -1,0 +1,139 @@
+"""Scenes of one pair on disk: one safetensors file that answers words again exactly as the pair did, and
+shows its images.
+
+Its Gaussians are kept as they are, one for each pixel of both images; a map (mapfile.py) merges them by
+voxel. What queries read is drawn again from them when the file is loaded. A file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Window
+from gsemsplat_ros.scene import coded_file as codedfile
+from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
+from gsemsplat_ros.scene.scene import Keyframe, Scene
+from gsemsplat_ros.semantics.decoder import Codec
+
+KIND = Kind('scene', 'gsemsplat_scene', 1, '`gsemsplat infer`')
+JPEG = 92  # quality of the images: they are shown, not measured
+MAX_IMAGE = 1 << 26  # bytes of a file's image
+IMAGES = 'image', 'second_image'
+
+
+def save_scene(path: str | Path, scene: Scene, second_image: np.ndarray, space: CodeSpace) -> None:
+    """Write `scene` and the pair's `second_image` (H, W, 3) uint8 RGB. Raises ValueError when the disk will
+    not.
+    """
+    gaussians, keyframe, pose = scene.gaussians.to('cpu'), scene.keyframe, scene.first_from_second
+    card = {
+        'frame': gaussians.frame,
+        'camera': asdict(keyframe.camera),
+        'window': asdict(keyframe.window),
+        'stamp_ns': int(keyframe.stamp_ns),
+        'first_from_second': None if pose is None else np.asarray(pose, np.float64).tolist(),
+        'scale': float(scene.scale),
+        'scale_source': scene.scale_source,
+        'inliers': int(scene.inliers),
+        'points': int(scene.points),
+        'timings': {name: float(s) for name, s in scene.timings.items()},
+    }
+    images = {name: encoded(image) for name, image in zip(IMAGES, (keyframe.image, second_image))}
+    codedfile.write(Path(path), KIND, card, {**codedfile.tensors_of(gaussians), **images}, space)
+
+
+def load_scene(
+    path: str | Path, space: CodeSpace, codec: Codec, negatives: np.ndarray
+) -> tuple[Scene, np.ndarray]:
+    """The scene at `path` and the pair's second image (H, W, 3) uint8 RGB.
+
+    `codec`, `negatives` and `space`: of the pipeline that will be asked. Raises ValueError, in one line, for
+    a file that is missing, damaged or none of ours, and for one whose codes other decoders read.
+    """
+    gaussians, card, image, second = read_scene(path)
+    codedfile.check_space(Path(path), card, space, 'give that checkpoint as --weights')
+    camera, window = Camera(**card['camera']), Window(**card['window'])
+    device = next(codec.parameters()).device
+    gaussians = gaussians.to(device)
+    rendering = render(gaussians, camera, np.eye(4))
+    prepared = codec.prepare(rendering.codes, negatives, rendering.alpha)
+    keyframe = Keyframe(camera, rendering, prepared, image, window, card['frame'], card['stamp_ns'])
+    pose = card['first_from_second']
+    scene = Scene(
+        gaussians,
+        keyframe,
+        None if pose is None else np.array(pose),
+        card['scale'],
+        card['scale_source'],
+        card['inliers'],
+        card['points'],
+        card['timings'],
+    )
+    return scene, second
+
+
+def read_scene(path: str | Path) -> tuple[Gaussians, dict, np.ndarray, np.ndarray]:
+    """What the file holds, without a pipeline: Gaussians on the CPU, its card, both images (H, W, 3) uint8
+    RGB.
+
+    Raises ValueError in one line.
+    """
+    card, tensors = codedfile.read(Path(path), KIND, defect)
+    image, second = (decoded(tensors[name]) for name in IMAGES)
+    if image is None or second is None:
+        raise ValueError(f'{path} is damaged: an image of it is no picture; write it again with {KIND.maker}')
+    return codedfile.gaussians_of(tensors, card['frame']), card, image, second
+
+
+def defect(card: dict, tensors: dict[str, Tensor]) -> str:
+    """What is wrong with a scene's parts, in words; '' when nothing is."""
+    kinds = {
+        'frame': str,
+        'stamp_ns': int,
+        'scale': float,
+        'scale_source': str,
+        'inliers': int,
+        'points': int,
+        'timings': dict,
+        'weights': str,
+        'text_encoder': str,
+        'decoders': str,
+    }
+    wrong = codedfile.missing(card, kinds) or codedfile.misshapen(
+        tensors,
+        codedfile.DTYPES | dict.fromkeys(IMAGES, torch.uint8),
+        codedfile.SHAPES | dict.fromkeys(IMAGES),
+    )
+    if wrong:
+        return wrong
+    try:
+        Camera(**card['camera']), Window(**card['window'])
+        pose = card['first_from_second']
+        assert pose is None or np.array(pose, np.float64).shape == (4, 4)
+    except (AssertionError, KeyError, TypeError, ValueError):
+        return 'its cameras do not make sense'
+    return ''
+
+
+def encoded(image: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 RGB as the bytes of a JPEG."""
+    done, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG])
+    assert done, image.shape
+    return torch.from_numpy(data.reshape(-1))
+
+
+def decoded(data: Tensor) -> np.ndarray | None:
+    """The bytes of a JPEG as (H, W, 3) uint8 RGB; None: they are none."""
+    if not 0 < data.numel() <= MAX_IMAGE:
+        return None
+    image = cv2.imdecode(data.numpy(), cv2.IMREAD_COLOR)
+    return None if image is None else np.ascontiguousarray(image[..., ::-1])

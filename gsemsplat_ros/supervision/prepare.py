@@ -1,0 +1,209 @@
+"""`gsemsplat train prepare`: the semantic supervision of every frame, by processes and machines that need not
+talk.
+
+A frame is one piece of work and one file, so whoever finds the file missing makes it: a run goes on where it
+stopped, and the frames I, I + N, I + 2N, ... are the shard I/N of a machine. No scheduler runs beside it:
+nothing is exchanged.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gsemsplat_ros.datasets.frames import Frame, Source
+from gsemsplat_ros.datasets.sources import Samples, open_source
+from gsemsplat_ros.supervision.encoders import ImageEncoder, load_image_encoder, masked_crop
+from gsemsplat_ros.supervision.features import Features, Space, Supervision
+from gsemsplat_ros.supervision.masks import MaskFolder, Masks, SegmentAnything, instances, without_small
+
+COVERAGE = ''  # in place of a frame's name: the coverage of its scene
+WAITING = 4  # pieces of work a process that are handed out ahead
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How features are made; what a process needs to know. masks: a folder; sam: a checkpoint of Segment
+    Anything; device: 'cpu' or 'cuda', of which a process takes the next one."""
+
+    source: Path
+    out: Path
+    split: str
+    height: int
+    width: int
+    encoder: str
+    checkpoint: Path | None
+    masks: Path | None
+    sam: Path | None
+    sam_model: str
+    device: str
+
+    def open(self) -> Source:
+        return open_source(self.source, self.split, self.height, self.width)
+
+    def regions(self, source: Source) -> tuple[str, Masks | None]:
+        """A word for what makes the masks, and the maker; None for Segment Anything, which only workers
+        load.
+        """
+        if self.sam:
+            return f'segment anything, {self.sam_model}, {self.sam.name}', None
+        return ('mask folder', MaskFolder(self.masks, source)) if self.masks else ('instances', instances)
+
+
+def supervise(frame: Frame, masks: Masks, encoder: ImageEncoder) -> Supervision:
+    """Both maps of a frame: the region-specific of its masks, the context-aware of the whole picture.
+
+    A thing's feature is its name where the frame knows names and the encoder speaks them, else its masked
+    crop.
+    """
+    ids = without_small(masks(frame))
+    found = np.unique(ids[ids > 0])
+    known = encoder.words([frame.names[i] for i in found]) if frame.names is not None and len(found) else None
+    if len(found) and known is None:
+        known = encoder.crops([masked_crop(frame.image, ids == i) for i in found])
+    rows = np.searchsorted(found, ids) + 1
+    return Supervision(
+        np.where(ids > 0, rows, 0).astype(np.uint16),
+        np.zeros((0, encoder.dim), np.float32) if known is None else known,
+        encoder.dense(frame.image),
+    )
+
+
+class Worker:
+    """One process's encoder and masks."""
+
+    def __init__(self, recipe: Recipe, number: int = 0, count: int = 1):
+        gpus = torch.cuda.device_count()
+        device = f'cuda:{number % gpus}' if recipe.device == 'cuda' else 'cpu'
+        if count > 1:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+        self.source = recipe.open()
+        self.features, self.samples = Features(recipe.out), Samples(self.source, recipe.out)
+        self.masks = recipe.regions(self.source)[1] or SegmentAnything(recipe.sam, recipe.sam_model, device)
+        self.encoder = load_image_encoder(recipe.encoder, recipe.checkpoint, device)
+
+    def __call__(self, scene: str, name: str) -> None:
+        if name == COVERAGE:
+            self.samples.coverage(scene)
+        else:
+            frame = self.source.frame(scene, name)
+            self.features.save(scene, name, supervise(frame, self.masks, self.encoder))
+
+
+def work_of(source: Source) -> list[tuple[str, str]]:
+    """Every piece of work, (scene, frame), done or not; the coverage of a scene comes before its frames."""
+    return [(scene, name) for scene in source.scenes for name in (COVERAGE, *source.frames(scene))]
+
+
+def done(source: Source, features: Features, scene: str, name: str) -> bool:
+    if name != COVERAGE:
+        return features.has(scene, name)
+    return (features.folder / scene / 'coverage.npy').is_file() or source.published_coverage(
+        scene
+    ) is not None
+
+
+def prepare(
+    recipe: Recipe, shard: tuple[int, int], workers: int, report: Callable[[int, int, float], None]
+) -> dict:
+    """Make the features of a shard (number, count) that are not there yet; returns what there was to do.
+
+    `report` hears after every piece: pieces done, pieces to do, seconds since the start. Raises ValueError
+    for what the user can mend; what was made until then stays.
+    """
+    worker = Worker(recipe)  # here too with several processes: mistakes show before anything is written
+    source, features, encoder = worker.source, worker.features, worker.encoder
+    regions, _ = recipe.regions(source)
+    if regions == 'instances':
+        instances(source.frame(source.scenes[0], source.frames(source.scenes[0])[0]))
+    features.begin(
+        Space(
+            encoder.name,
+            encoder.dim,
+            None if encoder.text_mean is None else encoder.text_mean.tolist(),
+            source.kind,
+            recipe.split,
+            source.height,
+            source.width,
+            regions,
+        )
+    )
+    number, count = shard
+    mine = work_of(source)[number::count]
+    missing = [piece for piece in mine if not done(source, features, *piece)]
+    start = time.monotonic()
+    report = partial(report, total=len(missing))
+    workers = min(workers, len(missing))
+    if workers > 1:
+        del worker, encoder
+        _in_processes(recipe, missing, workers, start, report)
+    else:
+        for i, piece in enumerate(missing):
+            worker(*piece)
+            report(i + 1, seconds=time.monotonic() - start)
+    return {
+        'shard': f'{number}/{count}',
+        'scenes': len(source.scenes),
+        'pieces': len(mine),
+        'made': len(missing),
+        'seconds': round(time.monotonic() - start, 1),
+        'encoder': recipe.encoder,
+        'regions': regions,
+    }
+
+
+_worker: Worker | ValueError
+
+
+def _begin(recipe: Recipe, numbers, count: int) -> None:
+    global _worker
+    try:
+        _worker = Worker(recipe, numbers.get(), count)
+    except ValueError as error:
+        _worker = error  # an error raised here would reach nobody
+
+
+def _do(scene: str, name: str) -> None:
+    if isinstance(_worker, ValueError):
+        raise _worker
+    _worker(scene, name)
+
+
+def _in_processes(
+    recipe: Recipe, missing: list[tuple[str, str]], workers: int, start: float, report: Callable[..., None]
+) -> None:
+    context = multiprocessing.get_context('spawn')  # CUDA and threads do not survive a fork
+    numbers = context.SimpleQueue()
+    for i in range(workers):
+        numbers.put(i)
+    coming, running, made = iter(missing), set(), 0
+    with ProcessPoolExecutor(workers, context, _begin, (recipe, numbers, workers)) as pool:
+        try:
+            while True:
+                running |= {
+                    pool.submit(_do, *piece)
+                    for _, piece in zip(range(WAITING * workers - len(running)), coming)
+                }
+                if not running:
+                    return
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    made += 1
+                    report(made, seconds=time.monotonic() - start)
+        except BrokenProcessPool:
+            raise ValueError(
+                'a worker process ended by itself (out of memory?): give fewer --workers; what was made stays'
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

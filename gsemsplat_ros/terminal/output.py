@@ -1,0 +1,39 @@
+"""Files that commands write: folders made in time, files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+from gsemsplat_ros.terminal.console import without_nan
+
+
+def output_folder(path: str | Path) -> Path:
+    """Make the folder `path` before the work begins. Raises ValueError when it cannot be made or written
+    to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'cannot make the folder {path} ({error.strerror}): give another --out') from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ValueError(f'the folder {path} cannot be written to: give another --out')
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8; a reader sees the old file or the whole new one."""
+    part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
+    try:
+        part.write_text(text, encoding='utf-8')
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write `value` as indented JSON; NaN becomes null."""
+    write_text(path, json.dumps(without_nan(value), indent=2, allow_nan=False) + '\n')

@@ -1,0 +1,43 @@
+"""What `infer` and `demo` show at the end: the table of answers, the page."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from gsemsplat_ros.report.report import Report, page
+from gsemsplat_ros.report.result import PairResult
+from gsemsplat_ros.terminal.console import Console
+from gsemsplat_ros.terminal.output import write_text
+from gsemsplat_ros.terminal.versions import versions
+
+
+def answers_table(console: Console, results: Sequence[PairResult]) -> None:
+    """One line for each query: whether, how surely and where."""
+    rows = []
+    for result in results:
+        for answer in result.answers:
+            pixel = '-' if answer.peak_pixel is None else '{:.0f}, {:.0f}'.format(*answer.peak_pixel)
+            distance = '-' if answer.peak_point is None else f'{math.hypot(*answer.peak_point):.2f}'
+            distance += '' if result.metric or distance == '-' else ' (not metric)'
+            rows.append(
+                (
+                    result.name,
+                    answer.text,
+                    'found' if answer.found else 'not found',
+                    f'{answer.score:.3f}',
+                    pixel,
+                    distance,
+                    len(answer.objects),
+                )
+            )
+    console.table(rows, ('pair', 'query', 'answer', 'score', 'peak [px]', 'distance [m]', 'objects'))
+
+
+def write_page(
+    path: Path, title: str, results: Sequence[PairResult], card: dict, command_line: Sequence[str]
+) -> None:
+    """Write the report."""
+    write_text(path, page(Report(title, tuple(results), card, versions(), shlex.join(command_line))))

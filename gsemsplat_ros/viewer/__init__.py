@@ -1,1 +1,0 @@
-"""Pictures of scenes and answers, and the report page that shows them."""

@@ -1,1 +1,0 @@
-"""Images with their cameras, and how they become pairs (NumPy only)."""

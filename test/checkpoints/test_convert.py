@@ -1,0 +1,304 @@
+"""Public files become our safetensors key by key; what is missing, left over or wrong is named."""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import types
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gsemsplat_ros.checkpoints import checkpoint as weights
+from gsemsplat_ros.checkpoints import convert as module
+from gsemsplat_ros.checkpoints.convert import LICENCE, convert
+from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.network.model import GSemSplat
+
+LARGE = NetworkConfig.large
+DECODER_WIDTHS = (16, 32, 64, 512)
+
+
+def tiny(kind='gsemsplat'):
+    return LARGE(kind).replace(
+        enc_dim=16,
+        enc_depth=1,
+        enc_heads=2,
+        dec_dim=8,
+        dec_depth=4,
+        dec_heads=2,
+        layer_dims=(4, 4, 8, 8),
+        dpt_dim=4,
+        last_dim=4,
+    )
+
+
+@pytest.fixture
+def tiny_large(monkeypatch):
+    """`NetworkConfig.large` with the public heads but a few channels."""
+    monkeypatch.setattr(NetworkConfig, 'large', staticmethod(tiny))
+
+
+def network(config):
+    """Random weights, with the duplicates that the public modules list."""
+    torch.manual_seed(1)
+    state = GSemSplat(config).state_dict()
+    for key in list(state):
+        state[key] = torch.randn(state[key].shape)
+    for key in list(state):
+        if '.scratch.layer' in key:
+            level = int(key.split('.scratch.layer')[1][0])
+            state[key.replace(f'layer{level}_rn', f'layer_rn.{level - 1}')] = state[key]
+    return state
+
+
+def decoders(widths=DECODER_WIDTHS):
+    tensors = {}
+    for prefix in ('language_decoder_sam.', 'language_decoder_patch.'):
+        for i, (before, after) in enumerate(zip(widths, widths[1:])):
+            tensors[f'{prefix}{2 * i}.weight'] = torch.randn(after, before, 1, 1)
+            tensors[f'{prefix}{2 * i}.bias'] = torch.randn(after)
+    return tensors
+
+
+def lightning(state, **more):
+    """A Lightning file as the public ones: prefix, training loss, foreign objects, optimizer states."""
+    entries = {f'encoder.{key}': value for key, value in state.items()}
+    entries['lpips_criterion.lin0.model.1.weight'] = torch.ones(1, 64, 1, 1)
+    return {
+        'epoch': 19,
+        'state_dict': entries | more,
+        'hyper_parameters': argparse.Namespace(lr=1e-5),
+        'optimizer_states': [{'state': {0: {'m': torch.ones(5)}}}],
+    }
+
+
+def duplicates(state):
+    return tuple(sorted(key for key in state if '.scratch.layer_rn.' in key))
+
+
+def error_of(source, target):
+    with pytest.raises(ValueError) as error:
+        convert(source, target)
+    assert '\n' not in str(error.value) and str(source) in str(error.value) and not target.exists()
+    assert os.listdir(target.parent) == [source.name]
+    return str(error.value)
+
+
+def test_gsemsplat(tmp_path, tiny_large):
+    state, semantic = network(tiny()), decoders()
+    extra = {'benchmarker.time': torch.ones(1), 'decoder.note': 'text'}
+    source, target = tmp_path / 'epoch=11.ckpt', tmp_path / 'out.safetensors'
+    torch.save(lightning(state, **semantic, **extra, **{'encoder.other': torch.ones(2)}), source)
+    report = convert(source, target)
+    assert report.kind == 'gsemsplat' and report.missing == ()
+    assert report.placeholders == ('argparse.Namespace',)
+    assert report.left_over == ('benchmarker.time', 'decoder.note', 'encoder.other')
+    assert len(duplicates(state)) == 24
+    assert report.dropped == tuple(
+        sorted(['lpips_criterion.lin0.model.1.weight', *(f'encoder.{key}' for key in duplicates(state))])
+    )
+    checkpoint = weights.load(target)
+    loaded = checkpoint.model.state_dict()
+    assert report.written == tuple(sorted((*loaded, *semantic)))
+    assert loaded.keys() == state.keys() - duplicates(state)
+    assert all(torch.equal(loaded[key], state[key]) for key in loaded)
+    assert checkpoint.decoders.keys() == semantic.keys()
+    assert all(torch.equal(checkpoint.decoders[key], semantic[key]) for key in semantic)
+    assert checkpoint.card == {
+        'config': json.loads(json.dumps(tiny().to_json())),
+        'kind': 'gsemsplat',
+        'text_encoder': 'openclip:ViT-B-16',
+        'licence': LICENCE,
+        'source': {'file': 'epoch=11.ckpt', 'sha256': hashlib.sha256(source.read_bytes()).hexdigest()},
+    }
+
+
+def test_splatt3r(tmp_path, tiny_large):
+    state = network(tiny('splatt3r'))
+    torch.save(lightning(state), tmp_path / 'in')
+    report = convert(tmp_path / 'in', tmp_path / 'out')
+    assert report.kind == 'splatt3r' and report.left_over == ()
+    assert len(report.missing) == 2 * 64 and all('.gaussian_language.dpt.' in key for key in report.missing)
+    checkpoint = weights.load(tmp_path / 'out')
+    assert checkpoint.card['text_encoder'] is None and not checkpoint.decoders
+    assert all(torch.equal(value, state[key]) for key, value in checkpoint.model.state_dict().items())
+
+
+@pytest.mark.parametrize('form', ['model', 'bare', 'safetensors', 'stream'])
+def test_mast3r_without_its_second_decoder(tmp_path, tiny_large, form):
+    """In every form that such a file may have; the second decoder becomes a copy of the first."""
+    state = network(tiny('mast3r'))
+    state = {key: value for key, value in state.items() if not key.startswith('dec_blocks2')}
+    source = tmp_path / ('in.safetensors' if form == 'safetensors' else 'in.pth')
+    if form == 'safetensors':
+        save_file({key: value.clone() for key, value in state.items()}, source)
+    else:
+        saved = state if form == 'bare' else {'model': state, 'args': argparse.Namespace(model='x')}
+        torch.save(saved, source, _use_new_zipfile_serialization=form != 'stream')
+    report = convert(source, tmp_path / 'out')
+    assert report.kind == 'mast3r' and report.left_over == () and report.dropped == duplicates(state)
+    assert report.placeholders == (('argparse.Namespace',) if form in ('model', 'stream') else ())
+    assert {key.split('.')[1] for key in report.missing} == {'gaussian_dpt', 'gaussian_language'}
+    loaded = weights.load(tmp_path / 'out').model.state_dict()
+    for key, value in loaded.items():
+        assert torch.equal(value, state[key.replace('dec_blocks2', 'dec_blocks')]), key
+
+
+def test_decoders_of_another_kind_are_left_over(tmp_path, tiny_large):
+    torch.save(lightning(network(tiny('splatt3r')), **decoders()), tmp_path / 'in')
+    assert convert(tmp_path / 'in', tmp_path / 'out').left_over == tuple(sorted(decoders()))
+
+
+def test_half_precision_and_shared_tensors(tmp_path, tiny_large):
+    state = {key: value.half() for key, value in network(tiny('mast3r')).items()}
+    twins = [key for key in state if key.startswith('dec_blocks.') and key.endswith('.weight')]
+    for key in twins:
+        state[key.replace('dec_blocks', 'dec_blocks2', 1)] = state[key]
+    state['mask_token'] = state['mask_token'].mT.contiguous().mT
+    torch.save({'model': state}, tmp_path / 'in')
+    convert(tmp_path / 'in', tmp_path / 'out')
+    loaded = load_file(tmp_path / 'out')
+    assert twins and all(value.dtype == torch.float16 for value in loaded.values())
+    assert all(torch.equal(value, state[key]) for key, value in loaded.items())
+
+
+@pytest.mark.parametrize('kind', ['mast3r', 'splatt3r', 'gsemsplat'])
+def test_the_real_sizes(tmp_path, monkeypatch, kind):
+    """All names and shapes of the public networks, with tensors of one number each; no 3 GB are written."""
+    one = torch.ones(1)
+    state = {key: one.expand(shape) for key, shape in weights.expected_shapes(LARGE(kind)).items()}
+    torch.save(lightning(state, **(decoders() if kind == 'gsemsplat' else {})), tmp_path / 'in')
+    assert (tmp_path / 'in').stat().st_size < 2e6
+    written = {}
+    monkeypatch.setattr(module, '_read', lambda source, tensors: {k: t.read() for k, t in tensors.items()})
+    monkeypatch.setattr(weights, 'save', lambda path, tensors, card: written.update(tensors))
+    report = convert(tmp_path / 'in', tmp_path / 'out')
+    assert report.kind == kind
+    numbers = sum(value.numel() for key, value in written.items() if not key.startswith('language'))
+    assert numbers == {'mast3r': 688_638_856, 'splatt3r': 729_044_772, 'gsemsplat': 769_455_590}[kind]
+    assert len(report.missing) == {'mast3r': 256, 'splatt3r': 128, 'gsemsplat': 0}[kind]
+
+
+@pytest.mark.parametrize(
+    'change, wanted',
+    [
+        (
+            lambda s: [s.pop(k) for k in list(s) if 'enc_blocks' in k],
+            'enc_blocks.0.norm1.weight is missing; ',
+        ),
+        (
+            lambda s: s.update(mask_token=torch.ones(1, 2, 8)),
+            'mask_token has shape (1, 2, 8), wanted (1, 1, 8)',
+        ),
+        (
+            lambda s: s.update(mask_token=torch.ones(1, 1, 8, dtype=torch.int64)),
+            'mask_token holds torch.int64',
+        ),
+        (lambda s: s.update(mask_token=None), 'mask_token is missing'),
+        (lambda s: s.update(mask_token=argparse.Namespace()), 'mask_token is missing'),
+        (
+            lambda s: [s.pop(k) for k in list(s) if 'head_local_features' in k],
+            'features.fc1.weight is missing',
+        ),
+    ],
+)
+def test_missing_and_wrong_keys_are_errors(tmp_path, tiny_large, change, wanted):
+    state = network(tiny('splatt3r'))
+    change(state)
+    torch.save(lightning(state), tmp_path / 'in')
+    error = error_of(tmp_path / 'in', tmp_path / 'out')
+    assert 'is no whole splatt3r network' in error and wanted in error and len(error) < 500
+
+
+@pytest.mark.parametrize(
+    'semantic, wanted',
+    [
+        ({}, 'language_decoder_sam.* is missing; language_decoder_patch.* is missing'),
+        (decoders((16, 64, 256)), 'wanted 16 to 512 channels'),
+        (decoders((32, 512)), 'wanted 16 to 512 channels'),
+        (decoders() | {'language_decoder_patch.2.weight': torch.ones(64, 31, 1, 1)}, 'patch.* leads through'),
+        (decoders() | {'language_decoder_sam.1.weight': torch.ones(1).expand(1 << 40)}, 'wanted at most'),
+    ],
+)
+def test_wrong_decoders_are_errors(tmp_path, tiny_large, semantic, wanted):
+    torch.save(lightning(network(tiny()), **semantic), tmp_path / 'in')
+    assert wanted in error_of(tmp_path / 'in', tmp_path / 'out')
+
+
+def test_decoders_with_more_than_nine_layers_are_read_in_order(tmp_path, tiny_large):
+    widths = (16, 20, 24, 28, 32, 36, 40, 512)  # layers 0, 2 ... 12: sorted as text, 10 would precede 2
+    torch.save(lightning(network(tiny()), **decoders(widths)), tmp_path / 'in')
+    assert convert(tmp_path / 'in', tmp_path / 'out').kind == 'gsemsplat'
+
+
+@pytest.mark.parametrize(
+    'saved, wanted',
+    [
+        ({'epoch': 1}, 'no state dict'),
+        ([torch.ones(1)], 'no state dict'),
+        (torch.ones(1), 'no state dict'),
+        ({'state_dict': argparse.Namespace()}, 'no state dict'),
+        ({'conv1.weight': torch.ones(3)}, 'no MASt3R'),
+    ],
+)
+def test_foreign_files_are_errors(tmp_path, saved, wanted):
+    torch.save(saved, tmp_path / 'in')
+    assert wanted in error_of(tmp_path / 'in', tmp_path / 'out')
+
+
+@pytest.mark.parametrize('suffix', ['.ckpt', '.safetensors'])
+def test_damaged_files_are_errors_and_leave_nothing(tmp_path, tiny_large, suffix):
+    source, state = tmp_path / f'in{suffix}', network(tiny('mast3r'))
+    if suffix == '.ckpt':
+        torch.save({'model': state}, source)
+    else:
+        save_file({key: value.clone() for key, value in state.items()}, source)
+    data = source.read_bytes()
+    for cut in (0, 1, 100, len(data) // 2, len(data) - 1):
+        source.write_bytes(data[:cut])
+        error_of(source, tmp_path / 'out')
+    if suffix == '.ckpt':  # one bit of one weight: the archive's checksum tells
+        at = data.index(state['enc_norm.weight'].numpy().tobytes())
+        source.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        assert 'enc_norm.weight' in error_of(source, tmp_path / 'out')
+
+
+def test_no_file_and_the_same_file(tmp_path, tiny_large):
+    for name in ('absent.ckpt', 'absent.safetensors'):
+        with pytest.raises(ValueError, match='no file at'):
+            convert(tmp_path / name, tmp_path / 'out')
+    torch.save({'model': network(tiny('mast3r'))}, tmp_path / 'in')
+    with pytest.raises(ValueError, match='another name'):
+        convert(tmp_path / 'in', tmp_path / 'in')
+
+
+class Command:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_a_pickle_that_would_run_a_command_runs_nothing(tmp_path, tiny_large, monkeypatch):
+    canary = tmp_path / 'canary'
+    package = types.ModuleType('omegaconf.dictconfig')
+    package.DictConfig = type('DictConfig', (), {'__module__': 'omegaconf.dictconfig'})
+    monkeypatch.setitem(sys.modules, 'omegaconf', types.ModuleType('omegaconf'))
+    monkeypatch.setitem(sys.modules, 'omegaconf.dictconfig', package)
+    saved = lightning(network(tiny()), **decoders())
+    saved['hyper_parameters'] = {'config': package.DictConfig(), 'run': Command(f'touch {canary}')}
+    saved['state_dict']['encoder.run'] = Command(f'touch {canary}')
+    torch.save(saved, tmp_path / 'in')
+    torch.load(tmp_path / 'in', weights_only=False)
+    assert canary.exists(), 'the payload is no payload'
+    canary.unlink()
+    monkeypatch.undo()
+    monkeypatch.setattr(NetworkConfig, 'large', staticmethod(tiny))
+    report = convert(tmp_path / 'in', tmp_path / 'out')
+    assert not canary.exists()
+    assert report.placeholders == ('omegaconf.dictconfig.DictConfig', 'posix.system')
+    assert report.left_over == ('encoder.run',)

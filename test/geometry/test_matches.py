@@ -1,0 +1,171 @@
+"""Motion and depth from two images alone, and the network's depth bent to them, in a box of known
+geometry.
+"""
+
+import cv2
+import numpy as np
+import pytest
+
+from gsemsplat_ros.geometry.matches import (
+    matched_pixels,
+    measure,
+    measure_motion,
+    measure_stereo,
+    triangulate,
+)
+from gsemsplat_ros.geometry.refine import _smooth_rows, bend, log_ratios
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Pair, View, fit
+
+CAMERA = Camera(320, 240, 250.0, 250.0, 160.0, 118.0)
+WALLS = (
+    (2, 4.0, (0, 1)),
+    (1, 1.0, (0, 2)),
+    (1, -1.2, (0, 2)),
+    (0, -1.5, (1, 2)),
+    (0, 1.8, (1, 2)),
+)  # axis, where, along
+
+
+def room_view(first_from_camera, camera=CAMERA):
+    """Image and depth (H, W) of a box with patterned walls, seen from `first_from_camera`."""
+    v, u = np.mgrid[: camera.height, : camera.width].astype(float)
+    rays = np.stack(((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)), -1)
+    turned, eye = rays @ first_from_camera[:3, :3].T, first_from_camera[:3, 3]
+    depth, shade = np.full(u.shape, np.inf), np.zeros(u.shape, np.float32)
+    for number, (axis, at, along) in enumerate(WALLS):
+        with np.errstate(divide='ignore'):
+            z = (at - eye[axis]) / turned[..., axis]
+        hit = (z > 0) & (z < depth)
+        points = eye + turned * np.where(hit, z, 1)[..., None]
+        pattern = cv2.GaussianBlur(
+            np.random.default_rng(number).uniform(0, 255, (512, 512)).astype(np.float32), (0, 0), 1.5
+        )
+        pattern = cv2.normalize(pattern, None, 0, 255, cv2.NORM_MINMAX)
+        x, y = (((points[..., i] + 8) * 40) % 511 for i in along)
+        shade = np.where(
+            hit, cv2.remap(pattern, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR), shade
+        )
+        depth = np.where(hit, z, depth)
+    return np.repeat(shade.round().astype(np.uint8)[..., None], 3, 2), depth
+
+
+def moved(translation, turn_y=0.0):
+    pose = np.eye(4)
+    c, s = np.cos(turn_y), np.sin(turn_y)
+    pose[:3, :3] = [[c, 0, s], [0, 1, 0], [-s, 0, c]]
+    pose[:3, 3] = translation
+    return pose
+
+
+def at(depth, uv):
+    u, v = np.rint(uv).astype(int).T
+    return depth[v.clip(0, depth.shape[0] - 1), u.clip(0, depth.shape[1] - 1)]
+
+
+def test_motion_of_a_calibrated_camera():
+    truth = moved((0.3, -0.05, 0.1), 0.1)
+    (image1, depth1), (image2, depth2) = room_view(np.eye(4)), room_view(truth)
+    other = Camera(320, 240, 270.0, 270.0, 150.0, 125.0)  # of its own kind
+    image2, depth2 = room_view(truth, other)
+    found = measure(Pair(View(image1, CAMERA), View(image2, other)))
+    length = np.linalg.norm(truth[:3, 3])
+    np.testing.assert_allclose(found.first_from_second[:3, :3], truth[:3, :3], atol=0.005)
+    np.testing.assert_allclose(found.first_from_second[:3, 3], truth[:3, 3] / length, atol=0.03)
+    assert len(found.z_first) > 100
+    for z, depth, uv in ((found.z_first, depth1, found.uv_first), (found.z_second, depth2, found.uv_second)):
+        assert np.median(np.abs(z * length / at(depth, uv) - 1)) < 0.025
+    again = measure_motion(View(image1, CAMERA), View(image2, other))
+    np.testing.assert_array_equal(again.first_from_second, found.first_from_second)
+
+
+def test_no_motion_is_made_up():
+    image, _ = room_view(np.eye(4))
+    turned, _ = room_view(moved((0, 0, 0), 0.1))
+    blank = np.full_like(image, 90)
+    assert measure_motion(View(image, CAMERA), View(turned, CAMERA)) is None  # a turn alone shows no depth
+    assert measure_motion(View(image, CAMERA), View(blank, CAMERA)) is None
+    assert len(matched_pixels(View(blank, CAMERA), View(blank, CAMERA))[0]) == 0
+    assert measure(Pair(View(image), View(turned))) is None  # uncalibrated
+
+
+@pytest.mark.parametrize('offset', [0.0, 12.0])
+def test_depths_of_a_rectified_pair(offset):
+    right = Camera(
+        320, 240, 250.0, 250.0, 160.0 + offset, 118.0
+    )  # principal points may differ (Middlebury's doffs)
+    (left_image, depth1), (right_image, depth2) = room_view(np.eye(4)), room_view(moved((0.12, 0, 0)), right)
+    found = measure_stereo(Pair(View(left_image, CAMERA), View(right_image, right), 0.12))
+    assert len(found.z_first) > 0.5 * depth1.size
+    for z, depth, uv in ((found.z_first, depth1, found.uv_first), (found.z_second, depth2, found.uv_second)):
+        assert np.median(np.abs(z / at(depth, uv) - 1)) < 0.025
+    np.testing.assert_array_equal(found.first_from_second, moved((0.12, 0, 0)))
+    blank = View(np.zeros_like(left_image), CAMERA)
+    assert measure_stereo(Pair(blank, blank, 0.12)) is None
+
+
+def test_measurements_follow_the_window_and_the_unit():
+    image, _ = room_view(np.eye(4))
+    pair = Pair(View(image, CAMERA), View(room_view(moved((0.12, 0, 0)))[0], CAMERA), 0.12)
+    windows = [
+        fit(view, 160, 96)[1] for view in (pair.first, pair.second)
+    ]  # half the size, top and bottom cut
+    found = measure_stereo(pair)
+    small = found.on_grid(*windows, 80, 48).scaled(2.0)
+    np.testing.assert_allclose(small.uv_first[:, 0], (found.uv_first[:, 0] + 0.5) / 4 - 0.5)
+    np.testing.assert_allclose(small.uv_first[:, 1], (found.uv_first[:, 1] - 24 + 0.5) / 4 - 0.5)
+    np.testing.assert_allclose(small.z_first, 2 * found.z_first)
+    assert small.first_from_second[0, 3] == pytest.approx(0.24)
+
+
+def test_triangulation_of_known_points():
+    points = np.array([[0.3, 0.2, 2.0], [-0.5, 0.1, 3.0]])
+    pose = moved((0.4, 0.1, -0.2), 0.2)
+    local = (points - pose[:3, 3]) @ pose[:3, :3]
+    z1, z2, angle = triangulate(points / points[:, 2:], local / local[:, 2:], pose)
+    np.testing.assert_allclose(z1, points[:, 2])
+    np.testing.assert_allclose(z2, local[:, 2])
+    eye = points - pose[:3, 3]
+    cosine = (points * eye).sum(1) / np.linalg.norm(points, axis=1) / np.linalg.norm(eye, axis=1)
+    np.testing.assert_allclose(angle, np.arccos(cosine), atol=1e-6)
+
+
+def test_smoothing_solves_the_plain_system():
+    rng = np.random.default_rng(0)
+    x, link = rng.normal(size=(2, 3, 9)), rng.uniform(0, 1, (3, 9))
+    expected = x.copy()
+    for i in range(3):
+        laplacian = np.zeros((9, 9))
+        for j in range(8):
+            laplacian[np.ix_([j, j + 1], [j, j + 1])] += link[i, j] * np.array([[1, -1], [-1, 1]])
+        expected[:, i] = np.linalg.solve(np.eye(9) + 7.0 * laplacian, x[:, i].T).T
+    _smooth_rows(x, link, 7.0)
+    np.testing.assert_allclose(x, expected, atol=1e-12)
+
+
+def test_depth_is_bent_surface_by_surface():
+    """Two walls, each too far by a factor of its own; every twentieth pixel is measured, and some are quite
+    wrong.
+    """
+    rng = np.random.default_rng(0)
+    truth = np.where(np.arange(64) < 30, 2.0, 3.0) * np.ones((48, 1))
+    image = np.repeat(np.where(truth == 2.0, 90, 160).astype(np.uint8)[..., None], 3, 2)
+    depth = truth * np.where(truth == 2.0, 1.3, 0.8)
+    v, u = (x.ravel() for x in np.mgrid[:48, :64])
+    drawn = rng.random(len(u)) < 0.05
+    uv, z = np.stack((u, v), -1)[drawn].astype(float), truth[v, u][drawn]
+    z[rng.random(len(z)) < 0.1] *= 9
+    bent = depth * bend(depth, image, uv, z)
+    assert np.abs(bent / truth - 1).mean() < 0.03 < 0.2 < np.abs(depth / truth - 1).mean()
+    assert bend(depth, image, uv, z * np.exp(rng.normal(0, 9, len(z)))) is None  # another scene
+    assert bend(depth, image, np.full((3, 2), 999.0), np.ones(3)) is None
+
+
+def test_ratios_fall_on_their_pixels():
+    logs, count = log_ratios(
+        np.full((2, 3), 2.0),
+        np.array([[0.2, 0.1], [-0.4, 0.4], [2.4, 1.2], [2.6, 0], [1, 1]]),
+        np.array([2.0, 8.0, 1.0, 1.0, -1.0]),
+    )
+    np.testing.assert_array_equal(count, [[2, 0, 0], [0, 0, 1]])
+    np.testing.assert_allclose(logs, [[np.log(2.0), 0, 0], [0, 0, np.log(0.5)]])

@@ -1,0 +1,162 @@
+"""Focal length, pose and scale from point maps with known truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gsemsplat_ros.geometry.matches import Measured, measure
+from gsemsplat_ros.geometry.pose import Placed, focal_from_points, pixel_grid, place, relative_pose
+from gsemsplat_ros.geometry.rays import snap_to_rays
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Pair, View, fit
+from gsemsplat_ros.network.model import Prediction, ViewPrediction
+
+CAMERA = Camera(160, 120, 150.0, 150.0, 79.5, 59.5)
+
+
+def rays(camera):
+    grid = pixel_grid(camera.height, camera.width)
+    return np.concatenate(
+        ((grid - (camera.cx, camera.cy)) / (camera.fx, camera.fy), np.ones((*grid.shape[:2], 1))), -1
+    )
+
+
+def wavy_depth(camera):
+    grid = pixel_grid(camera.height, camera.width)
+    return 3 + 0.5 * np.sin(grid[..., 0] / 17) + 0.4 * np.cos(grid[..., 1] / 11)
+
+
+def turned(angle, axis, translation):
+    x, y, z = np.asarray(axis) / np.linalg.norm(axis)
+    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    pose = np.eye(4)
+    pose[:3, :3] = np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+    pose[:3, 3] = translation
+    return pose
+
+
+def test_focal_length_of_its_own_points():
+    points = rays(CAMERA) * wavy_depth(CAMERA)[..., None]
+    conf = np.random.default_rng(0).uniform(1, 2, points.shape[:2])
+    points[conf < 1.2] *= (1.5, 1, 1)  # the doubtful part is wrong and is left out
+    assert focal_from_points(points, conf) == pytest.approx(150, rel=1e-6)
+    with pytest.raises(ValueError, match='in front of the camera'):
+        focal_from_points(-points, conf)
+
+
+def test_relative_pose_with_outliers():
+    first_from_second = turned(0.3, (0.2, 1, 0.1), (0.4, -0.1, 0.2))
+    points = rays(CAMERA) * wavy_depth(CAMERA)[..., None]
+    points = points @ first_from_second[:3, :3].T + first_from_second[:3, 3]
+    rng = np.random.default_rng(0)
+    points[rng.random(points.shape[:2]) < 0.3] += rng.normal(size=3)
+    pose = relative_pose(points, np.ones(points.shape[:2]), CAMERA)
+    np.testing.assert_allclose(pose.first_from_second, first_from_second, atol=2e-3)
+    assert 0.6 < pose.inliers / pose.points < 0.8
+    np.testing.assert_array_equal(
+        relative_pose(points, np.ones(points.shape[:2]), CAMERA).first_from_second, pose.first_from_second
+    )
+    assert relative_pose(rng.normal(size=points.shape) * 9, np.ones(points.shape[:2]), CAMERA) is None
+    right = rng.random(points.shape[:2]) < 0.5
+    minority = np.where(
+        right[..., None], points, rng.normal(size=points.shape) * 9
+    )  # a third of the network's agreed on
+    assert relative_pose(minority, np.ones(points.shape[:2]), CAMERA) is None  # directions off by 90 degrees
+
+
+def stereo_pair(camera, baseline, depth):
+    """A textured fronto-parallel wall at `depth` seen by two parallel cameras."""
+    rng = np.random.default_rng(1)
+    shift = camera.fx * baseline / depth
+    assert shift == int(shift)
+    wall = rng.integers(0, 255, (camera.height, camera.width + 200), dtype=np.uint8)
+    left = wall[:, 100 : 100 + camera.width]
+    right = wall[:, 100 + int(shift) : 100 + int(shift) + camera.width]
+    return Pair(
+        View(np.repeat(left[..., None], 3, 2), camera), View(np.repeat(right[..., None], 3, 2)), baseline
+    )
+
+
+def test_scale_comes_from_the_baseline():
+    camera = Camera(320, 240, 300.0, 300.0, 159.5, 119.5)
+    pair = stereo_pair(camera, 0.1, 3.0)  # 10 px
+    windows = [fit(view, 320, 240)[1] for view in (pair.first, pair.second)]
+    points, conf = rays(CAMERA) * 1.5, np.ones((120, 160))
+    placed = place(pair, measure(pair).on_grid(*windows, 160, 120), points, points, conf, CAMERA)
+    assert placed.source == 'stereo baseline' and placed.inliers > 0.9 * placed.points > 5000
+    assert placed.scale == pytest.approx(2.0, rel=0.02)
+    np.testing.assert_allclose(placed.in_metres()[:3, 3], [0.1, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(np.median(placed.measured.z_first), 1.5, rtol=0.02)
+    assert place(pair, None, points, points, conf, CAMERA).source == 'network'
+
+
+def measured(first_from_second, unit):
+    """Exact matches of the wavy surface, in `unit` metres, on the grid of CAMERA."""
+    depth, step = wavy_depth(CAMERA)[10:-10:4, 10:-10:4], np.s_[10:-10:4, 10:-10:4]
+    points = (rays(CAMERA)[step] * depth[..., None]).reshape(-1, 3)
+    local = (points - first_from_second[:3, 3]) @ first_from_second[:3, :3]
+    uv = local[:, :2] / local[:, 2:] * (CAMERA.fx, CAMERA.fy) + (CAMERA.cx, CAMERA.cy)
+    pose = first_from_second.copy()
+    pose[:3, 3] /= unit
+    return Measured(
+        pose, pixel_grid(120, 160)[step].reshape(-1, 2), uv, points[:, 2] / unit, local[:, 2] / unit
+    )
+
+
+def test_matches_outrank_the_second_point_map():
+    """Its own pose is wrong by 0.2 rad; the network's unit is half a metre; TF knows metres."""
+    first_from_second, wrong = (
+        turned(0.3, (0, 1, 0), (0.4, -0.1, 0.2)),
+        turned(0.5, (0, 1, 0), (0.1, 0.3, 0.2)),
+    )
+    depth = wavy_depth(CAMERA)
+    points = rays(CAMERA) * depth[..., None] * 2
+    second = rays(CAMERA) * depth[..., None] * 2 @ wrong[:3, :3].T + wrong[:3, 3]
+    view = View(np.zeros((120, 160, 3), np.uint8), CAMERA)
+    seen = measured(first_from_second, 0.45)
+    placed = place(Pair(view, view), seen, points, second, np.ones((120, 160)), CAMERA)
+    expected = first_from_second.copy()
+    expected[:3, 3] *= 2
+    np.testing.assert_allclose(placed.first_from_second, expected, atol=1e-6)
+    np.testing.assert_allclose(placed.own_pose, wrong, atol=0.01)
+    assert placed.source == 'network' and placed.inliers == placed.points > 300
+    told = Pair(replace(view, map_from_camera=np.eye(4)), replace(view, map_from_camera=first_from_second))
+    placed = place(told, seen, points, second, np.ones((120, 160)), CAMERA)
+    assert placed.source == 'tf' and placed.scale == pytest.approx(0.5)
+    np.testing.assert_allclose(placed.in_metres(), first_from_second, atol=1e-6)
+    few = replace(seen, uv_first=seen.uv_first[:9], z_first=seen.z_first[:9])
+    placed = place(Pair(view, view), few, points, second, np.ones((120, 160)), CAMERA)
+    np.testing.assert_allclose(placed.first_from_second, wrong, atol=0.01)
+    assert placed.measured is None
+
+
+def test_points_are_moved_onto_calibrated_rays_and_measured_depths():
+    rng = np.random.default_rng(2)
+    first_from_second, own = turned(0.2, (0, 1, 0), (0.3, 0, 0.1)), turned(0.4, (0, 1, 0), (0.1, 0, 0.2))
+    depth = wavy_depth(CAMERA)
+    views, truth = [], []
+    for own_pose, pose in ((np.eye(4), np.eye(4)), (own, first_from_second)):
+        local = rays(CAMERA) * depth[..., None]
+        truth.append(local @ pose[:3, :3].T + pose[:3, 3])
+        local = local + rng.normal(scale=0.05, size=local.shape) * (1, 1, 0)  # off the ray, same depth
+        tensor = torch.from_numpy(local @ own_pose[:3, :3].T + own_pose[:3, 3]).float()[None]
+        views.append(
+            ViewPrediction(
+                tensor, torch.ones(tensor.shape[:3]), means=tensor + 0.01, scales=torch.full_like(tensor, 0.1)
+            )
+        )
+    images = (np.full((120, 160, 3), 128, np.uint8),) * 2
+    placed = Placed(first_from_second, own, 1.0, 'network', 9, 9, None)
+    snapped = snap_to_rays(Prediction(*views), CAMERA, CAMERA, placed, images)
+    for view, points in zip((snapped.first, snapped.second), truth):
+        np.testing.assert_allclose(view.pts3d[0].numpy(), points, atol=1e-5)
+        np.testing.assert_allclose(view.means[0].numpy(), points + 0.01, atol=1e-5)
+    kept = snap_to_rays(Prediction(*views), CAMERA, CAMERA, replace(placed, first_from_second=None), images)
+    assert kept.second is views[1]
+    seen = measured(np.eye(4), 0.8)  # all is 1.25 times as far as the network thinks
+    bent = snap_to_rays(Prediction(*views), CAMERA, CAMERA, replace(placed, measured=seen), images).first
+    np.testing.assert_allclose(bent.pts3d[0].numpy(), 1.25 * truth[0], rtol=2e-3)
+    np.testing.assert_allclose((bent.means - bent.pts3d).numpy(), 0.0125, rtol=0.02, atol=1e-4)
+    np.testing.assert_allclose(bent.scales.numpy(), 0.125, rtol=2e-3)

@@ -1,0 +1,138 @@
+"""Scene files, and words asked on the live page of a real pair: as the pipeline answers them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gsemsplat_ros.datasets.demo_pairs import load_scene
+from gsemsplat_ros.live import files as view_files
+from gsemsplat_ros.live.source import Board
+from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.scene import scene_file as scenefile
+from gsemsplat_ros.scene.coded_file import CodeSpace
+from gsemsplat_ros.scene.fusion import START
+from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.map_file import save_map
+
+WORDS = 'desk', 'office chair', 'bathtub'
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    """A pipeline, a real pair, its scene, and folders with its scene file and its map."""
+    try:
+        pair = load_scene('desk').pair
+    except ValueError as error:
+        pytest.skip(str(error))
+    pipeline = Pipeline.load(device='cpu')
+    scene = pipeline.build(pair)
+    folder = tmp_path_factory.mktemp('desk')
+    scenefile.save_scene(folder / 'scene.safetensors', scene, pair.second.image, pipeline.code_space)
+    placed = scene.gaussians.transformed(START, 'odom')
+    map_ = Map.empty('odom', 0.03).merged(placed, START[:3, 3], 10**6, scene.scale_source)
+    save_map(folder / 'map.safetensors', map_, pipeline.code_space)
+    return pipeline, pair, scene, map_, folder
+
+
+def test_a_scene_file_answers_as_the_pair_did(made):
+    pipeline, pair, scene, _, folder = made
+    again, second = scenefile.load_scene(
+        folder / 'scene.safetensors', pipeline.code_space, pipeline.codec, pipeline.negatives
+    )
+    assert (again.keyframe.camera, again.keyframe.window) == (scene.keyframe.camera, scene.keyframe.window)
+    assert (again.scale_source, again.scale) == (scene.scale_source, scene.scale)
+    assert (
+        np.abs(second.astype(int) - pair.second.image).mean() < 3 and second.shape == pair.second.image.shape
+    )
+    assert np.allclose(again.first_from_second, scene.first_from_second)
+    for text in WORDS:
+        before, after = pipeline.query(scene, text), pipeline.query(again, text)
+        assert after.found == before.found and after.score == pytest.approx(before.score, abs=0.01)
+        assert len(after.objects) == len(before.objects)
+        for a, b in zip(after.objects[:1], before.objects):
+            assert np.allclose(a.center, b.center, atol=0.05)
+
+
+def test_the_page_of_a_scene_answers_as_the_pipeline(made):
+    pipeline, _, scene, _, folder = made
+    board = Board()
+    rest = view_files.open_any(folder / 'scene.safetensors', board, 50_000, lambda: pipeline)
+    world = board.state.world
+    assert (
+        len(world.shown) == 50_000
+        and world.unit == 'm'
+        and [seen.name for seen in world.cameras] == ['first camera', 'second camera']
+    )
+    assert world.cameras[0].fov == pytest.approx(
+        2 * np.arctan(scene.keyframe.camera.height / 2 / scene.keyframe.camera.fy)
+    )
+    with pytest.raises(ValueError, match='loading'):
+        board.ask('desk')
+    rest()
+    answer, wanted = board.ask('desk'), pipeline.query(scene, 'desk')
+    assert answer.found and answer.score == pytest.approx(wanted.score, abs=0.01)
+    known = np.isfinite(answer.relevancy)
+    assert (
+        known.mean() > 0.3 and answer.relevancy[answer.lit].min() >= 0.5 and 0.001 < answer.lit.mean() < 0.5
+    )
+    # what lights up is mostly in the boxes, and never where the phrase is not
+    boxes = np.zeros(len(world.shown), bool)
+    for thing in answer.objects:
+        boxes |= (np.abs(world.means - np.array(thing.center)) <= 0.5 * np.array(thing.size) + 0.15).all(1)
+    assert boxes[answer.lit].mean() > 0.8
+    assert not board.ask('bathtub').lit.any() and not board.ask('desk', 0.95).found
+    meant = board.state.meanings(world)
+    assert meant.shape == (50_000, 3) and meant.min() >= 0 and meant.max() <= 1 and meant.std(0).min() > 0.02
+
+
+def test_the_page_of_a_map_answers_as_the_pipeline(made):
+    pipeline, _, _, map_, folder = made
+    board = Board()
+    view_files.open_any(folder / 'map.safetensors', board, 10**6, lambda: pipeline)()
+    answer, wanted = board.ask('desk'), pipeline.query_map(map_, 'desk')
+    assert answer.found and answer.score == pytest.approx(wanted.score, abs=0.02)
+    assert answer.world.frame == 'odom' and answer.relevancy.shape == answer.lit.shape == (len(map_),)
+    assert answer.relevancy[answer.lit].min() >= 0.5 and answer.lit.any()
+
+
+def test_files_of_other_decoders_are_shown_but_not_asked(made, tmp_path):
+    pipeline, pair, scene, map_, _ = made
+    other = CodeSpace('other.safetensors', 'other text', 'other decoders')
+    scenefile.save_scene(tmp_path / 'scene.safetensors', scene, pair.second.image, other)
+    save_map(tmp_path / 'map.safetensors', map_, other)
+    for name in ('scene', 'map'):
+        board = Board()
+        rest = view_files.open_any(tmp_path / f'{name}.safetensors', board, 1000, lambda: pipeline)
+        assert board.state.world is not None
+        with pytest.raises(ValueError, match='other.safetensors .*--weights'):
+            rest()
+
+
+def test_damaged_scenes_are_refused_in_one_line(made, tmp_path):
+    whole = made[4] / 'scene.safetensors'
+    data = whole.read_bytes()
+    from safetensors import safe_open
+
+    with safe_open(whole, 'pt') as file:
+        card = json.loads(file.metadata()[scenefile.KIND.key])
+    tensors = load_file(whole)
+
+    def written(card=card, **changes):
+        save_file({**tensors, **changes}, tmp_path / 'x.safetensors', {scenefile.KIND.key: json.dumps(card)})
+        return tmp_path / 'x.safetensors'
+
+    (tmp_path / 'half.safetensors').write_bytes(data[: len(data) // 2])
+    for make, words in (
+        (lambda: tmp_path / 'half.safetensors', 'part of one'),
+        (lambda: tmp_path / 'no.safetensors', 'no scene at'),
+        (lambda: written(image=torch.zeros(10, dtype=torch.uint8)), 'not those that were saved'),
+        (lambda: written(codes=tensors['codes'][:, :8].contiguous()), 'codes is'),
+        (lambda: written(card={**card, 'version': 9}), 'version 9'),
+        (lambda: written(card={**card, 'frame': 3}), 'lacks frame'),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            scenefile.read_scene(make())
+        assert '\n' not in str(error.value)

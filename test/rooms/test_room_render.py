@@ -1,0 +1,194 @@
+"""The drawn rooms: pixels where the pinhole model puts them, true depth, and the same world in every view."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip('moderngl', reason='moderngl is not installed')
+
+from gsemsplat_ros.rooms.furnish import sample_room
+from gsemsplat_ros.rooms.furniture import load_furniture
+from gsemsplat_ros.rooms.layout import Light, Quad, Room, kind_of, overlap
+from gsemsplat_ros.rooms.render import World
+from gsemsplat_ros.rooms.stream import look
+
+H, W = 96, 128
+K = np.array([[110.0, 0, 61.3], [0, 112.0, 49.8], [0, 0, 1]])
+
+
+@pytest.fixture(scope='module')
+def furniture():
+    try:
+        return load_furniture()
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope='module')
+def world(furniture):
+    try:
+        return World(furniture, H, W)
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+def bare_room(*quads, lights=(), ambient=1.0):
+    """A world of nothing but the given quads, white."""
+    white = np.full((256, 256, 3), 255, np.uint8)
+    return Room(
+        np.full(3, 10.0),
+        ['void', 'a', 'b', 'c'],
+        4,
+        [],
+        list(quads),
+        list(lights),
+        ambient,
+        [white],
+        np.zeros((0, 5)),
+        np.zeros(0),
+    )
+
+
+def facing(u0, u1, v0, v1, z, instance=1, glow=1.0):
+    """A quad parallel to the image of a camera at the origin, covering [u0, u1] x [v0, v1] px."""
+    x0, x1 = ((u - K[0, 2]) / K[0, 0] * z for u in (u0, u1))
+    y0, y1 = ((v - K[1, 2]) / K[1, 1] * z for v in (v0, v1))
+    return Quad(
+        instance,
+        *(np.array(a, float) for a in ((x0, y0, z), (x1 - x0, 0, 0), (0, y1 - y0, 0))),
+        0,
+        (1.0, 1.0),
+        glow,
+    )
+
+
+def points(depth, camera=K):
+    v, u = np.mgrid[: depth.shape[0], : depth.shape[1]]
+    return (
+        np.stack([(u - camera[0, 2]) / camera[0, 0], (v - camera[1, 2]) / camera[1, 1], np.ones(u.shape)], -1)
+        * depth[..., None]
+    )
+
+
+def test_a_known_square_covers_exactly_its_pixels(world):
+    world.load(bare_room(facing(19.6, 40.4, 9.6, 30.4, 2.5), facing(70.6, 80.4, 50.6, 70.4, 4.0, 2)))
+    frame = world.render(K, np.eye(4))
+    expected = np.zeros((H, W), np.int16)
+    expected[10:31, 20:41] = 1  # half a pixel off would lose a row or column on one side
+    expected[51:71, 71:81] = 2
+    np.testing.assert_array_equal(frame.instance, expected)
+    np.testing.assert_allclose(frame.depth, np.choose(expected, [0, 2.5, 4.0]), rtol=1e-6)
+
+
+def test_the_colour_lies_where_the_depth_does(world):
+    # Its edges lie between the samples of the twice finer grid, where the rasteriser has nothing to decide.
+    world.load(bare_room(facing(49.25, 54.75, 29.25, 36.75, 3.0)))
+    weight = world.render(K, np.eye(4)).rgb[..., 0].astype(float)
+    v, u = np.mgrid[:H, :W]
+    assert (weight * u).sum() / weight.sum() == pytest.approx(52.0, abs=0.02)
+    assert (weight * v).sum() / weight.sum() == pytest.approx(33.0, abs=0.02)
+
+
+def test_depth_of_a_floor_is_analytic(world):
+    floor = Quad(1, np.array([-50.0, -50.0, 0]), np.array([100.0, 0, 0]), np.array([0, 100.0, 0]), 0)
+    world.load(bare_room(floor))
+    frame = world.render(
+        K, look(np.array([0.3, -0.2, 1.1]), np.array([0.3, 5.0, 1.1]))
+    )  # looks along the floor
+    rows = np.arange(H)
+    z = 1.1 * K[1, 1] / np.maximum(rows - K[1, 2], 1e-3)
+    near = (z > 0.1) & (z < 15)
+    np.testing.assert_allclose(frame.depth[near], np.repeat(z[near, None], W, 1), rtol=2e-4)
+    assert near.sum() > 35 and not frame.depth[rows < K[1, 2] - 1].any()
+
+
+def test_a_lamp_casts_a_shadow(world):
+    table = Quad(2, np.array([4.5, 4.5, 1.0]), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 0)
+    floor = Quad(1, np.zeros(3), np.array([10.0, 0, 0]), np.array([0, 10.0, 0]), 0)
+    lamp = Light(np.array([5.0, 5.0, 2.5]), np.full(3, 0.5))
+    pose = look(np.array([5.0, 1.5, 0.5]), np.array([5.0, 5.0, 0.3]))
+    world.load(bare_room(floor, table, lights=[lamp], ambient=0.2))
+    shadowed = world.render(K, pose).rgb
+    world.load(bare_room(floor, lights=[lamp], ambient=0.2))
+    bare = world.render(K, pose)
+    below = np.abs(points(bare.depth) @ pose[:3, :3].T + pose[:3, 3] - [5, 5, 0]).max(-1) < 0.4
+    aside = np.abs(points(bare.depth) @ pose[:3, :3].T + pose[:3, 3] - [6.7, 5, 0]).max(-1) < 0.3
+    below &= bare.instance == 1
+    aside &= bare.instance == 1
+    assert below.sum() > 20 and aside.sum() > 20
+    assert shadowed[below].mean() < 0.6 * bare.rgb[below].mean()
+    assert shadowed[aside].mean() == pytest.approx(bare.rgb[aside].mean(), rel=0.05)
+
+
+def test_two_views_of_a_room_agree(world, furniture):
+    """Depth and instances of the second view, warped into the first, on what both see."""
+    good = seen = same = 0
+    for seed in range(4):
+        room = sample_room(furniture, np.random.default_rng(seed))
+        world.load(room)
+        middle = room.size * [0.5, 0.5, 0.3]
+        poses = [look(room.size * [0.12, y, 0.6], middle) for y in (0.12, 0.2)]
+        first, second = (world.render(K, pose) for pose in poses)
+        first_from_second = np.linalg.inv(poses[0]) @ poses[1]
+        moved = points(second.depth) @ first_from_second[:3, :3].T + first_from_second[:3, 3]
+        z = np.maximum(moved[..., 2], 1e-3)
+        u, v = (np.rint(K[i, i] * moved[..., i] / z + K[i, 2]).astype(int) for i in (0, 1))
+        inside = (moved[..., 2] > 0.1) & (u >= 1) & (v >= 1) & (u < W - 1) & (v < H - 1) & (second.depth > 0)
+        # Where the surface is smooth: a rounded pixel of an edge belongs to something else.
+        window = np.stack([first.depth[v[inside] + b, u[inside] + a] for a in (-1, 0, 1) for b in (-1, 0, 1)])
+        ids = np.stack([first.instance[v[inside] + b, u[inside] + a] for a in (-1, 0, 1) for b in (-1, 0, 1)])
+        mutual = (ids == second.instance[inside]).all(0)
+        error = (
+            np.where(
+                (window.min(0) <= z[inside]) & (z[inside] <= window.max(0)),
+                0,
+                np.minimum(abs(window.min(0) - z[inside]), abs(window.max(0) - z[inside])),
+            )
+            / z[inside]
+        )
+        seen += mutual.sum()
+        good += (error[mutual] < 0.01).sum()
+        same += mutual.sum() / inside.sum()
+    assert seen > 10000 and good > 0.95 * seen and same / 4 > 0.5
+
+
+def test_the_same_room_is_drawn_again(world, furniture):
+    frames = []
+    for seed in (7, 8, 7):
+        room = sample_room(furniture, np.random.default_rng(seed))
+        world.load(room)
+        frames.append(world.render(K, look(room.size * [0.15, 0.15, 0.6], room.size * [0.5, 0.5, 0.3])))
+    for field in ('rgb', 'depth', 'instance'):
+        np.testing.assert_array_equal(getattr(frames[0], field), getattr(frames[2], field))
+    assert (frames[0].instance != frames[1].instance).any()
+    assert frames[0].instance.max() < len(sample_room(furniture, np.random.default_rng(7)).names)
+    assert (frames[0].depth > 0).mean() > 0.999  # a room is closed
+
+
+def test_footprints_collide():
+    box = np.array([0.0, 0, 1, 0.5, 0])
+    assert overlap(box, np.array([1.9, 0, 1, 0.5, 0])) and not overlap(box, np.array([2.1, 0, 1, 0.5, 0]))
+    assert not overlap(
+        box, np.array([1.6, 1.1, 0.8, 0.1, np.pi / 4 * 3])
+    )  # only a diagonal axis separates them
+    assert overlap(box, np.array([0.9, 0.4, 0.8, 0.1, np.pi / 4 * 3]))
+
+
+def test_rooms_are_plausible(furniture):
+    for seed in range(12):
+        room = sample_room(furniture, np.random.default_rng(seed))
+        assert (room.size >= [3, 3, 2.4]).all() and (room.size <= [7, 7, 3.0]).all()
+        assert {'floor', 'wall', 'ceiling', 'door'} <= set(room.names) and 2 <= len(room.lights) <= 4
+        assert [p.name for p in room.pieces] == room.names[
+            room.first_piece : room.first_piece + len(room.pieces)
+        ]
+        for i, box in enumerate(room.footprints):
+            for other in room.footprints[:i]:
+                assert not overlap(box - [0, 0, 0.01, 0.01, 0], other - [0, 0, 0.01, 0.01, 0])
+        for piece in room.pieces:
+            model, z = furniture.models[piece.model], piece.position[2]
+            assert z + model.size[2] < room.size[2] + 1e-6
+            if z > 0 and kind_of(model) == 'small':  # stands on something that is exactly there
+                carriers = [
+                    p.position[2] + furniture.models[p.model].top for p in room.pieces if p is not piece
+                ]
+                assert min(np.abs(top - z).min() for top in carriers) < 1e-3

@@ -1,0 +1,134 @@
+"""`gsemsplat view --live` beside a real node process: it follows, asks, says when the node has gone, and
+comes back.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('viser')
+
+from live.test_live import some  # noqa: E402
+from sensor_msgs.msg import PointCloud2  # noqa: E402
+from support.ros_client import EVERY_PAIR, NodeProcess, Stereo, client, domain  # noqa: E402, F401
+from support.view_visitor import Visitor  # noqa: E402
+
+from gsemsplat_ros.live.source import Board  # noqa: E402
+from gsemsplat_ros.ros.client.live import LiveNode  # noqa: E402
+from gsemsplat_ros.ros.conversions import make_header  # noqa: E402
+from gsemsplat_ros.ros.messages import gaussian_cloud  # noqa: E402
+
+CLOUD = '/a/gsemsplat/gaussians'
+
+
+@pytest.fixture
+def page(domain):  # noqa: F811
+    """The command as a process in the domain of the test."""
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            '-m',
+            'gsemsplat_ros.cli',
+            'view',
+            '--live',
+            '--node',
+            '/a/gsemsplat',
+            '--service',
+            '/a/query',
+            '--port',
+            '0',
+            '--json',
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(
+            os.environ,
+            ROS_DOMAIN_ID=str(domain),
+            OMP_NUM_THREADS='1',
+            ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
+        ),
+    )
+    yield json.loads(process.stdout.readline())
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def started(domain, *parameters):  # noqa: F811
+    """A node whose answers are known (fake_node.py)."""
+    node = NodeProcess('-r', '__ns:=/a', *EVERY_PAIR, *parameters, domain=domain)
+    node.wait_for('waiting for')
+    return node
+
+
+def test_it_follows_the_node_asks_it_and_survives_its_restart(page, domain, client):  # noqa: F811
+    client.listen(PointCloud2, CLOUD)
+    visitor, other = Visitor(page['port']), Visitor(page['port'])
+    stereo = Stereo(client)  # one, whose stamps go on: a cloud of the first node is none of the second
+    visitor.reads('waiting for the node /a/gsemsplat')
+    visitor.find('chair')
+    visitor.reads('no node is running')
+    node = started(domain, '-p', 'map_max_gaussians:=0')
+    try:
+        visitor.reads('following /a/gsemsplat')
+        stereo.scene()
+        for one in (visitor, other):
+            one.reads('100 Gaussians in left_optical')
+            one.until(
+                lambda: {'/splats', '/cameras/0', '/cameras/1'} <= one.names(), 'splats and two cameras'
+            )
+        visitor.find('chair')
+        visitor.reads('<b>chair</b>: found, score 0.88')
+        visitor.until(lambda: {'/answer/box1', '/answer/label1'} <= visitor.names(), 'a box')
+        visitor.until(
+            lambda: any(m['type'] == 'GuiImageMessage' for m in visitor.gui.values()), 'the newest image'
+        )
+        assert '/answer/box1' not in other.names()  # that was the other's question
+        visitor.find('unicorn')
+        visitor.reads('<b>unicorn</b>: not found')
+    finally:
+        node.stop()
+        node.kill()
+    visitor.reads('the node /a/gsemsplat has gone')
+    assert '100 Gaussians' in visitor.text() and '/splats' in visitor.names()  # what it showed last stays
+    visitor.find('door')
+    visitor.reads('the node is not running')
+    node = started(domain, '-p', 'map_max_gaussians:=0')
+    try:
+        visitor.reads('following /a/gsemsplat')
+        stereo.scene()
+        visitor.find('door')
+        visitor.reads('<b>door</b>: found, score 0.75')
+        Visitor(page['port']).reads('100 Gaussians in left_optical')
+    finally:
+        node.kill()
+
+
+def test_a_map_takes_the_place_of_the_scene_once_queries_search_it():
+    board = Board()
+    live = LiveNode(board, 'gsemsplat', '/query', 1000)
+    live._keep('gaussians', gaussian_cloud(some(100, frame='left_optical'), make_header('left_optical', 1)))
+    live._keep('map', gaussian_cloud(some(200, frame='odom'), make_header('odom', 1)))
+    live._reports['map'] = b'\0', 'growing', {'scenes in it': '1', 'from a file': 'False'}
+    live._show()
+    assert (board.state.world.frame, len(board.state.world.shown)) == ('left_optical', 100)
+    live._reports['map'] = (
+        b'\0',
+        'growing',
+        {'scenes in it': '2', 'from a file': 'False', 'scale source': 'network'},
+    )
+    live._show()
+    assert (board.state.world.frame, len(board.state.world.shown), board.state.world.unit) == (
+        'odom',
+        200,
+        'units',
+    )
+    assert board.state.world.up == (0.0, 0.0, 1.0)
+    live._answers_from = 'left_optical'  # the node answered by the newest scene
+    live._show()
+    assert board.state.world.frame == 'left_optical'
+    board.close()

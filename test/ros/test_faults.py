@@ -1,0 +1,274 @@
+"""What breaks on robots, made to break: after each fault the diagnostics name it, and the node answers again.
+
+Node and cameras are processes of their own.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rclpy')
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from gsemsplat_msgs.srv import LoadMap, SaveMap  # noqa: E402
+from sensor_msgs.msg import PointCloud2  # noqa: E402
+from support.ros_client import DEADLINE_S, ask, camera_info, client, domain, picture, start  # noqa: E402, F401
+
+from gsemsplat_ros.ros.conversions import stamp_ns  # noqa: E402
+
+S = 10**9
+NAME = '/f'
+CLOUD = f'{NAME}/gsemsplat/gaussians'
+
+
+class Camera:
+    """fake_camera.py."""
+
+    def __init__(self, domain):
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parents[1] / 'support' / 'fake_camera.py'), NAME],
+            stdin=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST'),
+        )
+
+    def tell(self, line):
+        self._process.stdin.write(line + '\n')
+        self._process.stdin.flush()
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+
+
+class Robot:
+    """The node, its camera, and somebody who listens."""
+
+    def __init__(self, client, process, domain, folder):
+        self.client, self.process, self.folder, self._domain = client, process, folder, domain
+        self.camera = Camera(domain)
+
+    def status(self, part, condition):
+        """The message and the values of the next status of this part that fulfils `condition(message,
+        values)`.
+        """
+        found = []
+
+        def holds(report):
+            for status in report.status:
+                values = {v.key: v.value for v in status.values}
+                if status.name == f'{NAME}/gsemsplat: {part}' and condition(status.message, values):
+                    found[:] = [status.message, values]
+                    return True
+
+        self.client.next('/diagnostics', holds)
+        return found
+
+    def lives(self):
+        """New pictures become scenes, and the node answers."""
+        self.client.next(CLOUD)
+        self.client.next(CLOUD)
+        answer = ask(self.client, 'chair', node=NAME)
+        assert answer.success and answer.found, answer.message
+        assert 'Traceback' not in self.process.output, self.process.output[-3000:]
+
+    def restart_camera(self):
+        self.camera.kill()
+        self.camera = Camera(self._domain)
+
+    def save(self, name):
+        return self.client.call(SaveMap, f'{NAME}/gsemsplat/save_map', SaveMap.Request(path=name))
+
+    def load(self, name):
+        return self.client.call(LoadMap, f'{NAME}/gsemsplat/load_map', LoadMap.Request(path=name))
+
+
+@pytest.fixture(scope='module')
+def robot(client, start, domain, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('maps')
+    process = start('-r', f'__ns:={NAME}', '-p', f'map_directory:={folder}')
+    client.listen(DiagnosticArray, '/diagnostics', 10)
+    client.listen(PointCloud2, CLOUD)
+    process.wait_for('waiting for')
+    robot = Robot(client, process, domain, folder)
+    try:
+        robot.lives()
+        yield robot
+    finally:
+        robot.camera.kill()
+
+
+def test_a_killed_publisher_is_named_and_its_successor_is_heard(robot):
+    for _ in range(2):
+        robot.camera.kill()
+        message, values = robot.status('inputs', lambda message, values: message.startswith('late: '))
+        assert f'{NAME}/left/image_raw (' in message and f'{NAME}/right/image_raw (' in message
+        assert ask(robot.client, 'chair', node=NAME).found  # of the scene that it has
+        robot.restart_camera()  # whose stamps begin anew
+        robot.lives()
+        robot.status('inputs', lambda message, values: message == 'receiving')
+
+
+def test_one_camera_that_drops_is_named_and_comes_back(robot):
+    robot.camera.tell('right 0')
+    message, values = robot.status('inputs', lambda message, values: message.startswith('late: '))
+    assert f'late: {NAME}/right/image_raw (' in message and 'left' not in message
+    assert int(values['left, right without partner'].split(',')[0]) > 5
+    assert ask(robot.client, 'chair', node=NAME).found
+    robot.camera.tell('right 1')
+    robot.lives()
+    robot.status('inputs', lambda message, values: message == 'receiving')
+
+
+@pytest.mark.parametrize(
+    'seconds, words',
+    [
+        (3600, 'jumped ahead by 3.6e+03 s'),
+        (-3600, 'went back by 3.6e+03 s'),
+        (-4000, 'went back by 4e+03 s'),
+        (10**8, 'jumped ahead by 1e+08 s'),
+    ],
+)
+def test_a_clock_that_jumps_is_named_and_nothing_stops(robot, seconds, words):
+    robot.camera.tell(f'clock {seconds}')
+    robot.status(
+        'inputs',
+        lambda message, values: (
+            f'the stamps of {NAME}/left/image_raw {words}' in message and f'{NAME}/right/image_raw' in message
+        ),
+    )
+    robot.lives()
+    robot.status('inputs', lambda message, values: message == 'receiving')
+
+
+def test_reversed_stamps_are_named_and_nothing_stops(robot):
+    robot.camera.tell('clock 100')
+    robot.camera.tell('step -0.1')
+    _, values = robot.status('inputs', lambda message, values: 'went back by 0.1 s' in message)
+    first = int(values[f'{NAME}/left/image_raw jumps of the stamps'])
+    robot.status(
+        'inputs',
+        lambda message, values: int(values[f'{NAME}/left/image_raw jumps of the stamps']) > first + 10,
+    )
+    robot.lives()  # also with stamps that run backwards
+    robot.camera.tell('step 0.1')
+    robot.lives()
+    robot.status('inputs', lambda message, values: message == 'receiving')
+
+
+def test_a_file_that_may_not_grow_is_refused_and_the_old_map_survives(robot):
+    """A limit on the size of files, as of a quota."""
+    _disk_full(robot, 'kitchen', 'File too large', lambda: _limit(robot, 2000), lambda: _limit(robot, None))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root may mount a small disk')
+def test_a_full_disk_is_named_and_the_old_map_survives(robot):
+    place = robot.folder / 'disk'
+    place.mkdir()
+    if subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', 'size=512k', 'tmpfs', place], capture_output=True
+    ).returncode:
+        pytest.skip('this system lets nobody mount')
+    ballast = place / 'ballast'
+
+    def fill():
+        try:
+            with open(ballast, 'wb', buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+        except OSError:
+            pass
+
+    try:
+        _disk_full(robot, 'disk/kitchen', 'No space left on device', fill, ballast.unlink)
+    finally:
+        subprocess.run(['umount', '-l', place], check=True)
+
+
+def _limit(robot, size):
+    pid = robot.process._process.pid
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+
+
+def _disk_full(robot, name, words, fill, empty):
+    robot.lives()
+    saved = robot.save(name)
+    assert saved.success, saved.message
+    files = [robot.folder / f'{name}{ending}' for ending in ('.safetensors', '.ply')]
+    before = [file.read_bytes() for file in files]
+    robot.lives()
+    fill()
+    try:
+        refused = robot.save(name)
+        assert not refused.success and words in refused.message and '\n' not in refused.message, (
+            refused.message
+        )
+        message, _ = robot.status('map', lambda message, values: words in message)
+        assert (
+            message.startswith('the map was not saved: cannot write the map ') and 'is there space' in message
+        )
+        assert [file.read_bytes() for file in files] == before
+        assert {file.name for file in files[0].parent.iterdir()} - {'ballast', 'disk'} == {
+            file.name for file in files
+        }
+        assert robot.load(name).success
+        robot.lives()
+    finally:
+        empty()
+    assert robot.save(name).success
+    robot.status('map', lambda message, values: words not in message)
+
+
+def test_ten_hertz_into_a_slow_node_and_no_stale_frame_is_queued(client, start):
+    """Half a second a scene, ten pairs a second: each scene is of the newest pair, and when the pairs end so
+    do they.
+    """
+    name, topic = '/s', '/s/gsemsplat/gaussians'
+    client.listen(PointCloud2, topic)
+    process = start('-r', f'__ns:={name}', '-p', 'weights:=busy', '-p', 'keyframe_min_motion:=0.0')
+    process.wait_for('waiting for')
+    sent, ages, stamp = {}, [], 7000 * S
+
+    def send():
+        nonlocal stamp
+        stamp += S // 10
+        for where, message in {
+            'right/camera_info': camera_info(tx=-6.0, frame='right_optical', stamp_ns=stamp),
+            'left/camera_info': camera_info(stamp_ns=stamp),
+            'left/image_raw': picture((9, 9, 9), stamp_ns=stamp),
+            'right/image_raw': picture((9, 9, 9), frame='right_optical', stamp_ns=stamp),
+        }.items():
+            client.publish(f'{name}/{where}', message)
+        sent[stamp] = time.monotonic()
+
+    end = time.monotonic() + DEADLINE_S
+    while len(ages) < 6:
+        assert time.monotonic() < end, process.output
+        send()
+        pause = time.monotonic() + 0.1
+        while time.monotonic() < pause:
+            seen = len(client.heard[topic])
+            client.spin()
+            ages += [time.monotonic() - sent[stamp_ns(cloud.header)] for cloud in client.heard[topic][seen:]]
+    last, seen = stamp, len(client.heard[topic])
+    client.until(lambda: client.of(topic, last), 'the scene of the newest pair')
+    after = [stamp_ns(cloud.header) for cloud in client.heard[topic][seen:]]
+    assert len(after) <= 2 and after[-1] == last, 'the scene in hand, and that of the newest pair'
+    assert len(client.heard[topic]) < 0.5 * len(sent)  # the others were dropped
+    assert sorted(ages)[len(ages) // 2] < 2.0  # not one behind the other: the sixth would be 3 s old
+    report = client.next('/diagnostics', lambda m: m.status[0].name.startswith(name + '/'))
+    values = {v.key: v.value for v in report.status[0].values}
+    assert int(values['dropped because the worker was busy']) >= len(sent) - len(client.heard[topic]) - 10
+
+
+def test_the_node_ends_cleanly_after_all_this(robot):
+    status, seconds = robot.process.stop()
+    assert status == 0 and seconds < 2.0 and 'left over: []' in robot.process.output, robot.process.output[
+        -3000:
+    ]

@@ -1,0 +1,375 @@
+"""Whatever a message holds, the conversions return a sound value or raise ValueError in one line; nothing
+else.
+
+Seeded: a failure says which case it was. No ROS process: the functions that the worker calls on raw messages.
+"""
+
+import array
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+import rclpy  # noqa: E402
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3  # noqa: E402
+from rcl_interfaces.msg import SetParametersResult  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.exceptions import ParameterUninitializedException  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest  # noqa: E402
+from support.ros_client import own_domain  # noqa: E402
+
+from gsemsplat_ros.images.camera import Camera  # noqa: E402
+from gsemsplat_ros.images.view import Pair  # noqa: E402
+from gsemsplat_ros.ros import inputs  # noqa: E402
+from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of  # noqa: E402
+from gsemsplat_ros.ros.conversions import ENCODINGS, compressed_to_rgb, image_to_rgb, make_header, stamp_ns  # noqa: E402
+from gsemsplat_ros.ros.parameters import Parameters, changed, declare  # noqa: E402
+from gsemsplat_ros.ros.tf_buffer import PlainBuffer  # noqa: E402
+
+FRAMES = ['', 'left', 'right', 'map', 'base', '/left', 'a' * 300, 'Äpfel', 'x\ny']
+NUMBERS = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    300.0,
+    1e-300,
+    1e300,
+    -1e300,
+    float('nan'),
+    float('inf'),
+    float('-inf'),
+    2.0**31,
+]
+SIZES = [0, 1, 2, 3, 7, 8, 16, 17, 2**15, 2**16, 2**31, 2**32 - 1]
+WORDS = [
+    '',
+    'jpeg',
+    'png',
+    '32FC1',
+    '16UC1',
+    'RGB8',
+    'rgb8 ',
+    'bayer',
+    '8UC7',
+    'a' * 1000,
+    'rgb8\n',
+    '\x01',
+    'ü',
+]
+PICTURE = np.kron(
+    np.random.default_rng(3).integers(0, 256, (4, 5, 3), np.uint8), np.ones((8, 8, 1), np.uint8)
+)
+FILES = [cv2.imencode(ending, PICTURE)[1].tobytes() for ending in ('.jpg', '.png', '.bmp', '.tiff')]
+
+
+def allowed(case, function, *arguments):
+    """The value of the function, or None when it raised ValueError as it should."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        text = str(error)
+        assert text and '\n' not in text and len(text) < 1500, (case, text)
+    except Exception as error:
+        raise AssertionError(f'{case}: {type(error).__name__}: {error} of {arguments}') from error
+    return None
+
+
+def number(rng):
+    return (
+        float(rng.choice(NUMBERS)) if rng.random() < 0.3 else float(rng.normal() * 10 ** rng.uniform(-3, 4))
+    )
+
+
+def header(rng):
+    return make_header(
+        str(rng.choice(FRAMES)), int(rng.integers(0, 2**31)) * 10**9 + int(rng.integers(10**9))
+    )
+
+
+def random_image(rng):
+    """A sound image, most often with one or two fields that are not."""
+    encoding = str(rng.choice(list(ENCODINGS)))
+    size, channels, _ = ENCODINGS[encoding]
+    width, height = (int(n) for n in rng.integers(1, 20, 2))
+    step = width * channels * size + int(rng.integers(0, 4))
+    message = Image(
+        header=header(rng),
+        width=width,
+        height=height,
+        encoding=encoding,
+        step=step,
+        is_bigendian=int(rng.integers(0, 3)),
+    )
+    length = step * height
+    for _ in range(rng.integers(0, 3)):
+        match rng.integers(5):
+            case 0:
+                message.width = int(rng.choice(SIZES))
+            case 1:
+                message.height = int(rng.choice(SIZES))
+            case 2:
+                message.step = int(rng.choice(SIZES))
+            case 3:
+                message.encoding = str(rng.choice([*WORDS, *ENCODINGS]))
+            case 4:
+                length = int(rng.integers(0, 2000))
+    message.data = array.array('B', rng.bytes(length))
+    return message
+
+
+def random_info(rng, width=40, height=32):
+    """A sound camera_info of raw images, most often with one or two fields that are not."""
+    fx = float(rng.uniform(10, 100))
+    message = CameraInfo(
+        header=header(rng),
+        width=width,
+        height=height,
+        distortion_model='plumb_bob',
+        d=rng.normal(scale=0.05, size=5).tolist(),
+        r=np.eye(3).ravel().tolist(),
+        k=[fx, 0.0, width / 2, 0.0, fx, height / 2, 0.0, 0.0, 1.0],
+        p=[fx, 0.0, width / 2, -fx * 0.1, 0.0, fx, height / 2, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
+    for _ in range(rng.integers(0, 4)):
+        field = str(rng.choice(['k', 'r', 'p', 'd', 'all', 'size', 'model', 'binning', 'roi', 'many']))
+        if field in 'krp':
+            getattr(message, field)[rng.integers(9)] = number(rng)
+        elif field == 'd':
+            message.d = [number(rng) for _ in range(rng.integers(0, 20))]
+        elif field == 'all':
+            message.k = [number(rng) for _ in range(9)]
+            message.p = [number(rng) for _ in range(12)]
+        elif field == 'size':
+            message.width, message.height = (int(n) for n in rng.choice(SIZES, 2))
+        elif field == 'model':
+            message.distortion_model = str(
+                rng.choice([*WORDS, 'equidistant', 'fisheye', 'rational_polynomial'])
+            )
+            message.d = [number(rng) / 100 for _ in range(rng.choice([4, 5, 8, 12, 14]))]
+        elif field == 'binning':
+            message.binning_x, message.binning_y = (int(n) for n in rng.choice(SIZES, 2))
+        elif field == 'roi':
+            message.roi = RegionOfInterest(
+                x_offset=int(rng.choice(SIZES)),
+                y_offset=int(rng.choice(SIZES)),
+                width=int(rng.choice([0, 40, *SIZES])),
+                height=int(rng.choice([0, 32, *SIZES])),
+            )
+        elif field == 'many':
+            message.r = rng.normal(size=9).tolist()
+    return message
+
+
+def sound(pixels):
+    return (
+        pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.flags.c_contiguous
+    )
+
+
+def test_fuzz_images():
+    rng, read = np.random.default_rng(11), 0
+    for case in range(6000):
+        message = random_image(rng)
+        pixels = allowed(case, image_to_rgb, message)
+        if pixels is not None:
+            assert sound(pixels) and pixels.shape[:2] == (message.height, message.width), case
+            read += 1
+    assert 1000 < read < 5000
+
+
+def test_fuzz_compressed_images(capfd):
+    rng, read = np.random.default_rng(12), 0
+    for case in range(3000):
+        data = bytearray(FILES[rng.integers(len(FILES))])
+        for _ in range(rng.integers(0, 4)):
+            match rng.integers(4):
+                case 0:
+                    data[rng.integers(len(data))] = rng.integers(256)
+                case 1:
+                    data = data[: rng.integers(1, len(data) + 1)]
+                case 2:
+                    data += rng.bytes(int(rng.integers(0, 50)))
+                case 3:
+                    start = int(rng.integers(len(data)))
+                    data[start : start + 4] = rng.bytes(4)
+        message = CompressedImage(header=header(rng), format=str(rng.choice(WORDS)))
+        message.data = bytes(data) if rng.random() < 0.95 else b''
+        pixels = allowed(case, compressed_to_rgb, message)
+        if pixels is not None:
+            assert sound(pixels), case
+            read += 1
+    assert 300 < read < 2500
+    capfd.readouterr()  # what libpng and libjpeg print
+
+
+def test_fuzz_camera_info():
+    rng, raw, used = np.random.default_rng(13), np.zeros((32, 40, 3), np.uint8), 0
+    for case in range(6000):
+        message = random_info(rng)
+        camera = allowed(case, camera_of, message, 40, 32, '/info')
+        assert camera is None or (isinstance(camera, Camera) and np.isfinite(camera.K).all()), case
+        baseline = allowed(case, baseline_of, message, '/info')
+        assert baseline is None or 0 < baseline < float('inf'), case
+        rectified = allowed(case, Rectifier(), raw, message, '/info')
+        assert rectified is None or rectified.shape == raw.shape, case
+        used += rectified is not None
+    assert 500 < used < 5500
+
+
+@pytest.mark.parametrize(
+    'mode, rectified', [('stereo', True), ('stereo', False), ('sequential', True), ('sequential', False)]
+)
+def test_fuzz_sources(mode, rectified):
+    rng, said, pairs = np.random.default_rng(14), [], 0
+    sides = 2 if mode == 'stereo' else 1
+    source = inputs.make_source(
+        Parameters(mode=mode, rectified=rectified), [('/image', '/info')] * sides, said.append
+    )
+    for case in range(500):
+        images, infos = [], []
+        for _ in range(sides):
+            if rng.random() < 0.3:
+                images.append(random_image(rng))
+            else:
+                images.append(
+                    Image(
+                        header=header(rng),
+                        width=40,
+                        height=32,
+                        encoding='rgb8',
+                        step=120,
+                        data=array.array('B', np.roll(PICTURE, case, axis=1).tobytes()),
+                    )
+                )
+            infos.append(None if rng.random() < 0.1 else random_info(rng))
+        pair = allowed(case, source.pair, inputs.Input(tuple(images), tuple(infos)))
+        if pair is not None:
+            assert isinstance(pair, Pair) and sound(pair.first.image) and sound(pair.second.image), case
+            assert (pair.baseline_m is not None) == (mode == 'stereo'), case
+            pairs += 1
+    assert pairs > 10 or mode == 'sequential'
+
+
+def test_fuzz_transforms():
+    rng, buffer, found = np.random.default_rng(15), PlainBuffer(), 0
+    for case in range(4000):
+        q = rng.normal(size=4) if rng.random() < 0.2 else np.append(np.zeros(3), 1.0)
+        q = [number(rng) for _ in range(4)] if rng.random() < 0.1 else (q / np.linalg.norm(q)).tolist()
+        message = TransformStamped(
+            header=make_header(str(rng.choice(FRAMES)), int(rng.integers(0, 10)) * 10**9),
+            child_frame_id=str(rng.choice(FRAMES)),
+            transform=Transform(
+                translation=Vector3(x=number(rng), y=0.0, z=number(rng)),
+                rotation=Quaternion(**dict(zip('xyzw', q))),
+            ),
+        )
+        allowed(case, buffer.add, message, bool(rng.random() < 0.3))
+        if case % 50 == 0:
+            buffer = PlainBuffer()
+        try:
+            pose = buffer.lookup(str(rng.choice(FRAMES)), str(rng.choice(FRAMES)), stamp_ns(message.header))
+            assert pose.shape == (4, 4) and np.isfinite(pose[:3, :3]).all(), case
+            found += 1
+        except LookupError as error:
+            assert str(error), case
+    assert found > 100
+
+
+STRANGE = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    8,
+    10**6,
+    2**63 - 1,
+    -(2**63),
+    *NUMBERS,
+    '',
+    'stereo',
+    'auto',
+    'a\nb',
+    'ü' * 300,
+    [],
+    [''],
+    ['chair'],
+    ['x'] * 33,
+    ['  '],
+    [1, 2],
+    [0.5],
+    [True],
+    [b'\x01', b'\x02'],
+    ['ä' * 500],
+]
+
+
+def strange(rng):
+    value = STRANGE[rng.integers(len(STRANGE))]
+    return number(rng) if rng.random() < 0.3 else value
+
+
+def test_fuzz_parameters():
+    """The check of a change, and a node of rclpy whose parameters are set."""
+    rng, now, taken = np.random.default_rng(16), Parameters(), 0
+    names = [f.name for f in dataclasses.fields(Parameters)] + ['use_sim_time', 'nothing']
+    for case in range(4000):
+        wanted = [Parameter(str(name), value=strange(rng)) for name in rng.choice(names, rng.integers(1, 4))]
+        wanted = [p for p in wanted if _typed(now, p)]  # rclpy refuses the others before we are asked
+        after = allowed(case, changed, now, wanted, bool(rng.integers(2)))
+        assert after is None or isinstance(after, Parameters), case
+        taken += after is not None and after != now
+    assert taken > 100
+
+
+def _typed(now, parameter):
+    value = getattr(now, parameter.name, None)
+    return value is None or isinstance(value, tuple) or type(value) is type(parameter.value)
+
+
+def test_fuzz_parameters_of_a_node():
+    rng, (domain, guard), context = np.random.default_rng(17), own_domain(), Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = rclpy.create_node('parameters', context=context, start_parameter_services=False)
+    try:
+        held, taken, refused = [declare(node)], 0, 0
+
+        def check(wanted):
+            try:
+                changed(held[0], wanted, running=False)
+            except ValueError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            return SetParametersResult(successful=True)
+
+        node.add_on_set_parameters_callback(check)
+        node.add_post_set_parameters_callback(
+            lambda wanted: held.__setitem__(0, changed(held[0], wanted, running=False))
+        )
+        names = [f.name for f in dataclasses.fields(Parameters)]
+        for case in range(1500):
+            name, value = str(rng.choice(names)), strange(rng)
+            try:
+                result = node.set_parameters([Parameter(name, value=value)])[0]
+            except ParameterUninitializedException:
+                continue
+            assert result.successful or result.reason, (case, name, value)
+            taken, refused = taken + result.successful, refused + (not result.successful)
+            if result.successful and value is not None:
+                stored = node.get_parameter(name).value
+                wanted = getattr(held[0], name)
+                assert (
+                    tuple(v.strip() for v in stored if v.strip()) == wanted
+                    if isinstance(wanted, tuple)
+                    else (stored == wanted)
+                ), (case, name, value)
+        assert taken > 100 and refused > 500
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+        guard.close()

@@ -1,0 +1,406 @@
+"""The node as others see it: a second process, real rclpy, a domain of its own, deadlines; values, not only
+arrival.
+"""
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
+from ros.test_conversions import table  # noqa: E402
+from sensor_msgs.msg import PointCloud2  # noqa: E402
+from support.ros_client import (  # noqa: E402, F401
+    LEFT,
+    RIGHT,
+    Client,
+    Stereo,
+    ask,
+    camera_info,
+    client,
+    domain,
+    nodes,
+    picture,
+    raw_image,
+    set_parameter,
+    start,
+)
+
+from gsemsplat_ros.ros.conversions import image_message, image_to_rgb, make_header, stamp_ns  # noqa: E402
+
+S = 10**9
+
+
+@pytest.fixture(scope='module')
+def stereo(client, nodes):
+    return Stereo(client)
+
+
+def test_query_before_the_first_scene(client, nodes):
+    answer = ask(client, 'chair')
+    assert not answer.success
+    assert 'no scene yet' in answer.message and '/a/left/image_raw' in answer.message, answer.message
+
+
+def test_diagnostics_name_the_missing_topics(client, nodes):
+    report = client.next('/diagnostics', lambda m: any(s.name == '/a/gsemsplat: inputs' for s in m.status))
+    inputs = next(s for s in report.status if s.name == '/a/gsemsplat: inputs')
+    assert inputs.level == b'\x02'
+    assert inputs.message == (
+        'nothing received yet on /a/left/image_raw, /a/left/camera_info, '
+        '/a/right/image_raw, /a/right/camera_info'
+    )
+
+
+def test_quality_of_service(client, nodes):
+    reliability = {
+        side: client.node.get_subscriptions_info_by_topic(f'/a/{side}/image_raw')[0].qos_profile.reliability
+        for side in ('left', 'right')
+    }
+    assert reliability == {
+        'left': ReliabilityPolicy.RELIABLE,  # overridden
+        'right': ReliabilityPolicy.BEST_EFFORT,
+    }  # sensor data: hears every camera
+    for topic in (
+        'gaussians',
+        'relevancy',
+        'relevancy/image',
+        'relevancy/map',
+        'objects/markers',
+        'pose',
+        'scale',
+    ):
+        qos = client.node.get_publishers_info_by_topic('/a/gsemsplat/' + topic)[0].qos_profile
+        assert (qos.reliability, qos.durability) == (
+            ReliabilityPolicy.RELIABLE,
+            DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+
+
+def test_a_stereo_pair_becomes_a_scene(client, stereo):
+    cloud = stereo.scene()
+    stamp = stamp_ns(cloud.header)
+    assert cloud.header.frame_id == 'left_optical'
+    assert [f.name for f in cloud.fields] == [
+        'x',
+        'y',
+        'z',
+        'rgb',
+        'opacity',
+        'scale_0',
+        'scale_1',
+        'scale_2',
+        'rot_0',
+        'rot_1',
+        'rot_2',
+        'rot_3',
+    ]
+    points = table(cloud)
+    assert len(points) == 100
+    np.testing.assert_allclose(
+        [points['x'][0], points['y'][0], points['z'][0]], [50.0, 31.5, 0.12], rtol=1e-6
+    )
+    packed = np.ascontiguousarray(points['rgb']).view('<u4')
+    assert [int(packed[0]), int(packed[1])] == [
+        200 << 16 | 100 << 8 | 50,
+        10 << 16 | 20 << 8 | 30,
+    ]  # left, right
+    np.testing.assert_allclose(points['x'][1:], np.linspace(-1, 1, 100)[1:], atol=1e-6)
+    np.testing.assert_allclose(points['opacity'], np.linspace(0.1, 0.9, 100), atol=1e-6)
+    assert (points['rot_0'] == 1).all() and np.allclose(points['scale_2'], 0.01)
+    pose = client.until(lambda: client.of('/a/gsemsplat/pose', stamp), 'the pose')[0]
+    assert pose.header.frame_id == 'left_optical'
+    assert (pose.pose.position.x, pose.pose.position.y) == (0.125, 0.0)
+    np.testing.assert_allclose([pose.pose.orientation.z, pose.pose.orientation.w], [0.5**0.5] * 2, atol=1e-9)
+    assert client.until(lambda: client.heard['/a/gsemsplat/scale'], 'scale')[-1].data == 0.5
+
+
+def test_standing_queries_are_answered_on_every_scene(client, stereo):
+    client.heard['/a/gsemsplat/relevancy'].clear()
+    stamp = stamp_ns(stereo.scene().header)
+    client.until(lambda: len(client.of('/a/gsemsplat/relevancy', stamp)) == 2, 'both answers')
+    chair, unicorn = client.of('/a/gsemsplat/relevancy', stamp)
+    assert (chair.text, unicorn.text) == ('chair', 'unicorn')
+    assert (chair.found, chair.score, chair.peak_u, chair.peak_v) == (True, 0.875, 17.0, 13.0)
+    assert (chair.peak.x, chair.peak.y, chair.peak.z) == (0.5, 0.25, 2.0)
+    assert chair.header.frame_id == 'left_optical'
+    assert (unicorn.found, unicorn.score) == (False, 0.25) and np.isnan(unicorn.peak.x)
+    markers = client.until(
+        lambda: [
+            m.markers
+            for m in client.heard['/a/gsemsplat/objects/markers']
+            if stamp_ns(m.markers[0].header) == stamp and len(m.markers) == 5
+        ],
+        'markers',
+    )[-1]
+    assert [(m.ns, m.type, m.action) for m in markers[1:]] == [('chair', 1, 0), ('chair', 9, 0)] * 2
+    assert markers[1].scale.y == pytest.approx(0.6)
+
+
+def test_relevancy_images_have_the_size_of_the_input(client, stereo):
+    stamp = stamp_ns(stereo.scene().header)
+    image, values = (
+        client.until(lambda: client.of(topic, stamp), topic)[-1]
+        for topic in ('/a/gsemsplat/relevancy/image', '/a/gsemsplat/relevancy/map')
+    )
+    assert (image.encoding, image.width, image.height, image.header.frame_id) == (
+        'rgb8',
+        64,
+        48,
+        'left_optical',
+    )
+    assert (values.encoding, values.width, values.height) == ('32FC1', 64, 48)
+    relevancy = np.frombuffer(values.data, '<f4').reshape(48, 64)
+    assert np.isnan(relevancy[:, 34:]).all() and np.isfinite(relevancy[:, :30]).all()
+    peak = np.unravel_index(np.nanargmax(relevancy), relevancy.shape)
+    assert abs(peak[0] - 12.5) <= 0.5 and abs(peak[1] - 16.5) <= 0.5  # map pixel (8, 6) is input (16.5, 12.5)
+    pixels = image_to_rgb(image)
+    assert (pixels[:, 34:] == LEFT).all() and (pixels[:, :30] != LEFT).any(axis=2).all()
+
+
+def test_query_answers(client, stereo):
+    cloud = stereo.scene()
+    answer = ask(client, 'chair')
+    assert answer.success and answer.found and answer.score == 0.875
+    assert answer.message == "'chair' found, 2 object(s): score 0.875, threshold 0.500"
+    assert answer.header == cloud.header
+    assert (answer.peak_u, answer.peak_v, answer.peak.z) == (17.0, 13.0, 2.0)
+    thing = answer.objects[0]
+    assert (thing.label, thing.score, thing.size.x) == ('chair', 0.875, 0.4)
+    assert (thing.pose.position.x, thing.pose.position.y, thing.pose.position.z) == (0.5, 0.25, 2.0)
+    assert not answer.image and not answer.cloud
+    assert len(ask(client, 'chair', max_objects=1).objects) == 1
+    strict = ask(client, 'chair', threshold=0.95)
+    assert strict.success and not strict.found and 'not found' in strict.message and not strict.objects
+    absent = ask(client, 'unicorn')
+    assert absent.success and not absent.found and np.isnan(absent.peak.z)
+
+
+def test_query_with_image_and_cloud(client, stereo):
+    stereo.scene()
+    answer = ask(client, 'chair', with_image=True, with_cloud=True)
+    assert (answer.image[0].width, answer.image[0].height, answer.image[0].encoding) == (64, 48, 'rgb8')
+    points = table(answer.cloud[0])  # the box spans x 0.3 to 0.7, y -0.05 to 0.55
+    x = np.linspace(-1, 1, 100)[1:]
+    np.testing.assert_allclose(points['x'], x[(x >= 0.3) & (x <= 0.7)], atol=1e-6)
+
+
+def test_a_service_query_is_published_too(client, stereo):
+    stereo.scene()
+    client.heard['/a/gsemsplat/relevancy'].clear()
+    client.heard['/a/gsemsplat/objects/markers'].clear()
+    ask(client, 'door')
+    client.until(
+        lambda: any(r.text == 'door' for r in client.heard['/a/gsemsplat/relevancy']), 'the answer as a topic'
+    )
+    client.until(
+        lambda: any(
+            {'chair', 'door'} <= {m.ns for m in a.markers}
+            for a in client.heard['/a/gsemsplat/objects/markers']
+        ),
+        'markers of both',
+    )
+
+
+@pytest.mark.parametrize(
+    'request_fields, words',
+    [
+        (dict(text=''), '1 to 200'),
+        (dict(text='x' * 201), '201 characters'),
+        (dict(text='boom'), 'internal error'),
+    ],
+)
+def test_a_question_without_answer_says_why(client, stereo, request_fields, words):
+    stereo.scene()
+    answer = ask(client, **request_fields)
+    assert not answer.success and words in answer.message
+    assert ask(client, 'chair').success
+
+
+WRONG = {
+    'unknown encoding': (
+        dict(left=raw_image('jpeg', (48, 64, 3))),
+        "/a/left/image_raw: image encoding 'jpeg' is unknown",
+    ),
+    'NaN pixels': (
+        dict(left=image_message(np.full((48, 64), np.nan, np.float32), make_header('left_optical', 0))),
+        "encoding '32FC1' holds measurements",
+    ),
+    'short data': (dict(left=raw_image('rgb8', (48, 64, 3), data=b'12345')), 'has 5 bytes of data'),
+    'wrong step': (dict(left=raw_image('rgb8', (48, 64, 3), step=10)), 'step 10'),
+    'zero size': (
+        dict(left=raw_image('rgb8', (48, 64, 3), width=0, height=0, step=0, data=b'')),
+        'image of 0x0 px',
+    ),
+    'zero K': (dict(left_info=camera_info(fx=0.0)), '/a/left/camera_info is uncalibrated (K[0] = 0'),
+    'another size': (dict(left=picture(LEFT, 32, 24)), '/a/left/camera_info describes images of 64x48 px'),
+    'two sizes': (
+        dict(left=picture(LEFT, 32, 24), left_info=camera_info(width=32, height=24)),
+        'wanted one size',
+    ),
+    'no baseline': (dict(right_info=camera_info(frame='right_optical')), 'stereo baseline of 0 m'),
+    'exchanged': (dict(right_info=camera_info(tx=6.0, frame='right_optical')), 'stereo baseline of -0.12 m'),
+    'fault of ours': (dict(left=picture((0, 0, 0))), 'the fake fails on black images'),
+    'another frame': (
+        dict(left_info=camera_info(frame='lidar')),
+        "in frame 'left_optical' but /a/left/camera_info in 'lidar'",
+    ),
+    'raw, not rectified': (dict(left_info=camera_info(d=(-0.2, 0, 0, 0, 0))), 'set rectified: false'),
+}
+
+
+@pytest.mark.parametrize('case', WRONG)
+def test_wrong_input_is_named_and_the_node_lives_on(client, nodes, stereo, case):
+    messages, words = WRONG[case]
+    stereo.scene()
+    end = time.monotonic() + 30.0
+    while words not in nodes[0].output:
+        assert time.monotonic() < end, nodes[0].output[-3000:]
+        stereo.send(**messages)
+        client.spin()
+    stereo.scene()
+
+
+def test_the_image_size_may_change_with_its_camera_info(client, stereo):
+    stereo.scene()
+    stereo.scene(
+        left=picture(LEFT, 128, 96),
+        right=picture(RIGHT, 128, 96, frame='right_optical'),
+        left_info=camera_info(width=128, height=96),
+        right_info=camera_info(tx=-6.0, frame='right_optical', width=128, height=96),
+    )
+    stereo.scene()
+
+
+def test_unmatched_stamps_make_no_pair_and_are_reported(client, stereo):
+    stereo.scene()
+    heard = client.heard['/a/gsemsplat/gaussians']
+    before = len(heard)
+    stereo.stamp += S
+    for i in range(10):
+        client.publish('/a/left/image_raw', picture(LEFT, stamp_ns=stereo.stamp + i * S // 10))
+        client.publish(
+            '/a/right/image_raw', picture(RIGHT, stamp_ns=stereo.stamp + i * S // 10 + S // 20)
+        )  # 50 ms
+    stereo.stamp += S
+
+    def skew(report):
+        return [
+            v.value
+            for s in report.status
+            if s.name == '/a/gsemsplat: inputs'
+            for v in s.values
+            if v.key == 'right minus left, newest stamps [ms]'
+        ]
+
+    report = client.next('/diagnostics', lambda m: skew(m) == ['50'])
+    values = {v.key: v.value for s in report.status if s.name == '/a/gsemsplat: inputs' for v in s.values}
+    assert values['slop [ms]'] == '20' and values['skew of the last pair [ms]'] == '0'
+    assert len(heard) == before
+
+
+def test_diagnostics_of_a_running_node(client, stereo):
+    stereo.scene()
+    report = client.next('/diagnostics', lambda m: any(s.name == '/a/gsemsplat: scene' for s in m.status))
+    scene = next(s for s in report.status if s.name == '/a/gsemsplat: scene')
+    values = {v.key: v.value for v in scene.values}
+    assert (scene.level, scene.message) == (b'\x00', 'scene ready')
+    assert (values['weights'], values['text encoder'], values['gaussians']) == ('fake', 'fake text', '100')
+    assert (values['scale source'], values['inliers'], values['frame']) == (
+        'stereo baseline',
+        '70 of 90',
+        'left_optical',
+    )
+    assert values['build: predict [ms]'] == '1' and int(values['refused inputs']) > 5
+    assert 0 < float(values['convert [ms]']) < float(values['total [ms]'])
+
+
+def test_live_parameters_act_on_the_scene_at_once(client, stereo):
+    stereo.scene()
+    client.heard['/a/gsemsplat/relevancy'].clear()
+    assert set_parameter(client, 'queries', ['door']).successful
+    client.until(lambda: any(r.text == 'door' for r in client.heard['/a/gsemsplat/relevancy']), 'its answer')
+    assert set_parameter(client, 'threshold', 0.9).successful
+    assert not ask(client, 'chair').found
+    assert set_parameter(client, 'threshold', 0.0).successful
+    assert set_parameter(client, 'publish_codes', True).successful
+    cloud = client.until(
+        lambda: [c for c in client.heard['/a/gsemsplat/gaussians'] if len(c.fields) == 44], 'codes'
+    )[0]
+    np.testing.assert_array_equal(table(cloud)['code_31'], np.arange(100) * 32 + 31)
+    assert set_parameter(client, 'publish_codes', False).successful
+    assert set_parameter(client, 'max_points', 10).successful
+    client.until(lambda: client.heard['/a/gsemsplat/gaussians'][-1].width == 10, 'a thinned cloud')
+    assert set_parameter(client, 'max_points', 0).successful
+    for name, value, words in (
+        ('threshold', 3.0, 'out of range'),
+        ('mode', 'sequential', 'cannot change while'),
+        ('max_objects', 2.5, 'Wrong parameter type'),
+        ('queries', ['x'] * 40, 'at most 32'),
+    ):
+        result = set_parameter(client, name, value)
+        assert not result.successful and words in result.reason, result.reason
+
+
+def test_a_late_subscriber_gets_the_newest_scene(client, stereo, domain):
+    stamp = stamp_ns(stereo.scene().header)
+    late = Client(domain)
+    try:
+        late.listen(PointCloud2, '/a/gsemsplat/gaussians')
+        late.until(lambda: late.heard['/a/gsemsplat/gaussians'], 'the cloud sent before')
+        assert stamp_ns(late.heard['/a/gsemsplat/gaussians'][0].header) == stamp
+    finally:
+        late.close()
+
+
+TEXTURE = np.kron(np.random.default_rng(7).integers(0, 256, (24, 48, 3)), np.ones((10, 10, 1))).astype(
+    np.uint8
+)
+
+
+def test_sequential_mode_pairs_what_moved_and_waits_for_a_standing_robot(client, nodes):
+    topic, sent = '/b/gsemsplat/gaussians', 1000 * S
+
+    def send(x, stamp, info=False):
+        client.publish('/b/image', image_message(TEXTURE[:, x : x + 320], make_header('head', stamp)))
+
+    # standing frames come fast: a keyframe that grew too old would be replaced by the first frame that moved
+    stamps = iter(range(sent, sent + 10**6 * S, S // 100))
+
+    def standing():
+        send(0, next(stamps))
+        return any(
+            v.value == 'the image stands still'
+            for report in client.heard['/diagnostics'][-4:]
+            for s in report.status
+            if s.name == '/b/gsemsplat: inputs'
+            for v in s.values
+        )
+
+    client.until(standing, 'frames that the node heard')  # it may meet our publisher later than we it
+    for _ in range(15):  # stands: no scene, though frames keep coming
+        send(0, next(stamps))
+        client.spin()
+    assert not client.heard[topic]
+    answer = ask(client, 'chair', node='/b')
+    assert not answer.success and 'no scene yet' in answer.message
+    for x in range(20, 160, 20):  # 6 % of the width a step, without camera_info
+        stamp = next(stamps) + x // 20 * S
+        send(x, stamp)
+        cloud = client.until(lambda: client.of(topic, stamp), f'the scene at {x}')[0]
+        assert cloud.header.frame_id == 'head'
+        color = table(cloud)['rgb'][:1].tobytes()[2::-1]
+        assert tuple(color) == tuple(TEXTURE[0, x])
+        assert table(cloud)['x'][0] == 1.0  # the fake's word for: camera unknown
+    assert ask(client, 'chair', node='/b').success
+
+
+def test_sigint_ends_the_nodes_cleanly(client, stereo, nodes):
+    stereo.scene()
+    for node, times in zip(nodes, (1, 3)):  # under launch it comes more than once
+        status, seconds = node.stop(times=times)
+        assert status == 0, node.output[-3000:]
+        assert seconds < 2.0
+        assert 'KeyboardInterrupt' not in node.output
+        assert 'left over: []' in node.output  # threads

@@ -1,0 +1,114 @@
+"""The node under a lifecycle manager, with start parameters that are wrong, and stopped in the middle of its
+work.
+"""
+
+import time
+
+import pytest
+
+pytest.importorskip('rclpy')
+from gsemsplat_msgs.srv import Query  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from support.ros_client import (  # noqa: E402, F401
+    DEADLINE_S,
+    LEFT,
+    ask,
+    camera_info,
+    client,
+    domain,
+    picture,
+    set_parameter,
+    start,
+)
+
+S = 10**9
+
+
+def change_state(client, node, transition):
+    return client.call(
+        ChangeState, node + '/change_state', ChangeState.Request(transition=Transition(id=transition))
+    ).success
+
+
+def test_lifecycle_by_a_manager(client, start):
+    node, name = start('-r', '__ns:=/c', '-p', 'autostart:=false', '-p', 'weights:=missing'), '/c/gsemsplat'
+
+    def state():
+        return client.call(GetState, name + '/get_state', GetState.Request()).current_state.label
+
+    assert state() == 'unconfigured'
+    assert not change_state(client, name, Transition.TRANSITION_CONFIGURE)
+    node.wait_for('cannot load the network: no checkpoint at missing')
+    assert set_parameter(client, 'weights', 'broken', node=name).successful  # unconfigured: may change
+    assert not change_state(client, name, Transition.TRANSITION_CONFIGURE)
+    node.wait_for('RuntimeError: a fault of ours')
+    assert state() == 'unconfigured'
+    assert set_parameter(client, 'weights', 'slow', node=name).successful
+    for _ in range(2):
+        assert change_state(client, name, Transition.TRANSITION_CONFIGURE) and state() == 'inactive'
+        assert 'not active' in ask(client, 'chair', node='/c').message
+        assert not client.node.get_subscriptions_info_by_topic('/c/left/image_raw')
+        assert not set_parameter(client, 'weights', 'fake', node=name).successful
+        assert change_state(client, name, Transition.TRANSITION_ACTIVATE) and state() == 'active'
+        client.until(
+            lambda: client.node.get_subscriptions_info_by_topic('/c/left/image_raw'), 'the subscription'
+        )
+        assert change_state(client, name, Transition.TRANSITION_DEACTIVATE) and state() == 'inactive'
+        assert change_state(client, name, Transition.TRANSITION_CLEANUP) and state() == 'unconfigured'
+    assert change_state(client, name, Transition.TRANSITION_CONFIGURE)
+    assert change_state(client, name, Transition.TRANSITION_ACTIVATE)
+    stamp = 5 * S  # stop it in the middle of a forward pass
+    end = time.monotonic() + DEADLINE_S
+    while 'building' not in node.output:
+        assert time.monotonic() < end, node.output
+        stamp += S
+        for topic, message in (
+            ('left/camera_info', camera_info()),
+            ('right/camera_info', camera_info(tx=-6.0)),
+        ):
+            client.publish(
+                '/c/' + topic, message
+            )  # each time: the node may have met our publisher later than we it
+        for side in ('left', 'right'):
+            client.publish(f'/c/{side}/image_raw', picture(LEFT, stamp_ns=stamp))
+        time.sleep(0.05)
+    status, seconds = node.stop()
+    assert status == 0, node.output
+    assert seconds < 3.0  # 1.5 s for the forward pass in hand, and what a busy test machine adds
+
+
+def test_interrupts_among_callbacks(start, client):
+    """A SIGINT may come at any point of a callback, and several at once: no hang, no crash, no thread
+    left.
+    """
+    names = [f'/interrupted_{number}' for number in range(4)]
+    nodes = [start('-r', f'__ns:={name}') for name in names]
+    for delay_s, (name, node) in enumerate(zip(names, nodes)):
+        node.wait_for('waiting for')
+        service = client.node.create_client(Query, name + '/query')
+        client.until(service.service_is_ready, 'the query service')
+        for _ in range(20):
+            service.call_async(Query.Request(text='chair'))
+        client.spin()
+        for _ in range(6):
+            node.interrupt()
+            time.sleep(0.001 * delay_s)
+        status, seconds = node.stop(times=0)
+        assert status == 0, node.output
+        assert seconds < 2.0
+        assert 'KeyboardInterrupt' not in node.output and 'left over: []' in node.output
+        client.node.destroy_client(service)
+
+
+def test_shutdown_transition_and_bad_start(start, client):
+    node = start('-r', '__ns:=/d')
+    bad = start('-p', 'sync_slop_s:=7.0')
+    missing = start('-p', 'weights:=missing')
+    node.wait_for('waiting for')
+    assert change_state(client, '/d/gsemsplat', Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    assert node.stop()[0] == 0
+    assert bad.wait() == 2
+    assert 'sync_slop_s' in bad.output and '0.0' in bad.output and '1.0' in bad.output and '7.0' in bad.output
+    assert 'Traceback' not in bad.output, bad.output
+    assert missing.wait() == 2 and 'no checkpoint at missing' in missing.output

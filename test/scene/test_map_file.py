@@ -1,0 +1,202 @@
+"""Maps on disk: the same answers after loading, and one line instead of a map for anything half-written or
+foreign.
+"""
+
+import errno
+import json
+import os
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save, save_file
+from scene.test_map import HERE, scene_cloud, worded_map
+from test_pipeline import pipeline  # noqa: F401  (a fixture: the tiny network with words)
+
+from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
+from gsemsplat_ros.gaussians.ply import read_ply
+from gsemsplat_ros.scene import coded_file as codedfile
+from gsemsplat_ros.scene.coded_file import CodeSpace, fingerprint
+from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.map_file import KIND, load_map, save_map
+
+SPACE = CodeSpace('small.safetensors', 'minilm-l6', 'abc')
+
+
+@pytest.fixture
+def map_():
+    map_ = Map.empty('map', 0.05)
+    for seed in range(2):
+        map_ = map_.merged(scene_cloud(seed), HERE, 10**6, 'stereo baseline')
+    return map_
+
+
+@pytest.fixture
+def path(tmp_path, map_):
+    save_map(tmp_path / 'kitchen.safetensors', map_, SPACE)
+    return tmp_path / 'kitchen.safetensors'
+
+
+def test_what_is_saved_is_what_loads(path, map_):
+    again = load_map(path, SPACE)
+    assert (again.frame, again.voxel, again.scenes, again.scale_source) == ('map', 0.05, 2, 'stereo baseline')
+    for name in ('keys', 'weights', 'counts', 'last_seen'):
+        assert torch.equal(getattr(again, name), getattr(map_, name)), name
+    assert torch.equal(again.gaussians.means, map_.gaussians.means)
+    for name, rtol in dict(scales=4e-3, opacities=1e-3, colors=1e-3, codes=1e-3).items():
+        values = getattr(again.gaussians, name)
+        np.testing.assert_allclose(values, getattr(map_.gaussians, name), rtol, 1e-6, err_msg=name)
+    likeness = (again.gaussians.quats * map_.gaussians.quats).sum(1)
+    assert likeness.min() > 1 - 1e-6 and (again.gaussians.quats.norm(dim=1) - 1).abs().max() < 1e-6
+    assert path.stat().st_size < 125 * len(map_) + 4096
+
+
+def test_a_loaded_map_grows_on(path, map_):
+    grown = load_map(path, SPACE).merged(scene_cloud(5), HERE, 10**6)
+    expected = map_.merged(scene_cloud(5), HERE, 10**6)
+    assert torch.equal(grown.keys, expected.keys) and torch.equal(grown.counts, expected.counts)
+
+
+def test_queries_answer_the_same_without_images(tmp_path, pipeline):  # noqa: F811
+    map_, _, score = worded_map(pipeline)
+    save_map(tmp_path / 'map.safetensors', map_, pipeline.code_space)
+    loaded = load_map(tmp_path / 'map.safetensors', pipeline.code_space)
+    pipeline.map_words(Map.empty('other', 0.1))  # forget what was decoded for the first
+    for text in ('chair', 'door', 'plant'):
+        before = pipeline.query_map(map_, text, 0.5 * score)
+        pipeline.map_words(Map.empty('other', 0.1))
+        after = pipeline.query_map(loaded, text, 0.5 * score)
+        assert after.found == before.found and after.score == pytest.approx(before.score, abs=1e-3)
+        np.testing.assert_allclose(after.relevancy, before.relevancy, atol=2e-3)
+        assert len(after.objects) == len(before.objects)
+        for a, b in zip(after.objects, before.objects):
+            np.testing.assert_allclose((*a.center, *a.size), (*b.center, *b.size), atol=0.03)
+
+
+def test_the_ply_beside_it_is_for_viewers(path, map_):
+    shown = read_ply(path.with_suffix('.ply'), 'map')
+    assert shown.codes.shape == (len(map_), 0)
+    np.testing.assert_allclose(shown.means, map_.gaussians.means)
+    np.testing.assert_allclose(shown.scales, map_.gaussians.scales, rtol=1e-5)
+
+
+def test_an_empty_map_survives_too(tmp_path):
+    save_map(tmp_path / 'empty.safetensors', Map.empty('map', 0.03), SPACE)
+    assert len(load_map(tmp_path / 'empty.safetensors', SPACE)) == 0
+
+
+def one_line(path, said, space=SPACE):
+    with pytest.raises(ValueError, match=said) as error:
+        load_map(path, space)
+    assert '\n' not in str(error.value) and str(path) in str(error.value)
+
+
+def test_other_decoders_refuse_the_map(path, pipeline):  # noqa: F811
+    one_line(path, 'made with a small.safetensors', replace(SPACE, decoders='abd'))
+    one_line(path, 'set weights to that checkpoint', replace(SPACE, text_encoder='openclip:ViT-B-16'))
+    assert (
+        load_map(path, replace(SPACE, weights='renamed.safetensors')).scenes == 2
+    )  # a file's name is no identity
+    decoders = pipeline.codec.state_dict()
+    space = CodeSpace.of('x', 'minilm-l6', decoders)
+    assert space.decoders == CodeSpace.of('y', 'minilm-l6', dict(reversed(decoders.items()))).decoders
+    name = next(iter(decoders))
+    changed = {**decoders, name: decoders[name] + 1e-6}
+    assert space.decoders != CodeSpace.of('x', 'minilm-l6', changed).decoders
+
+
+def test_a_half_written_file_is_refused_at_any_length(path):
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for length in {0, 1, 7, 8, 9, 200, len(data) - 1, *rng.integers(10, len(data), 40).tolist()}:
+        path.write_bytes(data[:length])
+        one_line(path, 'no map, or only a part of one')
+    path.write_bytes(data + b'x')
+    one_line(path, 'no map')
+
+
+def test_foreign_files_are_refused(path, tmp_path):
+    one_line(tmp_path / 'missing.safetensors', 'no map at')
+    one_line(tmp_path, 'no map at')
+    one_line(SHIPPED, 'no map')
+    for name, data in (
+        ('noise', np.random.default_rng(0).bytes(5000)),
+        ('text', b'hello'),
+        ('ply', b'ply\nformat a'),
+        ('huge', struct.pack('<Q', 1 << 62) + b'{}'),
+    ):
+        (tmp_path / name).write_bytes(data)
+        one_line(tmp_path / name, 'no map')
+    for card in ('no json', '[]', '{}', json.dumps({'version': 2}), json.dumps({'version': '1'})):
+        save_file({'keys': torch.zeros(1)}, tmp_path / 'other', {KIND.key: card})
+        one_line(tmp_path / 'other', 'no map|is a map of version')
+
+
+@pytest.mark.parametrize(
+    'change, said',
+    [
+        (lambda t, c: t.pop('codes'), 'its tensors are'),
+        (lambda t, c: t.update(extra=torch.zeros(2)), 'its tensors are'),
+        (lambda t, c: t.update(means=t['means'][:-1]), r'is torch.float.* wanted torch.float'),
+        (lambda t, c: t.update(codes=t['codes'].float()), 'codes is torch.float32'),
+        (lambda t, c: t.update(codes=t['codes'][:, :16].contiguous()), 'wanted torch.float16'),
+        (lambda t, c: t['means'].__setitem__((0, 0), torch.nan), 'means holds numbers that are not finite'),
+        (lambda t, c: t.update(keys=t['keys'].flip(0)), 'not in order'),
+        (lambda t, c: t['opacities'].__setitem__(0, 2.0), 'out of their range'),
+        (lambda t, c: t['weights'].__setitem__(0, -1.0), 'out of their range'),
+        (lambda t, c: t.update(keys=torch.tensor(3)), 'is damaged'),
+        (lambda t, c: c.pop('frame'), 'its card lacks frame'),
+        (lambda t, c: c.update(voxel_m=-1.0), 'positive voxel_m'),
+        (lambda t, c: c.update(scenes='many'), 'its card lacks scenes'),
+    ],
+)
+def test_a_damaged_map_is_refused(path, change, said):
+    data = path.read_bytes()
+    tensors = load(data)
+    card = json.loads(json.loads(data[8 : 8 + struct.unpack('<Q', data[:8])[0]])['__metadata__'][KIND.key])
+    change(tensors, card)
+    card['sha256'] = fingerprint(card, tensors)  # as if by someone who knows the format
+    path.write_bytes(save(tensors, {KIND.key: json.dumps(card)}))
+    one_line(path, said)
+
+
+def test_no_damage_goes_unseen(path, map_):
+    """Flipped bytes, in the header and in the numbers: one line, or what was saved."""
+    data, rng = path.read_bytes(), np.random.default_rng(0)
+    header = 8 + struct.unpack('<Q', data[:8])[0]
+    for trial in range(300):
+        broken = bytearray(data)
+        for place in rng.integers(0, header if trial % 2 else len(data), rng.integers(1, 5)):
+            broken[place] ^= rng.integers(1, 256)
+        path.write_bytes(broken)
+        try:
+            again = load_map(path, SPACE)
+        except ValueError as error:
+            assert '\n' not in str(error)
+        else:
+            assert again.frame == 'map' and torch.equal(again.gaussians.means, map_.gaussians.means), trial
+
+
+@pytest.mark.parametrize('call, number', [('fsync', errno.ENOSPC), ('replace', errno.EIO)])
+def test_a_full_disk_leaves_the_old_map(path, map_, monkeypatch, call, number):
+    before = path.read_bytes()
+
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(codedfile.os, call, fail)
+    with pytest.raises(ValueError, match=os.strerror(number)) as error:
+        save_map(path, map_.merged(scene_cloud(7), HERE, 10**6), SPACE)
+    monkeypatch.undo()
+    assert '\n' not in str(error.value) and path.read_bytes() == before
+    assert sorted(file.name for file in path.parent.iterdir()) == ['kitchen.ply', 'kitchen.safetensors']
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path, map_):
+    with pytest.raises(ValueError, match='cannot write the map'):
+        save_map(tmp_path / 'no' / 'such' / 'folder.safetensors', map_, SPACE)
+    with pytest.raises(ValueError, match='beside the map'):
+        save_map(tmp_path / 'room.ply', map_, SPACE)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,60 @@
+"""Packed rooms, and a training in them, so small that a test can run it."""
+
+import json
+
+import numpy as np
+
+from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.rooms.stream import VOCABULARY, encode
+from gsemsplat_ros.training import small_network as run
+from gsemsplat_ros.training import textspace
+
+HEIGHT, WIDTH = 32, 48
+NAMES = {'chair': 'chair', 'floor': 'floor', 'oak table': 'table'}
+
+
+def sample(seed=0, stereo=True):
+    """A slanted wall seen by three parallel cameras 10 cm apart; its left half is a chair, its right half a
+    table.
+    """
+    rng = np.random.default_rng(seed)
+    K = np.array([[40, 0, 23.5], [0, 40, 15.5], [0, 0, 1.0]])
+    u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    poses = np.stack([np.eye(4)] * 3)
+    poses[:, 0, 3] = 0, 0.1, 0.05
+    # the plane z = 2 + 0.2 x: z = (2 + 0.2 eye) / (1 - 0.2 (u - cx) / fx)
+    depth = np.stack([(2 + 0.2 * pose[0, 3]) / (1 - 0.2 * (u - 23.5) / 40) for pose in poses]).astype(
+        np.float32
+    )
+    instance = np.stack([np.where(u < 24, 1, 2)] * 3).astype(np.int16)
+    images = np.kron(rng.integers(0, 255, (3, HEIGHT // 8, WIDTH // 8, 3)), np.ones((1, 8, 8, 1))).astype(
+        np.uint8
+    )
+    return {
+        'images': images,
+        'depth': depth,
+        'instance': instance,
+        'first_from_camera': poses,
+        'K': K,
+        'names': ['void', 'chair', 'oak table'],
+        'stereo': stereo,
+    }
+
+
+def pack_folder(folder, count=2):
+    folder.mkdir()
+    (folder / VOCABULARY).write_text(json.dumps(NAMES))
+    for i in range(count):
+        with (folder / f'train_{i:06d}.npz').open('wb') as file:
+            np.savez(file, **encode([sample(2 * i), sample(2 * i + 1, stereo=False)]))
+
+
+def quicken(setattr=setattr):
+    """Training without what takes long: few weights and words, a short warm-up, nothing distilled."""
+    small = NetworkConfig.small().replace(
+        enc_dim=64, enc_depth=1, dec_dim=64, layer_dims=(16, 16, 32, 32), dpt_dim=16, last_dim=16
+    )
+    setattr(NetworkConfig, 'small', classmethod(lambda cls: small))
+    setattr(run, 'distil_context', lambda *a, **k: 1.0)
+    setattr(run, 'WARMUP', 2)  # so that both halves of the schedule run
+    setattr(textspace, 'class_names', lambda: ['tench'])

