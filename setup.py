@@ -49,5 +49,6 @@ setup(
         'bags': ['rosbags'],  # bag files without a ROS installation
         'training': ['moderngl', 'tensorboard', 'trimesh'],
         'test': ['pytest', 'pytest-timeout', 'selenium'],
+        'dev': ['mypy', 'pytest-randomly', 'ruff', 'types-PyYAML'],
     },
 )
