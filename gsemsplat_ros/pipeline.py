@@ -69,8 +69,8 @@ class Relevancy:
 
     @property
     def heat(self) -> np.ndarray:
-        """`map` for the eye: the upper half of its own range as 0..1, as published (architecture notes 7.3),
-        and faint when nothing was found; NaN stays."""
+        """`map` for the eye: the upper half of its own range as 0..1 (docs/published.md 29), faint when
+        nothing was found; NaN stays."""
         known = self.map[np.isfinite(self.map)]
         if not known.size:
             return self.map

@@ -2,7 +2,7 @@
 
 float32; both images encoded; attention as softmax(Q K^T / sqrt(D)) V with rotary tables made for every call;
 the last convolution of a DPT level after the upsampling; all heads, descriptors included; every pixel's
-feature built in full; and every pixel composited densely. Written from the architecture notes, for `gsemsplat
+feature built in full; and every pixel composited densely. Written from docs/published.md, for `gsemsplat
 bench` alone.
 """
 

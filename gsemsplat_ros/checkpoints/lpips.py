@@ -1,7 +1,7 @@
 """LPIPS (Zhang et al. 2018) on VGG-16, map by map: how different two pictures look.
 
-Its weights are not ours to ship. The public Splatt3R and GSemSplat files carry them (notes 5.3,
-`lpips_criterion.*`), so that the user's file is all that is needed.
+Its weights are not ours to ship. The public Splatt3R and GSemSplat files carry them (docs/published.md
+20, `lpips_criterion.*`), so that the user's file is all that is needed.
 """
 
 from __future__ import annotations

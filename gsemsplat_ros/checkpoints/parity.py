@@ -55,7 +55,7 @@ def rule_images(seed: int, height: int, width: int) -> torch.Tensor:
 
 
 def covariances_xyzw(scales: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:
-    """R S S R^T (..., 3, 3) [m^2] from scales and unit quaternions (x, y, z, w), as published (notes 4.3)."""
+    """R S S R^T (..., 3, 3) [m^2] from scales and unit quaternions (x, y, z, w), docs/published.md 14."""
     i, j, k, r = quats.unbind(-1)
     t = 2 / (quats.square().sum(-1) + 1e-8)
     rotation = torch.stack(

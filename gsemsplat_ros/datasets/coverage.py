@@ -1,5 +1,4 @@
-"""Which frames of a scene see the same things, and the draw of what is trained on (notes 8.1; Splatt3R sec.
-4.1).
+"""Which frames of a scene see the same things, and the draw of training samples (docs/published.md 36).
 
 coverage[i, j] is the share of frame j's pixels whose surface frame i sees too.
 """

@@ -23,7 +23,7 @@ SIZE = 512  # published height and width of a training view [px]
 
 @dataclass(frozen=True)
 class Cut:
-    """The part of a picture that is trained on, as published (notes 8.1): the largest window that is
+    """The part of a picture that is trained on, docs/published.md 35: the largest window that is
     symmetric about the rounded principal point, made smaller until both sides just cover (`height`, `width`),
     and its centre.
 

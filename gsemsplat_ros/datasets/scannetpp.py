@@ -1,4 +1,4 @@
-"""ScanNet++ as it lies on disk once its images are undistorted and its depths rendered (notes 8.1).
+"""ScanNet++ as it lies on disk after undistortion and rendering of depths (docs/published.md 34).
 
 ROOT/raw/splits/nvs_sem_{train,val}.txt                         scenes, one a line
 ROOT/raw/data/SCENE/dslr/train_test_lists.json                  "train": file names

@@ -36,7 +36,7 @@ def evaluate_corrected(
     alpha: np.ndarray | None = None,
     threshold: float = THRESHOLD,
 ) -> FrameScores:
-    """Scores one frame as `evaluate_frame` does, without what is off in the published form (notes 11, 32-38).
+    """Scores one frame as `evaluate_frame` does, without its flaws (docs/published.md 31).
 
     Pixels that are not visible, or where less than half was rendered (`alpha` (H, W), None: all were),
     neither win nor set the range of a map, and smoothing does not mix them in. One head answers, the one with

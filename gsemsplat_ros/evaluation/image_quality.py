@@ -1,7 +1,7 @@
 """How like a drawn view is to the photograph, over the pixels that an input view sees: as published, and
 corrected.
 
-Published numbers (Splatt3R tab. 1; notes 8.1, 9.1, 11.23-26) come in two forms. "Plain" ones black out what
+Published numbers (Splatt3R tab. 1; docs/published.md 39, 40) come in two forms. "Plain" ones black out what
 is not visible in both pictures and average over the whole picture: the black that both share flatters them.
 Numbers in parentheses average over the visible pixels, but sum the squared error over the three channels
 without dividing by three, so their PSNR is 4.77 dB too low. Pictures are (H, W, 3) RGB in [0, 1]; a number

@@ -2,7 +2,7 @@
 its inputs.
 
 The frame is the one that looks like the annotated picture. The inputs are the two frames that see together
-what the visibility mask shows, for the mask is made from them (notes 7.4, 8.1).
+what the visibility mask shows, for the mask is made from them (docs/published.md 32, 37).
 """
 
 from __future__ import annotations

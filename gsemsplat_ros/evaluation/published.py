@@ -1,4 +1,5 @@
-"""The published evaluation of text queries, exactly, and the check against its stored results.
+"""The published evaluation of text queries, exactly (docs/published.md 30), and the check against
+its stored results.
 
 Per phrase: IoU of the top quarter of the smoothed relevancy with the annotated polygon, for the head with
 the higher peak, and whether the peak lies in the polygon. Two traits are kept because the published numbers

@@ -18,7 +18,7 @@ FRAMES = 48  # of a path of ours: three seconds
 SWING = 12.0  # degrees to either side: further away two views leave holes
 TILT = 6.0  # degrees around the line of sight, of the orbit
 APPROACH = 0.3  # share of the way to the pivot, of the dolly
-# the published demo (architecture notes 6.5): pure yaw in steps of two degrees about the first camera, whose
+# the published demo (docs/published.md 25): pure yaw in steps of two degrees about the first camera, whose
 # pictures have 512 x 512 px; its principal point (256, 256) counts from the corner of the first pixel, ours
 # from its centre
 PUBLISHED_YAW = np.arange(-16.0, 19.0, 2.0)

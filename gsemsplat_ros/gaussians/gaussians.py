@@ -57,7 +57,9 @@ class Gaussians:
 
     @classmethod
     def from_prediction(cls, prediction: Prediction, frame: str) -> Gaussians:
-        """Batch item 0 of the network's output as one set in `frame`: view 1 first, row by row (6.1)."""
+        """Batch item 0 of the network's output as one set in `frame`: view 1 first, row by row
+        (docs/published.md 15).
+        """
         views = (prediction.first, prediction.second)
         assert all(view.means is not None for view in views), 'a network without Gaussian heads'
 

@@ -1,6 +1,6 @@
 """Gaussians as PLY files that standard splat viewers show correctly.
 
-The 17 float32 properties of 3DGS (architecture notes 6.6) with what viewers apply undone: opacity as logit,
+The 17 float32 properties of 3DGS (docs/published.md 23) with what viewers apply undone: opacity as logit,
 scales as logarithms, rotation w x y z, colour as the degree-0 coefficient. Codes follow as code_0 ...;
 viewers skip them.
 """

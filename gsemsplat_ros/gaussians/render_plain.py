@@ -1,7 +1,7 @@
 """What rendering means here, in differentiable torch: twin of the fast renderers, renderer of training.
 
-3D Gaussian splatting (Kerbl et al. 2023; notes 6.3) with EWA projection (Zwicker et al. 2001). A Gaussian at
-camera point (x, y, z) with covariance V = A A^T becomes the image Gaussian with covariance S = (J A)(J A)^T +
+3D Gaussian splatting with EWA projection (docs/published.md 21). A Gaussian at camera
+point (x, y, z) with covariance V = A A^T becomes the image Gaussian with covariance S = (J A)(J A)^T +
 0.3 I, J the Jacobian of the projection. At pixel offset d = (dx, dy) from its centre, completing the square,
 
     d^T S^-1 d = precision (dx - slope dy)^2 + dy^2 / variance_y,

@@ -16,7 +16,7 @@ from gsemsplat_ros.geometry.refine import log_ratios
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair
 
-REPROJECTION_PX = 5.0  # PnP inlier threshold at 512 px width, as published (architecture notes 10)
+REPROJECTION_PX = 5.0  # PnP inlier threshold at 512 px width, docs/published.md 43
 MIN_INLIERS = 50  # fewer correspondences than this say nothing
 MIN_SHARE = 0.5  # of the correspondences: a minority is no consensus
 MIN_CELLS = 20  # fewer measured pixels than this fix no scale
@@ -72,8 +72,8 @@ def pixel_grid(height: int, width: int) -> np.ndarray:
 def focal_from_points(points: np.ndarray, conf: np.ndarray, iterations: int = 10) -> float:
     """Focal length [px] of the camera that sees its own point map (H, W, 3), principal point at the centre.
 
-    Minimises the sum of pixel distances between f (x/z, y/z) and the pixels (Weiszfeld), over the more
-    confident half. Raises ValueError when no point lies in front of the camera.
+    Minimises the sum of pixel distances between f (x/z, y/z) and the pixels (docs/published.md 44), over the
+    more confident half. Raises ValueError when no point lies in front of the camera.
     """
     height, width = conf.shape
     keep = (points[..., 2] > 1e-6) & np.isfinite(points).all(-1)

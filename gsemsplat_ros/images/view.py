@@ -140,8 +140,8 @@ class Window:
 def network_size(width: int, height: int, long_side: int = 512, square: bool = False) -> tuple[int, int]:
     """Width and height for the network: multiples of 16, `long_side` pixels on the long side.
 
-    `square` is the published 512 x 512 centre crop (architecture notes 1.1); otherwise the field of view is
-    kept up to the rounding to whole patches (1.2).
+    `square` is the published 512 x 512 centre crop (docs/published.md 1); otherwise the field of view is kept
+    up to the rounding to whole patches (2).
     """
     if square:
         return long_side, long_side

@@ -59,7 +59,7 @@ def highlighted(colors: np.ndarray, lit: np.ndarray) -> np.ndarray:
 
 def heat(relevancy: np.ndarray, found: bool) -> np.ndarray:
     """Relevancy (N,), NaN where unknown, for the eye: the upper half of its own range as 0..1, as published
-    (architecture notes 7.3), faint when nothing was found; NaN stays."""
+    (docs/published.md 29), faint when nothing was found; NaN stays."""
     known = relevancy[np.isfinite(relevancy)]
     if not known.size:
         return relevancy

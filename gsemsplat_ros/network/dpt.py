@@ -1,4 +1,4 @@
-"""The DPT block: four levels of features to one dense map (Ranftl et al. 2021; architecture notes 4.1)."""
+"""The DPT block: four levels of features to one dense map (Ranftl et al. 2021; docs/published.md 8)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""From feature levels to what a pixel says: point, confidence, Gaussian, semantic code, descriptor (notes
-4.2-4.4).
+"""From feature levels to a point, confidence, Gaussian, semantic code and descriptor for each pixel
+(docs/published.md 9-16).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Head(nn.Module):
         x = F.pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), PATCH).permute(0, 2, 3, 1)
         confidence = x[..., DESC_DIM].exp()
         # MASt3R itself starts the range at 0; the networks grown from it fell back to the points' rule
-        # (pitfall 6)
+        # (docs/published.md 11)
         return F.normalize(x[..., :DESC_DIM], dim=-1), confidence + (1 if self.config.gaussians else 0)
 
 

@@ -1,4 +1,4 @@
-"""Transformer layers: rotary positions, attention, encoder and decoder blocks (architecture notes 2 and 3).
+"""Transformer layers: rotary positions, attention, encoder and decoder blocks (docs/published.md 4-6).
 
 Shapes: B batch, N tokens (row-major over an h x w grid), C channels, H heads, D channels a head.
 """

@@ -1,7 +1,7 @@
 """The network: two images in, points, Gaussians and semantic codes of both views in the frame of the first.
 
 One set of classes for the public ViT-L networks (`NetworkConfig.large`) and for the one that ships (`small`);
-the names of the parameters are those of the public files, so these load key for key (architecture notes 2-5).
+the names of the parameters are those of the public files, so these load key for key (docs/published.md 3-20).
 """
 
 from __future__ import annotations

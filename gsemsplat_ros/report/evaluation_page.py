@@ -118,14 +118,14 @@ def phrase_block(image: np.ndarray, phrase: PhrasePictures) -> Markup:
 
 
 def heat_map(relevancy: np.ndarray) -> np.ndarray:
-    """The upper half of a map's own range (H, W) in colours (notes 7.3)."""
+    """The upper half of a map's own range (H, W) in colours (docs/published.md 29)."""
     level = relevancy - np.nanmin(relevancy)
     level = level / max(float(np.nanmax(level)), 1e-9)
     return turbo(np.nan_to_num(2 * level - 1))
 
 
 def composite(image: np.ndarray, relevancy: np.ndarray) -> np.ndarray:
-    """What is relevant by itself, above 0.5, in colours over the image (notes 7.3)."""
+    """What is relevant by itself, above 0.5, in colours over the image (docs/published.md 29)."""
     above = np.clip(np.nan_to_num(relevancy) - 0.5, 0, 1)
     colours = turbo(above / max(float(above.max()), 1e-9))
     return np.where((np.nan_to_num(relevancy) < 0.5)[..., None], image, colours)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CANONICAL = ('object', 'things', 'stuff', 'texture')  # the negatives of LERF
+CANONICAL = ('object', 'things', 'stuff', 'texture')  # the negatives of LERF (docs/published.md 26)
 NORM_EPS = 1e-6  # added to a feature's norm, as published
 SMOOTHING_BOX = 30  # pixels, for a map of 512
 _SMOOTHING_SIDE = 512

@@ -16,7 +16,7 @@ import numpy as np
 from gsemsplat_ros.datasets.frames import Frame, Source
 
 SMALLEST = 1 / 2000  # of the picture: smaller things teach nothing
-SAM_SETTINGS = {  # of LangSplat's recipe, which the paper builds on
+SAM_SETTINGS = {  # of LangSplat's recipe, which the paper builds on (docs/published.md 42)
     'points_per_side': 32,
     'pred_iou_thresh': 0.7,
     'box_nms_thresh': 0.7,

@@ -49,9 +49,8 @@ def loss_mask(target: Geometry, contexts: list[Geometry]) -> np.ndarray:
     be known.
 
     A pixel with depth is seen by a view where its point lies before the camera, falls into the picture, and
-    is as far as the depth measured there, within 0.1 m (published; notes 8.1). One and the same view must say
-    all three: the published rule takes the picture of one and the depth of another, and points behind a
-    camera (notes 11, 28).
+    is as far as the depth measured there, within 0.1 m (docs/published.md 37). All three must hold in one
+    view: the published rule takes the picture of one and the depth of another, and points behind a camera.
     """
     points = unproject(target.depth, target.camera, target.world_from_camera)
     mask = np.zeros(target.depth.shape, bool)

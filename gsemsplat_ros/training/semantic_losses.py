@@ -87,7 +87,7 @@ def view_losses(
     """Every term of one drawn window of target `t` that has something to say there; nothing where no pixel is
     seen.
 
-    Means are over the pixels of the mask and, for colours, over their three channels (notes 11, 23 and 24:
+    Means are over the pixels of the mask and, for colours, over their three channels (docs/published.md 39:
     the published expression divides by the pixels alone, and mixes up the masks of several targets).
     """
     x0, y0, width, height = window

@@ -32,7 +32,7 @@ def plain_smooth(map_):
 
 
 def plain_published(relevancy, truths, visible, threshold):
-    """IoU and localisation of every phrase, as the published rule is worded (notes 7.4)."""
+    """IoU and localisation of every phrase, as the published rule is worded (docs/published.md 30)."""
     scores = []
     for k, truth in enumerate(truths):
         maps = [plain_smooth(relevancy[head, k]) for head in range(2)]

@@ -54,7 +54,7 @@ def test_psnr_as_published_and_corrected():
     error = np.square(picture - truth)[visible]
     assert scores['psnr'] == pytest.approx(-10 * np.log10(error.mean()))
     assert scores['psnr_masked'] == pytest.approx(scores['psnr'] - 10 * np.log10(3)), (
-        'the 4.77 dB of notes 11.23'
+        'the 4.77 dB of docs/published.md 39'
     )
     share = visible.mean()
     assert scores['psnr_plain'] == pytest.approx(scores['psnr'] - 10 * np.log10(share)), (

@@ -91,7 +91,7 @@ def test_dolly_by_value():
 
 
 def test_published_path_by_value():
-    """Architecture notes 6.5: 18 poses from -16 to 18 degrees, radius 1e-4, f 582.69 px, centre (256, 256),
+    """docs/published.md 25: 18 poses from -16 to 18 degrees, radius 1e-4, f 582.69 px, centre (256, 256),
     16 a second.
     """
     path = camera_path('published', DISTANCE)

@@ -67,7 +67,7 @@ def viewer_covariances(table, names):
 
 
 def test_a_viewer_sees_what_the_network_predicted(tmp_path):
-    """The four defects of public exporters (notes 11, 15-18), each by the value a viewer would get."""
+    """The four defects of public exporters (docs/published.md 24), each by the value a viewer would get."""
     prediction = make_prediction(h=4, w=5)
     path = tmp_path / 'scene.ply'
     write_ply(path, Gaussians.from_prediction(prediction, 'left'))
