@@ -18,7 +18,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render_plain import Rendering, render_windows
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network import heads
-from gsemsplat_ros.network.dpt import DPT, Fusion
+from gsemsplat_ros.network.dpt import DPT, FusionBlock
 from gsemsplat_ros.network.layers import ROPE_BASE, CrossAttention, DecoderBlock, EncoderBlock, SelfAttention
 from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction, ViewPrediction, hybrid_patches
 from gsemsplat_ros.semantics.decoder import Codec
@@ -96,7 +96,7 @@ def decode(model: GSemSplat, first: Encoding, second: Encoding) -> tuple[list[Te
     return out1, out2
 
 
-def fuse(fusion: Fusion, x: Tensor, level: Tensor | None = None) -> Tensor:
+def fuse(fusion: FusionBlock, x: Tensor, level: Tensor | None = None) -> Tensor:
     if level is not None:
         x = x + fusion.resConfUnit1(level)
     x = fusion.resConfUnit2(x)

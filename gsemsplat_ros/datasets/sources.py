@@ -95,7 +95,7 @@ def open_source(path: str | Path, split: str, height: int, width: int) -> Source
 
 
 @dataclass(frozen=True)
-class Sample:
+class SceneViews:
     """frames: first and second context view, then the targets; first_from_camera: their poses (V, 4, 4)
     float64 [m] in the frame of the first."""
 
@@ -103,7 +103,7 @@ class Sample:
     first_from_camera: np.ndarray
 
 
-class Samples:
+class SceneSampler:
     """Random samples of a source. `folder`: where coverages that nobody published are kept,
     SCENE/coverage.npy.
     """
@@ -139,11 +139,11 @@ class Samples:
             part.unlink(missing_ok=True)
         return matrix
 
-    def draw(self, rng: np.random.Generator) -> Sample:
+    def draw(self, rng: np.random.Generator) -> SceneViews:
         """A sample of a random scene; every scene is as likely as another, as published."""
         scene = self.source.scenes[int(rng.integers(len(self.source.scenes)))]
         first, second, targets = draw(self.coverage(scene), rng)
         names = self.source.frames(scene)
         frames = tuple(self.source.frame(scene, names[i]) for i in (first, second, *targets))
         poses = np.stack([frame.geometry.world_from_camera for frame in frames])
-        return Sample(frames, np.linalg.inv(poses[0]) @ poses)
+        return SceneViews(frames, np.linalg.inv(poses[0]) @ poses)

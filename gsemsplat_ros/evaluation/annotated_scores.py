@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from gsemsplat_ros.evaluation.annotated_views import (
-    Frame,
+    AnnotatedView,
     Inputs,
     annotations,
     find_scenes,
     read_cameras,
-    read_frame,
+    read_view,
 )
 from gsemsplat_ros.evaluation.corrected import EIGHT, evaluate_corrected, evaluate_eight
 from gsemsplat_ros.evaluation.image_quality import COLOURS, colour_scores
@@ -64,7 +64,7 @@ class FrameResult:
     scored.
     """
 
-    frame: Frame
+    frame: AnnotatedView
     inputs: Inputs | None
     methods: list[MethodResult] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ class FrameResult:
 def evaluate_frames(
     folder: str | Path,
     methods: Sequence[Method],
-    find: Callable[[Path, Frame], Inputs] | None,
+    find: Callable[[Path, AnnotatedView], Inputs] | None,
     threshold: float = THRESHOLD,
     eight: bool = False,
     perceptual=None,
@@ -86,7 +86,7 @@ def evaluate_frames(
     Raises ValueError, in one line, for a piece that is missing or does not fit.
     """
     # all is read before anything is scored, so that a mistake in the last scene is known at once
-    views = [(scene, read_frame(path)) for scene in find_scenes(folder) for path in annotations(scene)]
+    views = [(scene, read_view(path)) for scene in find_scenes(folder) for path in annotations(scene)]
     for scene, frame in views:
         inputs = None if find is None else read_cameras(scene, frame) or find(scene, frame)
         result = FrameResult(frame, inputs)
@@ -98,7 +98,7 @@ def evaluate_frames(
         yield result
 
 
-def score(name: str, frame: Frame, shown, threshold: float, eight: bool, perceptual) -> MethodResult:
+def score(name: str, frame: AnnotatedView, shown, threshold: float, eight: bool, perceptual) -> MethodResult:
     """What one method scores in one view."""
     colours, picture, words, classes, published, corrected = (None,) * 6
     if shown.rgb is not None:
@@ -136,7 +136,7 @@ def word(scores: FrameScores, k: int) -> dict:
     }
 
 
-def chance(frame: Frame) -> MethodResult:
+def chance(frame: AnnotatedView) -> MethodResult:
     """What nothing scores: a random visible pixel as the peak, all that is visible as the mask, its mean
     colour as the picture. localised is a share, the expected value."""
     nothing = np.zeros((1, len(frame.phrases), *frame.visible.shape), np.float32)

@@ -54,7 +54,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Frame:
+class AnnotatedView:
     """One annotated view.
 
     image (H, W, 3) uint8 RGB; polygons: category -> its polygons (n, 2) of x, y [px]; visible (H, W) bool;
@@ -101,7 +101,7 @@ def annotations(scene: Path) -> list[Path]:
     return sorted(scene.glob('frame_*.json'), key=lambda path: (number_of(path.stem) or 0, path.name))
 
 
-def read_frame(path: Path) -> Frame:
+def read_view(path: Path) -> AnnotatedView:
     """The annotated view that the JSON file `path` describes.
 
     Raises ValueError, in one line, for each piece that is missing or does not fit.
@@ -126,7 +126,7 @@ def read_frame(path: Path) -> Frame:
         )
     image = picture(scene / f'{name}.jpg', width, height)
     rendering = scene / f'render_{name}.jpg'
-    return Frame(
+    return AnnotatedView(
         scene.name,
         name,
         image,
@@ -210,7 +210,7 @@ def find_features(scene: Path, name: str) -> Path | None:
     return None
 
 
-def read_features(frame: Frame, folder: Path) -> np.ndarray:
+def read_features(frame: AnnotatedView, folder: Path) -> np.ndarray:
     """Decoded features (2, H, W, C) of a view, of any float type, not read into memory where the file allows
     it.
 
@@ -257,7 +257,7 @@ def load_array(path: Path) -> np.ndarray:
         ) from None
 
 
-def read_cameras(scene: Path, frame: Frame) -> Inputs | None:
+def read_cameras(scene: Path, frame: AnnotatedView) -> Inputs | None:
     """What `cameras.json` of a scene says about a view; None without such a file. Raises ValueError."""
     path = scene / 'cameras.json'
     if not path.exists():

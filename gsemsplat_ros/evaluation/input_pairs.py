@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from gsemsplat_ros.evaluation.annotated_views import Frame, Inputs
+from gsemsplat_ros.evaluation.annotated_views import AnnotatedView, Inputs
 from gsemsplat_ros.geometry.visibility import seen_by, unproject
 from gsemsplat_ros.images.view import View
 
@@ -22,7 +22,7 @@ GRID = 64  # px: masks are compared on a grid of about this side
 AGREE = 0.7  # IoU of a pair's visible pixels with the mask
 
 
-def find_inputs(source, scene: str, frame: Frame) -> Inputs:
+def find_inputs(source, scene: str, frame: AnnotatedView) -> Inputs:
     """What a network is given for `frame`.
 
     source: scenes of posed RGB-D frames, cut to the size of the annotated view (the interface of

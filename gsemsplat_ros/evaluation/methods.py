@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
-from gsemsplat_ros.evaluation.annotated_views import Frame, Inputs, read_features
+from gsemsplat_ros.evaluation.annotated_views import AnnotatedView, Inputs, read_features
 from gsemsplat_ros.evaluation.splat_points import nearest_points, spacing
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
@@ -46,7 +46,9 @@ class Method(Protocol):
 
     name: str
 
-    def show(self, frame: Frame, inputs: Inputs | None, folder: Path, phrases: Sequence[str]) -> Shown:
+    def show(
+        self, frame: AnnotatedView, inputs: Inputs | None, folder: Path, phrases: Sequence[str]
+    ) -> Shown:
         """The view `frame` of the scene in `folder`; inputs: None where only saved features are scored."""
 
 
@@ -61,7 +63,9 @@ class SavedFeatures:
         """canonical (M, C): unit embeddings of the phrases that every query is compared with."""
         self.encoder, self.canonical = encoder, torch.as_tensor(canonical)
 
-    def show(self, frame: Frame, inputs: Inputs | None, folder: Path, phrases: Sequence[str]) -> Shown:
+    def show(
+        self, frame: AnnotatedView, inputs: Inputs | None, folder: Path, phrases: Sequence[str]
+    ) -> Shown:
         features = read_features(frame, folder)
         if features.shape[-1] != self.encoder.dim:
             raise ValueError(
@@ -96,7 +100,7 @@ class Network:
             self._last = inputs, self.pipeline.build(Pair(*views))
         return self._last[1]
 
-    def show(self, frame: Frame, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
+    def show(self, frame: AnnotatedView, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
         drawn = render(self.scene(inputs).gaussians, inputs.camera, np.linalg.inv(inputs.first_from_camera))
         prepared = self.pipeline.codec.prepare(drawn.codes, self.pipeline.negatives, drawn.alpha)
         words = self.pipeline.text_encoder.encode(list(phrases))
@@ -136,7 +140,7 @@ class ColourOnly:
         prediction = self.network.predict(*self.network.encode(images))
         return Gaussians.from_prediction(prediction, 'camera')
 
-    def show(self, frame: Frame, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
+    def show(self, frame: AnnotatedView, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
         drawn = render(self.gaussians(inputs), inputs.camera, np.linalg.inv(inputs.first_from_camera))
         return Shown(drawn.rgb.cpu().numpy(), None, drawn.alpha.cpu().numpy())
 
@@ -154,7 +158,7 @@ class LiftedFeatures:
     def __init__(self, network: Network, dense: Callable[[np.ndarray], np.ndarray]):
         self.network, self.dense = network, dense
 
-    def show(self, frame: Frame, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
+    def show(self, frame: AnnotatedView, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
         scene = self.network.scene(inputs)
         height, width = scene.keyframe.camera.height, scene.keyframe.camera.width
         points = scene.gaussians.means.cpu().numpy().reshape(2, height, width, 3)

@@ -24,7 +24,7 @@ class ResidualConv(nn.Module):
         return x + self.conv2(F.relu_(self.conv1(F.relu(x))))
 
 
-class Fusion(nn.Module):
+class FusionBlock(nn.Module):
     """Adds one level to the coarser ones and doubles the resolution."""
 
     def __init__(self, dim: int, norm: bool = False):
@@ -71,7 +71,7 @@ class DPT(nn.Module):
         self.scratch = nn.Module()
         for i in range(4):
             self.scratch.add_module(f'layer{i + 1}_rn', nn.Conv2d(dims[i], dim, 3, padding=1, bias=False))
-            self.scratch.add_module(f'refinenet{i + 1}', Fusion(dim, config.dpt_norm))
+            self.scratch.add_module(f'refinenet{i + 1}', FusionBlock(dim, config.dpt_norm))
         self.head = nn.Sequential(
             nn.Conv2d(dim, last, 3, padding=1),
             nn.GroupNorm(GROUPS, last) if config.dpt_norm else nn.Identity(),

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, VOCABULARY
 from gsemsplat_ros.rooms.furnish import Room, sample_room
 from gsemsplat_ros.rooms.furniture import base_noun, load_furniture
-from gsemsplat_ros.rooms.render import Frame, World
+from gsemsplat_ros.rooms.renderer import RenderedFrame, RoomRenderer
 
 PAIRS = 8  # of each room
 HELDOUT_SEED = 1_000_000  # rooms of held-out furniture come from seeds of their own
@@ -49,7 +49,9 @@ def look(eye: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
     return pose
 
 
-def overlap(first: Frame, second: Frame, K: np.ndarray, second_from_first: np.ndarray) -> float:
+def overlap(
+    first: RenderedFrame, second: RenderedFrame, K: np.ndarray, second_from_first: np.ndarray
+) -> float:
     """Share of the first view's pixels whose point the second view sees (within 5 % of depth)."""
     depth = first.depth[::4, ::4]
     v, u = np.mgrid[: first.depth.shape[0] : 4, : first.depth.shape[1] : 4]
@@ -69,19 +71,19 @@ def overlap(first: Frame, second: Frame, K: np.ndarray, second_from_first: np.nd
 class Cameras:
     """Draws camera poses in one loaded room."""
 
-    def __init__(self, world: World, room: Room, rng: np.random.Generator):
-        self.world, self.room, self.rng = world, room, rng
+    def __init__(self, renderer: RoomRenderer, room: Room, rng: np.random.Generator):
+        self.renderer, self.room, self.rng = renderer, room, rng
 
-    def frame(self, K: np.ndarray, pose: np.ndarray) -> Frame | None:
+    def frame(self, K: np.ndarray, pose: np.ndarray) -> RenderedFrame | None:
         """The picture, or None when the camera stands in something, before a wall or outside the room."""
         if not (np.all(pose[:3, 3] > 0.15) and np.all(pose[:3, 3] < self.room.size - 0.15)):
             return None
-        frame = self.world.render(K, pose)
+        frame = self.renderer.render(K, pose)
         return frame if (np.quantile(frame.depth, 0.02) > NEAREST and np.median(frame.depth) > 0.8) else None
 
     def intrinsics(self) -> np.ndarray:
         """K (3, 3): 45 to 85 degrees wide, principal point within 2 % of the centre."""
-        rng, height, width = self.rng, self.world.height, self.world.width
+        rng, height, width = self.rng, self.renderer.height, self.renderer.width
         f = width / 2 / np.tan(np.radians(rng.uniform(45, 85)) / 2)
         return np.array(
             [
@@ -91,7 +93,7 @@ class Cameras:
             ]
         )
 
-    def pair(self, stereo: bool) -> tuple[np.ndarray, list[np.ndarray], list[Frame]] | None:
+    def pair(self, stereo: bool) -> tuple[np.ndarray, list[np.ndarray], list[RenderedFrame]] | None:
         """K, three poses and three frames (first, second, target); None when no pose fits."""
         rng, size = self.rng, self.room.size
         for _ in range(TRIES):
@@ -183,7 +185,7 @@ class RoomStream:
             raise ValueError(f"split {split!r}: wanted 'train' or 'heldout'")
         self.split, self.rooms = split, rooms
         self.furniture = load_furniture()
-        self.world = World(self.furniture, height, width)
+        self.renderer = RoomRenderer(self.furniture, height, width)
 
     def vocabulary(self) -> dict[str, str]:
         """Every name that the rooms of this split can hold, with its base noun ('office chair': 'chair')."""
@@ -194,8 +196,8 @@ class RoomStream:
         """The samples of one room; fewer than PAIRS where cameras found no place."""
         rng = np.random.default_rng(number + (HELDOUT_SEED if self.split == 'heldout' else 0))
         room = sample_room(self.furniture, rng, heldout=self.split == 'heldout')
-        self.world.load(room)
-        cameras, sensor, samples = Cameras(self.world, room, rng), Sensor(rng), []
+        self.renderer.load(room)
+        cameras, sensor, samples = Cameras(self.renderer, room, rng), Sensor(rng), []
         for i in range(PAIRS):
             stereo = i % 2 == 0
             drawn = cameras.pair(stereo)

@@ -26,7 +26,7 @@ BUFFER_S = 10.0  # how far back transforms are kept
 MAX_CHAIN = 1000  # frames from a camera up to the root: more is a loop
 
 
-class Sample(NamedTuple):
+class StampedTransform(NamedTuple):
     """`parent_from_child` at a time: translation (3,) [m], unit quaternion (4,) w, x, y, z."""
 
     stamp_ns: int
@@ -35,8 +35,8 @@ class Sample(NamedTuple):
     quat: np.ndarray
 
 
-def sample_of(message: TransformStamped) -> tuple[str, Sample]:
-    """Child frame and Sample. Raises ValueError for what is no rigid transform between two named frames."""
+def sample_of(message: TransformStamped) -> tuple[str, StampedTransform]:
+    """Child frame and transform. Raises ValueError for what is no rigid transform between two named frames."""
     parent, child = message.header.frame_id.lstrip('/'), message.child_frame_id.lstrip('/')
     t, q = message.transform.translation, message.transform.rotation
     quat, length = np.array([q.w, q.x, q.y, q.z]), math.hypot(q.w, q.x, q.y, q.z)
@@ -47,7 +47,7 @@ def sample_of(message: TransformStamped) -> tuple[str, Sample]:
             f'TF from {quoted(parent)} to {quoted(child)} with translation ({t.x:g}, {t.y:g}, {t.z:g}) m '
             f'and a quaternion of length {length:g}: wanted finite numbers and a unit quaternion'
         )
-    return child, Sample(stamp_ns(message.header), parent, np.array([t.x, t.y, t.z]), quat / length)
+    return child, StampedTransform(stamp_ns(message.header), parent, np.array([t.x, t.y, t.z]), quat / length)
 
 
 def matrix(translation: np.ndarray, quat: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ def matrix(translation: np.ndarray, quat: np.ndarray) -> np.ndarray:
     return out
 
 
-def between(a: Sample, b: Sample, at_ns: int) -> Sample:
+def between(a: StampedTransform, b: StampedTransform, at_ns: int) -> StampedTransform:
     """Translation interpolated linearly, rotation on the shorter great arc (slerp)."""
     part = (at_ns - a.stamp_ns) / (b.stamp_ns - a.stamp_ns)
     dot = float(a.quat @ b.quat)
@@ -73,7 +73,7 @@ def between(a: Sample, b: Sample, at_ns: int) -> Sample:
         quat = (1 - part) * a.quat + part * end
     else:
         quat = (math.sin((1 - part) * angle) * a.quat + math.sin(part * angle) * end) / math.sin(angle)
-    return Sample(
+    return StampedTransform(
         at_ns, a.parent, (1 - part) * a.translation + part * b.translation, quat / np.linalg.norm(quat)
     )
 
@@ -82,8 +82,8 @@ class PlainBuffer:
     """The plain twin of tf2's buffer: a tree of frames, each with its last BUFFER_S under its parent."""
 
     def __init__(self):
-        self._static: dict[str, Sample] = {}
-        self._moving: dict[str, list[Sample]] = defaultdict(list)  # by stamp
+        self._static: dict[str, StampedTransform] = {}
+        self._moving: dict[str, list[StampedTransform]] = defaultdict(list)  # by stamp
 
     def add(self, message: TransformStamped, static: bool) -> None:
         """Take in a transform that `sample_of` accepts."""
@@ -148,7 +148,7 @@ class PlainBuffer:
             poses[frame] = pose
         return poses, missing
 
-    def _at(self, child: str, at_ns: int) -> Sample | None:
+    def _at(self, child: str, at_ns: int) -> StampedTransform | None:
         """The child under its parent at this time; None for a root."""
         if child in self._static:
             return self._static[child]

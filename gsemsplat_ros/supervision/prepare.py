@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.datasets.frames import Frame, Source
-from gsemsplat_ros.datasets.sources import Samples, open_source
+from gsemsplat_ros.datasets.sources import SceneSampler, open_source
 from gsemsplat_ros.supervision.encoders import ImageEncoder, load_image_encoder, masked_crop
 from gsemsplat_ros.supervision.features import Features, Space, Supervision
 from gsemsplat_ros.supervision.masks import MaskFolder, Masks, SegmentAnything, instances, without_small
@@ -79,7 +79,7 @@ def supervise(frame: Frame, masks: Masks, encoder: ImageEncoder) -> Supervision:
     )
 
 
-class Worker:
+class Supervisor:
     """One process's encoder and masks."""
 
     def __init__(self, recipe: Recipe, number: int = 0, count: int = 1):
@@ -88,7 +88,7 @@ class Worker:
         if count > 1:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
         self.source = recipe.open()
-        self.features, self.samples = Features(recipe.out), Samples(self.source, recipe.out)
+        self.features, self.samples = Features(recipe.out), SceneSampler(self.source, recipe.out)
         self.masks = recipe.regions(self.source)[1] or SegmentAnything(recipe.sam, recipe.sam_model, device)
         self.encoder = load_image_encoder(recipe.encoder, recipe.checkpoint, device)
 
@@ -121,7 +121,7 @@ def prepare(
     `report` hears after every piece: pieces done, pieces to do, seconds since the start. Raises ValueError
     for what the user can mend; what was made until then stays.
     """
-    worker = Worker(recipe)  # here too with several processes: mistakes show before anything is written
+    worker = Supervisor(recipe)  # here too with several processes: mistakes show before anything is written
     source, features, encoder = worker.source, worker.features, worker.encoder
     regions, _ = recipe.regions(source)
     if regions == 'instances':
@@ -162,13 +162,13 @@ def prepare(
     }
 
 
-_worker: Worker | ValueError
+_worker: Supervisor | ValueError
 
 
 def _begin(recipe: Recipe, numbers, count: int) -> None:
     global _worker
     try:
-        _worker = Worker(recipe, numbers.get(), count)
+        _worker = Supervisor(recipe, numbers.get(), count)
     except ValueError as error:
         _worker = error  # an error raised here would reach nobody
 

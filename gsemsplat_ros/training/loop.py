@@ -25,7 +25,7 @@ from tqdm import tqdm
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms
 from gsemsplat_ros.rooms.stream import pack
 from gsemsplat_ros.training.distributed import Processes
-from gsemsplat_ros.training.small_network import Run
+from gsemsplat_ros.training.small_network import SmallNetworkTrainer
 from gsemsplat_ros.training.trainer import Trainer
 
 AHEAD = 2  # steps whose pairs are being loaded
@@ -58,7 +58,7 @@ def stop_asked() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-class Report:
+class ProgressLog:
     """What the first process says: a bar on stderr, log.jsonl, TensorBoard; means since the last line."""
 
     def __init__(self, training: Trainer, quiet: bool):
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace, quiet: bool = False) -> dict | None:
                 f'{args.data} has rooms of {size[0]}x{size[1]} px, wanted {args.height}x{args.width}: '
                 'give their --height and --width, or another --data'
             )
-        return go(Run(args, rooms, processes), asked, deadline, quiet)
+        return go(SmallNetworkTrainer(args, rooms, processes), asked, deadline, quiet)
 
 
 def go(training: Trainer, asked: threading.Event, deadline: float, quiet: bool) -> dict | None:
@@ -141,7 +141,7 @@ def go(training: Trainer, asked: threading.Event, deadline: float, quiet: bool) 
         return None
     out = training.args.out
     out.mkdir(parents=True, exist_ok=True)
-    report = Report(training, quiet)
+    report = ProgressLog(training, quiet)
     try:
         train(training, report, asked, deadline)
     finally:
@@ -149,7 +149,7 @@ def go(training: Trainer, asked: threading.Event, deadline: float, quiet: bool) 
     return {'steps': training.step, 'checkpoint': str(out / training.checkpoint), 'losses': report.losses}
 
 
-def train(training: Trainer, report: Report | None, asked: threading.Event, deadline: float) -> None:
+def train(training: Trainer, report: ProgressLog | None, asked: threading.Event, deadline: float) -> None:
     """Steps until the last, until any process is `asked` to stop, or until `deadline` [s, time.monotonic]."""
     args, processes = training.args, training.processes
     done = training.step >= args.steps

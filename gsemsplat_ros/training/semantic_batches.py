@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.datasets.frames import Geometry
-from gsemsplat_ros.datasets.sources import Sample
+from gsemsplat_ros.datasets.sources import SceneViews
 from gsemsplat_ros.geometry.visibility import unproject
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.supervision.features import Supervision
@@ -68,7 +68,7 @@ def loss_mask(target: Geometry, contexts: list[Geometry]) -> np.ndarray:
     return mask & (target.depth > 1e-6)
 
 
-def collate(sample: Sample, supervision: list[Supervision], stride: int) -> Views:
+def collate(sample: SceneViews, supervision: list[Supervision], stride: int) -> Views:
     """A sample and what its targets are to say; `stride` of the network's output."""
     contexts, targets = sample.frames[:2], sample.frames[2:]
     poses = sample.first_from_camera

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.lpips import LPIPS
-from gsemsplat_ros.datasets.sources import Sample, Samples, open_source
+from gsemsplat_ros.datasets.sources import SceneSampler, SceneViews, open_source
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics.decoder import Codec
 from gsemsplat_ros.supervision.features import Features
@@ -52,14 +52,14 @@ HEADS = {  # what is trained: parts of parameter names
 FROZEN = 'model.stem.', 'model.context.features.', 'model.context.classifier.'  # the packaged classifier
 
 
-class Objective(nn.Module):
+class SemanticObjective(nn.Module):
     """Network, decoders and losses in one: pairs to what is minimised."""
 
     def __init__(self, model: GSemSplat, codec: Codec, perceptual: LPIPS | None, tuned: bool):
         super().__init__()
         self.model, self.codec, self.perceptual, self.tuned = model, codec, perceptual, tuned
 
-    def train(self, mode: bool = True) -> Objective:
+    def train(self, mode: bool = True) -> SemanticObjective:
         """Stays in evaluation mode: a public decoder may hold batch norms, whose statistics are to stay."""
         return super().train(False)
 
@@ -86,7 +86,7 @@ class Objective(nn.Module):
         return torch.stack([sum((t.get(name, zero) for t in terms), zero) for name in TERMS]) / len(pairs)
 
 
-class SemanticRun(Trainer):
+class SemanticHeadsTrainer(Trainer):
     """State of one training."""
 
     terms = TERMS
@@ -95,7 +95,9 @@ class SemanticRun(Trainer):
     clip = 0.5  # published
     save_every = 500
 
-    def __init__(self, args: argparse.Namespace, samples: Samples, features: Features, processes: Processes):
+    def __init__(
+        self, args: argparse.Namespace, samples: SceneSampler, features: Features, processes: Processes
+    ):
         self.samples, self.features, self.space = samples, features, features.space()
         torch.manual_seed(args.seed)
         state = self.begin(args, processes)
@@ -120,7 +122,7 @@ class SemanticRun(Trainer):
         model = with_heads(start)
         codec = self.decoders(start)
         perceptual = LPIPS.load(args.lpips) if args.lpips else None
-        objective = Objective(model, codec, perceptual, args.tune == 'all')
+        objective = SemanticObjective(model, codec, perceptual, args.tune == 'all')
         for name, p in objective.named_parameters():
             p.requires_grad_(
                 any(word in name for word in HEADS[args.tune])
@@ -145,7 +147,7 @@ class SemanticRun(Trainer):
             self.collate(self.samples.draw(np.random.default_rng((self.args.seed, step, number))))
         )
 
-    def collate(self, sample: Sample) -> Views:
+    def collate(self, sample: SceneViews) -> Views:
         """A sample with what its targets are to say."""
         wanted = [self.features.load(frame.scene, frame.name) for frame in sample.frames[2:]]
         for frame, supervision in zip(sample.frames[2:], wanted):
@@ -255,5 +257,8 @@ def run(args: argparse.Namespace, quiet: bool = False) -> dict | None:
         )
     with processes, stop_asked() as asked:
         return go(
-            SemanticRun(args, Samples(source, args.features), features, processes), asked, deadline, quiet
+            SemanticHeadsTrainer(args, SceneSampler(source, args.features), features, processes),
+            asked,
+            deadline,
+            quiet,
         )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gsemsplat_ros.datasets.sources import Sample
+from gsemsplat_ros.datasets.sources import SceneViews
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.model import GSemSplat
@@ -40,7 +40,7 @@ def colours(wanted: Tensor, found: Tensor, known: Tensor) -> tuple[np.ndarray, n
 
 
 @torch.no_grad()
-def pictures(model: GSemSplat, codec: Codec, sample: Sample, views: Views) -> np.ndarray:
+def pictures(model: GSemSplat, codec: Codec, sample: SceneViews, views: Views) -> np.ndarray:
     """(2 H, 4 W, 3) uint8 RGB of a sample and its batch.
 
     Above: both context views, the first target, the same as the network draws it. Below: region-specific and

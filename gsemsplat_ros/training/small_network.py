@@ -51,7 +51,7 @@ def seen_probabilities(model: GSemSplat, rooms: PackedRooms) -> Tensor:
     return torch.cat([model.context.probabilities(model.stem(image)[32])[0].flatten(1).T for image in images])
 
 
-class Objective(nn.Module):
+class RoomObjective(nn.Module):
     """Network, decoders and losses in one: pairs to what is minimised.
 
     draws: whether this step's Gaussians are made and drawn.
@@ -91,7 +91,7 @@ class Objective(nn.Module):
         ) / len(pairs)
 
 
-class Run(Trainer):
+class SmallNetworkTrainer(Trainer):
     """The training of the small network. `facts` goes into the state and the card: steps, pairs and hours
     that were spent, where, and what the run started from."""
 
@@ -109,7 +109,7 @@ class Run(Trainer):
         mean = state[weights.TEXT_MEAN] if state else start.text_mean if start else None
         self.space = TextSpace(rooms.vocabulary(), None if mean is None else mean.numpy())
         model, codec = GSemSplat(NetworkConfig.small()), Codec.small()
-        objective = Objective(model, codec)
+        objective = RoomObjective(model, codec)
         if state:
             objective.load_state_dict(part(state, 'weights'))
         elif start:

@@ -13,7 +13,7 @@ from support.tiny_scenes import assert_consistent, assert_true, poses, write_jso
 from gsemsplat_ros.datasets.coverage import coarse, coverage_matrix, draw
 from gsemsplat_ros.datasets.frames import Cut, Geometry
 from gsemsplat_ros.datasets.scannetpp import ScanNetPP
-from gsemsplat_ros.datasets.sources import Samples, open_source
+from gsemsplat_ros.datasets.sources import SceneSampler, open_source
 from gsemsplat_ros.images.camera import Camera
 
 SCENE = 'aaaa000001'
@@ -150,25 +150,27 @@ def test_samples_follow_the_thresholds():
 
 
 def test_coverage_is_read_or_computed_once(root, monkeypatch):
-    samples = Samples(open_(root), root / 'kept')
+    samples = SceneSampler(open_(root), root / 'kept')
     computed = samples.coverage(SCENE)
     assert computed.shape == (5, 5) and (root / 'kept' / SCENE / 'coverage.npy').is_file()
     monkeypatch.setattr('gsemsplat_ros.datasets.sources.coverage_matrix', None)
-    np.testing.assert_array_equal(Samples(open_(root), root / 'kept').coverage(SCENE), computed)
+    np.testing.assert_array_equal(SceneSampler(open_(root), root / 'kept').coverage(SCENE), computed)
     published = np.arange(25).reshape(5, 5) / 25
     for value in (published.tolist(), {SCENE: published.tolist()}):
         write_json(root / 'coverage' / f'{SCENE}.json', value)
-        np.testing.assert_allclose(Samples(open_(root), root / 'other').coverage(SCENE), published, atol=1e-6)
+        np.testing.assert_allclose(
+            SceneSampler(open_(root), root / 'other').coverage(SCENE), published, atol=1e-6
+        )
     write_scannetpp(root, bad=('DSC00002.JPG',))  # the file speaks of all frames
-    kept = Samples(open_(root), root / 'other').coverage(SCENE)
+    kept = SceneSampler(open_(root), root / 'other').coverage(SCENE)
     np.testing.assert_allclose(kept, np.delete(np.delete(published, 2, 0), 2, 1), atol=1e-6)
     write_json(root / 'coverage' / f'{SCENE}.json', [[1.0, 0.0, 0.0]] * 3)
     with pytest.raises(ValueError, match=r'wanted 4 or 5 frames a side'):
-        Samples(open_(root), root / 'other').coverage(SCENE)
+        SceneSampler(open_(root), root / 'other').coverage(SCENE)
 
 
 def test_a_sample_is_in_the_first_frame(root):
-    sample = Samples(open_(root), root / 'kept').draw(np.random.default_rng(1))
+    sample = SceneSampler(open_(root), root / 'kept').draw(np.random.default_rng(1))
     assert len(sample.frames) == 5 and len({frame.name for frame in sample.frames}) == 5
     np.testing.assert_allclose(sample.first_from_camera[0], np.eye(4), atol=1e-12)
     worlds = [frame.geometry.world_from_camera for frame in sample.frames]
@@ -182,7 +184,7 @@ def test_rooms_are_scenes_of_three_frames(tmp_path):
     frame = source.frame(source.scenes[1], '2')
     assert frame.names[1:] == ['chair', 'oak table'] and set(np.unique(frame.instance)) == {1, 2}
     assert frame.geometry.depth[15, 24] == pytest.approx(2.01, abs=0.02)
-    assert len(Samples(source, tmp_path / 'kept').draw(np.random.default_rng(0)).frames) == 3
+    assert len(SceneSampler(source, tmp_path / 'kept').draw(np.random.default_rng(0)).frames) == 3
 
 
 def remove(path):

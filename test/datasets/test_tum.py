@@ -8,7 +8,7 @@ import pytest
 from support.tiny_scenes import CAMERA, assert_consistent, assert_true, poses, write_tum
 
 from gsemsplat_ros.datasets.frames import Cut
-from gsemsplat_ros.datasets.sources import Samples, open_source
+from gsemsplat_ros.datasets.sources import SceneSampler, open_source
 from gsemsplat_ros.datasets.tum import FREIBURG, Folders, read_intrinsics
 
 
@@ -48,7 +48,7 @@ def test_a_folder_of_scenes_and_their_samples(tmp_path):
         write_tum(tmp_path / name, 5)
     source = open_source(tmp_path, 'train', 32, 48)
     assert source.scenes == ('a', 'b')
-    drawn = [Samples(source, tmp_path / 'kept').draw(np.random.default_rng(seed)) for seed in range(6)]
+    drawn = [SceneSampler(source, tmp_path / 'kept').draw(np.random.default_rng(seed)) for seed in range(6)]
     assert {sample.frames[0].scene for sample in drawn} == {'a', 'b'}
     assert drawn[0].frames[4].image.shape == (32, 48, 3)
 

@@ -26,7 +26,7 @@ from gsemsplat_ros.evaluation.annotated_scores import (
     score,
     summarise,
 )
-from gsemsplat_ros.evaluation.annotated_views import Frame, read_cameras, read_frame
+from gsemsplat_ros.evaluation.annotated_views import AnnotatedView, read_cameras, read_view
 from gsemsplat_ros.evaluation.methods import Shown
 from gsemsplat_ros.evaluation.published import evaluate_frame, majority
 from gsemsplat_ros.report.evaluation_page import (
@@ -93,7 +93,7 @@ def evaluate_truth(frame, text):
 
 def a_frame(scene, name, phrases):
     visible = np.ones((SIDE, SIDE), bool)
-    return Frame(
+    return AnnotatedView(
         scene,
         name,
         np.zeros((SIDE, SIDE, 3), np.uint8),
@@ -186,7 +186,7 @@ def test_localisation_counts_what_the_iou_counts():
     neither.
     """
     spot = np.array([[8, 8], [9, 8], [9, 9], [8, 9.0]])
-    frame = Frame(
+    frame = AnnotatedView(
         'a',
         'frame_1',
         np.zeros((SIDE, SIDE, 3), np.uint8),
@@ -215,7 +215,7 @@ def test_localisation_counts_what_the_iou_counts():
 
 
 def test_chance_of_a_view_without_a_visible_pixel():
-    frame = Frame(
+    frame = AnnotatedView(
         'a',
         'frame_1',
         np.zeros((SIDE, SIDE, 3), np.uint8),
@@ -286,7 +286,7 @@ def test_the_command_is_the_scorer(featured, capsys):
 
     status, out, _ = run(capsys, featured, '--features', '--threshold', '0.4', '--json')
     rows = [r for r in json.loads(out.splitlines()[-1])['phrases'] if r['method'] == 'saved features']
-    frame = read_frame(featured / SCENE / f'{NAME}.json')
+    frame = read_view(featured / SCENE / f'{NAME}.json')
     encoder = MiniLM(weights.load(None).text_mean.numpy())
     features = torch.from_numpy(np.load(featured / SCENE / 'restored_feat.npy').astype(np.float32))
     texts = (torch.from_numpy(encoder.encode(list(phrases))) for phrases in (frame.phrases, CANONICAL))
@@ -487,7 +487,7 @@ def test_two_views_of_a_scene_are_read_from_one_pair(data, tmp_path):
     """A second annotated view of the same scene: its own mask and annotation, the same two inputs."""
     scene = Path(shutil.copytree(data / 'eval' / SCENE, tmp_path / SCENE))
     content = json.loads((scene / f'{NAME}.json').read_text())
-    write_annotation(scene, 'frame_00009', content['objects'], read_frame(scene / f'{NAME}.json').image)
+    write_annotation(scene, 'frame_00009', content['objects'], read_view(scene / f'{NAME}.json').image)
     np.save(scene / 'mask_00009.npy', np.ones((SIDE, SIDE), bool))
     cameras = json.loads((scene / 'cameras.json').read_text())
     cameras['frames']['frame_00009'] = cameras['frames'][NAME]

@@ -16,7 +16,7 @@ from gsemsplat_ros.evaluation.annotated_views import (
     find_scenes,
     read_cameras,
     read_features,
-    read_frame,
+    read_view,
 )
 
 NAME = 'frame_00003'
@@ -45,7 +45,7 @@ def change(scene, edit, name=f'{NAME}.json'):
 def test_what_a_scene_holds(scene):
     assert find_scenes(scene.parent) == [scene] == find_scenes(scene)
     [path] = annotations(scene)
-    frame = read_frame(path)
+    frame = read_view(path)
     assert (frame.scene, frame.name) == (scene.name, NAME) and frame.image.shape == (SIDE, SIDE, 3)
     assert frame.phrases == ('wall', 'storage box', 'floor') and frame.dropped == ('piano',)
     assert 0.3 < frame.visible.mean() < 1 and frame.visible.dtype == bool
@@ -70,7 +70,7 @@ def test_polygons_of_one_category_are_kept_together(scene):
             if thing['category'] == 'wall'
         ]
     )
-    assert len(read_frame(scene / f'{NAME}.json').polygons['wall']) == before >= 2
+    assert len(read_view(scene / f'{NAME}.json').polygons['wall']) == before >= 2
 
 
 @pytest.mark.parametrize(
@@ -84,22 +84,22 @@ def test_polygons_of_one_category_are_kept_together(scene):
 )
 def test_queries(scene, text, names):
     (scene / 'queries.txt').write_text(text)
-    assert read_frame(scene / f'{NAME}.json').queries == names
+    assert read_view(scene / f'{NAME}.json').queries == names
 
 
 def test_masks_by_name_number_or_alone(scene):
-    mask = read_frame(scene / f'{NAME}.json').visible
+    mask = read_view(scene / f'{NAME}.json').visible
     for name in (f'mask_{NAME}.npy', 'mask_3.npy', 'mask_dslr.npy'):
         for old in scene.glob('mask_*'):
             old.unlink()
         np.save(scene / name, mask.astype(np.uint8))
-        np.testing.assert_array_equal(read_frame(scene / f'{NAME}.json').visible, mask)
+        np.testing.assert_array_equal(read_view(scene / f'{NAME}.json').visible, mask)
 
 
 def test_features_of_each_view_and_of_the_only_one(scene):
     wanted = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 4)).astype(np.float16)
     np.save(scene / 'restored_feat.npy', wanted)
-    np.testing.assert_array_equal(read_features(read_frame(scene / f'{NAME}.json'), scene), wanted)
+    np.testing.assert_array_equal(read_features(read_view(scene / f'{NAME}.json'), scene), wanted)
     write_annotation(
         scene,
         'frame_00007',
@@ -108,9 +108,9 @@ def test_features_of_each_view_and_of_the_only_one(scene):
     )
     np.save(scene / 'mask_00007.npy', np.ones((SIDE, SIDE), bool))
     with pytest.raises(ValueError, match='belongs to one of them.*restored_feat_frame_00003.npy'):
-        read_features(read_frame(scene / f'{NAME}.json'), scene)
+        read_features(read_view(scene / f'{NAME}.json'), scene)
     np.savez(scene / 'restored_feat_frame_00007.npz', feat=wanted)
-    np.testing.assert_array_equal(read_features(read_frame(scene / 'frame_00007.json'), scene), wanted)
+    np.testing.assert_array_equal(read_features(read_view(scene / 'frame_00007.json'), scene), wanted)
 
 
 def write(name, content):
@@ -193,7 +193,7 @@ SMALL = np.zeros((SIDE, SIDE - 2), bool)
 def test_every_missing_piece_is_one_line(scene, spoil, words):
     spoil(scene)
     with pytest.raises(ValueError, match=words) as caught:
-        read_frame(scene / f'{NAME}.json')
+        read_view(scene / f'{NAME}.json')
     assert '\n' not in str(caught.value) and str(scene) in str(caught.value)
 
 
@@ -211,18 +211,18 @@ def test_every_missing_piece_is_one_line(scene, spoil, words):
 def test_features_that_do_not_fit(scene, array, words):
     np.save(scene / 'restored_feat.npy', array)
     with pytest.raises(ValueError, match=words):
-        read_features(read_frame(scene / f'{NAME}.json'), scene)
+        read_features(read_view(scene / f'{NAME}.json'), scene)
 
 
 def test_no_features_and_damaged_ones(scene):
-    frame = read_frame(scene / f'{NAME}.json')
+    frame = read_view(scene / f'{NAME}.json')
     with pytest.raises(
         ValueError, match='has no saved features of frame_00003: wanted restored_feat_frame_00003.npy'
     ):
         read_features(frame, scene)
     (scene / 'restored_feat.npz').write_bytes(b'PK\x03\x04 no archive')
     with pytest.raises(ValueError, match='cannot be read as an array'):
-        read_features(read_frame(scene / f'{NAME}.json'), scene)
+        read_features(read_view(scene / f'{NAME}.json'), scene)
 
 
 def camera(edit):
@@ -254,7 +254,7 @@ def camera(edit):
     ],
 )
 def test_cameras_that_do_not_fit(scene, spoil, words):
-    frame = read_frame(scene / f'{NAME}.json')
+    frame = read_view(scene / f'{NAME}.json')
     spoil(scene)
     with pytest.raises(ValueError, match=words) as caught:
         read_cameras(scene, frame)

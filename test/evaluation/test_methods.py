@@ -13,7 +13,7 @@ from support.tiny_scenes import poses
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.datasets.scannetpp import ScanNetPP
-from gsemsplat_ros.evaluation.annotated_views import Inputs, read_cameras, read_frame
+from gsemsplat_ros.evaluation.annotated_views import Inputs, read_cameras, read_view
 from gsemsplat_ros.evaluation.input_pairs import find_inputs, find_pair
 from gsemsplat_ros.evaluation.methods import ColourOnly, LiftedFeatures, Network, SavedFeatures
 from gsemsplat_ros.evaluation.splat_points import nearest_points, spacing
@@ -262,7 +262,7 @@ def test_saved_features_answer_as_the_network_that_made_them(pipeline, tmp_path)
     drawn = render(Network(pipeline).scene(inputs).gaussians, CAMERA, np.linalg.inv(inputs.first_from_camera))
     np.save(tmp_path / 'restored_feat_frame_1.npy', pipeline.codec.decode(drawn.codes).numpy())
     frame = type(
-        'Frame',
+        'AnnotatedView',
         (),
         {
             'image': np.zeros((18, 24, 3), np.uint8),
@@ -287,7 +287,7 @@ def test_saved_features_are_read_in_parts(monkeypatch, tmp_path):
     features = np.random.default_rng(0).normal(size=(2, 40, 36, 3)).astype(np.float16)
     np.save(tmp_path / 'restored_feat.npy', features)
     frame = type(
-        'Frame',
+        'AnnotatedView',
         (),
         {
             'image': np.zeros((40, 36, 3), np.uint8),
@@ -316,7 +316,7 @@ def scene(tmp_path_factory):
 
 def test_the_pair_is_found_on_disk(scene, tmp_path):
     folder, root = scene
-    frame = read_frame(folder / 'frame_00003.json')
+    frame = read_view(folder / 'frame_00003.json')
     source = ScanNetPP(root, 'val', SIDE, SIDE)
     found, told = find_inputs(source, SCENE, frame), read_cameras(folder, frame)
     np.testing.assert_allclose(found.camera.K, told.camera.K)
@@ -336,7 +336,7 @@ def test_a_mask_of_no_pair_is_refused(scene, tmp_path):
     mask[:5] = True
     np.save(folder / 'mask_00003.npy', mask)
     with pytest.raises(ValueError, match='no two frames see what the mask of frame_00003 shows'):
-        find_inputs(ScanNetPP(scene[1], 'val', SIDE, SIDE), SCENE, read_frame(folder / 'frame_00003.json'))
+        find_inputs(ScanNetPP(scene[1], 'val', SIDE, SIDE), SCENE, read_view(folder / 'frame_00003.json'))
 
 
 def test_find_pair_is_the_best_of_all_pairs():

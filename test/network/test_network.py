@@ -15,7 +15,7 @@ from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.parity import check_parity, covariances_xyzw, read_fixture, rule_model
 from gsemsplat_ros.network import heads
 from gsemsplat_ros.network.config import NetworkConfig
-from gsemsplat_ros.network.dpt import Fusion
+from gsemsplat_ros.network.dpt import FusionBlock
 from gsemsplat_ros.network.inference import Inference, has_bfloat16
 from gsemsplat_ros.network.layers import CrossAttention, SelfAttention, attend, rope_table, rotate
 from gsemsplat_ros.network.model import GSemSplat, hybrid_patches
@@ -132,7 +132,7 @@ def test_training_may_use_the_table_that_inference_made():
 
 def test_fusion_before_upsampling_equals_after():
     torch.manual_seed(0)
-    fusion, x, level = Fusion(8), *torch.randn(2, 1, 8, 5, 7)
+    fusion, x, level = FusionBlock(8), *torch.randn(2, 1, 8, 5, 7)
     plain = torch.nn.functional.interpolate(
         fusion.resConfUnit2(x + fusion.resConfUnit1(level)),
         scale_factor=2,

@@ -30,7 +30,10 @@ def room(stream):
 
 
 def test_names():
-    assert clean_name('Modern chair 2') == 'modern chair' and clean_name('Frame Hôi An') == 'picture frame'
+    assert (
+        clean_name('Modern chair 2') == 'modern chair'
+        and clean_name('Frame Hôi An') == 'picture frame'
+    )
     assert clean_name('TV 16:9') == 'television' and clean_name("Captain's bed") == "captain's bed"
     assert base_noun('chair with cushion') == 'chair' and base_noun('glass table') == 'table'
 
@@ -152,7 +155,7 @@ def test_rooms_of_another_split_are_refused(tmp_path, room):
             folder / 'train_000003.npz', **{**{k: v for k, v in parts.items() if k != 'furniture'}, **version}
         )
         with pytest.raises(
-            ValueError, match=f'furniture of version .*wanted {FURNITURE_VERSION}: pack the rooms again'
+            ValueError, match=f'furniture of version .*wanted {FURNITURE_VERSION}: pack the rooms into'
         ):
             PackedRooms(folder)
 

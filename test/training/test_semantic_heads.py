@@ -411,7 +411,7 @@ def test_tensorboard_shows_what_is_drawn(root):
 
 
 def test_the_published_schedule():
-    run = object.__new__(semantics.SemanticRun)
+    run = object.__new__(semantics.SemanticHeadsTrainer)
     run.args = build_parser('train').parse_args(['train', 'semantics', 'x', '--features', 'f', '--out', 'o'])
     assert (run.args.steps, run.args.batch, run.args.lr, run.args.tune) == (66900, 4, 1e-5, 'gaussians')
     rates = []

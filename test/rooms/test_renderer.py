@@ -1,4 +1,4 @@
-"""The drawn rooms: pixels where the pinhole model puts them, true depth, and the same world in every view."""
+"""The drawn rooms: pixels where the pinhole model puts them, true depth, and the same room in every view."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ pytest.importorskip('moderngl', reason='moderngl is not installed')
 from gsemsplat_ros.rooms.furnish import sample_room
 from gsemsplat_ros.rooms.furniture import load_furniture
 from gsemsplat_ros.rooms.layout import Light, Quad, Room, kind_of, overlap
-from gsemsplat_ros.rooms.render import World
+from gsemsplat_ros.rooms.renderer import RoomRenderer
 from gsemsplat_ros.rooms.stream import look
 
 H, W = 96, 128
@@ -24,15 +24,15 @@ def furniture():
 
 
 @pytest.fixture(scope='module')
-def world(furniture):
+def renderer(furniture):
     try:
-        return World(furniture, H, W)
+        return RoomRenderer(furniture, H, W)
     except ValueError as error:
         pytest.skip(str(error))
 
 
 def bare_room(*quads, lights=(), ambient=1.0):
-    """A world of nothing but the given quads, white."""
+    """A room of nothing but the given quads, white."""
     white = np.full((256, 256, 3), 255, np.uint8)
     return Room(
         np.full(3, 10.0),
@@ -69,9 +69,9 @@ def points(depth, camera=K):
     )
 
 
-def test_a_known_square_covers_exactly_its_pixels(world):
-    world.load(bare_room(facing(19.6, 40.4, 9.6, 30.4, 2.5), facing(70.6, 80.4, 50.6, 70.4, 4.0, 2)))
-    frame = world.render(K, np.eye(4))
+def test_a_known_square_covers_exactly_its_pixels(renderer):
+    renderer.load(bare_room(facing(19.6, 40.4, 9.6, 30.4, 2.5), facing(70.6, 80.4, 50.6, 70.4, 4.0, 2)))
+    frame = renderer.render(K, np.eye(4))
     expected = np.zeros((H, W), np.int16)
     expected[10:31, 20:41] = 1  # half a pixel off would lose a row or column on one side
     expected[51:71, 71:81] = 2
@@ -79,19 +79,19 @@ def test_a_known_square_covers_exactly_its_pixels(world):
     np.testing.assert_allclose(frame.depth, np.choose(expected, [0, 2.5, 4.0]), rtol=1e-6)
 
 
-def test_the_colour_lies_where_the_depth_does(world):
+def test_the_colour_lies_where_the_depth_does(renderer):
     # Its edges lie between the samples of the twice finer grid, where the rasteriser has nothing to decide.
-    world.load(bare_room(facing(49.25, 54.75, 29.25, 36.75, 3.0)))
-    weight = world.render(K, np.eye(4)).rgb[..., 0].astype(float)
+    renderer.load(bare_room(facing(49.25, 54.75, 29.25, 36.75, 3.0)))
+    weight = renderer.render(K, np.eye(4)).rgb[..., 0].astype(float)
     v, u = np.mgrid[:H, :W]
     assert (weight * u).sum() / weight.sum() == pytest.approx(52.0, abs=0.02)
     assert (weight * v).sum() / weight.sum() == pytest.approx(33.0, abs=0.02)
 
 
-def test_depth_of_a_floor_is_analytic(world):
+def test_depth_of_a_floor_is_analytic(renderer):
     floor = Quad(1, np.array([-50.0, -50.0, 0]), np.array([100.0, 0, 0]), np.array([0, 100.0, 0]), 0)
-    world.load(bare_room(floor))
-    frame = world.render(
+    renderer.load(bare_room(floor))
+    frame = renderer.render(
         K, look(np.array([0.3, -0.2, 1.1]), np.array([0.3, 5.0, 1.1]))
     )  # looks along the floor
     rows = np.arange(H)
@@ -101,15 +101,15 @@ def test_depth_of_a_floor_is_analytic(world):
     assert near.sum() > 35 and not frame.depth[rows < K[1, 2] - 1].any()
 
 
-def test_a_lamp_casts_a_shadow(world):
+def test_a_lamp_casts_a_shadow(renderer):
     table = Quad(2, np.array([4.5, 4.5, 1.0]), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), 0)
     floor = Quad(1, np.zeros(3), np.array([10.0, 0, 0]), np.array([0, 10.0, 0]), 0)
     lamp = Light(np.array([5.0, 5.0, 2.5]), np.full(3, 0.5))
     pose = look(np.array([5.0, 1.5, 0.5]), np.array([5.0, 5.0, 0.3]))
-    world.load(bare_room(floor, table, lights=[lamp], ambient=0.2))
-    shadowed = world.render(K, pose).rgb
-    world.load(bare_room(floor, lights=[lamp], ambient=0.2))
-    bare = world.render(K, pose)
+    renderer.load(bare_room(floor, table, lights=[lamp], ambient=0.2))
+    shadowed = renderer.render(K, pose).rgb
+    renderer.load(bare_room(floor, lights=[lamp], ambient=0.2))
+    bare = renderer.render(K, pose)
     below = np.abs(points(bare.depth) @ pose[:3, :3].T + pose[:3, 3] - [5, 5, 0]).max(-1) < 0.4
     aside = np.abs(points(bare.depth) @ pose[:3, :3].T + pose[:3, 3] - [6.7, 5, 0]).max(-1) < 0.3
     below &= bare.instance == 1
@@ -119,15 +119,15 @@ def test_a_lamp_casts_a_shadow(world):
     assert shadowed[aside].mean() == pytest.approx(bare.rgb[aside].mean(), rel=0.05)
 
 
-def test_two_views_of_a_room_agree(world, furniture):
+def test_two_views_of_a_room_agree(renderer, furniture):
     """Depth and instances of the second view, warped into the first, on what both see."""
     good = seen = same = 0
     for seed in range(4):
         room = sample_room(furniture, np.random.default_rng(seed))
-        world.load(room)
+        renderer.load(room)
         middle = room.size * [0.5, 0.5, 0.3]
         poses = [look(room.size * [0.12, y, 0.6], middle) for y in (0.12, 0.2)]
-        first, second = (world.render(K, pose) for pose in poses)
+        first, second = (renderer.render(K, pose) for pose in poses)
         first_from_second = np.linalg.inv(poses[0]) @ poses[1]
         moved = points(second.depth) @ first_from_second[:3, :3].T + first_from_second[:3, 3]
         z = np.maximum(moved[..., 2], 1e-3)
@@ -151,12 +151,12 @@ def test_two_views_of_a_room_agree(world, furniture):
     assert seen > 10000 and good > 0.95 * seen and same / 4 > 0.5
 
 
-def test_the_same_room_is_drawn_again(world, furniture):
+def test_the_same_room_is_drawn_again(renderer, furniture):
     frames = []
     for seed in (7, 8, 7):
         room = sample_room(furniture, np.random.default_rng(seed))
-        world.load(room)
-        frames.append(world.render(K, look(room.size * [0.15, 0.15, 0.6], room.size * [0.5, 0.5, 0.3])))
+        renderer.load(room)
+        frames.append(renderer.render(K, look(room.size * [0.15, 0.15, 0.6], room.size * [0.5, 0.5, 0.3])))
     for field in ('rgb', 'depth', 'instance'):
         np.testing.assert_array_equal(getattr(frames[0], field), getattr(frames[2], field))
     assert (frames[0].instance != frames[1].instance).any()
