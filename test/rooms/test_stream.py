@@ -30,10 +30,7 @@ def room(stream):
 
 
 def test_names():
-    assert (
-        clean_name('Modern chair 2') == 'modern chair'
-        and clean_name('Frame Hôi An') == 'picture frame'
-    )
+    assert clean_name('Modern chair 2') == 'modern chair' and clean_name('Frame Hôi An') == 'picture frame'
     assert clean_name('TV 16:9') == 'television' and clean_name("Captain's bed") == "captain's bed"
     assert base_noun('chair with cushion') == 'chair' and base_noun('glass table') == 'table'
 
