@@ -36,7 +36,7 @@ class StampedTransform(NamedTuple):
 
 
 def sample_of(message: TransformStamped) -> tuple[str, StampedTransform]:
-    """Child frame and transform. Raises ValueError for what is no rigid transform between two named frames."""
+    """Child frame and its transform. Raises ValueError for anything but a rigid transform of two frames."""
     parent, child = message.header.frame_id.lstrip('/'), message.child_frame_id.lstrip('/')
     t, q = message.transform.translation, message.transform.rotation
     quat, length = np.array([q.w, q.x, q.y, q.z]), math.hypot(q.w, q.x, q.y, q.z)
