@@ -315,7 +315,7 @@ def count(number: int, noun: str) -> str:
 
 
 def evaluation_page(summary: dict, sections: list, args: argparse.Namespace) -> str:
-    from gsemsplat_ros.report.evaluation_page import Page, page
+    from gsemsplat_ros.report.evaluation_page import EvaluationPage, page
     from gsemsplat_ros.terminal.versions import versions
 
     tables = [
@@ -342,7 +342,7 @@ def evaluation_page(summary: dict, sections: list, args: argparse.Namespace) -> 
         *versions().items(),
     ]
     return page(
-        Page(
+        EvaluationPage(
             'Words and new views, scored',
             lead,
             tables,

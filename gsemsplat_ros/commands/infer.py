@@ -172,7 +172,7 @@ def solve(pipeline, pair, queries: list[str], name: str, bar):
 def film_scene(pipeline, scene, camera, preset: str, out: Path, console: Console):
     """Fly along the path `preset`, seen with `camera` unless the path has its own, into out/rgb.mp4 and
     out/semantics.mp4: the Film."""
-    from gsemsplat_ros.flight.flight import VIDEO_LONG_SIDE, Film, fly, looked_at, resized, semantic_colours
+    from gsemsplat_ros.flight.flight import VIDEO_LONG_SIDE, Film, fly, looked_at, resized, semantic_colors
     from gsemsplat_ros.flight.paths import camera_path
     from gsemsplat_ros.flight.video import VideoWriter
 
@@ -180,7 +180,7 @@ def film_scene(pipeline, scene, camera, preset: str, out: Path, console: Console
     path = camera_path(preset, looked_at(scene.gaussians, camera)[1])
     files, posters = [out / f'{name}.mp4' for name in VIDEOS], None
     with console.progress(len(path), 'frame', 'film') as bar:
-        semantic = semantic_colours(scene.gaussians, pipeline.codec)
+        semantic = semantic_colors(scene.gaussians, pipeline.codec)
         with VideoWriter(files[0], path.fps) as rgb, VideoWriter(files[1], path.fps) as semantics:
             for pictures in fly(scene.gaussians, semantic, path, camera):
                 posters = posters or pictures

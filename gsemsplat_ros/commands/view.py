@@ -59,17 +59,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.live.server import ViewServer
-    from gsemsplat_ros.live.source import Board
+    from gsemsplat_ros.live.shared_state import SharedState
 
     if args.live and args.scene:
         raise ValueError('SCENE and --live: give one of them')
     if args.live:
-        from gsemsplat_ros.ros.client.live import WORKERS, LiveNode
-    board = Board(WORKERS if args.live else 1)
-    loading = None if args.live else source(args, board)
+        from gsemsplat_ros.ros.client.live_node import WORKERS, LiveNode
+    shared = SharedState(WORKERS if args.live else 1)
+    loading = None if args.live else source(args, shared)
     with contextlib.ExitStack() as stack:
-        stack.callback(board.close)
-        server = ViewServer(board, args.host, args.port)
+        stack.callback(shared.close)
+        server = ViewServer(shared, args.host, args.port)
         stack.callback(server.close)
         if args.host not in LOCAL:
             console.note(
@@ -83,19 +83,19 @@ def run(args: argparse.Namespace, console: Console) -> None:
                 'url': server.url,
                 'host': args.host,
                 'port': server.port,
-                'gaussians': len(board.state.world.gaussians) if board.state.world else None,
+                'gaussians': len(shared.state.shown.gaussians) if shared.state.shown else None,
             }
         )
         if args.live:
-            stack.enter_context(LiveNode(board, args.node, args.service, args.max_gaussians))
+            stack.enter_context(LiveNode(shared, args.node, args.service, args.max_gaussians))
         else:
-            threading.Thread(target=_load, args=(loading, board, console), daemon=True).start()
+            threading.Thread(target=_load, args=(loading, shared, console), daemon=True).start()
         threading.Event().wait()
 
 
-def source(args: argparse.Namespace, board):
-    """Put what is there already on the board; returns a function that loads the rest. Raises ValueError."""
-    from gsemsplat_ros.live import files as view_files
+def source(args: argparse.Namespace, shared):
+    """Put what is there already on the shared; returns a function that loads the rest. Raises ValueError."""
+    from gsemsplat_ros.live import file_source
 
     def load():
         from gsemsplat_ros.pipeline import Pipeline
@@ -103,12 +103,12 @@ def source(args: argparse.Namespace, board):
         return Pipeline.load(args.weights, args.device, args.text_checkpoint)
 
     if args.scene is not None:
-        return view_files.open_any(file_of(args.scene), board, args.max_gaussians, load)
+        return file_source.open_any(file_of(args.scene), shared, args.max_gaussians, load)
     from gsemsplat_ros.datasets.demo_pairs import load_scene
 
     pair = load_scene(DEMO_SCENE).pair
-    return view_files.show_pair(
-        f'Demo: {DEMO_SCENE.replace("_", " ")}', pair, board, args.max_gaussians, load
+    return file_source.show_pair(
+        f'Demo: {DEMO_SCENE.replace("_", " ")}', pair, shared, args.max_gaussians, load
     )
 
 
@@ -129,12 +129,12 @@ def file_of(name: str) -> Path:
     return path
 
 
-def _load(loading, board, console: Console) -> None:
+def _load(loading, shared, console: Console) -> None:
     """Run in a thread, while the page is already there: what goes wrong is said on the page too."""
     try:
         loading()
     except Exception as error:
-        board.write(status=str(error), bad=True, ask=None, mute=str(error))
+        shared.write(status=str(error), is_trouble=True, ask=None, no_query_reason=str(error))
         console.note(f'gsemsplat: {error}')
 
 

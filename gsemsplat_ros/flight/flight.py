@@ -98,7 +98,7 @@ def fly(
 
 
 @torch.inference_mode()
-def semantic_colours(gaussians: Gaussians, codec: Codec) -> Tensor:
+def semantic_colors(gaussians: Gaussians, codec: Codec) -> Tensor:
     """(N, 3) in [0, 1]: what each Gaussian means, as a colour. Close meanings have close colours.
 
     The three principal components of the unit features that the region-specific decoder reads from the codes.
@@ -120,7 +120,7 @@ def semantic_colours(gaussians: Gaussians, codec: Codec) -> Tensor:
         principal = Principal.fit(features.cpu().numpy())
         components = torch.as_tensor(principal.components, dtype=torch.float32)
         projected = codec.prepare(gaussians.codes[:, None], components).similarities(components)[0, :, :, 0].T
-    return torch.from_numpy(principal.colours(projected.cpu().numpy())).to(gaussians.means)
+    return torch.from_numpy(principal.colors(projected.cpu().numpy())).to(gaussians.means)
 
 
 def _bytes(rgb: Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.flight.flight import SAMPLE, SOLID
-from gsemsplat_ros.live.shown import World
+from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.pictures.overlay import depth_picture, turbo
 from gsemsplat_ros.pictures.principal import Principal
 
@@ -19,15 +19,15 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 FAINT = 0.4  # of the full heat, for what was not found
 
 
-def packed(world: World, rows: np.ndarray, grown: float) -> np.ndarray:
-    """(L, 8) uint32: these rows (L,) of the shown Gaussians as the page's splats, `grown` times as wide,
+def packed(shown: ShownScene, rows: np.ndarray, factor: float) -> np.ndarray:
+    """(L, 8) uint32: these rows (L,) of the shown Gaussians as the page's splats, `factor` times as wide,
     without a colour.
 
     Columns 0-2: position as float32; 3: the renderer's; 4-6: upper triangle of the covariance as float16; 7:
     RGBA.
     """
-    gaussians = world.gaussians.select(torch.from_numpy(world.shown[rows]))
-    spread = gaussians.covariances().numpy() * (world.grown * grown) ** 2
+    gaussians = shown.gaussians.select(torch.from_numpy(shown.rows[rows]))
+    spread = gaussians.covariances().numpy() * (shown.scale_factor * factor) ** 2
     buffer = np.zeros((len(gaussians), 8), np.uint32)
     buffer[:, :3] = np.ascontiguousarray(gaussians.means.numpy(), np.float32).view(np.uint32)
     triangle = spread.reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]].clip(-65504, 65504)
@@ -43,9 +43,9 @@ def painted(buffer: np.ndarray, colors: np.ndarray) -> np.ndarray:
     return buffer
 
 
-def own_colors(world: World) -> np.ndarray:
+def own_colors(shown: ShownScene) -> np.ndarray:
     """The colours that the Gaussians have."""
-    return world.gaussians.colors.numpy()[world.shown].clip(0, 1)
+    return shown.gaussians.colors.numpy()[shown.rows].clip(0, 1)
 
 
 def highlighted(colors: np.ndarray, lit: np.ndarray) -> np.ndarray:
@@ -80,7 +80,7 @@ def relevancy_colors(colors: np.ndarray, relevancy: np.ndarray, found: bool) -> 
     return base + share * (hot - base)
 
 
-def semantic_colors(codes: np.ndarray, opacities: np.ndarray) -> np.ndarray:
+def code_colors(codes: np.ndarray, opacities: np.ndarray) -> np.ndarray:
     """Codes (N, C) by their three strongest principal components as R, G, B, fitted to what is solid.
 
     The same codes give the same colours each time. What means alike looks alike; the colours themselves mean
@@ -93,15 +93,15 @@ def semantic_colors(codes: np.ndarray, opacities: np.ndarray) -> np.ndarray:
     principal = Principal.fit(
         codes[solid[np.linspace(0, len(solid) - 1, min(SAMPLE, len(solid))).astype(int)]]
     )
-    return principal.colours(codes @ principal.components.T)
+    return principal.colors(codes @ principal.components.T)
 
 
-def depth_colors(world: World) -> tuple[np.ndarray, float, float]:
-    """Colours by the distance to the world's eye, and the distances of the two ends, near (red) and far
+def depth_colors(shown: ShownScene) -> tuple[np.ndarray, float, float]:
+    """Colours by the distance to the eye, and the distances of the two ends, near (red) and far
     (blue).
     """
-    if not len(world.means):
+    if not len(shown.means):
         return np.zeros((0, 3), np.float32), float('nan'), float('nan')
-    distance = np.linalg.norm(world.means - world.eye, axis=1)
+    distance = np.linalg.norm(shown.means - shown.eye, axis=1)
     picture, near, far = depth_picture(distance[None])
     return picture[0].astype(np.float32) / 255, near, far

@@ -14,18 +14,18 @@ from gsemsplat_ros.flight.flight import VIDEO_LONG_SIDE, fly, resized
 from gsemsplat_ros.flight.paths import CameraPath
 from gsemsplat_ros.flight.video import write_video
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.live.shown import World
+from gsemsplat_ros.live.shown_scene import ShownScene
 
 
 def film(
-    world: World,
+    shown: ShownScene,
     colors: np.ndarray,
     path: CameraPath,
     world_from_start: np.ndarray,
     fov: float,
     aspect: float,
 ) -> bytes:
-    """The bytes of an MP4: what is shown of the world, in `colors` (M, 3) in [0, 1], along `path`.
+    """The bytes of an MP4: what is shown of the scene, in `colors` (M, 3) in [0, 1], along `path`.
 
     world_from_start (4, 4): where the path starts, OpenCV; fov [rad]: the start's vertical field of view;
     aspect: its width over its height. Raises ValueError without PyAV.
@@ -35,8 +35,8 @@ def film(
     camera = resized(
         Camera(round(width), height, focal, focal, (round(width) - 1) / 2, (height - 1) / 2), VIDEO_LONG_SIDE
     )
-    gaussians = world.gaussians.select(torch.from_numpy(world.shown))
-    gaussians = replace(gaussians, scales=gaussians.scales * world.grown).transformed(
+    gaussians = shown.gaussians.select(torch.from_numpy(shown.rows))
+    gaussians = replace(gaussians, scales=gaussians.scales * shown.scale_factor).transformed(
         np.linalg.inv(world_from_start), 'start'
     )
     pictures = fly(gaussians, torch.from_numpy(np.asarray(colors, np.float32)), path, camera)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gsemsplat_ros.live.shown import World
-from gsemsplat_ros.live.source import Found, State
+from gsemsplat_ros.live.shared_state import PageAnswer, ViewState
+from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.report.markup import Markup, tag
 from gsemsplat_ros.semantics.objects import Object
 
@@ -39,24 +39,26 @@ def block(*content: object, color: str | None = None, bold: bool = False) -> Mar
     return tag('div', *content, style=style)
 
 
-def head(state: State) -> str:
+def head(state: ViewState) -> str:
     """What is shown, and how the source is."""
-    world = state.world
+    shown = state.shown
     parts = []
-    if world is not None:
+    if shown is not None:
         parts += [
-            block(world.title, bold=True),
+            block(shown.title, bold=True),
             block(
-                f'{len(world.gaussians):,} Gaussians in {world.frame}'
-                + ('' if world.unit == 'm' else '; scale unknown, lengths are not metres'),
+                f'{len(shown.gaussians):,} Gaussians in {shown.frame}'
+                + ('' if shown.unit == 'm' else '; scale unknown, lengths are not metres'),
                 color=QUIET,
             ),
         ]
-        if world.thinned:
-            parts.append(block(world.thinned, color=QUIET))
+        if shown.thinned:
+            parts.append(block(shown.thinned, color=QUIET))
     if state.status:
-        parts.append(block(tag('span', '● ', style=f'color:{BAD if state.bad else GOOD}'), state.status))
-    elif world is None:
+        parts.append(
+            block(tag('span', '● ', style=f'color:{BAD if state.is_trouble else GOOD}'), state.status)
+        )
+    elif shown is None:
         parts.append(block('nothing to show yet', color=QUIET))
     return str(tag('div', parts))
 
@@ -67,7 +69,7 @@ def waiting(text: str, why: str) -> str:
 
 
 def verdict(
-    answer: Found | None, error: str, mode: str, ends: tuple[float, float] | None, level: str = ''
+    answer: PageAnswer | None, error: str, mode: str, ends: tuple[float, float] | None, level: str = ''
 ) -> str:
     """What became of the question, a legend of the colours, and how much is drawn."""
     parts = []
@@ -91,7 +93,7 @@ def verdict(
         if answer.objects:
             parts.append(
                 block(
-                    f'Distance from {answer.world.eye_name}; {answer.world.axes} in {answer.world.unit}',
+                    f'Distance from {answer.shown.eye_name}; {answer.shown.axes} in {answer.shown.unit}',
                     color=QUIET,
                 )
             )
@@ -110,11 +112,11 @@ def verdict(
     return str(tag('div', parts))
 
 
-def level(world: World | None, full: bool) -> str:
+def level(shown: ShownScene | None, full: bool) -> str:
     """In words, that only the light level is drawn; '' when all is."""
-    if full or world is None or len(world.light[0]) == len(world.shown):
+    if full or shown is None or len(shown.light[0]) == len(shown.rows):
         return ''
-    drawn = f'{len(world.light[0]):,} of {len(world.shown):,} Gaussians'
+    drawn = f'{len(shown.light[0]):,} of {len(shown.rows):,} Gaussians'
     return f'{drawn} are drawn, for speed; Detail: Full draws all'
 
 
@@ -129,15 +131,15 @@ def _legend(low: str, high: str, way: str) -> Markup:
     )
 
 
-def object_line(number: int, thing: Object, world: World) -> str:
+def object_line(number: int, thing: Object, shown: ShownScene) -> str:
     """An object as a button's label: plain text."""
-    return f'{number}   {world.distance(thing.center):.2f} {world.unit} away   {_size(thing)}'
+    return f'{number}   {shown.distance(thing.center):.2f} {shown.unit} away   {_size(thing)}'
 
 
-def label(number: int, text: str, thing: Object, world: World) -> str:
+def label(number: int, text: str, thing: Object, shown: ShownScene) -> str:
     """An object's name in the picture: plain text."""
     text = text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + '…'
-    return f'{text}  {world.distance(thing.center):.2f} {world.unit}  {_size(thing)}'
+    return f'{text}  {shown.distance(thing.center):.2f} {shown.unit}  {_size(thing)}'
 
 
 def _size(thing: Object) -> str:

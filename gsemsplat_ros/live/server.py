@@ -1,4 +1,4 @@
-"""The live page's server: viser, bound where it is told, with one Page for each browser."""
+"""The live page's server: viser, bound where it is told, with one VisitorPage for each browser."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from gsemsplat_ros.live.page import Page
 from gsemsplat_ros.live.panel import add_splats
-from gsemsplat_ros.live.pictures import Pictures
-from gsemsplat_ros.live.shown import World
-from gsemsplat_ros.live.sight import SPLATS
-from gsemsplat_ros.live.source import Board
+from gsemsplat_ros.live.shared_state import SharedState
+from gsemsplat_ros.live.shown_scene import ShownScene
+from gsemsplat_ros.live.splat_cache import SplatCache
+from gsemsplat_ros.live.visitor_overlay import SPLATS
+from gsemsplat_ros.live.visitor_page import VisitorPage
 
 WORKERS = 32  # pages that are brought up to date at once: most of them wait for an answer
 BRAND = (226, 130, 20)
@@ -27,15 +27,15 @@ class ViewServer:
     carries bytes.
     """
 
-    def __init__(self, board: Board, host: str = '127.0.0.1', port: int = 8080):
+    def __init__(self, shared: SharedState, host: str = '127.0.0.1', port: int = 8080):
         """Raises ValueError when the address cannot be bound."""
         viser = _viser()
         check_free(host, port)
-        self.board, self.pictures = board, Pictures()
+        self.shared, self.pictures = shared, SplatCache()
         self._pool = ThreadPoolExecutor(WORKERS, 'page')
-        self._pages: dict[int, Page] = {}
+        self._pages: dict[int, VisitorPage] = {}
         self._pages_lock = threading.Lock()
-        self._world: World | None = None
+        self._shown: ShownScene | None = None
         self._changed, self._closing = threading.Event(), False
         with contextlib.redirect_stdout(io.StringIO()):  # viser greets there, whatever `verbose` says
             self._viser = viser.ViserServer(host, port, label='gsemsplat', verbose=False)
@@ -55,7 +55,7 @@ class ViewServer:
         self.host, self.port = host, self._viser.get_port()
         self._follower = threading.Thread(target=self._follow, name='follow', daemon=True)
         self._follower.start()
-        board.listeners.append(self._changed.set)
+        shared.listeners.append(self._changed.set)
         self._changed.set()
         self._viser.on_client_connect(self._connected)
         self._viser.on_client_disconnect(self._left)
@@ -72,7 +72,7 @@ class ViewServer:
             return len(self._pages)
 
     def _connected(self, client) -> None:
-        page = Page(client, self.board, self.pictures, self._submit)
+        page = VisitorPage(client, self.shared, self.pictures, self._submit)
         with self._pages_lock:
             self._pages[client.client_id] = page
         if client.client_id not in self._viser.get_clients():  # it left while the page was made
@@ -89,7 +89,7 @@ class ViewServer:
             self._pool.submit(work)
 
     def _follow(self) -> None:
-        """Bring what the board shows to all pages; of worlds that come faster than they can be sent, the
+        """Bring what the shared shows to all pages; of worlds that come faster than they can be sent, the
         newest.
         """
         while True:
@@ -97,33 +97,33 @@ class ViewServer:
             self._changed.clear()
             if self._closing:
                 return
-            world = self.board.state.world
-            if world is not None and world is not self._world:
-                self._show(world)
+            shown = self.shared.state.shown
+            if shown is not None and shown is not self._shown:
+                self._show(shown)
             with self._pages_lock:
                 pages = list(self._pages.values())
             for page in pages:
                 page.refresh()
 
-    def _show(self, world: World) -> None:
-        buffer = self.pictures.plain(world)
-        server, first = self._viser, self._world is None or self._world.frame != world.frame
+    def _show(self, shown: ShownScene) -> None:
+        buffer = self.pictures.plain(shown)
+        server, first = self._viser, self._shown is None or self._shown.frame != shown.frame
         with server.atomic():
             if first:
-                server.scene.set_up_direction(np.asarray(world.up))
-                server.initial_camera.position = world.position
-                server.initial_camera.look_at = world.look_at
+                server.scene.set_up_direction(np.asarray(shown.up))
+                server.initial_camera.position = shown.position
+                server.initial_camera.look_at = shown.look_at
             if self._splats is None:
                 self._splats = add_splats(server.scene, SPLATS)
             self._splats.buffer = buffer
-        self._world = world
+        self._shown = shown
 
     def close(self) -> None:
         """End it, and every page."""
         self._closing = True
         self._changed.set()
-        if self._changed.set in self.board.listeners:
-            self.board.listeners.remove(self._changed.set)
+        if self._changed.set in self.shared.listeners:
+            self.shared.listeners.remove(self._changed.set)
         with self._pages_lock:
             for page in self._pages.values():
                 page.close()

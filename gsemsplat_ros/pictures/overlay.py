@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 UNKNOWN = (32, 34, 38)  # RGB of pixels without depth
-FAR = 7.0  # m, the darkest depth of `depth_colours`
+FAR = 7.0  # m, the darkest depth of `depth_colors`
 QUANTILES = 0.02, 0.98  # of the depth: the ends of its colours, so that a few flyers do not wash out the rest
 
 
@@ -47,7 +47,7 @@ def depth_picture(depth: np.ndarray) -> tuple[np.ndarray, float, float]:
     return picture, near, far
 
 
-def depth_colours(depth: np.ndarray) -> np.ndarray:
+def depth_colors(depth: np.ndarray) -> np.ndarray:
     """Depth (H, W) [m] to (H, W, 3) uint8 RGB: bright is near, black is nothing (0 or NaN). One scale for all
     pictures, so that they can be compared."""
     near = np.where(depth > 0, 255 - 235 * np.clip(np.nan_to_num(depth) / FAR, 0, 1), 0).astype(np.uint8)

@@ -43,7 +43,7 @@ class Principal:
         middle, spread = (low + high) / 2, np.maximum(high - low, max(WEAKEST * (high - low).max(), 1e-9))
         return cls(components, middle - spread / 2, middle + spread / 2)
 
-    def colours(self, projected: np.ndarray) -> np.ndarray:
+    def colors(self, projected: np.ndarray) -> np.ndarray:
         """Projections (..., 3) of features on the components to RGB (..., 3) float32 in [0, 1]."""
         level = np.clip((projected - self.low) / (self.high - self.low), 0, 1)
         return (LEVELS[0] + (LEVELS[1] - LEVELS[0]) * level).astype(np.float32)

@@ -43,7 +43,7 @@ class PhrasePictures:
 
 
 @dataclass(frozen=True)
-class Page:
+class EvaluationPage:
     """What the page shows. tables: title, header and rows, cells as `markup.table` takes them; notes:
     sentences about what was left out; sections: of `section`; facts: how it was made, name and value."""
 
@@ -56,7 +56,7 @@ class Page:
     command: str
 
 
-def page(content: Page) -> str:
+def page(content: EvaluationPage) -> str:
     """The page. Texts are escaped, pictures are inside, nothing comes from outside."""
     opening = tag(
         'header',

@@ -28,7 +28,7 @@ OUTLINE = {'stroke': '#000', 'stroke_width': 4.5, 'opacity': 0.4}, {'stroke': '#
 
 
 @dataclass(frozen=True)
-class Report:
+class PairReport:
     """What the page shows. card: of the checkpoint; versions: name -> version; command: makes the page
     again.
     """
@@ -40,7 +40,7 @@ class Report:
     command: str
 
 
-def page(report: Report) -> str:
+def page(report: PairReport) -> str:
     """The page. Texts are escaped, pictures are inside."""
     body = [
         opening(report),
@@ -52,7 +52,7 @@ def page(report: Report) -> str:
     )
 
 
-def opening(report: Report) -> Markup:
+def opening(report: PairReport) -> Markup:
     """Title, the figures that sum it up, and a way to each pair."""
     results = report.results
     answers = [answer for result in results for answer in result.answers]
@@ -251,7 +251,7 @@ def number_mark(number: int, thing: Object, camera: Camera) -> list[Markup]:
     ]
 
 
-def making(report: Report) -> Markup:
+def making(report: PairReport) -> Markup:
     """How the page came about: times, checkpoint, versions, command."""
     return tag(
         'section',
@@ -282,7 +282,7 @@ def timings(results: Sequence[PairResult]) -> Markup:
     )
 
 
-def checkpoint(report: Report) -> list[Markup]:
+def checkpoint(report: PairReport) -> list[Markup]:
     """What the checkpoint is, and folded away, chapter by chapter, what its card tells beyond the sizes of
     its layers.
     """

@@ -9,7 +9,7 @@ import numpy as np
 
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms
 from gsemsplat_ros.pictures.labels import name_map
-from gsemsplat_ros.pictures.overlay import depth_colours
+from gsemsplat_ros.pictures.overlay import depth_colors
 
 
 def sheet(samples: list[dict]) -> np.ndarray:
@@ -21,7 +21,7 @@ def sheet(samples: list[dict]) -> np.ndarray:
             np.hstack(
                 [
                     *sample['images'],
-                    depth_colours(sample['depth'][0]),
+                    depth_colors(sample['depth'][0]),
                     name_map(sample['instance'][0], sample['names']),
                 ]
             )

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from gsemsplat_ros.report.report import Report, page
+from gsemsplat_ros.report.report import PairReport, page
 from gsemsplat_ros.report.result import PairResult
 from gsemsplat_ros.terminal.console import Console
 from gsemsplat_ros.terminal.output import write_text
@@ -40,4 +40,4 @@ def write_page(
     path: Path, title: str, results: Sequence[PairResult], card: dict, command_line: Sequence[str]
 ) -> None:
     """Write the report."""
-    write_text(path, page(Report(title, tuple(results), card, versions(), shlex.join(command_line))))
+    write_text(path, page(PairReport(title, tuple(results), card, versions(), shlex.join(command_line))))

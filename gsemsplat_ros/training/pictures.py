@@ -11,7 +11,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.pictures.labels import name_map
-from gsemsplat_ros.pictures.overlay import depth_colours
+from gsemsplat_ros.pictures.overlay import depth_colors
 from gsemsplat_ros.semantics.decoder import CODE, Codec
 from gsemsplat_ros.training.batches import Batch
 
@@ -45,8 +45,8 @@ def pictures(model: GSemSplat, codec: Codec, sample: dict, pair: Batch, rows: di
 
     above = [*sample['images'], drawn]
     below = [
-        depth_colours(sample['depth'][0]),
-        full(depth_colours(view.pts3d[0, ..., 2].float().cpu().numpy())),
+        depth_colors(sample['depth'][0]),
+        full(depth_colors(view.pts3d[0, ..., 2].float().cpu().numpy())),
         name_map(true[sample['instance'][0]], names),
         name_map(full(found.cpu().numpy().astype(np.uint8)).astype(int), names),
     ]

@@ -30,7 +30,7 @@ from gsemsplat_ros.evaluation.annotated_views import AnnotatedView, read_cameras
 from gsemsplat_ros.evaluation.methods import Shown
 from gsemsplat_ros.evaluation.published import evaluate_frame, majority
 from gsemsplat_ros.report.evaluation_page import (
-    Page,
+    EvaluationPage,
     PhrasePictures,
     composite,
     heat_map,
@@ -423,7 +423,7 @@ def some_page(text='<script>alert(1)</script>'):
         None,
     )
     return page(
-        Page(
+        EvaluationPage(
             text,
             text,
             [(text, (text,), [(text, (text,))])],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsemsplat_ros.flight.flight import BACKGROUND, fly, semantic_colours
+from gsemsplat_ros.flight.flight import BACKGROUND, fly, semantic_colors
 from gsemsplat_ros.flight.paths import CameraPath, camera_path
 from gsemsplat_ros.flight.video import VideoWriter, write_video
 from gsemsplat_ros.gaussians.gaussians import Gaussians
@@ -122,7 +122,7 @@ def test_principal_components_by_value():
     features[:, 7] += random.uniform(-0.5, 0.5, 5000)
     principal = Principal.fit(features)
     assert np.abs(principal.components - np.eye(8)[[5, 2, 7]]).max() < 0.05
-    colours = principal.colours(features @ principal.components.T)
+    colours = principal.colors(features @ principal.components.T)
     assert (
         colours.shape == (5000, 3)
         and colours.min() == np.float32(LEVELS[0])
@@ -133,7 +133,7 @@ def test_principal_components_by_value():
 
 
 def test_principal_of_what_does_not_differ():
-    assert np.isfinite(Principal.fit(np.ones((4, 6))).colours(np.ones((4, 3)))).all()
+    assert np.isfinite(Principal.fit(np.ones((4, 6))).colors(np.ones((4, 3)))).all()
     assert Principal.fit(np.eye(2)).components.shape == (3, 2)
 
 
@@ -163,7 +163,7 @@ def two_things(means):
 def test_semantic_colours_are_one_for_each_meaning():
     torch.manual_seed(0)
     gaussians, codec = wall(two_things), Codec.small().requires_grad_(False)
-    colours = semantic_colours(gaussians, codec)
+    colours = semantic_colors(gaussians, codec)
     left = gaussians.means[:, 0] < 0
     assert torch.allclose(colours[left], colours[left][:1].expand(int(left.sum()), 3), atol=1e-4)
     assert (colours[left][0] - colours[~left][0]).abs().max() > 0.5, (
@@ -172,14 +172,14 @@ def test_semantic_colours_are_one_for_each_meaning():
     # plainly: unit features of the region-specific decoder, projected and stretched
     features = torch.nn.functional.normalize(codec.decode(gaussians.codes[:, None])[0, :, 0], dim=-1).numpy()
     principal = Principal.fit(features)
-    assert np.abs(principal.colours(features @ principal.components.T) - colours.numpy()).max() < 1e-3
-    assert semantic_colours(gaussians.select(slice(0, 0)), codec).shape == (0, 3)
+    assert np.abs(principal.colors(features @ principal.components.T) - colours.numpy()).max() < 1e-3
+    assert semantic_colors(gaussians.select(slice(0, 0)), codec).shape == (0, 3)
 
 
 def test_decoders_that_look_at_neighbours_leave_the_codes():
     state = {f'language_decoder_{head}.0.weight': torch.rand(8, 16, 3, 3) for head in ('sam', 'patch')}
     gaussians = wall(two_things)
-    colours = semantic_colours(gaussians, Codec.from_state_dict(state))
+    colours = semantic_colors(gaussians, Codec.from_state_dict(state))
     left = gaussians.means[:, 0] < 0
     assert torch.allclose(colours[left], colours[left][:1].expand(int(left.sum()), 3), atol=1e-4)
     assert (colours[left][0] - colours[~left][0]).abs().max() > 0.5
@@ -188,7 +188,7 @@ def test_decoders_that_look_at_neighbours_leave_the_codes():
 def test_flight_draws_both_pictures_and_does_not_flicker():
     torch.manual_seed(0)
     gaussians, codec = wall(two_things), Codec.small().requires_grad_(False)
-    colours = semantic_colours(gaussians, codec)
+    colours = semantic_colors(gaussians, codec)
     path = camera_path('arc', 2.0)
     short = CameraPath(path.name, path.start_from_camera[::12], path.closed, path.pivot)
     frames = list(fly(gaussians, colours, short, CAMERA))

@@ -18,7 +18,7 @@ from live.test_server import Served  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-from gsemsplat_ros.live import shown as worlds  # noqa: E402
+from gsemsplat_ros.live import shown_scene as scenes  # noqa: E402
 from gsemsplat_ros.live.server import ViewServer  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which('chromium') or shutil.which('google-chrome'), shutil.which('chromedriver')
@@ -114,8 +114,8 @@ def test_a_typed_word_changes_the_picture_and_lists_objects(served, browser):
     assert browser.title != 'broken' and not browser.find_elements(By.CSS_SELECTOR, 'img[onerror]')
     severe = [entry['message'] for entry in browser.get_log('browser') if entry['level'] == 'SEVERE']
     assert all('computeBoundingSphere' in message or 'favicon' in message for message in severe), severe
-    served.board.write(world=worlds.seen_by_camera('another room', some(900, seed=7), 10_000, True))
-    until(lambda: '900 Gaussians' in text(browser) and 'another room' in text(browser), 'the new world')
+    served.shared.write(shown=scenes.shown_from_camera('another room', some(900, seed=7), 10_000, True))
+    until(lambda: '900 Gaussians' in text(browser) and 'another room' in text(browser), 'the new scene')
 
 
 def test_the_page_comes_back_when_the_server_does(served, browser):
@@ -123,8 +123,8 @@ def test_the_page_comes_back_when_the_server_does(served, browser):
     until(lambda: '1,500 Gaussians' in text(browser), 'panel')
     port = served.server.port
     served.server.close()
-    served.board.write(world=worlds.seen_by_camera('after a restart', some(900, seed=7), 10_000, True))
-    served.server = ViewServer(served.board, port=port)
+    served.shared.write(shown=scenes.shown_from_camera('after a restart', some(900, seed=7), 10_000, True))
+    served.server = ViewServer(served.shared, port=port)
     until(lambda: served.server.visitors == 1 and '900 Gaussians' in text(browser), 'panel again')
     find(browser, 'chair')
     until(lambda: 'chair: found' in text(browser), 'answer')

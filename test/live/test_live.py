@@ -9,12 +9,10 @@ import torch
 from gsemsplat_ros.commands import view
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply, write_ply
-from gsemsplat_ros.live import colors as colours
-from gsemsplat_ros.live import files as view_files
-from gsemsplat_ros.live import panel as view_panel
-from gsemsplat_ros.live import shown as worlds
-from gsemsplat_ros.live.pictures import Pictures
-from gsemsplat_ros.live.source import Board, Found, answered_by_boxes, moved, question
+from gsemsplat_ros.live import colors, file_source, panel
+from gsemsplat_ros.live import shown_scene as scenes
+from gsemsplat_ros.live.shared_state import PageAnswer, SharedState, answered_by_boxes, carried_over, question
+from gsemsplat_ros.live.splat_cache import SplatCache
 from gsemsplat_ros.pictures.overlay import turbo
 from gsemsplat_ros.semantics.objects import Object
 
@@ -45,13 +43,13 @@ def some(count=300, codes=4, frame='cam', seed=0):
     )
 
 
-def world(count=300, budget=10_000, **changes):
-    return worlds.seen_by_camera('a room', some(count, **changes), budget, metric=True)
+def a_scene(count=300, budget=10_000, **changes):
+    return scenes.shown_from_camera('a room', some(count, **changes), budget, metric=True)
 
 
 def found(shown, text='chair', lit=None, relevancy=None, objects=(CHAIR,), **changes):
-    lit = np.zeros(len(shown.shown), bool) if lit is None else lit
-    return Found(
+    lit = np.zeros(len(shown.rows), bool) if lit is None else lit
+    return PageAnswer(
         **{
             **dict(
                 text=text,
@@ -59,7 +57,7 @@ def found(shown, text='chair', lit=None, relevancy=None, objects=(CHAIR,), **cha
                 score=0.9,
                 threshold=0.5,
                 objects=objects,
-                world=shown,
+                shown=shown,
                 relevancy=relevancy,
                 lit=lit,
                 seconds=0.01,
@@ -69,47 +67,47 @@ def found(shown, text='chair', lit=None, relevancy=None, objects=(CHAIR,), **cha
     )
 
 
-# worlds
+# what is shown
 
 
 def test_corners_and_edges_of_a_box():
     thing = Object((1.0, 2.0, 3.0), (0.5, 1.0, 2.0), 1.0)
-    corners = worlds.corners(thing)
+    corners = scenes.corners(thing)
     assert corners[0].tolist() == [0.75, 1.5, 2.0] and corners[7].tolist() == [1.25, 2.5, 4.0]
     assert corners[1].tolist() == [0.75, 1.5, 4.0] and corners[4].tolist() == [1.25, 1.5, 2.0]
-    lengths = np.linalg.norm(np.diff(worlds.edges(thing), axis=1)[:, 0], axis=1)
+    lengths = np.linalg.norm(np.diff(scenes.edges(thing), axis=1)[:, 0], axis=1)
     assert sorted(lengths.tolist()) == [0.5] * 4 + [1.0] * 4 + [2.0] * 4
 
 
 def test_inside_boxes_and_the_box_that_a_click_hits():
     far = Object((0.0, 0.25, 4.0), (1.0, 1.0, 1.0), 0.5)
     means = np.array([[0, 0.25, 2], [0.3, 0.25, 2], [0, 0.74, 2.12], [0, 0.25, 4.4]])
-    assert worlds.inside(means, [CHAIR]).tolist() == [True, False, True, False]
-    assert worlds.inside(means, [CHAIR, far]).tolist() == [True, False, True, True]
-    assert not worlds.inside(means, []).any()
-    assert worlds.hit((0, 0.25, 0), (0, 0, 1), [far, CHAIR]) == 1  # the nearer one
-    assert worlds.hit((0.4, 0.25, 0), (0, 0, 1), [far, CHAIR]) == 0  # past the chair
-    assert worlds.hit((0, 0.25, 0), (0, 0, -1), [far, CHAIR]) is None  # behind
-    assert worlds.hit((0, 0.25, 4.0), (0, 1, 0), [far, CHAIR]) == 0  # from within
+    assert scenes.inside(means, [CHAIR]).tolist() == [True, False, True, False]
+    assert scenes.inside(means, [CHAIR, far]).tolist() == [True, False, True, True]
+    assert not scenes.inside(means, []).any()
+    assert scenes.object_hit((0, 0.25, 0), (0, 0, 1), [far, CHAIR]) == 1  # the nearer one
+    assert scenes.object_hit((0.4, 0.25, 0), (0, 0, 1), [far, CHAIR]) == 0  # past the chair
+    assert scenes.object_hit((0, 0.25, 0), (0, 0, -1), [far, CHAIR]) is None  # behind
+    assert scenes.object_hit((0, 0.25, 4.0), (0, 1, 0), [far, CHAIR]) == 0  # from within
 
 
 def test_what_cannot_be_drawn_is_left_out_and_thinning_is_even_and_the_same_each_time():
     gaussians = some(4000)
     gaussians.opacities[:100] = 0.001
     gaussians.means[100] = float('nan')
-    everything, rows, grown = worlds.thin(gaussians, 10_000)
+    everything, rows, grown = scenes.thin(gaussians, 10_000)
     assert grown == 1.0 and rows.tolist() == list(range(101, 4000)) and everything is not None
-    _, few, grown = worlds.thin(gaussians, 975)
+    _, few, grown = scenes.thin(gaussians, 975)
     assert len(few) == 975 and np.isin(few, rows).all() and (np.diff(few) > 0).all()
     assert grown == pytest.approx(np.sqrt(3899 / 975))
-    assert (few == worlds.thin(gaussians, 975)[1]).all()
+    assert (few == scenes.thin(gaussians, 975)[1]).all()
     assert abs(np.median(few) - np.median(rows)) < 150
-    shown = worlds.seen_by_camera('x', gaussians, 975, True)
+    shown = scenes.shown_from_camera('x', gaussians, 975, True)
     assert shown.thinned.startswith('975 of 4,000')
 
 
 def test_the_light_level_closes_a_wall(monkeypatch):
-    monkeypatch.setattr(worlds, 'LIGHT', 2500)
+    monkeypatch.setattr(scenes, 'LIGHT', 2500)
     side = 100
     u, v = np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side))
     means = torch.tensor(np.stack([u, v, np.full_like(u, 2.0)], -1).reshape(-1, 3), dtype=torch.float32)
@@ -123,52 +121,52 @@ def test_the_light_level_closes_a_wall(monkeypatch):
         torch.zeros(count, 0),
         'cam',
     )
-    rows, grown = worlds.seen_by_camera('wall', wall, count, True).light
+    rows, grown = scenes.shown_from_camera('wall', wall, count, True).light
     assert len(rows) == 2500 and len(np.unique(rows)) == 2500
     spacing = 2 / 50  # of a quarter of the wall's Gaussians
     assert 0.33 < 0.01 * grown / spacing < 0.52
-    assert worlds.seen_by_camera('few', some(50), 100, True).light[1] == 1.0
+    assert scenes.shown_from_camera('few', some(50), 100, True).light[1] == 1.0
 
 
 def test_a_file_tells_by_its_content_whether_a_camera_or_a_map_made_it():
-    assert worlds.of_file('a', some(), 1000).up == worlds.UP_OF_CAMERA
+    assert scenes.shown_from_file('a', some(), 1000).up == scenes.UP_OF_CAMERA
     around = some()
     around.means[:, 2] -= 2.5
-    assert worlds.of_file('a', around, 1000).up == worlds.UP_OF_MAP
-    assert worlds.of_file('a', around, 1000).unit == 'units'
+    assert scenes.shown_from_file('a', around, 1000).up == scenes.UP_OF_MAP
+    assert scenes.shown_from_file('a', around, 1000).unit == 'units'
 
 
 def test_the_visitor_stands_where_it_sees_the_world():
-    camera = world()
+    camera = a_scene()
     assert camera.position[2] < camera.look_at[2] and camera.position[1] < 0  # behind and above: y is down
-    above = worlds.seen_from_above('map', some(), 1000, True)
+    above = scenes.shown_from_above('map', some(), 1000, True)
     assert above.position[2] > above.gaussians.means[:, 2].max()
-    position, at = worlds.before(camera, CHAIR, camera.position)
+    position, at = scenes.viewpoint_before(camera, CHAIR, camera.position)
     assert at.tolist() == list(CHAIR.center)
     assert np.linalg.norm(position - at) == pytest.approx(1.6 * np.linalg.norm(CHAIR.size))
     assert position[1] < at[1] and position[2] < at[2]
-    assert np.isfinite(worlds.before(camera, CHAIR, CHAIR.center)[0]).all()
+    assert np.isfinite(scenes.viewpoint_before(camera, CHAIR, CHAIR.center)[0]).all()
     assert camera.distance((3, 0, 4)) == 5
 
 
 def test_the_first_camera_is_told_by_what_it_saw():
     gaussians = some(5000)  # x / z and y / z within 0.5
-    seen = worlds.camera_of(gaussians.means.numpy())
+    seen = scenes.first_camera_of(gaussians.means.numpy())
     assert seen.fov == pytest.approx(2 * np.arctan(0.49), abs=0.01) and seen.aspect == pytest.approx(
         1, abs=0.02
     )
-    assert worlds.camera_of(-gaussians.means.numpy()) is None
+    assert scenes.first_camera_of(-gaussians.means.numpy()) is None
 
 
 # colours
 
 
 def test_splats_hold_positions_covariances_and_colours():
-    shown = world(50, budget=20)
-    buffer = colours.painted(colours.packed(shown, np.arange(20), 2.0), colours.own_colors(shown))
-    gaussians = shown.gaussians.select(torch.from_numpy(shown.shown))
+    shown = a_scene(50, budget=20)
+    buffer = colors.painted(colors.packed(shown, np.arange(20), 2.0), colors.own_colors(shown))
+    gaussians = shown.gaussians.select(torch.from_numpy(shown.rows))
     assert (buffer[:, :3].copy().view(np.float32) == gaussians.means.numpy()).all() and not buffer[:, 3].any()
-    spread = gaussians.covariances().numpy().reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]] * 4 * shown.grown**2
+    spread = gaussians.covariances().numpy().reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]] * 4 * shown.scale_factor**2
     assert buffer[:, 4:7].copy().view(np.float16) == pytest.approx(spread, rel=2e-3, abs=1e-6)
     rgba = buffer[:, 7:].copy().view(np.uint8)
     assert (rgba[:, :3] == np.rint(gaussians.colors.numpy() * 255)).all()
@@ -177,11 +175,11 @@ def test_splats_hold_positions_covariances_and_colours():
 
 def test_what_is_lit_glows_and_the_rest_steps_back():
     own = np.array([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [1, 0, 0]], np.float32)
-    painted = colours.highlighted(own, np.array([True, False, False]))
+    painted = colors.highlighted(own, np.array([True, False, False]))
     assert painted[0, 0] > painted[0, 1] > painted[0, 2] and painted[0].max() > 0.6
-    assert painted[1] == pytest.approx([colours.REST / 2] * 3)
+    assert painted[1] == pytest.approx([colors.REST / 2] * 3)
     assert (
-        painted[2, 0] == pytest.approx(colours.REST * (0.55 * 0.299 + 0.45))
+        painted[2, 0] == pytest.approx(colors.REST * (0.55 * 0.299 + 0.45))
         and painted[2, 1] == painted[2, 2] < 0.1
     )
 
@@ -189,15 +187,15 @@ def test_what_is_lit_glows_and_the_rest_steps_back():
 def test_colours_of_relevancy():
     own = np.full((4, 3), 0.5, np.float32)
     relevancy = np.array([0.0, 0.75, 1.0, np.nan], np.float32)
-    assert colours.heat(relevancy, True)[:3].tolist() == [0, 0.5, 1] and np.isnan(
-        colours.heat(relevancy, True)[3]
+    assert colors.heat(relevancy, True)[:3].tolist() == [0, 0.5, 1] and np.isnan(
+        colors.heat(relevancy, True)[3]
     )
-    assert colours.heat(relevancy, False)[2] == pytest.approx(0.4)
-    painted = colours.relevancy_colors(own, relevancy, True)
+    assert colors.heat(relevancy, False)[2] == pytest.approx(0.4)
+    painted = colors.relevancy_colors(own, relevancy, True)
     hot = turbo(np.array([[0.92]]))[0, 0] / 255
     assert painted[2] == pytest.approx(0.15 + 0.95 * (hot - 0.15), abs=1e-5)
     assert painted[3] == pytest.approx([0.15] * 3)  # unknown: dark gray
-    assert np.isnan(colours.heat(np.full(2, np.nan), True)).all()
+    assert np.isnan(colors.heat(np.full(2, np.nan), True)).all()
 
 
 def test_semantic_colours_are_the_same_each_time_and_tell_meanings_apart():
@@ -206,28 +204,28 @@ def test_semantic_colours_are_the_same_each_time_and_tell_meanings_apart():
     which = np.arange(300) % 3
     codes = meanings[which] + 0.01 * rng.normal(size=(300, 32)).astype(np.float32)
     opacities = np.ones(300, np.float32)
-    painted = colours.semantic_colors(codes, opacities)
-    assert (painted == colours.semantic_colors(codes.copy(), opacities)).all()
+    painted = colors.code_colors(codes, opacities)
+    assert (painted == colors.code_colors(codes.copy(), opacities)).all()
     assert painted.shape == (300, 3) and painted.min() >= 0 and painted.max() <= 1
     means = np.stack([painted[which == k].mean(0) for k in range(3)])
     within = max(np.abs(painted[which == k, :2] - means[k, :2]).max() for k in range(3))
     between = min(np.linalg.norm(means[i] - means[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
     assert between > 0.5 and within < 0.15
-    assert colours.semantic_colors(np.zeros((0, 4)), np.zeros(0)).shape == (0, 3)
+    assert colors.code_colors(np.zeros((0, 4)), np.zeros(0)).shape == (0, 3)
 
 
 def test_depth_is_the_distance_from_the_eye():
-    painted, near, far = colours.depth_colors(world(2000))
-    distance = np.linalg.norm(world(2000).means, axis=1)
+    painted, near, far = colors.depth_colors(a_scene(2000))
+    distance = np.linalg.norm(a_scene(2000).means, axis=1)
     assert (near, far) == pytest.approx(np.quantile(distance, (0.02, 0.98)), rel=1e-4)
     assert painted[distance.argmin(), 0] > painted[distance.argmin(), 2]  # near is red
     assert painted[distance.argmax(), 2] > painted[distance.argmax(), 0]
 
 
 def test_pictures_are_made_once_and_shared(monkeypatch):
-    monkeypatch.setattr(worlds, 'LIGHT', 100)
-    pictures, shown = Pictures(), world()
-    none = lambda world: None  # noqa: E731
+    monkeypatch.setattr(scenes, 'LIGHT', 100)
+    pictures, shown = SplatCache(), a_scene()
+    none = lambda shown: None  # noqa: E731
     lit = np.arange(300) < 30
     answer = found(shown, lit=lit, relevancy=np.linspace(0, 1, 300, dtype=np.float32))
     assert pictures.of(shown, 'Colour', None, none, False) is None  # the shared ones
@@ -242,28 +240,28 @@ def test_pictures_are_made_once_and_shared(monkeypatch):
     ]
     assert all((a[:, :7] == full[:, :7]).all() for a in made)
     assert len({a[:, 7].tobytes() for a in [*made, full]}) == 5
-    meant = pictures.of(world(seed=2), 'Semantics', None, lambda world: np.ones((300, 3)), True)
+    meant = pictures.of(a_scene(seed=2), 'Semantics', None, lambda shown: np.ones((300, 3)), True)
     assert (meant[:, 7] & 0xFFFFFF == 0xFFFFFF).all()
     with pytest.raises(ValueError, match='no codes'):
-        pictures.of(world(codes=0), 'Semantics', None, none, True)
+        pictures.of(a_scene(codes=0), 'Semantics', None, none, True)
     with pytest.raises(ValueError, match='no such mode'):
         pictures.of(shown, EVIL, None, none, True)
 
 
 def test_the_download_is_a_ply_of_all_gaussians(tmp_path):
-    shown = world(50, budget=20)
-    (tmp_path / 'a.ply').write_bytes(Pictures().ply(shown))
+    shown = a_scene(50, budget=20)
+    (tmp_path / 'a.ply').write_bytes(SplatCache().ply(shown))
     back = read_ply(tmp_path / 'a.ply', 'cam')
     assert len(back) == 50 and back.codes.shape[1] == 0
     assert torch.allclose(back.means, shown.gaussians.means)
     assert torch.allclose(back.colors, shown.gaussians.colors, atol=1e-5)
 
 
-# the board
+# the shared
 
 
 def test_twenty_who_ask_the_same_ask_once_and_nobody_waits_for_another():
-    board, calls, shown, release = Board(2), [], world(), threading.Event()
+    shared, calls, shown, release = SharedState(2), [], a_scene(), threading.Event()
 
     def ask(text, threshold):
         calls.append(text)
@@ -271,11 +269,11 @@ def test_twenty_who_ask_the_same_ask_once_and_nobody_waits_for_another():
             release.wait(DEADLINE_S)
         return found(shown, text)
 
-    board.write(world=shown, ask=ask)
-    slow = threading.Thread(target=board.ask, args=('slow', None))
+    shared.write(shown=shown, ask=ask)
+    slow = threading.Thread(target=shared.ask, args=('slow', None))
     slow.start()
     answers = []
-    threads = [threading.Thread(target=lambda: answers.append(board.ask('chair', 0.5))) for _ in range(20)]
+    threads = [threading.Thread(target=lambda: answers.append(shared.ask('chair', 0.5))) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -284,31 +282,31 @@ def test_twenty_who_ask_the_same_ask_once_and_nobody_waits_for_another():
     release.set()
     slow.join(DEADLINE_S)
     assert sorted(calls) == ['chair', 'slow']
-    board.ask('chair', 0.6)
-    board.write(world=world(seed=1))  # another world: asked anew
-    board.ask('chair', 0.6)
+    shared.ask('chair', 0.6)
+    shared.write(shown=a_scene(seed=1))  # another scene: asked anew
+    shared.ask('chair', 0.6)
     assert calls.count('chair') == 3
-    board.close()
+    shared.close()
 
 
 def test_a_board_that_cannot_be_asked_says_why_and_a_failure_is_not_kept():
-    board, fail = Board(), [True]
+    shared, fail = SharedState(), [True]
     with pytest.raises(ValueError, match='still loading'):
-        board.ask('chair')
+        shared.ask('chair')
 
     def ask(text, threshold):
         if fail[0]:
             raise ValueError('the node has gone')
-        return found(world(), text)
+        return found(a_scene(), text)
 
     seen = []
-    board.listeners.append(lambda: seen.append(board.state.version))
-    board.write(world=world(), ask=ask)
+    shared.listeners.append(lambda: seen.append(shared.state.version))
+    shared.write(shown=a_scene(), ask=ask)
     with pytest.raises(ValueError, match='has gone'):
-        board.ask('chair')
+        shared.ask('chair')
     fail[0] = False
-    assert board.ask('chair').text == 'chair' and seen == [1]
-    board.close()
+    assert shared.ask('chair').text == 'chair' and seen == [1]
+    shared.close()
 
 
 def test_questions_are_one_line_of_plain_text():
@@ -321,14 +319,14 @@ def test_questions_are_one_line_of_plain_text():
 
 
 def test_boxes_light_up_what_lies_in_them_and_move_along_with_a_new_scene():
-    shown = world(3000)
+    shown = a_scene(3000)
     answer = answered_by_boxes('chair', True, 0.9, 0.5, (CHAIR,), shown, 0.1)
-    assert (answer.lit == worlds.inside(shown.means, [CHAIR])).all() and answer.lit.any()
-    newer = world(3000, seed=3)
-    again = moved(answer, newer)
-    assert again.world is newer and (again.lit == worlds.inside(newer.means, [CHAIR])).all()
-    assert moved(answer, world(frame='elsewhere')) is None
-    assert moved(found(shown, relevancy=np.zeros(3000, np.float32)), newer) is None
+    assert (answer.lit == scenes.inside(shown.means, [CHAIR])).all() and answer.lit.any()
+    newer = a_scene(3000, seed=3)
+    again = carried_over(answer, newer)
+    assert again.shown is newer and (again.lit == scenes.inside(newer.means, [CHAIR])).all()
+    assert carried_over(answer, a_scene(frame='elsewhere')) is None
+    assert carried_over(found(shown, relevancy=np.zeros(3000, np.float32)), newer) is None
 
 
 # words of the panel
@@ -336,36 +334,36 @@ def test_boxes_light_up_what_lies_in_them_and_move_along_with_a_new_scene():
 
 def test_nothing_reaches_the_panel_unescaped():
     gaussians = some(30, frame=EVIL)
-    shown = worlds.seen_by_camera(EVIL, gaussians, 100, False)
-    board = Board()
-    board.write(world=shown, status=EVIL, bad=True)
+    shown = scenes.shown_from_camera(EVIL, gaussians, 100, False)
+    shared = SharedState()
+    shared.write(shown=shown, status=EVIL, is_trouble=True)
     answer = found(shown, EVIL, note=EVIL)
     pages = [
-        view_panel.head(board.state),
-        view_panel.verdict(answer, '', 'Relevancy', None),
-        view_panel.verdict(None, EVIL, 'Colour', None),
-        view_panel.waiting(EVIL, EVIL),
-        view_panel.verdict(found(shown, EVIL, found=False), '', 'Depth', (1.0, 2.0)),
+        panel.head(shared.state),
+        panel.verdict(answer, '', 'Relevancy', None),
+        panel.verdict(None, EVIL, 'Colour', None),
+        panel.waiting(EVIL, EVIL),
+        panel.verdict(found(shown, EVIL, found=False), '', 'Depth', (1.0, 2.0)),
     ]
     for page in pages:
         assert '<script' not in page and '<img' not in page and '&lt;script&gt;' in page
         assert '"q"' not in page
-    assert len(view_panel.label(1, EVIL, CHAIR, shown)) < 80
+    assert len(panel.label(1, EVIL, CHAIR, shown)) < 80
 
 
 def test_the_panel_says_what_was_found():
-    shown = world()
-    page = view_panel.verdict(found(shown), '', 'Colour', None)
+    shown = a_scene()
+    page = panel.verdict(found(shown), '', 'Colour', None)
     assert '<b>chair</b>: found, score 0.90, 1 object in 10 ms' in page and 'first camera' in page
-    assert view_panel.object_line(1, CHAIR, shown) == '1   2.02 m away   0.50 × 1.00 × 0.25'
-    assert view_panel.label(1, 'chair', CHAIR, shown) == 'chair  2.02 m  0.50 × 1.00 × 0.25'
-    assert 'not found (score 0.90, threshold 0.50)' in view_panel.verdict(
+    assert panel.object_line(1, CHAIR, shown) == '1   2.02 m away   0.50 × 1.00 × 0.25'
+    assert panel.label(1, 'chair', CHAIR, shown) == 'chair  2.02 m  0.50 × 1.00 × 0.25'
+    assert 'not found (score 0.90, threshold 0.50)' in panel.verdict(
         found(shown, found=False), '', 'Colour', None
     )
-    loose = worlds.of_file('x', some(), 100)
-    board = Board()
-    board.write(world=loose)
-    assert 'not metres' in view_panel.head(board.state) and '100 of 300' in view_panel.head(board.state)
+    loose = scenes.shown_from_file('x', some(), 100)
+    shared = SharedState()
+    shared.write(shown=loose)
+    assert 'not metres' in panel.head(shared.state) and '100 of 300' in panel.head(shared.state)
 
 
 # files
@@ -374,11 +372,11 @@ def test_the_panel_says_what_was_found():
 def test_a_ply_is_shown_and_says_why_it_cannot_be_asked(tmp_path):
     path = tmp_path / 'a.ply'
     write_ply(path, some())
-    board = Board()
-    view_files.open_any(path, board, 1000, None)()
-    assert len(board.state.world.shown) == 300
+    shared = SharedState()
+    file_source.open_any(path, shared, 1000, None)()
+    assert len(shared.state.shown.rows) == 300
     with pytest.raises(ValueError, match='no codes'):
-        board.ask('chair')
+        shared.ask('chair')
 
 
 @pytest.mark.parametrize(
@@ -393,7 +391,7 @@ def test_a_ply_is_shown_and_says_why_it_cannot_be_asked(tmp_path):
 def test_files_of_another_kind_are_refused_in_one_line(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=words) as error:
-        view_files.open_any(view.file_of(str(tmp_path / name)), Board(), 1000, None)
+        file_source.open_any(view.file_of(str(tmp_path / name)), SharedState(), 1000, None)
     assert '\n' not in str(error.value)
 
 

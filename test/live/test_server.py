@@ -19,22 +19,22 @@ from live.test_live import CHAIR, DEADLINE_S, EVIL, some  # noqa: E402
 from support.view_visitor import Visitor  # noqa: E402
 
 from gsemsplat_ros.gaussians.ply import write_ply  # noqa: E402
-from gsemsplat_ros.live import shown as worlds  # noqa: E402
+from gsemsplat_ros.live import shown_scene as scenes  # noqa: E402
 from gsemsplat_ros.live.server import ViewServer  # noqa: E402
-from gsemsplat_ros.live.source import Board, answered_by_boxes  # noqa: E402
+from gsemsplat_ros.live.shared_state import SharedState, answered_by_boxes  # noqa: E402
 from gsemsplat_ros.semantics.objects import Object  # noqa: E402
 
 THINGS = {'chair': (CHAIR,), 'door': (Object((-0.5, 0.0, 3.0), (0.3, 0.6, 0.3), 0.8), CHAIR)}
 
 
 class Served:
-    """A page on a world, with answers that are known; 'slow' waits for `release`."""
+    """A page on a shown, with answers that are known; 'slow' waits for `release`."""
 
     def __init__(self, count=2000):
-        self.board, self.release, self.asked = Board(4), threading.Event(), []
-        self.world = worlds.seen_by_camera('a room', some(count), 100_000, True)
-        self.board.write(world=self.world, ask=self.ask)
-        self.server = ViewServer(self.board, port=0)
+        self.shared, self.release, self.asked = SharedState(4), threading.Event(), []
+        self.shown = scenes.shown_from_camera('a room', some(count), 100_000, True)
+        self.shared.write(shown=self.shown, ask=self.ask)
+        self.server = ViewServer(self.shared, port=0)
         self.visitors = []
 
     def ask(self, text, threshold):
@@ -50,7 +50,7 @@ class Served:
             0.9 if objects else 0.1,
             threshold or 0.5,
             objects,
-            self.board.state.world,
+            self.shared.state.shown,
             0.01,
         )
 
@@ -63,7 +63,7 @@ class Served:
         for visitor in self.visitors:
             visitor.close()
         self.server.close()
-        self.board.close()
+        self.shared.close()
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_nobody_waits_for_another_and_a_fault_is_said(served):
     slow.find('chair')  # the newest question wins; the old answer is not shown
     served.release.set()
     slow.reads('<b>chair</b>: found')
-    served.board.write(world=worlds.seen_by_camera('another room', some(1500, seed=4), 10_000, True))
+    served.shared.write(shown=scenes.shown_from_camera('another room', some(1500, seed=4), 10_000, True))
     slow.reads('another room')
     slow.reads('1,500 Gaussians')
 

@@ -17,7 +17,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.pictures.overlay import UNKNOWN, depth_picture, overlay, turbo
 from gsemsplat_ros.report.markup import picture, tag
-from gsemsplat_ros.report.report import Report, box_mark, leaf, number_mark, page
+from gsemsplat_ros.report.report import PairReport, box_mark, leaf, number_mark, page
 from gsemsplat_ros.report.result import Answer, PairResult
 from gsemsplat_ros.semantics.objects import Object
 
@@ -61,7 +61,7 @@ FILM = Film('orbit', 48, 3.0, (ramp(60), ramp(180)), (b'first video', b'second v
 
 def report(*results, title='A page', **changes):
     return page(
-        Report(
+        PairReport(
             title,
             results or (result(),),
             changes.get('card', {'licence': 'Apache-2.0'}),

@@ -17,8 +17,8 @@ from sensor_msgs.msg import PointCloud2  # noqa: E402
 from support.ros_client import EVERY_PAIR, NodeProcess, Stereo, client, domain  # noqa: E402, F401
 from support.view_visitor import Visitor  # noqa: E402
 
-from gsemsplat_ros.live.source import Board  # noqa: E402
-from gsemsplat_ros.ros.client.live import LiveNode  # noqa: E402
+from gsemsplat_ros.live.shared_state import SharedState  # noqa: E402
+from gsemsplat_ros.ros.client.live_node import LiveNode  # noqa: E402
 from gsemsplat_ros.ros.conversions import make_header  # noqa: E402
 from gsemsplat_ros.ros.messages import gaussian_cloud  # noqa: E402
 
@@ -109,26 +109,26 @@ def test_it_follows_the_node_asks_it_and_survives_its_restart(page, domain, clie
 
 
 def test_a_map_takes_the_place_of_the_scene_once_queries_search_it():
-    board = Board()
-    live = LiveNode(board, 'gsemsplat', '/query', 1000)
+    shared = SharedState()
+    live = LiveNode(shared, 'gsemsplat', '/query', 1000)
     live._keep('gaussians', gaussian_cloud(some(100, frame='left_optical'), make_header('left_optical', 1)))
     live._keep('map', gaussian_cloud(some(200, frame='odom'), make_header('odom', 1)))
     live._reports['map'] = b'\0', 'growing', {'scenes in it': '1', 'from a file': 'False'}
     live._show()
-    assert (board.state.world.frame, len(board.state.world.shown)) == ('left_optical', 100)
+    assert (shared.state.shown.frame, len(shared.state.shown.rows)) == ('left_optical', 100)
     live._reports['map'] = (
         b'\0',
         'growing',
         {'scenes in it': '2', 'from a file': 'False', 'scale source': 'network'},
     )
     live._show()
-    assert (board.state.world.frame, len(board.state.world.shown), board.state.world.unit) == (
+    assert (shared.state.shown.frame, len(shared.state.shown.rows), shared.state.shown.unit) == (
         'odom',
         200,
         'units',
     )
-    assert board.state.world.up == (0.0, 0.0, 1.0)
+    assert shared.state.shown.up == (0.0, 0.0, 1.0)
     live._answers_from = 'left_optical'  # the node answered by the newest scene
     live._show()
-    assert board.state.world.frame == 'left_optical'
-    board.close()
+    assert shared.state.shown.frame == 'left_optical'
+    shared.close()

@@ -16,12 +16,12 @@ import numpy as np
 
 from gsemsplat_ros.flight.paths import PRESETS, camera_path
 from gsemsplat_ros.live import panel
-from gsemsplat_ros.live.camera import VisitorCamera
 from gsemsplat_ros.live.film import film
-from gsemsplat_ros.live.pictures import MODES, Pictures
-from gsemsplat_ros.live.shown import World, before, hit
-from gsemsplat_ros.live.sight import Sight
-from gsemsplat_ros.live.source import Board, Found, State, moved, question
+from gsemsplat_ros.live.shared_state import PageAnswer, SharedState, ViewState, carried_over, question
+from gsemsplat_ros.live.shown_scene import ShownScene, object_hit, viewpoint_before
+from gsemsplat_ros.live.splat_cache import MODES, SplatCache
+from gsemsplat_ros.live.visitor_camera import VisitorCamera
+from gsemsplat_ros.live.visitor_overlay import VisitorOverlay
 
 DETAILS = 'Automatic', 'Light', 'Full'
 PAUSE_S = 0.4  # without a new letter: the word is asked
@@ -31,25 +31,29 @@ LISTED = 5  # objects in the panel
 STALE = object()
 
 
-class Page:
+class VisitorPage:
     """Made when a browser connects, forgotten when it goes. `client`: viser's handle of that browser."""
 
-    def __init__(self, client, board: Board, pictures: Pictures, submit):
+    def __init__(self, client, shared: SharedState, pictures: SplatCache, submit):
         """`submit`: runs a function in a thread of the server's pool."""
-        self.client, self._board, self._pictures, self._submit = client, board, pictures, submit
+        self.client, self._shared, self._pictures, self._submit = client, shared, pictures, submit
         self._lock = threading.Lock()
         self._busy = self._again = self._gone = False
         self._text: str | None = None  # the question; None: none
         self._threshold: float | None = None  # None: the source's
-        self._answer: Found | None = None
+        self._answer: PageAnswer | None = None
         self._asked: object = None  # what the answer or its error belongs to; STALE: ask again
         self._error = self._complaint = ''  # of the source; about what was typed
         self._history: list[str] = []
         self._drawn: tuple | None = None
-        self._world: World | None = None
-        self._state: State | None = None
+        self._shown: ShownScene | None = None
+        self._state: ViewState | None = None
         self._buttons = []
-        self._camera, self._sight, self._pause = VisitorCamera(client), Sight(client), threading.Timer(0, int)
+        self._camera, self._overlay, self._pause = (
+            VisitorCamera(client),
+            VisitorOverlay(client),
+            threading.Timer(0, int),
+        )
         self._typed: tuple[str | None, float] = None, 0.0  # the last question, if it was typed, and when
         self._fast: bool | None = None  # whether the browser draws fast; None: not known yet
         self._build()
@@ -188,17 +192,17 @@ class Page:
         self.client.add_notification('gsemsplat', text, auto_close_seconds=8.0, color='orange')
 
     def _update(self) -> None:
-        state = self._board.state
+        state = self._shared.state
         if state is not self._state:
             self._state, self._head.content = state, panel.head(state)
-        if state.world is not None:
-            self._look(state.world)
+        if state.shown is not None:
+            self._look(state.shown)
         self._find(state)
-        if state.world is not None:
+        if state.shown is not None:
             self._draw(state)
         self._say()
 
-    def _find(self, state: State) -> None:
+    def _find(self, state: ViewState) -> None:
         """Ask, unless it is asked already; keep the old answer while the new one is on its way."""
         with self._lock:
             text, threshold = self._text, self._threshold
@@ -209,9 +213,9 @@ class Page:
         answer, error = None, ''
         if text is not None:
             if state.ask is None:
-                self._verdict.content = panel.waiting(text, state.mute)
+                self._verdict.content = panel.waiting(text, state.no_query_reason)
             try:
-                answer = self._board.ask(text, threshold)
+                answer = self._shared.ask(text, threshold)
             except ValueError as failure:
                 error = str(failure)
         with self._lock:
@@ -222,9 +226,9 @@ class Page:
     def _say(self) -> None:
         """The panel's words: verdict, objects, history."""
         answer, error = self._answer, self._complaint or self._error
-        world, mode = self._world, self._mode.value
+        shown, mode = self._shown, self._mode.value
         self._verdict.content = panel.verdict(
-            answer, error, mode, self._pictures.ends(world, mode), panel.level(world, self._full)
+            answer, error, mode, self._pictures.ends(shown, mode), panel.level(shown, self._full)
         )
         self._clear.visible = self._text is not None
         if tuple(self._history) != tuple(self._past.options) and self._history:
@@ -236,7 +240,7 @@ class Page:
         with self._objects:
             for number, thing in enumerate(answer.objects[:LISTED] if answer else (), 1):
                 button = self.client.gui.add_button(
-                    panel.object_line(number, thing, answer.world), color='gray', hint='Fly there'
+                    panel.object_line(number, thing, answer.shown), color='gray', hint='Fly there'
                 )
                 button.on_click(lambda _, thing=thing: self._guarded(lambda: self.fly_to(thing)))
                 self._buttons.append(button)
@@ -250,30 +254,30 @@ class Page:
 
     # the picture
 
-    def _look(self, world: World) -> None:
-        """The first sight of a world, or of another frame: stand where it is seen best."""
-        before_, self._world = self._world, world
-        if before_ is None or before_.frame != world.frame or before_.up != world.up:
-            self.client.scene.set_up_direction(np.asarray(world.up))
-            self._camera.stand(world.position, world.look_at)
+    def _look(self, shown: ShownScene) -> None:
+        """The first sight of a scene, or of another frame: stand where it is seen best."""
+        before_, self._shown = self._shown, shown
+        if before_ is None or before_.frame != shown.frame or before_.up != shown.up:
+            self.client.scene.set_up_direction(np.asarray(shown.up))
+            self._camera.stand(shown.position, shown.look_at)
 
-    def _draw(self, state: State) -> None:
-        world, answer, mode = state.world, self._answer, self._mode.value
-        if answer is not None and answer.world is not world:  # the world moved on, and nobody answered since
-            answer = self._answer = moved(answer, world)
+    def _draw(self, state: ViewState) -> None:
+        shown, answer, mode = state.shown, self._answer, self._mode.value
+        if answer is not None and answer.shown is not shown:  # a newer scene came, and nobody answered since
+            answer = self._answer = carried_over(answer, shown)
         full = self._full
-        splats = world, mode, answer, full
+        splats = shown, mode, answer, full
         if self._drawn is None or self._drawn[0] != splats:
-            self._sight.lay(self._pictures.of(world, mode, answer, state.meanings, full))
+            self._overlay.show_splats(self._pictures.of(shown, mode, answer, state.semantic_colors, full))
             self._drawn = splats, None, None
         marks = answer if self._show_boxes.value else None
-        cameras = world.cameras if self._show_cameras.value else ()
+        cameras = shown.cameras if self._show_cameras.value else ()
         if self._drawn[1:] != (marks, cameras):
-            self._sight.mark(marks, cameras, world)
+            self._overlay.show_marks(marks, cameras, shown)
             self._drawn = splats, marks, cameras
         if self._fast is None:
             self._fast = False
-            if len(world.light[0]) < len(world.shown):
+            if len(shown.light[0]) < len(shown.rows):
                 threading.Thread(target=self._guarded, args=(self._probe,), name='probe', daemon=True).start()
 
     @property
@@ -293,35 +297,35 @@ class Page:
         answer = self._answer
         if answer is None or not self._show_boxes.value:
             return
-        number = hit(event.ray_origin, event.ray_direction, answer.objects)
+        number = object_hit(event.ray_origin, event.ray_direction, answer.objects)
         if number is not None:
             self._guarded(lambda: self.fly_to(answer.objects[number]))
 
     def fly_to(self, thing) -> None:
         """Move the visitor's camera before an object."""
-        if self._world is not None:
-            self._camera.fly(*before(self._world, thing, self._camera.position))
+        if self._shown is not None:
+            self._camera.fly(*viewpoint_before(self._shown, thing, self._camera.position))
 
     def home(self) -> None:
         """Move it back to where it began."""
-        if self._world is not None:
-            self._camera.fly(self._world.position, self._world.look_at)
+        if self._shown is not None:
+            self._camera.fly(self._shown.position, self._shown.look_at)
 
     def download(self) -> None:
         """The Gaussians as a PLY file for splat viewers, all of them, in their own colours."""
-        if self._world is None:
+        if self._shown is None:
             raise ValueError('there is nothing to download yet')
         self.client.send_file_download(
-            'gsemsplat.ply', self._pictures.ply(self._world), save_immediately=True
+            'gsemsplat.ply', self._pictures.ply(self._shown), save_immediately=True
         )
 
     def film(self) -> None:
         """A flight from where the visitor stands, in the colours that the page shows, as an MP4 file."""
-        world, camera = self._world, self._camera
-        if world is None:
+        shown, camera = self._shown, self._camera
+        if shown is None:
             raise ValueError('there is nothing to film yet')
         path = camera_path(self._path.value, float(np.linalg.norm(camera.look_at - camera.position)))
-        colors = self._pictures.colors(world, self._mode.value, self._answer, self._state.meanings)
+        colors = self._pictures.colors(shown, self._mode.value, self._answer, self._state.semantic_colors)
         self._notify(f'drawing {len(path)} pictures along the path {path.name}')
-        video = film(world, colors, path, camera.world_from_camera, *camera.lens)
+        video = film(shown, colors, path, camera.world_from_camera, *camera.lens)
         self.client.send_file_download('gsemsplat.mp4', video, save_immediately=True)

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gsemsplat_ros.datasets.demo_pairs import load_scene
-from gsemsplat_ros.live import files as view_files
-from gsemsplat_ros.live.source import Board
+from gsemsplat_ros.live import file_source
+from gsemsplat_ros.live.shared_state import SharedState
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene import scene_file as scenefile
 from gsemsplat_ros.scene.coded_file import CodeSpace
@@ -58,43 +58,43 @@ def test_a_scene_file_answers_as_the_pair_did(made):
 
 def test_the_page_of_a_scene_answers_as_the_pipeline(made):
     pipeline, _, scene, _, folder = made
-    board = Board()
-    rest = view_files.open_any(folder / 'scene.safetensors', board, 50_000, lambda: pipeline)
-    world = board.state.world
+    shared = SharedState()
+    rest = file_source.open_any(folder / 'scene.safetensors', shared, 50_000, lambda: pipeline)
+    shown = shared.state.shown
     assert (
-        len(world.shown) == 50_000
-        and world.unit == 'm'
-        and [seen.name for seen in world.cameras] == ['first camera', 'second camera']
+        len(shown.rows) == 50_000
+        and shown.unit == 'm'
+        and [seen.name for seen in shown.cameras] == ['first camera', 'second camera']
     )
-    assert world.cameras[0].fov == pytest.approx(
+    assert shown.cameras[0].fov == pytest.approx(
         2 * np.arctan(scene.keyframe.camera.height / 2 / scene.keyframe.camera.fy)
     )
     with pytest.raises(ValueError, match='loading'):
-        board.ask('desk')
+        shared.ask('desk')
     rest()
-    answer, wanted = board.ask('desk'), pipeline.query(scene, 'desk')
+    answer, wanted = shared.ask('desk'), pipeline.query(scene, 'desk')
     assert answer.found and answer.score == pytest.approx(wanted.score, abs=0.01)
     known = np.isfinite(answer.relevancy)
     assert (
         known.mean() > 0.3 and answer.relevancy[answer.lit].min() >= 0.5 and 0.001 < answer.lit.mean() < 0.5
     )
     # what lights up is mostly in the boxes, and never where the phrase is not
-    boxes = np.zeros(len(world.shown), bool)
+    boxes = np.zeros(len(shown.rows), bool)
     for thing in answer.objects:
-        boxes |= (np.abs(world.means - np.array(thing.center)) <= 0.5 * np.array(thing.size) + 0.15).all(1)
+        boxes |= (np.abs(shown.means - np.array(thing.center)) <= 0.5 * np.array(thing.size) + 0.15).all(1)
     assert boxes[answer.lit].mean() > 0.8
-    assert not board.ask('bathtub').lit.any() and not board.ask('desk', 0.95).found
-    meant = board.state.meanings(world)
+    assert not shared.ask('bathtub').lit.any() and not shared.ask('desk', 0.95).found
+    meant = shared.state.semantic_colors(shown)
     assert meant.shape == (50_000, 3) and meant.min() >= 0 and meant.max() <= 1 and meant.std(0).min() > 0.02
 
 
 def test_the_page_of_a_map_answers_as_the_pipeline(made):
     pipeline, _, _, map_, folder = made
-    board = Board()
-    view_files.open_any(folder / 'map.safetensors', board, 10**6, lambda: pipeline)()
-    answer, wanted = board.ask('desk'), pipeline.query_map(map_, 'desk')
+    shared = SharedState()
+    file_source.open_any(folder / 'map.safetensors', shared, 10**6, lambda: pipeline)()
+    answer, wanted = shared.ask('desk'), pipeline.query_map(map_, 'desk')
     assert answer.found and answer.score == pytest.approx(wanted.score, abs=0.02)
-    assert answer.world.frame == 'odom' and answer.relevancy.shape == answer.lit.shape == (len(map_),)
+    assert answer.shown.frame == 'odom' and answer.relevancy.shape == answer.lit.shape == (len(map_),)
     assert answer.relevancy[answer.lit].min() >= 0.5 and answer.lit.any()
 
 
@@ -104,9 +104,9 @@ def test_files_of_other_decoders_are_shown_but_not_asked(made, tmp_path):
     scenefile.save_scene(tmp_path / 'scene.safetensors', scene, pair.second.image, other)
     save_map(tmp_path / 'map.safetensors', map_, other)
     for name in ('scene', 'map'):
-        board = Board()
-        rest = view_files.open_any(tmp_path / f'{name}.safetensors', board, 1000, lambda: pipeline)
-        assert board.state.world is not None
+        shared = SharedState()
+        rest = file_source.open_any(tmp_path / f'{name}.safetensors', shared, 1000, lambda: pipeline)
+        assert shared.state.shown is not None
         with pytest.raises(ValueError, match='other.safetensors .*--weights'):
             rest()
 

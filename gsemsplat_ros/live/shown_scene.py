@@ -25,7 +25,7 @@ WIDEST = 60.0  # degrees from its axis that a camera may see: Gaussians within i
 
 
 @dataclass(frozen=True)
-class SeenFrom:
+class ShownCamera:
     """A camera: world_from_camera (4, 4), vertical field of view [rad], width over height, and its picture
     (H, W, 3) uint8 RGB where known."""
 
@@ -37,10 +37,10 @@ class SeenFrom:
 
 
 @dataclass(frozen=True, eq=False)
-class World:
+class ShownScene:
     """Gaussians that are shown together; never changes.
 
-    gaussians: all, on the CPU; frame as theirs. shown (M,): the rows that a page draws in full; grown: by
+    gaussians: all, on the CPU; frame as theirs. rows (M,): those that a page draws in full; scale_factor: by
     which their scales grow, so that what was thinned still closes. up (3,): unit vector; eye (3,): from where
     distances count, in words `eye_name`; position and look_at (3,): where a visitor begins. unit: 'm', or
     'units' where nothing told the scale. axes: what the three edges of a box are.
@@ -48,8 +48,8 @@ class World:
 
     title: str
     gaussians: Gaussians
-    shown: np.ndarray
-    grown: float
+    rows: np.ndarray
+    scale_factor: float
     up: tuple[float, float, float]
     eye: np.ndarray
     eye_name: str
@@ -57,7 +57,7 @@ class World:
     look_at: np.ndarray
     unit: str
     axes: str
-    cameras: tuple[SeenFrom, ...] = field(default=())
+    cameras: tuple[ShownCamera, ...] = field(default=())
 
     @property
     def frame(self) -> str:
@@ -66,16 +66,16 @@ class World:
     @cached_property
     def means(self) -> np.ndarray:
         """(M, 3) float32 of what is shown."""
-        return self.gaussians.means.numpy()[self.shown]
+        return self.gaussians.means.numpy()[self.rows]
 
     @cached_property
     def light(self) -> tuple[np.ndarray, float]:
         """The light level: rows (L,) of what is shown, spread evenly, and by which their scales grow or
         shrink: as wide as closes the surface and no wider, since software draws by the pixel."""
-        count = len(self.shown)
+        count = len(self.rows)
         if count <= LIGHT:
             return np.arange(count), 1.0
-        solid = np.flatnonzero(self.gaussians.opacities.numpy()[self.shown] >= 0.3)
+        solid = np.flatnonzero(self.gaussians.opacities.numpy()[self.rows] >= 0.3)
         pool = solid if len(solid) > LIGHT else np.arange(count)
         rows = np.sort(np.random.default_rng(0).choice(pool, LIGHT, replace=False))
         # the spacing as it looks from where a visitor begins: noise in depth would make it seem wider
@@ -89,7 +89,8 @@ class World:
             * distance[probed]
         )
         width = (
-            self.gaussians.scales[torch.from_numpy(self.shown[rows])].median(1).values[probed] * self.grown
+            self.gaussians.scales[torch.from_numpy(self.rows[rows])].median(1).values[probed]
+            * self.scale_factor
         )
         # of random points on a surface, half have their nearest within 0.47 spacings
         factor = CLOSED / 0.47 * float((nearest / width.clamp(min=1e-9)).median())
@@ -98,7 +99,7 @@ class World:
     @property
     def thinned(self) -> str:
         """In words, how much of it is shown; '' when all is."""
-        count, total = len(self.shown), len(self.gaussians)
+        count, total = len(self.rows), len(self.gaussians)
         return '' if count == total else f'{count:,} of {total:,} Gaussians are drawn, larger instead'
 
     def distance(self, point) -> float:
@@ -106,20 +107,20 @@ class World:
         return float(np.linalg.norm(np.asarray(point) - self.eye))
 
 
-def seen_by_camera(
-    title: str, gaussians: Gaussians, budget: int, metric: bool, cameras: tuple[SeenFrom, ...] = ()
-) -> World:
-    """The world of one pair: in the frame of its first camera, which looks along +z with y down."""
-    gaussians, shown, grown = thin(gaussians, budget)
-    depths = gaussians.means.numpy()[shown, 2]
+def shown_from_camera(
+    title: str, gaussians: Gaussians, budget: int, metric: bool, cameras: tuple[ShownCamera, ...] = ()
+) -> ShownScene:
+    """What is shown of one pair: in the frame of its first camera, which looks along +z with y down."""
+    gaussians, rows, scale_factor = thin(gaussians, budget)
+    depths = gaussians.means.numpy()[rows, 2]
     depth = float(np.median(depths)) if len(depths) else 1.0
     # a step back, to the right and up, so that depth is felt at once and the first camera stays in sight
     position = depth * np.array([0.26, -0.2, -0.22])
-    return World(
+    return ShownScene(
         title,
         gaussians,
-        shown,
-        grown,
+        rows,
+        scale_factor,
         UP_OF_CAMERA,
         np.zeros(3),
         'the first camera',
@@ -131,27 +132,27 @@ def seen_by_camera(
     )
 
 
-def seen_from_above(
+def shown_from_above(
     title: str,
     gaussians: Gaussians,
     budget: int,
     metric: bool,
     up=UP_OF_MAP,
     eye_name: str = "the map's origin",
-) -> World:
-    """The world of a map: z is up, and the visitor looks down on its middle along +x."""
-    gaussians, shown, grown = thin(gaussians, budget)
-    means = gaussians.means.numpy()[shown].astype(np.float64)
+) -> ShownScene:
+    """What is shown of a map: z is up, and the visitor looks down on its middle along +x."""
+    gaussians, rows, scale_factor = thin(gaussians, budget)
+    means = gaussians.means.numpy()[rows].astype(np.float64)
     low, high = np.quantile(means, MIDDLE, axis=0) if len(means) else (-np.ones(3), np.ones(3))
     middle, across = (low + high) / 2, max(float(np.linalg.norm(high - low)), 1e-3)
     up = np.asarray(up, np.float64)
     forward = np.array([1.0, 0.0, 0.0]) if abs(up[0]) < 0.5 else np.array([0.0, 0.0, 1.0])
     position = middle + across * (0.5 * up - 0.75 * forward)
-    return World(
+    return ShownScene(
         title,
         gaussians,
-        shown,
-        grown,
+        rows,
+        scale_factor,
         tuple(up.tolist()),
         np.zeros(3),
         eye_name,
@@ -163,19 +164,19 @@ def seen_from_above(
     )
 
 
-def of_file(title: str, gaussians: Gaussians, budget: int) -> World:
-    """The world of a PLY file, which says nothing of its frame: what lies within the sight of one camera at
-    the origin was seen by it; all else is taken for a map with z up."""
+def shown_from_file(title: str, gaussians: Gaussians, budget: int) -> ShownScene:
+    """What is shown of a PLY file, which names no frame: Gaussians within the field of view of one camera at
+    the origin are taken for its scene; all else for a map with z up."""
     means = gaussians.means.numpy()
     ahead = means[:, 2] > 0
     reach = math.tan(math.radians(WIDEST)) * means[:, 2:]
     within = ahead & (np.abs(means[:, :2]) < reach).all(1)
     if len(means) and within.mean() > 0.99:
-        return seen_by_camera(title, gaussians, budget, metric=False)
-    return seen_from_above(title, gaussians, budget, metric=False, eye_name='the origin')
+        return shown_from_camera(title, gaussians, budget, metric=False)
+    return shown_from_above(title, gaussians, budget, metric=False, eye_name='the origin')
 
 
-def camera_of(means: np.ndarray) -> SeenFrom | None:
+def first_camera_of(means: np.ndarray) -> ShownCamera | None:
     """The first camera of a scene, by what it saw: means (N, 3) in its frame; None where they tell
     nothing.
     """
@@ -186,7 +187,7 @@ def camera_of(means: np.ndarray) -> SeenFrom | None:
     if not 1e-3 < x < 10:
         return None
     y = y if x / 4 < y < 4 * x else 0.75 * x  # a line tells no height
-    return SeenFrom('first camera', np.eye(4), 2 * math.atan(y), float(x / y))
+    return ShownCamera('first camera', np.eye(4), 2 * math.atan(y), float(x / y))
 
 
 def thin(gaussians: Gaussians, budget: int) -> tuple[Gaussians, np.ndarray, float]:
@@ -227,7 +228,7 @@ def inside(means: np.ndarray, objects) -> np.ndarray:
     return found
 
 
-def hit(origin, direction, objects) -> int | None:
+def object_hit(origin, direction, objects) -> int | None:
     """The number of the first object whose box the ray from `origin` (3,) along `direction` (3,) meets; None:
     none.
     """
@@ -243,14 +244,14 @@ def hit(origin, direction, objects) -> int | None:
     return best
 
 
-def before(world: World, thing: Object, position) -> tuple[np.ndarray, np.ndarray]:
+def viewpoint_before(shown: ShownScene, thing: Object, position) -> tuple[np.ndarray, np.ndarray]:
     """From where to look at an object (3,), and its centre (3,): nearer along the line of sight from
     `position` (3,), so that it fills about a third of the view."""
-    center, up = np.asarray(thing.center, np.float64), np.asarray(world.up)
+    center, up = np.asarray(thing.center, np.float64), np.asarray(shown.up)
     away = np.asarray(position, np.float64) - center
     length = float(np.linalg.norm(away))
     if not length > 1e-9:
-        away, length = world.position - center, float(np.linalg.norm(world.position - center)) or 1.0
+        away, length = shown.position - center, float(np.linalg.norm(shown.position - center)) or 1.0
     away = away / length + 0.15 * up
     reach = 1.6 * max(float(np.linalg.norm(thing.size)), 1e-2)
     return center + away / np.linalg.norm(away) * reach, center

@@ -22,8 +22,14 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
 from gsemsplat_ros.gaussians.gaussians import quats_to_rotations
-from gsemsplat_ros.live.shown import SeenFrom, World, camera_of, seen_by_camera, seen_from_above
-from gsemsplat_ros.live.source import MAX_OBJECTS, Board, Found, answered_by_boxes
+from gsemsplat_ros.live.shared_state import MAX_OBJECTS, PageAnswer, SharedState, answered_by_boxes
+from gsemsplat_ros.live.shown_scene import (
+    ShownCamera,
+    ShownScene,
+    first_camera_of,
+    shown_from_above,
+    shown_from_camera,
+)
 from gsemsplat_ros.ros.client.client import Client, gaussians_of
 from gsemsplat_ros.ros.conversions import image_to_rgb
 from gsemsplat_ros.semantics.objects import Object
@@ -49,12 +55,12 @@ class Question:
 
 
 class LiveNode:
-    """Feeds `board` from `with` to its end. node: the node's full name; service: its query service; budget:
+    """Feeds `shared` from `with` to its end. node: the node's full name; service: its query service; budget:
     Gaussians that a page draws at most."""
 
-    def __init__(self, board: Board, node: str, service: str, budget: int):
-        self.board, self._node, self._service_name, self._budget = (
-            board,
+    def __init__(self, shared: SharedState, node: str, service: str, budget: int):
+        self.shared, self._node, self._service_name, self._budget = (
+            shared,
             '/' + node.strip('/'),
             service,
             budget,
@@ -64,13 +70,15 @@ class LiveNode:
         self._pose: PoseStamped | None = None
         self._reports: dict[str, tuple[bytes, str, dict[str, str]]] = {}
         self._heard_at = 0.0
-        self._worlds: dict[str, tuple[tuple, World]] = {}
+        self._scenes: dict[str, tuple[tuple, ShownScene]] = {}
         self._answers_from = ''  # the frame that the last response was in
         self._seen = self._here = self._closing = False
         self._thread = threading.Thread(target=self._run, name='live', daemon=True)
 
     def __enter__(self) -> LiveNode:
-        self.board.write(status=f'waiting for the node {self._node}', bad=True, mute='no node is running')
+        self.shared.write(
+            status=f'waiting for the node {self._node}', is_trouble=True, no_query_reason='no node is running'
+        )
         self._thread.start()
         return self
 
@@ -153,12 +161,12 @@ class LiveNode:
         changes = {}
         if here != self._here:
             self._here = here
-            changes = {'ask': self._ask if here else None, 'mute': 'the node is not running'}
-        if changes or (text, bad) != (self.board.state.status, self.board.state.bad):
-            self.board.write(status=text, bad=bad, **changes)
+            changes = {'ask': self._ask if here else None, 'no_query_reason': 'the node is not running'}
+        if changes or (text, bad) != (self.shared.state.status, self.shared.state.is_trouble):
+            self.shared.write(status=text, is_trouble=bad, **changes)
 
     def _show(self) -> None:
-        """Put the newest world on the board: the map once queries search it, else the newest scene."""
+        """Show the newest scene: the map once queries search it, else the newest scene."""
         map_report, map_cloud = self._report('map'), self._clouds.get('map')
         frame = self._answers_from
         by_map = (
@@ -179,22 +187,22 @@ class LiveNode:
         metric = self._report('map' if by_map else 'scene').get('scale source', '') != 'network'
         pose = self._pose if self._pose and self._pose.header.stamp == cloud.header.stamp else None
         key = id(cloud), metric, id(pose)
-        if self._worlds.get(name, ((),))[0] != key:
+        if self._scenes.get(name, ((),))[0] != key:
             gaussians = gaussians_of(cloud)
             if by_map:
-                world = seen_from_above(f'Map of {self._node}', gaussians, self._budget, metric)
+                shown = shown_from_above(f'Map of {self._node}', gaussians, self._budget, metric)
             else:
-                world = seen_by_camera(
+                shown = shown_from_camera(
                     f'Newest scene of {self._node}',
                     gaussians,
                     self._budget,
                     metric,
                     _cameras(gaussians.means.numpy(), pose),
                 )
-            self._worlds[name] = key, world
-        world = self._worlds[name][1]
-        if world is not self.board.state.world:
-            self.board.write(world=world)
+            self._scenes[name] = key, shown
+        shown = self._scenes[name][1]
+        if shown is not self.shared.state.shown:
+            self.shared.write(shown=shown)
 
     def _report(self, part: str) -> dict[str, str]:
         return self._reports.get(part, (b'', '', {}))[2]
@@ -231,7 +239,7 @@ class LiveNode:
 
     # the page's threads
 
-    def _ask(self, text: str, threshold: float | None) -> Found:
+    def _ask(self, text: str, threshold: float | None) -> PageAnswer:
         asked = Question(text, float(threshold or 0.0), Future())
         self._questions.put(asked)
         response, seconds = asked.answer.result(ANSWER_WITHIN_S + 10)
@@ -246,12 +254,12 @@ class LiveNode:
             for o in response.objects
         )
         picture = image_to_rgb(response.image[0]) if response.image else None
-        world, note, frame = self.board.state.world, '', response.header.frame_id
+        shown, note, frame = self.shared.state.shown, '', response.header.frame_id
         self._answers_from = frame
-        if world is None or world.frame != frame:
-            # the thread of ROS will show the world of that frame next, and the page asks again
+        if shown is None or shown.frame != frame:
+            # the thread of ROS will show the scene of that frame next, and the page asks again
             note, objects = f'this answer is in {frame}, which is not shown yet', ()
-            if world is None:
+            if shown is None:
                 raise ValueError(
                     'the node answered, but its Gaussians have not come yet: try again in a moment'
                 )
@@ -261,18 +269,18 @@ class LiveNode:
             float(response.score),
             threshold or 0.0,
             objects,
-            world,
+            shown,
             seconds,
             picture,
             note,
         )
 
 
-def _cameras(means: np.ndarray, pose: PoseStamped | None) -> tuple[SeenFrom, ...]:
+def _cameras(means: np.ndarray, pose: PoseStamped | None) -> tuple[ShownCamera, ...]:
     """The two cameras of a scene whose Gaussians (N, 3) lie in the first's frame; the second where its pose
     is known.
     """
-    first = camera_of(means)
+    first = first_camera_of(means)
     if first is None or pose is None:
         return () if first is None else (first,)
     import torch
@@ -283,4 +291,4 @@ def _cameras(means: np.ndarray, pose: PoseStamped | None) -> tuple[SeenFrom, ...
         torch.tensor([q.w, q.x, q.y, q.z], dtype=torch.float64)
     ).numpy()
     world_from_camera[:3, 3] = p.x, p.y, p.z
-    return first, SeenFrom('second camera', world_from_camera, first.fov, first.aspect)
+    return first, ShownCamera('second camera', world_from_camera, first.fov, first.aspect)

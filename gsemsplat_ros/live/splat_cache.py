@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from gsemsplat_ros.gaussians.ply import write_ply
-from gsemsplat_ros.live import colors as colours
-from gsemsplat_ros.live.shown import World
-from gsemsplat_ros.live.source import Found
+from gsemsplat_ros.live import colors
+from gsemsplat_ros.live.shared_state import PageAnswer
+from gsemsplat_ros.live.shown_scene import ShownScene
 
 MODES = 'Colour', 'Relevancy', 'Semantics', 'Depth'
 KEPT = 12  # arrays: up to 16 MB each for half a million Gaussians
 
 
-class Pictures:
-    """Splats (view_colours.packed) of a world, by mode, answer and level. Any thread may ask."""
+class SplatCache:
+    """Splats (colors.packed) of a scene, by mode, answer and level. Any thread may ask."""
 
     def __init__(self):
         self._lock = threading.RLock()
@@ -36,27 +36,29 @@ class Pictures:
             self._made.move_to_end(key)
             return self._made[key]
 
-    def plain(self, world: World) -> np.ndarray:
+    def plain(self, shown: ShownScene) -> np.ndarray:
         """The light level in its own colours: what all pages share."""
-        return self._painted(world, 'Colour', None, False, lambda: colours.own_colors(world))
+        return self._painted(shown, 'Colour', None, False, lambda: colors.own_colors(shown))
 
     def of(
         self,
-        world: World,
+        shown: ShownScene,
         mode: str,
-        answer: Found | None,
-        meanings: Callable[[World], np.ndarray | None],
+        answer: PageAnswer | None,
+        semantic_colors: Callable[[ShownScene], np.ndarray | None],
         full: bool,
     ) -> np.ndarray | None:
         """As `mode` shows them, in full or light; None: as all pages share them. Raises ValueError for a mode
-        that this world does not have."""
+        that this scene does not have."""
         mode, answer = self._shown(mode, answer)
-        if (mode, answer) == ('Colour', None) and (not full or len(world.light[0]) == len(world.shown)):
+        if (mode, answer) == ('Colour', None) and (not full or len(shown.light[0]) == len(shown.rows)):
             return None
-        return self._painted(world, mode, answer, full, lambda: self._colors(world, mode, answer, meanings))
+        return self._painted(
+            shown, mode, answer, full, lambda: self._colors(shown, mode, answer, semantic_colors)
+        )
 
     @staticmethod
-    def _shown(mode: str, answer: Found | None) -> tuple[str, Found | None]:
+    def _shown(mode: str, answer: PageAnswer | None) -> tuple[str, PageAnswer | None]:
         """The mode that is really shown, and the answer where it takes part."""
         if mode not in MODES:
             raise ValueError(f'no such mode: wanted one of {", ".join(MODES)}')
@@ -66,52 +68,58 @@ class Pictures:
             return 'Colour', None
         return mode, answer if mode in ('Colour', 'Relevancy') else None
 
-    def _painted(self, world: World, mode: str, answer: Found | None, full: bool, make) -> np.ndarray:
-        rows, grown = (slice(None), 1.0) if full else world.light
+    def _painted(
+        self, shown: ShownScene, mode: str, answer: PageAnswer | None, full: bool, make
+    ) -> np.ndarray:
+        rows, factor = (slice(None), 1.0) if full else shown.light
 
         def paint() -> np.ndarray:
-            splats = self._once((world, 'splats', full), lambda: colours.packed(world, rows, grown))
-            return colours.painted(splats, self._once((world, mode, answer), make)[rows])
+            splats = self._once((shown, 'splats', full), lambda: colors.packed(shown, rows, factor))
+            return colors.painted(splats, self._once((shown, mode, answer), make)[rows])
 
-        return self._once((world, mode, answer, full), paint)
+        return self._once((shown, mode, answer, full), paint)
 
-    def _colors(self, world: World, mode: str, answer: Found | None, meanings) -> np.ndarray:
-        own = colours.own_colors(world)
+    def _colors(self, shown: ShownScene, mode: str, answer: PageAnswer | None, semantic_colors) -> np.ndarray:
+        own = colors.own_colors(shown)
         if mode == 'Colour':
-            return own if answer is None else colours.highlighted(own, answer.lit)
+            return own if answer is None else colors.highlighted(own, answer.lit)
         if mode == 'Relevancy':
             relevancy = answer.relevancy
             if relevancy is None:  # only boxes are known
                 relevancy = np.where(answer.lit, np.float32(answer.score), np.float32(0))
-            return colours.relevancy_colors(own, relevancy, answer.found)
+            return colors.relevancy_colors(own, relevancy, answer.found)
         if mode == 'Depth':
-            return colours.depth_colors(world)[0]
-        codes = world.gaussians.codes.numpy()
+            return colors.depth_colors(shown)[0]
+        codes = shown.gaussians.codes.numpy()
         if not codes.shape[1]:
             raise ValueError('these Gaussians carry no codes, so their meaning has no colours')
-        meant = meanings(world)
+        meant = semantic_colors(shown)
         return (
-            colours.semantic_colors(codes[world.shown], world.gaussians.opacities.numpy()[world.shown])
+            colors.code_colors(codes[shown.rows], shown.gaussians.opacities.numpy()[shown.rows])
             if meant is None
             else meant
         )
 
     def colors(
-        self, world: World, mode: str, answer: Found | None, meanings: Callable[[World], np.ndarray | None]
+        self,
+        shown: ShownScene,
+        mode: str,
+        answer: PageAnswer | None,
+        semantic_colors: Callable[[ShownScene], np.ndarray | None],
     ) -> np.ndarray:
         """(M, 3) in [0, 1] of what is shown, as `mode` shows it."""
         mode, answer = self._shown(mode, answer)
-        return self._once((world, mode, answer), lambda: self._colors(world, mode, answer, meanings))
+        return self._once((shown, mode, answer), lambda: self._colors(shown, mode, answer, semantic_colors))
 
-    def ends(self, world: World | None, mode: str) -> tuple[float, float] | None:
+    def ends(self, shown: ShownScene | None, mode: str) -> tuple[float, float] | None:
         """Near and far of the depth's colours; None: not that mode."""
-        if world is None or mode != 'Depth':
+        if shown is None or mode != 'Depth':
             return None
-        return self._once((world, 'ends'), lambda: colours.depth_colors(world)[1:])
+        return self._once((shown, 'ends'), lambda: colors.depth_colors(shown)[1:])
 
-    def ply(self, world: World) -> bytes:
-        """All the world's Gaussians, without codes, as the bytes of a PLY file."""
-        gaussians = replace(world.gaussians, codes=world.gaussians.codes[:, :0])
+    def ply(self, shown: ShownScene) -> bytes:
+        """All Gaussians of the scene, without codes, as the bytes of a PLY file."""
+        gaussians = replace(shown.gaussians, codes=shown.gaussians.codes[:, :0])
         with tempfile.TemporaryDirectory(prefix='gsemsplat') as folder:
             path = Path(folder) / 'scene.ply'
             write_ply(path, gaussians)

@@ -8,8 +8,8 @@ import numpy as np
 
 from gsemsplat_ros.gaussians.gaussians import rotation_to_quat
 from gsemsplat_ros.live import panel
-from gsemsplat_ros.live.shown import World, edges
-from gsemsplat_ros.live.source import Found
+from gsemsplat_ros.live.shared_state import PageAnswer
+from gsemsplat_ros.live.shown_scene import ShownScene, edges
 
 BOXES = 8  # objects in the picture
 BOX_COLORS = (255, 190, 60), (235, 235, 235)  # of the best object, of the others
@@ -17,14 +17,14 @@ APART = 0.04  # of the way to what is looked at: pictures of cameras that stand 
 SPLATS = '/splats'  # the shared node, and a page's own in its place
 
 
-class Sight:
+class VisitorOverlay:
     """`client`: viser's handle of the browser. Each function replaces what it laid before."""
 
     def __init__(self, client):
         self._client, self._splats, self._marks, self._cameras = client, None, [], []
 
-    def lay(self, buffer: np.ndarray | None) -> None:
-        """Show these splats (view_colours.packed) in place of the shared ones; None: the shared ones."""
+    def show_splats(self, buffer: np.ndarray | None) -> None:
+        """Show these splats (colors.packed) in place of the shared ones; None: the shared ones."""
         with self._client.atomic():
             if buffer is None:
                 if self._splats is not None:
@@ -35,16 +35,16 @@ class Sight:
                 self._splats = panel.add_splats(self._client.scene, SPLATS)
             self._splats.buffer = buffer
 
-    def mark(self, answer: Found | None, cameras, world: World) -> None:
-        """The boxes of an answer, with their labels, and the cameras of a world."""
+    def show_marks(self, answer: PageAnswer | None, cameras, shown: ShownScene) -> None:
+        """The boxes of an answer, with their labels, and the cameras of a scene."""
         with self._client.atomic():
             for mark in (*self._marks, *self._cameras):
                 mark.remove()
             self._marks = [] if answer is None or not answer.found else self._boxes(answer)
-            self._cameras = self._frustums(cameras, world)
+            self._cameras = self._frustums(cameras, shown)
 
-    def _boxes(self, answer: Found) -> list:
-        scene, up, marks = self._client.scene, np.asarray(answer.world.up), []
+    def _boxes(self, answer: PageAnswer) -> list:
+        scene, up, marks = self._client.scene, np.asarray(answer.shown.up), []
         for number, thing in list(enumerate(answer.objects[:BOXES], 1))[::-1]:
             marks.append(
                 scene.add_line_segments(
@@ -56,7 +56,7 @@ class Sight:
                 )
             )
             top = np.asarray(thing.center) + up * (abs(up) @ np.asarray(thing.size)) * 0.54
-            text = panel.label(number, answer.text, thing, answer.world) if number == 1 else str(number)
+            text = panel.label(number, answer.text, thing, answer.shown) if number == 1 else str(number)
             marks.append(
                 scene.add_label(
                     f'/answer/label{number}',
@@ -68,8 +68,8 @@ class Sight:
             )
         return marks
 
-    def _frustums(self, cameras, world: World) -> list:
-        reach = float(np.linalg.norm(world.look_at - world.position))
+    def _frustums(self, cameras, shown: ShownScene) -> list:
+        reach = float(np.linalg.norm(shown.look_at - shown.position))
         return [
             self._client.scene.add_camera_frustum(
                 f'/cameras/{number}',

@@ -29,12 +29,12 @@ class VisitorCamera:
 
     @property
     def position(self) -> np.ndarray:
-        """(3,) in the world."""
+        """(3,) in the frame of the scene."""
         return np.array(self._client.camera.position)
 
     @property
     def look_at(self) -> np.ndarray:
-        """(3,) in the world: what it turns about."""
+        """(3,) in the frame of the scene: what it turns about."""
         return np.array(self._client.camera.look_at)
 
     @property

@@ -1,4 +1,4 @@
-"""Scenes, maps and PLY files onto the board of the live page: first what is seen, then, when the pipeline is
+"""Scenes, maps and PLY files onto the shared of the live page: first what is seen, then, when the pipeline is
 there, words.
 
 Each function reads its file and shows it, and returns a function that loads the rest; both raise ValueError
@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair
-from gsemsplat_ros.live import shown as worlds
-from gsemsplat_ros.live.source import Board, asks_map, asks_scene, meanings_by
+from gsemsplat_ros.live import shown_scene as scenes
+from gsemsplat_ros.live.shared_state import SharedState, asks_map, asks_scene, semantic_colors_by
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene import map_file as mapfile
 from gsemsplat_ros.scene import scene_file as scenefile
@@ -33,42 +33,42 @@ Load = Callable[[], Pipeline]
 Rest = Callable[[], None]
 
 
-def open_any(path: Path, board: Board, budget: int, load: Load) -> Rest:
+def open_any(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
     """A .safetensors file, whatever it holds."""
     if path.suffix.lower() == '.ply':
-        return open_ply(path, board, budget)
-    return (open_scene if scenefile.KIND.key in _header(path) else open_map)(path, board, budget, load)
+        return open_ply(path, shared, budget)
+    return (open_scene if scenefile.KIND.key in _header(path) else open_map)(path, shared, budget, load)
 
 
-def open_ply(path: Path, board: Board, budget: int) -> Rest:
+def open_ply(path: Path, shared: SharedState, budget: int) -> Rest:
     """Gaussians that are shown, and cannot be asked: nothing says which decoders read their codes."""
-    world = worlds.of_file(path.name, read_ply(path, 'the frame of the file'), budget)
-    board.write(
-        world=world,
-        mute='a PLY file holds no codes that words can be compared with; open a map of ~/save_map or a '
-        'folder of `gsemsplat infer`',
+    shown = scenes.shown_from_file(path.name, read_ply(path, 'the frame of the file'), budget)
+    shared.write(
+        shown=shown,
+        no_query_reason='a PLY file holds no codes that words can be compared with; open a map of '
+        '~/save_map or a folder of `gsemsplat infer`',
     )
     return lambda: None
 
 
-def open_scene(path: Path, board: Board, budget: int, load: Load) -> Rest:
+def open_scene(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
     """A scene that `gsemsplat infer` wrote."""
     gaussians, card, image, second = scenefile.read_scene(path)
     cameras = cameras_of(Camera(**card['camera']), card['first_from_second'], image, second)
-    world = worlds.seen_by_camera(
+    shown = scenes.shown_from_camera(
         title_of(path), gaussians, budget, card['scale_source'] != 'network', cameras
     )
-    board.write(world=world, mute=LOADING)
+    shared.write(shown=shown, no_query_reason=LOADING)
 
     def rest() -> None:
         pipeline = load()
         scene, _ = scenefile.load_scene(path, pipeline.code_space, pipeline.codec, pipeline.negatives)
-        board.write(ask=asks_scene(pipeline, scene, world), meanings=meanings_by(pipeline))
+        shared.write(ask=asks_scene(pipeline, scene, shown), semantic_colors=semantic_colors_by(pipeline))
 
     return rest
 
 
-def open_map(path: Path, board: Board, budget: int, load: Load) -> Rest:
+def open_map(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
     """A map that ~/save_map wrote."""
     try:
         card = json.loads(_header(path)[mapfile.KIND.key])
@@ -76,8 +76,8 @@ def open_map(path: Path, board: Board, budget: int, load: Load) -> Rest:
     except (KeyError, TypeError, ValueError, RecursionError):
         theirs = CodeSpace('', '', '')  # load_map says what is wrong with it
     map_ = mapfile.load_map(path, theirs)
-    world = worlds.seen_from_above(title_of(path), map_.gaussians, budget, map_.scale_source != 'network')
-    board.write(world=world, mute=LOADING)
+    shown = scenes.shown_from_above(title_of(path), map_.gaussians, budget, map_.scale_source != 'network')
+    shared.write(shown=shown, no_query_reason=LOADING)
 
     def rest() -> None:
         pipeline = load()
@@ -88,46 +88,49 @@ def open_map(path: Path, board: Board, budget: int, load: Load) -> Rest:
                 f'those of {space.weights} ({space.text_encoder}): give that checkpoint as --weights'
             )
         pipeline.map_words(map_)
-        board.write(ask=asks_map(pipeline, map_, world), meanings=meanings_by(pipeline))
+        shared.write(ask=asks_map(pipeline, map_, shown), semantic_colors=semantic_colors_by(pipeline))
 
     return rest
 
 
-def show_pair(title: str, pair: Pair, board: Board, budget: int, load: Load) -> Rest:
+def show_pair(title: str, pair: Pair, shared: SharedState, budget: int, load: Load) -> Rest:
     """Two images, which become a scene while the page already waits for it."""
-    board.write(status='two images become a scene', mute='the scene is still being built')
+    shared.write(status='two images become a scene', no_query_reason='the scene is still being built')
 
     def rest() -> None:
         pipeline = load()
         scene = pipeline.build(pair)
-        show_scene(title, scene, pair.second.image, pipeline, board, budget)
+        show_scene(title, scene, pair.second.image, pipeline, shared, budget)
 
     return rest
 
 
 def show_scene(
-    title: str, scene: Scene, second: np.ndarray, pipeline: Pipeline, board: Board, budget: int
+    title: str, scene: Scene, second: np.ndarray, pipeline: Pipeline, shared: SharedState, budget: int
 ) -> None:
     """A scene in memory; `second` (H, W, 3) uint8 RGB: the second image."""
     cameras = cameras_of(scene.keyframe.camera, scene.first_from_second, scene.keyframe.image, second)
-    world = worlds.seen_by_camera(title, scene.gaussians, budget, scene.scale_source != 'network', cameras)
-    board.write(
-        world=world, ask=asks_scene(pipeline, scene, world), meanings=meanings_by(pipeline), status=''
+    shown = scenes.shown_from_camera(title, scene.gaussians, budget, scene.scale_source != 'network', cameras)
+    shared.write(
+        shown=shown,
+        ask=asks_scene(pipeline, scene, shown),
+        semantic_colors=semantic_colors_by(pipeline),
+        status='',
     )
 
 
 def cameras_of(
     camera: Camera, first_from_second, image: np.ndarray, second: np.ndarray
-) -> tuple[worlds.SeenFrom, ...]:
+) -> tuple[scenes.ShownCamera, ...]:
     """The cameras of a pair in the first's frame, the second where its pose (4, 4) is known."""
     fov, aspect = (
         2 * float(np.arctan(camera.height / 2 / camera.fy)),
         camera.width / camera.height * camera.fy / camera.fx,
     )
-    seen = [worlds.SeenFrom('first camera', np.eye(4), fov, aspect, small(image))]
+    seen = [scenes.ShownCamera('first camera', np.eye(4), fov, aspect, small(image))]
     if first_from_second is not None:
         seen.append(
-            worlds.SeenFrom(
+            scenes.ShownCamera(
                 'second camera', np.asarray(first_from_second, np.float64), fov, aspect, small(second)
             )
         )
