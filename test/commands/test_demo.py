@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from gsemsplat_ros.checkpoints import checkpoint as weights
+pytest.importorskip('rclpy')
+from support.demo_process import FAKE_NODE, demo_process
+
 from gsemsplat_ros.commands.demo import play
 from gsemsplat_ros.datasets import demo_pairs as scenes
 from gsemsplat_ros.gaussians.gaussians import Gaussians
@@ -29,15 +31,7 @@ from gsemsplat_ros.ros.conversions import make_header
 from gsemsplat_ros.ros.messages import gaussian_cloud
 from gsemsplat_ros.terminal.console import Console, Failure
 
-FAKE_NODE = (sys.executable, str(Path(__file__).parents[1] / 'support' / 'fake_node.py'))
-
-
-@pytest.fixture(autouse=True)
-def own_environment(monkeypatch):
-    """Each demo picks its domain, as for a user who has set nothing; what it sets is undone."""
-    for name in ('ROS_DOMAIN_ID', *node_process.PROFILES):
-        monkeypatch.setenv(name, '')
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures('own_environment')
 
 
 def test_all_scenes_are_there():
@@ -160,31 +154,6 @@ def test_play_with_known_answers(tmp_path):
     assert len(scene) == 100 and scene.means[0].tolist() == pytest.approx([451.034, 299.038, 0.075], abs=1e-3)
     log = (tmp_path / 'node.log').read_text()
     assert log.rstrip().endswith('left over: []') and 'Traceback' not in log
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from gsemsplat_ros.cli import main
-from gsemsplat_ros.commands import node_process
-from gsemsplat_ros.network import weights
-node_process.COMMAND, weights.SHIPPED = sys.argv[1:3], Path(sys.argv[3])
-sys.exit(main(sys.argv[4:]))
-"""
-
-
-def demo_process(out, *arguments):
-    """`gsemsplat demo` as a process, with the fake node and a card of its own."""
-    card = out / 'card.safetensors'
-    weights.save(card, {'x': torch.zeros(1)}, {'config': {'name': 'fake'}})
-    return subprocess.Popen(
-        [sys.executable, '-c', SCRIPT, *FAKE_NODE, str(card), 'demo', '--out', str(out), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell that runs tests in the background has SIGINT ignored, and so would the process
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
 
 
 def children(pid):

@@ -7,8 +7,8 @@ import json
 import cv2
 import numpy as np
 import pytest
-from support.tiny_rooms import pack_folder
-from support.tiny_scenes import assert_consistent, assert_true, poses, write_json, write_scannetpp
+from support.drawn_room import assert_consistent, assert_true, poses, write_json, write_scannetpp
+from support.packed_rooms import pack_folder
 
 from gsemsplat_ros.datasets.coverage import coarse, coverage_matrix, draw
 from gsemsplat_ros.datasets.frames import Cut, Geometry

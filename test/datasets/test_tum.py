@@ -5,7 +5,7 @@ piece.
 import cv2
 import numpy as np
 import pytest
-from support.tiny_scenes import CAMERA, assert_consistent, assert_true, poses, write_tum
+from support.drawn_room import CAMERA, assert_consistent, assert_true, poses, write_tum
 
 from gsemsplat_ros.datasets.frames import Cut
 from gsemsplat_ros.datasets.sources import SceneSampler, open_source

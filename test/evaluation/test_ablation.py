@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation.test_held_out_rooms import FakePipeline, make_sample
-from evaluation.test_stereo_pairs import write_labels
+from support.evaluated_rooms import FakePipeline, make_sample
+from support.labelled_pairs import write_labels
 
 from gsemsplat_ros.cli import main
 from gsemsplat_ros.commands import eval as eval_command

@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from report.test_report import Reader
-from support.tiny_eval import NAMES, SCENE, SIDE, ids_of, write_annotation, write_eval
+from support.annotated_views import NAMES, SCENE, SIDE, ids_of, write_annotation, write_eval
+from support.page_reader import Reader
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.cli import main

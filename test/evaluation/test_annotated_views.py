@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.tiny_eval import SIDE, rings, write_annotation, write_eval
+from support.annotated_views import SIDE, rings, write_annotation, write_eval
 
 from gsemsplat_ros.evaluation.annotated_views import (
     annotations,

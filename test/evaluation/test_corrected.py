@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from evaluation.test_published import plain_majority
+from support.plain_majority import plain_majority
 
 from gsemsplat_ros.evaluation.corrected import EIGHT, class_of, evaluate_corrected, evaluate_eight, label_map
 from gsemsplat_ros.evaluation.published import evaluate_frame

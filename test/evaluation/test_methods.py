@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.tiny_eval import CONTEXT, SCENE, SIDE, write_eval
-from support.tiny_scenes import poses
+from support.annotated_views import CONTEXT, SCENE, SIDE, write_eval
+from support.drawn_room import poses
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.datasets.scannetpp import ScanNetPP

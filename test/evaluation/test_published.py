@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.plain_majority import plain_majority
 
 from gsemsplat_ros.evaluation.published import check_protocol, evaluate_frame, fill, majority
 
@@ -41,18 +42,6 @@ def test_another_result_fails(tmp_path, name, change, key):
         assert not result[key] <= 1e-6
     else:
         assert result[key] is False
-
-
-def plain_majority(mask):
-    """One pixel after the other."""
-    height, width = mask.shape
-    out = np.zeros_like(mask)
-    for row in range(height):
-        for column in range(width):
-            rows = slice(max(0, row - 3), min(row + 4, height - 1))
-            window = mask[rows, max(0, column - 3) : min(column + 4, width - 1)]
-            out[row, column] = np.count_nonzero(window) > np.count_nonzero(~window)
-    return out
 
 
 @pytest.mark.parametrize('seed, shape, share', [(0, (23, 31), 0.5), (1, (40, 17), 0.45), (2, (8, 5), 0.55)])

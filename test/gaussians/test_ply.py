@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from gaussians.test_gaussians import make_prediction, random_gaussians
+from support.random_gaussians import make_prediction, random_gaussians
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply, write_ply

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from gaussians.test_gaussians import axis_angle, pose
+from support.random_gaussians import axis_angle, pose
 
 from gsemsplat_ros.gaussians import render_cpu as cpu_module
 from gsemsplat_ros.gaussians.gaussians import Gaussians

@@ -5,7 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from geometry.test_matches import CAMERA, at, moved, room_view
+from support.patterned_box import CAMERA, at, moved, room_view
 
 from gsemsplat_ros.geometry.flow import flow_matches, follow, project
 from gsemsplat_ros.geometry.matches import measure

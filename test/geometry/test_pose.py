@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.point_maps import CAMERA, rays, turned, wavy_depth
 
 from gsemsplat_ros.geometry.matches import Measured, measure
 from gsemsplat_ros.geometry.pose import Placed, focal_from_points, pixel_grid, place, relative_pose
@@ -12,29 +13,6 @@ from gsemsplat_ros.geometry.rays import snap_to_rays
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View, fit
 from gsemsplat_ros.network.model import Prediction, ViewPrediction
-
-CAMERA = Camera(160, 120, 150.0, 150.0, 79.5, 59.5)
-
-
-def rays(camera):
-    grid = pixel_grid(camera.height, camera.width)
-    return np.concatenate(
-        ((grid - (camera.cx, camera.cy)) / (camera.fx, camera.fy), np.ones((*grid.shape[:2], 1))), -1
-    )
-
-
-def wavy_depth(camera):
-    grid = pixel_grid(camera.height, camera.width)
-    return 3 + 0.5 * np.sin(grid[..., 0] / 17) + 0.4 * np.cos(grid[..., 1] / 11)
-
-
-def turned(angle, axis, translation):
-    x, y, z = np.asarray(axis) / np.linalg.norm(axis)
-    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    pose = np.eye(4)
-    pose[:3, :3] = np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
-    pose[:3, 3] = translation
-    return pose
 
 
 def test_focal_length_of_its_own_points():

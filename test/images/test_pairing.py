@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from support.pictures import clouds
 
 from gsemsplat_ros.images.keyframes import KeyframeSelector
 from gsemsplat_ros.images.stereo import StereoPairer
@@ -96,15 +97,6 @@ def test_pairer_counts_what_found_no_partner():
     assert pairer.add(1, 91 * MS, 'right') is None  # each item once
     pairer.add(1, 91 * MS, 'right again')
     assert pairer.dropped == [7, 1]
-
-
-def clouds(width, height):
-    """A picture with detail of every size, as rooms have: octaves of noise."""
-    rng, octaves = np.random.default_rng(5), np.zeros((height, width, 3), np.float32)
-    for cells in (6, 12, 24, 48, 96):
-        noise = rng.random((cells // 2, cells, 3), np.float32)
-        octaves += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC) * (6 / cells) ** 0.5
-    return cv2.normalize(octaves, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
 TEXTURE = clouds(960, 480)

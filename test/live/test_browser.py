@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 pytest.importorskip('viser')
-webdriver = pytest.importorskip('selenium.webdriver')
+pytest.importorskip('selenium')
 
-from live.test_live import EVIL, some  # noqa: E402
-from live.test_server import Served  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from support.live_page import EVIL, Served, some
 
-from gsemsplat_ros.live import shown_scene as scenes  # noqa: E402
-from gsemsplat_ros.live.server import ViewServer  # noqa: E402
+from gsemsplat_ros.live import shown_scene as scenes
+from gsemsplat_ros.live.server import ViewServer
 
 CHROMIUM, DRIVER = shutil.which('chromium') or shutil.which('google-chrome'), shutil.which('chromedriver')
 DEADLINE_S = 50.0

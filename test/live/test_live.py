@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from support.live_page import CHAIR, DEADLINE_S, EVIL, some
 
 from gsemsplat_ros.commands import view
 from gsemsplat_ros.gaussians.gaussians import Gaussians
@@ -15,32 +16,6 @@ from gsemsplat_ros.live.shared_state import PageAnswer, SharedState, answered_by
 from gsemsplat_ros.live.splat_cache import SplatCache
 from gsemsplat_ros.pictures.overlay import turbo
 from gsemsplat_ros.semantics.objects import Object
-
-DEADLINE_S = 60.0
-EVIL = (
-    '<script>document.title="broken"</script><img src=x onerror=alert(1)> '
-    '[a](javascript:alert(1)) **b** & "q"'
-)
-CHAIR = Object((0.0, 0.25, 2.0), (0.5, 1.0, 0.25), 0.9)
-
-
-def some(count=300, codes=4, frame='cam', seed=0):
-    """Gaussians before a camera, 1 to 4 m away."""
-    rng = torch.Generator().manual_seed(seed)
-    z = 1 + 3 * torch.rand(count, generator=rng)
-    means = torch.stack(
-        [z * (torch.rand(count, generator=rng) - 0.5), z * (torch.rand(count, generator=rng) - 0.5), z], 1
-    )
-    quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=rng), dim=1)
-    return Gaussians(
-        means,
-        quats,
-        0.01 + 0.02 * torch.rand(count, 3, generator=rng),
-        0.2 + 0.8 * torch.rand(count, generator=rng),
-        torch.rand(count, 3, generator=rng),
-        torch.randn(count, codes, generator=rng),
-        frame,
-    )
 
 
 def a_scene(count=300, budget=10_000, **changes):

@@ -8,62 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 
 pytest.importorskip('viser')
 
-from live.test_live import CHAIR, DEADLINE_S, EVIL, some  # noqa: E402
-from support.view_visitor import Visitor  # noqa: E402
+from support.live_page import DEADLINE_S, EVIL, Served, some
+from support.page_visitor import Visitor
 
-from gsemsplat_ros.gaussians.ply import write_ply  # noqa: E402
-from gsemsplat_ros.live import shown_scene as scenes  # noqa: E402
-from gsemsplat_ros.live.server import ViewServer  # noqa: E402
-from gsemsplat_ros.live.shared_state import SharedState, answered_by_boxes  # noqa: E402
-from gsemsplat_ros.semantics.objects import Object  # noqa: E402
-
-THINGS = {'chair': (CHAIR,), 'door': (Object((-0.5, 0.0, 3.0), (0.3, 0.6, 0.3), 0.8), CHAIR)}
-
-
-class Served:
-    """A page on a shown, with answers that are known; 'slow' waits for `release`."""
-
-    def __init__(self, count=2000):
-        self.shared, self.release, self.asked = SharedState(4), threading.Event(), []
-        self.shown = scenes.shown_from_camera('a room', some(count), 100_000, True)
-        self.shared.write(shown=self.shown, ask=self.ask)
-        self.server = ViewServer(self.shared, port=0)
-        self.visitors = []
-
-    def ask(self, text, threshold):
-        self.asked.append((text, threshold))
-        if text == 'slow':
-            self.release.wait(DEADLINE_S)
-        if text == 'boom':
-            raise RuntimeError('a fault of ours')
-        objects = THINGS.get(text, ())
-        return answered_by_boxes(
-            text,
-            bool(objects),
-            0.9 if objects else 0.1,
-            threshold or 0.5,
-            objects,
-            self.shared.state.shown,
-            0.01,
-        )
-
-    def visitor(self):
-        self.visitors.append(Visitor(self.server.port))
-        return self.visitors[-1]
-
-    def close(self):
-        self.release.set()
-        for visitor in self.visitors:
-            visitor.close()
-        self.server.close()
-        self.shared.close()
+from gsemsplat_ros.gaussians.ply import write_ply
+from gsemsplat_ros.live import shown_scene as scenes
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import math
 import re
 import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from support.page_reader import Reader
 
 from gsemsplat_ros.flight.flight import BACKGROUND, Film, NewView, draw
 from gsemsplat_ros.gaussians.gaussians import Gaussians
@@ -69,33 +69,6 @@ def report(*results, title='A page', **changes):
             changes.get('command', 'gsemsplat infer a b --out o'),
         )
     )
-
-
-class Reader(HTMLParser):
-    """The page as a browser reads it; fails on an element that is not closed."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.elements, self.texts, self._open = [], [], []
-        self.feed(html)
-        assert not self._open, self._open
-
-    def handle_starttag(self, name, attributes):
-        self.elements.append((name, dict(attributes)))
-        if name not in ('img', 'meta'):
-            self._open.append(name)
-
-    def handle_startendtag(self, name, attributes):
-        self.elements.append((name, dict(attributes)))
-
-    def handle_endtag(self, name):
-        assert self._open.pop() == name
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    def all(self, name):
-        return [attributes for element, attributes in self.elements if element == name]
 
 
 def decode(attributes):

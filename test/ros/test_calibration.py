@@ -5,39 +5,13 @@ projection.
 import cv2
 import numpy as np
 import pytest
+from sensor_msgs.msg import RegionOfInterest
+from support.ros_messages import HEADER, info
 
-pytest.importorskip('rclpy')
-from sensor_msgs.msg import CameraInfo, RegionOfInterest  # noqa: E402
-
-from gsemsplat_ros.ros import inputs  # noqa: E402
-from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of  # noqa: E402
-from gsemsplat_ros.ros.conversions import image_message, make_header  # noqa: E402
-from gsemsplat_ros.ros.parameters import Parameters  # noqa: E402
-
-HEADER = make_header('left_optical', 12_345_678_901)
-
-
-def info(
-    K=(400.0, 0, 319.5, 0, 410.0, 239.5, 0, 0, 1),
-    P=None,
-    D=(),
-    model='plumb_bob',
-    width=640,
-    height=480,
-    **more,
-):
-    P = (K[0], 0, K[2], 0, 0, K[4], K[5], 0, 0, 0, 1, 0) if P is None else P
-    return CameraInfo(
-        header=HEADER,
-        width=width,
-        height=height,
-        k=[float(v) for v in K],
-        p=[float(v) for v in P],
-        d=list(D),
-        distortion_model=model,
-        r=[1.0, 0, 0, 0, 1, 0, 0, 0, 1],
-        **more,
-    )
+from gsemsplat_ros.ros import inputs
+from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
+from gsemsplat_ros.ros.conversions import image_message
+from gsemsplat_ros.ros.parameters import Parameters
 
 
 def test_camera_from_info():

@@ -8,18 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from geometry_msgs.msg import Point
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import Image, PointCloud2
+from support.ros_messages import table
 
-pytest.importorskip('rclpy')
-from geometry_msgs.msg import Point  # noqa: E402
-from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
-from sensor_msgs.msg import (
-    Image,  # noqa: E402
-    PointCloud2,  # noqa: E402
-)
-
-from gsemsplat_ros.gaussians.gaussians import Gaussians  # noqa: E402
-from gsemsplat_ros.ros import messages  # noqa: E402
-from gsemsplat_ros.ros.conversions import ENCODINGS, image_message, image_to_rgb, make_header, stamp_ns  # noqa: E402
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.ros import messages
+from gsemsplat_ros.ros.conversions import ENCODINGS, image_message, image_to_rgb, make_header, stamp_ns
 
 HEADER = make_header('left_optical', 12_345_678_901)
 RGB = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
@@ -146,19 +142,6 @@ def gaussians(count, code_dim=32, seed=3):
         colors=torch.rand(count, 3, generator=g) * 1.2 - 0.1,
         codes=torch.randn(count, code_dim, generator=g),
     )
-
-
-def table(cloud):
-    """Points by field name, as the fields of the message say."""
-    dtype = np.dtype(
-        {
-            'names': [f.name for f in cloud.fields],
-            'offsets': [f.offset for f in cloud.fields],
-            'formats': ['<f4'] * len(cloud.fields),
-            'itemsize': cloud.point_step,
-        }
-    )
-    return np.frombuffer(cloud.data, dtype)
 
 
 @pytest.mark.parametrize('codes', [False, True])

@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from gsemsplat_msgs.srv import LoadMap, SaveMap
+from sensor_msgs.msg import PointCloud2
+from support.node_process import DEADLINE_S
+from support.ros_client import ask
+from support.ros_messages import camera_info, picture
 
-pytest.importorskip('rclpy')
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from gsemsplat_msgs.srv import LoadMap, SaveMap  # noqa: E402
-from sensor_msgs.msg import PointCloud2  # noqa: E402
-from support.ros_client import DEADLINE_S, ask, camera_info, client, domain, picture, start  # noqa: E402, F401
-
-from gsemsplat_ros.ros.conversions import stamp_ns  # noqa: E402
+from gsemsplat_ros.ros.conversions import stamp_ns
 
 S = 10**9
 NAME = '/f'
@@ -26,11 +26,11 @@ CLOUD = f'{NAME}/gsemsplat/gaussians'
 
 
 class Camera:
-    """fake_camera.py."""
+    """camera_program.py."""
 
     def __init__(self, domain):
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parents[1] / 'support' / 'fake_camera.py'), NAME],
+            [sys.executable, str(Path(__file__).parents[1] / 'support' / 'camera_program.py'), NAME],
             stdin=subprocess.PIPE,
             text=True,
             env=dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST'),

@@ -5,21 +5,18 @@ camera.
 import cv2
 import numpy as np
 import pytest
+import rclpy
+from rclpy.context import Context
+from sensor_msgs.msg import CompressedImage, RegionOfInterest
+from support.pictures import clouds
+from support.ros_messages import info
 
-pytest.importorskip('rclpy')
-import rclpy  # noqa: E402
-from images.test_pairing import clouds  # noqa: E402
-from rclpy.context import Context  # noqa: E402
-from ros.test_calibration import info  # noqa: E402
-from sensor_msgs.msg import CompressedImage, RegionOfInterest  # noqa: E402
-from support.ros_client import own_domain  # noqa: E402
-
-from gsemsplat_ros.images.keyframes import KeyframeSelector  # noqa: E402
-from gsemsplat_ros.images.view import View  # noqa: E402
-from gsemsplat_ros.ros import inputs  # noqa: E402
-from gsemsplat_ros.ros.calibration import Rectifier  # noqa: E402
-from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_message, make_header  # noqa: E402
-from gsemsplat_ros.ros.parameters import Parameters, declare  # noqa: E402
+from gsemsplat_ros.images.keyframes import KeyframeSelector
+from gsemsplat_ros.images.view import View
+from gsemsplat_ros.ros import inputs
+from gsemsplat_ros.ros.calibration import Rectifier
+from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_message, make_header
+from gsemsplat_ros.ros.parameters import Parameters, declare
 
 S = 10**9
 PICTURE = clouds(320, 240)
@@ -139,9 +136,8 @@ def test_compressed_images_meet_their_camera_info():
 
 
 @pytest.fixture
-def node_with():
+def node_with(domain):
     """Function: a node with these ROS arguments."""
-    domain, guard = own_domain()
     context, nodes = Context(), []
     rclpy.init(context=context, domain_id=domain)
 
@@ -153,7 +149,6 @@ def node_with():
     for node in nodes:
         node.destroy_node()
     rclpy.shutdown(context=context)
-    guard.close()
 
 
 @pytest.mark.parametrize(

@@ -10,24 +10,21 @@ import dataclasses
 import cv2
 import numpy as np
 import pytest
+import rclpy
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.context import Context
+from rclpy.exceptions import ParameterUninitializedException
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
-pytest.importorskip('rclpy')
-import rclpy  # noqa: E402
-from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3  # noqa: E402
-from rcl_interfaces.msg import SetParametersResult  # noqa: E402
-from rclpy.context import Context  # noqa: E402
-from rclpy.exceptions import ParameterUninitializedException  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest  # noqa: E402
-from support.ros_client import own_domain  # noqa: E402
-
-from gsemsplat_ros.images.camera import Camera  # noqa: E402
-from gsemsplat_ros.images.view import Pair  # noqa: E402
-from gsemsplat_ros.ros import inputs  # noqa: E402
-from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of  # noqa: E402
-from gsemsplat_ros.ros.conversions import ENCODINGS, compressed_to_rgb, image_to_rgb, make_header, stamp_ns  # noqa: E402
-from gsemsplat_ros.ros.parameters import Parameters, changed, declare  # noqa: E402
-from gsemsplat_ros.ros.tf_buffer import PlainBuffer  # noqa: E402
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Pair
+from gsemsplat_ros.ros import inputs
+from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
+from gsemsplat_ros.ros.conversions import ENCODINGS, compressed_to_rgb, image_to_rgb, make_header, stamp_ns
+from gsemsplat_ros.ros.parameters import Parameters, changed, declare
+from gsemsplat_ros.ros.tf_buffer import PlainBuffer
 
 FRAMES = ['', 'left', 'right', 'map', 'base', '/left', 'a' * 300, 'Äpfel', 'x\ny']
 NUMBERS = [
@@ -333,8 +330,8 @@ def _typed(now, parameter):
     return value is None or isinstance(value, tuple) or type(value) is type(parameter.value)
 
 
-def test_fuzz_parameters_of_a_node():
-    rng, (domain, guard), context = np.random.default_rng(17), own_domain(), Context()
+def test_fuzz_parameters_of_a_node(domain):
+    rng, context = np.random.default_rng(17), Context()
     rclpy.init(context=context, domain_id=domain)
     node = rclpy.create_node('parameters', context=context, start_parameter_services=False)
     try:
@@ -372,4 +369,3 @@ def test_fuzz_parameters_of_a_node():
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)
-        guard.close()

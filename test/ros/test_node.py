@@ -6,30 +6,50 @@ import time
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from gsemsplat_msgs.msg import Relevancy
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Float32
+from support.ros_client import EVERY_PAIR, Client, Stereo, ask, set_parameter
+from support.ros_messages import LEFT, RIGHT, camera_info, picture, raw_image, table
+from visualization_msgs.msg import MarkerArray
 
-pytest.importorskip('rclpy')
-from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
-from ros.test_conversions import table  # noqa: E402
-from sensor_msgs.msg import PointCloud2  # noqa: E402
-from support.ros_client import (  # noqa: E402, F401
-    LEFT,
-    RIGHT,
-    Client,
-    Stereo,
-    ask,
-    camera_info,
-    client,
-    domain,
-    nodes,
-    picture,
-    raw_image,
-    set_parameter,
-    start,
-)
-
-from gsemsplat_ros.ros.conversions import image_message, image_to_rgb, make_header, stamp_ns  # noqa: E402
+from gsemsplat_ros.ros.conversions import image_message, image_to_rgb, make_header, stamp_ns
 
 S = 10**9
+
+
+@pytest.fixture(scope='module')
+def nodes(start, client):
+    """Two nodes side by side: /a sees stereo, /b one moving camera."""
+    a = start(
+        '-r',
+        '__ns:=/a',
+        *EVERY_PAIR,
+        '-p',
+        'queries:=[chair, unicorn]',
+        '-p',
+        'qos_overrides./a/left/image_raw.subscription.reliability:=reliable',
+    )
+    b = start('-r', '__ns:=/b', '-p', 'mode:=sequential', '-p', 'min_interval_s:=0.5')
+    out = '/a/gsemsplat/'
+    for kind, topic in (
+        (PointCloud2, 'gaussians'),
+        (Image, 'relevancy/image'),
+        (Image, 'relevancy/map'),
+        (Relevancy, 'relevancy'),
+        (MarkerArray, 'objects/markers'),
+        (PoseStamped, 'pose'),
+        (Float32, 'scale'),
+    ):
+        client.listen(kind, out + topic)
+    client.listen(PointCloud2, '/b/gsemsplat/gaussians')
+    client.listen(DiagnosticArray, '/diagnostics', 10)
+    for process in a, b:
+        process.wait_for('waiting for')
+    return a, b
 
 
 @pytest.fixture(scope='module')

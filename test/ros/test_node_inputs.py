@@ -8,29 +8,18 @@ import time
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, PointCloud2
+from std_msgs.msg import Float32
+from std_srvs.srv import Trigger
+from support.node_process import DEADLINE_S
+from support.pictures import clouds
+from support.ros_client import EVERY_PAIR
+from support.ros_messages import LEFT, RIGHT, camera_info, picture, table
 
-pytest.importorskip('rclpy')
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from images.test_pairing import clouds  # noqa: E402
-from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from ros.test_conversions import table  # noqa: E402
-from rosgraph_msgs.msg import Clock  # noqa: E402
-from sensor_msgs.msg import CompressedImage, PointCloud2  # noqa: E402
-from std_msgs.msg import Float32  # noqa: E402
-from std_srvs.srv import Trigger  # noqa: E402
-from support.ros_client import (  # noqa: E402, F401
-    DEADLINE_S,
-    EVERY_PAIR,
-    LEFT,
-    RIGHT,
-    camera_info,
-    client,
-    domain,
-    picture,
-    start,
-)
-
-from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns  # noqa: E402
+from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
 
 S = 10**9
 TEXTURE = clouds(960, 480)
@@ -312,8 +301,8 @@ class Drive:
         self.robot, self.x, self.tf, self.metres = robot, 0, tf, metres
         if tf:
             tf2_msgs = pytest.importorskip('tf2_msgs.msg', reason='tf2_msgs comes with a ROS distribution')
-            from ros.test_transforms import START
-            from ros.test_transforms import tf as transform
+            from support.ros_messages import START
+            from support.ros_messages import tf as transform
 
             self._message, self._start, self._transform = tf2_msgs.TFMessage, START, transform
             node = robot.client.node

@@ -4,23 +4,12 @@ work.
 
 import time
 
-import pytest
-
-pytest.importorskip('rclpy')
-from gsemsplat_msgs.srv import Query  # noqa: E402
-from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from support.ros_client import (  # noqa: E402, F401
-    DEADLINE_S,
-    LEFT,
-    ask,
-    camera_info,
-    client,
-    domain,
-    picture,
-    set_parameter,
-    start,
-)
+from gsemsplat_msgs.srv import Query
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from support.node_process import DEADLINE_S
+from support.ros_client import ask, set_parameter
+from support.ros_messages import LEFT, camera_info, picture
 
 S = 10**9
 

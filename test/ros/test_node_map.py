@@ -10,38 +10,27 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip('rclpy')
-tf2_msgs = pytest.importorskip('tf2_msgs.msg', reason='`make setup` or a ROS distribution brings tf2_msgs')
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3  # noqa: E402
-from gsemsplat_msgs.msg import Relevancy  # noqa: E402
-from gsemsplat_msgs.srv import LoadMap, Query, SaveMap  # noqa: E402
-from ros.test_conversions import table  # noqa: E402
-from sensor_msgs.msg import Image, PointCloud2  # noqa: E402
-from std_srvs.srv import Trigger  # noqa: E402
-from support.ros_client import (  # noqa: E402, F401
-    EVERY_PAIR,
-    LATCHED,
-    LEFT,
-    Stereo,
-    ask,
-    client,
-    domain,
-    picture,
-    set_parameter,
-    start,
-)
-from visualization_msgs.msg import MarkerArray  # noqa: E402
+pytest.importorskip('tf2_msgs', reason='`make setup` or a ROS distribution brings tf2_msgs')
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
+from gsemsplat_msgs.msg import Relevancy
+from gsemsplat_msgs.srv import LoadMap, Query, SaveMap
+from sensor_msgs.msg import Image, PointCloud2
+from std_srvs.srv import Trigger
+from support.ros_client import EVERY_PAIR, LATCHED, Stereo, ask, set_parameter
+from support.ros_messages import LEFT, picture, table
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
 
-from gsemsplat_ros.ros import messages  # noqa: E402
-from gsemsplat_ros.ros.client import drive  # noqa: E402
-from gsemsplat_ros.ros.client.client import Client as ScriptClient  # noqa: E402
-from gsemsplat_ros.ros.conversions import make_header, stamp_ns  # noqa: E402
-from gsemsplat_ros.ros.map_keeper import MapKeeper  # noqa: E402
-from gsemsplat_ros.ros.parameters import Parameters  # noqa: E402
-from gsemsplat_ros.ros.tf_buffer import matrix, sample_of  # noqa: E402
-from gsemsplat_ros.scene.coded_file import CodeSpace  # noqa: E402
-from gsemsplat_ros.semantics.objects import Object  # noqa: E402
+from gsemsplat_ros.ros import messages
+from gsemsplat_ros.ros.client import drive
+from gsemsplat_ros.ros.client.client import Client as ScriptClient
+from gsemsplat_ros.ros.conversions import make_header, stamp_ns
+from gsemsplat_ros.ros.map_keeper import MapKeeper
+from gsemsplat_ros.ros.parameters import Parameters
+from gsemsplat_ros.ros.tf_buffer import matrix, sample_of
+from gsemsplat_ros.scene.coded_file import CodeSpace
+from gsemsplat_ros.semantics.objects import Object
 
 # Gaussians that a scene of the fake leaves in the map, at least: 100 on a line of 2 m, in voxels of 3 cm
 ONE = 50
@@ -60,12 +49,12 @@ class Mapping:
             (MarkerArray, 'objects/markers'),
         ):
             client.listen(kind, f'{name}/gsemsplat/{topic}')
-        self._tf = client.node.create_publisher(tf2_msgs.TFMessage, '/tf_static', LATCHED)
+        self._tf = client.node.create_publisher(TFMessage, '/tf_static', LATCHED)
 
     def stand(self, x):
         """The camera is at (x, 0, 1) in odom, the robot at ROBOT."""
         self._tf.publish(
-            tf2_msgs.TFMessage(
+            TFMessage(
                 transforms=[
                     TransformStamped(
                         header=make_header('odom', 1),
@@ -366,7 +355,7 @@ def test_the_map_keeps_its_budget(odom):
 
 def test_without_tf_a_scene_that_nothing_ties_to_the_map_is_left_out_and_counted(make):
     lone = make('/lone')
-    lone.client.listen(tf2_msgs.TFMessage, '/tf', 10)
+    lone.client.listen(TFMessage, '/tf', 10)
     moving = lone.client.heard['/tf']
     lone.stereo.scene()
     lone.stereo.scene()

@@ -3,14 +3,9 @@
 import json
 from xml.etree import ElementTree
 
-import pytest
-
-pytest.importorskip('rclpy')
-from support.ros_client import client, domain, start  # noqa: E402, F401
-
-from gsemsplat_ros.cli import main  # noqa: E402
-from gsemsplat_ros.ros import transforms  # noqa: E402
-from gsemsplat_ros.ros.policy import permissions, policy  # noqa: E402
+from gsemsplat_ros.cli import main
+from gsemsplat_ros.ros import transforms
+from gsemsplat_ros.ros.policy import permissions, policy
 
 MODES = {
     '/p': ['-p', 'map_frame:=odom', '-p', 'use_sim_time:=true'],

@@ -1,32 +1,26 @@
 """Parameters as a user meets them: described, refused with the range, changed live or not."""
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
+import rclpy
+import yaml
+from rclpy.context import Context
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.parameter import Parameter
 
-pytest.importorskip('rclpy')
-from pathlib import Path  # noqa: E402
-
-import rclpy  # noqa: E402
-import yaml  # noqa: E402
-from rclpy.context import Context  # noqa: E402
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from support.ros_client import own_domain  # noqa: E402
-
-from gsemsplat_ros.ros.parameters import Parameters, changed, declare  # noqa: E402
+from gsemsplat_ros.ros.parameters import Parameters, changed, declare
 
 YAML = Path(__file__).parents[2] / 'config' / 'gsemsplat.yaml'
 
 
 @pytest.fixture(scope='module')
-def context():
-    domain, guard = own_domain()
+def context(domain):
     context = Context()
     rclpy.init(context=context, domain_id=domain)
     yield context
     rclpy.shutdown(context=context)
-    guard.close()
 
 
 @pytest.fixture

@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-
-pytest.importorskip('rclpy')
-from geometry_msgs.msg import Point, PoseWithCovarianceStamped, Quaternion  # noqa: E402
-from rclpy.qos import (  # noqa: E402
+from geometry_msgs.msg import Point, PoseWithCovarianceStamped, Quaternion
+from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
     LivelinessPolicy,
@@ -26,13 +24,12 @@ from rclpy.qos import (  # noqa: E402
     ReliabilityPolicy,
     qos_check_compatible,
 )
-from rclpy.serialization import serialize_message  # noqa: E402
-from support.ros_client import client, domain, start  # noqa: E402, F401
+from rclpy.serialization import serialize_message
 
-from gsemsplat_ros.gaussians.gaussians import Gaussians  # noqa: E402
-from gsemsplat_ros.ros.client.splat_display import splat_array  # noqa: E402
-from gsemsplat_ros.ros.conversions import make_header  # noqa: E402
-from gsemsplat_ros.ros.messages import gaussian_cloud  # noqa: E402
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.ros.client.splat_display import splat_array
+from gsemsplat_ros.ros.conversions import make_header
+from gsemsplat_ros.ros.messages import gaussian_cloud
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / 'config' / 'gsemsplat.rviz').read_text())['Visualization Manager']

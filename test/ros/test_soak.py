@@ -14,19 +14,19 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip('rclpy')
-tf2_msgs = pytest.importorskip('tf2_msgs.msg', reason='`make setup` or a ROS distribution brings tf2_msgs')
-from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3  # noqa: E402
-from gsemsplat_msgs.msg import Relevancy  # noqa: E402
-from gsemsplat_msgs.srv import LoadMap, SaveMap  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
+pytest.importorskip('tf2_msgs', reason='`make setup` or a ROS distribution brings tf2_msgs')
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
+from gsemsplat_msgs.msg import Relevancy
+from gsemsplat_msgs.srv import LoadMap, SaveMap
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from tf2_msgs.msg import TFMessage
 
-from gsemsplat_ros.datasets import demo_pairs as scenes  # noqa: E402
-from gsemsplat_ros.images.view import Pair, View  # noqa: E402
-from gsemsplat_ros.ros.client import node_process  # noqa: E402
-from gsemsplat_ros.ros.client.client import Client  # noqa: E402
-from gsemsplat_ros.ros.client.player import LATCHED, PARAMETERS, TOPICS, stereo_messages  # noqa: E402
-from gsemsplat_ros.ros.conversions import make_header, stamp_ns  # noqa: E402
+from gsemsplat_ros.datasets import demo_pairs as scenes
+from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.ros.client import node_process
+from gsemsplat_ros.ros.client.client import Client
+from gsemsplat_ros.ros.client.player import LATCHED, PARAMETERS, TOPICS, stereo_messages
+from gsemsplat_ros.ros.conversions import make_header, stamp_ns
 
 PAIRS = 2000
 WARM_UP = 0.15  # of the pairs: the renderer is compiled, caches and the map's budget fill
@@ -93,7 +93,7 @@ class Soak:
         self._publishers = [
             make(kind, topic, 10) for kind, topic in zip((CameraInfo, CameraInfo, Image, Image), TOPICS)
         ]
-        self._tf = make(tf2_msgs.TFMessage, '/tf', 100)
+        self._tf = make(TFMessage, '/tf', 100)
         client.node.create_subscription(PointCloud2, '/gsemsplat/gaussians', self._on_cloud, LATCHED)
         client.node.create_subscription(PointCloud2, '/gsemsplat/map', lambda message: None, LATCHED)
         client.node.create_subscription(Relevancy, '/gsemsplat/relevancy', self._on_answer, 10)
@@ -116,7 +116,7 @@ class Soak:
         start, stamp = time.monotonic(), time.time_ns()
         for at in stamp - 10**7, stamp + 10**7:
             self._tf.publish(
-                tf2_msgs.TFMessage(
+                TFMessage(
                     transforms=[
                         TransformStamped(
                             header=make_header('odom', at),

@@ -9,31 +9,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.point_maps import CAMERA, rays, turned, wavy_depth
+from support.ros_messages import START, S, tf
 
-pytest.importorskip('rclpy')
-from geometry.test_pose import CAMERA, rays, turned, wavy_depth  # noqa: E402
-from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3  # noqa: E402
-
-from gsemsplat_ros.geometry.pose import motion_scale, place  # noqa: E402
-from gsemsplat_ros.images.view import Pair, View  # noqa: E402
-from gsemsplat_ros.ros import tf_buffer as frames  # noqa: E402
+from gsemsplat_ros.geometry.pose import motion_scale, place
+from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.ros import tf_buffer as frames
 from gsemsplat_ros.ros import transforms
-from gsemsplat_ros.ros.conversions import make_header  # noqa: E402
-
-S = 10**9
-START = 1000 * S
-
-
-def tf(parent, child, seconds=0.0, xyz=(0.0, 0.0, 0.0), yaw=0.0, quat=None):
-    """A transform `seconds` after START, turned about z by `yaw` [rad]."""
-    x, y, z, w = quat or (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2))
-    return TransformStamped(
-        header=make_header(parent, START + round(seconds * S)),
-        child_frame_id=child,
-        transform=Transform(
-            translation=Vector3(**dict(zip('xyz', map(float, xyz)))), rotation=Quaternion(x=x, y=y, z=z, w=w)
-        ),
-    )
 
 
 @pytest.fixture(params=['plain', 'tf2_ros'])

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_pipeline import pipeline  # noqa: F401  (a fixture: the tiny network with words)
+from support.word_maps import HERE, cloud, scene_cloud, worded_map
 
 from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians, rotation_to_quat
 from gsemsplat_ros.gaussians.render import Rendering, render
@@ -23,28 +23,6 @@ from gsemsplat_ros.scene.map_index import MapWords
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.semantics.decoder import Codec
 from gsemsplat_ros.semantics.relevancy import relevancy_of_features
-
-HERE = np.array([0.3, -0.2, 0.1])
-
-
-def cloud(means, seed=0, channels=32):
-    """Random Gaussians at `means` (N, 3) in the frame 'map'."""
-    rng, count = np.random.default_rng(seed), len(means)
-    quats = rng.normal(size=(count, 4))
-    arrays = (
-        means,
-        quats / np.linalg.norm(quats, axis=1, keepdims=True),
-        rng.uniform(0.002, 0.02, (count, 3)),
-        rng.uniform(0.01, 1, count),
-        rng.uniform(size=(count, 3)),
-        rng.normal(size=(count, channels)),
-    )
-    return Gaussians(*(torch.from_numpy(np.asarray(array).astype(np.float32)) for array in arrays), 'map')
-
-
-def scene_cloud(seed, count=1500, side=0.45, channels=32):
-    """Random Gaussians, dense enough that voxels of 5 cm hold several."""
-    return cloud(np.random.default_rng(seed).uniform(-side, side, (count, 3)), seed, channels)
 
 
 class PlainMap:
@@ -423,39 +401,7 @@ def test_what_shares_nothing_with_the_map_needs_a_pose():
 # Words over the map
 
 
-def worded_map(pipeline, text='chair'):  # noqa: F811
-    """A floor whose codes say little of `text`, and on it two clusters whose codes say much: map and their
-    centres.
-    """
-    rng = np.random.default_rng(0)
-    codes = torch.from_numpy(rng.normal(size=(4000, 32)).astype(np.float32))
-    scores = pipeline.codec.prepare(codes[:, None], pipeline.negatives).relevancy(
-        pipeline.text_encoder.encode([text])
-    )
-    scores = scores[:, 0, :, 0].amax(0)
-    best, worst = codes[scores.argmax()], codes[scores.argmin()]
-    centers = np.array([[1.0, 1.0, 0.4], [3.0, 2.0, 0.4]])
-    floor = rng.uniform((0, 0, -0.02), (4, 3, 0.0), (20_000, 3))
-    clusters = [rng.uniform(-0.2, 0.2, (1500, 3)) + center for center in centers]
-    means = torch.from_numpy(np.concatenate([floor, *clusters]).astype(np.float32))
-    count = len(means)
-    gaussians = Gaussians(
-        means,
-        torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
-        torch.full((count, 3), 0.01),
-        torch.from_numpy(rng.uniform(0.3, 1, count).astype(np.float32)),
-        torch.rand(count, 3),
-        torch.where((means[:, 2:] > 0.1), best, worst),
-        'map',
-    )
-    return (
-        Map.empty('map', 0.03).merged(gaussians, np.array([2, 1.5, 1.5]), 10**6),
-        centers,
-        float(scores.max()),
-    )
-
-
-def test_the_whole_map_answers_in_its_frame(pipeline):  # noqa: F811
+def test_the_whole_map_answers_in_its_frame(pipeline):
     map_, centers, score = worded_map(pipeline)
     answer = pipeline.query_map(map_, ' chair ', threshold=0.5 * score)
     assert answer.text == 'chair' and answer.found and len(answer.objects) == 2
@@ -497,7 +443,7 @@ def test_relevancy_of_a_gaussian_is_that_of_its_code():
         assert smoothed[i] == pytest.approx((values[i] + mean) / 2, abs=1e-5)
 
 
-def test_only_what_changed_is_decoded_again(pipeline):  # noqa: F811
+def test_only_what_changed_is_decoded_again(pipeline):
     map_, _, _ = worded_map(pipeline)
     words = MapWords.prepare(map_, pipeline.codec, pipeline.negatives)
     corner = scene_cloud(3, 500, side=0.3)
@@ -515,7 +461,7 @@ def test_only_what_changed_is_decoded_again(pipeline):  # noqa: F811
     assert torch.equal(again.relevancy(phrase), words.relevancy(phrase))
 
 
-def test_an_empty_map_finds_nothing_and_bad_questions_say_why(pipeline):  # noqa: F811
+def test_an_empty_map_finds_nothing_and_bad_questions_say_why(pipeline):
     answer = pipeline.query_map(Map.empty('map', 0.05), 'chair')
     assert not answer.found and answer.score == 0 and answer.objects == () and answer.peak_point is None
     for text, threshold in (('', None), ('a' * 300, None), ('chair', 2.0)):
@@ -533,7 +479,7 @@ def test_decoders_that_look_at_neighbours_cannot_read_gaussians():
         )
 
 
-def test_questions_run_beside_fusion(pipeline):  # noqa: F811
+def test_questions_run_beside_fusion(pipeline):
     map_, _, score = worded_map(pipeline)
     mapper = Mapper(map_, 50_000)
     expected, errors = pipeline.query_map(map_, 'chair', 0.5 * score), []

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save, save_file
-from scene.test_map import HERE, scene_cloud, worded_map
-from test_pipeline import pipeline  # noqa: F401  (a fixture: the tiny network with words)
+from support.word_maps import HERE, scene_cloud, worded_map
 
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 from gsemsplat_ros.gaussians.ply import read_ply
@@ -59,7 +58,7 @@ def test_a_loaded_map_grows_on(path, map_):
     assert torch.equal(grown.keys, expected.keys) and torch.equal(grown.counts, expected.counts)
 
 
-def test_queries_answer_the_same_without_images(tmp_path, pipeline):  # noqa: F811
+def test_queries_answer_the_same_without_images(tmp_path, pipeline):
     map_, _, score = worded_map(pipeline)
     save_map(tmp_path / 'map.safetensors', map_, pipeline.code_space)
     loaded = load_map(tmp_path / 'map.safetensors', pipeline.code_space)
@@ -93,7 +92,7 @@ def one_line(path, said, space=SPACE):
     assert '\n' not in str(error.value) and str(path) in str(error.value)
 
 
-def test_other_decoders_refuse_the_map(path, pipeline):  # noqa: F811
+def test_other_decoders_refuse_the_map(path, pipeline):
     one_line(path, 'made with a small.safetensors', replace(SPACE, decoders='abd'))
     one_line(path, 'set weights to that checkpoint', replace(SPACE, text_encoder='openclip:ViT-B-16'))
     assert (

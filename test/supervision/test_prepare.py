@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.tiny_rooms import pack_folder
-from support.tiny_scenes import NAMES, draw, poses, write_masks, write_scannetpp, write_tum
+from support.drawn_room import NAMES, draw, poses, write_masks, write_scannetpp, write_tum
+from support.packed_rooms import pack_folder
 
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 from gsemsplat_ros.cli import main

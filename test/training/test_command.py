@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.tiny_rooms import HEIGHT, WIDTH, encode, pack_folder, sample
+from support.packed_rooms import HEIGHT, WIDTH, encode, pack_folder, sample
 
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 from gsemsplat_ros.cli import main

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from support.tiny_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
+from support.packed_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
 
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms
 from gsemsplat_ros.gaussians.render import render

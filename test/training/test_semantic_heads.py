@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.tiny_rooms import pack_folder
-from support.tiny_scenes import CAMERA, CRATE, draw, hit, poses, write_tum
-from support.tiny_semantics import DIM, SCENE, SIZE, SMALL, TINY, checkpoint, frame, prepare
+from support.drawn_room import CAMERA, CRATE, draw, hit, poses, write_tum
+from support.packed_rooms import pack_folder
+from support.semantic_networks import DIM, SCENE, SIZE, SMALL, TINY, checkpoint, frame, prepare
 from torch.nn import functional as F
 
 from gsemsplat_ros.checkpoints import checkpoint as weights

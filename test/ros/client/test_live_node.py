@@ -9,24 +9,24 @@ import sys
 
 import pytest
 
-pytest.importorskip('rclpy')
 pytest.importorskip('viser')
 
-from live.test_live import some  # noqa: E402
-from sensor_msgs.msg import PointCloud2  # noqa: E402
-from support.ros_client import EVERY_PAIR, NodeProcess, Stereo, client, domain  # noqa: E402, F401
-from support.view_visitor import Visitor  # noqa: E402
+from sensor_msgs.msg import PointCloud2
+from support.live_page import some
+from support.node_process import NodeProcess
+from support.page_visitor import Visitor
+from support.ros_client import EVERY_PAIR, Stereo
 
-from gsemsplat_ros.live.shared_state import SharedState  # noqa: E402
-from gsemsplat_ros.ros.client.live_node import LiveNode  # noqa: E402
-from gsemsplat_ros.ros.conversions import make_header  # noqa: E402
-from gsemsplat_ros.ros.messages import gaussian_cloud  # noqa: E402
+from gsemsplat_ros.live.shared_state import SharedState
+from gsemsplat_ros.ros.client.live_node import LiveNode
+from gsemsplat_ros.ros.conversions import make_header
+from gsemsplat_ros.ros.messages import gaussian_cloud
 
 CLOUD = '/a/gsemsplat/gaussians'
 
 
 @pytest.fixture
-def page(domain):  # noqa: F811
+def page(domain):
     """The command as a process in the domain of the test."""
     process = subprocess.Popen(
         [
@@ -58,14 +58,14 @@ def page(domain):  # noqa: F811
     process.stdout.close()
 
 
-def started(domain, *parameters):  # noqa: F811
-    """A node whose answers are known (fake_node.py)."""
+def started(domain, *parameters):
+    """A node whose answers are known (node_program.py)."""
     node = NodeProcess('-r', '__ns:=/a', *EVERY_PAIR, *parameters, domain=domain)
     node.wait_for('waiting for')
     return node
 
 
-def test_it_follows_the_node_asks_it_and_survives_its_restart(page, domain, client):  # noqa: F811
+def test_it_follows_the_node_asks_it_and_survives_its_restart(page, domain, client):
     client.listen(PointCloud2, CLOUD)
     visitor, other = Visitor(page['port']), Visitor(page['port'])
     stereo = Stereo(client)  # one, whose stamps go on: a cloud of the first node is none of the second

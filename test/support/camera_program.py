@@ -1,5 +1,6 @@
-"""A stereo camera as a process of its own: `python fake_camera.py /namespace`, ten pairs a second, with a bar
-that wanders.
+"""A stereo camera as a process of its own: `python camera_program.py /namespace`.
+
+Ten pairs a second, with a bar that wanders.
 
 Commands on stdin, a line each: `right 0` or `right 1` (the right camera is off, on), `clock S` (its clock is
 set ahead by S seconds, back where negative), `step S` (seconds from stamp to stamp, backwards where
@@ -13,7 +14,8 @@ import time
 import numpy as np
 import rclpy
 from sensor_msgs.msg import CameraInfo, Image
-from support.ros_client import RELIABLE, camera_info
+from support.ros_client import RELIABLE
+from support.ros_messages import camera_info
 
 from gsemsplat_ros.ros.conversions import image_message, make_header
 

@@ -1,4 +1,4 @@
-"""The real node as a process of its own, on a pipeline whose answers are known: `python fake_node.py
+"""The real node as a process of its own, on a pipeline whose answers are known: `python node_program.py
 [--ros-args ...]`.
 
 Scenes tell what came in, so that a test sees whether the right pixels, camera and baseline reached the

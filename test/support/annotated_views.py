@@ -6,7 +6,7 @@ import json
 
 import cv2
 import numpy as np
-from support.tiny_scenes import write_scannetpp
+from support.drawn_room import write_scannetpp
 
 from gsemsplat_ros.datasets.scannetpp import ScanNetPP
 from gsemsplat_ros.geometry.visibility import seen_by, unproject

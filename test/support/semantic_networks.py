@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from support.tiny_scenes import draw, poses, write_scannetpp
+from support.drawn_room import draw, poses, write_scannetpp
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.datasets.frames import Frame, Geometry

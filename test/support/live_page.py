@@ -1,0 +1,84 @@
+"""The live page on Gaussians and answers that are known."""
+
+import threading
+
+import torch
+from support.page_visitor import Visitor
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.live import shown_scene as scenes
+from gsemsplat_ros.live.server import ViewServer
+from gsemsplat_ros.live.shared_state import SharedState, answered_by_boxes
+from gsemsplat_ros.semantics.objects import Object
+
+DEADLINE_S = 60.0
+
+
+EVIL = (
+    '<script>document.title="broken"</script><img src=x onerror=alert(1)> '
+    '[a](javascript:alert(1)) **b** & "q"'
+)
+
+
+CHAIR = Object((0.0, 0.25, 2.0), (0.5, 1.0, 0.25), 0.9)
+
+
+def some(count=300, codes=4, frame='cam', seed=0):
+    """Gaussians before a camera, 1 to 4 m away."""
+    rng = torch.Generator().manual_seed(seed)
+    z = 1 + 3 * torch.rand(count, generator=rng)
+    means = torch.stack(
+        [z * (torch.rand(count, generator=rng) - 0.5), z * (torch.rand(count, generator=rng) - 0.5), z], 1
+    )
+    quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=rng), dim=1)
+    return Gaussians(
+        means,
+        quats,
+        0.01 + 0.02 * torch.rand(count, 3, generator=rng),
+        0.2 + 0.8 * torch.rand(count, generator=rng),
+        torch.rand(count, 3, generator=rng),
+        torch.randn(count, codes, generator=rng),
+        frame,
+    )
+
+
+THINGS = {'chair': (CHAIR,), 'door': (Object((-0.5, 0.0, 3.0), (0.3, 0.6, 0.3), 0.8), CHAIR)}
+
+
+class Served:
+    """A page on a scene, with answers that are known; 'slow' waits for `release`."""
+
+    def __init__(self, count=2000):
+        self.shared, self.release, self.asked = SharedState(4), threading.Event(), []
+        self.shown = scenes.shown_from_camera('a room', some(count), 100_000, True)
+        self.shared.write(shown=self.shown, ask=self.ask)
+        self.server = ViewServer(self.shared, port=0)
+        self.visitors = []
+
+    def ask(self, text, threshold):
+        self.asked.append((text, threshold))
+        if text == 'slow':
+            self.release.wait(DEADLINE_S)
+        if text == 'boom':
+            raise RuntimeError('a fault of ours')
+        objects = THINGS.get(text, ())
+        return answered_by_boxes(
+            text,
+            bool(objects),
+            0.9 if objects else 0.1,
+            threshold or 0.5,
+            objects,
+            self.shared.state.shown,
+            0.01,
+        )
+
+    def visitor(self):
+        self.visitors.append(Visitor(self.server.port))
+        return self.visitors[-1]
+
+    def close(self):
+        self.release.set()
+        for visitor in self.visitors:
+            visitor.close()
+        self.server.close()
+        self.shared.close()

@@ -1,0 +1,76 @@
+"""The node of node_program.py as a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+DEADLINE_S = 60.0  # a busy machine may be slow; a test that waits this long fails
+
+
+class NodeProcess:
+    """node_program.py with ROS arguments; its output is collected as it comes."""
+
+    def __init__(self, *ros_args, domain):
+        environment = dict(
+            os.environ,
+            ROS_DOMAIN_ID=str(domain),
+            ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
+            PYTHONUNBUFFERED='1',
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name('node_program.py')), '--ros-args', *ros_args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        self.output = ''
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self._process.stdout:
+            self.output += line
+
+    def wait_for(self, text, deadline_s=3 * DEADLINE_S):  # to start is what takes longest
+        """Until the process has printed `text`."""
+        end = time.monotonic() + deadline_s
+        while text not in self.output:
+            assert time.monotonic() < end and self._process.poll() is None, f'no {text!r} in:\n{self.output}'
+            time.sleep(0.01)
+
+    def interrupt(self):
+        """One SIGINT."""
+        self._process.send_signal(signal.SIGINT)
+
+    def stop(self, *, times=1):
+        """SIGINT; exit status, and seconds until the node had cleaned up.
+
+        What Python needs to unload its libraries after that (half a second of CPU time) is not counted.
+        """
+        start = time.monotonic()
+        for _ in range(times):
+            self.interrupt()
+        while 'left over' not in self.output and self._process.poll() is None:
+            assert time.monotonic() < start + DEADLINE_S, 'the node did not stop'
+            time.sleep(0.005)
+        seconds = time.monotonic() - start
+        return self.wait(), seconds
+
+    def wait(self):
+        """Exit status."""
+        status = self._process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        return status
+
+    def kill(self):
+        """Leave nothing behind."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._reader.join(DEADLINE_S)
+        self._process.stdout.close()
