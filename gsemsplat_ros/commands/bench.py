@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if args.scale:
         run_scale(args.scale, device, console)
         return
-    from gsemsplat_ros.bench.bench import bench
+    from gsemsplat_ros.bench.compare import bench
 
     with console.progress(0, 'step', 'bench') as bar:
 

@@ -137,7 +137,7 @@ def play(scenes, out, console: Console, command, parameters: dict | None = None)
     the node: the PairResults. Writes out/scene.ply."""
     from gsemsplat_ros.flight.flight import draw
     from gsemsplat_ros.gaussians.ply import write_ply
-    from gsemsplat_ros.report.result import PairResult
+    from gsemsplat_ros.report.pair_result import PairResult
     from gsemsplat_ros.ros.client.client import Client
     from gsemsplat_ros.ros.client.node_process import NodeProcess
     from gsemsplat_ros.ros.client.player import PARAMETERS, Player, stereo_messages

@@ -126,7 +126,7 @@ def solve(pipeline, pair, queries: list[str], name: str, bar):
     """Build the scene, ask it, draw it: the PairResult and the Scene."""
     from gsemsplat_ros.flight.flight import draw
     from gsemsplat_ros.pictures.overlay import overlay
-    from gsemsplat_ros.report.result import Answer, PairResult, known
+    from gsemsplat_ros.report.pair_result import Answer, PairResult, known
 
     start = time.perf_counter()
     scene = pipeline.build(pair)

@@ -13,7 +13,7 @@ import numpy as np
 
 from gsemsplat_ros.pictures.overlay import turbo
 from gsemsplat_ros.report.markup import Markup, safe, table, tag
-from gsemsplat_ros.report.report import TEMPLATE, figure, pairs_table
+from gsemsplat_ros.report.pair_page import TEMPLATE, figure, pairs_table
 
 WIDTH = 360  # px of the small pictures
 TRUTH = (64, 224, 208)  # RGB of what was annotated

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from gsemsplat_ros.report.report import PairReport, page
-from gsemsplat_ros.report.result import PairResult
+from gsemsplat_ros.report.pair_page import PairReport, page
+from gsemsplat_ros.report.pair_result import PairResult
 from gsemsplat_ros.terminal.console import Console
 from gsemsplat_ros.terminal.output import write_text
 from gsemsplat_ros.terminal.versions import versions

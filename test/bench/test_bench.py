@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gsemsplat_ros import cli
-from gsemsplat_ros.bench import bench
+from gsemsplat_ros.bench import compare
 from gsemsplat_ros.bench import plain as bench_plain
 from gsemsplat_ros.bench import scale as bench_scale
 from gsemsplat_ros.bench.plot import plot
@@ -86,11 +86,11 @@ def test_tools_measure_what_they_say():
 
 def test_differences_and_operations_are_counted():
     a = torch.tensor([0.0, 1.0, 5.0, float('nan')])
-    found = bench.difference(a + torch.tensor([0.0, 0.5, 0.0, 0.0]), a)
+    found = compare.difference(a + torch.tensor([0.0, 0.5, 0.0, 0.0]), a)
     assert found['largest'] == pytest.approx(0.1) and found['mean'] == pytest.approx(0.1 / 3)
-    counts = bench.flops(NetworkConfig.small())
+    counts = compare.flops(NetworkConfig.small())
     assert counts['encode'][0] == 2 * counts['encode'][1] and counts['decode'][0] == counts['decode'][1]
-    large = bench.flops(NetworkConfig.large())
+    large = compare.flops(NetworkConfig.large())
     assert (
         5.0e11 < large['encode'][1] < 5.5e11 and large['heads'][0] > large['heads'][1]
     )  # descriptors are skipped

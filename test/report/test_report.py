@@ -17,8 +17,8 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.pictures.overlay import UNKNOWN, depth_picture, overlay, turbo
 from gsemsplat_ros.report.markup import picture, tag
-from gsemsplat_ros.report.report import PairReport, box_mark, leaf, number_mark, page
-from gsemsplat_ros.report.result import Answer, PairResult
+from gsemsplat_ros.report.pair_page import PairReport, box_mark, leaf, number_mark, page
+from gsemsplat_ros.report.pair_result import Answer, PairResult
 from gsemsplat_ros.semantics.objects import Object
 
 CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)

@@ -15,7 +15,7 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.report.result import Answer, known
+from gsemsplat_ros.report.pair_result import Answer, known
 from gsemsplat_ros.ros.conversions import image_to_rgb
 from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.terminal.console import Failure

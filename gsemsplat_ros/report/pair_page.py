@@ -16,7 +16,7 @@ from gsemsplat_ros.flight.flight import Film
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.pictures.overlay import depth_picture
 from gsemsplat_ros.report.markup import Markup, picture, safe, table, tag, video
-from gsemsplat_ros.report.result import Answer, PairResult
+from gsemsplat_ros.report.pair_result import Answer, PairResult
 from gsemsplat_ros.semantics.objects import Object
 
 TEMPLATE = Path(__file__).with_name('report.html')

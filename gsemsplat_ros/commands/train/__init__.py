@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gsemsplat_ros.commands import train_prepare, train_semantics
+from gsemsplat_ros.commands.train import prepare, semantics
 from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one, positive
 
 HEIGHT, WIDTH = 192, 256  # of rendered rooms [px]
@@ -80,8 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         title='other trainings',
         description='without one, the small network is trained in rooms',
     )
-    train_prepare.add_parser(actions)
-    train_semantics.add_parser(actions)
+    prepare.add_parser(actions)
+    semantics.add_parser(actions)
 
 
 def whole_patches(text: str) -> int:

@@ -9,7 +9,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from gsemsplat_ros.commands.eval_ablation import cell
+from gsemsplat_ros.commands.eval.ablation import cell
 from gsemsplat_ros.terminal.console import Console, add_model_arguments, add_output_arguments
 
 OPENCLIP = 'openclip:ViT-B-16'  # the text space of the public networks

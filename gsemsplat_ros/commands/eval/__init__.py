@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.commands import eval_ablation, eval_scannetpp
+from gsemsplat_ros.commands.eval import ablation, scannetpp
 from gsemsplat_ros.terminal.console import (
     Console,
     Failure,
@@ -78,8 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for action in (protocol, rooms, stereo, calibrate):
         add_output_arguments(action)
-    eval_ablation.add(actions)
-    eval_scannetpp.add(actions)
+    ablation.add(actions)
+    scannetpp.add(actions)
 
 
 def run_protocol(args: argparse.Namespace, console: Console) -> None:
