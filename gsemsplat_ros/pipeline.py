@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.checkpoints import checkpoint as checkpoints
+from gsemsplat_ros.device import choose
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.geometry.flow import follow
@@ -144,16 +145,9 @@ class Pipeline:
         On Linux the process keeps up to half a gigabyte of freed memory from then on.
         Raises ValueError in one line for a file or device that cannot be used.
         """
-        if device not in ('auto', 'cpu', 'cuda'):
-            raise ValueError(f"device {device!r}: wanted 'auto', 'cpu' or 'cuda'")
-        if device == 'cuda' and not torch.cuda.is_available():
-            raise ValueError(
-                "device 'cuda' is not available to PyTorch here: use 'cpu' or install the CUDA build"
-            )
-        if device == 'auto':
-            device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        chosen = choose(device)
         keep_memory()
-        checkpoint = checkpoints.load(weights, device)
+        checkpoint = checkpoints.load(weights, chosen)
         if not checkpoint.decoders:
             raise ValueError(
                 f'{checkpoint.path} has no semantic decoders, so it cannot answer words: '
@@ -161,7 +155,7 @@ class Pipeline:
             )
         mean = None if checkpoint.text_mean is None else checkpoint.text_mean.cpu().numpy()
         encoder = load_text_encoder(checkpoint.card['text_encoder'], text_checkpoint, mean)
-        return cls(checkpoint, encoder, torch.device(device), square, canonical, exact)
+        return cls(checkpoint, encoder, chosen, square, canonical, exact)
 
     @torch.inference_mode()
     def build(self, pair: Pair) -> Scene:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = 'gsemsplat_ros'
 # From the ground up: a room may import rooms of lower floors, and of its own floor only itself.
 FLOORS = (
-    {'files', 'images'},
+    {'files', 'device', 'images'},
     {'network'},
     {'checkpoints'},
     {'gaussians'},

@@ -8,8 +8,6 @@ the file is: configuration, kind, text encoder, licence, how it was trained and 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 
@@ -44,16 +43,10 @@ def save(path: str | Path, tensors: dict[str, Tensor], card: dict) -> None:
     """Write `tensors` and `card` (with the key 'config') to `path`; the file appears whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix='.part')
-    os.close(handle)
-    try:
+    with write_whole(path) as part:
         save_file(
-            {k: t.detach().contiguous() for k, t in tensors.items()}, temporary, {CARD_KEY: json.dumps(card)}
+            {k: t.detach().contiguous() for k, t in tensors.items()}, part, {CARD_KEY: json.dumps(card)}
         )
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def read_card(path: str | Path) -> dict:

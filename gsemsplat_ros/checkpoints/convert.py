@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from torch import Tensor
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.inert_pickle import printable
 from gsemsplat_ros.checkpoints.torchfile import LazyTensor, read_torch_file
+from gsemsplat_ros.files import digest
 from gsemsplat_ros.network.config import CODE_DIM, NetworkConfig
 
 CLIP_DIM = 512
@@ -86,7 +86,7 @@ def convert(source: str | Path, target: str | Path) -> ConversionReport:
         'kind': kind,
         'text_encoder': TEXT_ENCODER if decoders else None,
         'licence': LICENCE,
-        'source': {'file': source.name, 'sha256': _sha256(source)},
+        'source': {'file': source.name, 'sha256': digest(source)},
     }
     tensors = _read(source, network | decoders)
     weights.save(target, tensors, card)
@@ -178,11 +178,3 @@ def _read(source: Path, tensors: Mapping) -> dict[str, Tensor]:
         result[key] = tensor.clone() if tensor.data_ptr() in taken else tensor
         taken.add(tensor.data_ptr())
     return result
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -50,14 +50,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if args.node:
         run_node(console)
         return
-    import torch
+    from gsemsplat_ros.device import choose
 
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(
-            "device 'cuda' is not available to PyTorch here: use --device cpu or install the CUDA build"
-        )
-    name = args.device if args.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
-    device = torch.device(name)
+    device = choose(args.device)
     if args.scale:
         run_scale(args.scale, device, console)
         return

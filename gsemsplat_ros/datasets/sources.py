@@ -4,8 +4,6 @@ frame.
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from gsemsplat_ros.datasets.frames import Cut, Frame, Geometry, Source
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms
 from gsemsplat_ros.datasets.scannetpp import ScanNetPP
 from gsemsplat_ros.datasets.tum import Folders
+from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.images.camera import Camera
 
 LAYOUTS = (
@@ -130,13 +129,8 @@ class SceneSampler:
                 return matrix
         matrix = coverage_matrix([coarse(self.source.geometry(scene, name)) for name in names])
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
-        try:
-            with part.open('wb') as file:
-                np.save(file, matrix)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with write_whole(path) as part, part.open('wb') as file:
+            np.save(file, matrix)
         return matrix
 
     def draw(self, rng: np.random.Generator) -> SceneViews:

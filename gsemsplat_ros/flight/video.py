@@ -4,13 +4,14 @@ along.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterable
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+
+from gsemsplat_ros.files import write_whole
 
 QUALITY = 21  # x264's constant rate factor: lower is better and larger
 BT709 = 1  # how FFmpeg numbers ITU-R BT.709, in primaries, transfer and matrix alike
@@ -38,11 +39,15 @@ class VideoWriter:
         self.frames = 0
 
     def __enter__(self) -> VideoWriter:
-        av = load_av()
-        self._av = av
-        self._part = self.path.with_name(f'.{self.path.name}.{secrets.token_hex(4)}.part')
-        # faststart: the table of frames comes first, so that a browser begins before it has read all
-        self._container = av.open(str(self._part), 'w', format='mp4', options={'movflags': '+faststart'})
+        self._av = load_av()
+        with ExitStack() as opened:
+            part = opened.enter_context(write_whole(self.path))
+            # faststart: the table of frames comes first, so that a browser begins before it has read all
+            options = {'movflags': '+faststart'}
+            container = self._av.open(str(part), 'w', format='mp4', options=options)
+            self._container = opened.enter_context(container)
+            opened.push(self._finish)
+            self._opened = opened.pop_all()
         return self
 
     def add(self, frame: np.ndarray) -> None:
@@ -67,17 +72,14 @@ class VideoWriter:
         context = self._stream.codec_context
         context.color_primaries = context.color_trc = context.colorspace = BT709
 
-    def __exit__(self, kind, *error) -> None:
-        try:
-            if kind is None and not self.frames:
-                raise ValueError(f'{self.path}: a video needs at least one frame')
-            if kind is None:
-                self._container.mux(self._stream.encode(None))
-            self._container.close()
-            if kind is None:
-                os.replace(self._part, self.path)
-        finally:
-            self._part.unlink(missing_ok=True)
+    def _finish(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None and not self.frames:
+            raise ValueError(f'{self.path}: a video needs at least one frame')
+        if kind is None:
+            self._container.mux(self._stream.encode(None))
+
+    def __exit__(self, *error) -> None:
+        self._opened.__exit__(*error)
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> int:

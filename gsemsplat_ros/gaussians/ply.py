@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.network.heads import SH_C0
 
@@ -48,7 +48,6 @@ def write_ply(path: str | Path, gaussians: Gaussians) -> None:
 
     Opacities 0 and 1 have no finite logit and are stored one float32 step inside.
     """
-    path = Path(path)
     codes = [f'code_{i}' for i in range(gaussians.codes.shape[1])]
     names = [*MEANS, *NORMALS, *COLORS, 'opacity', *SCALES, *QUATS, *codes]
     limits = np.finfo(np.float32)
@@ -70,14 +69,9 @@ def write_ply(path: str | Path, gaussians: Gaussians) -> None:
             '',
         ]
     )
-    part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
-    try:
-        with open(part, 'wb') as file:
-            file.write(header.encode('ascii'))
-            vertices.tofile(file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with write_whole(path) as part, open(part, 'wb') as file:
+        file.write(header.encode('ascii'))
+        vertices.tofile(file)
 
 
 def read_ply(path: str | Path, frame: str) -> Gaussians:

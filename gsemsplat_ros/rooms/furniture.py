@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import cv2
 import numpy as np
 
 from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION
+from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.rooms.catalogue import (
     HELDOUT_MESHES,
     HELDOUT_NAMES,
@@ -113,10 +113,8 @@ def load_furniture(cache_dir: Path | None = None, package_dir: Path = PACKAGE_DI
                 f'no furniture catalogues in {package_dir}: install the Debian package sweethome3d-furniture'
             )
         cache_dir.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'{path.name}.{os.getpid()}.part')
-        with open(part, 'wb') as file:
+        with write_whole(path) as part, open(part, 'wb') as file:
             np.savez(file, **_pack(Path(package_dir)))
-        part.replace(path)
     return Furniture(path)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, VOCABULARY
+from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.rooms.furnish import Room, sample_room
 from gsemsplat_ros.rooms.furniture import base_noun, load_furniture
 from gsemsplat_ros.rooms.renderer import RenderedFrame, RoomRenderer
@@ -249,19 +249,16 @@ def pack(out: Path, height: int, width: int, split: str, rooms: range) -> None:
     """Render rooms into `out`, one file each; rooms that are there already are left alone."""
     out.mkdir(parents=True, exist_ok=True)
     stream = RoomStream(height, width, split)
-    names = out / f'{VOCABULARY}.{os.getpid()}.part'
-    names.write_text(json.dumps(stream.vocabulary(), indent=0))
-    os.replace(names, out / VOCABULARY)
+    with write_whole(out / VOCABULARY) as part:
+        part.write_text(json.dumps(stream.vocabulary(), indent=0))
     for number in tqdm(rooms, unit='room', disable=None):
         path = out / f'{split}_{number:06d}.npz'
         if path.exists():
             continue
         samples = stream.room(number)
         if samples:
-            temporary = path.with_suffix(f'.{os.getpid()}.part')  # several processes may fill one folder
-            with temporary.open('wb') as file:
+            with write_whole(path) as part, part.open('wb') as file:  # several processes may fill one folder
                 np.savez(file, **encode(samples))
-            os.replace(temporary, path)
 
 
 def main() -> None:

@@ -3,10 +3,7 @@ what reads them, and a digest of the whole, in one safetensors file that appears
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gsemsplat_ros.files import digest, write_whole
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 
 # half precision keeps 3 digits: enough for all but positions; the scales as logarithms
@@ -63,14 +61,11 @@ class Kind:
 
 def fingerprint(card: dict, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of a card (but its own 'sha256') and of tensors with their names and shapes, in hexadecimal."""
-    digest = hashlib.sha256(
-        json.dumps({k: v for k, v in card.items() if k != 'sha256'}, sort_keys=True).encode()
-    )
+    parts = [json.dumps({k: v for k, v in card.items() if k != 'sha256'}, sort_keys=True).encode()]
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name].detach().cpu().numpy())
-        digest.update(f'{name} {array.dtype.str} {array.shape}'.encode())
-        digest.update(array.data)
-    return digest.hexdigest()
+        parts += [f'{name} {array.dtype.str} {array.shape}'.encode(), array.data]
+    return digest(*parts)
 
 
 def tensors_of(gaussians: Gaussians) -> dict[str, Tensor]:
@@ -113,7 +108,9 @@ def write(
     card = {'version': kind.version, **card, **asdict(space)}
     data = save(dict(tensors), {kind.key: json.dumps({**card, 'sha256': fingerprint(card, tensors)})})
     try:
-        write_whole(path, data, beside)
+        with write_whole(path) as part:
+            part.write_bytes(data)
+            beside()  # now that there was room for this one: a full disk leaves both as they were
     except OSError as error:
         raise ValueError(
             f'cannot write the {kind.name} {path} ({error.strerror or error}): is there space, and may this '
@@ -188,24 +185,3 @@ def misshapen(
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             return f'{name} holds numbers that are not finite'
     return ''
-
-
-def write_whole(path: Path, data: bytes, beside: Callable[[], None] = lambda: None) -> None:
-    """A reader sees the old file or the whole new one, also after a power cut. `beside()` writes a file
-    beside it, once there was room for this one: a full disk leaves both as they were."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        beside()
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name itself
-        finally:
-            os.close(folder)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

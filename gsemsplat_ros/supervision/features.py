@@ -7,16 +7,15 @@ the original above 0.9999). 512-d images would be a hundred times larger.
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import secrets
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from gsemsplat_ros.files import write_whole
 
 SPACE = 'space.json'
 LEVELS = 127  # of an 8-bit channel
@@ -85,7 +84,9 @@ class Features:
                     + ': give another --out'
                 )
             return
-        write(path, json.dumps(asdict(space)).encode())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with write_whole(path) as part:
+            part.write_text(json.dumps(asdict(space)))
 
     def path(self, scene: str, name: str) -> Path:
         return self.folder / scene / f'{name}.npz'
@@ -97,15 +98,16 @@ class Features:
         """The file appears whole or not at all."""
         scale = np.abs(supervision.context).max(-1, keepdims=True).clip(1e-12) / LEVELS
         png = cv2.imencode('.png', supervision.ids)[1].ravel()
-        file = io.BytesIO()
-        np.savez(
-            file,
-            ids=png,
-            features=supervision.features.astype(np.float16),
-            context=np.rint(supervision.context / scale).astype(np.int8),
-            scale=scale.astype(np.float32),
-        )
-        write(self.path(scene, name), file.getvalue())
+        path = self.path(scene, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_whole(path) as part, part.open('wb') as file:
+            np.savez(
+                file,
+                ids=png,
+                features=supervision.features.astype(np.float16),
+                context=np.rint(supervision.context / scale).astype(np.int8),
+                scale=scale.astype(np.float32),
+            )
 
     def load(self, scene: str, name: str) -> Supervision:
         """Raises ValueError for a frame that was not prepared or cannot be read."""
@@ -126,14 +128,3 @@ class Features:
             raise ValueError(
                 f'{path} cannot be read ({type(error).__name__}): delete it and prepare again'
             ) from None
-
-
-def write(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from pathlib import Path
 
+from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.terminal.console import without_nan
 
 
@@ -26,12 +26,8 @@ def output_folder(path: str | Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8; a reader sees the old file or the whole new one."""
-    part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
-    try:
+    with write_whole(path) as part:
         part.write_text(text, encoding='utf-8')
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: dict) -> None:

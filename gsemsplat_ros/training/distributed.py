@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from gsemsplat_ros.device import choose
+
 PATIENCE = timedelta(days=1)  # the others wait so long while the first renders rooms
 
 
@@ -31,15 +33,14 @@ class Processes:
             int(os.environ[name]) if started else alone
             for name, alone in (('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0), ('LOCAL_WORLD_SIZE', 1))
         )
-        gpus = torch.cuda.device_count()
+        self.device, gpus = choose(device), torch.cuda.device_count()
         if device == 'cuda' and gpus < self.here:
             raise ValueError(
                 f'{self.here} processes on cuda, but this machine has {gpus} GPUs: start fewer '
                 '(torchrun --nproc_per_node), or give --device cpu'
             )
-        self.device = (
-            torch.device('cuda', local) if device != 'cpu' and gpus >= self.here else torch.device('cpu')
-        )
+        if self.device.type == 'cuda':
+            self.device = torch.device('cuda', local) if gpus >= self.here else torch.device('cpu')
         self.take_device()
 
     def __enter__(self) -> Processes:

@@ -8,9 +8,7 @@ maps.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +26,7 @@ from gsemsplat_ros.training.losses import item
 from gsemsplat_ros.training.semantic_batches import Views, collate
 from gsemsplat_ros.training.semantic_losses import WEIGHTS, semantic_losses
 from gsemsplat_ros.training.semantic_pictures import pictures
-from gsemsplat_ros.training.trainer import Trainer, part
+from gsemsplat_ros.training.trainer import Trainer, part, short_digest
 
 DECODER = (
     16,
@@ -106,7 +104,7 @@ class SemanticHeadsTrainer(Trainer):
         if processes.first:
             parent = {
                 'file': path.name,
-                'sha256': file_digest(path),
+                'sha256': short_digest(path),
                 'steps': start.card.get('training', {}).get('steps'),
             }
             if self.facts.setdefault('parent', parent) != parent:
@@ -221,15 +219,6 @@ def with_heads(start: weights.Checkpoint) -> GSemSplat:
     missing, unexpected = model.load_state_dict(start.model.state_dict(), strict=False)
     assert not unexpected and all('gaussian_' in name for name in missing), (missing, unexpected)
     return model
-
-
-def file_digest(path: Path) -> str:
-    """The first 12 hexadecimal digits of the SHA-256."""
-    sha = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()[:12]
 
 
 def run(args: argparse.Namespace, quiet: bool = False) -> dict | None:

@@ -23,7 +23,7 @@ from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.losses import DRAWN, WEIGHTS, item, losses
 from gsemsplat_ros.training.pictures import pictures
 from gsemsplat_ros.training.textspace import TextSpace
-from gsemsplat_ros.training.trainer import Trainer, digest, part
+from gsemsplat_ros.training.trainer import Trainer, part, short_digest
 
 WARMUP = 100  # steps
 CLIP = 1.0  # largest gradient norm
@@ -117,7 +117,7 @@ class SmallNetworkTrainer(Trainer):
             codec.load_state_dict(start.decoders)
             self.facts['parent'] = {
                 'file': args.init.name,
-                'sha256': digest(args.init.read_bytes()),
+                'sha256': short_digest(args.init),
                 'steps': start.card.get('training', {}).get('steps'),
             }
         elif processes.first:  # the others get it from here
@@ -198,7 +198,7 @@ class SmallNetworkTrainer(Trainer):
                 'width': width,
                 'furniture': FURNITURE_VERSION,
                 'names': len(self.space.vocabulary),
-                'names_sha256': digest((self.rooms.folder / VOCABULARY).read_bytes()),
+                'names_sha256': short_digest(self.rooms.folder / VOCABULARY),
             },
             'stem': 'EfficientNet-Lite0, ImageNet, frozen (Apache-2.0)',
             **{key: facts[key] for key in ('context_cosine', 'parent') if key in facts},

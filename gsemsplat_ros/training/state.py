@@ -7,7 +7,6 @@ whole.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
+
+from gsemsplat_ros.files import write_whole
 
 LARGEST = 12 * 2**20  # bytes of a file
 ROOM = 2**20  # bytes of it that its header may take
@@ -47,11 +48,11 @@ def save_state(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict)
     files = []
     for number, shard in enumerate(shards(tensors)):
         files.append(f'{step:08d}-{number:03d}.safetensors')
-        (folder / files[-1]).write_bytes(save(shard))
+        with write_whole(folder / files[-1]) as part:
+            part.write_bytes(save(shard))
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    part = index.with_suffix('.part')
-    part.write_text(json.dumps({'step': step, 'facts': facts, 'files': files, 'shapes': shapes}))
-    os.replace(part, index)
+    with write_whole(index) as part:
+        part.write_text(json.dumps({'step': step, 'facts': facts, 'files': files, 'shapes': shapes}))
     for path in folder.glob('*.safetensors'):
         if path.name not in files:
             path.unlink()

@@ -5,18 +5,19 @@ in files.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gsemsplat_ros.files import digest
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.state import load_state, save_state
 
@@ -185,9 +186,9 @@ def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key[len(name) + 1 :]: t for key, t in state.items() if key.startswith(name + '/')}
 
 
-def digest(content: bytes) -> str:
-    """The first 12 hexadecimal digits of the SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:12]
+def short_digest(path: Path) -> str:
+    """The first 12 hexadecimal digits of the file's SHA-256."""
+    return digest(path)[:12]
 
 
 def package_version() -> str:

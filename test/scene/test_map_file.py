@@ -16,7 +16,6 @@ from support.word_maps import HERE, scene_cloud, worded_map
 
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 from gsemsplat_ros.gaussians.ply import read_ply
-from gsemsplat_ros.scene import coded_file as codedfile
 from gsemsplat_ros.scene.coded_file import CodeSpace, fingerprint
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_file import KIND, load_map, save_map
@@ -185,7 +184,7 @@ def test_a_full_disk_leaves_the_old_map(path, map_, monkeypatch, call, number):
     def fail(*args, **kwargs):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(codedfile.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(ValueError, match=os.strerror(number)) as error:
         save_map(path, map_.merged(scene_cloud(7), HERE, 10**6), SPACE)
     monkeypatch.undo()

@@ -82,7 +82,7 @@ def test_every_mistake_is_one_line(packed, tmp_path, monkeypatch, capsys):
         capsys, '--data', packed, *out, '--init', tmp_path / 'no.safetensors'
     )
     if not torch.cuda.is_available():
-        assert '1 processes on cuda, but this machine has 0 GPUs' in mistake(
+        assert "device 'cuda' is not available to PyTorch here" in mistake(
             capsys, '--data', packed, *out, '--device', 'cuda'
         )
     (tmp_path / 'run' / 'state').mkdir(parents=True)

@@ -1,6 +1,8 @@
 """The state of a run as a folder of small files."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,9 +64,14 @@ def test_a_crash_between_files_leaves_the_previous_state(tmp_path, monkeypatch, 
             raise OSError('no space left on device')
         return genuine(shard)
 
-    genuine = state.save
+    def replace(source, target):
+        if Path(target).name == state.INDEX:
+            raise OSError('killed')
+        rename(source, target)
+
+    genuine, rename = state.save, os.replace
     monkeypatch.setattr(state, 'save', save)
-    monkeypatch.setattr(state.os, 'replace', lambda *a: (_ for _ in ()).throw(OSError('killed')))
+    monkeypatch.setattr(os, 'replace', replace)
     with pytest.raises(OSError):
         save_state(tmp_path, 9, tensors(1), FACTS)
     assert_same(load_state(tmp_path), 5, tensors())

@@ -126,13 +126,11 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 def perceptual_measure(args: argparse.Namespace, notes: list[str]):
     """LPIPS from the file that was given or from the package; None, with a note, where it cannot be had."""
-    import torch
-
+    from gsemsplat_ros.device import choose
     from gsemsplat_ros.evaluation.image_quality import load_lpips
 
-    device = 'cuda' if args.device != 'cpu' and torch.cuda.is_available() else 'cpu'
     try:
-        return load_lpips(args.lpips, device)
+        return load_lpips(args.lpips, choose(args.device))
     except ValueError as error:
         if args.lpips:
             raise

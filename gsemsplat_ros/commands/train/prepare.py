@@ -98,18 +98,14 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    import torch
     from torch import distributed
 
+    from gsemsplat_ros.device import choose
     from gsemsplat_ros.supervision.prepare import Recipe, prepare
 
     if args.masks and args.sam:
         raise ValueError('masks from a folder or from Segment Anything? give --masks or --sam')
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(
-            "device 'cuda' is not available to PyTorch here: use 'cpu' or install the CUDA build"
-        )
-    device = 'cuda' if args.device != 'cpu' and torch.cuda.is_available() else 'cpu'
+    device = choose(args.device).type
     own = args.shard or (0, 1)
     if not args.shard and distributed.is_torchelastic_launched():
         own = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])

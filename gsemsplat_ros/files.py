@@ -1,0 +1,52 @@
+"""Files: written whole or not at all, and known by their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BLOCK = 1 << 20  # bytes read at once
+
+
+@contextmanager
+def write_whole(path: str | Path) -> Iterator[Path]:
+    """Yields the path of a new file in the same folder: after the `with` it is the file at `path`.
+
+    A reader sees the old file or the whole new one, also after a power cut and where several processes write
+    the same path. After an error nothing is left of the new one. The folder has to be there.
+    """
+    path = Path(path)
+    part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
+    try:
+        yield part
+        _sync(part)
+        os.replace(part, path)
+        _sync(path.parent)  # the name itself
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def digest(*parts: Path | bytes | memoryview) -> str:
+    """SHA-256 of the parts one after the other, in hexadecimal; a Path stands for what is in that file."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            with open(part, 'rb') as file:
+                while block := file.read(BLOCK):
+                    sha.update(block)
+        else:
+            sha.update(part)
+    return sha.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Waits until the file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
