@@ -31,9 +31,9 @@ from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.map_index import MapWords
+from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Keyframe, Scene
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.objects import Object, find_objects
 from gsemsplat_ros.semantics.relevancy import CANONICAL, MIN_ALPHA, Answer, Mixture, answer, box_size, smooth
 from gsemsplat_ros.semantics.text import TextEncoder, load_text_encoder
@@ -53,7 +53,7 @@ class Relevancy:
     """What a scene answers to one phrase.
 
     map (h, w) float32: relevancy in [0, 1] over the keyframe's rendering, NaN where nothing was rendered;
-    score: its peak; found: score >= threshold; head: 0 region-specific, 1 context-aware, 0 where both are
+    score: its peak; found: score >= threshold; branch: 0 region-specific, 1 context-aware, 0 where both are
     mixed; peak_pixel (u, v) in the first input image; peak_point (3,) [m] in the scene's frame; objects: best
     first, empty when not found.
     """
@@ -62,7 +62,7 @@ class Relevancy:
     found: bool
     score: float
     threshold: float
-    head: int
+    branch: int
     map: np.ndarray
     peak_pixel: tuple[float, float]
     peak_point: tuple[float, float, float] | None
@@ -84,15 +84,15 @@ class MapRelevancy:
     """What a map answers to one phrase.
 
     relevancy (N,) float32: of the map's Gaussians, smoothed, in [0, 1], NaN for strays; score: its peak;
-    found: score >= threshold; head: as of Relevancy; peak_point (3,) [m] in the map's frame, None in an empty
-    map; objects: in the map's frame, best first, empty when not found.
+    found: score >= threshold; branch: as of Relevancy; peak_point (3,) [m] in the map's frame, None in an
+    empty map; objects: in the map's frame, best first, empty when not found.
     """
 
     text: str
     found: bool
     score: float
     threshold: float
-    head: int
+    branch: int
     relevancy: np.ndarray
     peak_point: tuple[float, float, float] | None
     objects: tuple[Object, ...]
@@ -113,16 +113,16 @@ class Pipeline:
         self.model: GSemSplat = checkpoint.model
         self.card = checkpoint.card
         self.weights = checkpoint.path.name
-        self.codec = Codec.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
+        self.decoders = Decoders.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
         self.text_encoder = text_encoder
         self.device = device
         self.network = Inference(self.model, device, exact)
         self.square = square
-        self.negatives = text_encoder.encode(canonical)
+        self.canonical = text_encoder.encode(canonical)
         if 'mixture' in checkpoint.card:
-            self.codec.mixture = Mixture(**checkpoint.card['mixture'])
+            self.decoders.mixture = Mixture(**checkpoint.card['mixture'])
         self.code_space = CodeSpace.of(checkpoint.path.name, text_encoder.name, checkpoint.decoders)
-        self._map_words: MapWords | None = None  # of the map that was asked last
+        self._map_index: MapIndex | None = None  # of the map that was asked last
         self._map_lock = threading.Lock()
 
     @classmethod
@@ -210,10 +210,10 @@ class Pipeline:
         clock.lap('pose')
         rendering = render(gaussians, camera, np.eye(4))
         clock.lap('render')
-        prepared = self.codec.prepare(rendering.codes, self.negatives, rendering.alpha)
+        hidden = self.decoders.prepare(rendering.codes, self.canonical, rendering.alpha)
         clock.lap('decode')
         keyframe = Keyframe(
-            camera, rendering, prepared, pair.first.image, window, pair.first.frame, pair.first.stamp_ns
+            camera, rendering, hidden, pair.first.image, window, pair.first.frame, pair.first.stamp_ns
         )
         return Scene(
             gaussians,
@@ -251,7 +251,7 @@ class Pipeline:
         answers = []
         for start in range(0, len(texts), TOGETHER):
             some = texts[start : start + TOGETHER]
-            relevancy = keyframe.prepared.relevancy(self.text_encoder.encode(some))  # (2 or 1, K, h, w)
+            relevancy = keyframe.hidden_codes.relevancy(self.text_encoder.encode(some))  # (2 or 1, K, h, w)
             for k, text in enumerate(some):  # one map stays in the cache, several do not
                 smoothed = smooth(relevancy[:, k], box, inside).cpu().numpy()
                 result = answer(smoothed, alpha, threshold, MIN_ALPHA)
@@ -263,7 +263,9 @@ class Pipeline:
     ) -> Relevancy:
         """Where in space lies what the map of one phrase shows; depth (h, w) [m] of the rendering."""
         if not np.isfinite(result.peak).all():
-            return Relevancy(text, False, 0.0, threshold, result.head, result.map, (np.nan, np.nan), None, ())
+            return Relevancy(
+                text, False, 0.0, threshold, result.branch, result.map, (np.nan, np.nan), None, ()
+            )
         keyframe = scene.keyframe
         u, v = int(result.peak[0]), int(result.peak[1])
         pixel = tuple(float(x) for x in keyframe.to_input_pixel(np.array(result.peak)))
@@ -280,7 +282,7 @@ class Pipeline:
             else ()
         )
         return Relevancy(
-            text, result.found, result.score, threshold, result.head, result.map, pixel, point, objects
+            text, result.found, result.score, threshold, result.branch, result.map, pixel, point, objects
         )
 
     def query_map(
@@ -292,7 +294,7 @@ class Pipeline:
         milliseconds.
         """
         text, threshold = self._question(text, threshold)
-        words = self.map_words(map_)
+        words = self.map_index(map_)
         if not len(map_):
             return MapRelevancy(text, False, 0.0, threshold, 0, np.zeros(0, np.float32), None, ())
         relevancy, support = words.smooth(
@@ -300,7 +302,7 @@ class Pipeline:
         )
         result = answer(relevancy[..., None], support[:, None], threshold, MIN_IN_CELL)
         if not np.isfinite(result.peak).all():
-            return MapRelevancy(text, False, 0.0, threshold, result.head, result.map[:, 0], None, ())
+            return MapRelevancy(text, False, 0.0, threshold, result.branch, result.map[:, 0], None, ())
         means, opacities = map_.gaussians.means.numpy(), map_.gaussians.opacities.numpy()
         objects = (
             find_objects(
@@ -320,18 +322,18 @@ class Pipeline:
             result.found,
             result.score,
             threshold,
-            result.head,
+            result.branch,
             result.map[:, 0],
             tuple(means[int(result.peak[1])].tolist()),
             objects,
         )
 
-    def map_words(self, map_: Map) -> MapWords:
+    def map_index(self, map_: Map) -> MapIndex:
         """The map made ready for words, kept until another map is asked."""
         with self._map_lock:
-            if self._map_words is None or self._map_words.map is not map_:
-                self._map_words = MapWords.prepare(map_, self.codec, self.negatives, self._map_words)
-            return self._map_words
+            if self._map_index is None or self._map_index.map is not map_:
+                self._map_index = MapIndex.prepare(map_, self.decoders, self.canonical, self._map_index)
+            return self._map_index
 
     def _question(self, text: str, threshold: float | None) -> tuple[str, float]:
         """A question that can be asked. Raises ValueError."""

@@ -70,7 +70,7 @@ def pipeline_weights(tmp_path_factory):
     from gsemsplat_ros.checkpoints import checkpoint
     from gsemsplat_ros.network.config import NetworkConfig
     from gsemsplat_ros.network.model import GSemSplat
-    from gsemsplat_ros.semantics.decoder import Codec
+    from gsemsplat_ros.semantics.decoder import Decoders
 
     torch.manual_seed(0)
     model = GSemSplat(
@@ -96,7 +96,7 @@ def pipeline_weights(tmp_path_factory):
             [*[0.0] * 3, *[-4.5] * 3, 0, 0, 0, 1.0, *[0.0] * 3, 4.0]
         )
     path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
-    tensors = {**model.state_dict(), **Codec.small((16, 32, 384)).state_dict()}
+    tensors = {**model.state_dict(), **Decoders.small((16, 32, 384)).state_dict()}
     checkpoint.save(path, tensors, {'config': model.config.to_json(), 'text_encoder': 'minilm-l6'})
     return path
 

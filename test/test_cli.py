@@ -22,7 +22,7 @@ from gsemsplat_ros.pipeline import Pipeline, Relevancy
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.scene.scene_file import read_scene
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.terminal.console import Console, without_nan
 
@@ -35,7 +35,7 @@ class FakePipeline:
     else.
     """
 
-    codec = Codec.small().requires_grad_(False)
+    decoders = Decoders.small().requires_grad_(False)
     code_space = CodeSpace('fake.safetensors', 'fake', 'of no decoders')
     weights, card = (
         'fake.safetensors',

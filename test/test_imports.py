@@ -168,7 +168,7 @@ def test_wrong_direction_is_found(module, source):
         ('cli', 'from gsemsplat_ros.ros.node import main\nfrom gsemsplat_ros import pipeline'),
         ('ros.node', 'import rclpy\nfrom ..pipeline import Pipeline\nfrom .worker import Worker'),
         ('pipeline', 'import torch\nfrom .scene.scene import Scene'),
-        ('scene.scene', 'from gsemsplat_ros.semantics.decoder import Prepared'),
+        ('scene.scene', 'from gsemsplat_ros.semantics.decoder import HiddenCodes'),
         ('semantics.text', 'def load():\n    import open_clip'),
         (
             'ros.conversions',

@@ -53,7 +53,7 @@ def test_calibrated_points_draw_the_image_again(scene):
 
 def test_an_answer_is_the_same_place_in_pixels_and_metres(pipeline, scene):
     answer = pipeline.query(scene, ' chair ', threshold=0.01)
-    assert answer.text == 'chair' and answer.found and answer.score >= 0.01 and answer.head in (0, 1)
+    assert answer.text == 'chair' and answer.found and answer.score >= 0.01 and answer.branch in (0, 1)
     x, y, z = answer.peak_point
     u, v = CAMERA.fx * x / z + CAMERA.cx, CAMERA.fy * y / z + CAMERA.cy
     np.testing.assert_allclose(answer.peak_pixel, (u, v), atol=0.01)

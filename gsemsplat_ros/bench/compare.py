@@ -29,7 +29,7 @@ from gsemsplat_ros.images.view import View, fit
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat, Prediction
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import answer, box_size, smooth
 
 WIDTH, HEIGHT = 512, 384  # of the network's pictures
@@ -159,16 +159,18 @@ class Work:
         if size == 'small':
             checkpoint = weights.load(device=device)
             self.model, self.weights = checkpoint.model, 'those that ship'
-            self.codec = Codec.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
+            self.decoders = (
+                Decoders.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
+            )
         else:
             self.model = rule_model(NetworkConfig.large()).to(device)
             self.weights = 'random ones, by the rule of weights parity'
-            self.codec = Codec.small(PUBLIC_WIDTHS).to(device).eval().requires_grad_(False)
+            self.decoders = Decoders.small(PUBLIC_WIDTHS).to(device).eval().requires_grad_(False)
         self.fast = Inference(copy.deepcopy(self.model), device)
         self.views = [View(picture(*INPUT, seed)) for seed in (0, 1)]
         self.gaussians, self.camera = wall(*DRAWN[size])
         self.gaussians = self.gaussians.to(device)
-        self.phrases = unit_phrases(5, self.codec.dim).to(device)  # one that is asked, four canonical
+        self.phrases = unit_phrases(5, self.decoders.dim).to(device)  # one that is asked, four canonical
         self.results: dict[str, tuple] = {}
 
     # Network
@@ -257,10 +259,10 @@ class Work:
 
     def plain_features(self) -> None:
         self.features = None  # a gigabyte at 512 x 512
-        self.features = plain.features(self.codec, self.codes)
+        self.features = plain.features(self.decoders, self.codes)
 
     def fast_features(self) -> None:
-        self.prepared = self.codec.prepare(self.codes, self.phrases[1:])
+        self.hidden_codes = self.decoders.prepare(self.codes, self.phrases[1:])
 
     def plain_relevancy(self) -> None:
         """As published: relevancy of both heads, a box filter over each, the head with the higher peak and
@@ -269,7 +271,7 @@ class Work:
         if getattr(self, 'features', None) is None:
             self.plain_features()
         found = (
-            plain.relevancy(self.features, self.phrases[0], self.phrases[1:], self.codec.mixture)
+            plain.relevancy(self.features, self.phrases[0], self.phrases[1:], self.decoders.mixture)
             .cpu()
             .numpy()
         )
@@ -283,7 +285,7 @@ class Work:
         self.plain_answer = answer(np.stack(smoothed), self.alpha.cpu().numpy(), 0.5, 0.0)
 
     def fast_relevancy(self) -> None:
-        found = self.prepared.relevancy(self.phrases[:1])[:, 0]
+        found = self.hidden_codes.relevancy(self.phrases[:1])[:, 0]
         smoothed = smooth(found, box_size(*found.shape[1:]))
         self.fast_answer = answer(smoothed.cpu().numpy(), self.alpha.cpu().numpy(), 0.5, 0.0)
 

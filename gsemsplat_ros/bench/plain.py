@@ -21,7 +21,7 @@ from gsemsplat_ros.network import heads
 from gsemsplat_ros.network.dpt import DPT, FusionBlock
 from gsemsplat_ros.network.layers import ROPE_BASE, CrossAttention, DecoderBlock, EncoderBlock, SelfAttention
 from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction, ViewPrediction, hybrid_patches
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import NORM_EPS, TEMPERATURE, Mixture
 
 WINDOW = 32  # side of the windows that are composited one after the other [px]: bounds the memory
@@ -171,9 +171,9 @@ def composite(gaussians: Gaussians, camera: Camera, camera_from_world) -> Render
     )
 
 
-def features(codec: Codec, codes: Tensor) -> Tensor:
+def features(decoders: Decoders, codes: Tensor) -> Tensor:
     """Codes (H, W, 32) to unit features (2, H, W, C), every one of them built."""
-    found = codec(codes.permute(2, 0, 1)[None])[:, 0].permute(0, 2, 3, 1)
+    found = decoders(codes.permute(2, 0, 1)[None])[:, 0].permute(0, 2, 3, 1)
     return found / (found.norm(dim=-1, keepdim=True) + NORM_EPS)
 
 
@@ -181,13 +181,13 @@ def relevancy(found: Tensor, phrase: Tensor, canonical: Tensor, mixture: Mixture
     """Unit features (2, H, W, C) and a unit phrase (C,) to relevancy (2 or 1, H, W): the least pairwise
     softmax.
 
-    A mixture (our own) compares surpluses instead, the second head's at its highest.
+    A mixture (our own) compares contrasts instead, the second head's at its highest.
     """
-    similarity, rivals = found @ phrase, found @ canonical.T  # (2, H, W), (2, H, W, M)
+    similarity, negatives = found @ phrase, found @ canonical.T  # (2, H, W), (2, H, W, M)
     if mixture:
-        surplus = similarity - rivals.amax(-1)
+        contrast = similarity - negatives.amax(-1)
         region, place, presence = mixture.weights
-        both = region * surplus[0] + place * surplus[1] + presence * surplus[1].max()
+        both = region * contrast[0] + place * contrast[1] + presence * contrast[1].max()
         return torch.sigmoid(TEMPERATURE * (both - mixture.margin))[None]
-    pairs = torch.stack((similarity[..., None].expand_as(rivals), rivals), -1)  # (2, H, W, M, 2)
+    pairs = torch.stack((similarity[..., None].expand_as(negatives), negatives), -1)  # (2, H, W, M, 2)
     return torch.softmax(TEMPERATURE * pairs, -1)[..., 0].amin(-1)

@@ -17,8 +17,8 @@ from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.pipeline import MIN_ALPHA, TOGETHER
 from gsemsplat_ros.scene.map import Map, voxel_keys
-from gsemsplat_ros.scene.map_index import MapWords
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.scene.map_index import MapIndex
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import answer, box_size, smooth
 
 SIDES = 256, 320, 384, 448, 512
@@ -109,10 +109,10 @@ def images(device: torch.device, step: Callable[[str], None]) -> Rows:
 
 def maps(device: torch.device, step: Callable[[str], None], left_out: list[str]) -> Rows:
     """The first question to a map, which decodes its codes, and the next one."""
-    codec = (
-        Codec.from_state_dict(weights.load(device=device).decoders).to(device).eval().requires_grad_(False)
+    decoders = (
+        Decoders.from_state_dict(weights.load(device=device).decoders).to(device).eval().requires_grad_(False)
     )
-    phrases = unit_phrases(5, codec.dim)
+    phrases = unit_phrases(5, decoders.dim)
     bytes_each = 4 * (CODE_CHANNELS + 16) + 2 * (2 * 128 + 16) + 64
     for count in COUNTS:
         if SPARE * count * bytes_each / 2**20 > available_megabytes():
@@ -122,11 +122,11 @@ def maps(device: torch.device, step: Callable[[str], None], left_out: list[str])
             continue
         step(f'map of {count} Gaussians')
         map_ = random_map(count)
-        words: list[MapWords] = []
+        words: list[MapIndex] = []
 
         def first():
             words.clear()
-            words.append(MapWords.prepare(map_, codec, phrases[1:].numpy()))
+            words.append(MapIndex.prepare(map_, decoders, phrases[1:].numpy()))
 
         def later():
             relevancy, support = words[0].smooth(words[0].relevancy(phrases[:1].numpy())[:, 0].cpu().numpy())
@@ -153,18 +153,18 @@ def random_map(count: int) -> Map:
 def queries(device: torch.device, step: Callable[[str], None]) -> Rows:
     """Standing queries on one kept picture, as Pipeline.query_all answers them, and decoding that picture."""
     checkpoint = weights.load(device=device)
-    codec = Codec.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
+    decoders = Decoders.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
     gaussians, camera = wall(DRAWN, DRAWN)
     rendering = render(gaussians.to(device), camera, np.eye(4))
-    prepared = codec.prepare(rendering.codes, unit_phrases(4, codec.dim, seed=1))
+    hidden = decoders.prepare(rendering.codes, unit_phrases(4, decoders.dim, seed=1))
     inside, alpha = rendering.alpha >= MIN_ALPHA, rendering.alpha.cpu().numpy()
     for count in QUERIES:
         step(f'{count} standing queries')
-        phrases = unit_phrases(count, codec.dim)
+        phrases = unit_phrases(count, decoders.dim)
 
         def ask():
             for some in phrases.split(TOGETHER):
-                relevancy = prepared.relevancy(some)
+                relevancy = hidden.relevancy(some)
                 for k in range(len(some)):
                     smoothed = smooth(relevancy[:, k], box_size(*alpha.shape), inside).cpu().numpy()
                     answer(smoothed, alpha, 0.5, MIN_ALPHA)

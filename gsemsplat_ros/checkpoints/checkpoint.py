@@ -21,7 +21,8 @@ from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 
 SHIPPED = Path(__file__).parents[1] / 'weights' / 'small.safetensors'
-DECODERS = ('language_decoder_sam.', 'language_decoder_patch.')
+# names in the public checkpoints: of the region-specific branch's decoder (0), of the context-aware one's (1)
+DECODERS = ('language_decoder_sam', 'language_decoder_patch')
 TEXT_MEAN = 'text_mean'
 CARD_KEY = 'gsemsplat'
 
@@ -92,7 +93,7 @@ def load(path: str | Path | None = None, device: str | torch.device = 'cpu') -> 
     with safe_open(path, 'pt', device=str(device)) as file:
         tensors = {k: file.get_tensor(k) for k in file.keys()}
     tensors = {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
-    decoders = {k: tensors.pop(k) for k in list(tensors) if k.startswith(DECODERS)}
+    decoders = {k: tensors.pop(k) for k in list(tensors) if k.split('.')[0] in DECODERS}
     text_mean = tensors.pop(TEXT_MEAN, None)
     with torch.device('meta'):
         model = GSemSplat(config)

@@ -123,7 +123,7 @@ def _sort(found: Mapping, prefix: str) -> tuple[dict, dict, list[str], list[str]
             dropped.append(name)
         elif not isinstance(value, (LazyTensor, Tensor)):
             left_over.append(name)
-        elif name.startswith(weights.DECODERS):
+        elif name.split('.')[0] in weights.DECODERS:
             decoders[name] = value
         elif name.startswith(prefix):
             network[name.removeprefix(prefix)] = value
@@ -143,7 +143,7 @@ def _kind(source: Path, network: Mapping) -> str:
 def _decoder_problems(decoders: Mapping) -> list[str]:
     """The decoders are stacks of convolutions, 16 to 512 channels; their depth only the file knows."""
     problems = []
-    for prefix in weights.DECODERS:
+    for prefix in (f'{decoder}.' for decoder in weights.DECODERS):
         parts = {name: tuple(tensor.shape) for name, tensor in decoders.items() if name.startswith(prefix)}
         layers = sorted(
             (tuple(map(int, re.findall(r'\d+', name))), shape)

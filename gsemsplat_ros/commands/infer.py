@@ -180,7 +180,7 @@ def film_scene(pipeline, scene, camera, preset: str, out: Path, console: Console
     path = camera_path(preset, looked_at(scene.gaussians, camera)[1])
     files, posters = [out / f'{name}.mp4' for name in VIDEOS], None
     with console.progress(len(path), 'frame', 'film') as bar:
-        semantic = semantic_colors(scene.gaussians, pipeline.codec)
+        semantic = semantic_colors(scene.gaussians, pipeline.decoders)
         with VideoWriter(files[0], path.fps) as rgb, VideoWriter(files[1], path.fps) as semantics:
             for pictures in fly(scene.gaussians, semantic, path, camera):
                 posters = posters or pictures

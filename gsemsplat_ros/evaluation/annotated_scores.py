@@ -115,7 +115,7 @@ def score(name: str, frame: AnnotatedView, shown, threshold: float, eight: bool,
             {
                 'text': text,
                 **word(published, k),
-                'head': int(published.head[k]),
+                'head': int(published.branch[k]),
                 'found': bool(corrected.found[k].any()),
                 **{f'corrected_{key}': value for key, value in word(corrected, k).items()},
             }

@@ -1,7 +1,7 @@
 """Two more ways to score words in an annotated view: the published one without its flaws, and LSM's eight
 classes.
 
-Letters: K phrases; H, W map; heads 1 or 2.
+Letters: K phrases; H, W map; branches 1 or 2.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def evaluate_corrected(
     """Scores one frame as `evaluate_frame` does, without its flaws (docs/published.md 31).
 
     Pixels that are not visible, or where less than half was rendered (`alpha` (H, W), None: all were),
-    neither win nor set the range of a map, and smoothing does not mix them in. One head answers, the one with
+    neither win nor set the range of a map, and smoothing does not mix them in. One branch answers, that with
     the higher peak there, for the mask and for the peak alike. A peak below 0.5 means that the phrase was not
     found: its mask is empty, its IoU 0. The smoothing box is odd, so that it shifts nothing, and no mask is
     filtered. The truth is all that is annotated and visible, rendered or not.
     """
-    heads, count, height, width = relevancy.shape
+    branches, count, height, width = relevancy.shape
     inside = visible if alpha is None else visible & (alpha >= MIN_ALPHA)
     maps = smooth(torch.as_tensor(relevancy), SMOOTHING_BOX | 1, inside=torch.as_tensor(inside)).numpy()
     maps = np.where(inside, maps, np.float32(np.nan))
@@ -99,7 +99,7 @@ def evaluate_eight(
 ) -> dict:
     """LSM's protocol on an annotated view: every pixel takes the class of EIGHT that it is most like.
 
-    relevancy (heads, 8, H, W) of the eight words, not smoothed; of two heads the more certain one speaks
+    relevancy (branches, 8, H, W) of the eight words, not smoothed; of two branches the surer one speaks
     (ours: LSM has one). Counts pixels that are annotated and visible. Returns `miou`, over the classes that
     are there or were said, and `accuracy` of the pixels; None where nothing counts.
     """

@@ -33,7 +33,7 @@ WHOLE = 32  # px: sides of pictures for dense features are multiples of this
 
 @dataclass(frozen=True)
 class Shown:
-    """What a method shows of one view: rgb (H, W, 3) float in [0, 1]; relevancy (heads, K, H, W) float32
+    """What a method shows of one view: rgb (H, W, 3) float in [0, 1]; relevancy (branches, K, H, W) float32
     before smoothing; alpha (H, W), how much was drawn (None: everything). None for what it has not."""
 
     rgb: np.ndarray | None = None
@@ -102,12 +102,10 @@ class Network:
 
     def show(self, frame: AnnotatedView, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
         drawn = render(self.scene(inputs).gaussians, inputs.camera, np.linalg.inv(inputs.first_from_camera))
-        prepared = self.pipeline.codec.prepare(drawn.codes, self.pipeline.negatives, drawn.alpha)
+        hidden = self.pipeline.decoders.prepare(drawn.codes, self.pipeline.canonical, drawn.alpha)
         words = self.pipeline.text_encoder.encode(list(phrases))
         return Shown(
-            drawn.rgb.cpu().numpy(),
-            prepared.relevancy(words).float().cpu().numpy(),
-            drawn.alpha.cpu().numpy(),
+            drawn.rgb.cpu().numpy(), hidden.relevancy(words).float().cpu().numpy(), drawn.alpha.cpu().numpy()
         )
 
 
@@ -198,7 +196,7 @@ class LiftedFeatures:
         whole = [cv2.resize(image, sides, interpolation=cv2.INTER_AREA) for image in images]
         features = torch.from_numpy(np.stack([self.dense(image) for image in whole]))  # (2, h, w, C)
         words = torch.as_tensor(pipeline.text_encoder.encode(list(phrases)))
-        coarse = relevancy_of_features(features, words, torch.as_tensor(pipeline.negatives))  # (2, K, h, w)
+        coarse = relevancy_of_features(features, words, torch.as_tensor(pipeline.canonical))  # (2, K, h, w)
         fine = torch.nn.functional.interpolate(coarse, (height, width), mode='bilinear', align_corners=False)
         return fine.transpose(0, 1).numpy()
 

@@ -138,16 +138,16 @@ def only_branch(scene: Scene, branches: str) -> Scene:
         raise ValueError(f'branches {branches!r}: wanted one of {", ".join(BRANCHES)}')
     if branches == 'both':
         return scene
-    prepared, head = scene.keyframe.prepared, BRANCHES.index(branches) - 1  # 0 region, 1 context
-    if prepared.mixture:
-        prepared = replace(
-            prepared,
-            heads=(prepared.heads[head],) * 2,
-            rival=prepared.rival[[head, head]],
-            mixture=Mixture((1.0, 0.0, 0.0), prepared.mixture.margin),
+    hidden, branch = scene.keyframe.hidden_codes, BRANCHES.index(branches) - 1  # 0 region, 1 context
+    if hidden.mixture:
+        hidden = replace(
+            hidden,
+            branches=(hidden.branches[branch],) * 2,
+            best_negative=hidden.best_negative[[branch, branch]],
+            mixture=Mixture((1.0, 0.0, 0.0), hidden.mixture.margin),
         )
     else:
-        rival = prepared.rival.clone()
-        rival[1 - head] = float('inf')
-        prepared = replace(prepared, rival=rival)
-    return replace(scene, keyframe=replace(scene.keyframe, prepared=prepared))
+        best_negative = hidden.best_negative.clone()
+        best_negative[1 - branch] = float('inf')
+        hidden = replace(hidden, best_negative=best_negative)
+    return replace(scene, keyframe=replace(scene.keyframe, hidden_codes=hidden))

@@ -1,5 +1,5 @@
-"""How the two heads of a checkpoint are mixed, and which surplus counts as found: asked on training rooms,
-where it is known what is there.
+"""How the two branches of a checkpoint are mixed, and which contrast counts as found: fitted on training
+rooms, where it is known what is there.
 
 Canonical phrases alone do not make 0.5 the border between present and absent: a network that was taught to
 beat them everywhere beats them everywhere.
@@ -29,7 +29,7 @@ def calibrate(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0) -> dic
     `samples` as training makes them (training/datasets.py). Returns mixture (for the card), recall,
     false_alarm_rate and the counts. The pipeline keeps the mixture.
     """
-    pipeline.codec.mixture = Mixture(WEIGHTS, 0.0)
+    pipeline.decoders.mixture = Mixture(WEIGHTS, 0.0)
     samples = list(samples)
     vocabulary = sorted({name for sample in samples for name in sample['names'][1:]})
     present, absent = [], []
@@ -38,8 +38,8 @@ def calibrate(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0) -> dic
         shown = np.array(sample['names'])[sample['instance'][0]]
         there = [name for name in sorted(set(sample['names'][1:])) if (shown == name).mean() >= MIN_FRACTION]
         not_there = absent_names(sample, vocabulary, np.random.default_rng((seed, index)))
-        present += [surplus(pipeline, scene, name) for name in there]
-        absent += [surplus(pipeline, scene, name) for name in not_there]
+        present += [contrast(pipeline, scene, name) for name in there]
+        absent += [contrast(pipeline, scene, name) for name in not_there]
     if not present or not absent:
         raise ValueError(
             f'{len(present)} present and {len(absent)} absent names in these rooms: wanted some of both; '
@@ -47,7 +47,7 @@ def calibrate(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0) -> dic
         )
     present, absent = np.array(present), np.array(absent)
     margin = round(float(np.quantile(absent, 1 - FALSE_ALARMS)), 4)
-    pipeline.codec.mixture = Mixture(WEIGHTS, margin)
+    pipeline.decoders.mixture = Mixture(WEIGHTS, margin)
     return {
         'mixture': {'weights': list(WEIGHTS), 'margin': margin},
         'recall': float((present >= margin).mean()),
@@ -57,7 +57,7 @@ def calibrate(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0) -> dic
     }
 
 
-def surplus(pipeline: Pipeline, scene: Scene, text: str) -> float:
+def contrast(pipeline: Pipeline, scene: Scene, text: str) -> float:
     """By how much the peak of a phrase beats the canonical ones [cosine], from its relevancy."""
     p = min(max(pipeline.query(scene, text).score, 1e-7), 1 - 1e-7)
     return float(np.log(p / (1 - p))) / TEMPERATURE

@@ -1,9 +1,9 @@
 """The published evaluation of text queries, exactly (docs/published.md 30), and the check against
 its stored results.
 
-Per phrase: IoU of the top quarter of the smoothed relevancy with the annotated polygon, for the head with
+Per phrase: IoU of the top quarter of the smoothed relevancy with the annotated polygon, for the branch with
 the higher peak, and whether the peak lies in the polygon. Two traits are kept because the published numbers
-have them: both masks go through a majority filter that never reads the last row and column, and the head is
+have them: both masks go through a majority filter that never reads the last row and column, and the branch is
 chosen on the whole map for the IoU but on the visible part for the localisation. Letters: K phrases; H, W
 map.
 """
@@ -38,14 +38,14 @@ _ARRAYS = ('pos', 'neg', 'feat', 'vis', 'prompts', 'polygons', 'relevancy', 'iou
 class FrameScores:
     """Scores of one frame, and the pictures that they were read from.
 
-    iou (K,): of the chosen head, NaN where the phrase does not count; head (K,) int: 0 region, 1 context;
-    localised (K,) bool: a peak lies in the ground truth. maps (heads, K, H, W): smoothed; found, truth (K, H,
-    W) bool: the two masks that were compared; peaks: for each phrase its peak pixels (n, 2) of x, y, none
-    where it does not count.
+    iou (K,): of the chosen branch, NaN where the phrase does not count; branch (K,) int: 0 region, 1 context;
+    localised (K,) bool: a peak lies in the ground truth. maps (branches, K, H, W): smoothed; found, truth
+    (K, H, W) bool: the two masks that were compared; peaks: for each phrase its peak pixels (n, 2) of x, y,
+    none where it does not count.
     """
 
     iou: np.ndarray
-    head: np.ndarray
+    branch: np.ndarray
     localised: np.ndarray
     maps: np.ndarray
     found: np.ndarray
@@ -73,7 +73,7 @@ def evaluate_frame(
 ) -> FrameScores:
     """Scores one frame.
 
-    relevancy: (2, K, H, W) before smoothing, of the two heads (or (1, K, H, W): one head that always
+    relevancy: (2, K, H, W) before smoothing, of the two branches (or (1, K, H, W): one branch that always
     answers); polygons: for each phrase its polygons (n, 2) of pixel x, y, united; visible: (H, W) bool, the
     pixels that an input view saw; threshold: of the published script, on twice the upper half of a map's
     range (0.5; LangSplat 0.4).
@@ -90,7 +90,7 @@ def evaluate_frame(
         truth[k] = majority(fill(polygons[k], height, width)) & visible
         found[k] = majority(relative_mask(maps[chosen[k], k], (1 + threshold) / 2)) & visible
         if not truth[k].any():
-            continue  # neither head can be scored, so the phrase does not count
+            continue  # neither branch can be scored, so the phrase does not count
         iou[k] = np.count_nonzero(found[k] & truth[k]) / np.count_nonzero(found[k] | truth[k])
         masked = maps[:, k] * visible  # (2, H, W)
         highest = masked[masked.max((1, 2)).argmax()] == masked.max()
@@ -132,21 +132,23 @@ def check_protocol(path: str | Path) -> dict:
         ValueError: the file is missing, truncated, or not such a fixture.
     """
     fixture = _read_fixture(Path(path))
-    features, positives, negatives = (
+    features, phrases, canonical = (
         torch.as_tensor(fixture[name].astype(np.float32)) for name in ('feat', 'pos', 'neg')
     )
-    relevancy = relevancy_of_features(features, positives, negatives).numpy()
+    relevancy = relevancy_of_features(features, phrases, canonical).numpy()
     scores = evaluate_frame(relevancy, fixture['polygons'], fixture['vis'].astype(bool))
     relevancy_error = float(np.abs(relevancy - fixture['relevancy']).max())
     iou_error = float(np.abs(scores.iou - fixture['iou']).max())
-    heads = bool((scores.head == fixture['level']).all())
+    branches = bool((scores.branch == fixture['level']).all())
     localisation = scores.localisation_accuracy == float(fixture['loc_acc'])
     # written as positive tests: a NaN fails them
-    passed = relevancy_error <= MAX_RELEVANCY_ERROR and iou_error <= MAX_IOU_ERROR and heads and localisation
+    passed = (
+        relevancy_error <= MAX_RELEVANCY_ERROR and iou_error <= MAX_IOU_ERROR and branches and localisation
+    )
     return {
         'max_relevancy_error': relevancy_error,
         'max_iou_error': iou_error,
-        'heads_equal': heads,
+        'heads_equal': branches,
         'localisation_equal': localisation,
         'passed': passed,
     }

@@ -105,7 +105,7 @@ def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str =
                 'present': box is not None,
                 'found': answer.found,
                 'score': answer.score,
-                'head': answer.head,
+                'head': answer.branch,
                 'peak_pixel': [u, v] if math.isfinite(u) else None,
             }
             if box is None:

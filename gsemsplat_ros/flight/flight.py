@@ -14,7 +14,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.pictures.principal import Principal
-from gsemsplat_ros.semantics.decoder import CODE, Codec
+from gsemsplat_ros.semantics.decoder import CODE, Decoders
 
 ANGLES = (-12, -6, 0, 6, 12)  # degrees around what the first camera looks at
 LONG_SIDE = 400  # pixels: as large as a filmstrip shows them
@@ -98,7 +98,7 @@ def fly(
 
 
 @torch.inference_mode()
-def semantic_colors(gaussians: Gaussians, codec: Codec) -> Tensor:
+def semantic_colors(gaussians: Gaussians, decoders: Decoders) -> Tensor:
     """(N, 3) in [0, 1]: what each Gaussian means, as a colour. Close meanings have close colours.
 
     The three principal components of the unit features that the region-specific decoder reads from the codes.
@@ -112,14 +112,18 @@ def semantic_colors(gaussians: Gaussians, codec: Codec) -> Tensor:
     solid = solid if len(solid) else torch.arange(len(gaussians), device=gaussians.means.device)
     sample = solid[torch.linspace(0, len(solid) - 1, min(SAMPLE, len(solid))).long()]
     region = gaussians.codes[:, :CODE]
-    if any(getattr(layer, 'kernel_size', (1, 1)) != (1, 1) for layer in codec.language_decoder_sam):
+    if any(getattr(layer, 'kernel_size', (1, 1)) != (1, 1) for layer in decoders.language_decoder_sam):
         principal = Principal.fit(region[sample].cpu().numpy())
         projected = region @ torch.as_tensor(principal.components).to(region).T
     else:
-        features = torch.nn.functional.normalize(codec.decode(gaussians.codes[sample, None])[0, :, 0], dim=-1)
+        features = torch.nn.functional.normalize(
+            decoders.decode(gaussians.codes[sample, None])[0, :, 0], dim=-1
+        )
         principal = Principal.fit(features.cpu().numpy())
         components = torch.as_tensor(principal.components, dtype=torch.float32)
-        projected = codec.prepare(gaussians.codes[:, None], components).similarities(components)[0, :, :, 0].T
+        projected = (
+            decoders.prepare(gaussians.codes[:, None], components).similarities(components)[0, :, :, 0].T
+        )
     return torch.from_numpy(principal.colors(projected.cpu().numpy())).to(gaussians.means)
 
 

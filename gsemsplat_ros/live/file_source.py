@@ -62,7 +62,7 @@ def open_scene(path: Path, shared: SharedState, budget: int, load: Load) -> Rest
 
     def rest() -> None:
         pipeline = load()
-        scene, _ = scenefile.load_scene(path, pipeline.code_space, pipeline.codec, pipeline.negatives)
+        scene, _ = scenefile.load_scene(path, pipeline.code_space, pipeline.decoders, pipeline.canonical)
         shared.write(ask=asks_scene(pipeline, scene, shown), semantic_colors=semantic_colors_by(pipeline))
 
     return rest
@@ -87,7 +87,7 @@ def open_map(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
                 f'{path} was made with {theirs.weights} ({theirs.text_encoder}), whose decoders are not '
                 f'those of {space.weights} ({space.text_encoder}): give that checkpoint as --weights'
             )
-        pipeline.map_words(map_)
+        pipeline.map_index(map_)
         shared.write(ask=asks_map(pipeline, map_, shown), semantic_colors=semantic_colors_by(pipeline))
 
     return rest

@@ -228,6 +228,6 @@ def semantic_colors_by(pipeline: Pipeline) -> Callable[[ShownScene], np.ndarray 
 
     def colors(shown: ShownScene) -> np.ndarray | None:
         gaussians = shown.gaussians.select(torch.from_numpy(shown.rows)).to(pipeline.device)
-        return semantic_colors(gaussians, pipeline.codec).cpu().numpy()
+        return semantic_colors(gaussians, pipeline.decoders).cpu().numpy()
 
     return colors

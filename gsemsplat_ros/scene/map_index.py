@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.scene.map import Map, unchanged_rows, voxel_keys
-from gsemsplat_ros.semantics.decoder import Codec, PreparedHead
+from gsemsplat_ros.semantics.decoder import Decoders, HiddenBranch
 from gsemsplat_ros.semantics.relevancy import Mixture, relevancy
 
 # edge of the cells over which relevancy is smoothed: with 3 cm, the published box 2 m away
@@ -18,8 +18,8 @@ CHUNK = 1 << 15  # Gaussians whose codes are decoded together: 16 MB, which the 
 
 
 @dataclass(frozen=True, eq=False)
-class MapWords:
-    """The codes of a map made ready for words, as `Prepared` is for a picture; read only, so threads may
+class MapIndex:
+    """The codes of a map made ready for words, as `HiddenCodes` is for a picture; read only, so threads may
     share it.
 
     A picture's codes are sums weighted by alpha, and alpha is near 1 where there is something to see. So a
@@ -28,15 +28,16 @@ class MapWords:
     0.99; multiplied by opacity, errors grow by a fifth.) Opacity weighs in where Gaussians are averaged: in
     merging, smoothing and boxes.
 
-    hidden (2, N, D) float16 and scales (2, N): of the heads, see PreparedHead; rival (2, N): the largest
-    similarity with a canonical phrase; last: weight and bias of each head's last layer; cells (N,): number of
-    the smoothing cell; all on the device of the codec but the cells, which stay on the CPU as the map does.
+    hidden (2, N, D) float16 and scales (2, N): of the branches, see HiddenBranch; best_negative (2, N): the
+    largest similarity with a canonical phrase; last: weight and bias of each branch's last layer; cells
+    (N,): number of the smoothing cell; all on the device of the decoders but the cells, which stay on the
+    CPU as the map does.
     """
 
     map: Map
     hidden: tuple[Tensor, Tensor]
     scales: Tensor
-    rival: Tensor
+    best_negative: Tensor
     last: tuple[tuple[Tensor, Tensor], ...]
     cells: Tensor
     mixture: Mixture | None
@@ -44,18 +45,18 @@ class MapWords:
     @classmethod
     @torch.inference_mode()
     def prepare(
-        cls, map_: Map, codec: Codec, negatives: np.ndarray, before: MapWords | None = None
-    ) -> MapWords:
+        cls, map_: Map, decoders: Decoders, canonical: np.ndarray, before: MapIndex | None = None
+    ) -> MapIndex:
         """Decode the map's codes; those that did not change since `before` are taken from there.
 
-        negatives (M, C): unit embeddings of the canonical phrases. Raises ValueError for decoders that look
+        canonical (M, C): unit embeddings of the canonical phrases. Raises ValueError for decoders that look
         at a pixel's neighbours: a Gaussian has none.
         """
-        if any(getattr(layer, 'kernel_size', (1, 1)) != (1, 1) for layer in codec.modules()):
+        if any(getattr(layer, 'kernel_size', (1, 1)) != (1, 1) for layer in decoders.modules()):
             raise ValueError(
                 'the decoders of this checkpoint look at neighbouring pixels, so a map cannot be asked'
             )
-        device = next(codec.parameters()).device
+        device = next(decoders.parameters()).device
         source = np.full(len(map_), -1)
         if before is not None:
             source = unchanged_rows(map_, before.map)
@@ -67,16 +68,18 @@ class MapWords:
             if len(made) < len(map_)
             else map_.gaussians.codes
         )
-        fresh: list[Tensor] = []  # hidden of both heads, scales and rival of both; filled chunk by chunk
+        fresh: list[
+            Tensor
+        ] = []  # hidden of both branches, scales and best_negative of both; filled chunk by chunk
         for start in range(0, max(len(codes), 1), CHUNK):
-            part = codec.prepare(codes[start : start + CHUNK, None].to(device), negatives)
-            values = [value for head in part.heads for value in (head.hidden.half(), head.scale)] + [
-                *part.rival[:, :, 0]
+            part = decoders.prepare(codes[start : start + CHUNK, None].to(device), canonical)
+            values = [value for branch in part.branches for value in (branch.hidden.half(), branch.scale)] + [
+                *part.best_negative[:, :, 0]
             ]
             fresh = fresh or [value.new_empty(len(codes), *value.shape[1:]) for value in values]
             for whole, value in zip(fresh, values):
                 whole[start : start + CHUNK] = value
-        hidden, scales, rival = fresh[0:4:2], fresh[1:4:2], fresh[4:]
+        hidden, scales, best_negative = fresh[0:4:2], fresh[1:4:2], fresh[4:]
 
         def joined(values: Tensor, previous: Tensor | None) -> Tensor:
             return (
@@ -85,18 +88,18 @@ class MapWords:
                 else previous.index_select(0, old).index_copy_(0, made, values)
             )
 
-        heads = range(2)
+        branches = range(2)
         _, cells = np.unique(
             voxel_keys(map_.gaussians.means.numpy(), SMOOTHING_VOXELS * map_.voxel)[0], return_inverse=True
         )
         return cls(
             map_,
-            tuple(joined(hidden[h], before and before.hidden[h]) for h in heads),
-            torch.stack([joined(scales[h], before and before.scales[h]) for h in heads]),
-            torch.stack([joined(rival[h], before and before.rival[h]) for h in heads]),
-            tuple((part.heads[h].weight, part.heads[h].bias) for h in heads),
+            tuple(joined(hidden[h], before and before.hidden[h]) for h in branches),
+            torch.stack([joined(scales[h], before and before.scales[h]) for h in branches]),
+            torch.stack([joined(best_negative[h], before and before.best_negative[h]) for h in branches]),
+            tuple((part.branches[h].weight, part.branches[h].bias) for h in branches),
             torch.from_numpy(cells),
-            codec.mixture,
+            decoders.mixture,
         )
 
     @torch.inference_mode()
@@ -106,13 +109,15 @@ class MapWords:
         chunks = [slice(start, start + CHUNK) for start in range(0, len(self.map), CHUNK)]
         similarities = [
             [
-                PreparedHead(hidden[chunk].float(), scale[chunk], *last).similarities(phrases)
+                HiddenBranch(hidden[chunk].float(), scale[chunk], *last).similarities(phrases)
                 for chunk in chunks
             ]
             for hidden, scale, last in zip(self.hidden, self.scales, self.last)
         ]
         return relevancy(
-            torch.stack([torch.cat(parts, 1) for parts in similarities]), self.rival[:, None], self.mixture
+            torch.stack([torch.cat(parts, 1) for parts in similarities]),
+            self.best_negative[:, None],
+            self.mixture,
         )
 
     def smooth(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,21 +12,21 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Window
-from gsemsplat_ros.semantics.decoder import Prepared
+from gsemsplat_ros.semantics.decoder import HiddenCodes
 
 
 @dataclass(frozen=True)
 class Keyframe:
     """A view that queries are answered in.
 
-    camera: of the rendering; rendering: the scene drawn there; prepared: its codes, made ready for words;
+    camera: of the rendering; rendering: the scene drawn there; hidden_codes: the codes, made ready for words;
     image (H, W, 3) uint8 RGB: the input; window: where the rendering lies in it; frame and stamp_ns: the
     input's. The keyframe's camera is the scene's frame.
     """
 
     camera: Camera
     rendering: Rendering
-    prepared: Prepared
+    hidden_codes: HiddenCodes
     image: np.ndarray
     window: Window
     frame: str

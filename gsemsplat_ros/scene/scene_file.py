@@ -22,7 +22,7 @@ from gsemsplat_ros.images.view import Window
 from gsemsplat_ros.scene import coded_file as codedfile
 from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
 from gsemsplat_ros.scene.scene import Keyframe, Scene
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 
 KIND = Kind('scene', 'gsemsplat_scene', 1, '`gsemsplat infer`')
 JPEG = 92  # quality of the images: they are shown, not measured
@@ -52,21 +52,21 @@ def save_scene(path: str | Path, scene: Scene, second_image: np.ndarray, space: 
 
 
 def load_scene(
-    path: str | Path, space: CodeSpace, codec: Codec, negatives: np.ndarray
+    path: str | Path, space: CodeSpace, decoders: Decoders, canonical: np.ndarray
 ) -> tuple[Scene, np.ndarray]:
     """The scene at `path` and the pair's second image (H, W, 3) uint8 RGB.
 
-    `codec`, `negatives` and `space`: of the pipeline that will be asked. Raises ValueError, in one line, for
-    a file that is missing, damaged or none of ours, and for one whose codes other decoders read.
+    `decoders`, `canonical` and `space`: of the pipeline that will be asked. Raises ValueError, in one line,
+    for a file that is missing, damaged or none of ours, and for one whose codes other decoders read.
     """
     gaussians, card, image, second = read_scene(path)
     codedfile.check_space(Path(path), card, space, 'give that checkpoint as --weights')
     camera, window = Camera(**card['camera']), Window(**card['window'])
-    device = next(codec.parameters()).device
+    device = next(decoders.parameters()).device
     gaussians = gaussians.to(device)
     rendering = render(gaussians, camera, np.eye(4))
-    prepared = codec.prepare(rendering.codes, negatives, rendering.alpha)
-    keyframe = Keyframe(camera, rendering, prepared, image, window, card['frame'], card['stamp_ns'])
+    hidden = decoders.prepare(rendering.codes, canonical, rendering.alpha)
+    keyframe = Keyframe(camera, rendering, hidden, image, window, card['frame'], card['stamp_ns'])
     pose = card['first_from_second']
     scene = Scene(
         gaussians,

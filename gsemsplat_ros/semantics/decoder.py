@@ -1,8 +1,8 @@
 """From rendered codes to the text space: the decoders of a checkpoint, and the fast comparison with phrases.
 
 A code has 32 channels: 0-15 are read by the region-specific decoder ("sam"), 16-31 by the context-aware one
-("patch"). The two are the heads 0 and 1 of every result. Letters: H, W map; P = H * W pixels; D last hidden
-width; C text space; K phrases.
+("patch"). The two are the branches 0 and 1 of every result. Letters: H, W map; P = H * W pixels; D last
+hidden width; C text space; K phrases.
 """
 
 import re
@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gsemsplat_ros.checkpoints.checkpoint import DECODERS
 from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, NORM_EPS, Mixture, relevancy
 
 CODE = 16  # channels of one branch
-HEADS = ('language_decoder_sam', 'language_decoder_patch')  # names of the public checkpoints; heads 0 and 1
 _MAX_LAYERS = 64
 _CHUNK = 1 << 12  # pixels that go through the layers together on a CPU: they stay in its cache
 
 
-class Codec(nn.Module):
+class Decoders(nn.Module):
     """Two stacks of convolutions, 16 -> C channels each, under the names of the public checkpoints.
 
-    mixture: how the two heads are combined into one relevancy; None: the head with the higher peak answers,
-    as published.
+    mixture: how the two branches are combined into one relevancy; None: the branch with the higher peak
+    answers, as published.
     """
 
     def __init__(self, sam: nn.Sequential, patch: nn.Sequential) -> None:
@@ -37,7 +37,7 @@ class Codec(nn.Module):
         self.dim = _out_channels(sam)
 
     @classmethod
-    def small(cls, dims: Sequence[int] = (CODE, 64, 128, 384)) -> 'Codec':
+    def small(cls, dims: Sequence[int] = (CODE, 64, 128, 384)) -> 'Decoders':
         """1x1 convolutions of the widths `dims` with ReLU between them, randomly initialised."""
 
         def stack() -> nn.Sequential:
@@ -49,20 +49,22 @@ class Codec(nn.Module):
         return cls(stack(), stack())
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> 'Codec':
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> 'Decoders':
         """The decoders whose tensors lie in `state`, built from shapes; keys of other modules are left alone.
 
-        `<head>.<i>.weight` of rank 4 is a convolution with padding k // 2, `<head>.<i>.running_mean` makes
-        layer i a batch normalisation, and an index without tensors is a ReLU: the code of the public
+        `<branch>.<i>.weight` of rank 4 is a convolution with padding k // 2, `<branch>.<i>.running_mean`
+        makes layer i a batch normalisation, and an index without tensors is a ReLU: the code of the public
         decoders was never released, so this rule is all there is to know.
 
         Raises:
             ValueError: a tensor that fits no layer (its key is named), or widths other than 16 in and C out.
         """
-        stacks = [_stack(state, head) for head in HEADS]
+        stacks = [_stack(state, branch) for branch in DECODERS]
         dims = [_out_channels(stack) for stack in stacks]
         if dims[0] != dims[1]:
-            raise ValueError(f'{HEADS[0]} ends in {dims[0]} channels, {HEADS[1]} in {dims[1]}: must agree')
+            raise ValueError(
+                f'{DECODERS[0]} ends in {dims[0]} channels, {DECODERS[1]} in {dims[1]}: must agree'
+            )
         return cls(*stacks).eval()
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -85,29 +87,29 @@ class Codec(nn.Module):
 
     @torch.inference_mode()
     def prepare(
-        self, codes: Tensor, negatives: np.ndarray | Tensor, alpha: Tensor | None = None
-    ) -> 'Prepared':
+        self, codes: Tensor, canonical: np.ndarray | Tensor, alpha: Tensor | None = None
+    ) -> 'HiddenCodes':
         """Does once for a map what every query shares.
 
         codes: (H, W, 32), weighted by alpha as rendered and not divided by it, as published; the codes of N
-        Gaussians come as (N, 1, 32). negatives: (M, C) unit embeddings of the canonical phrases. alpha: (H,
+        Gaussians come as (N, 1, 32). canonical: (M, C) unit embeddings of the canonical phrases. alpha: (H,
         W) accumulated opacity; None: as if all were opaque. An empty pixel's code decodes to words that mean
         nothing.
         """
         _check(codes)
-        heads = (
+        branches = (
             _prepare(self.language_decoder_sam, codes[..., :CODE]),
             _prepare(self.language_decoder_patch, codes[..., CODE:]),
         )
         height, width, _ = codes.shape
-        rival = torch.stack([head.similarities(negatives).amax(0) for head in heads])  # (2, P)
+        best_negative = torch.stack([branch.similarities(canonical).amax(0) for branch in branches])  # (2, P)
         inside = None if alpha is None else alpha >= MIN_ALPHA
-        return Prepared(heads, rival.reshape(2, height, width), inside, self.mixture)
+        return HiddenCodes(branches, best_negative.reshape(2, height, width), inside, self.mixture)
 
 
 @dataclass(frozen=True)
-class PreparedHead:
-    """One decoder's share of `Prepared`: f = weight @ h + bias is the feature of a pixel, never built.
+class HiddenBranch:
+    """One decoder's share of `HiddenCodes`: f = weight @ h + bias is the feature of a pixel, never built.
 
     hidden (P, D): h / (|f| + 1e-6); scale (P,): 1 / (|f| + 1e-6); weight (C, D), bias (C,): the last layer.
     """
@@ -132,23 +134,23 @@ class PreparedHead:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A map of codes made ready for queries by `Codec.prepare`; read only, so threads may share it.
+class HiddenCodes:
+    """A map of codes made ready for queries by `Decoders.prepare`; read only, so threads may share it.
 
-    heads: region-specific, context-aware; rival (2, H, W): the largest similarity with a canonical phrase;
-    inside (H, W) bool or None: where something was rendered; mixture: of the codec.
+    branches: region-specific, context-aware; best_negative (2, H, W): the largest similarity with a canonical
+    phrase; inside (H, W) bool or None: where something was rendered; mixture: of the decoders.
     """
 
-    heads: tuple[PreparedHead, PreparedHead]
-    rival: Tensor
+    branches: tuple[HiddenBranch, HiddenBranch]
+    best_negative: Tensor
     inside: Tensor | None = None
     mixture: Mixture | None = None
 
     @torch.inference_mode()
     def similarities(self, phrases: np.ndarray | Tensor) -> Tensor:
         """Unit embeddings (K, C) -> cosines (2, K, H, W) of every pixel's feature with every phrase."""
-        similarities = torch.stack([head.similarities(phrases) for head in self.heads])  # (2, K, P)
-        return similarities.reshape(2, len(phrases), *self.rival.shape[1:])
+        similarities = torch.stack([branch.similarities(phrases) for branch in self.branches])  # (2, K, P)
+        return similarities.reshape(2, len(phrases), *self.best_negative.shape[1:])
 
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray | Tensor) -> Tensor:
@@ -156,18 +158,19 @@ class Prepared:
         mixture.
         """
         if self.mixture is None:
-            return relevancy(self.similarities(phrases), self.rival[:, None])
-        # a hundred phrases at 512 x 512 are 100 MB a head: one head after the other, in place
+            return relevancy(self.similarities(phrases), self.best_negative[:, None])
+        # a hundred phrases at 512 x 512 are 100 MB a branch: one branch after the other, in place
         first, second = (
-            head.similarities(phrases).sub_(rival.flatten()) for head, rival in zip(self.heads, self.rival)
+            branch.similarities(phrases).sub_(negative.flatten())
+            for branch, negative in zip(self.branches, self.best_negative)
         )
         mixed = self.mixture.of(first, second, None if self.inside is None else self.inside.flatten())[
             None
         ]  # (1, K, P)
-        return mixed.reshape(1, len(phrases), *self.rival.shape[1:])
+        return mixed.reshape(1, len(phrases), *self.best_negative.shape[1:])
 
 
-def _prepare(stack: nn.Sequential, codes: Tensor) -> PreparedHead:
+def _prepare(stack: nn.Sequential, codes: Tensor) -> HiddenBranch:
     """Codes (H, W, 16) -> what queries need.
 
     With a linear last layer, f = W h + b, the norm of f follows from [W b] = Q R as |f| = |R [h; 1]|. That
@@ -189,11 +192,11 @@ def _prepare(stack: nn.Sequential, codes: Tensor) -> PreparedHead:
             norm = F.linear(part, root[:, :-1], root[:, -1]).norm(dim=1)
             torch.reciprocal(norm.add_(NORM_EPS), out=scale[rows])
             torch.mul(part, scale[rows, None], out=hidden[rows])
-        return PreparedHead(hidden, scale, weight, bias)
+        return HiddenBranch(hidden, scale, weight, bias)
     hidden = torch.cat(list(_parts(stack, codes)))  # (P, C)
     scale = 1 / (hidden.norm(dim=1) + NORM_EPS)  # (P,)
     weight = torch.eye(hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
-    return PreparedHead(hidden.mul_(scale[:, None]), scale, weight, hidden.new_zeros(hidden.shape[1]))
+    return HiddenBranch(hidden.mul_(scale[:, None]), scale, weight, hidden.new_zeros(hidden.shape[1]))
 
 
 def _run(stack: nn.Sequential, codes: Tensor) -> Tensor:
@@ -234,29 +237,29 @@ def _out_channels(stack: nn.Sequential) -> int:
     return [layer for layer in stack if isinstance(layer, nn.Conv2d)][-1].out_channels
 
 
-def _stack(state: Mapping[str, Tensor], head: str) -> nn.Sequential:
-    """One decoder from the tensors under `head.`, weights loaded. Raises ValueError with the key."""
+def _stack(state: Mapping[str, Tensor], branch: str) -> nn.Sequential:
+    """One decoder from the tensors under `branch.`, weights loaded. Raises ValueError with the key."""
     tensors: dict[int, dict[str, Tensor]] = {}
     for key, tensor in state.items():
-        if not key.startswith(head + '.'):
+        if not key.startswith(branch + '.'):
             continue
-        match = re.fullmatch(r'(\d{1,4})\.(\w+)', key[len(head) + 1 :])
+        match = re.fullmatch(r'(\d{1,4})\.(\w+)', key[len(branch) + 1 :])
         if match is None or int(match[1]) >= _MAX_LAYERS:
-            raise ValueError(f'{key}: wanted {head}.<layer 0-{_MAX_LAYERS - 1}>.<tensor>')
+            raise ValueError(f'{key}: wanted {branch}.<layer 0-{_MAX_LAYERS - 1}>.<tensor>')
         tensors.setdefault(int(match[1]), {})[match[2]] = tensor
     if not tensors:
-        raise ValueError(f'no tensor {head}.<layer>.weight in the checkpoint')
+        raise ValueError(f'no tensor {branch}.<layer>.weight in the checkpoint')
     layers: list[nn.Module] = []
     channels = CODE
     for index in range(max(tensors) + 1):
         if index not in tensors:
             layers.append(nn.ReLU())
             continue
-        layer = _layer(f'{head}.{index}', tensors[index], channels)
+        layer = _layer(f'{branch}.{index}', tensors[index], channels)
         channels = layer.out_channels if isinstance(layer, nn.Conv2d) else channels
         layers.append(layer)
     if not any(isinstance(layer, nn.Conv2d) for layer in layers):
-        raise ValueError(f'{head}: no tensor {head}.<layer>.weight of rank 4, so no convolution')
+        raise ValueError(f'{branch}: no tensor {branch}.<layer>.weight of rank 4, so no convolution')
     return nn.Sequential(*layers)
 
 

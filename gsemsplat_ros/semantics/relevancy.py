@@ -1,6 +1,6 @@
 """Relevancy of every pixel to a phrase (LERF), its smoothing, and the answer for one phrase. Pure functions.
 
-Heads: 0 region-specific, 1 context-aware. Letters: H, W map; K phrases; M canonical phrases; C text space.
+Branches: 0 region-specific, 1 context-aware. Letters: H, W map; K phrases; M canonical phrases; C text space.
 """
 
 from __future__ import annotations
@@ -12,26 +12,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CANONICAL = ('object', 'things', 'stuff', 'texture')  # the negatives of LERF (docs/published.md 26)
+CANONICAL = (
+    'object',
+    'things',
+    'stuff',
+    'texture',
+)  # phrases that every query is compared with (LERF; docs/published.md 26)
 NORM_EPS = 1e-6  # added to a feature's norm, as published
 SMOOTHING_BOX = 30  # pixels, for a map of 512
 _SMOOTHING_SIDE = 512
 TEMPERATURE = 10.0
 MIN_ALPHA = 0.5  # opacity below which a pixel shows nothing that a phrase could be found in
-LEAST = -2.0  # of a surplus
+LEAST = -2.0  # of a contrast
 _MASK_LEVEL = 0.75  # of a map's own range
 _RANGE_EPS = 1e-9
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """How a checkpoint that is not the published one combines the two heads: the region-specific one says
+    """How a checkpoint that is not the published one combines the two branches: the region-specific one says
     where a thing is, the context-aware one says so more coarsely, and whether it is there at all.
 
-    The surplus of a head is the cosine with the phrase minus the largest with a canonical phrase. Relevancy
-    is that of weights[0] * surplus of head 0 + weights[1] * surplus of head 1 + weights[2] * highest surplus
-    of head 1 - margin, the highest of all that is asked: a picture, a map. The margin puts the border between
-    what is there and what is not at 0.5 (evaluation/calibrate.py). Raises ValueError for other than three
+    The contrast of a branch is the cosine with the phrase minus the largest with a canonical phrase. With
+    weights w and the contrasts of both branches,
+
+        relevancy = sigmoid(10 * (w[0] * region + w[1] * context + w[2] * max(context) - margin))
+
+    where the maximum is over all that is asked: a picture, a map. The margin puts the border between what is
+    there and what is not at 0.5 (evaluation/mixture_fit.py). Raises ValueError for other than three
     weights.
     """
 
@@ -45,34 +53,33 @@ class Mixture:
             )
 
     def of(self, first: Tensor, second: Tensor, inside: Tensor | None = None) -> Tensor:
-        """Relevancy (K, P) from the surplus (K, P) of both heads, computed in the memory of `first`; `inside`
-        (P,) bool: where the second may be highest."""
+        """Relevancy (K, P) from the contrast (K, P) of both branches, computed in the memory of `first`;
+        `inside` (P,) bool: where the second may be highest."""
         highest = (second if inside is None else second.masked_fill(~inside, LEAST)).amax(-1, keepdim=True)
         region, place, presence = self.weights
         mixed = first.mul_(region).add_(second, alpha=place).add_(highest, alpha=presence)
         return mixed.sub_(self.margin).mul_(TEMPERATURE).sigmoid_()
 
 
-def relevancy(similarity: Tensor, rival: Tensor, mixture: Mixture | None = None) -> Tensor:
+def relevancy(similarity: Tensor, best_negative: Tensor, mixture: Mixture | None = None) -> Tensor:
     """LERF relevancy in (0, 1) from the cosine with a phrase and the largest cosine with a canonical phrase.
 
-    similarity and rival (2, K, P) for the two heads; the result (2, K, P), or (1, K, P) of a mixture.
+    similarity and best_negative (2, K, P) for the two branches; the result (2, K, P), or (1, K, P) of a
+    mixture.
 
     LERF takes the smallest of the pairwise softmaxes exp(10 p) / (exp(10 p) + exp(10 n_j)) over the
     canonical phrases j. Each is sigmoid(10 (p - n_j)), which falls as n_j grows, so the smallest belongs to
     the largest n_j.
     """
-    surplus = similarity - rival
-    return mixture.of(surplus[0], surplus[1])[None] if mixture else surplus.mul_(TEMPERATURE).sigmoid_()
+    contrast = similarity - best_negative
+    return mixture.of(contrast[0], contrast[1])[None] if mixture else contrast.mul_(TEMPERATURE).sigmoid_()
 
 
-def relevancy_of_features(features: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+def relevancy_of_features(features: Tensor, phrases: Tensor, canonical: Tensor) -> Tensor:
     """Features (2, H, W, C), unit phrases (K, C), unit canonical phrases (M, C) -> relevancy (2, K, H, W)."""
-    similarities = features @ torch.cat([positives, negatives]).T  # (2, H, W, K + M)
+    similarities = features @ torch.cat([phrases, canonical]).T  # (2, H, W, K + M)
     similarities = (similarities / (features.norm(dim=-1, keepdim=True) + NORM_EPS)).movedim(-1, 1)
-    return relevancy(
-        similarities[:, : len(positives)], similarities[:, len(positives) :].amax(1, keepdim=True)
-    )
+    return relevancy(similarities[:, : len(phrases)], similarities[:, len(phrases) :].amax(1, keepdim=True))
 
 
 def box_size(height: int, width: int) -> int:
@@ -122,15 +129,15 @@ def relative_mask(map_: np.ndarray, level: float = _MASK_LEVEL) -> np.ndarray:
 class Answer:
     """What a map says about one phrase.
 
-    found: the peak reaches the threshold; score: the peak, 0..1 (0 where nothing was rendered); head: 0
-    region, 1 context, 0 for a mixture; map (H, W) float32: smoothed relevancy of that head, NaN outside; mask
-    (H, W) bool: the phrase's pixels, empty when not found; peak (u, v): column and row of the peak, NaN where
-    nothing was rendered.
+    found: the peak reaches the threshold; score: the peak, 0..1 (0 where nothing was rendered); branch: 0
+    region, 1 context, 0 for a mixture; map (H, W) float32: smoothed relevancy of that branch, NaN outside;
+    mask (H, W) bool: the phrase's pixels, empty when not found; peak (u, v): column and row of the peak, NaN
+    where nothing was rendered.
     """
 
     found: bool
     score: float
-    head: int
+    branch: int
     map: np.ndarray
     mask: np.ndarray
     peak: tuple[float, float]
@@ -139,9 +146,9 @@ class Answer:
 def answer(
     smoothed: np.ndarray, alpha: np.ndarray, threshold: float = 0.5, min_alpha: float = MIN_ALPHA
 ) -> Answer:
-    """Chooses the head with the higher peak and says whether the phrase is there.
+    """Chooses the branch with the higher peak and says whether the phrase is there.
 
-    smoothed: (2, H, W) smoothed relevancy of the two heads, or (1, H, W) of their mixture; alpha: (H, W)
+    smoothed: (2, H, W) smoothed relevancy of the two branches, or (1, H, W) of their mixture; alpha: (H, W)
     accumulated opacity. Pixels with alpha below `min_alpha` are outside: an empty pixel decodes to a fixed
     vector that means nothing, so it may neither win nor set the range. The published mask alone would find
     everything everywhere; `threshold` on the peak, in the absolute scale of relevancy, comes first.
@@ -152,10 +159,10 @@ def answer(
     if not inside.any():
         return Answer(False, 0.0, 0, np.full(alpha.shape, np.nan, np.float32), empty, (np.nan, np.nan))
     masked = np.where(inside, smoothed, np.nan).astype(np.float32)
-    head = int(np.nanmax(masked, axis=(1, 2)).argmax())  # ties go to head 0, as published
-    chosen = masked[head]
+    branch = int(np.nanmax(masked, axis=(1, 2)).argmax())  # ties go to branch 0, as published
+    chosen = masked[branch]
     row, column = np.unravel_index(np.nanargmax(chosen), chosen.shape)
     score = float(chosen[row, column])
     found = score >= threshold
     mask = relative_mask(chosen) if found else empty
-    return Answer(found, score, head, chosen, mask, (float(column), float(row)))
+    return Answer(found, score, branch, chosen, mask, (float(column), float(row)))

@@ -15,7 +15,7 @@ from torch import Tensor
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render_plain import render_windows
 from gsemsplat_ros.network.model import Prediction, ViewPrediction
-from gsemsplat_ros.semantics.decoder import CODE, Codec
+from gsemsplat_ros.semantics.decoder import CODE, Decoders
 from gsemsplat_ros.training.batches import Batch
 
 CONF_ALPHA = 0.2  # weight of the log-confidence term (DUSt3R)
@@ -50,7 +50,7 @@ def point_losses(points: Tensor, conf: Tensor, batch: Batch) -> tuple[Tensor, Te
 
 
 def name_loss(
-    codes: Tensor, labels: Tensor, codec: Codec, names: Tensor, generator: torch.Generator
+    codes: Tensor, labels: Tensor, decoders: Decoders, names: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Cross-entropy of the region code's decoded feature among all `names` (K, C), small things nearly as
     likely as walls.
@@ -64,7 +64,7 @@ def name_loss(
     drawn = torch.multinomial(chance.cpu(), LABEL_PIXELS, replacement=True, generator=generator).to(
         chance.device
     )
-    features = codec.language_decoder_sam(codes[drawn].T[None, :, :, None])[0, :, :, 0].T  # (M', C)
+    features = decoders.language_decoder_sam(codes[drawn].T[None, :, :, None])[0, :, :, 0].T  # (M', C)
     return F.cross_entropy(F.normalize(features, dim=1) @ names.T / TEMPERATURE, labels[drawn])
 
 
@@ -101,7 +101,7 @@ def on_true_points(prediction: Prediction, batch: Batch, b: int) -> Gaussians:
 
 
 def drawing_losses(
-    prediction: Prediction, batch: Batch, codec: Codec, generator: torch.Generator
+    prediction: Prediction, batch: Batch, decoders: Decoders, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Colour, opacity and names in random windows of the target views, where a context view saw the
     surface.
@@ -125,7 +125,7 @@ def drawing_losses(
             opacity.append((1 - drawing.alpha)[seen].mean())
             labels = torch.where(seen, batch.target_labels[part], -1).flatten()
             drawn_names.append(
-                name_loss(drawing.codes[..., :CODE].flatten(0, 1), labels, codec, batch.names, generator)
+                name_loss(drawing.codes[..., :CODE].flatten(0, 1), labels, decoders, batch.names, generator)
             )
     return (
         {
@@ -139,7 +139,7 @@ def drawing_losses(
 
 
 def losses(
-    prediction: Prediction, batch: Batch, codec: Codec, generator: torch.Generator
+    prediction: Prediction, batch: Batch, decoders: Decoders, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Every term, unweighted, those of drawings where there are Gaussians; `total` is their sum by
     WEIGHTS.
@@ -154,7 +154,7 @@ def losses(
             name_loss(
                 view.codes[b, ..., :CODE].flatten(0, 1),
                 batch.labels[b, i].flatten(),
-                codec,
+                decoders,
                 batch.names,
                 generator,
             )
@@ -163,6 +163,6 @@ def losses(
         ]
     ).mean()
     if prediction.first.means is not None:
-        out.update(drawing_losses(prediction, batch, codec, generator))
+        out.update(drawing_losses(prediction, batch, decoders, generator))
     out['total'] = sum(WEIGHTS[name] * value for name, value in out.items())
     return out

@@ -12,12 +12,14 @@ from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.pictures.labels import name_map
 from gsemsplat_ros.pictures.overlay import depth_colors
-from gsemsplat_ros.semantics.decoder import CODE, Codec
+from gsemsplat_ros.semantics.decoder import CODE, Decoders
 from gsemsplat_ros.training.batches import Batch
 
 
 @torch.no_grad()
-def pictures(model: GSemSplat, codec: Codec, sample: dict, pair: Batch, rows: dict[str, int]) -> np.ndarray:
+def pictures(
+    model: GSemSplat, decoders: Decoders, sample: dict, pair: Batch, rows: dict[str, int]
+) -> np.ndarray:
     """(2 H, 4 W, 3) uint8 RGB of a sample and its batch of one; `rows`: name -> row of the batch's table of
     phrases.
 
@@ -36,7 +38,7 @@ def pictures(model: GSemSplat, codec: Codec, sample: dict, pair: Batch, rows: di
     true = np.array(
         [names.index(name) if i and name in names else 0 for i, name in enumerate(sample['names'])]
     )
-    features = codec.language_decoder_sam(view.codes[..., :CODE].permute(0, 3, 1, 2))[0]  # (C, h, w)
+    features = decoders.language_decoder_sam(view.codes[..., :CODE].permute(0, 3, 1, 2))[0]  # (C, h, w)
     phrases = pair.names[[rows[name] for name in names[1:]]]
     found = 1 + torch.einsum('kc,chw->khw', phrases, F.normalize(features, dim=0)).argmax(0)
 

@@ -18,7 +18,7 @@ from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.lpips import LPIPS
 from gsemsplat_ros.datasets.sources import SceneSampler, SceneViews, open_source
 from gsemsplat_ros.network.model import GSemSplat
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.supervision.features import Features
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.loop import go, stop_asked
@@ -53,9 +53,9 @@ FROZEN = 'model.stem.', 'model.context.features.', 'model.context.classifier.'  
 class SemanticObjective(nn.Module):
     """Network, decoders and losses in one: pairs to what is minimised."""
 
-    def __init__(self, model: GSemSplat, codec: Codec, perceptual: LPIPS | None, tuned: bool):
+    def __init__(self, model: GSemSplat, decoders: Decoders, perceptual: LPIPS | None, tuned: bool):
         super().__init__()
-        self.model, self.codec, self.perceptual, self.tuned = model, codec, perceptual, tuned
+        self.model, self.codec, self.perceptual, self.tuned = model, decoders, perceptual, tuned
 
     def train(self, mode: bool = True) -> SemanticObjective:
         """Stays in evaluation mode: a public decoder may hold batch norms, whose statistics are to stay."""
@@ -118,9 +118,9 @@ class SemanticHeadsTrainer(Trainer):
                 )
         self.licence = start.card.get('licence')
         model = with_heads(start)
-        codec = self.decoders(start)
+        decoders = self.decoders(start)
         perceptual = LPIPS.load(args.lpips) if args.lpips else None
-        objective = SemanticObjective(model, codec, perceptual, args.tune == 'all')
+        objective = SemanticObjective(model, decoders, perceptual, args.tune == 'all')
         for name, p in objective.named_parameters():
             p.requires_grad_(
                 any(word in name for word in HEADS[args.tune])
@@ -134,11 +134,11 @@ class SemanticHeadsTrainer(Trainer):
         # always the same pair, whatever the run has drawn before
         self.shown_sample = samples.draw(np.random.default_rng(0)) if processes.first else None
 
-    def decoders(self, start: weights.Checkpoint) -> Codec:
+    def decoders(self, start: weights.Checkpoint) -> Decoders:
         """Those of the checkpoint where they lead into the prepared text space, else new ones."""
         if start.decoders and start.card.get('text_encoder') == self.space.encoder:
-            return Codec.from_state_dict(start.decoders)
-        return Codec.small((*DECODER, self.space.dim))
+            return Decoders.from_state_dict(start.decoders)
+        return Decoders.small((*DECODER, self.space.dim))
 
     def pair(self, step: int, number: int) -> Views:
         return self.on_device(
@@ -168,9 +168,9 @@ class SemanticHeadsTrainer(Trainer):
         """
         # what is frozen stays in the file that the run started from
         self.save_state(self.trained)
-        model, codec = self.objective.model, self.objective.codec
+        model, decoders = self.objective.model, self.objective.codec
         with self.averaged():
-            tensors = {**model.state_dict(), **codec.state_dict()}
+            tensors = {**model.state_dict(), **decoders.state_dict()}
             if self.space.text_mean is not None:
                 tensors[weights.TEXT_MEAN] = torch.tensor(self.space.text_mean)
             # the public weights are kept as they are
@@ -179,7 +179,9 @@ class SemanticHeadsTrainer(Trainer):
                 for name, t in tensors.items()
             }
             weights.save(self.args.out / self.checkpoint, tensors, self.card())
-            return pictures(model, codec, self.shown_sample, self.on_device(self.collate(self.shown_sample)))
+            return pictures(
+                model, decoders, self.shown_sample, self.on_device(self.collate(self.shown_sample))
+            )
 
     def card(self) -> dict:
         """What the checkpoint is: how, where and on what it was trained."""

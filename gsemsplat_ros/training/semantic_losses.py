@@ -16,7 +16,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.gaussians.render_plain import Rendering, render_windows
 from gsemsplat_ros.network.model import Prediction
-from gsemsplat_ros.semantics.decoder import CODE, Codec
+from gsemsplat_ros.semantics.decoder import CODE, Decoders
 from gsemsplat_ros.training.losses import on_true_points, point_losses
 from gsemsplat_ros.training.semantic_batches import Views
 
@@ -80,7 +80,7 @@ def view_losses(
     window: Window,
     views: Views,
     t: int,
-    codec: Codec,
+    decoders: Decoders,
     perceptual: LPIPS | None,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
@@ -107,20 +107,22 @@ def view_losses(
     v, u = flat // width + y0, flat % width + x0
     context = context_at(views.context[t], v, u, *views.seen[t].shape)
     out['context'] = away(
-        decode(codec.language_decoder_patch, drawing.codes[..., CODE : 2 * CODE], flat), context
+        decode(decoders.language_decoder_patch, drawing.codes[..., CODE : 2 * CODE], flat), context
     )
     ids = views.ids[t][v, u]
     if (ids > 0).any():
         named = flat[ids > 0]
         features = views.features[t][ids[ids > 0] - 1]
-        out['region'] = away(decode(codec.language_decoder_sam, drawing.codes[..., :CODE], named), features)
+        out['region'] = away(
+            decode(decoders.language_decoder_sam, drawing.codes[..., :CODE], named), features
+        )
     return out
 
 
 def semantic_losses(
     prediction: Prediction,
     views: Views,
-    codec: Codec,
+    decoders: Decoders,
     perceptual: LPIPS | None,
     true_points: bool,
     tuned: bool,
@@ -142,7 +144,9 @@ def semantic_losses(
     for t, seen in enumerate(views.seen):
         windows = windows_of(*seen.shape, gaussians.means.is_cuda, generator)
         for window, drawing in zip(windows, drawings(gaussians, views, t, windows)):
-            for name, value in view_losses(drawing, window, views, t, codec, perceptual, generator).items():
+            for name, value in view_losses(
+                drawing, window, views, t, decoders, perceptual, generator
+            ).items():
                 terms.setdefault(name, []).append(value)
     out = {name: torch.stack(values).mean() for name, values in terms.items()}
     if tuned:

@@ -12,7 +12,7 @@ from gsemsplat_ros.datasets.sources import SceneViews
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.model import GSemSplat
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.training.losses import on_true_points
 from gsemsplat_ros.training.semantic_batches import Views
 from gsemsplat_ros.training.semantic_losses import context_at
@@ -40,7 +40,7 @@ def colours(wanted: Tensor, found: Tensor, known: Tensor) -> tuple[np.ndarray, n
 
 
 @torch.no_grad()
-def pictures(model: GSemSplat, codec: Codec, sample: SceneViews, views: Views) -> np.ndarray:
+def pictures(model: GSemSplat, decoders: Decoders, sample: SceneViews, views: Views) -> np.ndarray:
     """(2 H, 4 W, 3) uint8 RGB of a sample and its batch.
 
     Above: both context views, the first target, the same as the network draws it. Below: region-specific and
@@ -55,7 +55,7 @@ def pictures(model: GSemSplat, codec: Codec, sample: SceneViews, views: Views) -
         else Gaussians.from_prediction(prediction, 'first')
     )
     drawing = render(gaussians, views.cameras[0], views.target_from_first[0])
-    region, context = codec.decode(drawing.codes)  # (H, W, C) each
+    region, context = decoders.decode(drawing.codes)  # (H, W, C) each
     seen, ids, features = views.seen[0], views.ids[0], views.features[0]
     table = torch.cat((features.new_zeros(1, context.shape[-1]), features))
     v, u = torch.meshgrid(*(torch.arange(n, device=ids.device) for n in ids.shape), indexing='ij')

@@ -15,7 +15,7 @@ from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, PackedRooms
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.rooms.stream import VOCABULARY
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.text import MiniLM
 from gsemsplat_ros.supervision.teacher import distil_context, load_stem
 from gsemsplat_ros.training.batches import Batch, collate, mirrored, reversed_pair
@@ -57,9 +57,9 @@ class RoomObjective(nn.Module):
     draws: whether this step's Gaussians are made and drawn.
     """
 
-    def __init__(self, model: GSemSplat, codec: Codec):
+    def __init__(self, model: GSemSplat, decoders: Decoders):
         super().__init__()
-        self.model, self.codec, self.draws = model, codec, True
+        self.model, self.codec, self.draws = model, decoders, True
 
     def forward(self, pairs: list[Batch], seeds: list[int]) -> Tensor:
         """The means (len(TERMS),) of every loss term over `pairs`, batches of one; a term that a pair lacks
@@ -108,13 +108,13 @@ class SmallNetworkTrainer(Trainer):
         start = weights.load(args.init) if args.init and not state else None
         mean = state[weights.TEXT_MEAN] if state else start.text_mean if start else None
         self.space = TextSpace(rooms.vocabulary(), None if mean is None else mean.numpy())
-        model, codec = GSemSplat(NetworkConfig.small()), Codec.small()
-        objective = RoomObjective(model, codec)
+        model, decoders = GSemSplat(NetworkConfig.small()), Decoders.small()
+        objective = RoomObjective(model, decoders)
         if state:
             objective.load_state_dict(part(state, 'weights'))
         elif start:
             model.load_state_dict(start.model.state_dict())
-            codec.load_state_dict(start.decoders)
+            decoders.load_state_dict(start.decoders)
             self.facts['parent'] = {
                 'file': args.init.name,
                 'sha256': short_digest(args.init),
@@ -126,14 +126,14 @@ class SmallNetworkTrainer(Trainer):
             self.facts['context_cosine'] = round(
                 distil_context(
                     model,
-                    codec.language_decoder_patch,
+                    decoders.language_decoder_patch,
                     self.space.encoder.encode(self.space.classes),
                     seen_probabilities(model, rooms),
                     seed=args.seed,
                 ),
                 4,
             )
-        for frozen in (model.stem, model.context, codec.language_decoder_patch):
+        for frozen in (model.stem, model.context, decoders.language_decoder_patch):
             frozen.requires_grad_(False)
         model.to(memory_format=torch.channels_last)  # what bf16 convolutions are fastest in
         self.optimize(objective, state, weight_decay=0.05, betas=(0.9, 0.99))
@@ -176,13 +176,13 @@ class SmallNetworkTrainer(Trainer):
         """
         text_mean = {weights.TEXT_MEAN: torch.from_numpy(self.space.mean)}
         self.save_state(self.objective.state_dict(), text_mean)
-        model, codec = self.objective.model, self.objective.codec
+        model, decoders = self.objective.model, self.objective.codec
         with self.averaged():
-            tensors = {**model.state_dict(), **codec.state_dict(), **text_mean}
+            tensors = {**model.state_dict(), **decoders.state_dict(), **text_mean}
             weights.save(
                 self.args.out / CHECKPOINT, {k: t.cpu().half() for k, t in tensors.items()}, self.card()
             )
-            return pictures(model, codec, self.sample, self.collate(self.sample, 0), self.phrases(0)[0])
+            return pictures(model, decoders, self.sample, self.collate(self.sample, 0), self.phrases(0)[0])
 
     def card(self) -> dict:
         """What the checkpoint is: how, where and on what it was trained."""

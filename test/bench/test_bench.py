@@ -18,7 +18,7 @@ from gsemsplat_ros.bench.tools import Memory, Times, peak_product, unit_phrases,
 from gsemsplat_ros.gaussians.render_plain import render_plain
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import relevancy_of_features
 
 CPU = torch.device('cpu')
@@ -64,12 +64,12 @@ def test_the_plain_picture_and_words_are_the_plain_twins():
     for name, value in vars(picture).items():
         torch.testing.assert_close(value, getattr(whole, name), atol=1e-5, rtol=0, equal_nan=True)
     assert picture.alpha.min() > 0.3 and len(gaussians) == 2 * 70 * 40
-    codec, phrases = Codec.small((16, 8, 12)).eval(), unit_phrases(4, 12)
+    decoders, phrases = Decoders.small((16, 8, 12)).eval(), unit_phrases(4, 12)
     with torch.no_grad():
         found = bench_plain.relevancy(
-            bench_plain.features(codec, picture.codes), phrases[0], phrases[1:], None
+            bench_plain.features(decoders, picture.codes), phrases[0], phrases[1:], None
         )
-        wanted = relevancy_of_features(codec.decode(picture.codes), phrases[:1], phrases[1:])[:, 0]
+        wanted = relevancy_of_features(decoders.decode(picture.codes), phrases[:1], phrases[1:])[:, 0]
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 

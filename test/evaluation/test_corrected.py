@@ -97,7 +97,7 @@ def test_published_rule_is_the_plain_one(seed, threshold):
         if wanted is None:
             assert math.isnan(scores.iou[k]) and not scores.localised[k]
         else:
-            assert (scores.iou[k], scores.localised[k], scores.head[k]) == (
+            assert (scores.iou[k], scores.localised[k], scores.branch[k]) == (
                 pytest.approx(wanted[0]),
                 *wanted[1:],
             )
@@ -165,9 +165,9 @@ def test_one_head_answers_for_both_numbers():
     visible = np.ones((HEIGHT, WIDTH), bool)
     visible[:, 45:] = False
     scores = corrected(np.stack([loud, right]), RING, visible)
-    assert scores.head[0] == 1 and scores.iou[0] > 0.9 and scores.localised[0]
+    assert scores.branch[0] == 1 and scores.iou[0] > 0.9 and scores.localised[0]
     published = evaluate_frame(np.stack([loud, right])[:, None].astype(np.float32), [[RING]], visible)
-    assert published.head[0] == 0 and published.localised[0], 'two heads answer there'
+    assert published.branch[0] == 0 and published.localised[0], 'two branches answer there'
 
 
 def test_the_corrected_box_shifts_nothing():

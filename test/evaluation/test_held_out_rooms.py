@@ -23,7 +23,7 @@ from gsemsplat_ros.evaluation.held_out_rooms import absent_names, evaluate_rooms
 from gsemsplat_ros.evaluation.phrasings import read_phrasings
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import Mixture
 from gsemsplat_ros.training.textspace import read_phrasings as training_phrasings
 
@@ -284,23 +284,23 @@ def test_absent_names_are_seeded_and_share_no_word():
 
 def test_one_branch_alone():
     torch.manual_seed(0)
-    codec = Codec.small().eval()
-    negatives = torch.nn.functional.normalize(torch.randn(4, 384), dim=1)
-    prepared = codec.prepare(torch.randn(8, 16, 32), negatives)
+    decoders = Decoders.small().eval()
+    canonical = torch.nn.functional.normalize(torch.randn(4, 384), dim=1)
+    hidden = decoders.prepare(torch.randn(8, 16, 32), canonical)
     phrase = torch.nn.functional.normalize(torch.randn(1, 384), dim=1)
     scene = FakePipeline().build(first_pair())
-    scene = replace(scene, keyframe=replace(scene.keyframe, prepared=prepared))
-    whole = prepared.relevancy(phrase)
+    scene = replace(scene, keyframe=replace(scene.keyframe, hidden_codes=hidden))
+    whole = hidden.relevancy(phrase)
     assert metrics.only_branch(scene, 'both') is scene
     for head, name in enumerate(('region', 'context')):
-        alone = metrics.only_branch(scene, name).keyframe.prepared.relevancy(phrase)
+        alone = metrics.only_branch(scene, name).keyframe.hidden_codes.relevancy(phrase)
         assert torch.equal(alone[head], whole[head]) and (alone[1 - head] == 0).all()
-    codec.mixture = Mixture((1.0, 0.2, 0.3), 0.1)
+    decoders.mixture = Mixture((1.0, 0.2, 0.3), 0.1)
     mixed = replace(
-        scene, keyframe=replace(scene.keyframe, prepared=replace(prepared, mixture=codec.mixture))
+        scene, keyframe=replace(scene.keyframe, hidden_codes=replace(hidden, mixture=decoders.mixture))
     )
     for head, name in enumerate(('region', 'context')):
-        alone = metrics.only_branch(mixed, name).keyframe.prepared.relevancy(phrase)[0]
+        alone = metrics.only_branch(mixed, name).keyframe.hidden_codes.relevancy(phrase)[0]
         assert alone.shape == (1, 8, 16)
         torch.testing.assert_close(torch.logit(alone), torch.logit(whole[head]) - 1.0, atol=1e-3, rtol=1e-3)
     with pytest.raises(ValueError, match="branches 'sam': wanted one of both, region, context"):
@@ -313,22 +313,22 @@ def test_no_samples():
 
 
 class Speaker(FakePipeline):
-    """Answers 'cup' with a surplus of 0.3 and everything else with that of the word's length: 0.01 a
+    """Answers 'cup' with a contrast of 0.3 and everything else with that of the word's length: 0.01 a
     letter.
     """
 
-    codec = Codec.small((16, 8, 12))
+    decoders = Decoders.small((16, 8, 12))
 
     def query(self, scene, text):
-        surplus = 0.3 if text == 'cup' else 0.01 * len(text)
+        contrast = 0.3 if text == 'cup' else 0.01 * len(text)
         answer = super().query(scene, text)
-        return replace(answer, score=1 / (1 + math.exp(-10 * surplus)))
+        return replace(answer, score=1 / (1 + math.exp(-10 * contrast)))
 
 
 def test_the_margin_lets_one_absent_name_in_ten_pass(monkeypatch):
     from gsemsplat_ros.evaluation import mixture_fit as calibrate
 
-    absent = ['a' * n for n in range(1, 12)]  # surplus 0.01 to 0.11
+    absent = ['a' * n for n in range(1, 12)]  # contrast 0.01 to 0.11
     monkeypatch.setattr(calibrate, 'absent_names', lambda *a: absent)
     sample = make_sample(names=('void', 'cup'))
     sample['instance'][:] = 1
@@ -338,6 +338,6 @@ def test_the_margin_lets_one_absent_name_in_ten_pass(monkeypatch):
     assert result['mixture'] == {'weights': list(calibrate.WEIGHTS), 'margin': pytest.approx(0.1)}
     assert (result['recall'], result['present'], result['absent']) == (1.0, 1, 11)
     assert result['false_alarm_rate'] == pytest.approx(2 / 11)  # the border itself is found
-    assert speaker.codec.mixture == Mixture(calibrate.WEIGHTS, pytest.approx(0.1))
+    assert speaker.decoders.mixture == Mixture(calibrate.WEIGHTS, pytest.approx(0.1))
     with pytest.raises(ValueError, match='0 present and 0 absent names'):
         calibrate.calibrate(speaker, [])

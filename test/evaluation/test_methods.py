@@ -25,7 +25,7 @@ from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.scene import Keyframe, Scene
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 
 CAMERA = Camera(24, 18, 20.0, 22.0, 11.5, 8.5)
 PHRASES = 'wall', 'box'
@@ -92,8 +92,8 @@ def test_a_wall_of_points_has_no_holes():
 class WallPipeline:
     """Both input pictures lie on a wall 2 m away, whatever they show; codes are nothing."""
 
-    text_encoder, negatives = Words(), Words().encode(['stuff'])
-    codec = Codec.small((16, 3)).requires_grad_(False)
+    text_encoder, canonical = Words(), Words().encode(['stuff'])
+    decoders = Decoders.small((16, 3)).requires_grad_(False)
 
     def __init__(self):
         self.pairs = []
@@ -200,10 +200,10 @@ def tiny(tmp_path_factory):
             [*[0.0] * 3, *[-4.5] * 3, 0, 0, 0, 1.0, *[0.0] * 3, 4.0]
         )
     tensors = model.state_dict()
-    codec = Codec.small((16, 32, 384)).state_dict()
+    decoders = Decoders.small((16, 32, 384)).state_dict()
     weights.save(
         folder / 'tiny.safetensors',
-        {**tensors, **codec},
+        {**tensors, **decoders},
         {'config': config.to_json(), 'text_encoder': 'minilm-l6'},
     )
     plain = config.replace(language_channels=0)
@@ -260,7 +260,7 @@ def test_saved_features_answer_as_the_network_that_made_them(pipeline, tmp_path)
     """
     inputs = textured_inputs()
     drawn = render(Network(pipeline).scene(inputs).gaussians, CAMERA, np.linalg.inv(inputs.first_from_camera))
-    np.save(tmp_path / 'restored_feat_frame_1.npy', pipeline.codec.decode(drawn.codes).numpy())
+    np.save(tmp_path / 'restored_feat_frame_1.npy', pipeline.decoders.decode(drawn.codes).numpy())
     frame = type(
         'AnnotatedView',
         (),
@@ -271,7 +271,7 @@ def test_saved_features_answer_as_the_network_that_made_them(pipeline, tmp_path)
             'features': tmp_path / 'restored_feat_frame_1.npy',
         },
     )()
-    saved = SavedFeatures(pipeline.text_encoder, pipeline.negatives).show(
+    saved = SavedFeatures(pipeline.text_encoder, pipeline.canonical).show(
         frame, None, tmp_path, ['wall', 'chair']
     )
     ours = Network(pipeline).show(None, inputs, tmp_path, ['wall', 'chair'])

@@ -83,16 +83,16 @@ def frame():
 def test_frame_scores_the_chosen_head():
     relevancy, left, visible = frame()
     scores = evaluate_frame(relevancy, [[left]], visible)
-    assert scores.head.tolist() == [0] and scores.localised.tolist() == [True] and scores.iou[0] > 0.9
+    assert scores.branch.tolist() == [0] and scores.localised.tolist() == [True] and scores.iou[0] > 0.9
     right = evaluate_frame(relevancy, [[left + [35, 0]]], visible)
-    assert right.head.tolist() == [0] and right.localised.tolist() == [False] and right.iou[0] == 0
+    assert right.branch.tolist() == [0] and right.localised.tolist() == [False] and right.iou[0] == 0
 
 
 def test_the_head_of_the_localisation_is_chosen_on_the_visible_part():
     relevancy, left, visible = frame()
     visible[:, :30] = False
     scores = evaluate_frame(relevancy, [[left + [35, 0]]], visible)
-    assert scores.head.tolist() == [0] and scores.iou[0] == 0  # IoU: head 0, on the whole map
+    assert scores.branch.tolist() == [0] and scores.iou[0] == 0  # IoU: head 0, on the whole map
     assert scores.localised.tolist() == [True]  # peak: head 1, on what is visible
 
 

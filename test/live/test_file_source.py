@@ -40,7 +40,7 @@ def made(tmp_path_factory):
 def test_a_scene_file_answers_as_the_pair_did(made):
     pipeline, pair, scene, _, folder = made
     again, second = scenefile.load_scene(
-        folder / 'scene.safetensors', pipeline.code_space, pipeline.codec, pipeline.negatives
+        folder / 'scene.safetensors', pipeline.code_space, pipeline.decoders, pipeline.canonical
     )
     assert (again.keyframe.camera, again.keyframe.window) == (scene.keyframe.camera, scene.keyframe.window)
     assert (again.scale_source, again.scale) == (scene.scale_source, scene.scale)

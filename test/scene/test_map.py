@@ -19,9 +19,9 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View, Window
 from gsemsplat_ros.scene.fusion import START, Mapper
 from gsemsplat_ros.scene.map import MIN_OPACITY, Map, unchanged_rows
-from gsemsplat_ros.scene.map_index import MapWords
+from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Keyframe, Scene
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import relevancy_of_features
 
 
@@ -418,19 +418,17 @@ def test_the_whole_map_answers_in_its_frame(pipeline):
 def test_relevancy_of_a_gaussian_is_that_of_its_code():
     """Against features built in full, Gaussian by Gaussian, in float32."""
     torch.manual_seed(0)
-    codec = Codec.small((16, 24, 40)).eval().requires_grad_(False)
+    decoders = Decoders.small((16, 24, 40)).eval().requires_grad_(False)
     rng = np.random.default_rng(0)
-    positives, negatives = (
+    phrases, canonical = (
         x / np.linalg.norm(x, axis=1, keepdims=True)
         for x in (rng.normal(size=(k, 40)).astype(np.float32) for k in (3, 4))
     )
     map_ = Map.empty('map', 0.05).merged(scene_cloud(0), HERE, 10**6)
-    words = MapWords.prepare(map_, codec, negatives)
-    features = codec.decode(map_.gaussians.codes[:, None])
-    expected = relevancy_of_features(features, torch.from_numpy(positives), torch.from_numpy(negatives))[
-        ..., 0
-    ]
-    got = words.relevancy(positives)
+    words = MapIndex.prepare(map_, decoders, canonical)
+    features = decoders.decode(map_.gaussians.codes[:, None])
+    expected = relevancy_of_features(features, torch.from_numpy(phrases), torch.from_numpy(canonical))[..., 0]
+    got = words.relevancy(phrases)
     assert got.shape == (2, 3, len(map_))
     np.testing.assert_allclose(got, expected, atol=1e-3)  # half precision of what is kept
     cells = [tuple(cell) for cell in np.floor(map_.gaussians.means.double().numpy() / 0.25).astype(int)]
@@ -445,7 +443,7 @@ def test_relevancy_of_a_gaussian_is_that_of_its_code():
 
 def test_only_what_changed_is_decoded_again(pipeline):
     map_, _, _ = worded_map(pipeline)
-    words = MapWords.prepare(map_, pipeline.codec, pipeline.negatives)
+    words = MapIndex.prepare(map_, pipeline.decoders, pipeline.canonical)
     corner = scene_cloud(3, 500, side=0.3)
     grown = map_.merged(replace(corner, codes=corner.codes * 3), HERE, 10**6)
     rows = unchanged_rows(grown, map_)
@@ -454,10 +452,10 @@ def test_only_what_changed_is_decoded_again(pipeline):
         grown.gaussians.codes[kept], map_.gaussians.codes[rows[kept]]
     )
     phrase = pipeline.text_encoder.encode(['chair', 'door'])
-    fresh = MapWords.prepare(grown, pipeline.codec, pipeline.negatives)
-    reused = MapWords.prepare(grown, pipeline.codec, pipeline.negatives, words)
+    fresh = MapIndex.prepare(grown, pipeline.decoders, pipeline.canonical)
+    reused = MapIndex.prepare(grown, pipeline.decoders, pipeline.canonical, words)
     torch.testing.assert_close(reused.relevancy(phrase), fresh.relevancy(phrase), atol=1e-5, rtol=0)
-    again = MapWords.prepare(map_, pipeline.codec, pipeline.negatives, words)  # nothing changed
+    again = MapIndex.prepare(map_, pipeline.decoders, pipeline.canonical, words)  # nothing changed
     assert torch.equal(again.relevancy(phrase), words.relevancy(phrase))
 
 
@@ -474,8 +472,8 @@ def test_an_empty_map_finds_nothing_and_bad_questions_say_why(pipeline):
 def test_decoders_that_look_at_neighbours_cannot_read_gaussians():
     state = {f'language_decoder_{head}.0.weight': torch.rand(8, 16, 3, 3) for head in ('sam', 'patch')}
     with pytest.raises(ValueError, match='neighbouring pixels'):
-        MapWords.prepare(
-            Map.empty('map', 0.05), Codec.from_state_dict(state), np.eye(8, dtype=np.float32)[:4]
+        MapIndex.prepare(
+            Map.empty('map', 0.05), Decoders.from_state_dict(state), np.eye(8, dtype=np.float32)[:4]
         )
 
 

@@ -61,10 +61,10 @@ def test_queries_answer_the_same_without_images(tmp_path, pipeline):
     map_, _, score = worded_map(pipeline)
     save_map(tmp_path / 'map.safetensors', map_, pipeline.code_space)
     loaded = load_map(tmp_path / 'map.safetensors', pipeline.code_space)
-    pipeline.map_words(Map.empty('other', 0.1))  # forget what was decoded for the first
+    pipeline.map_index(Map.empty('other', 0.1))  # forget what was decoded for the first
     for text in ('chair', 'door', 'plant'):
         before = pipeline.query_map(map_, text, 0.5 * score)
-        pipeline.map_words(Map.empty('other', 0.1))
+        pipeline.map_index(Map.empty('other', 0.1))
         after = pipeline.query_map(loaded, text, 0.5 * score)
         assert after.found == before.found and after.score == pytest.approx(before.score, abs=1e-3)
         np.testing.assert_allclose(after.relevancy, before.relevancy, atol=2e-3)
@@ -97,7 +97,7 @@ def test_other_decoders_refuse_the_map(path, pipeline):
     assert (
         load_map(path, replace(SPACE, weights='renamed.safetensors')).scenes == 2
     )  # a file's name is no identity
-    decoders = pipeline.codec.state_dict()
+    decoders = pipeline.decoders.state_dict()
     space = CodeSpace.of('x', 'minilm-l6', decoders)
     assert space.decoders == CodeSpace.of('y', 'minilm-l6', dict(reversed(decoders.items()))).decoders
     name = next(iter(decoders))

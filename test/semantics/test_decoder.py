@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gsemsplat_ros.semantics.decoder import HEADS, Codec
+from gsemsplat_ros.semantics.decoder import DECODERS, Decoders
 from gsemsplat_ros.semantics.relevancy import Mixture, relevancy_of_features
 
-SAM, PATCH = HEADS
+SAM, PATCH = DECODERS
 H, W = 13, 17
 
 
@@ -56,19 +56,19 @@ KINDS = {
 }
 
 
-def codec_of(kind, other=None):
+def decoders_of(kind, other=None):
     torch.manual_seed(5)
-    return Codec(KINDS[kind](), KINDS[other or kind]()).eval()
+    return Decoders(KINDS[kind](), KINDS[other or kind]()).eval()
 
 
-def plain_features(codec, codes):
-    """(2, H, W, C) by the modules alone, one head after the other."""
+def plain_features(decoders, codes):
+    """(2, H, W, C) by the modules alone, one branch after the other."""
     image = codes.permute(2, 0, 1)[None]
     with torch.no_grad():
         return torch.stack(
             [
-                codec.language_decoder_sam(image[:, :16])[0].permute(1, 2, 0),
-                codec.language_decoder_patch(image[:, 16:])[0].permute(1, 2, 0),
+                decoders.language_decoder_sam(image[:, :16])[0].permute(1, 2, 0),
+                decoders.language_decoder_patch(image[:, 16:])[0].permute(1, 2, 0),
             ]
         )
 
@@ -81,11 +81,11 @@ def plain_cosines(features, phrases):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_decode_is_the_modules(kind):
-    codec, codes = codec_of(kind), codes_of()
+    decoders, codes = decoders_of(kind), codes_of()
     with torch.no_grad():
-        decoded = codec.decode(codes)
-        batch = codec(codes.permute(2, 0, 1)[None].repeat(3, 1, 1, 1))
-    expected = plain_features(codec, codes)
+        decoded = decoders.decode(codes)
+        batch = decoders(codes.permute(2, 0, 1)[None].repeat(3, 1, 1, 1))
+    expected = plain_features(decoders, codes)
     assert decoded.shape == (2, H, W, 48) and batch.shape == (2, 3, 48, H, W)
     torch.testing.assert_close(decoded, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(batch[:, 1].permute(0, 2, 3, 1), expected, atol=1e-5, rtol=1e-5)
@@ -94,81 +94,85 @@ def test_decode_is_the_modules(kind):
 @pytest.mark.parametrize('count', [1, 2, 5])
 @pytest.mark.parametrize('kind, other', [(kind, kind) for kind in KINDS] + [('small', 'spatial last layer')])
 def test_fast_similarities_are_the_plain_cosines(kind, other, count):
-    codec, codes = codec_of(kind, other), codes_of()
-    phrases, negatives = unit(count, 48), unit(4, 48, seed=3)
-    prepared = codec.prepare(codes, negatives.numpy())
-    features = plain_features(codec, codes)
+    decoders, codes = decoders_of(kind, other), codes_of()
+    phrases, canonical = unit(count, 48), unit(4, 48, seed=3)
+    hidden = decoders.prepare(codes, canonical.numpy())
+    features = plain_features(decoders, codes)
     cosines = plain_cosines(features, phrases)
     assert cosines.abs().max() > 0.1
-    torch.testing.assert_close(prepared.similarities(phrases.numpy()), cosines, atol=1e-5, rtol=0)
-    expected = relevancy_of_features(features, phrases, negatives)
-    torch.testing.assert_close(prepared.relevancy(phrases), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(hidden.similarities(phrases.numpy()), cosines, atol=1e-5, rtol=0)
+    expected = relevancy_of_features(features, phrases, canonical)
+    torch.testing.assert_close(hidden.relevancy(phrases), expected, atol=1e-5, rtol=0)
 
 
 def test_norm_is_exact_where_the_bias_nearly_cancels_the_weights():
     """|f| is a thousandth of |W h|: the squared Gram form in float32 would lose it."""
-    codec = codec_of('one layer')
+    decoders = decoders_of('one layer')
     codes = codes_of()
     with torch.no_grad():
         for layer, half in (
-            (codec.language_decoder_sam[0], slice(0, 16)),
-            (codec.language_decoder_patch[0], slice(16, 32)),
+            (decoders.language_decoder_sam[0], slice(0, 16)),
+            (decoders.language_decoder_patch[0], slice(16, 32)),
         ):
             layer.bias.copy_(-layer.weight[:, :, 0, 0] @ codes[0, 0, half])
             codes[..., half] = codes[0, 0, half] + 1e-3 * codes[..., half]
     phrases = unit(3, 48)
-    features = plain_features(codec.double(), codes.double())
+    features = plain_features(decoders.double(), codes.double())
     cosines = plain_cosines(features, phrases.double())
-    fast = codec.float().prepare(codes, phrases).similarities(phrases)
+    fast = decoders.float().prepare(codes, phrases).similarities(phrases)
     torch.testing.assert_close(fast.double(), cosines, atol=1e-3, rtol=0)
 
 
 def test_prepare_leaves_the_codes_alone_and_works_across_chunks():
-    codec, codes = codec_of('one layer'), codes_of(200, 180)  # more pixels than one chunk
+    decoders, codes = decoders_of('one layer'), codes_of(200, 180)  # more pixels than one chunk
     before = codes.clone()
     phrases = unit(2, 48)
-    prepared = codec.prepare(codes, phrases)
+    hidden = decoders.prepare(codes, phrases)
     assert torch.equal(codes, before)
-    alone = codec.prepare(codes[190:], phrases)
-    torch.testing.assert_close(prepared.similarities(phrases)[:, :, 190:], alone.similarities(phrases))
-    torch.testing.assert_close(prepared.rival, prepared.similarities(phrases).amax(1))
+    alone = decoders.prepare(codes[190:], phrases)
+    torch.testing.assert_close(hidden.similarities(phrases)[:, :, 190:], alone.similarities(phrases))
+    torch.testing.assert_close(hidden.best_negative, hidden.similarities(phrases).amax(1))
 
 
 def test_codes_of_gaussians_are_prepared_as_a_column():
-    codec, codes, phrases = codec_of('small'), codes_of(), unit(2, 48)
-    column = codec.prepare(codes.reshape(-1, 1, 32), phrases).relevancy(phrases)
-    torch.testing.assert_close(column.reshape(2, 2, H, W), codec.prepare(codes, phrases).relevancy(phrases))
+    decoders, codes, phrases = decoders_of('small'), codes_of(), unit(2, 48)
+    column = decoders.prepare(codes.reshape(-1, 1, 32), phrases).relevancy(phrases)
+    torch.testing.assert_close(
+        column.reshape(2, 2, H, W), decoders.prepare(codes, phrases).relevancy(phrases)
+    )
 
 
 def test_small_has_the_shapes_of_the_default():
-    codec = Codec.small()
-    assert codec.dim == 384
-    state = codec.state_dict()
+    decoders = Decoders.small()
+    assert decoders.dim == 384
+    state = decoders.state_dict()
     weights = {key: tuple(value.shape) for key, value in state.items() if key.endswith('weight')}
     shapes = {'0': (64, 16, 1, 1), '2': (128, 64, 1, 1), '4': (384, 128, 1, 1)}
-    assert weights == {f'{head}.{i}.weight': shape for head in HEADS for i, shape in shapes.items()}
+    assert weights == {f'{branch}.{i}.weight': shape for branch in DECODERS for i, shape in shapes.items()}
 
 
 @pytest.mark.parametrize('kind', [kind for kind in KINDS if kind != 'ends in ReLU'])
 def test_state_dict_round_trip(kind):
-    codec, codes = codec_of(kind), codes_of()
-    state = {'encoder.weight': torch.zeros(3), **codec.state_dict()}
-    again = Codec.from_state_dict(state)
+    decoders, codes = decoders_of(kind), codes_of()
+    state = {'encoder.weight': torch.zeros(3), **decoders.state_dict()}
+    again = Decoders.from_state_dict(state)
     assert not again.training and again.dim == 48
-    assert [type(layer) for layer in again.language_decoder_sam] == [*map(type, codec.language_decoder_sam)]
-    torch.testing.assert_close(again.decode(codes), codec.decode(codes), atol=0, rtol=0)
+    assert [type(layer) for layer in again.language_decoder_sam] == [
+        *map(type, decoders.language_decoder_sam)
+    ]
+    torch.testing.assert_close(again.decode(codes), decoders.decode(codes), atol=0, rtol=0)
 
 
 def test_state_dict_in_half_precision_and_without_counter():
-    codec = codec_of('spatial, normalised')
-    state = {key: value.half() for key, value in codec.state_dict().items() if 'num_batches' not in key}
-    again = Codec.from_state_dict(state)
+    decoders = decoders_of('spatial, normalised')
+    state = {key: value.half() for key, value in decoders.state_dict().items() if 'num_batches' not in key}
+    again = Decoders.from_state_dict(state)
     assert again.language_decoder_sam[0].weight.dtype == torch.float32
-    torch.testing.assert_close(again.decode(codes_of()), codec.decode(codes_of()), atol=5e-3, rtol=0)
+    torch.testing.assert_close(again.decode(codes_of()), decoders.decode(codes_of()), atol=5e-3, rtol=0)
 
 
 def broken(**changes):
-    state = codec_of('small').state_dict()
+    state = decoders_of('small').state_dict()
     for key, value in changes.items():
         key = key.replace('__', '.')
         state.pop(key, None)
@@ -213,36 +217,36 @@ def broken(**changes):
 )
 def test_foreign_state_dict_is_refused_with_its_key(state, message):
     with pytest.raises(ValueError, match=message) as error:
-        Codec.from_state_dict(state)
+        Decoders.from_state_dict(state)
     assert '\n' not in str(error.value)
 
 
 def test_wrong_codes_are_an_assertion():
-    codec = codec_of('small')
+    decoders = decoders_of('small')
     with pytest.raises(AssertionError, match=r'wanted \(H, W, 32\), got \(4, 4, 33\)'):
-        codec.prepare(torch.zeros(4, 4, 33), np.zeros((4, 48), np.float32))
+        decoders.prepare(torch.zeros(4, 4, 33), np.zeros((4, 48), np.float32))
 
 
 def test_a_mixture_takes_the_place_from_region_and_the_presence_from_context():
     torch.manual_seed(0)
-    codec, codes = Codec.small((16, 8, 12)).eval(), torch.randn(5, 6, 32)
+    decoders, codes = Decoders.small((16, 8, 12)).eval(), torch.randn(5, 6, 32)
     phrases = torch.nn.functional.normalize(torch.randn(3, 12), dim=1)
-    plain = codec.prepare(codes, phrases[1:])
-    codec.mixture = Mixture((1.0, 0.2, 0.3), 0.2)
-    mixed = codec.prepare(codes, phrases[1:]).relevancy(phrases[:1])
-    surplus = plain.similarities(phrases[:1])[:, 0] - plain.rival
+    plain = decoders.prepare(codes, phrases[1:])
+    decoders.mixture = Mixture((1.0, 0.2, 0.3), 0.2)
+    mixed = decoders.prepare(codes, phrases[1:]).relevancy(phrases[:1])
+    contrast = plain.similarities(phrases[:1])[:, 0] - plain.best_negative
     assert mixed.shape == (1, 1, 5, 6)
     torch.testing.assert_close(
-        mixed[0, 0], torch.sigmoid(10 * (surplus[0] + 0.2 * surplus[1] + 0.3 * surplus[1].max() - 0.2))
+        mixed[0, 0], torch.sigmoid(10 * (contrast[0] + 0.2 * contrast[1] + 0.3 * contrast[1].max() - 0.2))
     )
-    inside = surplus[1] < surplus[1].median()  # an empty pixel has no say
-    masked = codec.prepare(codes, phrases[1:], inside.float()).relevancy(phrases[:1])
+    inside = contrast[1] < contrast[1].median()  # an empty pixel has no say
+    masked = decoders.prepare(codes, phrases[1:], inside.float()).relevancy(phrases[:1])
     torch.testing.assert_close(
         masked[0, 0],
-        torch.sigmoid(10 * (surplus[0] + 0.2 * surplus[1] + 0.3 * surplus[1][inside].max() - 0.2)),
+        torch.sigmoid(10 * (contrast[0] + 0.2 * contrast[1] + 0.3 * contrast[1][inside].max() - 0.2)),
     )
-    codec.mixture = Mixture((1.0, 0.0, 0.5), 0.2)
-    nothing = codec.prepare(codes, phrases[1:], torch.zeros(5, 6)).relevancy(phrases[:1])
+    decoders.mixture = Mixture((1.0, 0.0, 0.5), 0.2)
+    nothing = decoders.prepare(codes, phrases[1:], torch.zeros(5, 6)).relevancy(phrases[:1])
     assert torch.isfinite(nothing).all() and nothing.max() < 0.01
     with pytest.raises(
         ValueError, match='a mixture of 2 weights: wanted 3; set them by `gsemsplat eval calibrate`'
@@ -252,21 +256,21 @@ def test_a_mixture_takes_the_place_from_region_and_the_presence_from_context():
 
 def test_many_phrases_at_once_are_each_alone():
     torch.manual_seed(0)
-    codec, codes, phrases = Codec.small((16, 8, 12)).eval(), torch.randn(5, 6, 32), unit(7, 12)
+    decoders, codes, phrases = Decoders.small((16, 8, 12)).eval(), torch.randn(5, 6, 32), unit(7, 12)
     for mixture in (None, Mixture((1.0, 0.2, 0.3), 0.2)):
-        codec.mixture = mixture
-        prepared = codec.prepare(codes, unit(4, 12, seed=9))
-        rival = prepared.rival.clone()
-        together = prepared.relevancy(phrases)
-        alone = torch.cat([prepared.relevancy(phrase[None]) for phrase in phrases], 1)
+        decoders.mixture = mixture
+        hidden = decoders.prepare(codes, unit(4, 12, seed=9))
+        best_negative = hidden.best_negative.clone()
+        together = hidden.relevancy(phrases)
+        alone = torch.cat([hidden.relevancy(phrase[None]) for phrase in phrases], 1)
         torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
-        assert torch.equal(prepared.rival, rival)  # computed in place, but not there
+        assert torch.equal(hidden.best_negative, best_negative)  # computed in place, but not there
 
 
 @pytest.mark.cuda
 def test_words_on_a_gpu_are_those_of_the_cpu():
-    codec, codes, phrases = codec_of('small'), codes_of(), unit(3, 48)
-    wanted = codec.prepare(codes, phrases[1:]).relevancy(phrases)
-    got = codec.cuda().prepare(codes.cuda(), phrases[1:]).relevancy(phrases)
+    decoders, codes, phrases = decoders_of('small'), codes_of(), unit(3, 48)
+    wanted = decoders.prepare(codes, phrases[1:]).relevancy(phrases)
+    got = decoders.cuda().prepare(codes.cuda(), phrases[1:]).relevancy(phrases)
     assert got.is_cuda
     torch.testing.assert_close(got.cpu(), wanted, atol=1e-5, rtol=0)

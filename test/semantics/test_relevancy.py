@@ -23,22 +23,22 @@ def seeded(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def plain_relevancy(features, positives, negatives):
+def plain_relevancy(features, phrases, canonical):
     """LERF word for word, one phrase and one canonical phrase at a time, in float64."""
     unit = features / (np.linalg.norm(features, axis=-1, keepdims=True) + 1e-6)
     out = []
-    for positive in positives:
+    for positive in phrases:
         up = np.exp(10 * unit @ positive)
-        out.append(np.min([up / (up + np.exp(10 * unit @ negative)) for negative in negatives], axis=0))
+        out.append(np.min([up / (up + np.exp(10 * unit @ negative)) for negative in canonical], axis=0))
     return np.stack(out, 1)
 
 
 def test_relevancy_is_the_smallest_pairwise_softmax():
     features = 3 * seeded(2, 5, 6, 24)
-    positives = F.normalize(seeded(3, 24, seed=1), dim=1)
-    negatives = F.normalize(seeded(4, 24, seed=2), dim=1)
-    result = relevancy_of_features(features, positives, negatives)
-    expected = plain_relevancy(*(value.double().numpy() for value in (features, positives, negatives)))
+    phrases = F.normalize(seeded(3, 24, seed=1), dim=1)
+    canonical = F.normalize(seeded(4, 24, seed=2), dim=1)
+    result = relevancy_of_features(features, phrases, canonical)
+    expected = plain_relevancy(*(value.double().numpy() for value in (features, phrases, canonical)))
     assert result.shape == (2, 3, 5, 6)
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-6)
     assert result.min() < 0.1 and result.max() > 0.7
@@ -46,9 +46,11 @@ def test_relevancy_is_the_smallest_pairwise_softmax():
 
 def test_relevancy_known_values():
     similarity = torch.tensor([0.3, 0.3, 0.2])
-    rival = torch.tensor([0.3, 0.2, 0.3])
+    best_negative = torch.tensor([0.3, 0.2, 0.3])
     e = np.e
-    np.testing.assert_allclose(relevancy(similarity, rival), [0.5, e / (1 + e), 1 / (1 + e)], atol=1e-6)
+    np.testing.assert_allclose(
+        relevancy(similarity, best_negative), [0.5, e / (1 + e), 1 / (1 + e)], atol=1e-6
+    )
     assert CANONICAL == ('object', 'things', 'stuff', 'texture')
 
 
@@ -122,13 +124,13 @@ def maps_of(*peaks):
 def test_answer_takes_the_head_with_the_higher_peak():
     opaque = np.ones((H, W))
     first = answer(maps_of((10, 20, 0.9), (30, 5, 0.7)), opaque)
-    assert (first.found, first.head, first.peak) == (True, 0, (20.0, 10.0))
+    assert (first.found, first.branch, first.peak) == (True, 0, (20.0, 10.0))
     assert first.score == pytest.approx(0.9)
     second = answer(maps_of((10, 20, 0.6), (30, 5, 0.7)), opaque)
-    assert (second.head, second.peak) == (1, (5.0, 30.0))
+    assert (second.branch, second.peak) == (1, (5.0, 30.0))
     rows, columns = np.nonzero(second.mask)
     assert (rows.min(), rows.max(), columns.min(), columns.max(), len(rows)) == (30, 32, 5, 7, 9)
-    assert answer(maps_of((1, 1, 0.7), (2, 2, 0.7)), opaque).head == 0
+    assert answer(maps_of((1, 1, 0.7), (2, 2, 0.7)), opaque).branch == 0
 
 
 def test_absent_phrase_is_not_found_and_has_no_mask():
@@ -146,7 +148,7 @@ def test_unrendered_pixels_neither_win_nor_set_the_range():
     maps[1, 25, 25] = -5  # the range would be stretched
     alpha[25, 25] = 0
     result = answer(maps, alpha)
-    assert (result.head, result.peak, result.found) == (1, (5.0, 30.0), True)
+    assert (result.branch, result.peak, result.found) == (1, (5.0, 30.0), True)
     assert np.isnan(result.map[:20]).all() and np.isnan(result.map[25, 25])
     assert np.count_nonzero(result.mask) == 9
     assert answer(maps, alpha, min_alpha=0.4).peak == (20.0, 10.0)

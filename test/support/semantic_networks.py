@@ -11,7 +11,7 @@ from gsemsplat_ros.datasets.frames import Frame, Geometry
 from gsemsplat_ros.datasets.sources import open_source
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.supervision.features import Features, Space, Supervision
 from gsemsplat_ros.supervision.teacher import load_stem
 
@@ -69,7 +69,7 @@ def checkpoint(path: Path, config=TINY, dim=0, encoder=None, seed=0) -> Path:
         load_stem(model)
     tensors = dict(model.state_dict())
     if dim:
-        tensors |= Codec.small((16, 32, dim)).state_dict()
+        tensors |= Decoders.small((16, 32, dim)).state_dict()
     weights.save(
         path,
         {name: t.clone() for name, t in tensors.items()},

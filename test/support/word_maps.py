@@ -35,7 +35,7 @@ def worded_map(pipeline, text='chair'):
     """
     rng = np.random.default_rng(0)
     codes = torch.from_numpy(rng.normal(size=(4000, 32)).astype(np.float32))
-    scores = pipeline.codec.prepare(codes[:, None], pipeline.negatives).relevancy(
+    scores = pipeline.decoders.prepare(codes[:, None], pipeline.canonical).relevancy(
         pipeline.text_encoder.encode([text])
     )
     scores = scores[:, 0, :, 0].amax(0)

@@ -12,7 +12,7 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
 from gsemsplat_ros.rooms.preview import depth_colors, name_map
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.supervision.teacher import class_names, classifier_tensors, load_stem, sample_probabilities
 from gsemsplat_ros.training import losses as L
@@ -128,19 +128,19 @@ def test_point_losses_with_and_without_scale(batch):
 
 
 def test_name_loss_by_hand():
-    codec = Codec.small((16, 4))
+    decoders = Decoders.small((16, 4))
     with torch.no_grad():
-        codec.language_decoder_sam[0].weight.zero_()
-        codec.language_decoder_sam[0].weight[:, :4, 0, 0] = torch.eye(4)
-        codec.language_decoder_sam[0].bias.zero_()
+        decoders.language_decoder_sam[0].weight.zero_()
+        decoders.language_decoder_sam[0].weight[:, :4, 0, 0] = torch.eye(4)
+        decoders.language_decoder_sam[0].bias.zero_()
     codes = torch.zeros(6, 16)
     codes[:, 0] = 3.0  # every feature is the first name
     names, generator = torch.eye(4)[:3], torch.Generator().manual_seed(0)
-    right = L.name_loss(codes, torch.zeros(6, dtype=torch.int64), codec, names, generator)
+    right = L.name_loss(codes, torch.zeros(6, dtype=torch.int64), decoders, names, generator)
     assert right.item() == pytest.approx(np.log(1 + 2 * np.exp(-10)), abs=1e-6)
-    wrong = L.name_loss(codes, torch.ones(6, dtype=torch.int64), codec, names, generator)
+    wrong = L.name_loss(codes, torch.ones(6, dtype=torch.int64), decoders, names, generator)
     assert wrong.item() == pytest.approx(10 + right.item(), abs=1e-5)
-    assert L.name_loss(codes, torch.full((6,), -1), codec, names, generator).item() == 0
+    assert L.name_loss(codes, torch.full((6,), -1), decoders, names, generator).item() == 0
 
 
 def test_every_name_is_asked_for_as_often(monkeypatch):
@@ -149,7 +149,7 @@ def test_every_name_is_asked_for_as_often(monkeypatch):
     labels = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)  # a wall, a chair, a cup of 1 %
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
-        L.name_loss(torch.zeros(10000, 16), labels, Codec.small((16, 4)), torch.eye(4)[:3], generator)
+        L.name_loss(torch.zeros(10000, 16), labels, Decoders.small((16, 4)), torch.eye(4)[:3], generator)
     wall, chair, cup = (torch.bincount(torch.cat(drawn), minlength=3) / len(torch.cat(drawn))).tolist()
     assert wall == pytest.approx(0.39, abs=0.02) and chair == pytest.approx(0.37, abs=0.02) and cup > 0.22
 
@@ -186,7 +186,7 @@ def test_drawing_uses_the_true_points(batch):
     inner = np.s_[6:-6, 6:-6]
     np.testing.assert_allclose(drawn.depth.numpy()[inner], expected[inner], rtol=0.03)
     terms = L.drawing_losses(
-        perfect_prediction(batch), batch, Codec.small((16, 8)), torch.Generator().manual_seed(0)
+        perfect_prediction(batch), batch, Decoders.small((16, 8)), torch.Generator().manual_seed(0)
     )
     assert terms['opacity'] < 0.05 and set(terms) == {'colour', 'opacity', 'drawn_names'}
 
@@ -202,7 +202,7 @@ def test_drawing_does_not_pull_on_the_points(batch):
             for view, leaf in zip((prediction.first, prediction.second), leaves)
         )
     )
-    terms = L.drawing_losses(prediction, batch, Codec.small((16, 8)), torch.Generator().manual_seed(0))
+    terms = L.drawing_losses(prediction, batch, Decoders.small((16, 8)), torch.Generator().manual_seed(0))
     terms['colour'].backward()
     assert offset.grad.abs().max() > 0 and all(leaf.grad is None for leaf in leaves)
 
@@ -263,11 +263,11 @@ def test_pictures_of_a_perfect_network_are_the_truth():
         [unproject(depth, camera, pose) for depth, pose in zip(true['depth'], true['first_from_camera'])]
     )
     true['images'] = np.rint(127 + 100 * np.sin(2 * places)).astype(np.uint8)
-    rows, codec = {name: i for i, name in enumerate(NAMES)}, Codec.small((16, 384))
+    rows, decoders = {name: i for i, name in enumerate(NAMES)}, Decoders.small((16, 384))
     with torch.no_grad():
-        codec.language_decoder_sam[0].weight.zero_()
-        codec.language_decoder_sam[0].bias.zero_()
-        codec.language_decoder_sam[0].weight[:16, :, 0, 0] = torch.eye(16)
+        decoders.language_decoder_sam[0].weight.zero_()
+        decoders.language_decoder_sam[0].bias.zero_()
+        decoders.language_decoder_sam[0].weight[:16, :, 0, 0] = torch.eye(16)
     pair = collate([true], rows, torch.eye(384)[:3], 2)
     views = [
         L.replace(
@@ -278,7 +278,7 @@ def test_pictures_of_a_perfect_network_are_the_truth():
         )
         for i, view in enumerate(vars(perfect_prediction(pair)).values())
     ]
-    picture = pictures(lambda *images: Prediction(*views), codec, true, pair, rows)
+    picture = pictures(lambda *images: Prediction(*views), decoders, true, pair, rows)
     assert picture.shape == (2 * HEIGHT, 4 * WIDTH, 3) and picture.dtype == np.uint8
     first, second, new, drawn = np.split(picture[:HEIGHT].astype(int), 4, axis=1)
     depth, found_depth, names, found_names = np.split(picture[HEIGHT:].astype(int), 4, axis=1)

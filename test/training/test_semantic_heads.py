@@ -24,7 +24,7 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.pipeline import Pipeline
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.supervision.features import Features
 from gsemsplat_ros.training import semantic_heads as semantics
 from gsemsplat_ros.training import semantic_losses
@@ -165,16 +165,16 @@ def made_up(seen, size=8):
         torch.ones(size, size),
         torch.randn(size, size, 32, generator=g),
     )
-    return views, drawing, Codec.small((16, 20, DIM))
+    return views, drawing, Decoders.small((16, 20, DIM))
 
 
 def test_losses_are_means_over_the_mask_alone():
     seen = torch.zeros(8, 8, dtype=torch.bool)
     seen[2:7, 1:6] = True
-    views, drawing, codec = made_up(seen)
-    out = view_losses(drawing, (0, 0, 8, 8), views, 0, codec, None, torch.Generator().manual_seed(0))
+    views, drawing, decoders = made_up(seen)
+    out = view_losses(drawing, (0, 0, 8, 8), views, 0, decoders, None, torch.Generator().manual_seed(0))
     # pixel by pixel, as the definition says
-    features = codec(drawing.codes.permute(2, 0, 1)[None])[:, 0].detach()  # (2, C, 8, 8)
+    features = decoders(drawing.codes.permute(2, 0, 1)[None])[:, 0].detach()  # (2, C, 8, 8)
     context = F.interpolate(
         views.context[0].permute(2, 0, 1)[None], (8, 8), mode='bilinear', align_corners=False
     )[0]
@@ -194,22 +194,22 @@ def test_losses_are_means_over_the_mask_alone():
     # what lies outside of the mask changes nothing; a part of the picture asks its own pixels
     views.targets[0][:, ~seen] = 9
     drawing.codes[~seen] = 7
-    again = view_losses(drawing, (0, 0, 8, 8), views, 0, codec, None, torch.Generator().manual_seed(0))
+    again = view_losses(drawing, (0, 0, 8, 8), views, 0, decoders, None, torch.Generator().manual_seed(0))
     assert all(torch.equal(out[name], again[name]) for name in out)
     cut = Rendering(*(None if t is None else t[2:6, 1:5] for t in vars(drawing).values()))
-    part = view_losses(cut, (1, 2, 4, 4), views, 0, codec, None, torch.Generator())
+    part = view_losses(cut, (1, 2, 4, 4), views, 0, decoders, None, torch.Generator())
     inside = (drawing.rgb - views.targets[0].permute(1, 2, 0))[2:6, 1:5].square().mean()
     assert part['colour'].item() == pytest.approx(float(inside), rel=1e-5)
     views.seen[0][:] = False
-    assert view_losses(drawing, (0, 0, 8, 8), views, 0, codec, None, torch.Generator()) == {}
+    assert view_losses(drawing, (0, 0, 8, 8), views, 0, decoders, None, torch.Generator()) == {}
 
 
 def test_some_pixels_stand_for_all(monkeypatch):
-    views, drawing, codec = made_up(torch.ones(8, 8, dtype=torch.bool))
-    whole = view_losses(drawing, (0, 0, 8, 8), views, 0, codec, None, torch.Generator())
+    views, drawing, decoders = made_up(torch.ones(8, 8, dtype=torch.bool))
+    whole = view_losses(drawing, (0, 0, 8, 8), views, 0, decoders, None, torch.Generator())
     monkeypatch.setattr(semantic_losses, 'PIXELS', 16)
     draws = [
-        view_losses(drawing, (0, 0, 8, 8), views, 0, codec, None, torch.Generator().manual_seed(i))
+        view_losses(drawing, (0, 0, 8, 8), views, 0, decoders, None, torch.Generator().manual_seed(i))
         for i in range(200)
     ]
     for name in ('region', 'context'):
@@ -384,7 +384,7 @@ def test_a_checkpoint_answers_queries_in_rooms(tmp_path):
         == 0
     )
     pipeline = Pipeline.load(tmp_path / 'run' / 'semantics.safetensors', device='cpu')
-    assert pipeline.text_encoder.name == 'minilm-l6' and pipeline.codec.dim == 384
+    assert pipeline.text_encoder.name == 'minilm-l6' and pipeline.decoders.dim == 384
     rgb, _, _ = draw(poses(1)[0], Camera(96, 64, 70.0, 70.0, 47.5, 31.5))
     scene = pipeline.build(Pair(View(rgb), View(rgb)))
     assert 0 < pipeline.query(scene, 'chair').score < 1
@@ -494,4 +494,4 @@ def test_the_large_network_takes_a_step(tmp_path):
     language = 'downstream_head1.gaussian_language.dpt.head.4.weight'
     assert not torch.equal(before.model.state_dict()[language], after.model.state_dict()[language])
     assert torch.equal(before.model.enc_norm.weight, after.model.enc_norm.weight)
-    assert Codec.from_state_dict(after.decoders).dim == 512
+    assert Decoders.from_state_dict(after.decoders).dim == 512

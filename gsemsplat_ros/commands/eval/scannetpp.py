@@ -235,15 +235,15 @@ def view_section(result):
     phrases = []
     for k, text in enumerate(frame.phrases):
         row = rows.get(text, dict.fromkeys(('iou', 'localised', 'corrected_iou', 'corrected_localised')))
-        head = published.head[k]
+        branch = published.branch[k]
         phrases.append(
             PhrasePictures(
                 text,
-                published.maps[head, k],
+                published.maps[branch, k],
                 published.found[k],
                 published.truth[k],
                 published.peaks[k],
-                branches[head],
+                branches[branch],
                 row['iou'],
                 row['localised'],
                 row['corrected_iou'],
