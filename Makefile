@@ -46,12 +46,12 @@ test-all: test-setup
 
 $(VENV)/bin/python:
 	@set -e; python=; \
-	for candidate in "$(PYTHON)" python3 python3.12 python3.11 python3.10; do \
-	  if "$$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
+	for candidate in "$(PYTHON)" python3 python3.13 python3.12 python3.11 python3.10; do \
+	  if "$$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
 	  then python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo 'Python 3.10, 3.11 or 3.12 is wanted and none was found: make setup PYTHON=/path/to/python3.12' >&2; \
+	  echo 'Python 3.10, 3.11, 3.12 or 3.13 is wanted and none was found: make setup PYTHON=/path/to/python3.12' >&2; \
 	  exit 1; fi; \
 	version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); debs=; \
 	"$$python" -c 'import ensurepip' 2>/dev/null || debs="$$debs python$$version-venv"; \

@@ -1,7 +1,12 @@
 """README, docs and the references to them hold what they promise."""
 
 import re
+import shlex
 from pathlib import Path
+
+import pytest
+
+from gsemsplat_ros.cli import COMMANDS, build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = [
@@ -26,3 +31,69 @@ def test_nothing_refers_to_texts_that_are_not_here():
         if path != Path(__file__):
             found = re.search(r'architecture note|[( ]notes \d|pitfall \d', path.read_text(), re.I)
             assert found is None, f'{path.relative_to(ROOT)}: {found[0]!r}: docs/published.md has the facts'
+
+
+TEXTS = [*sorted(ROOT.glob('*.md')), *sorted((ROOT / 'docs').glob('*.md'))]
+WIDTH = 110
+TARGETS = re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.M)
+FOLDERS = ('.github', 'config', 'docs', 'gsemsplat_ros', 'launch', 'msg', 'test')
+ROS_ARGUMENTS = 'node', 'splats'  # what these do not know is for rclpy
+
+
+def command_lines(path: Path) -> list[tuple[str, bool]]:
+    """(arguments of `gsemsplat`, whether complete): the lines of code blocks, continuations joined and
+    comments cut off, and what the text quotes, which may leave out what a command needs.
+    """
+    text = path.read_text()
+    quoted = re.findall(r'`(gsemsplat [a-z][^`]*)`', text)
+    lines = [line for line in text.replace('\\\n', ' ').splitlines() if line.startswith('    ')]
+    found = []
+    for complete, line in [*((True, line) for line in lines), *((False, line) for line in quoted)]:
+        words = line.replace('$(which gsemsplat)', 'gsemsplat').replace('\\$SLURM_ARRAY_TASK_ID', '0')
+        command = re.search(r'(?:^|[\s"])(?:\.venv/bin/)?gsemsplat (?=[a-z])(.*)', words, re.S)
+        if command and not line.strip().startswith('ros2'):
+            plain = re.split(r' {2,}#| # |"| > ', command[1])[0]
+            found.append((re.sub(r'[\[\]]|\.\.\.', '', plain), complete))
+    return found
+
+
+@pytest.mark.parametrize('path', TEXTS, ids=lambda p: p.name)
+def test_lines_are_at_most_110_columns(path):
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        assert len(line) <= WIDTH or line.startswith('|') or 'http' in line, f'{path.name}:{number}'
+
+
+@pytest.mark.parametrize('path', TEXTS, ids=lambda p: p.name)
+def test_links_and_named_files_exist(path):
+    text = path.read_text()
+    for link in re.findall(r'\]\(([^)\s]+)\)', text):
+        if '://' not in link:
+            target, _, anchor = link.partition('#')
+            place = path.parent / target if target else path
+            assert place.exists(), f'{path.name} links to {link}'
+            if anchor:
+                titles = re.findall(r'^#+ (.+)$', place.read_text(), re.M)
+                anchors = [re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in titles]
+                assert anchor in anchors, f'{path.name} links to {link}; there are {anchors}'
+    for name in re.findall(r'`([\w.*/{},-]+/[\w.*/-]+)`', text):
+        if name.split('/')[0] in FOLDERS:
+            assert list(ROOT.glob(name.replace('NAME', '*'))), f'{path.name} names {name}'
+
+
+@pytest.mark.parametrize('path', TEXTS, ids=lambda p: p.name)
+def test_make_targets_exist(path):
+    for target in re.findall(r'(?:^ +|`)make ([a-z-]+)', path.read_text(), re.M):
+        assert target in TARGETS, f'{path.name}: make {target}'
+
+
+@pytest.mark.parametrize('path', TEXTS, ids=lambda p: p.name)
+def test_command_lines_parse(path):
+    for line, complete in command_lines(path):
+        words = shlex.split(line)
+        assert words[0] in COMMANDS, f'{path.name}: gsemsplat {line}'
+        try:
+            _, unknown = build_parser(words[0]).parse_known_args(words)
+        except ValueError as error:
+            assert not complete and 'required' in str(error), f'{path.name}: gsemsplat {line}: {error}'
+        else:
+            assert not unknown or words[0] in ROS_ARGUMENTS, f'{path.name}: gsemsplat {line}: {unknown}'

@@ -84,7 +84,7 @@ def test_direct_dependencies_are_pinned():
     wanted += sum(ast.literal_eval(arguments['extras_require']).values(), [])
     build = re.search(r'requires = \[(.*?)^\]', PYPROJECT.read_text(), re.M | re.S)[1]
     wanted += re.findall(r'"([^"]+)"', build)
-    names = {re.split(r'[\[<>=]', name)[0].replace('_', '-') for name in wanted} - {'gsemsplat-msgs'}
+    names = {re.split(r'[\[<>=]', name)[0].replace('_', '-').lower() for name in wanted} - {'gsemsplat-msgs'}
     assert len(names) > 30
     assert names <= pinned, f'requirements.lock lacks {sorted(names - pinned)}'
 
