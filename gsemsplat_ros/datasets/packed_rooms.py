@@ -1,4 +1,7 @@
-"""Packed rooms read back while more are being packed. Needs no renderer."""
+"""Packed rooms: samples to a file a room and back, also while more are being packed. Needs no renderer.
+
+A folder holds a .npz a room and `names.json`: every name of its split with its base noun.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,19 @@ import json
 import threading
 import zipfile
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from gsemsplat_ros.datasets.sample import Sample
+from gsemsplat_ros.images.camera import Camera
+
 FURNITURE_VERSION = 2  # of the choice and the split of the furniture in the rooms that are packed today
 VOCABULARY = 'names.json'  # every name of the split with its base noun
+VIEWS = 3  # of a sample
+JPEG_QUALITY = 93
 
 
 class PackedRooms:
@@ -75,20 +84,48 @@ class PackedRooms:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, number: int) -> dict:
+    def __getitem__(self, number: int) -> Sample:
         path, i = self.index[number]
-        room = self.read(path)
-        starts = np.concatenate(([0], room['ends']))[9 * i : 9 * i + 10]
-        blobs = [room['bytes'][a:b] for a, b in zip(starts, starts[1:])]
-        return {
-            'images': np.stack([cv2.imdecode(b, cv2.IMREAD_COLOR)[..., ::-1] for b in blobs[::3]]),
-            'depth': np.stack([cv2.imdecode(b, cv2.IMREAD_UNCHANGED) for b in blobs[1::3]]).astype(np.float32)
-            / 1000,
-            'instance': np.stack([cv2.imdecode(b, cv2.IMREAD_UNCHANGED) for b in blobs[2::3]]).astype(
-                np.int16
-            ),
-            'first_from_camera': room['first_from_camera'][i],
-            'K': room['K'][i],
-            'names': json.loads(bytes(room['names'])),
-            'stereo': bool(room['stereo'][i]),
-        }
+        return decode(self.read(path), i)
+
+
+def encode(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    """Samples of one room to the arrays of its file: JPEG pictures, PNG depths [mm] and PNG instances as one
+    string of bytes with the ends of its parts; the rest as it is.
+    """
+    blobs = []
+    for sample in samples:
+        for i in range(VIEWS):
+            quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+            blobs.append(cv2.imencode('.jpg', sample.images[i, ..., ::-1], quality)[1])
+            blobs.append(cv2.imencode('.png', np.rint(sample.depth[i] * 1000).astype(np.uint16))[1])
+            blobs.append(cv2.imencode('.png', sample.instance[i].astype(np.uint16))[1])
+    return {
+        'bytes': np.concatenate(blobs),
+        'ends': np.cumsum([len(blob) for blob in blobs]),
+        'first_from_camera': np.stack([sample.first_from_camera for sample in samples]),
+        'K': np.stack([sample.camera.K for sample in samples]),
+        'stereo': np.array([sample.stereo for sample in samples]),
+        'names': np.frombuffer(json.dumps(list(samples[0].names)).encode(), np.uint8),
+        'furniture': np.array(FURNITURE_VERSION),
+    }
+
+
+def decode(room: dict[str, np.ndarray], i: int) -> Sample:
+    """Sample number `i` of the arrays that `encode` made."""
+    parts = 3 * VIEWS  # of a sample: picture, depth and instances of each view
+    starts = np.concatenate(([0], room['ends']))[parts * i : parts * (i + 1) + 1]
+    blobs = [room['bytes'][a:b] for a, b in zip(starts, starts[1:])]
+    images = np.stack([cv2.imdecode(blob, cv2.IMREAD_COLOR)[..., ::-1] for blob in blobs[::3]])
+    depth = np.stack([cv2.imdecode(blob, cv2.IMREAD_UNCHANGED) for blob in blobs[1::3]])
+    instance = np.stack([cv2.imdecode(blob, cv2.IMREAD_UNCHANGED) for blob in blobs[2::3]])
+    height, width = depth.shape[1:]
+    return Sample(
+        images,
+        depth.astype(np.float32) / 1000,
+        instance.astype(np.int16),
+        room['first_from_camera'][i],
+        Camera.from_K(room['K'][i], width, height),
+        json.loads(bytes(room['names'])),
+        bool(room['stereo'][i]),
+    )

@@ -13,10 +13,10 @@ import numpy as np
 from gsemsplat_ros.datasets.coverage import coarse, coverage_matrix, draw
 from gsemsplat_ros.datasets.frames import Cut, Frame, Geometry, Source
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms
+from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.datasets.scannetpp import ScanNetPP
 from gsemsplat_ros.datasets.tum import Folders
 from gsemsplat_ros.files import write_whole
-from gsemsplat_ros.images.camera import Camera
 
 LAYOUTS = (
     'raw/splits and processed (ScanNet++), rgb.txt, depth.txt and groundtruth.txt (TUM RGB-D, one scene or '
@@ -31,47 +31,44 @@ class Rooms(Source):
 
     def __init__(self, folder: str | Path):
         self.rooms = PackedRooms(folder)
-        self.height, self.width = self.rooms[0]['images'].shape[1:3]
+        self.height, self.width = self.rooms[0].images.shape[1:3]
         self._numbers = {f'{path.stem}-{i}': number for number, (path, i) in enumerate(self.rooms.index)}
         self.scenes = tuple(self._numbers)
-        self._last: tuple[str, dict] = '', {}
+        self._last: tuple[str, Sample] | None = None
 
     def frames(self, scene: str) -> tuple[str, ...]:
         return '0', '1', '2'
 
     def geometry(self, scene: str, name: str) -> Geometry:
         sample, i = self._sample(scene), int(name)
-        return Geometry(
-            sample['depth'][i],
-            Camera.from_K(sample['K'], self.width, self.height),
-            sample['first_from_camera'][i],
-        )
+        return Geometry(sample.depth[i], sample.camera, sample.first_from_camera[i])
 
     def frame(self, scene: str, name: str) -> Frame:
         sample, i = self._sample(scene), int(name)
         return Frame(
             scene,
             name,
-            np.ascontiguousarray(sample['images'][i]),
+            np.ascontiguousarray(sample.images[i]),
             self.geometry(scene, name),
-            sample['instance'][i].astype(np.uint16),
-            sample['names'],
+            sample.instance[i].astype(np.uint16),
+            sample.names,
         )
 
     def cut(self, scene: str, name: str) -> Cut:
         return Cut.of(self.geometry(scene, name).camera, self.height, self.width)
 
-    def _sample(self, scene: str) -> dict:
-        last, sample = self._last  # one reference: threads may swap it, never tear it
-        if last != scene:
-            sample = self.rooms[self._numbers[scene]]
-            if sample['images'].shape[1:3] != (self.height, self.width):
-                height, width = sample['images'].shape[1:3]
-                raise ValueError(
-                    f'{scene} has {height}x{width} px, the first room {self.height}x{self.width}: wanted '
-                    'rooms of one size; pack others into a folder of their own'
-                )
-            self._last = scene, sample
+    def _sample(self, scene: str) -> Sample:
+        last = self._last  # one reference: threads may swap it, never tear it
+        if last is not None and last[0] == scene:
+            return last[1]
+        sample = self.rooms[self._numbers[scene]]
+        height, width = sample.depth.shape[1:]
+        if (height, width) != (self.height, self.width):
+            raise ValueError(
+                f'{scene} has {height}x{width} px, the first room {self.height}x{self.width}: wanted '
+                'rooms of one size; pack others into a folder of their own'
+            )
+        self._last = scene, sample
         return sample
 
 

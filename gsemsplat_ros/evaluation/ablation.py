@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from gsemsplat_ros.evaluation.held_out_rooms import Scores, absent_names, sample_pair, score_words
+from gsemsplat_ros.datasets.sample import Sample
+from gsemsplat_ros.evaluation.held_out_rooms import Scores, absent_names, score_words
 from gsemsplat_ros.evaluation.metrics import BRANCHES, bootstrap_interval, mean, only_branch
 from gsemsplat_ros.evaluation.stereo_pairs import read_labels
 from gsemsplat_ros.pipeline import Pipeline
@@ -32,7 +33,7 @@ assert set(ORDER) == set(BRANCHES)
 
 
 def ablate_rooms(
-    pipeline: Pipeline, samples: Iterable[dict], seed: int = 0, taught: frozenset[str] = frozenset()
+    pipeline: Pipeline, samples: Iterable[Sample], seed: int = 0, taught: frozenset[str] = frozenset()
 ) -> dict:
     """The three rows for `samples` of rooms and names as `evaluate_rooms` takes and asks them.
 
@@ -50,10 +51,10 @@ def ablate_rooms(
     samples = list(samples)
     if not samples:
         raise ValueError('no room to evaluate: wanted at least one sample')
-    vocabulary = sorted({name for sample in samples for name in sample['names'][1:]})
+    vocabulary = sorted({name for sample in samples for name in sample.names[1:]})
     groups: dict = {branch: [] for branch in ORDER}
     for index, sample in enumerate(tqdm(samples, unit='pair', desc='branches', disable=None)):
-        scene = pipeline.build(sample_pair(sample))
+        scene = pipeline.build(sample.pair)
         absent = absent_names(sample, vocabulary, np.random.default_rng((seed, index)))
         for branch in ORDER:
             scores = Scores(np.zeros((0, 0)), 0.0)

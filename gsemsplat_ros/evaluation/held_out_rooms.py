@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
+from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.evaluation.metrics import (
     abs_rel,
     at_keyframe,
@@ -31,8 +32,6 @@ from gsemsplat_ros.evaluation.metrics import (
 )
 from gsemsplat_ros.evaluation.phrasings import ask_phrasings
 from gsemsplat_ros.gaussians.render import render
-from gsemsplat_ros.geometry.visibility import seen_by, unproject
-from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.scene import Scene
@@ -94,7 +93,7 @@ class Scores:
 
 def evaluate_rooms(
     pipeline: Pipeline,
-    samples: Iterable[dict],
+    samples: Iterable[Sample],
     seed: int = 0,
     branches: str = 'both',
     taught: frozenset[str] = frozenset(),
@@ -103,11 +102,8 @@ def evaluate_rooms(
 ) -> dict:
     """Scores `pipeline` on `samples` of rooms; shows a progress bar on a terminal.
 
-    samples: dicts as `gsemsplat_ros.training.datasets` gives them (`RoomStream(..., split='heldout')`), all
-    held in memory (absent names are drawn from those of all samples). Views first, second, target of one
-    room: images (3, H, W, 3) uint8; depth (3, H, W) m along the optical axis, 0 where nothing is; instance
-    (3, H, W), rows of `names` (0: void); K (3, 3); first_from_camera (3, 4, 4); stereo: a rectified pair,
-    given with its baseline, or two free views, given with their calibration alone. branches: 'both', or one
+    samples: all held in memory (absent names are drawn from those of all samples); a rectified pair is given
+    with its baseline, two free views with their calibration alone. branches: 'both', or one
     branch of the words alone ('region', 'context'). taught: the words that training used for things; names
     made of them alone count as taught, the others as new. calibrated: False gives the images alone, so that
     the network is measured without what calibration and matches add. nouns: the base noun of every name
@@ -143,7 +139,7 @@ def evaluate_rooms(
     samples = list(samples)
     if not samples:
         raise ValueError('no room to evaluate: wanted at least one sample')
-    vocabulary = sorted({name for sample in samples for name in sample['names'][1:]})
+    vocabulary = sorted({name for sample in samples for name in sample.names[1:]})
     scores, query_seconds = [], []
     for index, sample in enumerate(tqdm(samples, unit='pair', desc='rooms', disable=None)):
         score, scene = score_pair(pipeline, sample, calibrated)
@@ -164,7 +160,7 @@ def evaluate_rooms(
     return {
         **{name: mean(groups[name]) for name in MEANS},
         'pairs': len(scores),
-        'stereo_pairs': sum(bool(sample['stereo']) for sample in samples),
+        'stereo_pairs': sum(bool(sample.stereo) for sample in samples),
         'seconds_pair': float(np.median([score.seconds for score in scores])),
         'seconds_query': float(np.median(query_seconds)) if query_seconds else None,
         'seed': seed,
@@ -175,27 +171,19 @@ def evaluate_rooms(
     }
 
 
-def sample_pair(sample: dict) -> Pair:
-    """The two context views of a sample, calibrated, with the baseline where they are rectified stereo."""
-    height, width = sample['depth'].shape[1:]
-    camera = Camera.from_K(sample['K'], width, height)
-    first, second = (View(np.ascontiguousarray(image), camera) for image in sample['images'][:2])
-    return Pair(first, second, float(sample['first_from_camera'][1][0, 3]) if sample['stereo'] else None)
-
-
-def score_pair(pipeline: Pipeline, sample: dict, calibrated: bool = True) -> tuple[Scores, Scene]:
+def score_pair(pipeline: Pipeline, sample: Sample, calibrated: bool = True) -> tuple[Scores, Scene]:
     """Builds the scene of one sample and scores depth, pose and the new view."""
-    pair = sample_pair(sample)
-    camera, poses = pair.first.camera, sample['first_from_camera']
+    pair = sample.pair
+    camera, poses = pair.first.camera, sample.first_from_camera
     if not calibrated:
         pair = Pair(View(pair.first.image), View(pair.second.image))
-    kind = 'stereo' if sample['stereo'] else 'free'
+    kind = 'stereo' if sample.stereo else 'free'
     start = time.perf_counter()
     scene = pipeline.build(pair)
     seconds = time.perf_counter() - start
 
     depth = scene.keyframe.rendering.depth.cpu().numpy()
-    truth = at_keyframe(scene.keyframe, sample['depth'][0])
+    truth = at_keyframe(scene.keyframe, sample.depth[0])
     scale = median_scale(depth, truth)
     error = abs_rel(depth, truth)
     scores = Scores(truth, seconds)
@@ -215,8 +203,8 @@ def score_pair(pipeline: Pipeline, sample: dict, calibrated: bool = True) -> tup
                 rotation_deg=rotation_error_deg(scene.first_from_second, poses[1]),
                 direction_deg=direction_error_deg(scene.first_from_second, poses[1]),
             )
-    seen = seen_by_context(sample, camera)
-    target = sample['images'][2] / 255
+    seen = sample.target_seen()
+    target = sample.images[2] / 255
     if seen.any():
         aligned = scene.gaussians.scaled(scale if np.isfinite(scale) else 1.0)
         picture = render(aligned, camera, np.linalg.inv(poses[2])).rgb.cpu().numpy().clip(0, 1)
@@ -225,21 +213,18 @@ def score_pair(pipeline: Pipeline, sample: dict, calibrated: bool = True) -> tup
     return scores, scene
 
 
-def seen_by_context(sample: dict, camera: Camera) -> np.ndarray:
-    """Which pixels (H, W) of the third view show a surface that the first or second view sees too."""
-    poses, depth = sample['first_from_camera'], sample['depth']
-    surface = unproject(depth[2], camera, poses[2])
-    seen = [seen_by(surface, depth[i], camera, np.linalg.inv(poses[i])) for i in range(2)]
-    return (seen[0] | seen[1]) & (depth[2] > 0)
-
-
 def score_words(
-    scores: Scores, pipeline: Pipeline, scene: Scene, sample: dict, absent: list[str], taught: frozenset[str]
+    scores: Scores,
+    pipeline: Pipeline,
+    scene: Scene,
+    sample: Sample,
+    absent: list[str],
+    taught: frozenset[str],
 ) -> list[float]:
     """Asks view 1 for the names that it shows and for `absent` ones; returns the seconds of each query."""
-    texts = sorted(set(sample['names'][1:]))
-    row_of = np.array([-1] + [texts.index(name) for name in sample['names'][1:]])
-    full = row_of[sample['instance'][0]]  # (H, W)
+    texts = sorted(set(sample.names[1:]))
+    row_of = np.array([-1] + [texts.index(name) for name in sample.names[1:]])
+    full = row_of[sample.instance[0]]  # (H, W)
     labels = at_keyframe(scene.keyframe, full)  # (h, w)
     present = [row for row in range(len(texts)) if (labels == row).mean() >= MIN_FRACTION]
     seconds, maps = [], []
@@ -295,10 +280,10 @@ def score_words(
     return seconds
 
 
-def absent_names(sample: dict, vocabulary: list[str], rng: np.random.Generator) -> list[str]:
+def absent_names(sample: Sample, vocabulary: list[str], rng: np.random.Generator) -> list[str]:
     """Up to five names that share no word with what views 1 and 2 show: an office chair is a chair."""
-    rows = np.unique(sample['instance'][:2])
-    seen = {word for row in rows if row > 0 for word in words(sample['names'][row])}
+    rows = np.unique(sample.instance[:2])
+    seen = {word for row in rows if row > 0 for word in words(sample.names[row])}
     candidates = [name for name in vocabulary if not seen & words(name)]
     return [str(name) for name in rng.permutation(candidates)[:ABSENT]]
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gsemsplat_ros.evaluation.held_out_rooms import MIN_FRACTION, absent_names, sample_pair
+from gsemsplat_ros.datasets.sample import Sample
+from gsemsplat_ros.evaluation.held_out_rooms import MIN_FRACTION, absent_names
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.relevancy import TEMPERATURE, Mixture
@@ -23,20 +24,20 @@ WEIGHTS = 1.0, 0.1, 0.4
 FALSE_ALARMS = 0.1
 
 
-def calibrate(pipeline: Pipeline, samples: Iterable[dict], seed: int = 0) -> dict:
+def calibrate(pipeline: Pipeline, samples: Iterable[Sample], seed: int = 0) -> dict:
     """The mixture, from names that are in the first view and names that share no word with any of them.
 
-    `samples` as training makes them (training/datasets.py). Returns mixture (for the card), recall,
+    Returns mixture (for the card), recall,
     false_alarm_rate and the counts. The pipeline keeps the mixture.
     """
     pipeline.decoders.mixture = Mixture(WEIGHTS, 0.0)
     samples = list(samples)
-    vocabulary = sorted({name for sample in samples for name in sample['names'][1:]})
+    vocabulary = sorted({name for sample in samples for name in sample.names[1:]})
     present, absent = [], []
     for index, sample in enumerate(samples):
-        scene = pipeline.build(sample_pair(sample))
-        shown = np.array(sample['names'])[sample['instance'][0]]
-        there = [name for name in sorted(set(sample['names'][1:])) if (shown == name).mean() >= MIN_FRACTION]
+        scene = pipeline.build(sample.pair)
+        shown = np.array(sample.names)[sample.instance[0]]
+        there = [name for name in sorted(set(sample.names[1:])) if (shown == name).mean() >= MIN_FRACTION]
         not_there = absent_names(sample, vocabulary, np.random.default_rng((seed, index)))
         present += [contrast(pipeline, scene, name) for name in there]
         absent += [contrast(pipeline, scene, name) for name in not_there]

@@ -10,6 +10,7 @@ from importlib import resources
 
 import numpy as np
 
+from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.evaluation.metrics import at_keyframe, nearest
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.scene import Scene
@@ -24,16 +25,16 @@ def read_phrasings() -> dict[str, frozenset[str]]:
 
 
 def ask_phrasings(
-    pipeline: Pipeline, scene: Scene, sample: dict, nouns: dict[str, str], min_fraction: float
+    pipeline: Pipeline, scene: Scene, sample: Sample, nouns: dict[str, str], min_fraction: float
 ) -> Iterator[dict]:
-    """Asks view 1 of a sample (evaluation/rooms.py) for every phrase that means something it shows.
+    """Asks view 1 of a sample for every phrase that means something it shows.
 
     nouns: base noun of every name of the sample; min_fraction: of the picture that the things meant fill at
     least. Yields rows of text; localised: the peak lies on one of them, found or not; found; chance: of a
     random pixel [0, 1].
     """
-    meant = np.array([nouns.get(name, '') if row else '' for row, name in enumerate(sample['names'])])
-    full = sample['instance'][0]
+    meant = np.array([nouns.get(name, '') if row else '' for row, name in enumerate(sample.names)])
+    full = sample.instance[0]
     labels = at_keyframe(scene.keyframe, full)
     for text, wanted in read_phrasings().items():
         rows = np.flatnonzero(np.isin(meant, sorted(wanted)))

@@ -8,22 +8,19 @@ import cv2
 import numpy as np
 
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms
+from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.pictures.labels import name_map
 from gsemsplat_ros.pictures.overlay import depth_colors
 
 
-def sheet(samples: list[dict]) -> np.ndarray:
+def sheet(samples: list[Sample]) -> np.ndarray:
     """(H, W, 3) uint8 RGB: a row a sample; first, second and target view, then depth and names of the
     first.
     """
     return np.vstack(
         [
             np.hstack(
-                [
-                    *sample['images'],
-                    depth_colors(sample['depth'][0]),
-                    name_map(sample['instance'][0], sample['names']),
-                ]
+                [*sample.images, depth_colors(sample.depth[0]), name_map(sample.instance[0], sample.names)]
             )
             for sample in samples
         ]

@@ -1,18 +1,7 @@
-"""Samples of synthetic rooms: drawn as a stream, packed into files, read back while more are being packed.
-
-A sample is one pair of one room as NumPy arrays: images (3, H, W, 3) uint8 RGB of first, second and target
-view; depth (3, H, W) float32 [m] along z, 0 for nothing; instance (3, H, W) int16; first_from_camera (3, 4,
-4) OpenCV poses [m]; K (3, 3) [px]; names, the name of each instance id (0: nothing); stereo, whether the pair
-is parallel with equal cameras.
-
-    python -m gsemsplat_ros.training.datasets --out DIR --rooms 0 100 --height 192 --width 256
-
-A folder of packed rooms holds a .npz a room and `names.json`: every name of its split with its base noun.
-"""
+"""Samples of synthetic rooms: drawn as a stream, and packed into files (datasets/packed_rooms.py)."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +10,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, VOCABULARY
+from gsemsplat_ros.datasets.packed_rooms import VOCABULARY, encode
+from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.files import write_whole
+from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.rooms.furnish import Room, sample_room
 from gsemsplat_ros.rooms.furniture import base_noun, load_furniture
 from gsemsplat_ros.rooms.renderer import RenderedFrame, RoomRenderer
@@ -192,7 +183,7 @@ class RoomStream:
         names = {m.name for m in self.furniture.models if m.heldout == (self.split == 'heldout')}
         return {name: base_noun(name) for name in sorted(names | set(SHELL))}
 
-    def room(self, number: int) -> list[dict]:
+    def room(self, number: int) -> list[Sample]:
         """The samples of one room; fewer than PAIRS where cameras found no place."""
         rng = np.random.default_rng(number + (HELDOUT_SEED if self.split == 'heldout' else 0))
         room = sample_room(self.furniture, rng, heldout=self.split == 'heldout')
@@ -205,44 +196,21 @@ class RoomStream:
                 continue
             K, poses, frames = drawn
             samples.append(
-                {
-                    'images': np.stack([sensor(frame.rgb) for frame in frames]),
-                    'depth': np.stack([frame.depth for frame in frames]),
-                    'instance': np.stack([frame.instance for frame in frames]),
-                    'first_from_camera': np.linalg.inv(poses[0]) @ np.stack(poses),
-                    'K': K,
-                    'names': room.names,
-                    'stereo': stereo,
-                }
+                Sample(
+                    images=np.stack([sensor(frame.rgb) for frame in frames]),
+                    depth=np.stack([frame.depth for frame in frames]),
+                    instance=np.stack([frame.instance for frame in frames]),
+                    first_from_camera=np.linalg.inv(poses[0]) @ np.stack(poses),
+                    camera=Camera.from_K(K, self.renderer.width, self.renderer.height),
+                    names=room.names,
+                    stereo=stereo,
+                )
             )
         return samples
 
-    def __iter__(self) -> Iterator[dict]:
+    def __iter__(self) -> Iterator[Sample]:
         for number in self.rooms:
             yield from self.room(number)
-
-
-def encode(samples: list[dict]) -> dict[str, np.ndarray]:
-    """Samples of one room to flat arrays: JPEG pictures, PNG depths [mm] and instances, one byte string with
-    offsets.
-    """
-    blobs = []
-    for sample in samples:
-        for i in range(3):
-            blobs.append(
-                cv2.imencode('.jpg', sample['images'][i, ..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])[1]
-            )
-            blobs.append(cv2.imencode('.png', np.rint(sample['depth'][i] * 1000).astype(np.uint16))[1])
-            blobs.append(cv2.imencode('.png', sample['instance'][i].astype(np.uint16))[1])
-    return {
-        'bytes': np.concatenate(blobs),
-        'ends': np.cumsum([len(b) for b in blobs]),
-        'first_from_camera': np.stack([s['first_from_camera'] for s in samples]),
-        'K': np.stack([s['K'] for s in samples]),
-        'stereo': np.array([s['stereo'] for s in samples]),
-        'names': np.frombuffer(json.dumps(samples[0]['names']).encode(), np.uint8),
-        'furniture': np.array(FURNITURE_VERSION),
-    }
 
 
 def pack(out: Path, height: int, width: int, split: str, rooms: range) -> None:
@@ -259,18 +227,3 @@ def pack(out: Path, height: int, width: int, split: str, rooms: range) -> None:
         if samples:
             with write_whole(path) as part, part.open('wb') as file:  # several processes may fill one folder
                 np.savez(file, **encode(samples))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description='Render rooms into packed files for training.')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR')
-    parser.add_argument('--rooms', type=int, nargs=2, required=True, metavar=('FIRST', 'END'))
-    parser.add_argument('--height', type=int, default=192, help='[px]')
-    parser.add_argument('--width', type=int, default=256, help='[px]')
-    parser.add_argument('--split', choices=('train', 'heldout'), default='train')
-    args = parser.parse_args()
-    pack(args.out, args.height, args.width, args.split, range(*args.rooms))
-
-
-if __name__ == '__main__':
-    main()

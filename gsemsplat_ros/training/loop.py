@@ -125,7 +125,7 @@ def run(args: argparse.Namespace, quiet: bool = False) -> dict | None:
         make_rooms(args)
     with processes, stop_asked() as asked:
         rooms = PackedRooms(args.data)
-        size = rooms[0]['images'].shape[1:3]
+        size = rooms[0].images.shape[1:3]
         if args.rooms and size != (args.height, args.width):
             raise ValueError(
                 f'{args.data} has rooms of {size[0]}x{size[1]} px, wanted {args.height}x{args.width}: '

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
-from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, PackedRooms
+from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, VOCABULARY, PackedRooms
+from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
-from gsemsplat_ros.rooms.stream import VOCABULARY
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.text import MiniLM
 from gsemsplat_ros.supervision.teacher import distil_context, load_stem
-from gsemsplat_ros.training.batches import Batch, collate, mirrored, reversed_pair
+from gsemsplat_ros.training.batches import Batch, collate
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.losses import DRAWN, WEIGHTS, item, losses
 from gsemsplat_ros.training.pictures import pictures
@@ -46,7 +46,7 @@ def seen_probabilities(model: GSemSplat, rooms: PackedRooms) -> Tensor:
     """Class probabilities (M, 1000) that the frozen classifier gives on images of the rooms."""
     picks = np.linspace(0, len(rooms) - 1, min(len(rooms), TEACHER_IMAGES)).astype(int)
     images = [
-        torch.from_numpy(rooms[int(i)]['images'][:1]).permute(0, 3, 1, 2).float() / 127.5 - 1 for i in picks
+        torch.from_numpy(rooms[int(i)].images[:1]).permute(0, 3, 1, 2).float() / 127.5 - 1 for i in picks
     ]
     return torch.cat([model.context.probabilities(model.stem(image)[32])[0].flatten(1).T for image in images])
 
@@ -149,13 +149,13 @@ class SmallNetworkTrainer(Trainer):
         round. For loading threads."""
         rng = np.random.default_rng((self.args.seed, step, number))
         sample = self.rooms[int(rng.integers(len(self.rooms)))]
-        if not sample['stereo'] and rng.random() < 0.5:
-            sample = reversed_pair(sample)
+        if not sample.stereo and rng.random() < 0.5:
+            sample = sample.reversed()
         if rng.random() < 0.5:
-            sample = mirrored(sample)
+            sample = sample.mirrored()
         return self.collate(sample, step)
 
-    def collate(self, sample: dict, step: int) -> Batch:
+    def collate(self, sample: Sample, step: int) -> Batch:
         """A sample with the phrases of a step, on the device."""
         batch = collate([sample], *self.phrases(step), self.objective.model.config.output_stride)
         return self.on_device(batch)
@@ -187,7 +187,7 @@ class SmallNetworkTrainer(Trainer):
     def card(self) -> dict:
         """What the checkpoint is: how, where and on what it was trained."""
         facts = self.facts
-        height, width = self.sample['images'].shape[1:3]
+        height, width = self.sample.images.shape[1:3]
         training = {
             **self.spent(),
             'data': {

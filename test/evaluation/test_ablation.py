@@ -53,7 +53,7 @@ def branches(monkeypatch):
 
 def sample(names, left, right):
     made = make_sample(names=names)
-    made['instance'][:, :, :16], made['instance'][:, :, 16:] = left, right
+    made.instance[:, :, :16], made.instance[:, :, 16:] = left, right
     return made
 
 

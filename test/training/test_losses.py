@@ -1,5 +1,7 @@
 """Losses, batches, the teacher and the loop, on samples small enough to know what comes out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.supervision.teacher import class_names, classifier_tensors, load_stem, sample_probabilities
 from gsemsplat_ros.training import losses as L
-from gsemsplat_ros.training.batches import collate, mirrored, reversed_pair, shrink
+from gsemsplat_ros.training.batches import collate, shrink
 from gsemsplat_ros.training.pictures import pictures
 from gsemsplat_ros.training.textspace import TextSpace
 
@@ -79,26 +81,24 @@ def test_names_take_turns():
 
 
 def test_a_reversed_pair_shows_the_same_world():
-    there = reversed_pair(sample())
-    np.testing.assert_allclose(there['first_from_camera'][1][:3, 3], [-0.1, 0, 0])
-    np.testing.assert_array_equal(there['first_from_camera'][0], np.eye(4))
-    camera = Camera.from_K(there['K'], WIDTH, HEIGHT)
-    points = unproject(there['depth'][1], camera, there['first_from_camera'][1])
+    there = sample().reversed()
+    np.testing.assert_allclose(there.first_from_camera[1][:3, 3], [-0.1, 0, 0])
+    np.testing.assert_array_equal(there.first_from_camera[0], np.eye(4))
+    points = there.points(1)
     np.testing.assert_allclose(points[..., 2], 2 + 0.2 * (points[..., 0] + 0.1), atol=1e-5)
 
 
 @pytest.mark.parametrize('stereo', [True, False])
 def test_a_mirrored_pair_shows_the_mirrored_world(stereo):
     there = sample(stereo=stereo)
-    there['K'][0, 2] += 3.0
-    seen = mirrored(there)
+    there = replace(there, camera=replace(there.camera, cx=there.camera.cx + 3.0))
+    seen = there.mirrored()
     order = [1, 0, 2] if stereo else [0, 1, 2]  # a rectified pair has its second camera on the right
-    np.testing.assert_array_equal(seen['images'], there['images'][order][:, :, ::-1])
-    np.testing.assert_allclose(seen['first_from_camera'][1][:3, 3], [0.1 if stereo else -0.1, 0, 0])
-    before, after = (Camera.from_K(s['K'], WIDTH, HEIGHT) for s in (there, seen))
-    points = unproject(there['depth'][order[0]], before, there['first_from_camera'][order[0]])[:, ::-1]
-    now = unproject(seen['depth'][0], after, np.eye(4))
-    shift = there['first_from_camera'][order[0]][:3, 3]
+    np.testing.assert_array_equal(seen.images, there.images[order][:, :, ::-1])
+    np.testing.assert_allclose(seen.first_from_camera[1][:3, 3], [0.1 if stereo else -0.1, 0, 0])
+    points = there.points(order[0])[:, ::-1]
+    now = unproject(seen.depth[0], seen.camera, np.eye(4))
+    shift = there.first_from_camera[order[0]][:3, 3]
     np.testing.assert_allclose(now, (points - shift) * (-1, 1, 1), atol=1e-5)
 
 
@@ -182,7 +182,7 @@ def test_drawing_uses_the_true_points(batch):
     batch.valid[0, 0, 0, 0] = False  # what is not known is not drawn
     assert L.on_true_points(perfect_prediction(batch), batch, 0).opacities[0] == 0
     drawn = render(gaussians, batch.cameras[0], np.eye(4))
-    expected = np.asarray(sample()['depth'][0])
+    expected = np.asarray(sample().depth[0])
     inner = np.s_[6:-6, 6:-6]
     np.testing.assert_allclose(drawn.depth.numpy()[inner], expected[inner], rtol=0.03)
     terms = L.drawing_losses(
@@ -241,11 +241,11 @@ def test_packed_rooms_come_back(tmp_path):
     rooms = PackedRooms(tmp_path / 'rooms')
     assert len(rooms) == 4 and rooms.vocabulary() == NAMES
     back, true = rooms[1], sample(1, stereo=False)
-    np.testing.assert_allclose(back['depth'], true['depth'], atol=6e-4)
-    for key in ('instance', 'first_from_camera', 'K'):
-        np.testing.assert_array_equal(back[key], true[key])
-    assert back['names'] == true['names'] and not back['stereo']
-    assert np.median(np.abs(back['images'].astype(int) - true['images'])) <= 4  # JPEG blurs colour at edges
+    np.testing.assert_allclose(back.depth, true.depth, atol=6e-4)
+    for key in ('instance', 'first_from_camera'):
+        np.testing.assert_array_equal(getattr(back, key), getattr(true, key))
+    assert (back.camera, back.names, back.stereo) == (true.camera, true.names, False)
+    assert np.median(np.abs(back.images.astype(int) - true.images)) <= 4  # JPEG blurs colour at edges
     (tmp_path / 'rooms' / 'train_000009.npz').write_bytes(b'cut')
     with pytest.raises(ValueError, match='train_000009.npz is no packed room'):
         rooms.refresh()
@@ -258,11 +258,8 @@ def test_pictures_of_a_perfect_network_are_the_truth():
     names.
     """
     true = sample(0)
-    camera = Camera.from_K(true['K'], WIDTH, HEIGHT)
-    places = np.stack(
-        [unproject(depth, camera, pose) for depth, pose in zip(true['depth'], true['first_from_camera'])]
-    )
-    true['images'] = np.rint(127 + 100 * np.sin(2 * places)).astype(np.uint8)
+    places = np.stack([true.points(i) for i in range(3)])
+    true.images[:] = np.rint(127 + 100 * np.sin(2 * places))
     rows, decoders = {name: i for i, name in enumerate(NAMES)}, Decoders.small((16, 384))
     with torch.no_grad():
         decoders.language_decoder_sam[0].weight.zero_()
@@ -282,9 +279,9 @@ def test_pictures_of_a_perfect_network_are_the_truth():
     assert picture.shape == (2 * HEIGHT, 4 * WIDTH, 3) and picture.dtype == np.uint8
     first, second, new, drawn = np.split(picture[:HEIGHT].astype(int), 4, axis=1)
     depth, found_depth, names, found_names = np.split(picture[HEIGHT:].astype(int), 4, axis=1)
-    np.testing.assert_array_equal([first, second, new], true['images'])
+    np.testing.assert_array_equal([first, second, new], true.images)
     assert np.abs(drawn - new)[4:-4, 4:-4].max() < 25 and new.std() > 40
-    np.testing.assert_array_equal(depth, depth_colors(true['depth'][0]))
+    np.testing.assert_array_equal(depth, depth_colors(true.depth[0]))
     assert np.abs(found_depth - depth).max() <= 8
     assert (found_names == names).all(-1).mean() > 0.9 and (names[2, 2] != names[2, -3]).any()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from gsemsplat_ros.commands.eval import ablation, scannetpp
 from gsemsplat_ros.terminal.console import (
@@ -12,6 +13,9 @@ from gsemsplat_ros.terminal.console import (
     add_output_arguments,
     at_least_one,
 )
+
+if TYPE_CHECKING:
+    from gsemsplat_ros.datasets.sample import Sample
 
 HEIGHT, WIDTH = 384, 512  # of the drawn rooms [px]
 
@@ -99,7 +103,7 @@ def run_rooms(args: argparse.Namespace, console: Console) -> None:
 
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
     samples, taught = heldout_samples(args.rooms, console)
-    nouns = {name: base_noun(name) for sample in samples for name in sample['names'][1:]}
+    nouns = {name: base_noun(name) for sample in samples for name in sample.names[1:]}
     result = evaluate_rooms(
         pipeline,
         samples,
@@ -111,7 +115,7 @@ def run_rooms(args: argparse.Namespace, console: Console) -> None:
     finish('rooms', result, args, console)
 
 
-def heldout_samples(rooms: int, console: Console) -> tuple[list[dict], frozenset[str]]:
+def heldout_samples(rooms: int, console: Console) -> tuple[list[Sample], frozenset[str]]:
     """Pairs of so many rooms of held-out furniture, and the words that training used for things."""
     from gsemsplat_ros.evaluation.held_out_rooms import words
     from gsemsplat_ros.rooms.stream import RoomStream
