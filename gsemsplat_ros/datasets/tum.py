@@ -15,10 +15,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from gsemsplat_ros.datasets.frames import SIZE, Cut, Frame, Geometry, Source, read_colour, read_depth
-from gsemsplat_ros.gaussians.gaussians import quats_to_rotations
+from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 from gsemsplat_ros.images.camera import Camera
 
 UNITS = 5000  # of a depth picture a metre
@@ -145,7 +144,7 @@ def matrix(folder: Path, words: list[str]) -> np.ndarray:
         raise ValueError(f'{folder / LISTS[2]}: {" ".join(words)!r}, wanted tx ty tz qx qy qz qw') from None
     quat = np.array([qw, qx, qy, qz])
     pose = np.eye(4)
-    pose[:3, :3] = quats_to_rotations(torch.from_numpy(quat / np.linalg.norm(quat))).numpy()
+    pose[:3, :3] = quats_to_rotations(quat / np.linalg.norm(quat))
     pose[:3, 3] = x, y, z
     return pose
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsemsplat_ros.gaussians.rotations import multiply_quats, quats_to_rotations, rotation_to_quat
 from gsemsplat_ros.network.heads import SH_C0
 from gsemsplat_ros.network.model import Prediction
 
@@ -118,56 +119,3 @@ class Gaussians:
 
 
 TENSORS = tuple(field.name for field in fields(Gaussians) if field.name != 'frame')
-
-
-def quats_to_rotations(quats: Tensor) -> Tensor:
-    """Unit quaternions (..., 4), w x y z, to rotation matrices (..., 3, 3)."""
-    w, x, y, z = quats.unbind(-1)
-    rows = torch.stack(
-        [
-            1 - 2 * (y * y + z * z),
-            2 * (x * y - w * z),
-            2 * (x * z + w * y),
-            2 * (x * y + w * z),
-            1 - 2 * (x * x + z * z),
-            2 * (y * z - w * x),
-            2 * (x * z - w * y),
-            2 * (y * z + w * x),
-            1 - 2 * (x * x + y * y),
-        ],
-        -1,
-    )
-    return rows.unflatten(-1, (3, 3))
-
-
-def multiply_quats(p: Tensor, q: Tensor) -> Tensor:
-    """Hamilton product (..., 4), w x y z: the rotation `p` after the rotation `q`."""
-    pw, px, py, pz = p.unbind(-1)
-    qw, qx, qy, qz = q.unbind(-1)
-    return torch.stack(
-        [
-            pw * qw - px * qx - py * qy - pz * qz,
-            pw * qx + px * qw + py * qz - pz * qy,
-            pw * qy - px * qz + py * qw + pz * qx,
-            pw * qz + px * qy - py * qx + pz * qw,
-        ],
-        -1,
-    )
-
-
-def rotation_to_quat(rotation: np.ndarray) -> np.ndarray:
-    """A rotation matrix (3, 3) to the unit quaternion (4,) w x y z.
-
-    4 q q^T is linear in the matrix; its column with the largest diagonal entry gives q without cancellation.
-    """
-    (a, b, c), (d, e, f), (g, h, i) = np.asarray(rotation, dtype=np.float64)
-    outer = np.array(
-        [
-            [1 + a + e + i, h - f, c - g, d - b],
-            [h - f, 1 + a - e - i, b + d, c + g],
-            [c - g, b + d, 1 - a + e - i, f + h],
-            [d - b, c + g, f + h, 1 - a - e + i],
-        ]
-    )
-    column = outer[:, np.argmax(np.diag(outer))]
-    return column / np.linalg.norm(column)

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.gaussians.gaussians import Gaussians, quats_to_rotations
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 from gsemsplat_ros.images.camera import Camera
 
 NEAR = 0.01  # [m] Gaussians nearer to the camera plane are left out

@@ -6,9 +6,8 @@ import time
 
 import cv2
 import numpy as np
-import torch
 
-from gsemsplat_ros.gaussians.gaussians import quats_to_rotations
+from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 
 FLIGHT_S = 0.6
 BACKGROUND = (18, 20, 24)  # behind a screenshot
@@ -41,7 +40,7 @@ class VisitorCamera:
     def world_from_camera(self) -> np.ndarray:
         """(4, 4), OpenCV."""
         pose = np.eye(4)
-        pose[:3, :3] = quats_to_rotations(torch.tensor(np.array(self._client.camera.wxyz))).numpy()
+        pose[:3, :3] = quats_to_rotations(np.array(self._client.camera.wxyz))
         pose[:3, 3] = self.position
         return pose
 

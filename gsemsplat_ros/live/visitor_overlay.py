@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gsemsplat_ros.gaussians.gaussians import rotation_to_quat
+from gsemsplat_ros.gaussians.rotations import rotation_to_quat
 from gsemsplat_ros.live import panel
 from gsemsplat_ros.live.shared_state import PageAnswer
 from gsemsplat_ros.live.shown_scene import ShownScene, edges

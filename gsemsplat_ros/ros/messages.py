@@ -20,6 +20,7 @@ try:
 except ImportError:
     vision_msgs = None
 
+from gsemsplat_ros.gaussians.rotations import rotation_to_quat
 from gsemsplat_ros.ros.conversions import make_header, sized
 
 # One point: x y z [m]; colour packed as 0x00RRGGBB (as RViz and PCL read it); opacity (0, 1); scales =
@@ -221,20 +222,8 @@ def object_markers(relevancies, header: Header) -> MarkerArray:
 
 def quaternion(rotation: np.ndarray) -> Quaternion:
     """Rotation matrix (3, 3) as a unit Quaternion message (x, y, z, w)."""
-    x, y, z, w = _largest_eigenvector(np.asarray(rotation, np.float64))
+    w, x, y, z = rotation_to_quat(rotation).tolist()
     return Quaternion(x=x, y=y, z=z, w=w)
-
-
-def _largest_eigenvector(R: np.ndarray) -> list[float]:
-    """Bar-Itzhack (2000): the quaternion (x, y, z, w) of the rotation nearest to R, stable for every angle; w
-    >= 0.
-    """
-    K = np.empty((4, 4))
-    K[:3, :3] = R + R.T - np.eye(3) * np.trace(R)
-    K[3, :3] = K[:3, 3] = R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]
-    K[3, 3] = np.trace(R)
-    q = np.linalg.eigh(K)[1][:, -1]
-    return (q if q[3] >= 0 else -q).tolist()
 
 
 def pose_message(first_from_second: np.ndarray, header: Header) -> PoseStamped:

@@ -15,6 +15,7 @@ from geometry_msgs.msg import TransformStamped
 from rclpy.duration import Duration
 from rclpy.time import Time
 
+from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 from gsemsplat_ros.ros.conversions import quoted, stamp_ns
 
 try:
@@ -52,13 +53,8 @@ def sample_of(message: TransformStamped) -> tuple[str, StampedTransform]:
 
 def matrix(translation: np.ndarray, quat: np.ndarray) -> np.ndarray:
     """(4, 4) of a translation (3,) and a unit quaternion (4,) w, x, y, z."""
-    w, x, y, z = quat
     out = np.eye(4)
-    out[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
+    out[:3, :3] = quats_to_rotations(quat)
     out[:3, 3] = translation
     return out
 

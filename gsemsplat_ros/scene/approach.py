@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numba import njit
 
-from gsemsplat_ros.gaussians.gaussians import rotation_to_quat
+from gsemsplat_ros.gaussians.rotations import rotation_to_quat
 from gsemsplat_ros.semantics.objects import Object
 
 CELL = 0.05  # m

@@ -1,14 +1,13 @@
 """The Gaussians value: every transform is checked through means and covariances against plain formulas."""
 
-import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from support.random_gaussians import axis_angle, make_prediction, pose, random_gaussians
+from support.random_gaussians import make_prediction, pose, random_gaussians
 
-from gsemsplat_ros.gaussians.gaussians import Gaussians, rotation_to_quat
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.network.model import Prediction
 
 
@@ -43,23 +42,6 @@ def test_scaling_is_a_similarity(s):
     np.testing.assert_allclose(scaled.means.numpy(), s * gaussians.means.numpy(), rtol=1e-6)
     torch.testing.assert_close(scaled.covariances(), s**2 * gaussians.covariances(), rtol=1e-5, atol=0)
     assert torch.equal(scaled.opacities, gaussians.opacities) and scaled.frame == gaussians.frame
-
-
-@pytest.mark.parametrize(
-    'axis, angle',
-    [
-        ((1, 0, 0), math.pi),
-        ((0, 1, 0), math.pi),
-        ((0, 0, 1), math.pi),
-        ((1, 2, 3), 1e-5),
-        ((1, -1, 0.5), 3.1),
-        ((0, 1, 1), 0.0),
-    ],
-)
-def test_rotation_to_quat(axis, angle):
-    rotation, quat = axis_angle(axis, angle)
-    got = rotation_to_quat(rotation)
-    np.testing.assert_allclose(got * np.sign(got @ quat), quat, atol=1e-9)
 
 
 def test_a_mirror_or_scaled_pose_is_refused():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsemsplat_ros.gaussians.gaussians import quats_to_rotations
+from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 from gsemsplat_ros.scene import approach
 from gsemsplat_ros.scene.approach import approach_pose, floor_height, upright
 from gsemsplat_ros.semantics.objects import Object

@@ -13,8 +13,9 @@ import pytest
 import torch
 from support.word_maps import HERE, cloud, scene_cloud, worded_map
 
-from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians, rotation_to_quat
+from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
 from gsemsplat_ros.gaussians.render import Rendering, render
+from gsemsplat_ros.gaussians.rotations import rotation_to_quat
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View, Window
 from gsemsplat_ros.scene.fusion import START, Mapper

@@ -21,7 +21,7 @@ from gsemsplat_msgs.srv import Query
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
-from gsemsplat_ros.gaussians.gaussians import quats_to_rotations
+from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 from gsemsplat_ros.live.shared_state import MAX_OBJECTS, PageAnswer, SharedState, answered_by_boxes
 from gsemsplat_ros.live.shown_scene import (
     ShownCamera,
@@ -283,12 +283,8 @@ def _cameras(means: np.ndarray, pose: PoseStamped | None) -> tuple[ShownCamera, 
     first = first_camera_of(means)
     if first is None or pose is None:
         return () if first is None else (first,)
-    import torch
-
     q, p = pose.pose.orientation, pose.pose.position
     world_from_camera = np.eye(4)
-    world_from_camera[:3, :3] = quats_to_rotations(
-        torch.tensor([q.w, q.x, q.y, q.z], dtype=torch.float64)
-    ).numpy()
+    world_from_camera[:3, :3] = quats_to_rotations(np.array([q.w, q.x, q.y, q.z]))
     world_from_camera[:3, 3] = p.x, p.y, p.z
     return first, ShownCamera('second camera', world_from_camera, first.fov, first.aspect)

@@ -14,13 +14,12 @@ import sys
 
 import numpy as np
 import rclpy
-import torch
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
-from gsemsplat_ros.gaussians.gaussians import quats_to_rotations
+from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 from gsemsplat_ros.network.heads import SH_C0
 
 LATCHED = QoSProfile(
@@ -52,10 +51,7 @@ def splat_array(cloud: PointCloud2, max_splats: int = MAX_SPLATS) -> bytes:
     table['position'] = _columns(points, 'x', 'y', 'z')
     quats = _columns(points, 'rot_0', 'rot_1', 'rot_2', 'rot_3')  # w, x, y, z
     table['orientation'] = quats[:, [1, 2, 3, 0]]
-    axes = (
-        quats_to_rotations(torch.from_numpy(quats)).numpy()
-        * _columns(points, 'scale_0', 'scale_1', 'scale_2')[:, None]
-    )
+    axes = quats_to_rotations(quats) * _columns(points, 'scale_0', 'scale_1', 'scale_2')[:, None]
     table['covariance'][:, :3, :3] = axes @ axes.transpose(0, 2, 1)
     table['opacity'] = np.rint(np.clip(points['opacity'], 0, 1) * 255)
     packed = np.ascontiguousarray(points['rgb']).view(np.uint32)

@@ -1,0 +1,76 @@
+"""Rotations: unit quaternions (w, x, y, z) and matrices, as NumPy arrays or torch tensors.
+
+ROS messages hold quaternions as x, y, z, w; what reads and writes them turns the order.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = TypeVar('Array', np.ndarray, Tensor)
+
+
+def quats_to_rotations(quats: Array) -> Array:
+    """Unit quaternions (..., 4), w x y z, to rotation matrices (..., 3, 3)."""
+    w, x, y, z = _parts(quats)
+    rows = _stack(
+        [
+            1 - 2 * (y * y + z * z),
+            2 * (x * y - w * z),
+            2 * (x * z + w * y),
+            2 * (x * y + w * z),
+            1 - 2 * (x * x + z * z),
+            2 * (y * z - w * x),
+            2 * (x * z - w * y),
+            2 * (y * z + w * x),
+            1 - 2 * (x * x + y * y),
+        ]
+    )
+    return rows.reshape((*quats.shape[:-1], 3, 3))
+
+
+def rotation_to_quat(rotation: np.ndarray) -> np.ndarray:
+    """A rotation matrix (3, 3) to the unit quaternion (4,) w x y z, w >= 0, in float64.
+
+    4 q q^T is linear in the matrix; its column with the largest diagonal entry gives q without cancellation.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = np.asarray(rotation, dtype=np.float64)
+    outer = np.array(
+        [
+            [1 + a + e + i, h - f, c - g, d - b],
+            [h - f, 1 + a - e - i, b + d, c + g],
+            [c - g, b + d, 1 - a + e - i, f + h],
+            [d - b, c + g, f + h, 1 - a - e + i],
+        ]
+    )
+    column = outer[:, np.argmax(np.diag(outer))]
+    quat = column / np.linalg.norm(column)
+    return -quat if quat[0] < 0 else quat
+
+
+def multiply_quats(p: Array, q: Array) -> Array:
+    """Hamilton product (..., 4), w x y z: the rotation `p` after the rotation `q`."""
+    pw, px, py, pz = _parts(p)
+    qw, qx, qy, qz = _parts(q)
+    return _stack(
+        [
+            pw * qw - px * qx - py * qy - pz * qz,
+            pw * qx + px * qw + py * qz - pz * qy,
+            pw * qy - px * qz + py * qw + pz * qx,
+            pw * qz + px * qy - py * qx + pz * qw,
+        ]
+    )
+
+
+def _parts(quats: Array) -> tuple[Array, Array, Array, Array]:
+    return quats[..., 0], quats[..., 1], quats[..., 2], quats[..., 3]
+
+
+def _stack(parts: list[Array]) -> Array:
+    """Along a new last axis."""
+    first = parts[0]
+    return torch.stack(parts, -1) if isinstance(first, Tensor) else np.stack(parts, -1)
