@@ -22,7 +22,7 @@ PATCH = 16  # the network works on whole patches of this many pixels
 class View:
     """One image: `image` (H, W, 3) uint8 RGB, its camera (None: unknown), optical frame and time [ns].
 
-    map_from_camera (4, 4): where the camera stood then in a frame that does not move [m]; None: nobody told.
+    map_from_camera (4, 4): where the camera stood then in a frame that does not move [m]; None: unknown.
     """
 
     image: np.ndarray

@@ -38,26 +38,24 @@ class Parameters:
 
     mode: str = _field(
         'stereo',
-        'Where pairs come from: a stereo camera, or keyframes of one moving camera',
+        'Source of the pairs: a stereo camera, or keyframes of one moving camera',
         choices=('stereo', 'sequential'),
     )
-    autostart: bool = _field(True, 'Configure and activate at start; false: leave it to a lifecycle manager')
-    weights: str = _field('', 'Checkpoint file; empty: the small network that is shipped')
+    autostart: bool = _field(True, 'Configure and activate at start; false: wait for a lifecycle manager')
+    weights: str = _field('', 'Checkpoint file; empty: the shipped network')
     text_checkpoint: str = _field(
         '',
-        'Text encoder file for checkpoints that need OpenCLIP; empty: what the '
-        'checkpoint names, from the installed packages',
+        'Text encoder file for checkpoints that need OpenCLIP; empty: the encoder '
+        'named by the checkpoint, from the installed packages',
     )
     device: str = _field(
-        'auto', 'Where the network runs; auto: CUDA if there is one', choices=('auto', 'cpu', 'cuda')
+        'auto', 'Device of the network; auto: CUDA if available', choices=('auto', 'cpu', 'cuda')
     )
     square: bool = _field(
         False, 'Crop the square centre (published: 512 x 512) instead of keeping the field of view'
     )
     image_transport: str = _field(
-        'raw',
-        'How images come: as they are, or JPEG or PNG on <image topic>/compressed',
-        choices=('raw', 'compressed'),
+        'raw', 'Image topics: raw, or JPEG or PNG on <image topic>/compressed', choices=('raw', 'compressed')
     )
     rectified: bool = _field(
         True, 'The images are rectified; false: rectify them with K, D, R, P of camera_info'
@@ -75,68 +73,58 @@ class Parameters:
     )
     keyframe_min_motion: float = _field(
         0.03,
-        'Median image motion from which a frame is used: sequential, for a pair with '
-        'the keyframe before; stereo, for a new scene, which changes before the '
-        'camera make too. 0: every frame',
+        'Smallest median image motion. Sequential: from the last keyframe to a frame that is paired with it; '
+        'stereo: for a new scene, also where only objects move. 0: every frame',
         'fraction of the image width',
         0.0,
         1.0,
     )
     keyframe_max_motion: float = _field(
         0.35,
-        'Sequential: median image motion beyond which the view is a new one and no pair is made',
+        'Sequential: median image motion above which a frame starts a new keyframe without a pair',
         'fraction of the image width',
         0.0,
         1.0,
     )
     keyframe_min_overlap: float = _field(
-        0.4, 'Sequential: part of the keyframe that must still be seen', 'fraction', 0.0, 1.0
+        0.4, 'Sequential: share of the keyframe that must remain in view', 'fraction', 0.0, 1.0
     )
     keyframe_max_age_s: float = _field(
         10.0,
-        'Sequential: a keyframe older than this is replaced, not paired: the world may have changed',
+        'Sequential: an older keyframe is replaced and not paired, since objects may have moved',
         's',
         0.1,
         3600.0,
     )
     map_frame: str = _field(
         '',
-        'Fixed frame of TF (odom, map): where the camera stood and, sequential, how far it '
-        'moved, which gives the scale; empty: TF is not used',
+        'Fixed TF frame (odom, map) for the camera poses and, sequential, for the scale; '
+        'empty: TF is not used',
     )
     base_frame: str = _field(
         'base_link',
-        'Frame of TF that the robot stands in, for the pose from which it faces what '
-        'a query found; where TF lacks it, the camera stands for it',
+        'TF frame of the robot, for the approach pose; if TF lacks it, the camera is used',
         live=True,
     )
-    map_voxel_m: float = _field(
-        0.03, 'Edge of the voxels of the map, which hold one Gaussian each', 'm', 0.005, 1.0
-    )
+    map_voxel_m: float = _field(0.03, 'Edge of the map voxels; each holds one Gaussian', 'm', 0.005, 1.0)
     map_max_gaussians: int = _field(
         300_000,
-        'Most Gaussians in the map: the oldest and least certain go first; 0: '
-        'nothing is fused, and a map that was loaded stays as it is',
+        'Most Gaussians in the map; the oldest and least certain are removed first; 0: '
+        'no fusion, a loaded map stays unchanged',
         'Gaussians',
         0,
         10_000_000,
         live=True,
     )
     map_directory: str = _field(
-        '~/.ros/gsemsplat', 'Folder below which save_map writes and load_map reads, nowhere else'
+        '~/.ros/gsemsplat', 'save_map writes and load_map reads only below this folder'
     )
     robot_radius_m: float = _field(
-        0.3,
-        'Radius of the robot seen from above, for the pose that faces what a query found',
-        'm',
-        0.01,
-        10.0,
-        live=True,
+        0.3, 'Radius of the robot seen from above, for the approach pose', 'm', 0.01, 10.0, live=True
     )
     approach_distance_m: float = _field(
         0.6,
-        "From the robot's middle to the box of what a query found, for the pose "
-        'that faces it; up to 1 m more where nothing nearer is free',
+        "Distance of the approach pose from the found object's box; up to 1 m more if nothing nearer is free",
         'm',
         0.05,
         10.0,
@@ -145,21 +133,16 @@ class Parameters:
     queries: tuple[str, ...] = _field((), 'Standing queries, answered on every new scene', live=True)
     canonical: tuple[str, ...] = _field(
         CANONICAL,
-        'Phrases that every query is compared with: what is no more like the '
-        'words than like one of these scores below 0.5',
+        'Phrases that every query is compared with; a place that is more similar to '
+        'one of these than to the query scores below 0.5',
     )
     threshold: float = _field(
-        0.0,
-        "Relevancy from which a query counts as found; 0: the checkpoint's own",
-        '',
-        0.0,
-        0.999,
-        live=True,
+        0.0, 'Relevancy from which a query counts as found; 0: the default of 0.5', '', 0.0, 0.999, live=True
     )
     max_objects: int = _field(8, 'Most objects in one answer, best first', '', 1, 1000, live=True)
     max_points: int = _field(
         200000,
-        'Most Gaussians in the published cloud, evenly thinned; 0: all',
+        'Most Gaussians in the published cloud, thinned evenly; 0: all',
         'points',
         0,
         100_000_000,
