@@ -14,8 +14,8 @@ from std_msgs.msg import Header
 
 from gsemsplat_ros.ros import messages, publishers
 from gsemsplat_ros.ros.conversions import make_header
-from gsemsplat_ros.ros.map_keeper import Kept, MapKeeper
 from gsemsplat_ros.ros.parameters import Parameters
+from gsemsplat_ros.ros.snapshot import Kept, Snapshot
 from gsemsplat_ros.ros.transforms import Transforms
 from gsemsplat_ros.scene.approach import Approach, approach_pose
 
@@ -40,15 +40,15 @@ class Found:
     shown: Any
 
 
-def find(ask: Callable, pipeline, keeper: MapKeeper | None, scene) -> Found:
-    """`ask(method, scene or map)` with the map's and the scene's method of `pipeline`; `scene` may be None.
+def find(ask: Callable, pipeline, now: Snapshot) -> Found:
+    """`ask(method, scene or map)` with the map's and the scene's method of `pipeline`.
 
     A scene that could not be fused answers for itself what it finds and the map does not.
     """
-    kept = keeper.kept if keeper and keeper.kept.answers else None
+    kept, scene = now.kept if now.kept.answers else None, now.scene
     seen = scene and ask(pipeline.query, scene)
     answer = ask(pipeline.query_map, kept.map) if kept else seen
-    if kept is None or (seen and seen.found and not answer.found and not keeper.last):
+    if kept is None or (seen and seen.found and not answer.found and not kept.last_fused):
         return Found(seen, messages.scene_header(scene), None, scene, seen, seen)
     pixel = seen.peak_pixel if seen and seen.found else (np.nan, np.nan)
     shown = seen and replace(

@@ -5,14 +5,13 @@ only.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.ros.conversions import quoted
 from gsemsplat_ros.ros.parameters import Parameters
+from gsemsplat_ros.ros.snapshot import Kept, Latest, Snapshot
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.fusion import Fusion, Mapper
 from gsemsplat_ros.scene.map import Map
@@ -23,46 +22,36 @@ FRAME = 'gsemsplat_map'  # of a map that no map_frame of TF holds: it begins at 
 SUFFIX = '.safetensors'
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A map and what belongs to it; never changed, so any thread may read it.
-
-    stamp_ns: of the newest images in it, of the load, or of the clearing; map_from_camera (4, 4) [m]: where
-    the camera of the last fused keyframe stood, None when none was; loaded: it came from a file.
-    """
-
-    map: Map
-    stamp_ns: int = 0
-    map_from_camera: np.ndarray | None = None
-    loaded: bool = False
-
-    @property
-    def answers(self) -> bool:
-        """Whether queries search it: it holds more than the one scene that answers better by itself."""
-        return len(self.map) > 0 and (self.loaded or self.map.scenes > 1)
-
-
 class MapKeeper:
-    """`kept` is replaced, never changed. fused, left_out: scenes so far; last: whether the last one was
-    fused, or there was none; reason: how it was placed, or why it was left out. trouble: why the last map was
-    not saved, or ''. tied: the map lies in a frame of TF (map_frame), not in one of its own."""
+    """Keeps the map of `latest`, whose `kept` it replaces and nobody else does: the worker adds scenes, the
+    services save, load and clear, one at a time.
+
+    frame: of the map; tied: it is one of TF (map_frame), not one of the map's own; folder: of the files.
+    """
 
     def __init__(self, parameters: Parameters, space: CodeSpace, namespace: str = ''):
         """`space`: what reads the codes of the maps, in memory and on disk. `namespace` of the node: nodes
         side by side have frames of their own."""
         self.frame = parameters.map_frame.lstrip('/') or f'{namespace}/{FRAME}'.lstrip('/')
-        self.folder = Path(parameters.map_directory)
-        self.fused, self.left_out, self.reason, self.last, self.trouble = 0, 0, '', True, ''
         self.tied = bool(parameters.map_frame)
+        self.folder = Path(parameters.map_directory)
         self._voxel, self._space = parameters.map_voxel_m, space
         self._lock = threading.Lock()
-        self.clear(0)
+        empty = Map.empty(self.frame, self._voxel)
+        self._mapper = Mapper(empty, 0)
+        self.latest = Latest(Snapshot(Kept(empty)))
+
+    @property
+    def kept(self) -> Kept:
+        """The map now, and what belongs to it."""
+        return self.latest.now.kept
 
     def _take(self, map_: Map, stamp_ns: int, loaded: bool) -> None:
         with self._lock:
             self._mapper = Mapper(map_, 0)
-            self.kept = Kept(map_, stamp_ns, loaded=loaded)
-            self.reason, self.last = '', True
+            before = self.kept
+            kept = Kept(map_, stamp_ns, loaded=loaded, fused=before.fused, left_out=before.left_out)
+            self.latest.change(kept=replace(kept, save_error=before.save_error))
 
     def clear(self, stamp_ns: int) -> None:
         """Begin anew, empty."""
@@ -71,19 +60,26 @@ class MapKeeper:
     def add(self, scene: Scene, pair: Pair, budget: int) -> Fusion:
         """Fuse a scene into the map of at most `budget` Gaussians, or say why not."""
         with self._lock:
-            if self.tied and pair.first.map_from_camera is None and not len(self.kept.map):
+            kept = self.kept
+            if self.tied and pair.first.map_from_camera is None and not len(kept.map):
                 fusion = Fusion(
                     False, f"the map begins when TF says where the camera is in map_frame '{self.frame}'"
                 )
             else:
                 self._mapper.budget = budget
                 fusion = self._mapper.add(scene, pair)
+            kept = replace(kept, last_fused=fusion.fused, reason=fusion.reason)
             if fusion.fused:
-                self.kept = Kept(
-                    self._mapper.map, scene.keyframe.stamp_ns, fusion.map_from_camera, self.kept.loaded
+                kept = replace(
+                    kept,
+                    map=self._mapper.map,
+                    stamp_ns=scene.keyframe.stamp_ns,
+                    map_from_camera=fusion.map_from_camera,
+                    fused=kept.fused + 1,
                 )
-            self.fused, self.left_out = self.fused + fusion.fused, self.left_out + (not fusion.fused)
-            self.reason, self.last = fusion.reason, fusion.fused
+            else:
+                kept = replace(kept, left_out=kept.left_out + 1)
+            self.latest.change(kept=kept)
         return fusion
 
     def save(self, name: str) -> str:
@@ -96,14 +92,16 @@ class MapKeeper:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_map(path, map_, self._space)
-        except (OSError, ValueError) as error:
-            self.trouble = (
-                str(error)
-                if isinstance(error, ValueError)
-                else (f'cannot make the folder {path.parent} ({error.strerror}): set map_directory')
-            )
-            raise ValueError(self.trouble) from None
-        self.trouble = ''
+        except ValueError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f'cannot make the folder {path.parent} ({error.strerror}): set map_directory'
+        else:
+            problem = ''
+        with self._lock:
+            self.latest.change(kept=replace(self.kept, save_error=problem))
+        if problem:
+            raise ValueError(problem)
         return f'{path} and its .ply: {len(map_)} Gaussians of {map_.scenes} scene(s)'
 
     def load(self, name: str, stamp_ns: int) -> str:
@@ -124,17 +122,17 @@ class MapKeeper:
         """The file of this name. Raises ValueError for one that does not lie below the folder, links
         resolved.
         """
+        folder = self.folder
         try:
-            folder = self.folder.expanduser().resolve()
+            folder = folder.expanduser().resolve()
             named = (folder / name.strip()).resolve()
-            path = named.with_name(named.name + SUFFIX * (named.suffix != SUFFIX)).resolve()
-            inside = named != folder and path.is_relative_to(folder) and path.is_file() is not None
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-        ):  # too long (is_file says so), a loop of links, a zero byte
-            folder, inside = self.folder, False
+            path = named
+            if path.suffix != SUFFIX:
+                path = path.with_name(path.name + SUFFIX).resolve()
+            path.is_file()  # raises for what no file can be called
+            inside = named != folder and path.is_relative_to(folder)
+        except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a zero byte
+            inside = False
         if not inside:
             raise ValueError(
                 f"map name {quoted(name)}: wanted a file below map_directory ({folder}), as 'kitchen'"

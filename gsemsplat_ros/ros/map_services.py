@@ -1,9 +1,10 @@
-"""~/save_map, ~/load_map and ~/clear_map: an error is a message of the answer, never the end of the node."""
+"""~/save_map, ~/load_map and ~/clear_map."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from gsemsplat_msgs.srv import LoadMap, SaveMap
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -11,6 +12,7 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from gsemsplat_ros.ros.map_keeper import MapKeeper
+from gsemsplat_ros.ros.services import answered
 
 
 class MapServices:
@@ -22,12 +24,7 @@ class MapServices:
         self._node, self._keeper, self._changed = node, keeper, changed
         group = MutuallyExclusiveCallbackGroup()  # a file takes a second: queries go on meanwhile
         self._services = [
-            node.create_service(
-                kind,
-                f'~/{name}',
-                lambda request, response, work=work: self._answer(work, request, response),
-                callback_group=group,
-            )
+            node.create_service(kind, f'~/{name}', partial(self._answer, work), callback_group=group)
             for kind, name, work in (
                 (SaveMap, 'save_map', self._save),
                 (LoadMap, 'load_map', self._load),
@@ -35,17 +32,15 @@ class MapServices:
             )
         ]
 
-    def _answer(self, work: Callable, request, response):
-        try:
+    def _answer(self, work: Callable[[Any], str], request: Any, response: Any) -> Any:
+        log = self._node.get_logger()
+
+        def fill() -> None:
             response.message = work(request)
             response.success = True
-            self._node.get_logger().info(response.message)
-        except ValueError as error:
-            response.message = str(error)
-        except Exception as error:
-            self._node.get_logger().error(f'a service of the map failed:\n{traceback.format_exc()}')
-            response.message = f'internal error ({type(error).__name__}: {error}): see the log of the node'
-        return response
+            log.info(response.message)
+
+        return answered('a service of the map', fill, response, log.error)
 
     def _save(self, request: SaveMap.Request) -> str:
         return 'saved ' + self._keeper.save(request.path)

@@ -1,44 +1,71 @@
-"""The lifecycle node `gsemsplat`: wires inputs, worker, map, results, services and diagnostics.
+"""The lifecycle node `gsemsplat`: wires inputs, worker, map, results, services and status.
 
-Threads: the executor's callbacks only store and hand on; one worker thread converts, builds the scene and
-publishes; a query runs in a callback group of its own and reads the newest scene and map, which never change.
+Which thread runs what (the executor of main.py has three threads; each callback group runs one callback at a
+time, in any of them):
+
+    callback group       callbacks                               what they may change
+    the node's own       transitions, parameters, 1 Hz timer     configured, active, parameters
+    inputs               images, camera_info                     Subscriptions; the worker's mailbox
+    TF                   /tf, /tf_static                         Transforms, under its lock
+    query                the service query                       shown, under the output lock
+    map services         save_map, load_map, clear_map           latest.kept; the source's memory (forget)
+    (worker thread)      an input; what a parameter changes      source; latest; shown, under the output lock
+
+The main thread runs the first transitions before the executor spins, and the last release after it. What one
+thread makes and another reads is a value that is replaced and never changed: `parameters`, `configured`,
+`active`, `latest.now`, `source.selection`. Who needs several takes them once, at the beginning. Who publishes
+a scene or an answer holds the output lock.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
+from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
+from gsemsplat_msgs.msg import Status
 from gsemsplat_msgs.srv import Query
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 
 from gsemsplat_ros.pipeline import Pipeline
-from gsemsplat_ros.ros import answers, diagnostics, messages, publishers
-from gsemsplat_ros.ros.conversions import stamp_ns
-from gsemsplat_ros.ros.inputs import Input, Subscriptions, input_topics, make_source
+from gsemsplat_ros.ros import diagnostics
+from gsemsplat_ros.ros.inputs import Subscriptions, input_topics
 from gsemsplat_ros.ros.map_keeper import MapKeeper
 from gsemsplat_ros.ros.map_services import MapServices
-from gsemsplat_ros.ros.parameters import changed, declare
+from gsemsplat_ros.ros.parameters import changed, declare, differing
+from gsemsplat_ros.ros.perception import Perception
+from gsemsplat_ros.ros.publishers import Results
+from gsemsplat_ros.ros.qos import LATCHED
+from gsemsplat_ros.ros.services import answered
+from gsemsplat_ros.ros.sources import make_source
+from gsemsplat_ros.ros.state import Active, Configured
+from gsemsplat_ros.ros.status import status_of
 from gsemsplat_ros.ros.transforms import Transforms
 from gsemsplat_ros.ros.worker import Worker
 
 REPEAT_S = 5.0  # the same complaint is logged at most this often
+OF_THE_CLOUD = {'max_points', 'publish_codes'}  # parameters that change what is published of a scene
+OF_THE_ANSWERS = {'queries', 'threshold', 'max_objects'}  # and those that change the standing answers
+
+Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
-def _logged(transition):
+def _logged(transition: Transition) -> Transition:
     """rclpy turns an exception in a transition into ERROR and says nothing: say it, then let on_error clean
     up.
     """
 
     @functools.wraps(transition)
-    def logged(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def logged(self: GsemsplatNode, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(self, state)
         except Exception:
@@ -58,29 +85,23 @@ class GsemsplatNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_change)
         self.add_post_set_parameters_callback(self._adopt_change)
         self._load_pipeline = load_pipeline
-        # these and the next: between configure and cleanup
-        self._pipeline = self._worker = self._results = None
-        self._keeper = self._service = self._map_services = None
-        self._inputs = self._source = self._transforms = None  # while active
-        self._scene = None
-        self._answers = {}  # text -> (answer, its header) since the newest scene, for the markers
-        self._output_lock = threading.Lock()  # one scene or answer at a time goes out
-        self._figures = diagnostics.Figures()
-        self._last_stamp_ns: int | None = None
+        self._configured: Configured | None = None
+        self._active: Active | None = None
         self._said: dict[str, float] = {}
-        self._report = self.create_publisher(diagnostics.DiagnosticArray, '/diagnostics', 10)
+        self._report = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._status = self.create_publisher(Status, '~/status', LATCHED)
         self.create_timer(1.0, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     # Lifecycle
 
     @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the network, open topics and service. FAILURE (with the reason on the log) leaves all as it
+        """Load the network, open topics and services. FAILURE (with the reason on the log) leaves all as it
         was.
         """
         p, start = self.parameters, time.monotonic()
         try:
-            self._pipeline = self._load_pipeline(
+            pipeline = self._load_pipeline(
                 p.weights or None,
                 device=p.device,
                 square=p.square,
@@ -94,27 +115,40 @@ class GsemsplatNode(LifecycleNode):
             self.get_logger().error(f'cannot load the network:\n{traceback.format_exc()}')
             return TransitionCallbackReturn.FAILURE
         self.get_logger().info(
-            f'loaded {self._pipeline.weights} with text encoder {self._pipeline.text_encoder.name} '
-            f'on {self._pipeline.device} in {time.monotonic() - start:.1f} s'
+            f'loaded {pipeline.weights} with text encoder {pipeline.text_encoder.name} '
+            f'on {pipeline.device} in {time.monotonic() - start:.1f} s'
         )
-        self._results = publishers.Results(self)
-        self._worker = Worker(self._build, self._failed)
-        self._service = self.create_service(
-            Query, 'query', self._on_query, callback_group=MutuallyExclusiveCallbackGroup()
-        )
-        self._keeper = MapKeeper(p, self._pipeline.code_space, self.get_namespace())
-        self._map_services = MapServices(self, self._keeper, self._map_replaced)
+        keeper = MapKeeper(p, pipeline.code_space, self.get_namespace())
+        with ExitStack() as made:
+            results = made.enter_context(closing(Results(self)))
+            perception = Perception(
+                pipeline, keeper, results, lambda: self.parameters, self._say, self._publish_status
+            )
+            made.enter_context(closing(MapServices(self, keeper, self._map_replaced)))
+            group = MutuallyExclusiveCallbackGroup()
+            query = self.create_service(Query, 'query', self._on_query, callback_group=group)
+            made.callback(self.destroy_service, query)
+            worker = Worker(perception.build, perception.refuse)
+            self._configured = Configured(perception, results, worker, made.pop_all())
         return super().on_configure(state)
 
     @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the inputs."""
+        p, configured = self.parameters, self._configured
+        assert configured is not None  # a node is activated after it was configured
         done = super().on_activate(state)
-        topics = input_topics(self, self.parameters)
-        if self.parameters.map_frame:
-            self._transforms = Transforms(self, self.parameters.map_frame, self._say)
-        self._source = make_source(self.parameters, topics, self._say, self._transforms)
-        self._inputs = Subscriptions(self, self.parameters, self._worker.mailbox.put)
+        topics = input_topics(self, p)
+        mailbox = configured.worker.mailbox
+        with ExitStack() as made:
+            made.callback(mailbox.clear)
+            transforms = None
+            if p.map_frame:
+                transforms = made.enter_context(closing(Transforms(self, p.map_frame, self._say)))
+            source = make_source(p, topics, self._say, transforms)
+            inputs = Subscriptions(self, p, lambda raw: mailbox.put((source, raw)))
+            made.enter_context(closing(inputs))
+            self._active = Active(inputs, source, transforms, made.pop_all())
         self.get_logger().info('waiting for ' + ', '.join(t for camera in topics for t in camera))
         return done
 
@@ -142,98 +176,79 @@ class GsemsplatNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _unsubscribe(self) -> None:
-        if self._inputs:
-            self._inputs.close()
-            self._inputs = None
-            self._worker.mailbox.clear()
-        if self._transforms:
-            self._transforms.close()
-            self._transforms = None
+        active, self._active = self._active, None
+        if active:
+            active.made.close()
 
     def release(self, timeout_s: float | None = None) -> bool:
         """Take down what on_configure and on_activate made. False: the worker is still busy after
         `timeout_s`.
         """
         self._unsubscribe()
-        ended = self._worker.stop(timeout_s) if self._worker else True
-        if self._results:
-            self._results.close()
-            self.destroy_service(self._service)
-        if self._map_services:
-            self._map_services.close()
-        self._pipeline = self._worker = self._results = self._service = self._source = self._scene = None
-        self._keeper = self._map_services = None
-        self._answers, self._last_stamp_ns, self._figures = {}, None, diagnostics.Figures()
+        configured, self._configured = self._configured, None
+        if configured is None:
+            return True
+        ended = configured.worker.stop(timeout_s)
+        configured.made.close()
         return ended
 
-    # Worker thread
+    # Queries and the map
 
-    def _build(self, raw: Input) -> None:
-        p, stamp = self.parameters, stamp_ns(raw.images[0].header)
-        if self._last_stamp_ns is not None and 0 <= stamp - self._last_stamp_ns < p.min_interval_s * 1e9:
-            return
-        pipeline, source = self._pipeline, self._source
-        times = [time.perf_counter()]
-        pair = source.pair(raw)
-        times.append(time.perf_counter())
-        if pair is None:
-            return
-        self._last_stamp_ns = stamp
-        scene = pipeline.build(pair)
-        source.built(pair)
-        if pair.first_from_second is not None and scene.scale_source == 'network':
-            self._say(
-                'TF and the images do not tell of one motion, or the camera moved less than 5 cm: the scale '
-                "of this scene is the network's"
-            )
-        times.append(time.perf_counter())
-        with self._output_lock:
-            self._scene = scene
-            self._publish(scene)
-        times.append(time.perf_counter())
-        self._fuse(scene, pair)
-        times.append(time.perf_counter())
-        with self._output_lock:
-            self._answer_standing(pipeline, scene)
-        times.append(time.perf_counter())
-        stages = 'convert', 'build', 'publish', 'fuse', 'standing queries'
-        self._figures.latency_s = {
-            **{stage: b - a for stage, a, b in zip(stages, times, times[1:])},
-            'total': times[-1] - times[0],
-            **{f'build: {stage}': s for stage, s in scene.timings.items()},
-        }
-        self._figures.scenes += 1
-        self._figures.last_error = ''
+    def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
+        return answered('query', lambda: self._answer(request, response), response, self.get_logger().error)
 
-    def _fuse(self, scene, pair) -> None:
-        if not self.parameters.map_max_gaussians:
-            return
-        fusion = self._keeper.add(scene, pair, self.parameters.map_max_gaussians)
-        if fusion.fused:
-            self._show_map()
-            if not self._keeper.tied:
-                self._results.place(self._keeper.kept, messages.scene_header(scene))
-        else:
-            self._say(f'a scene was left out of the map: {fusion.reason}')
+    def _answer(self, request: Query.Request, response: Query.Response) -> None:
+        """Fill `response`; raises ValueError when the question cannot be answered."""
+        configured, active = self._configured, self._active
+        now = configured.perception.latest.now if configured else None
+        if configured is None or now is None or (now.scene is None and not now.kept.answers):
+            inputs = diagnostics.inputs_line(self._status_now())
+            reason = '' if inputs.level == diagnostics.OK else inputs.message
+            if now is not None and inputs.level != diagnostics.ERROR:
+                reason = now.last_error or reason
+            raise ValueError(f'no scene yet: {reason or "waiting for the first pair of images"}')
+        configured.perception.answer(now, request, response, active.transforms if active else None)
 
     def _map_replaced(self) -> None:
         """A service cleared the map or loaded another: what stands before a standing robot belongs into
         it.
         """
-        if source := self._source:
-            source.forget()
-        self._show_map()
+        if active := self._active:
+            active.source.forget()
+        if configured := self._configured:
+            configured.perception.map_replaced()
 
-    def _show_map(self) -> None:
-        kept = self._keeper.kept
-        self._results.map(kept.map, answers.map_header(kept), self.parameters.max_points)
+    # Parameters, status and diagnostics
 
-    def _failed(self, error: Exception) -> None:
-        """An input that could not be used, or a fault of ours: said, counted, and the node lives on."""
-        self._figures.refused += 1
-        self._figures.last_error = str(error) or type(error).__name__
-        fault = [] if isinstance(error, ValueError) else traceback.format_tb(error.__traceback__)
-        self._say(''.join(fault) + self._figures.last_error)
+    def _check_change(self, wanted: Iterable[Parameter]) -> SetParametersResult:
+        try:
+            changed(self.parameters, wanted, running=self._configured is not None)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _adopt_change(self, wanted: Iterable[Parameter]) -> None:
+        before, self.parameters = self.parameters, changed(self.parameters, wanted, running=False)
+        if configured := self._configured:
+            names = differing(before, self.parameters)
+            if names & OF_THE_CLOUD:
+                configured.worker.mailbox.request(configured.perception.publish_again)
+            if names & OF_THE_ANSWERS:
+                configured.worker.mailbox.request(configured.perception.answer_again)
+
+    def _on_timer(self) -> None:
+        if configured := self._configured:
+            configured.results.serve()
+        status = self._publish_status()
+        self._report.publish(diagnostics.report(self.get_fully_qualified_name(), status))
+
+    def _publish_status(self) -> Status:
+        status = self._status_now()
+        self._status.publish(status)
+        return status
+
+    def _status_now(self) -> Status:
+        return status_of(self.get_clock().now().to_msg(), self._configured, self._active)
 
     def _say(self, message: str) -> None:
         """Warn, the same message, whatever its numbers, at most every REPEAT_S (rclpy's own throttle would
@@ -245,103 +260,3 @@ class GsemsplatNode(LifecycleNode):
             self._said.clear()
         self._said[words] = now
         self.get_logger().warning(message)
-
-    # Queries
-
-    def _ask(self, query: Callable, scene_or_map, text: str, threshold: float = 0.0, max_objects: int = 0):
-        """Pipeline.query or query_map with the node's parameters where a number is 0."""
-        return query(
-            scene_or_map,
-            text,
-            threshold=threshold or self.parameters.threshold or None,
-            max_objects=max_objects or self.parameters.max_objects,
-        )
-
-    def _publish(self, scene) -> None:
-        """Publish `scene`; the caller holds the output lock."""
-        self._results.scene(scene, self.parameters.max_points, self.parameters.publish_codes)
-        self._answers = {}
-
-    def _answer_standing(self, pipeline: Pipeline, scene) -> None:
-        """Publish the standing queries' answers of the map and of `scene`; the caller holds the output
-        lock.
-        """
-        for text in self.parameters.queries:
-            try:
-                found = answers.find(functools.partial(self._ask, text=text), pipeline, self._keeper, scene)
-            except ValueError as error:
-                self._say(f"standing query '{text}': {error}")
-                continue
-            self._answers[text] = found.answer, found.header
-            self._results.answer(scene, found.seen, found.shown, found.header)
-        header = messages.scene_header(scene)
-        self._results.objects(list(self._answers.values()), header)
-
-    def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
-        try:
-            self._answer(request, response)
-        except ValueError as error:
-            response.message = str(error)
-        except Exception as error:
-            self.get_logger().error(f'query failed:\n{traceback.format_exc()}')
-            response.message = f'internal error ({type(error).__name__}: {error}): see the log of the node'
-        return response
-
-    def _answer(self, request: Query.Request, response: Query.Response) -> None:
-        """Fill `response`; raises ValueError when the question cannot be answered."""
-        pipeline, scene, results, keeper = self._pipeline, self._scene, self._results, self._keeper
-        if scene is None and not (keeper and keeper.kept.answers):
-            status = self._input_status()
-            reason = '' if status.level == diagnostics.OK else status.message
-            if status.level != diagnostics.ERROR:
-                reason = self._figures.last_error or reason
-            raise ValueError(f'no scene yet: {reason or "waiting for the first pair of images"}')
-        ask = functools.partial(
-            self._ask, text=request.text, threshold=request.threshold, max_objects=request.max_objects
-        )
-        found = answers.find(ask, pipeline, keeper, scene)
-        answers.fill(found, request, response, self.parameters, self._transforms)
-        with self._output_lock:
-            if scene is self._scene:  # else a newer scene has gone out meanwhile
-                self._answers[found.answer.text] = found.answer, found.header
-                if found.seen:
-                    results.answer(scene, found.seen, found.shown, found.header)
-                results.objects(list(self._answers.values()), found.header)
-
-    # Parameters and diagnostics
-
-    def _check_change(self, wanted) -> SetParametersResult:
-        try:
-            changed(self.parameters, wanted, running=self._pipeline is not None)
-        except ValueError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
-
-    def _adopt_change(self, wanted) -> None:
-        before, self.parameters = self.parameters, changed(self.parameters, wanted, running=False)
-        try:
-            with self._output_lock:
-                if self._scene is not None and before != self.parameters:
-                    self._publish(self._scene)
-                    self._answer_standing(self._pipeline, self._scene)
-        except Exception as error:
-            self._failed(error)
-
-    def _input_status(self) -> diagnostics.Status:
-        worker, source = self._worker, self._source
-        return diagnostics.input_status(self._inputs, source, worker.mailbox.dropped if worker else 0)
-
-    def _on_timer(self) -> None:
-        if self._results:
-            self._results.serve()
-        statuses = dict(
-            inputs=self._input_status(),
-            scene=diagnostics.scene_status(self._pipeline, self._scene, self._figures),
-        )
-        if keeper := self._keeper:
-            statuses['map'] = diagnostics.map_status(keeper)
-        if transforms := self._transforms:
-            statuses['transforms'] = diagnostics.transform_status(transforms)
-        self._report.publish(
-            diagnostics.report(self.get_fully_qualified_name(), self.get_clock().now().to_msg(), **statuses)
-        )

@@ -234,3 +234,8 @@ def changed(current: Parameters, wanted: Iterable[Parameter], running: bool) -> 
                 '(lifecycle transitions deactivate, cleanup) or restart it with the new value'
             )
     return replace(current, **values)
+
+
+def differing(one: Parameters, other: Parameters) -> set[str]:
+    """Names of those that differ."""
+    return {f.name for f in fields(Parameters) if getattr(one, f.name) != getattr(other, f.name)}

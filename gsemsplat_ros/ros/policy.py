@@ -23,6 +23,7 @@ PUBLISHED = (
     '~/relevancy/image',
     '~/relevancy/map',
     '~/scale',
+    '~/status',
     '~/transition_event',
     '/diagnostics',
     '/parameter_events',

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.msg import Relevancy as RelevancyMessage
-from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32, Header
@@ -27,13 +27,11 @@ from gsemsplat_ros.pictures.overlay import overlay
 from gsemsplat_ros.ros import messages
 from gsemsplat_ros.ros.conversions import image_message, make_header
 from gsemsplat_ros.ros.parameters import MAX_QUERIES
+from gsemsplat_ros.ros.qos import latched
+from gsemsplat_ros.ros.snapshot import Kept
 from gsemsplat_ros.ros.transforms import TFMessage
-
-
-def _latched(depth: int = 1) -> QoSProfile:
-    return QoSProfile(
-        depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-    )
+from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.scene import Scene
 
 
 class OnDemand:
@@ -41,7 +39,7 @@ class OnDemand:
     took.
     """
 
-    def __init__(self, publisher):
+    def __init__(self, publisher: LifecyclePublisher):
         self.publisher = publisher
         self._lock = threading.Lock()
         self._build: Callable[[], Any] | None = None
@@ -72,14 +70,18 @@ class Results:
     """The publishers of scenes and answers. Made when the node configures, closed when it cleans up."""
 
     def __init__(self, node: LifecycleNode):
-        overridable = QoSOverridingOptions.with_default_policies()
+        self._made = ExitStack()
 
-        def create(kind, topic, depth=1):
-            return node.create_lifecycle_publisher(
-                kind, '~/' + topic, _latched(depth), qos_overriding_options=overridable
+        def create(kind: type, topic: str, depth: int = 1) -> LifecyclePublisher:
+            publisher = node.create_lifecycle_publisher(
+                kind,
+                '~/' + topic,
+                latched(depth),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
+            self._made.callback(node.destroy_lifecycle_publisher, publisher)
+            return publisher
 
-        self._node = node
         self._cloud = OnDemand(create(PointCloud2, 'gaussians'))
         self._image = OnDemand(create(Image, 'relevancy/image'))
         self._relevancy_map = OnDemand(create(Image, 'relevancy/map'))
@@ -91,18 +93,24 @@ class Results:
         )
         self._pose = create(PoseStamped, 'pose')
         self._scale = create(Float32, 'scale')
-        self._tf = node.create_publisher(TFMessage, '/tf', 100) if TFMessage else None
+        self._tf = None
+        if TFMessage:
+            self._tf = node.create_publisher(TFMessage, '/tf', 100)
+            self._made.callback(node.destroy_publisher, self._tf)
 
-    def scene(self, scene, max_points: int, codes: bool) -> None:
-        """~/gaussians, ~/pose (when it was found) and ~/scale of a new scene."""
+    def cloud(self, scene: Scene, max_points: int, codes: bool) -> None:
+        """~/gaussians."""
         header = messages.scene_header(scene)
         self._cloud.offer(lambda: messages.gaussian_cloud(scene.gaussians, header, max_points, codes))
+
+    def pose(self, scene: Scene) -> None:
+        """~/pose (when it was found) and ~/scale."""
         first = make_header(scene.keyframe.frame, scene.keyframe.stamp_ns)
         if scene.first_from_second is not None:
             self._pose.publish(messages.pose_message(scene.first_from_second, first))
         self._scale.publish(Float32(data=float(scene.scale)))
 
-    def answer(self, scene, seen, shown, header: Header) -> None:
+    def answer(self, scene: Scene, seen, shown, header: Header) -> None:
         """One answer: ~/relevancy says `shown`, in the frame of `header`; ~/relevancy/image and
         ~/relevancy/map show what the scene's own image answers, `seen` (both pipeline.Relevancy)."""
         keyframe = scene.keyframe
@@ -125,14 +133,15 @@ class Results:
         if self._objects:
             self._objects.publish(messages.object_detections(answers, newest))
 
-    def map(self, map_, header: Header, max_points: int) -> None:
+    def map(self, map_: Map, header: Header, max_points: int) -> None:
         """~/map, within a second."""
         self._map.hold(lambda: messages.gaussian_cloud(map_.gaussians, header, max_points))
 
-    def place(self, kept, header: Header) -> None:
+    def place(self, kept: Kept, header: Header) -> None:
         """/tf: a map in a frame of its own, seen from the camera of `header`. So the map is the child: the
         camera may have a parent already, and a frame has one only (REP 105)."""
         if self._tf:
+            assert kept.map_from_camera is not None  # a scene was fused into it
             camera_from_map = np.linalg.inv(kept.map_from_camera)
             self._tf.publish(
                 TFMessage(transforms=[messages.transform_message(camera_from_map, kept.map.frame, header)])
@@ -145,24 +154,10 @@ class Results:
 
     def close(self) -> None:
         """Take the topics down."""
-        for publisher in (
-            self._cloud.publisher,
-            self._image.publisher,
-            self._relevancy_map.publisher,
-            self._map.publisher,
-            self._relevancy,
-            self._markers,
-            self._objects,
-            self._pose,
-            self._scale,
-        ):
-            if publisher:
-                self._node.destroy_lifecycle_publisher(publisher)
-        if self._tf:
-            self._node.destroy_publisher(self._tf)
+        self._made.close()
 
 
-def relevancy_image(scene, relevancy) -> Image:
+def relevancy_image(scene: Scene, relevancy) -> Image:
     """The input image with the relevancy over it, rgb8, in the size, frame and time of the input."""
     keyframe = scene.keyframe
     picture = overlay(keyframe.image, keyframe.window.expand(relevancy.heat))

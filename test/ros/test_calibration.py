@@ -8,7 +8,7 @@ import pytest
 from sensor_msgs.msg import RegionOfInterest
 from support.ros_messages import HEADER, info
 
-from gsemsplat_ros.ros import inputs
+from gsemsplat_ros.ros import inputs, sources
 from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
 from gsemsplat_ros.ros.conversions import image_message
 from gsemsplat_ros.ros.parameters import Parameters
@@ -100,7 +100,7 @@ def test_stereo_messages_become_a_pair(rectified):
         infos=(info(P=P, D=D), info(P=P[:3] + (-42.0,) + P[4:], D=D)),
     )
     warnings = []
-    source = inputs.make_source(
+    source = sources.make_source(
         Parameters(rectified=rectified), [('/l', '/li'), ('/r', '/ri')], warnings.append
     )
     pair = source.pair(messages_in)

@@ -13,7 +13,7 @@ from support.ros_messages import info
 
 from gsemsplat_ros.images.keyframes import KeyframeSelector
 from gsemsplat_ros.images.view import View
-from gsemsplat_ros.ros import inputs
+from gsemsplat_ros.ros import inputs, sources
 from gsemsplat_ros.ros.calibration import Rectifier
 from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_message, make_header
 from gsemsplat_ros.ros.parameters import Parameters, declare
@@ -124,7 +124,7 @@ def test_compressed_images_meet_their_camera_info():
     images = tuple(
         compressed(PNG, 'bgr8; png compressed bgr8', 12_345_678_901, 'left_optical') for _ in range(2)
     )
-    source = inputs.make_source(
+    source = sources.make_source(
         Parameters(image_transport='compressed'), [('/l', '/li'), ('/r', '/ri')], print
     )
     pair = source.pair(inputs.Input(images, infos))
@@ -372,7 +372,7 @@ def test_it_is_motion_that_makes_a_keyframe_and_not_time(seconds):
 
 def test_a_dropped_pair_is_counted_named_and_the_newest_image_goes_on():
     warnings = []
-    source = inputs.make_source(Parameters(mode='sequential'), [('/image', '/camera_info')], warnings.append)
+    source = sources.make_source(Parameters(mode='sequential'), [('/image', '/camera_info')], warnings.append)
 
     def offer(warp, stamp_s):
         message = image_message(seen(warp).image, make_header('head', round(stamp_s * S)))
@@ -381,12 +381,12 @@ def test_a_dropped_pair_is_counted_named_and_the_newest_image_goes_on():
     assert offer(np.eye(3), 0.0) is None
     assert offer(moved(dx=300), 0.1) is None  # 47 % of the width
     assert warnings == ['pair dropped: too little of the keyframe is still seen: a new one']
-    assert source.state['keyframe pairs dropped'] == 1
+    assert source.selection.dropped == 1
     pair = offer(moved(dx=260), 0.2)  # 6 % from the one that was dropped
     assert (pair.first.stamp_ns, pair.second.stamp_ns) == (2 * S // 10, S // 10)
-    state = source.state
-    assert (state['keyframes'], state['keyframe pairs'], state['keyframe pairs dropped']) == ('pair', 1, 1)
-    assert state['motion since the keyframe [fraction of the width]'] == pytest.approx(40 / 640, abs=2e-3)
+    last = source.selection
+    assert (last.reason, last.pairs, last.dropped) == ('pair', 1, 1)
+    assert last.motion == pytest.approx(40 / 640, abs=2e-3)
     assert offer(moved(dx=200), 60.0) is None and 'too old' in warnings[-1]
 
 

@@ -20,7 +20,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair
-from gsemsplat_ros.ros import inputs
+from gsemsplat_ros.ros import inputs, sources
 from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
 from gsemsplat_ros.ros.conversions import ENCODINGS, compressed_to_rgb, image_to_rgb, make_header, stamp_ns
 from gsemsplat_ros.ros.parameters import Parameters, changed, declare
@@ -224,7 +224,7 @@ def test_fuzz_camera_info():
 def test_fuzz_sources(mode, rectified):
     rng, said, pairs = np.random.default_rng(14), [], 0
     sides = 2 if mode == 'stereo' else 1
-    source = inputs.make_source(
+    source = sources.make_source(
         Parameters(mode=mode, rectified=rectified), [('/image', '/info')] * sides, said.append
     )
     for case in range(500):

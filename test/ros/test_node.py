@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
-from gsemsplat_msgs.msg import Relevancy
+from gsemsplat_msgs.msg import Relevancy, Status
+from gsemsplat_msgs.srv import Query
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32
-from support.ros_client import EVERY_PAIR, Client, Stereo, ask, set_parameter
+from support.ros_client import EVERY_PAIR, LATCHED, Client, Stereo, ask, set_parameter
 from support.ros_messages import LEFT, RIGHT, camera_info, picture, raw_image, table
 from visualization_msgs.msg import MarkerArray
 
@@ -361,6 +362,70 @@ def test_live_parameters_act_on_the_scene_at_once(client, stereo):
     ):
         result = set_parameter(client, name, value)
         assert not result.successful and words in result.reason, result.reason
+
+
+def markers_of(client):
+    """Texts in the newest markers."""
+    return {m.ns for m in client.heard['/a/gsemsplat/objects/markers'][-1].markers[1:]}
+
+
+def test_answers_to_services_do_not_pile_up_while_the_robot_stands(client, stereo):
+    stereo.scene()
+    for number in range(40):  # 'chair 7' is found as 'chair'
+        ask(client, f'chair {number}')
+    newest = {f'chair {number}' for number in range(40 - 32, 40)}
+    client.until(lambda: 'chair 39' in markers_of(client), 'the markers of the last answer')
+    assert newest <= markers_of(client) and 'chair 7' not in markers_of(client)
+    assert len(client.heard['/a/gsemsplat/objects/markers'][-1].markers) == 1 + 4 * (32 + 1)  # and standing
+
+
+def test_a_live_parameter_does_only_what_it_changes(client, stereo):
+    stereo.scene()
+    ask(client, 'chair 1')
+    client.until(lambda: 'chair 1' in markers_of(client), 'its markers')
+    topics = [f'/a/gsemsplat/{name}' for name in ('gaussians', 'relevancy', 'pose', 'objects/markers')]
+
+    def heard_after(name, value, last):
+        """Messages by topic, until those of the topic `last` came, or, without, of what came of a query."""
+        before = [len(client.heard[topic]) for topic in topics]
+        assert set_parameter(client, name, value).successful
+        if last:
+            client.until(lambda: len(client.heard[last]) > before[topics.index(last)], last)
+        assert client.call(Query, '/a/query', Query.Request(text='')).message  # one round more
+        return [len(client.heard[topic]) - count for topic, count in zip(topics, before)]
+
+    cloud, relevancy, _, markers = topics
+    assert heard_after('robot_radius_m', 0.4, None) == [0, 0, 0, 0]
+    assert heard_after('robot_radius_m', 0.3, None) == [0, 0, 0, 0]
+    assert heard_after('max_points', 50, cloud) == [1, 0, 0, 0]
+    assert heard_after('max_points', 0, cloud) == [1, 0, 0, 0]
+    standing = len(markers_of(client) - {'chair 1'})
+    again = heard_after('max_objects', 7, markers)
+    assert again[0] == again[2] == 0 and again[3] == 1 and again[1] >= standing
+    assert heard_after('max_objects', 8, markers)[0] == 0
+    assert 'chair 1' in markers_of(client)  # the answer to the service stays
+
+
+def test_the_status_says_what_the_diagnostics_say(client, stereo):
+    stamp = stamp_ns(stereo.scene().header)
+    client.listen(Status, '/a/gsemsplat/status', LATCHED)
+    heard = client.heard['/a/gsemsplat/status']
+    status = client.until(lambda: heard and heard[-1].scenes and heard[-1], 'a status with a scene')
+    assert (status.configured, status.active, status.stereo) == (True, True, True)
+    assert status.header.frame_id == 'left_optical' and stamp_ns(status.header) > stamp
+    assert (status.weights, status.text_encoder, status.device) == ('fake', 'fake text', 'cpu')
+    assert (status.gaussians, status.scale, status.scale_source) == (100, 0.5, 'stereo baseline')
+    assert (status.inliers, status.points) == (70, 90)
+    assert [topic.name for topic in status.inputs if topic.is_image] == [
+        '/a/left/image_raw',
+        '/a/right/image_raw',
+    ]
+    seconds = {latency.stage: latency.seconds for latency in status.latencies}
+    assert seconds['build: predict'] == 0.001 and 0 < seconds['convert'] < seconds['total']
+    assert status.map_frame == 'a/gsemsplat_map' and status.tf_frame == ''
+    done = status.scenes
+    stereo.scene()
+    client.until(lambda: heard[-1].scenes > done, 'the status of the next scene')
 
 
 def test_a_late_subscriber_gets_the_newest_scene(client, stereo, domain):

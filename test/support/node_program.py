@@ -23,7 +23,7 @@ from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.semantics.objects import Object
 
 COUNT = 100  # Gaussians
-FOUND = {
+FOUND = {  # by the first word
     'chair': Object(center=(0.5, 0.25, 2.0), size=(0.4, 0.6, 0.4), score=0.875),
     'door': Object(center=(-1.0, 0.0, 4.0), size=(1.0, 2.0, 0.25), score=0.75),
 }
@@ -113,7 +113,7 @@ class FakePipeline:
         if text == 'boom':
             raise RuntimeError('a fault of ours')
         threshold = threshold or 0.5
-        thing = FOUND.get(text)
+        thing = FOUND.get(text.split(' ')[0])
         score = thing.score if thing else 0.25
         found = score >= threshold
         return Relevancy(
@@ -133,7 +133,8 @@ class FakePipeline:
         No map knows the door."""
         if text == 'boom':
             raise RuntimeError('a fault of ours')
-        thing, threshold = FOUND.get(text) if text != 'door' else None, threshold or 0.5
+        word = text.split(' ')[0]
+        thing, threshold = FOUND.get(word) if word != 'door' else None, threshold or 0.5
         score = thing.score if thing else 0.25
         middle = map_.gaussians.means.double().mean(0) + torch.tensor([0.0, 0.0, 2.0])
         here = Object(tuple(middle.tolist()), (0.4, 0.6, 0.4), score)

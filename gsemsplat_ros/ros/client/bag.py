@@ -11,8 +11,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.ros.client.bag_topics import COMPRESSED, IMAGE, INFO, StereoTopics, choose
-from gsemsplat_ros.ros.inputs import Input, make_source
+from gsemsplat_ros.ros.inputs import Input
 from gsemsplat_ros.ros.parameters import Parameters
+from gsemsplat_ros.ros.sources import make_source
 from gsemsplat_ros.ros.synchronize import StereoSync, plain_backend
 
 TYPES = {IMAGE: Image, COMPRESSED: CompressedImage, INFO: CameraInfo}

@@ -18,7 +18,6 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.srv import Query
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
@@ -32,11 +31,9 @@ from gsemsplat_ros.live.shown_scene import (
 )
 from gsemsplat_ros.ros.client.client import Client, gaussians_of
 from gsemsplat_ros.ros.conversions import image_to_rgb
+from gsemsplat_ros.ros.qos import LATCHED
 from gsemsplat_ros.semantics.objects import Object
 
-LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
 PASS_S = 0.2  # how long a question or the end waits at most
 SILENT_S = 5.0  # a node that lives reports each second
 ANSWER_WITHIN_S = 30.0

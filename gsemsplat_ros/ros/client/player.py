@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from gsemsplat_msgs.msg import Status
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
@@ -15,11 +14,9 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.ros.client.client import Client, gaussians_of
 from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
+from gsemsplat_ros.ros.qos import LATCHED
 from gsemsplat_ros.terminal.console import Failure
 
-LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
 READY_WITHIN_S = 120.0  # loading the network on a busy machine
 PAIR_WITHIN_S = 120.0
 AGAIN_S = 10.0  # a pair without an answer for so long is sent again
@@ -73,21 +70,15 @@ class Player:
         self._publishers += [node.create_publisher(kind, topic + ending, 10) for topic in TOPICS[2:]]
         self._cloud: PointCloud2 | None = None
         self._arrived = 0.0
-        self._inputs: dict[str, str] = {}  # the two parts of the node's diagnostics
-        self._scene: dict[str, str] = {}
+        self._status = Status()  # the node's newest
         node.create_subscription(PointCloud2, '/gsemsplat/gaussians', self._on_cloud, LATCHED)
-        node.create_subscription(DiagnosticArray, '/diagnostics', self._on_report, 10)
+        node.create_subscription(Status, '/gsemsplat/status', self._on_status, LATCHED)
 
     def _on_cloud(self, cloud: PointCloud2) -> None:
         self._cloud, self._arrived = cloud, time.perf_counter()
 
-    def _on_report(self, report: DiagnosticArray) -> None:
-        for status in report.status:
-            values = {item.key: item.value for item in status.values}
-            if status.name == '/gsemsplat: inputs':
-                self._inputs = values
-            elif status.name == '/gsemsplat: scene':
-                self._scene = values
+    def _on_status(self, status: Status) -> None:
+        self._status = status
 
     def wait_for_node(self, messages: Messages) -> None:
         """Until the node answers queries and knows the cameras of `messages`. Raises Failure when it does
@@ -98,14 +89,13 @@ class Player:
             lambda: (
                 all(p.get_subscription_count() for p in self._publishers)
                 and self._client.node.count_publishers('/gsemsplat/gaussians')
-                and self._inputs
-                and self._scene
+                and self._status.active
                 and service('/query', 0)
             ),
             READY_WITHIN_S,
             'the node to be ready',
         )
-        while not all(int(self._inputs[f'/{topic} messages']) for topic in TOPICS[:2]):
+        while not self._knows_cameras():
             for publisher, info in zip(self._publishers, messages[:2]):
                 publisher.publish(info)
             self._client.until(lambda: not self._alive(), 0.5)
@@ -116,16 +106,19 @@ class Player:
                     f'{self._last_words()}'
                 )
 
+    def _knows_cameras(self) -> bool:
+        return all(topic.count for topic in self._status.inputs if not topic.is_image)
+
     def play(self, messages: Messages) -> Received:
         """Send a pair, its left image stamped now, until its Gaussians are here. Raises Failure when they do
         not come.
         """
-        stamp, scenes = time.time_ns(), self._count('scenes')
+        stamp, scenes = time.time_ns(), self._status.scenes
         _restamp(messages, stamp)
         start, end = time.perf_counter(), time.monotonic() + PAIR_WITHIN_S
         while not self._has(stamp):
             if time.monotonic() > end:
-                reason = self._scene['last error']
+                reason = self._status.last_error or 'nothing'
                 raise Failure(f'no Gaussians within {PAIR_WITHIN_S:g} s; the node says: {reason}')
             for publisher, message in zip(self._publishers, messages):
                 publisher.publish(message)
@@ -133,31 +126,16 @@ class Player:
             self._check()
         seconds = self._arrived - start
         gaussians = gaussians_of(self._cloud)
-        # the report comes once a second
-        self._until(
-            lambda: self._count('scenes') > scenes and self._idle, PAIR_WITHIN_S, "the node's diagnostics"
-        )
-        report = self._scene
-        timings = {
-            key.removesuffix(' [ms]'): float(value) / 1e3
-            for key, value in report.items()
-            if key.endswith(' [ms]')
-        }
-        return Received(
-            gaussians, seconds, report['weights'], report['scale source'], float(report['scale']), timings
-        )
-
-    def _count(self, key: str) -> int:
-        return int(self._scene[key])
+        self._until(lambda: self._status.scenes > scenes and self._idle, PAIR_WITHIN_S, "the node's status")
+        status = self._status
+        timings = {latency.stage: latency.seconds for latency in status.latencies}
+        return Received(gaussians, seconds, status.weights, status.scale_source, status.scale, timings)
 
     @property
     def _idle(self) -> bool:
         """Whether the node has done with all pairs that reached it."""
-        dropped = int(self._inputs['dropped because the worker was busy'])
-        return (
-            int(self._inputs['stereo pairs'])
-            == self._count('scenes') + self._count('refused inputs') + dropped
-        )
+        status = self._status
+        return status.stereo_pairs == status.scenes + status.refused + status.dropped
 
     def _has(self, stamp: int) -> bool:
         return self._cloud is not None and stamp_ns(self._cloud.header) == stamp

@@ -16,15 +16,12 @@ import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 from gsemsplat_ros.network.heads import SH_C0
+from gsemsplat_ros.ros.qos import LATCHED
 
-LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
 MAX_SPLATS = 200_000  # 80 MB; larger clouds are thinned evenly
 LITTLE_ENDIAN = b'\x00\x01\x00\x00'  # how a serialized message begins (CDR encapsulation, OMG DDSI-RTPS 10.2)
 

@@ -1,0 +1,185 @@
+"""What becomes of inputs and questions: scenes, the map, answers, and what is published of them."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from gsemsplat_msgs.srv import Query
+from std_msgs.msg import Header
+
+from gsemsplat_ros.images.view import Pair
+from gsemsplat_ros.pipeline import Clock, Pipeline
+from gsemsplat_ros.ros import answers, messages
+from gsemsplat_ros.ros.conversions import stamp_ns
+from gsemsplat_ros.ros.inputs import Input
+from gsemsplat_ros.ros.map_keeper import MapKeeper
+from gsemsplat_ros.ros.parameters import Parameters
+from gsemsplat_ros.ros.publishers import Results
+from gsemsplat_ros.ros.shown import Shown
+from gsemsplat_ros.ros.snapshot import Done, Snapshot
+from gsemsplat_ros.ros.sources import Source
+from gsemsplat_ros.ros.transforms import Transforms
+from gsemsplat_ros.scene.scene import Scene
+
+
+class Perception:
+    """Makes scenes in the worker and answers anywhere; what it knows is in `latest`.
+
+    parameters: those of now. say: warn. changed: called when `latest` has news for programs.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        keeper: MapKeeper,
+        results: Results,
+        parameters: Callable[[], Parameters],
+        say: Callable[[str], None],
+        changed: Callable[[], None],
+    ):
+        self.pipeline, self.keeper, self.latest = pipeline, keeper, keeper.latest
+        self._results, self._parameters, self._say, self._changed = results, parameters, say, changed
+        self._shown: Shown[tuple[Any, Header]] = Shown()  # (answer, its header)
+        self._output_lock = threading.Lock()  # one scene or answer at a time goes out
+
+    # The worker thread
+
+    def build(self, task: tuple[Source, Input]) -> None:
+        """Make a scene of an input, if it shows anything new. Raises what is wrong with it."""
+        (source, raw), p, now = task, self._parameters(), self.latest.now
+        stamp = stamp_ns(raw.images[0].header)
+        if now.used_ns is not None and 0 <= stamp - now.used_ns < p.min_interval_s * 1e9:
+            return
+        clock = Clock()
+        pair = source.pair(raw)
+        clock.lap('convert')
+        if pair is None:
+            return
+        self.latest.change(used_ns=stamp)
+        scene = self.pipeline.build(pair)
+        source.built(pair)
+        if pair.first_from_second is not None and scene.scale_source == 'network':
+            self._say(
+                'TF and visual motion disagree, or the camera moved less than 5 cm: the scale of this scene '
+                "is the network's"
+            )
+        clock.lap('build')
+        with self._output_lock:
+            self.latest.change(scene=scene)
+            self._shown.clear()
+            self._results.cloud(scene, p.max_points, p.publish_codes)
+            self._results.pose(scene)
+        clock.lap('publish')
+        self._fuse(scene, pair)
+        clock.lap('fuse')
+        self._answer_standing(scene)
+        clock.lap('standing queries')
+        latencies = {
+            **clock.laps,
+            'total': sum(clock.laps.values()),
+            **{f'build: {stage}': seconds for stage, seconds in scene.timings.items()},
+        }
+        scenes = self.latest.now.scenes + 1
+        self.latest.change(done=Done(scene, latencies), scenes=scenes, last_error='')
+        self._changed()
+
+    def refuse(self, error: Exception) -> None:
+        """An input that could not be used, or a fault of ours: said, counted, and the node lives on."""
+        self.latest.change(refused=self.latest.now.refused + 1, last_error=self._complain(error))
+        self._changed()
+
+    def publish_again(self) -> None:
+        """The newest scene and the map, by the parameters of now."""
+        p, now = self._parameters(), self.latest.now
+        if now.scene is not None:
+            with self._output_lock:
+                self._results.cloud(now.scene, p.max_points, p.publish_codes)
+        self._show_map()
+
+    def answer_again(self) -> None:
+        """The standing queries, by the parameters of now."""
+        scene = self.latest.now.scene
+        if scene is not None:
+            try:
+                self._answer_standing(scene)
+            except Exception as error:
+                self._complain(error)
+
+    def _fuse(self, scene: Scene, pair: Pair) -> None:
+        budget = self._parameters().map_max_gaussians
+        if not budget:
+            return
+        fusion = self.keeper.add(scene, pair, budget)
+        if fusion.fused:
+            self._show_map()
+            if not self.keeper.tied:
+                self._results.place(self.latest.now.kept, messages.scene_header(scene))
+        else:
+            self._say(f'a scene was left out of the map: {fusion.reason}')
+
+    def _answer_standing(self, scene: Scene) -> None:
+        """Publish the answers of the map and of `scene` to the standing queries."""
+        with self._output_lock:
+            standing = {}
+            for text in self._parameters().queries:
+                try:
+                    found = answers.find(partial(self._ask, text=text), self.pipeline, self.latest.now)
+                except ValueError as error:
+                    self._say(f"standing query '{text}': {error}")
+                    continue
+                standing[found.answer.text] = found.answer, found.header
+                self._results.answer(scene, found.seen, found.shown, found.header)
+            self._shown.stand(standing)
+            self._results.objects(self._shown.all, messages.scene_header(scene))
+
+    def _complain(self, error: Exception) -> str:
+        """Warn of an error, with where it came from if it is a fault of ours; what was said of it."""
+        words = str(error) or type(error).__name__
+        fault = [] if isinstance(error, ValueError) else traceback.format_tb(error.__traceback__)
+        self._say(''.join(fault) + words)
+        return words
+
+    # Any thread
+
+    def map_replaced(self) -> None:
+        """A service cleared the map or loaded another."""
+        self._show_map()
+        self._changed()
+
+    def answer(
+        self, now: Snapshot, request: Query.Request, response: Query.Response, transforms: Transforms | None
+    ) -> None:
+        """Fill `response` from `now`, in which there is something to ask. Raises ValueError when the question
+        cannot be answered.
+        """
+        ask = partial(
+            self._ask, text=request.text, threshold=request.threshold, max_objects=request.max_objects
+        )
+        found = answers.find(ask, self.pipeline, now)
+        answers.fill(found, request, response, self._parameters(), transforms)
+        with self._output_lock:
+            if now.scene is self.latest.now.scene:  # else a newer scene has gone out meanwhile
+                self._shown.ask(found.answer.text, (found.answer, found.header))
+                if now.scene is not None:
+                    self._results.answer(now.scene, found.seen, found.shown, found.header)
+                self._results.objects(self._shown.all, found.header)
+
+    def _ask(
+        self, query: Callable, scene_or_map: Any, text: str, threshold: float = 0.0, max_objects: int = 0
+    ) -> Any:
+        """Pipeline.query or query_map with the node's parameters where a number is 0."""
+        p = self._parameters()
+        return query(
+            scene_or_map,
+            text,
+            threshold=threshold or p.threshold or None,
+            max_objects=max_objects or p.max_objects,
+        )
+
+    def _show_map(self) -> None:
+        kept = self.latest.now.kept
+        self._results.map(kept.map, answers.map_header(kept), self._parameters().max_points)

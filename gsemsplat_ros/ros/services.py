@@ -1,0 +1,22 @@
+"""What a service does with an error: it becomes the message of the answer, never the end of the node."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Response = TypeVar('Response', bound=Any)
+
+
+def answered(what: str, work: Callable[[], None], response: Response, log: Callable[[str], Any]) -> Response:
+    """`response`, after `work` has filled it. ValueError is the caller's mistake; all else a fault of ours,
+    which goes to the log with `what` failed."""
+    try:
+        work()
+    except ValueError as error:
+        response.message = str(error)
+    except Exception as error:
+        log(f'{what} failed:\n{traceback.format_exc()}')
+        response.message = f'internal error ({type(error).__name__}: {error}): see the log of the node'
+    return response

@@ -1,0 +1,81 @@
+"""What the node knows, as one value that is replaced and never changed: any thread may read it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.scene import Scene
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A map and what belongs to it.
+
+    stamp_ns: of the newest images in it, of the load, or of the clearing; map_from_camera (4, 4) [m]: where
+    the camera of the last fused keyframe stood, None when none was; loaded: it came from a file.
+    fused, left_out: scenes since the node was configured, whatever map they met. last_fused: whether the last
+    scene was fused, or there was none; reason: how it was placed, or why it was left out. save_error: why the
+    last map was not saved, or ''.
+    """
+
+    map: Map
+    stamp_ns: int = 0
+    map_from_camera: np.ndarray | None = None
+    loaded: bool = False
+    fused: int = 0
+    left_out: int = 0
+    last_fused: bool = True
+    reason: str = ''
+    save_error: str = ''
+
+    @property
+    def answers(self) -> bool:
+        """Whether queries search it: it holds more than the one scene that answers better by itself."""
+        return len(self.map) > 0 and (self.loaded or self.map.scenes > 1)
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last scene with which all is done: fused, and asked the standing queries. latencies: stage ->
+    seconds that it took.
+    """
+
+    scene: Scene
+    latencies: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the node has made since it was configured.
+
+    scene: the newest, which queries read; done: the last that all was done with, None before; scenes: how
+    many were. refused: inputs that could not be used; last_error: why the last input could not, else ''.
+    used_ns: stamp of the last input that a scene was made of, or tried to.
+    """
+
+    kept: Kept
+    scene: Scene | None = None
+    done: Done | None = None
+    scenes: int = 0
+    refused: int = 0
+    last_error: str = ''
+    used_ns: int | None = None
+
+
+@dataclass
+class Latest:
+    """The newest Snapshot: `now`."""
+
+    now: Snapshot
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def change(self, **fields: Any) -> None:
+        """Replace these fields of the snapshot, whichever thread replaces others meanwhile."""
+        with self._lock:
+            self.now = replace(self.now, **fields)

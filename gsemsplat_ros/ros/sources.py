@@ -1,0 +1,225 @@
+"""What turns raw messages into a Pair, in the worker: images decoded, rectified and placed, then chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.keyframes import KeyframeSelector
+from gsemsplat_ros.images.still import StillGate
+from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
+from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_to_rgb, quoted, stamp_ns
+from gsemsplat_ros.ros.inputs import Input
+from gsemsplat_ros.ros.parameters import Parameters
+from gsemsplat_ros.ros.transforms import Transforms
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a source last thought of its images.
+
+    reason: why they made a pair or none. motion: median, since the last scene (stereo) or keyframe
+    (sequential), a fraction of the image width, None where not measured. complaints: what is doubtful about
+    them, though they are used. Stereo: changed, the part of the image that changed since the last scene;
+    still, how many pairs showed nothing new. Sequential: overlap, the part of the keyframe that is still
+    seen, None where not measured; pairs and dropped, of keyframes so far.
+    """
+
+    reason: str = 'no image yet'
+    motion: float | None = None
+    complaints: tuple[str, ...] = ()
+    changed: float = 0.0
+    still: int = 0
+    overlap: float | None = None
+    pairs: int = 0
+    dropped: int = 0
+
+
+class Source(Protocol):
+    """Where pairs come from. `selection` is replaced, never changed, so any thread may read it; all else
+    belongs to the worker.
+    """
+
+    selection: Selection
+
+    def pair(self, raw: Input) -> Pair | None:
+        """None while there is nothing new to see. Raises ValueError with the reason when the messages make no
+        pair."""
+
+    def built(self, pair: Pair) -> None:
+        """A scene was made of `pair`."""
+
+    def forget(self) -> None:
+        """What stands before the cameras is to be seen again, even if nothing moved. Any thread may call."""
+
+
+class _Lens:
+    """One camera: its message to a View, rectified where asked for. `topics`: resolved names of image and
+    info.
+
+    complaints: what is doubtful about the last image, though it is used.
+    """
+
+    def __init__(
+        self, topics: tuple[str, str], rectified: bool, warn: Warn, transforms: Transforms | None = None
+    ):
+        self._image_topic, self._info_topic = topics
+        self._rectified, self._warn, self._transforms = rectified, warn, transforms
+        self._rectify = Rectifier()
+        self.complaints: list[str] = []
+
+    def view(self, message: Image | CompressedImage, info: CameraInfo | None, needs_camera: bool) -> View:
+        """Raises ValueError that names the topic and says what is wrong with the image or its camera_info."""
+        self.complaints = []
+        try:
+            pixels = image_to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
+        except ValueError as error:
+            raise ValueError(f'{self._image_topic}: {error}') from None
+        frame = message.header.frame_id
+        camera = self._camera(frame, pixels.shape, info, needs_camera or not self._rectified)
+        if camera and not self._rectified:
+            pixels = self._rectify(pixels, info, self._info_topic)
+        for complaint in self.complaints:
+            self._warn(complaint)
+        return View(pixels, camera, frame, stamp_ns(message.header))
+
+    def placed(self, view: View) -> View:
+        """The view with the place where its camera stood, as TF says; waits for it for a moment."""
+        if self._transforms is None:
+            return view
+        return replace(view, map_from_camera=self._transforms.map_from(view.frame, view.stamp_ns))
+
+    def _camera(self, frame: str, shape: tuple, info: CameraInfo | None, required: bool) -> Camera | None:
+        if info is None and required:
+            raise ValueError(
+                f'no camera_info on {self._info_topic} yet: nothing can be done with '
+                f'{self._image_topic} before; is it published and remapped?'
+            )
+        if info is None or not (required or info.k[0]):
+            return None
+        if info.header.frame_id != frame:
+            self.complaints.append(
+                f'{self._image_topic} is in frame {quoted(frame)} but {self._info_topic} in '
+                f'{quoted(info.header.frame_id)}: is it the camera_info of another camera? Going on '
+                "with the image's"
+            )
+        if self._rectified and any(info.d):
+            # a hint for the log alone: image_proc sends the lens's distortion along with rectified images too
+            self._warn(
+                f'{self._info_topic} has a distortion and rectified is true: if {self._image_topic} carries '
+                'raw images, set rectified: false'
+            )
+        return camera_of(info, shape[1], shape[0], self._info_topic)
+
+
+class StereoSource:
+    """Left and right messages to a Pair with its baseline [m], while there is anything new to see."""
+
+    def __init__(
+        self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, transforms: Transforms | None
+    ):
+        self._lenses = [
+            _Lens(names, parameters.rectified, warn, where)
+            for names, where in zip(topics, (transforms, None))
+        ]
+        self._info_topics, self._tied = [info for _, info in topics], transforms is not None
+        self._gate = StillGate(parameters.keyframe_min_motion)
+        self.selection = Selection()
+
+    def pair(self, raw: Input) -> Pair | None:
+        """None while there is nothing new to see. Raises ValueError with the reason when the messages make no
+        rectified stereo pair."""
+        try:
+            return self._pair(raw)
+        finally:
+            gate = self._gate
+            self.selection = Selection(
+                gate.reason,
+                gate.motion.flow if gate.motion else None,
+                tuple(complaint for lens in self._lenses for complaint in lens.complaints),
+                changed=gate.changed,
+                still=gate.skipped,
+            )
+
+    def _pair(self, raw: Input) -> Pair | None:
+        views = []
+        for side, (lens, image, info) in enumerate(zip(self._lenses, raw.images, raw.infos)):
+            views.append(lens.view(image, info, needs_camera=True))
+            if side == 0 and not self._gate.is_new(views[0]):
+                return None
+        left, right = views
+        if left.image.shape != right.image.shape:
+            raise ValueError(
+                'left images have {1}x{0} px and right ones {3}x{2} px: wanted one size'.format(
+                    *left.image.shape[:2], *right.image.shape[:2]
+                )
+            )
+        return Pair(self._lenses[0].placed(left), right, baseline_of(raw.infos[1], self._info_topics[1]))
+
+    def built(self, pair: Pair) -> None:
+        """A scene was made of `pair`: what shows the same makes none, unless TF did not say where this one
+        was seen.
+        """
+        if not self._tied or pair.first.map_from_camera is not None:
+            self._gate.keep(pair.first)
+
+    def forget(self) -> None:
+        """The next pair is used, whatever it shows."""
+        self._gate.forget()
+
+
+class SequentialSource:
+    """The messages of one moving camera to a Pair of keyframes, the newest one first."""
+
+    def __init__(
+        self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, transforms: Transforms | None
+    ):
+        self._lens, self._warn = _Lens(topics[0], parameters.rectified, warn, transforms), warn
+        self._selector = KeyframeSelector(
+            parameters.keyframe_min_motion,
+            parameters.keyframe_max_motion,
+            parameters.keyframe_min_overlap,
+            parameters.keyframe_max_age_s,
+        )
+        self.selection = Selection()
+
+    def pair(self, raw: Input) -> Pair | None:
+        """None while there is nothing new to see. Raises ValueError when the message is no usable image."""
+        dropped = self._selector.dropped
+        try:
+            view = self._lens.view(raw.images[0], raw.infos[0], needs_camera=False)
+            return self._selector.offer(self._lens.placed(view))
+        finally:
+            selector, motion = self._selector, self._selector.motion
+            self.selection = Selection(
+                selector.reason,
+                motion.flow if motion else None,
+                tuple(self._lens.complaints),
+                overlap=motion.overlap if motion else None,
+                pairs=selector.pairs,
+                dropped=selector.dropped,
+            )
+            if selector.dropped > dropped:
+                self._warn(f'pair dropped: {selector.reason}')
+
+    def built(self, pair: Pair) -> None:
+        """The newest image of a pair is the next keyframe, whatever becomes of it."""
+
+    def forget(self) -> None:
+        """Two images are needed for a scene: the camera must move."""
+
+
+def make_source(
+    parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, transforms: Transforms | None = None
+) -> Source:
+    """The source of the mode; `topics`: resolved (image, camera_info) names of each camera, for messages;
+    with `transforms` the views know where their camera stood in the map."""
+    kind = StereoSource if parameters.mode == 'stereo' else SequentialSource
+    return kind(parameters, topics, warn, transforms)

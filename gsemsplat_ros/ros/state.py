@@ -1,0 +1,35 @@
+"""What the node has in each state of its lifecycle, as one value each, which also takes it down."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from gsemsplat_ros.ros.inputs import Input, Subscriptions
+from gsemsplat_ros.ros.perception import Perception
+from gsemsplat_ros.ros.publishers import Results
+from gsemsplat_ros.ros.sources import Source
+from gsemsplat_ros.ros.transforms import Transforms
+from gsemsplat_ros.ros.worker import Worker
+
+
+@dataclass(frozen=True)
+class Configured:
+    """Between configure and cleanup. made: its topics and services, closed in reverse order."""
+
+    perception: Perception
+    results: Results
+    worker: Worker[tuple[Source, Input]]
+    made: ExitStack
+
+
+@dataclass(frozen=True)
+class Active:
+    """Between activate and deactivate. transforms: None without the parameter map_frame; made: its
+    subscriptions, closed in reverse order.
+    """
+
+    inputs: Subscriptions
+    source: Source
+    transforms: Transforms | None
+    made: ExitStack
