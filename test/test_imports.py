@@ -84,6 +84,7 @@ def imported_modules(tree: ast.AST, module: str, is_package: bool):
         id(node)
         for outer in ast.walk(tree)
         if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Try))
+        or (isinstance(outer, ast.If) and ast.unparse(outer.test) == 'TYPE_CHECKING')
         for node in ast.walk(outer)
     }
     package = module if is_package else module.rpartition('.')[0]

@@ -1,5 +1,4 @@
-"""Scenes, maps and PLY files onto the shared of the live page: first what is seen, then, when the pipeline is
-there, words.
+"""Scenes, maps and PLY files for the live page: first what is seen, then, when the pipeline is there, words.
 
 Each function reads its file and shows it, and returns a function that loads the rest; both raise ValueError
 in one line.
@@ -120,13 +119,11 @@ def show_scene(
 
 
 def cameras_of(
-    camera: Camera, first_from_second, image: np.ndarray, second: np.ndarray
+    camera: Camera, first_from_second: np.ndarray | None, image: np.ndarray, second: np.ndarray
 ) -> tuple[scenes.ShownCamera, ...]:
     """The cameras of a pair in the first's frame, the second where its pose (4, 4) is known."""
-    fov, aspect = (
-        2 * float(np.arctan(camera.height / 2 / camera.fy)),
-        camera.width / camera.height * camera.fy / camera.fx,
-    )
+    fov = 2 * float(np.arctan(camera.height / 2 / camera.fy))
+    aspect = camera.width / camera.height * camera.fy / camera.fx
     seen = [scenes.ShownCamera('first camera', np.eye(4), fov, aspect, small(image))]
     if first_from_second is not None:
         seen.append(

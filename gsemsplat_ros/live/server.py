@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gsemsplat_ros.live.panel import add_splats
 from gsemsplat_ros.live.shared_state import SharedState
 from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.live.splat_cache import SplatCache
-from gsemsplat_ros.live.visitor_overlay import SPLATS
+from gsemsplat_ros.live.visitor_overlay import add_splats
 from gsemsplat_ros.live.visitor_page import VisitorPage
+
+if TYPE_CHECKING:
+    import viser
+
+log = logging.getLogger(__name__)
 
 WORKERS = 32  # pages that are brought up to date at once: most of them wait for an answer
 BRAND = (226, 130, 20)
@@ -29,18 +37,18 @@ class ViewServer:
 
     def __init__(self, shared: SharedState, host: str = '127.0.0.1', port: int = 8080):
         """Raises ValueError when the address cannot be bound."""
-        viser = _viser()
+        viser_module = load_viser()
         check_free(host, port)
-        self.shared, self.pictures = shared, SplatCache()
+        self.shared, self._cache = shared, SplatCache()
         self._pool = ThreadPoolExecutor(WORKERS, 'page')
         self._pages: dict[int, VisitorPage] = {}
         self._pages_lock = threading.Lock()
         self._shown: ShownScene | None = None
         self._changed, self._closing = threading.Event(), False
         with contextlib.redirect_stdout(io.StringIO()):  # viser greets there, whatever `verbose` says
-            self._viser = viser.ViserServer(host, port, label='gsemsplat', verbose=False)
+            self._viser = viser_module.ViserServer(host, port, label='gsemsplat', verbose=False)
         # any page could ask viser to open a tunnel to the public internet: not from here
-        self._viser.request_share_url = lambda verbose=True: None
+        self._viser.request_share_url = _no_share_url
         self._viser.gui.configure_theme(
             dark_mode=True,
             show_logo=False,
@@ -51,7 +59,7 @@ class ViewServer:
         self._viser.gui.set_panel_label('gsemsplat')
         self._viser.scene.world_axes.visible = False
         self._viser.initial_camera.fov = FOV
-        self._splats = None
+        self._splats: viser.GaussianSplatHandle | None = None
         self.host, self.port = host, self._viser.get_port()
         self._follower = threading.Thread(target=self._follow, name='follow', daemon=True)
         self._follower.start()
@@ -62,6 +70,7 @@ class ViewServer:
 
     @property
     def url(self) -> str:
+        """Where a browser of this machine finds the page."""
         host = 'localhost' if self.host in ('0.0.0.0', '::', '') else self.host
         return f'http://{f"[{host}]" if ":" in host else host}:{self.port}'
 
@@ -71,20 +80,22 @@ class ViewServer:
         with self._pages_lock:
             return len(self._pages)
 
-    def _connected(self, client) -> None:
-        page = VisitorPage(client, self.shared, self.pictures, self._submit)
+    def _connected(self, client: viser.ClientHandle) -> None:
+        page = VisitorPage(client, self.shared, self._cache, self._submit)
         with self._pages_lock:
             self._pages[client.client_id] = page
+        log.info('a browser has come: %d connected', self.visitors)
         if client.client_id not in self._viser.get_clients():  # it left while the page was made
             self._left(client)
 
-    def _left(self, client) -> None:
+    def _left(self, client: viser.ClientHandle) -> None:
         with self._pages_lock:
             page = self._pages.pop(client.client_id, None)
         if page:
             page.close()
+            log.info('a browser has gone: %d connected', self.visitors)
 
-    def _submit(self, work) -> None:
+    def _submit(self, work: Callable[[], None]) -> None:
         if not self._closing:
             self._pool.submit(work)
 
@@ -106,7 +117,7 @@ class ViewServer:
                 page.refresh()
 
     def _show(self, shown: ShownScene) -> None:
-        buffer = self.pictures.plain(shown)
+        buffer = self._cache.plain(shown)
         server, first = self._viser, self._shown is None or self._shown.frame != shown.frame
         with server.atomic():
             if first:
@@ -114,7 +125,7 @@ class ViewServer:
                 server.initial_camera.position = shown.position
                 server.initial_camera.look_at = shown.look_at
             if self._splats is None:
-                self._splats = add_splats(server.scene, SPLATS)
+                self._splats = add_splats(server.scene)
             self._splats.buffer = buffer
         self._shown = shown
 
@@ -133,7 +144,12 @@ class ViewServer:
         self._follower.join(5.0)
 
 
-def _viser():
+def _no_share_url(verbose: bool = True) -> None:
+    """In place of ViserServer.request_share_url."""
+
+
+def load_viser() -> ModuleType:
+    """The package viser. Raises ValueError in one line where it is not installed."""
     try:
         import viser
     except ImportError as error:

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ class PageAnswer:
 
 
 Ask = Callable[[str, float | None], PageAnswer]  # phrase, threshold (None: the source's own)
+SemanticColors = Callable[[ShownScene], np.ndarray | None]  # (M, 3) in [0, 1] of what is shown, if known
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,7 @@ class ViewState:
     is_trouble: bool = False
     ask: Ask | None = None
     no_query_reason: str = 'still loading'
-    semantic_colors: Callable[[ShownScene], np.ndarray | None] = lambda shown: None
+    semantic_colors: SemanticColors = lambda shown: None
     version: int = 0
 
 
@@ -77,6 +79,7 @@ class SharedState:
     """The newest ViewState, for any thread; `listeners` are called, without arguments, after each change."""
 
     def __init__(self, workers: int = 1):
+        """workers: questions that are answered at once."""
         self._state, self._lock = ViewState(), threading.Lock()
         self._pool = ThreadPoolExecutor(workers, 'ask')
         self._answers: OrderedDict[tuple, Future] = OrderedDict()
@@ -84,9 +87,10 @@ class SharedState:
 
     @property
     def state(self) -> ViewState:
+        """What is shown now."""
         return self._state
 
-    def write(self, **changes) -> None:
+    def write(self, **changes: Any) -> None:
         """Change parts of the state; a new `shown` counts a version up, and what was answered before it is
         forgotten.
         """
@@ -170,7 +174,7 @@ def asks_map(pipeline: Pipeline, map_: Map, shown: ShownScene) -> Ask:
     def ask(text: str, threshold: float | None) -> PageAnswer:
         start = time.perf_counter()
         answer = pipeline.query_map(map_, text, threshold, MAX_OBJECTS)
-        lit = np.zeros(len(map_), bool)
+        lit: np.ndarray = np.zeros(len(map_), bool)
         if answer.found:
             with np.errstate(invalid='ignore'):
                 lit = relative_mask(answer.relevancy) & (answer.relevancy >= answer.threshold)
@@ -223,7 +227,7 @@ def carried_over(answer: PageAnswer, shown: ShownScene) -> PageAnswer | None:
     return replace(answer, shown=shown, lit=inside(shown.means, answer.objects))
 
 
-def semantic_colors_by(pipeline: Pipeline) -> Callable[[ShownScene], np.ndarray | None]:
+def semantic_colors_by(pipeline: Pipeline) -> SemanticColors:
     """Semantic colours as the videos have them: of what the pipeline's decoder reads from the codes."""
 
     def colors(shown: ShownScene) -> np.ndarray | None:

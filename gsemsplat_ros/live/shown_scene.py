@@ -5,11 +5,13 @@ that saw them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.semantics.objects import Object
@@ -24,7 +26,7 @@ PROBED = 400  # Gaussians whose neighbours tell the spacing
 WIDEST = 60.0  # degrees from its axis that a camera may see: Gaussians within it were seen by one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShownCamera:
     """A camera: world_from_camera (4, 4), vertical field of view [rad], width over height, and its picture
     (H, W, 3) uint8 RGB where known."""
@@ -57,10 +59,11 @@ class ShownScene:
     look_at: np.ndarray
     unit: str
     axes: str
-    cameras: tuple[ShownCamera, ...] = field(default=())
+    cameras: tuple[ShownCamera, ...] = ()
 
     @property
     def frame(self) -> str:
+        """The frame of the Gaussians."""
         return self.gaussians.frame
 
     @cached_property
@@ -102,7 +105,7 @@ class ShownScene:
         count, total = len(self.rows), len(self.gaussians)
         return '' if count == total else f'{count:,} of {total:,} Gaussians are drawn, larger instead'
 
-    def distance(self, point) -> float:
+    def distance(self, point: ArrayLike) -> float:
         """From the eye to `point` (3,)."""
         return float(np.linalg.norm(np.asarray(point) - self.eye))
 
@@ -117,50 +120,42 @@ def shown_from_camera(
     # a step back, to the right and up, so that depth is felt at once and the first camera stays in sight
     position = depth * np.array([0.26, -0.2, -0.22])
     return ShownScene(
-        title,
-        gaussians,
-        rows,
-        scale_factor,
-        UP_OF_CAMERA,
-        np.zeros(3),
-        'the first camera',
-        position,
-        np.array([0.0, 0.0, depth]),
-        'm' if metric else 'units',
-        'width × height × depth',
-        cameras,
+        title=title,
+        gaussians=gaussians,
+        rows=rows,
+        scale_factor=scale_factor,
+        up=UP_OF_CAMERA,
+        eye=np.zeros(3),
+        eye_name='the first camera',
+        position=position,
+        look_at=np.array([0.0, 0.0, depth]),
+        unit='m' if metric else 'units',
+        axes='width × height × depth',
+        cameras=cameras,
     )
 
 
 def shown_from_above(
-    title: str,
-    gaussians: Gaussians,
-    budget: int,
-    metric: bool,
-    up=UP_OF_MAP,
-    eye_name: str = "the map's origin",
+    title: str, gaussians: Gaussians, budget: int, metric: bool, eye_name: str = "the map's origin"
 ) -> ShownScene:
     """What is shown of a map: z is up, and the visitor looks down on its middle along +x."""
     gaussians, rows, scale_factor = thin(gaussians, budget)
     means = gaussians.means.numpy()[rows].astype(np.float64)
     low, high = np.quantile(means, MIDDLE, axis=0) if len(means) else (-np.ones(3), np.ones(3))
     middle, across = (low + high) / 2, max(float(np.linalg.norm(high - low)), 1e-3)
-    up = np.asarray(up, np.float64)
-    forward = np.array([1.0, 0.0, 0.0]) if abs(up[0]) < 0.5 else np.array([0.0, 0.0, 1.0])
-    position = middle + across * (0.5 * up - 0.75 * forward)
+    position = middle + across * (0.5 * np.array(UP_OF_MAP) - 0.75 * np.array([1.0, 0.0, 0.0]))
     return ShownScene(
-        title,
-        gaussians,
-        rows,
-        scale_factor,
-        tuple(up.tolist()),
-        np.zeros(3),
-        eye_name,
-        position,
-        middle,
-        'm' if metric else 'units',
-        'x × y × z',
-        (),
+        title=title,
+        gaussians=gaussians,
+        rows=rows,
+        scale_factor=scale_factor,
+        up=UP_OF_MAP,
+        eye=np.zeros(3),
+        eye_name=eye_name,
+        position=position,
+        look_at=middle,
+        unit='m' if metric else 'units',
+        axes='x × y × z',
     )
 
 
@@ -220,7 +215,7 @@ def edges(thing: Object) -> np.ndarray:
     return corners(thing)[np.array(EDGES)]
 
 
-def inside(means: np.ndarray, objects) -> np.ndarray:
+def inside(means: np.ndarray, objects: Iterable[Object]) -> np.ndarray:
     """(N,) bool: which of the means (N, 3) lie in the box of one of the objects."""
     found = np.zeros(len(means), bool)
     for thing in objects:
@@ -228,7 +223,7 @@ def inside(means: np.ndarray, objects) -> np.ndarray:
     return found
 
 
-def object_hit(origin, direction, objects) -> int | None:
+def object_hit(origin: ArrayLike, direction: ArrayLike, objects: Iterable[Object]) -> int | None:
     """The number of the first object whose box the ray from `origin` (3,) along `direction` (3,) meets; None:
     none.
     """
@@ -244,7 +239,7 @@ def object_hit(origin, direction, objects) -> int | None:
     return best
 
 
-def viewpoint_before(shown: ShownScene, thing: Object, position) -> tuple[np.ndarray, np.ndarray]:
+def viewpoint_before(shown: ShownScene, thing: Object, position: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """From where to look at an object (3,), and its centre (3,): nearer along the line of sight from
     `position` (3,), so that it fills about a third of the view."""
     center, up = np.asarray(thing.center, np.float64), np.asarray(shown.up)

@@ -8,26 +8,29 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gsemsplat_ros.gaussians.ply import write_ply
 from gsemsplat_ros.live import colors
-from gsemsplat_ros.live.shared_state import PageAnswer
+from gsemsplat_ros.live.shared_state import PageAnswer, SemanticColors
 from gsemsplat_ros.live.shown_scene import ShownScene
 
 MODES = 'Colour', 'Relevancy', 'Semantics', 'Depth'
 KEPT = 12  # arrays: up to 16 MB each for half a million Gaussians
+T = TypeVar('T')
 
 
 class SplatCache:
     """Splats (colors.packed) of a scene, by mode, answer and level. Any thread may ask."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._made: OrderedDict[tuple, np.ndarray] = OrderedDict()
+        self._made: OrderedDict[tuple, Any] = OrderedDict()
 
-    def _once(self, key: tuple, make: Callable[[], object]):
+    def _once(self, key: tuple, make: Callable[[], T]) -> T:
+        """What `make` returned for this key; the keys say what kind of thing that is."""
         with self._lock:
             if key not in self._made:
                 self._made[key] = make()
@@ -45,7 +48,7 @@ class SplatCache:
         shown: ShownScene,
         mode: str,
         answer: PageAnswer | None,
-        semantic_colors: Callable[[ShownScene], np.ndarray | None],
+        semantic_colors: SemanticColors,
         full: bool,
     ) -> np.ndarray | None:
         """As `mode` shows them, in full or light; None: as all pages share them. Raises ValueError for a mode
@@ -69,21 +72,29 @@ class SplatCache:
         return mode, answer if mode in ('Colour', 'Relevancy') else None
 
     def _painted(
-        self, shown: ShownScene, mode: str, answer: PageAnswer | None, full: bool, make
+        self,
+        shown: ShownScene,
+        mode: str,
+        answer: PageAnswer | None,
+        full: bool,
+        make_colors: Callable[[], np.ndarray],
     ) -> np.ndarray:
-        rows, factor = (slice(None), 1.0) if full else shown.light
+        """The splats in the colours (M, 3) that `make_colors` gives all rows shown."""
+        rows, factor = (np.arange(len(shown.rows)), 1.0) if full else shown.light
 
         def paint() -> np.ndarray:
             splats = self._once((shown, 'splats', full), lambda: colors.packed(shown, rows, factor))
-            return colors.painted(splats, self._once((shown, mode, answer), make)[rows])
+            return colors.painted(splats, self._once((shown, mode, answer), make_colors)[rows])
 
         return self._once((shown, mode, answer, full), paint)
 
-    def _colors(self, shown: ShownScene, mode: str, answer: PageAnswer | None, semantic_colors) -> np.ndarray:
+    def _colors(
+        self, shown: ShownScene, mode: str, answer: PageAnswer | None, semantic_colors: SemanticColors
+    ) -> np.ndarray:
         own = colors.own_colors(shown)
         if mode == 'Colour':
             return own if answer is None else colors.highlighted(own, answer.lit)
-        if mode == 'Relevancy':
+        if mode == 'Relevancy' and answer is not None:
             relevancy = answer.relevancy
             if relevancy is None:  # only boxes are known
                 relevancy = np.where(answer.lit, np.float32(answer.score), np.float32(0))
@@ -93,19 +104,13 @@ class SplatCache:
         codes = shown.gaussians.codes.numpy()
         if not codes.shape[1]:
             raise ValueError('these Gaussians carry no codes, so their meaning has no colours')
-        meant = semantic_colors(shown)
-        return (
-            colors.code_colors(codes[shown.rows], shown.gaussians.opacities.numpy()[shown.rows])
-            if meant is None
-            else meant
-        )
+        decoded = semantic_colors(shown)
+        if decoded is not None:
+            return decoded
+        return colors.code_colors(codes[shown.rows], shown.gaussians.opacities.numpy()[shown.rows])
 
     def colors(
-        self,
-        shown: ShownScene,
-        mode: str,
-        answer: PageAnswer | None,
-        semantic_colors: Callable[[ShownScene], np.ndarray | None],
+        self, shown: ShownScene, mode: str, answer: PageAnswer | None, semantic_colors: SemanticColors
     ) -> np.ndarray:
         """(M, 3) in [0, 1] of what is shown, as `mode` shows it."""
         mode, answer = self._shown(mode, answer)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
+
+if TYPE_CHECKING:
+    import viser
 
 FLIGHT_S = 0.6
 BACKGROUND = (18, 20, 24)  # behind a screenshot
@@ -23,8 +27,9 @@ PROBE_AFTER_S = 5.0  # first the visitor sees something
 class VisitorCamera:
     """`client`: viser's handle of the browser; gone: whether it has left."""
 
-    def __init__(self, client):
-        self._client, self._flight, self.gone = client, 0, False
+    def __init__(self, client: viser.ClientHandle):
+        self._client, self.gone = client, False
+        self._flight = 0  # the number of the newest
 
     @property
     def position(self) -> np.ndarray:

@@ -4,12 +4,18 @@ cameras.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from gsemsplat_ros.gaussians.rotations import rotation_to_quat
-from gsemsplat_ros.live import panel
+from gsemsplat_ros.live import panel_text
 from gsemsplat_ros.live.shared_state import PageAnswer
-from gsemsplat_ros.live.shown_scene import ShownScene, edges
+from gsemsplat_ros.live.shown_scene import ShownCamera, ShownScene, edges
+
+if TYPE_CHECKING:
+    import viser
 
 BOXES = 8  # objects in the picture
 BOX_COLORS = (255, 190, 60), (235, 235, 235)  # of the best object, of the others
@@ -17,11 +23,24 @@ APART = 0.04  # of the way to what is looked at: pictures of cameras that stand 
 SPLATS = '/splats'  # the shared node, and a page's own in its place
 
 
-class VisitorOverlay:
-    """`client`: viser's handle of the browser. Each function replaces what it laid before."""
+def add_splats(scene: viser.SceneApi) -> viser.GaussianSplatHandle:
+    """A node of splats named SPLATS, to be filled by its `buffer`."""
+    return scene.add_gaussian_splats(
+        SPLATS,
+        np.zeros((1, 3), np.float32),
+        np.eye(3, dtype=np.float32)[None] * 1e-6,
+        np.ones((1, 3), np.float32),
+        np.zeros((1, 1), np.float32),
+    )
 
-    def __init__(self, client):
-        self._client, self._splats, self._marks, self._cameras = client, None, [], []
+
+class VisitorOverlay:
+    """`client`: viser's handle of the browser. Each function replaces what it showed before."""
+
+    def __init__(self, client: viser.ClientHandle):
+        self._client = client
+        self._splats: viser.GaussianSplatHandle | None = None
+        self._marks: list[viser.SceneNodeHandle] = []
 
     def show_splats(self, buffer: np.ndarray | None) -> None:
         """Show these splats (colors.packed) in place of the shared ones; None: the shared ones."""
@@ -32,19 +51,23 @@ class VisitorOverlay:
                     self._splats = None
                 return
             if self._splats is None:
-                self._splats = panel.add_splats(self._client.scene, SPLATS)
+                self._splats = add_splats(self._client.scene)
             self._splats.buffer = buffer
 
-    def show_marks(self, answer: PageAnswer | None, cameras, shown: ShownScene) -> None:
+    def show_marks(
+        self, answer: PageAnswer | None, cameras: Sequence[ShownCamera], shown: ShownScene
+    ) -> None:
         """The boxes of an answer, with their labels, and the cameras of a scene."""
         with self._client.atomic():
-            for mark in (*self._marks, *self._cameras):
+            for mark in self._marks:
                 mark.remove()
-            self._marks = [] if answer is None or not answer.found else self._boxes(answer)
-            self._cameras = self._frustums(cameras, shown)
+            self._marks = self._frustums(cameras, shown)
+            if answer is not None and answer.found:
+                self._marks += self._boxes(answer)
 
-    def _boxes(self, answer: PageAnswer) -> list:
-        scene, up, marks = self._client.scene, np.asarray(answer.shown.up), []
+    def _boxes(self, answer: PageAnswer) -> list[viser.SceneNodeHandle]:
+        scene, up = self._client.scene, np.asarray(answer.shown.up)
+        marks: list[viser.SceneNodeHandle] = []
         for number, thing in list(enumerate(answer.objects[:BOXES], 1))[::-1]:
             marks.append(
                 scene.add_line_segments(
@@ -56,7 +79,7 @@ class VisitorOverlay:
                 )
             )
             top = np.asarray(thing.center) + up * (abs(up) @ np.asarray(thing.size)) * 0.54
-            text = panel.label(number, answer.text, thing, answer.shown) if number == 1 else str(number)
+            text = panel_text.label(number, answer.text, thing, answer.shown) if number == 1 else str(number)
             marks.append(
                 scene.add_label(
                     f'/answer/label{number}',
@@ -68,7 +91,7 @@ class VisitorOverlay:
             )
         return marks
 
-    def _frustums(self, cameras, shown: ShownScene) -> list:
+    def _frustums(self, cameras: Sequence[ShownCamera], shown: ShownScene) -> list[viser.SceneNodeHandle]:
         reach = float(np.linalg.norm(shown.look_at - shown.position))
         return [
             self._client.scene.add_camera_frustum(
@@ -91,5 +114,6 @@ class VisitorOverlay:
         ]
 
 
-def _apart(one, other) -> float:
+def _apart(one: ShownCamera, other: ShownCamera) -> float:
+    """Between the two centres."""
     return float(np.linalg.norm(one.world_from_camera[:3, 3] - other.world_from_camera[:3, 3]))

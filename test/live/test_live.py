@@ -10,7 +10,7 @@ from support.live_page import CHAIR, DEADLINE_S, EVIL, some
 from gsemsplat_ros.commands import view
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply, write_ply
-from gsemsplat_ros.live import colors, file_source, panel
+from gsemsplat_ros.live import colors, file_source, panel_text
 from gsemsplat_ros.live import shown_scene as scenes
 from gsemsplat_ros.live.shared_state import PageAnswer, SharedState, answered_by_boxes, carried_over, question
 from gsemsplat_ros.live.splat_cache import SplatCache
@@ -314,31 +314,31 @@ def test_nothing_reaches_the_panel_unescaped():
     shared.write(shown=shown, status=EVIL, is_trouble=True)
     answer = found(shown, EVIL, note=EVIL)
     pages = [
-        panel.head(shared.state),
-        panel.verdict(answer, '', 'Relevancy', None),
-        panel.verdict(None, EVIL, 'Colour', None),
-        panel.waiting(EVIL, EVIL),
-        panel.verdict(found(shown, EVIL, found=False), '', 'Depth', (1.0, 2.0)),
+        panel_text.head(shared.state),
+        panel_text.verdict(answer, '', 'Relevancy', None),
+        panel_text.verdict(None, EVIL, 'Colour', None),
+        panel_text.waiting(EVIL, EVIL),
+        panel_text.verdict(found(shown, EVIL, found=False), '', 'Depth', (1.0, 2.0)),
     ]
     for page in pages:
         assert '<script' not in page and '<img' not in page and '&lt;script&gt;' in page
         assert '"q"' not in page
-    assert len(panel.label(1, EVIL, CHAIR, shown)) < 80
+    assert len(panel_text.label(1, EVIL, CHAIR, shown)) < 80
 
 
 def test_the_panel_says_what_was_found():
     shown = a_scene()
-    page = panel.verdict(found(shown), '', 'Colour', None)
+    page = panel_text.verdict(found(shown), '', 'Colour', None)
     assert '<b>chair</b>: found, score 0.90, 1 object in 10 ms' in page and 'first camera' in page
-    assert panel.object_line(1, CHAIR, shown) == '1   2.02 m away   0.50 × 1.00 × 0.25'
-    assert panel.label(1, 'chair', CHAIR, shown) == 'chair  2.02 m  0.50 × 1.00 × 0.25'
-    assert 'not found (score 0.90, threshold 0.50)' in panel.verdict(
+    assert panel_text.object_line(1, CHAIR, shown) == '1   2.02 m away   0.50 × 1.00 × 0.25'
+    assert panel_text.label(1, 'chair', CHAIR, shown) == 'chair  2.02 m  0.50 × 1.00 × 0.25'
+    assert 'not found (score 0.90, threshold 0.50)' in panel_text.verdict(
         found(shown, found=False), '', 'Colour', None
     )
     loose = scenes.shown_from_file('x', some(), 100)
     shared = SharedState()
     shared.write(shown=loose)
-    assert 'not metres' in panel.head(shared.state) and '100 of 300' in panel.head(shared.state)
+    assert 'not metres' in panel_text.head(shared.state) and '100 of 300' in panel_text.head(shared.state)
 
 
 # files

@@ -13,25 +13,6 @@ MAX_LABEL = 32  # characters of a phrase in the picture
 GOOD, BAD, QUIET = '#4ade80', '#fb923c', '#94a3b8'
 
 
-def icon(name: str):
-    """viser's icon of this name."""
-    import viser
-
-    return getattr(viser.Icon, name)
-
-
-def add_splats(scene, name: str):
-    """A node of splats, to be filled by its `buffer`."""
-    one = np.ones((1, 3), np.float32)
-    return scene.add_gaussian_splats(
-        name,
-        np.zeros((1, 3), np.float32),
-        np.eye(3, dtype=np.float32)[None] * 1e-6,
-        one,
-        np.zeros((1, 1), np.float32),
-    )
-
-
 def block(*content: object, color: str | None = None, bold: bool = False) -> Markup:
     """A paragraph of the panel."""
     style = 'padding:0 .75em .35em;font-size:.82em;line-height:1.35;overflow-wrap:anywhere;'
