@@ -43,15 +43,20 @@ class Line:
 
 def report(node_name: str, status: Status) -> DiagnosticArray:
     """All parts that there are, named `node_name: part`."""
+    return DiagnosticArray(
+        header=Header(stamp=status.header.stamp),
+        status=[line.to_message(f'{node_name}: {part}') for part, line in lines(status).items()],
+    )
+
+
+def lines(status: Status) -> dict[str, Line]:
+    """All parts that there are, by name."""
     parts = {'inputs': inputs_line(status), 'scene': scene_line(status)}
     if status.configured:
         parts['map'] = map_line(status)
     if status.tf_frame:
         parts['transforms'] = transforms_line(status)
-    return DiagnosticArray(
-        header=Header(stamp=status.header.stamp),
-        status=[line.to_message(f'{node_name}: {part}') for part, line in parts.items()],
-    )
+    return parts
 
 
 def inputs_line(status: Status) -> Line:

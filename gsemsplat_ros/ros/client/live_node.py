@@ -15,8 +15,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from gsemsplat_msgs.msg import Status
 from gsemsplat_msgs.srv import Query
 from sensor_msgs.msg import PointCloud2
 
@@ -30,6 +30,7 @@ from gsemsplat_ros.live.shown_scene import (
     shown_from_camera,
 )
 from gsemsplat_ros.ros.client.client import Client, gaussians_of
+from gsemsplat_ros.ros import diagnostics
 from gsemsplat_ros.ros.conversions import image_to_rgb
 from gsemsplat_ros.ros.qos import LATCHED
 from gsemsplat_ros.semantics.objects import Object
@@ -65,7 +66,7 @@ class LiveNode:
         self._questions: queue.Queue[Question] = queue.Queue()
         self._clouds: dict[str, PointCloud2] = {}  # 'gaussians' and 'map'
         self._pose: PoseStamped | None = None
-        self._reports: dict[str, tuple[bytes, str, dict[str, str]]] = {}
+        self._status: Status | None = None  # the newest of the node
         self._heard_at = 0.0
         self._scenes: dict[str, tuple[tuple, ShownScene]] = {}
         self._answers_from = ''  # the frame that the last response was in
@@ -95,7 +96,7 @@ class LiveNode:
                 PointCloud2, f'{self._node}/map', lambda m: self._keep('map', m), LATCHED
             )
             node.create_subscription(PoseStamped, f'{self._node}/pose', self._keep_pose, LATCHED)
-            node.create_subscription(DiagnosticArray, '/diagnostics', self._on_report, 10)
+            node.create_subscription(Status, f'{self._node}/status', self._on_status, LATCHED)
             service = node.create_client(Query, self._service_name)
             on_way: list[Question] = []
             while not self._closing:
@@ -122,16 +123,8 @@ class LiveNode:
     def _keep_pose(self, pose: PoseStamped) -> None:
         self._pose = pose
 
-    def _on_report(self, report: DiagnosticArray) -> None:
-        for status in report.status:
-            owner, _, part = status.name.partition(': ')
-            if owner == self._node:
-                self._heard_at = time.monotonic()
-                self._reports[part] = (
-                    status.level,
-                    status.message,
-                    {item.key: item.value for item in status.values},
-                )
+    def _on_status(self, status: Status) -> None:
+        self._heard_at, self._status = time.monotonic(), status
 
     def _watch(self, ready: bool) -> None:
         """Say whether the node is here, and what troubles it."""
@@ -139,14 +132,10 @@ class LiveNode:
         here = bool(ready and not silent)
         if here:
             again = self._seen and not self._here
-            text, bad = f'following {self._node}', False
-            for part in ('inputs', 'scene', 'map'):
-                level, message, _ = self._reports.get(part, (b'\0', '', {}))
-                if level != b'\0':
-                    text, bad = f'{text}; {part}: {message}', True
-                    break
+            trouble = first_trouble(self._status) if self._status else ''
+            text, bad = f'following {self._node}' + (f'; {trouble}' if trouble else ''), bool(trouble)
             if again:
-                self._reports.clear()
+                self._status = None
             self._seen = True
         else:
             text = (
@@ -164,24 +153,21 @@ class LiveNode:
 
     def _show(self) -> None:
         """Show the newest scene: the map once queries search it, else the newest scene."""
-        map_report, map_cloud = self._report('map'), self._clouds.get('map')
-        frame = self._answers_from
+        status, map_cloud, frame = self._status or Status(), self._clouds.get('map'), self._answers_from
         by_map = (
             map_cloud is not None
             and map_cloud.width > 0
             and (
                 frame == map_cloud.header.frame_id
                 if frame
-                else 'gaussians' not in self._clouds
-                or map_report.get('from a file') == 'True'
-                or int(map_report.get('scenes in it', 0)) > 1
+                else 'gaussians' not in self._clouds or status.map_from_file or status.map_scenes > 1
             )
         )
         name = 'map' if by_map else 'gaussians'
         cloud = self._clouds.get(name)
         if cloud is None or not cloud.width:
             return
-        metric = self._report('map' if by_map else 'scene').get('scale source', '') != 'network'
+        metric = (status.map_scale_source if by_map else status.scale_source) != 'network'
         pose = self._pose if self._pose and self._pose.header.stamp == cloud.header.stamp else None
         key = id(cloud), metric, id(pose)
         if self._scenes.get(name, ((),))[0] != key:
@@ -200,9 +186,6 @@ class LiveNode:
         shown = self._scenes[name][1]
         if shown is not self.shared.state.shown:
             self.shared.write(shown=shown)
-
-    def _report(self, part: str) -> dict[str, str]:
-        return self._reports.get(part, (b'', '', {}))[2]
 
     def _carry(self, service, on_way: list[Question]) -> None:
         """Send what is asked, hand back what is answered."""
@@ -271,6 +254,14 @@ class LiveNode:
             picture,
             note,
         )
+
+
+def first_trouble(status: Status) -> str:
+    """What troubles the node first, in words, or ''."""
+    for part, line in diagnostics.lines(status).items():
+        if line.level != diagnostics.OK:
+            return f'{part}: {line.message}'
+    return ''
 
 
 def _cameras(means: np.ndarray, pose: PoseStamped | None) -> tuple[ShownCamera, ...]:

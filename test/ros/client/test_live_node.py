@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip('viser')
 
+from gsemsplat_msgs.msg import Status
 from sensor_msgs.msg import PointCloud2
 from support.live_page import some
 from support.node_process import NodeProcess
@@ -113,14 +114,10 @@ def test_a_map_takes_the_place_of_the_scene_once_queries_search_it():
     live = LiveNode(shared, 'gsemsplat', '/query', 1000)
     live._keep('gaussians', gaussian_cloud(some(100, frame='left_optical'), make_header('left_optical', 1)))
     live._keep('map', gaussian_cloud(some(200, frame='odom'), make_header('odom', 1)))
-    live._reports['map'] = b'\0', 'growing', {'scenes in it': '1', 'from a file': 'False'}
+    live._on_status(Status(configured=True, map_scenes=1))
     live._show()
     assert (shared.state.shown.frame, len(shared.state.shown.rows)) == ('left_optical', 100)
-    live._reports['map'] = (
-        b'\0',
-        'growing',
-        {'scenes in it': '2', 'from a file': 'False', 'scale source': 'network'},
-    )
+    live._on_status(Status(configured=True, map_scenes=2, map_scale_source='network'))
     live._show()
     assert (shared.state.shown.frame, len(shared.state.shown.rows), shared.state.shown.unit) == (
         'odom',
