@@ -14,7 +14,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=[NAME, NAME + '.*']),
-    package_data={NAME: ['weights/*.safetensors', '**/*.json', '**/*.html', '**/*.txt']},
+    package_data={NAME: ['py.typed', 'weights/*.safetensors', '**/*.json', '**/*.html', '**/*.txt']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/' + NAME]),
         (SHARE, ['package.xml']),
@@ -31,18 +31,20 @@ setup(
         'tokenizers',
         'torch',
         'tqdm',
-        'gsemsplat-msgs',  # from ./msg: `pip install ./msg .`
-        'ros-rclpy[fastrtps]',
-        'ros-action-msgs',
-        'ros-diagnostic-msgs',
-        'ros-geometry-msgs',
-        'ros-lifecycle-msgs',
-        'ros-sensor-msgs',
-        'ros-std-msgs',
-        'ros-std-srvs',
-        'ros-visualization-msgs',
     ],
     extras_require={
+        'ros': [  # the node and its clients, where no ROS installation is sourced
+            'gsemsplat-msgs',  # from ./msg: `pip install ./msg ".[ros]"`
+            'ros-rclpy[fastrtps]',
+            'ros-action-msgs',
+            'ros-diagnostic-msgs',
+            'ros-geometry-msgs',
+            'ros-lifecycle-msgs',
+            'ros-sensor-msgs',
+            'ros-std-msgs',
+            'ros-std-srvs',
+            'ros-visualization-msgs',
+        ],
         'cuda': ['gsplat'],  # renderer on NVIDIA GPUs
         'openclip': ['open_clip_torch'],  # text encoder of the public checkpoints
         'viewer': ['av', 'viser'],  # `gsemsplat view`, videos
