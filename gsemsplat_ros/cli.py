@@ -18,15 +18,15 @@ from gsemsplat_ros.terminal.console import Console, Failure
 
 PROG = 'gsemsplat'
 COMMANDS = {
-    'demo': 'play real stereo pairs to the ROS 2 node, ask it for words, write a report',
-    'infer': 'two image files to semantic Gaussians and answers, without ROS',
+    'demo': 'play real stereo pairs to the ROS 2 node, query it, write a report',
+    'infer': 'turn two image files into semantic Gaussians and query them, without ROS',
     'node': 'run the ROS 2 node (takes ROS arguments)',
-    'query': 'ask a running node where things are',
+    'query': 'ask a running node where objects are',
     'policy': "print the node's permissions for SROS 2",
-    'view': 'look at a scene, a map or the running node in the browser, and ask it',
+    'view': 'show a scene, a map or the running node in the browser, and query it',
     'weights': 'convert, describe or check checkpoints',
-    'eval': 'measure a checkpoint',
-    'bench': 'measure speed and memory, beside the public algorithm',
+    'eval': 'measure the accuracy of a checkpoint',
+    'bench': 'measure speed and memory, compared with the public algorithm',
     'train': 'train the small network',
 }
 
@@ -43,7 +43,9 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser(chosen: str | None) -> Parser:
     """The parser, with the arguments of the `chosen` command alone."""
-    parser = Parser(prog=PROG, description='Two camera images in, a 3D scene that answers words out.')
+    parser = Parser(
+        prog=PROG, description='Turns two camera images into a 3D scene that can be searched with words.'
+    )
     parser.add_argument(
         '--version', action='store_true', help='print the versions of this package and what it runs on'
     )

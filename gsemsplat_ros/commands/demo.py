@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.description += (
         ' Starts the node as its own process, plays real indoor stereo pairs with their '
-        'calibration to it over ROS 2, and asks its service.'
+        'calibration to it over ROS 2, and queries its service.'
     )
     parser.add_argument(
         '--scene',

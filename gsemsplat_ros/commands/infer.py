@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('left', metavar='LEFT', help='image of the first camera; results are in its frame')
     parser.add_argument('right', metavar='RIGHT', help='image of the second camera')
     parser.add_argument(
-        '--query', nargs='+', action='extend', default=[], metavar='TEXT', help='things to look for'
+        '--query', nargs='+', action='extend', default=[], metavar='TEXT', help='objects to look for'
     )
     parser.add_argument(
         '--out',
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_arguments(parser)
     parser.add_argument(
-        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where the network runs'
+        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='device of the network'
     )
     parser.set_defaults(run=run)
     add_output_arguments(parser)

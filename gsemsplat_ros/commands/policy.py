@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='*',
         metavar='FROM:=TO',
         type=_remap,
-        help='as the node is started with, e.g. left/image_raw:=/camera/left/image_rect',
+        help='remappings of the node, e.g. left/image_raw:=/camera/left/image_rect',
     )
     parser.add_argument('--namespace', default='', metavar='NAME', help='of the node (default: none)')
     parser.set_defaults(run=run)

@@ -8,7 +8,9 @@ from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_lea
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('text', nargs='+', metavar='TEXT', help='things to look for; quote phrases')
+    parser.add_argument(
+        'text', nargs='+', metavar='TEXT', help='objects to look for; quote phrases of several words'
+    )
     parser.add_argument(
         '--service', default='/query', metavar='NAME', help='service of the node (default: %(default)s)'
     )

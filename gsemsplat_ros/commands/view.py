@@ -21,11 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='?',
         metavar='SCENE',
         help='a map that ~/save_map wrote, a folder or scene.safetensors that `infer` wrote, or a PLY file '
-        'of Gaussians, which is shown but cannot be asked',
+        'of Gaussians, which cannot be queried',
     )
-    parser.add_argument(
-        '--live', action='store_true', help='follow the running node through its topics, and ask it'
-    )
+    parser.add_argument('--live', action='store_true', help='follow the running node and query it')
     parser.add_argument(
         '--node', default='/gsemsplat', metavar='NAME', help='with --live: the node (default: %(default)s)'
     )
@@ -39,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--host',
         default=LOCAL[0],
         metavar='ADDRESS',
-        help='where to listen (default: %(default)s, this machine alone; 0.0.0.0 is open to the network)',
+        help='address to listen on (default: %(default)s, this machine only; 0.0.0.0: the network)',
     )
     parser.add_argument('--port', type=_port, default=8080, metavar='N', help='(default: %(default)s)')
     parser.add_argument(
@@ -47,11 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_least_one,
         default=500_000,
         metavar='N',
-        help='most that a page draws; a larger scene is thinned (default: %(default)s)',
+        help='most Gaussians in a page; a larger scene is thinned (default: %(default)s)',
     )
     add_model_arguments(parser)
     parser.add_argument(
-        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where words are compared'
+        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='device for the queries'
     )
     parser.set_defaults(run=run)
     add_output_arguments(parser)

@@ -11,22 +11,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', title='actions')
     convert = actions.add_parser(
         'convert',
-        help='a public MASt3R, Splatt3R or GSemSplat file to ours',
-        description='Reads tensors and plain containers of a public file, runs nothing in it, '
+        help='convert a public MASt3R, Splatt3R or GSemSplat file',
+        description='Reads tensors and plain containers of a public file, runs none of its code, '
         'and writes safetensors.',
     )
     convert.add_argument('file', metavar='FILE', help='.pth, .ckpt or .safetensors')
     convert.add_argument('target', metavar='OUT', help='the .safetensors file to write')
     convert.set_defaults(run=run_convert)
     info = actions.add_parser(
-        'info', help='what a checkpoint is', description='Prints the card of a checkpoint.'
+        'info', help='print the card of a checkpoint', description='Prints the card of a checkpoint.'
     )
-    info.add_argument('file', metavar='FILE', nargs='?', help='default: the small network that is shipped')
+    info.add_argument('file', metavar='FILE', nargs='?', help='default: the shipped network')
     info.set_defaults(run=run_info)
     parity = actions.add_parser(
         'parity',
         help='compare the large network with outputs of the public one',
-        description='Runs the large network with weights made by a rule and compares every '
+        description='Runs the large network with generated weights and compares every '
         'output with what the public code returned.',
     )
     parity.add_argument('fixture', metavar='FIXTURE.npz')

@@ -22,7 +22,7 @@ MIN_SHARE = 0.5  # of the correspondences: a minority is no consensus
 MIN_CELLS = 20  # fewer measured pixels than this fix no scale
 RATIO_TOLERANCE = 0.25  # a measured depth agrees with the scale when it lies within this fraction
 MIN_MOVED_M = 0.05  # odometry says nothing about scale when the camera moved less
-MAX_TURN_APART = np.deg2rad(10)  # odometry and images that differ by more do not tell of one motion
+MAX_TURN_APART = np.deg2rad(10)  # odometry and visual motion that differ by more disagree
 MAX_DIRECTION_APART = np.deg2rad(30)
 
 

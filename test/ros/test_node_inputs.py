@@ -368,7 +368,7 @@ def test_odometry_that_gives_no_scale_is_said(robots):
     drive = Drive(robot, metres=0.0)
     robot.scene(drive.send, counting(3500))
     robot.scene(drive.send, counting(3600, 0.1))
-    robot.process.wait_for('TF and the images do not tell of one motion')
+    robot.process.wait_for('TF and visual motion disagree')
 
 
 def test_a_standing_robot_computes_nothing_new(robots):

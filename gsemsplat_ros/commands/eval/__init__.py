@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', title='actions')
     protocol = actions.add_parser(
         'protocol',
-        help='check the published evaluation of words against stored results',
+        help='compare the published evaluation of queries with stored results',
         description='Repeats the published evaluation of text queries on stored features and '
         'compares with the stored results.',
     )
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     protocol.set_defaults(run=run_protocol)
     rooms = actions.add_parser(
         'rooms',
-        help='depth, pose, new views and words in synthetic rooms that were held out',
-        description='Draws furnished rooms whose furniture no training has seen, and scores the '
+        help='depth, pose, new views and queries in held-out synthetic rooms',
+        description='Renders rooms with held-out furniture and scores the '
         'checkpoint in them. Needs the packages of `make training-setup`.',
     )
     rooms.add_argument(
@@ -41,30 +41,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_least_one,
         default=20,
         metavar='N',
-        help='how many, of up to 8 pairs each (default: %(default)s)',
+        help='number of rooms, of up to 8 pairs each (default: %(default)s)',
     )
     rooms.set_defaults(run=run_rooms)
     stereo = actions.add_parser(
         'stereo',
-        help='words and depth on real stereo pairs with labels',
-        description='Scores the checkpoint on rectified pairs that a person labelled.',
+        help='queries and depth on labelled real stereo pairs',
+        description='Scores the checkpoint on labelled rectified pairs.',
     )
     stereo.add_argument('labels', metavar='LABELS.json')
     stereo.set_defaults(run=run_stereo)
     calibrate = actions.add_parser(
         'calibrate',
-        help="set a checkpoint's mixture on training rooms",
-        description='Asks for things that are and are not in packed training rooms, and writes '
-        'the mixture of the two branches into the card, its border where one absent '
-        'name in ten passes.',
+        help="fit a checkpoint's mixture and threshold on training rooms",
+        description='Queries packed training rooms for present and absent names, and writes the mixture of '
+        'the two branches into the card, with a threshold that one absent name in ten passes.',
     )
     calibrate.add_argument('data', metavar='DIR', help='packed rooms')
     calibrate.add_argument(
         '--pairs', type=at_least_one, default=40, metavar='N', help='how many (default: %(default)s)'
     )
-    calibrate.add_argument(
-        '--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)'
-    )
+    calibrate.add_argument('--weights', metavar='FILE', help='checkpoint (default: the shipped network)')
     calibrate.set_defaults(run=run_calibrate)
     for action in (rooms, stereo):
         add_model_arguments(action)
@@ -77,9 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument(
             '--card', action='store_true', help="write the numbers into the checkpoint's card"
         )
-    rooms.add_argument(
-        '--uncalibrated', action='store_true', help='give the images alone: what the network knows by itself'
-    )
+    rooms.add_argument('--uncalibrated', action='store_true', help='use the images alone, without cameras')
     for action in (protocol, rooms, stereo, calibrate):
         add_output_arguments(action)
     ablation.add(actions)

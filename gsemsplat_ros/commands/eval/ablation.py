@@ -20,9 +20,9 @@ def add(actions) -> None:
     """Adds the action to `gsemsplat eval`."""
     parser = actions.add_parser(
         'ablation',
-        help='what each of the two semantic branches adds',
-        description='Asks the same scenes by the region-specific branch alone, by the '
-        'context-aware one alone and by both. Rooms need the packages of '
+        help='contribution of each semantic branch',
+        description='Queries the same scenes with the region-specific branch alone, with the '
+        'context-aware one alone and with both. Rooms need the packages of '
         '`make training-setup`.',
     )
     parser.add_argument(
@@ -30,10 +30,10 @@ def add(actions) -> None:
         type=at_least_one,
         default=3,
         metavar='N',
-        help='how many, of up to 8 pairs each (default: %(default)s)',
+        help='number of rooms, of up to 8 pairs each (default: %(default)s)',
     )
     parser.add_argument(
-        '--labels', metavar='LABELS.json', help='labelled real pairs too, as of `eval stereo`'
+        '--labels', metavar='LABELS.json', help='also labelled real pairs, as in `eval stereo`'
     )
     add_model_arguments(parser)
     add_output_arguments(parser)

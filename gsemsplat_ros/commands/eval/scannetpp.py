@@ -34,7 +34,7 @@ def add(actions) -> None:
     parser = actions.add_parser(
         'scannetpp',
         help='the published evaluation on annotated views of ScanNet++',
-        description='Scores words and new views on the published eval_datasets (one folder a '
+        description='Scores queries and new views on the published eval_datasets (one folder a '
         'scene: frame_*.json and .jpg, mask_*.npy, queries.txt), from the images '
         'that a network is given or from saved features.',
     )
@@ -62,18 +62,18 @@ def add(actions) -> None:
     parser.add_argument(
         '--calibrated',
         action='store_true',
-        help='tell the network the cameras and poses of its input; the published setting tells nothing',
+        help='give the network the cameras and poses of its input, unlike the published setting',
     )
     parser.add_argument(
         '--threshold',
         type=fraction,
         default=0.5,
         metavar='T',
-        help='of the published masks (default: %(default)s; LangSplat: 0.4)',
+        help='threshold of the published masks (default: %(default)s; LangSplat: 0.4)',
     )
-    parser.add_argument('--eight', action='store_true', help="LSM's eight classes too")
+    parser.add_argument('--eight', action='store_true', help="also score LSM's eight classes")
     parser.add_argument(
-        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='where the network runs'
+        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='device of the network'
     )
     parser.add_argument('--out', metavar='DIR', help='folder for report.html and scores.json')
     add_output_arguments(parser)

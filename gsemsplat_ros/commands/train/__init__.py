@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--rooms',
         type=at_least_one,
         metavar='N',
-        help='render the first N rooms into DIR where it lacks them (needs `make training-setup`)',
+        help='render the first N rooms into DIR unless they are there (needs `make training-setup`)',
     )
     rooms.add_argument(
         '--height',
@@ -36,23 +36,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='of rendered rooms [px] (default: %(default)s)',
     )
     rooms.add_argument(
-        '--preview', type=Path, metavar='FILE', help='draw some of the rooms into this PNG, and train nothing'
+        '--preview',
+        type=Path,
+        metavar='FILE',
+        help='draw some of the rooms into this PNG instead of training',
     )
     training = parser.add_argument_group('training')
-    training.add_argument('--out', type=Path, metavar='DIR', help='the run; goes on where it stopped')
+    training.add_argument(
+        '--out', type=Path, metavar='DIR', help='folder of the run; an interrupted run is resumed'
+    )
     training.add_argument(
         '--steps',
         type=at_least_one,
         default=20000,
         metavar='N',
-        help='in all, of the learning-rate schedule too (default: %(default)s)',
+        help='total steps, also of the learning-rate schedule (default: %(default)s)',
     )
     training.add_argument(
         '--batch',
         type=at_least_one,
         default=4,
         metavar='N',
-        help='pairs a step, on all processes together (default: %(default)s)',
+        help='pairs in a step, over all processes (default: %(default)s)',
     )
     training.add_argument(
         '--lr', type=positive, default=4e-4, metavar='X', help='peak learning rate (default: %(default)s)'
@@ -62,10 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--device',
         choices=('auto', 'cpu', 'cuda'),
         default='auto',
-        help='(default: %(default)s, a GPU where there is one)',
+        help='(default: %(default)s, a GPU if available)',
     )
     training.add_argument(
-        '--init', type=Path, metavar='FILE', help='start from this checkpoint instead of from nothing'
+        '--init', type=Path, metavar='FILE', help='start from this checkpoint instead of random weights'
     )
     training.add_argument('--minutes', type=positive, metavar='M', help='save and stop after this time [min]')
     parser.epilog = (
@@ -78,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest='action',
         metavar='ACTION',
         title='other trainings',
-        description='without one, the small network is trained in rooms',
+        description='without one, the small network is trained on rooms',
     )
     prepare.add_parser(actions)
     semantics.add_parser(actions)

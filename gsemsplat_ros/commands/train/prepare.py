@@ -17,10 +17,9 @@ MODELS = 'vit_h, vit_l, vit_b of SAM, or a .yaml of SAM 2'
 def add_parser(actions) -> None:
     parser = actions.add_parser(
         'prepare',
-        help='features that supervise the semantic heads',
-        description='For every frame of SOURCE: one feature a thing (region-specific) and a dense map '
-        '(context-aware). What is there already is left alone, so that the same command goes on where it '
-        'stopped.',
+        help='compute target features for the semantic heads',
+        description='Computes for every frame of SOURCE one feature for each mask (region-specific) and a '
+        'dense map (context-aware). Only missing frames are computed, so the same command resumes.',
     )
     parser.add_argument(
         'source',
@@ -28,7 +27,7 @@ def add_parser(actions) -> None:
         metavar='SOURCE',
         help='ScanNet++ (raw and processed), RGB-D folders in the TUM layout, or packed rooms',
     )
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the features')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for the features')
     parser.add_argument(
         '--split', choices=('train', 'val'), default='train', help='of ScanNet++ (default: %(default)s)'
     )
@@ -40,7 +39,7 @@ def add_parser(actions) -> None:
         help='of the frames [px] (default: %(default)s; rooms keep theirs)',
     )
     parser.add_argument('--width', type=whole_cells, default=SIZE, metavar='PX', help='as --height')
-    things = parser.add_argument_group('what the things are (default: the instance ids of rooms)')
+    things = parser.add_argument_group('masks (default: the instance ids of rooms)')
     things.add_argument('--masks', type=Path, metavar='DIR', help='DIR/SCENE/IMAGE.png or .npy')
     things.add_argument(
         '--sam', type=Path, metavar='FILE', help='checkpoint of Segment Anything (its package is needed)'
@@ -48,7 +47,7 @@ def add_parser(actions) -> None:
     things.add_argument(
         '--sam-model', default='vit_h', metavar='NAME', help=f'{MODELS} (default: %(default)s)'
     )
-    what = parser.add_argument_group('what they are called')
+    what = parser.add_argument_group('encoder')
     what.add_argument(
         '--encoder',
         default='minilm-l6',
@@ -62,13 +61,13 @@ def add_parser(actions) -> None:
         type=at_least_one,
         default=1,
         metavar='N',
-        help='processes; on GPUs they take turns (default: %(default)s)',
+        help='processes; they share the GPUs (default: %(default)s)',
     )
     how.add_argument(
         '--shard',
         type=shard,
         metavar='I/N',
-        help='of N machines this is number I, from 0 (default: all; under torchrun its rank)',
+        help='part I of N, from 0 (default: all; with torchrun the rank)',
     )
     how.add_argument(
         '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='(default: %(default)s)'

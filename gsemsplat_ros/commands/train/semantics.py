@@ -11,16 +11,20 @@ from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_lea
 def add_parser(actions) -> None:
     parser = actions.add_parser(
         'semantics',
-        help='semantic heads and decoders from prepared features',
-        description='Draws the codes of two views at other views, decodes them and compares them with the '
+        help='train semantic heads and decoders on prepared features',
+        description='Renders the codes of two views at other views, decodes them and compares them with the '
         'features that `train prepare` made. Defaults are the published settings.',
     )
-    parser.add_argument('source', type=Path, metavar='SOURCE', help='the scenes that were prepared')
+    parser.add_argument('source', type=Path, metavar='SOURCE', help='the prepared scenes')
     parser.add_argument(
-        '--features', type=Path, required=True, metavar='DIR', help='what `train prepare` made'
+        '--features', type=Path, required=True, metavar='DIR', help='output of `train prepare`'
     )
     parser.add_argument(
-        '--out', type=Path, required=True, metavar='DIR', help='the run; goes on where it stopped'
+        '--out',
+        type=Path,
+        required=True,
+        metavar='DIR',
+        help='folder of the run; an interrupted run is resumed',
     )
     parser.add_argument(
         '--init',
@@ -33,7 +37,7 @@ def add_parser(actions) -> None:
         '--tune',
         choices=('semantics', 'gaussians', 'all'),
         default='gaussians',
-        help='what learns: semantic heads and decoders; the Gaussian heads too; everything '
+        help='trained parameters: semantic heads and decoders; also the Gaussian heads; all '
         '(default: %(default)s)',
     )
     parser.add_argument(
@@ -44,21 +48,21 @@ def add_parser(actions) -> None:
         '(default: no perceptual loss)',
     )
     parser.add_argument(
-        '--steps', type=at_least_one, default=66900, metavar='N', help='in all (default: %(default)s)'
+        '--steps', type=at_least_one, default=66900, metavar='N', help='total steps (default: %(default)s)'
     )
     parser.add_argument(
         '--batch',
         type=at_least_one,
         default=4,
         metavar='N',
-        help='pairs a step, on all processes together (default: %(default)s)',
+        help='pairs in a step, over all processes (default: %(default)s)',
     )
     parser.add_argument(
         '--accumulate',
         type=at_least_one,
         default=1,
         metavar='K',
-        help='a process takes its pairs of a step in K turns: less memory (default: %(default)s)',
+        help='split the pairs of a process into K turns to save memory (default: %(default)s)',
     )
     parser.add_argument(
         '--lr', type=positive, default=1e-5, metavar='X', help='learning rate (default: %(default)s)'
@@ -68,7 +72,7 @@ def add_parser(actions) -> None:
         '--device',
         choices=('auto', 'cpu', 'cuda'),
         default='auto',
-        help='(default: %(default)s, a GPU where there is one)',
+        help='(default: %(default)s, a GPU if available)',
     )
     parser.add_argument('--minutes', type=positive, metavar='M', help='save and stop after this time [min]')
     parser.epilog = (
