@@ -270,10 +270,7 @@ class Pipeline:
         u, v = int(result.peak[0]), int(result.peak[1])
         pixel = tuple(float(x) for x in keyframe.to_input_pixel(np.array(result.peak)))
         camera = keyframe.camera
-        point = tuple(
-            float(x)
-            for x in depth[v, u] * np.array([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, 1.0])
-        )
+        point = tuple(float(x) for x in depth[v, u] * camera.rays(np.array([u, v])))
         objects = (
             find_objects(
                 *self.scored(scene, result.map, result.mask, depth), gate=threshold, max_objects=max_objects
@@ -354,14 +351,11 @@ class Pipeline:
         of the pixel that it falls on, if that pixel belongs to the phrase; the others get NaN."""
         camera, gaussians = scene.keyframe.camera, scene.gaussians
         means = gaussians.means.cpu().numpy()
-        z = means[:, 2]
-        with np.errstate(divide='ignore', invalid='ignore'):
-            u = np.rint(camera.fx * means[:, 0] / z + camera.cx)
-            v = np.rint(camera.fy * means[:, 1] / z + camera.cy)
-        inside = (z > 0) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
-        u, v = (np.where(inside, x, 0).astype(int) for x in (u, v))
-        seen = inside & mask[v, u] & (np.abs(z - depth[v, u]) <= SAME_SURFACE * depth[v, u])
-        return means, np.where(seen, relevancy[v, u], np.nan), gaussians.opacities.cpu().numpy()
+        uv, in_front = camera.project(means)
+        pixels, inside = camera.index(uv)
+        near = np.abs(means[:, 2] - depth[pixels]) <= SAME_SURFACE * depth[pixels]
+        seen = in_front & inside & mask[pixels] & near
+        return means, np.where(seen, relevancy[pixels], np.nan), gaussians.opacities.cpu().numpy()
 
 
 class Clock:

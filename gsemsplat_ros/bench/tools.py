@@ -136,19 +136,15 @@ def wall(width: int, height: int, channels: int = CODE_CHANNELS, seed: int = 0) 
     Sizes are about a pixel, opacities from faint to opaque, colours and codes smooth over the wall and noisy.
     """
     rng = np.random.default_rng(seed)
-    camera = Camera(width, height, 0.9 * width, 0.9 * width, (width - 1) / 2, (height - 1) / 2)
+    camera = Camera.centred(width, height, 0.9 * width)
     v, u = np.mgrid[:height, :width].reshape(2, -1)
     parts = []
     for shift in (0.0, 0.3):  # the second view's fall between the pixels
         z = 2.5 + 0.7 * np.sin(u / width * 9) * np.cos(v / height * 7) + rng.normal(0, 0.01, u.shape)
-        parts.append(
-            np.stack(
-                ((u + shift - camera.cx) / camera.fx * z, (v + shift - camera.cy) / camera.fy * z, z), -1
-            )
-        )
+        parts.append(camera.rays(np.stack((u + shift, v + shift), -1)) * z[:, None])
     means = np.concatenate(parts).astype(np.float32)
     n = len(means)
-    scales = means[:, 2:] / camera.fx * np.exp(rng.normal(-0.2, 0.4, (n, 3)))
+    scales = camera.length(1, means[:, 2:]) * np.exp(rng.normal(-0.2, 0.4, (n, 3)))
     quats = rng.normal(size=(n, 4))
     basis = rng.normal(size=(3, channels))
     codes = np.sin(means @ basis) + rng.normal(0, 0.1, (n, channels))

@@ -150,7 +150,7 @@ def solve(pipeline, pair, queries: list[str], name: str, bar):
             )
         )
         bar.update()
-    camera = pair.first.camera or input_camera(scene.keyframe)
+    camera = pair.first.camera or scene.keyframe.input_camera
     depth, views = draw(scene.gaussians, camera)
     return PairResult(
         name,
@@ -188,19 +188,3 @@ def film_scene(pipeline, scene, camera, preset: str, out: Path, console: Console
                 semantics.add(pictures[1])
                 bar.update()
     return Film(path.name, len(path), path.seconds, posters, tuple(file.read_bytes() for file in files))
-
-
-def input_camera(keyframe):
-    """The camera of the keyframe's input image, from that of its rendering."""
-    from gsemsplat_ros.images.camera import Camera
-
-    camera, window = keyframe.camera, keyframe.window
-    cx, cy = keyframe.to_input_pixel((camera.cx, camera.cy)).tolist()
-    return Camera(
-        window.input_width,
-        window.input_height,
-        camera.fx * window.width / camera.width * window.scale_x,
-        camera.fy * window.height / camera.height * window.scale_y,
-        cx,
-        cy,
-    )

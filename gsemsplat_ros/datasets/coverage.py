@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gsemsplat_ros.datasets.frames import Geometry
-from gsemsplat_ros.geometry.visibility import TOLERANCE, unproject
+from gsemsplat_ros.geometry.visibility import TOLERANCE, surface_points
 
 CONTEXT = TARGET = 0.3  # published thresholds of training: of the second view, of the targets
 TARGETS = 3  # target views of a sample
@@ -20,23 +20,13 @@ COARSE = 48  # side of the grid that coverage is computed on [px]
 
 def coarse(geometry: Geometry, side: int = COARSE) -> Geometry:
     """The same view on a grid of about `side` pixels: depths under the cells' centres."""
-    height, width = geometry.depth.shape
-    step = max(1, round(max(height, width) / side))
-    depth = geometry.depth[step // 2 :: step, step // 2 :: step]
-    c = geometry.camera
-    camera = type(c)(
-        depth.shape[1],
-        depth.shape[0],
-        c.fx / step,
-        c.fy / step,
-        (c.cx - step // 2) / step,
-        (c.cy - step // 2) / step,
-    )
-    return Geometry(np.ascontiguousarray(depth), camera, geometry.world_from_camera)
+    step = max(1, round(max(geometry.depth.shape) / side))
+    depth = np.ascontiguousarray(geometry.depth[step // 2 :: step, step // 2 :: step])
+    return Geometry(depth, geometry.camera.strided(step), geometry.world_from_camera)
 
 
 def coverage_matrix(views: list[Geometry]) -> np.ndarray:
-    """(N, N) float32 of N views of one size, the diagonal 1 (0 for a view without depth).
+    """(N, N) float32 of N views of one camera, the diagonal 1 (0 for a view without depth).
 
     A view sees a surface that falls into it, in front of it, at the depth that it measured, within 5 cm and 5
     % (what falls on one cell differs by the slope of the surface). Pixels without depth count neither way.
@@ -45,28 +35,23 @@ def coverage_matrix(views: list[Geometry]) -> np.ndarray:
     cameras_from_world = np.stack([np.linalg.inv(view.world_from_camera) for view in views]).astype(
         np.float32
     )
-    fx, fy, cx, cy = (
-        np.array([getattr(view.camera, name) for view in views], np.float32)[:, None]
-        for name in ('fx', 'fy', 'cx', 'cy')
-    )
-    height, width = depths.shape[1:]
+    camera, view_of_row = views[0].camera, np.arange(len(views))[:, None]
+    if any(view.camera != camera for view in views):
+        raise ValueError('views of several cameras: wanted frames with one and the same intrinsics')
     matrix = np.zeros((len(views), len(views)), np.float32)
     for j, view in enumerate(views):
         known = view.depth > 0
         if not known.any():
             continue
-        points = unproject(view.depth, view.camera, view.world_from_camera)[known].astype(
+        points = surface_points(view.depth, view.camera, view.world_from_camera)[known].astype(
             np.float32
         )  # (P, 3)
         local = np.einsum('nij,pj->inp', cameras_from_world[:, :3, :3], points, optimize=True)
         local += cameras_from_world[:, :3, 3].T[:, :, None]
-        x, y, z = local  # (N, P)
-        with np.errstate(divide='ignore', invalid='ignore'):
-            u, v = np.rint(fx * x / z + cx), np.rint(fy * y / z + cy)
-        inside = (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-        cell = (np.where(inside, v, 0) * width + np.where(inside, u, 0)).astype(np.int32)
-        found = np.take_along_axis(depths.reshape(len(views), -1), cell, 1)
-        matrix[:, j] = (inside & (found > 0) & (np.abs(found - z) < TOLERANCE * (1 + z))).mean(1)
+        uv, in_front = camera.project(np.moveaxis(local, 0, -1))
+        (row, column), inside = camera.index(uv)  # (N, P)
+        found, z = depths[view_of_row, row, column], local[2]
+        matrix[:, j] = (in_front & inside & (found > 0) & (np.abs(found - z) < TOLERANCE * (1 + z))).mean(1)
     return matrix
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gsemsplat_ros.geometry.visibility import seen_by, unproject
+from gsemsplat_ros.geometry.visibility import seen_by, surface_points
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
 
@@ -38,7 +38,7 @@ class Sample:
 
     def points(self, i: int) -> np.ndarray:
         """The surface (H, W, 3) [m] that view `i` shows, in the frame of the first view."""
-        return unproject(self.depth[i], self.camera, self.first_from_camera[i])
+        return surface_points(self.depth[i], self.camera, self.first_from_camera[i])
 
     def target_seen(self) -> np.ndarray:
         """(H, W) bool: the pixels of the target whose surface a context view sees too."""
@@ -72,6 +72,6 @@ class Sample:
             depth=depth,
             instance=instance,
             first_from_camera=mirror @ self.first_from_camera @ mirror,
-            camera=replace(self.camera, cx=self.camera.width - 1 - self.camera.cx),
+            camera=self.camera.mirrored(),
         )
         return seen.reversed() if self.stereo else seen

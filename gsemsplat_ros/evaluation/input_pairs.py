@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from gsemsplat_ros.evaluation.annotated_views import AnnotatedView, Inputs
-from gsemsplat_ros.geometry.visibility import seen_by, unproject
+from gsemsplat_ros.geometry.visibility import seen_by, surface_points
 from gsemsplat_ros.images.view import View
 
 THUMB = 64  # px: side of the pictures that are compared
@@ -45,7 +45,7 @@ def find_inputs(source, scene: str, frame: AnnotatedView) -> Inputs:
     rows, columns = (np.arange(step // 2, side, step) for side in target.depth.shape)
     grid = np.ix_(rows, columns)
     known = target.depth[grid] > 0
-    points = unproject(target.depth, target.camera, target.world_from_camera)[grid]
+    points = surface_points(target.depth, target.camera, target.world_from_camera)[grid]
     seen = [
         None
         if i == best

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gsemsplat_ros.geometry.pose import pixel_grid
+from gsemsplat_ros.images.camera import pixel_grid
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.semantics.relevancy import Mixture
 

@@ -40,13 +40,12 @@ def nearest_points(
     7; the nearest one wins.
     """
     local = points @ camera_from_points[:3, :3].T + camera_from_points[:3, 3]
-    z = local[:, 2]
-    rows = np.flatnonzero((z > NEAR) & np.isfinite(local).all(1))
-    x, y, z = local[rows].T
-    u, v = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
-    near = (np.abs(u) < 4 * camera.width) & (np.abs(v) < 4 * camera.height)
-    rows, u, v, z = rows[near], np.rint(u[near]).astype(int), np.rint(v[near]).astype(int), z[near]
-    wide = max(camera.fx, camera.fy) * size[rows] / z  # px
+    rows = np.flatnonzero(np.isfinite(local).all(1))
+    uv, in_front = camera.project(local[rows], NEAR)
+    near = in_front & (np.abs(uv) < 4 * np.array([camera.width, camera.height])).all(1)
+    rows, z = rows[near], local[rows[near], 2]
+    u, v = np.rint(uv[near]).astype(int).T
+    wide = camera.pixels(size[rows], z)
     half = np.clip(np.ceil((wide - 1) / 2 - SLACK), 0, LARGEST).astype(int)
     pixels, depths, owners = [], [], []
     for dv in range(-LARGEST, LARGEST + 1):

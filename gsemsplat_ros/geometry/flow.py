@@ -13,11 +13,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from gsemsplat_ros.geometry.matches import MIN_PARALLAX, Measured, epipolar_errors, polish, rays, triangulate
-from gsemsplat_ros.geometry.pose import MIN_CELLS, Placed, network_factor, pixel_grid
+from gsemsplat_ros.geometry.matches import MIN_PARALLAX, Measured, epipolar_errors, polish, triangulate
+from gsemsplat_ros.geometry.pose import MIN_CELLS, Placed, network_factor
 from gsemsplat_ros.geometry.refine import MIN_DEPTH, bend
-from gsemsplat_ros.geometry.visibility import unproject
-from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.images.view import View
 
 THERE_AND_BACK_PX = 1.0  # flow and the flow back end this close to where they began,
@@ -42,13 +41,9 @@ def project(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the pixels of the first `camera` lie in the second: (H, W, 2) float32 pixels, and which (H, W) it
     can see, but for what stands in between. depth (H, W) along the first camera's axis, unit of the pose."""
-    points = unproject(depth, camera, np.eye(4))
-    x, y, z = np.moveaxis((points - first_from_second[:3, 3]) @ first_from_second[:3, :3], -1, 0)
-    ahead = z > MIN_DEPTH
-    z = np.where(ahead, z, 1.0)
-    u, v = second.fx * x / z + second.cx, second.fy * y / z + second.cy
-    inside = ahead & (u > 0) & (u < second.width - 1) & (v > 0) & (v < second.height - 1)
-    return np.stack((u, v), -1).astype(np.float32), inside
+    points = (camera.unproject(depth) - first_from_second[:3, 3]) @ first_from_second[:3, :3]
+    uv, in_front = second.project(points, near=MIN_DEPTH)
+    return uv.astype(np.float32), in_front & second.in_image(uv, margin=0.5)
 
 
 def flow_matches(
@@ -90,8 +85,8 @@ def follow(placed: Placed, depth: np.ndarray, first: View, second: View) -> Plac
     uv1, uv2 = flow_matches(np.maximum(bent, MIN_DEPTH), first, second, pose)
     if len(uv1) < MIN_MATCHES:
         return placed
-    a, b = rays(uv1, first.camera), rays(uv2, second.camera)
-    tolerance = EPIPOLAR_PX / first.camera.fx
+    a, b = first.camera.rays(uv1), second.camera.rays(uv2)
+    tolerance = first.camera.length(EPIPOLAR_PX)
     drawn = np.random.default_rng(0).choice(len(a), min(POLISHED_BY, len(a)), replace=False)
     length = np.linalg.norm(pose[:3, 3])
     pose = pose.copy()

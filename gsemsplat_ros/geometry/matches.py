@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import Pair, View, Window
+from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.images.window import Window
 
 LONG_SIDE = 640  # images are matched at most at this size [px]
 FEATURES = 2000
@@ -103,7 +103,7 @@ def measure_stereo(pair: Pair) -> Measured | None:
     shift = found[v, u]
     pose = np.eye(4)
     pose[0, 3] = pair.baseline_m
-    z = camera.fx * pair.baseline_m / (shift + offset)
+    z = camera.depth_of(shift + offset, pair.baseline_m)
 
     def to_input(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (np.stack((x, y), -1) + 0.5) / factor - 0.5
@@ -129,11 +129,6 @@ def matched_pixels(first: View, second: View) -> tuple[np.ndarray, np.ndarray]:
     mine = np.arange(len(a))
     keep = (back[best] == mine) & (two[:, 0] < RATIO * two[:, 1])
     return uv1[keep], uv2[best[keep]]
-
-
-def rays(uv: np.ndarray, camera: Camera) -> np.ndarray:
-    """(N, 3) rays of depth 1 through pixels (N, 2)."""
-    return np.column_stack(((uv - (camera.cx, camera.cy)) / (camera.fx, camera.fy), np.ones(len(uv))))
 
 
 def triangulate(
@@ -201,8 +196,8 @@ def measure_motion(first: View, second: View) -> Measured | None:
     uv1, uv2 = matched_pixels(first, second)
     if len(uv1) < MIN_MATCHES:
         return None
-    a, b = rays(uv1, first.camera), rays(uv2, second.camera)
-    threshold = EPIPOLAR_PX * max(1.0, max(first.image.shape) / LONG_SIDE) / first.camera.fx
+    a, b = first.camera.rays(uv1), second.camera.rays(uv2)
+    threshold = first.camera.length(EPIPOLAR_PX * max(1.0, max(first.image.shape) / LONG_SIDE))
     cv2.setRNGSeed(0)  # the same pair gives the same pose
     essential, inliers = cv2.findEssentialMat(
         a[:, :2], b[:, :2], np.eye(3), cv2.USAC_MAGSAC, 0.999, threshold

@@ -13,7 +13,7 @@ import numpy as np
 
 from gsemsplat_ros.geometry.matches import Measured
 from gsemsplat_ros.geometry.refine import log_ratios
-from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.images.view import Pair
 
 REPROJECTION_PX = 5.0  # PnP inlier threshold at 512 px width, docs/published.md 43
@@ -62,11 +62,6 @@ class Placed:
         pose = self.first_from_second.copy()
         pose[:3, 3] *= self.scale
         return pose
-
-
-def pixel_grid(height: int, width: int) -> np.ndarray:
-    """(H, W, 2) pixel centres (u, v)."""
-    return np.stack(np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)), -1)
 
 
 def focal_from_points(points: np.ndarray, conf: np.ndarray, iterations: int = 10) -> float:

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from gsemsplat_ros.geometry.pose import Placed, pixel_grid
+from gsemsplat_ros.geometry.pose import Placed
 from gsemsplat_ros.geometry.refine import MIN_DEPTH, bend
-from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.network.model import Prediction, ViewPrediction
 
 
@@ -35,10 +35,7 @@ def snap_view(
     grows grow with it.
     """
     device = view.pts3d.device
-    u, v = torch.from_numpy(pixel_grid(camera.height, camera.width)).to(device).unbind(-1)
-    rays = torch.stack(
-        ((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, torch.ones_like(u)), -1
-    ).float()
+    rays = torch.from_numpy(camera.rays(pixel_grid(camera.height, camera.width))).float().to(device)
     camera_from_first = torch.from_numpy(np.linalg.inv(own_pose)).float().to(device)
     depth = (view.pts3d @ camera_from_first[2, :3] + camera_from_first[2, 3]).clamp(
         min=MIN_DEPTH

@@ -122,8 +122,7 @@ def cameras_of(
     camera: Camera, first_from_second: np.ndarray | None, image: np.ndarray, second: np.ndarray
 ) -> tuple[scenes.ShownCamera, ...]:
     """The cameras of a pair in the first's frame, the second where its pose (4, 4) is known."""
-    fov = 2 * float(np.arctan(camera.height / 2 / camera.fy))
-    aspect = camera.width / camera.height * camera.fy / camera.fx
+    fov, aspect = camera.fov_y, camera.aspect
     seen = [scenes.ShownCamera('first camera', np.eye(4), fov, aspect, small(image))]
     if first_from_second is not None:
         seen.append(

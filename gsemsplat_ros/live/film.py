@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +29,8 @@ def film(
     world_from_start (4, 4): where the path starts, OpenCV; fov [rad]: the start's vertical field of view;
     aspect: its width over its height. Raises ValueError without PyAV.
     """
-    height, width = VIDEO_LONG_SIDE, VIDEO_LONG_SIDE * aspect
-    focal = height / 2 / math.tan(fov / 2)
-    camera = resized(
-        Camera(round(width), height, focal, focal, (round(width) - 1) / 2, (height - 1) / 2), VIDEO_LONG_SIDE
-    )
+    width, height = round(VIDEO_LONG_SIDE * aspect), VIDEO_LONG_SIDE
+    camera = resized(Camera.from_fov_y(width, height, fov), VIDEO_LONG_SIDE)
     gaussians = shown.gaussians.select(torch.from_numpy(shown.rows))
     gaussians = replace(gaussians, scales=gaussians.scales * shown.scale_factor).transformed(
         np.linalg.inv(world_from_start), 'start'

@@ -231,7 +231,7 @@ def box_mark(thing: Object, camera: Camera) -> list[Markup]:
     )
     if corners[:, 2].min() < NEAREST:
         return []
-    uv = corners[:, :2] / corners[:, 2:] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+    uv, _ = camera.project(corners)
     edges = [(a, b) for a, b in itertools.combinations(range(8), 2) if (a ^ b).bit_count() == 1]
     lines = ' '.join('M{:.1f} {:.1f}L{:.1f} {:.1f}'.format(*uv[a], *uv[b]) for a, b in edges)
     return [tag('path', d=lines, **style) for style in OUTLINE]
@@ -241,14 +241,8 @@ def number_mark(number: int, thing: Object, camera: Camera) -> list[Markup]:
     """The row of the table that tells of an object, written where its centre is seen; none behind the
     camera.
     """
-    x, y, z = thing.center
-    if z < NEAREST:
-        return []
-    return [
-        tag(
-            'text', number, x=f'{x / z * camera.fx + camera.cx:.1f}', y=f'{y / z * camera.fy + camera.cy:.1f}'
-        )
-    ]
+    (u, v), in_front = camera.project(np.array(thing.center), NEAREST)
+    return [tag('text', number, x=f'{u:.1f}', y=f'{v:.1f}')] if in_front else []
 
 
 def making(report: PairReport) -> Markup:

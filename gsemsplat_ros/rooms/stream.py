@@ -13,7 +13,7 @@ from tqdm import tqdm
 from gsemsplat_ros.datasets.packed_rooms import VOCABULARY, encode
 from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.files import write_whole
-from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.rooms.furnish import Room, sample_room
 from gsemsplat_ros.rooms.furniture import base_noun, load_furniture
 from gsemsplat_ros.rooms.renderer import RenderedFrame, RoomRenderer
@@ -44,19 +44,14 @@ def overlap(
     first: RenderedFrame, second: RenderedFrame, K: np.ndarray, second_from_first: np.ndarray
 ) -> float:
     """Share of the first view's pixels whose point the second view sees (within 5 % of depth)."""
-    depth = first.depth[::4, ::4]
-    v, u = np.mgrid[: first.depth.shape[0] : 4, : first.depth.shape[1] : 4]
-    points = (
-        np.stack(((u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(depth)), -1)
-        * depth[..., None]
-    )
-    x, y, z = np.moveaxis(points @ second_from_first[:3, :3].T + second_from_first[:3, 3], -1, 0)
-    z = np.where(z > 0.05, z, np.inf)
-    u, v = np.rint(K[0, 0] * x / z + K[0, 2]), np.rint(K[1, 1] * y / z + K[1, 2])
-    height, width = second.depth.shape
-    inside = np.isfinite(z) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    there = second.depth[np.where(inside, v, 0).astype(int), np.where(inside, u, 0).astype(int)]
-    return float((inside & (np.abs(there - np.where(inside, z, 0)) < 0.05 * there)).mean())
+    height, width = first.depth.shape
+    camera = Camera.from_K(K, width, height)
+    points = camera.rays(pixel_grid(height, width)[::4, ::4]) * first.depth[::4, ::4, None]
+    local = points @ second_from_first[:3, :3].T + second_from_first[:3, 3]
+    uv, in_front = camera.project(local, near=0.05)
+    pixels, inside = camera.index(uv)
+    there = second.depth[pixels]
+    return float((in_front & inside & (np.abs(there - local[..., 2]) < 0.05 * there)).mean())
 
 
 class Cameras:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from gsemsplat_ros.geometry.matches import matched_pixels, rays
+from gsemsplat_ros.geometry.matches import matched_pixels
 from gsemsplat_ros.geometry.pose import MIN_INLIERS, RATIO_TOLERANCE, REPROJECTION_PX
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.scene.map import Map
@@ -256,9 +256,7 @@ def lifted(keyframe: Keyframe, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarr
     which (M,) bool the rendering knows."""
     camera = keyframe.camera
     uv = to_rendering(keyframe, pixels)
-    column, row = np.rint(uv).astype(int).T
-    inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
-    at = np.where(inside, row, 0), np.where(inside, column, 0)
-    depth = keyframe.rendering.depth.cpu().numpy()[at].astype(np.float64)
-    seen = inside & np.isfinite(depth) & (keyframe.rendering.alpha.cpu().numpy()[at] >= MIN_ALPHA)
-    return rays(uv, camera) * depth[:, None], seen
+    pixels, inside = camera.index(uv)
+    depth = keyframe.rendering.depth.cpu().numpy()[pixels].astype(np.float64)
+    seen = inside & np.isfinite(depth) & (keyframe.rendering.alpha.cpu().numpy()[pixels] >= MIN_ALPHA)
+    return camera.rays(uv) * depth[:, None], seen

@@ -11,7 +11,7 @@ import numpy as np
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import Window
+from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.semantics.decoder import HiddenCodes
 
 
@@ -31,6 +31,11 @@ class Keyframe:
     window: Window
     frame: str
     stamp_ns: int
+
+    @property
+    def input_camera(self) -> Camera:
+        """The camera of the input image."""
+        return self.camera.resized(self.window.width, self.window.height).around_window(self.window)
 
     def to_input_pixel(self, uv: np.ndarray) -> np.ndarray:
         """Pixels (..., 2) of the rendering to pixels of the input image."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import Window
+from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.scene import coded_file as codedfile
 from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
 from gsemsplat_ros.scene.scene import Keyframe, Scene

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.datasets.sample import Sample
-from gsemsplat_ros.geometry.visibility import unproject
+from gsemsplat_ros.geometry.visibility import surface_points
 from gsemsplat_ros.images.camera import Camera
 
 
@@ -69,7 +69,7 @@ def collate(samples: list[Sample], rows: dict[str, int], names: Tensor, stride: 
         depth, instance = (np.stack(x) for x in zip(*shrunk))
         images.append(torch.from_numpy(sample.images[:2]).permute(0, 3, 1, 2).float() / 127.5 - 1)
         points.append(
-            np.stack([unproject(d, small, pose) for d, pose in zip(depth, sample.first_from_camera)])
+            np.stack([surface_points(d, small, pose) for d, pose in zip(depth, sample.first_from_camera)])
         )
         valid.append(depth > 0)
         labels.append(table[instance])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gsemsplat_ros.datasets.frames import Geometry
 from gsemsplat_ros.datasets.sources import SceneViews
-from gsemsplat_ros.geometry.visibility import unproject
+from gsemsplat_ros.geometry.visibility import surface_points
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.supervision.features import Supervision
 from gsemsplat_ros.training.batches import shrink
@@ -52,19 +52,16 @@ def loss_mask(target: Geometry, contexts: list[Geometry]) -> np.ndarray:
     is as far as the depth measured there, within 0.1 m (docs/published.md 37). All three must hold in one
     view: the published rule takes the picture of one and the depth of another, and points behind a camera.
     """
-    points = unproject(target.depth, target.camera, target.world_from_camera)
+    points = surface_points(target.depth, target.camera, target.world_from_camera)
     mask = np.zeros(target.depth.shape, bool)
     for view in contexts:
         camera_from_world = np.linalg.inv(view.world_from_camera)
-        x, y, z = np.moveaxis(points @ camera_from_world[:3, :3].T + camera_from_world[:3, 3], -1, 0)
-        before = z > 1e-6
-        z = np.where(before, z, 1.0)
-        camera = view.camera
-        u, v = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
-        inside = before & (u > -0.5) & (u < camera.width - 0.5) & (v > -0.5) & (v < camera.height - 0.5)
-        u, v = (np.where(inside, w, 0).astype(np.float32) for w in (u, v))
-        measured = cv2.remap(view.depth, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        mask |= inside & (np.abs(z - measured) <= TOLERANCE + 1e-5 * np.abs(measured))
+        local = points @ camera_from_world[:3, :3].T + camera_from_world[:3, 3]
+        uv, in_front = view.camera.project(local, near=1e-6)
+        inside = in_front & view.camera.in_image(uv)
+        uv = np.where(inside[..., None], uv, 0).astype(np.float32)
+        measured = cv2.remap(view.depth, uv, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        mask |= inside & (np.abs(local[..., 2] - measured) <= TOLERANCE + 1e-5 * np.abs(measured))
     return mask & (target.depth > 1e-6)
 
 
@@ -79,7 +76,7 @@ def collate(sample: SceneViews, supervision: list[Supervision], stride: int) -> 
         if stride > 1:
             depth, _ = shrink(depth, np.zeros(depth.shape, np.int16), stride)
             camera = camera.resized(camera.width // stride, camera.height // stride)
-        points.append(unproject(depth, camera, pose))
+        points.append(surface_points(depth, camera, pose))
         valid.append(depth > 0)
     geometries = [frame.geometry for frame in contexts]
     images = torch.from_numpy(np.stack([frame.image for frame in contexts]))

@@ -8,9 +8,9 @@ import torch
 from support.point_maps import CAMERA, rays, turned, wavy_depth
 
 from gsemsplat_ros.geometry.matches import Measured, measure
-from gsemsplat_ros.geometry.pose import Placed, focal_from_points, pixel_grid, place, relative_pose
+from gsemsplat_ros.geometry.pose import Placed, focal_from_points, place, relative_pose
 from gsemsplat_ros.geometry.rays import snap_to_rays
-from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.images.view import Pair, View, fit
 from gsemsplat_ros.network.model import Prediction, ViewPrediction
 
@@ -75,7 +75,7 @@ def measured(first_from_second, unit):
     depth, step = wavy_depth(CAMERA)[10:-10:4, 10:-10:4], np.s_[10:-10:4, 10:-10:4]
     points = (rays(CAMERA)[step] * depth[..., None]).reshape(-1, 3)
     local = (points - first_from_second[:3, 3]) @ first_from_second[:3, :3]
-    uv = local[:, :2] / local[:, 2:] * (CAMERA.fx, CAMERA.fy) + (CAMERA.cx, CAMERA.cy)
+    uv, _ = CAMERA.project(local)
     pose = first_from_second.copy()
     pose[:3, 3] /= unit
     return Measured(

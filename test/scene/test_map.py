@@ -17,7 +17,8 @@ from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
 from gsemsplat_ros.gaussians.render import Rendering, render
 from gsemsplat_ros.gaussians.rotations import rotation_to_quat
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import Pair, View, Window
+from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.scene.fusion import START, Mapper
 from gsemsplat_ros.scene.map import MIN_OPACITY, Map, unchanged_rows
 from gsemsplat_ros.scene.map_index import MapIndex

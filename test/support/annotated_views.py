@@ -9,7 +9,7 @@ import numpy as np
 from support.drawn_room import write_scannetpp
 
 from gsemsplat_ros.datasets.scannetpp import ScanNetPP
-from gsemsplat_ros.geometry.visibility import seen_by, unproject
+from gsemsplat_ros.geometry.visibility import seen_by, surface_points
 
 SCENE = 'aaaa000001'
 SIDE = 64
@@ -27,7 +27,7 @@ def ids_of(frame):
     """Which of NAMES each pixel (H, W) of a frame of the drawn room shows, from its depth: crate, floor or
     wall.
     """
-    points = unproject(frame.geometry.depth, frame.geometry.camera, frame.geometry.world_from_camera)
+    points = surface_points(frame.geometry.depth, frame.geometry.camera, frame.geometry.world_from_camera)
     x, y, z = np.moveaxis(points, -1, 0)
     crate = (np.abs(x - 1.9) < 0.42) & (np.abs(y - 2.6) < 0.42) & (z > 0.02) & (z < 0.92)
     return np.where(crate, 3, np.where(z < 0.02, 2, 1))
@@ -52,7 +52,7 @@ def write_eval(folder, root, cameras=True, queries=('wall', 'storage box', 'floo
     write_annotation(scene, 'frame_00003', objects, target.image)
     (scene / 'queries.txt').write_text('\n'.join(queries) + '\n')
     geometry = target.geometry
-    points = unproject(geometry.depth, geometry.camera, geometry.world_from_camera)
+    points = surface_points(geometry.depth, geometry.camera, geometry.world_from_camera)
     seen = [
         seen_by(
             points,

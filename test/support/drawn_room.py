@@ -156,10 +156,10 @@ def assert_consistent(a, b, tolerance=0.02):
     """The surfaces of frame `a` lie, in frame `b`, where they were measured and with their colour, where `b`
     sees them.
     """
-    from gsemsplat_ros.geometry.visibility import unproject
+    from gsemsplat_ros.geometry.visibility import surface_points
 
     g, h = a.geometry, b.geometry
-    points = unproject(g.depth, g.camera, g.world_from_camera)
+    points = surface_points(g.depth, g.camera, g.world_from_camera)
     local = (points - h.world_from_camera[:3, 3]) @ h.world_from_camera[:3, :3]
     z = local[..., 2]
     u = (h.camera.fx * local[..., 0] / z + h.camera.cx).astype(np.float32)

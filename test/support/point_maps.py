@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from gsemsplat_ros.geometry.pose import pixel_grid
-from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.camera import Camera, pixel_grid
 
 CAMERA = Camera(160, 120, 150.0, 150.0, 79.5, 59.5)
 

@@ -9,7 +9,7 @@ from support.packed_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
 
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms
 from gsemsplat_ros.gaussians.render import render
-from gsemsplat_ros.geometry.visibility import seen_by, unproject
+from gsemsplat_ros.geometry.visibility import seen_by, surface_points
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
@@ -97,14 +97,14 @@ def test_a_mirrored_pair_shows_the_mirrored_world(stereo):
     np.testing.assert_array_equal(seen.images, there.images[order][:, :, ::-1])
     np.testing.assert_allclose(seen.first_from_camera[1][:3, 3], [0.1 if stereo else -0.1, 0, 0])
     points = there.points(order[0])[:, ::-1]
-    now = unproject(seen.depth[0], seen.camera, np.eye(4))
+    now = surface_points(seen.depth[0], seen.camera, np.eye(4))
     shift = there.first_from_camera[order[0]][:3, 3]
     np.testing.assert_allclose(now, (points - shift) * (-1, 1, 1), atol=1e-5)
 
 
 def test_what_is_hidden_is_not_seen():
     camera = Camera(WIDTH, HEIGHT, 40, 40, 23.5, 15.5)
-    points = unproject(np.full((HEIGHT, WIDTH), 3.0), camera, np.eye(4))
+    points = surface_points(np.full((HEIGHT, WIDTH), 3.0), camera, np.eye(4))
     near = np.full((HEIGHT, WIDTH), 3.0)
     near[:, :20] = 1.0
     seen = seen_by(points, near, camera, np.eye(4))

@@ -108,7 +108,7 @@ class IdlePipeline:
         self._rendering = SimpleNamespace(depth=torch.full((48, 64), 2.0), alpha=torch.ones(48, 64))
 
     def build(self, pair):
-        from gsemsplat_ros.images.view import Window
+        from gsemsplat_ros.images.window import Window
         from gsemsplat_ros.scene.scene import Keyframe, Scene
 
         print(f'{CPU}{time.process_time():.6f}', flush=True)
