@@ -6,20 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 pytest.importorskip('viser')
 
+from geometry_msgs.msg import PoseStamped
+from gsemsplat_msgs.msg import Object as ObjectMessage
 from gsemsplat_msgs.msg import Status
+from gsemsplat_msgs.srv import Query
 from sensor_msgs.msg import PointCloud2
 from support.live_page import some
 from support.node_process import NodeProcess
 from support.page_visitor import Visitor
 from support.ros_client import EVERY_PAIR, Stereo
 
-from gsemsplat_ros.live.shared_state import SharedState
-from gsemsplat_ros.ros.client.live_node import LiveNode
+from gsemsplat_ros.ros.client.live_node import page_answer
+from gsemsplat_ros.ros.client.node_scenes import NodeScenes, NodeState
 from gsemsplat_ros.ros.conversions import make_header
 from gsemsplat_ros.ros.messages import gaussian_cloud
 
@@ -110,22 +114,47 @@ def test_it_follows_the_node_asks_it_and_survives_its_restart(page, domain, clie
 
 
 def test_a_map_takes_the_place_of_the_scene_once_queries_search_it():
-    shared = SharedState()
-    live = LiveNode(shared, 'gsemsplat', '/query', 1000)
-    live._keep('gaussians', gaussian_cloud(some(100, frame='left_optical'), make_header('left_optical', 1)))
-    live._keep('map', gaussian_cloud(some(200, frame='odom'), make_header('odom', 1)))
-    live._on_status(Status(configured=True, map_scenes=1))
-    live._show()
-    assert (shared.state.shown.frame, len(shared.state.shown.rows)) == ('left_optical', 100)
-    live._on_status(Status(configured=True, map_scenes=2, map_scale_source='network'))
-    live._show()
-    assert (shared.state.shown.frame, len(shared.state.shown.rows), shared.state.shown.unit) == (
-        'odom',
-        200,
-        'units',
+    scenes = NodeScenes('/gsemsplat', 1000)
+    state = NodeState(
+        scene=gaussian_cloud(some(100, frame='left_optical'), make_header('left_optical', 1)),
+        map=gaussian_cloud(some(200, frame='odom'), make_header('odom', 1)),
+        status=Status(map_scenes=1),
     )
-    assert shared.state.shown.up == (0.0, 0.0, 1.0)
-    live._answers_from = 'left_optical'  # the node answered by the newest scene
-    live._show()
-    assert shared.state.shown.frame == 'left_optical'
-    shared.close()
+    shown = scenes.of(state)
+    assert (shown.frame, len(shown.rows), shown.unit) == ('left_optical', 100, 'm')
+    assert scenes.of(replace(state)) is shown
+    state = replace(state, status=Status(map_scenes=2, map_scale_source='network'))
+    shown = scenes.of(state)
+    assert (shown.frame, len(shown.rows), shown.unit) == ('odom', 200, 'units')
+    assert shown.up == (0.0, 0.0, 1.0)
+    answered = replace(state, answer_frame='left_optical')  # the node answered by the newest scene
+    assert scenes.of(answered).frame == 'left_optical'
+    loaded = replace(state, status=Status(map_from_file=True))
+    assert scenes.of(loaded).frame == 'odom'
+    assert scenes.of(NodeState()) is None
+
+
+def test_the_second_camera_is_shown_where_its_pose_belongs_to_the_cloud():
+    cloud = gaussian_cloud(some(500, frame='left_optical'), make_header('left_optical', 1))
+    pose = PoseStamped(header=cloud.header)
+    pose.pose.position.x, pose.pose.orientation.w = 0.5, 1.0
+    shown = NodeScenes('/gsemsplat', 1000).of(NodeState(scene=cloud, second_pose=pose))
+    assert [camera.name for camera in shown.cameras] == ['first camera', 'second camera']
+    assert shown.cameras[1].world_from_camera[:3, 3].tolist() == [0.5, 0.0, 0.0]
+    late = PoseStamped(header=make_header('left_optical', 2), pose=pose.pose)
+    shown = NodeScenes('/gsemsplat', 1000).of(NodeState(scene=cloud, second_pose=late))
+    assert [camera.name for camera in shown.cameras] == ['first camera']
+
+
+def test_an_answer_in_another_frame_is_said_and_draws_no_boxes():
+    cloud = gaussian_cloud(some(100, frame='left_optical'), make_header('left_optical', 1))
+    shown = NodeScenes('/gsemsplat', 1000).of(NodeState(scene=cloud))
+    response = Query.Response(success=True, found=True, score=0.75, header=make_header('left_optical', 1))
+    response.objects = [ObjectMessage(score=0.75)]
+    answer = page_answer('chair', None, response, shown, 0.1)
+    assert len(answer.objects) == 1 and not answer.note
+    response.header.frame_id = 'odom'
+    answer = page_answer('chair', None, response, shown, 0.1)
+    assert answer.objects == () and answer.note == 'this answer is in odom, which is not shown yet'
+    with pytest.raises(ValueError, match='have not come yet'):
+        page_answer('chair', None, response, None, 0.1)

@@ -1,0 +1,107 @@
+"""What is known of a followed node at one time, and what the live page shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from gsemsplat_msgs.msg import Status
+from sensor_msgs.msg import PointCloud2
+
+from gsemsplat_ros.gaussians.rotations import quats_to_rotations
+from gsemsplat_ros.live.shown_scene import (
+    ShownCamera,
+    ShownScene,
+    first_camera_of,
+    shown_from_above,
+    shown_from_camera,
+)
+from gsemsplat_ros.ros.client.client import gaussians_of
+
+
+@dataclass(frozen=True, eq=False)
+class NodeState:
+    """The newest of what a node publishes; never changes.
+
+    scene, map: the clouds of ~/gaussians and ~/map; second_pose: of the second camera in the frame of the
+    first; None: nothing came yet. status_at: when the newest status came [s, time.monotonic], None: never.
+    troubles: parts of /diagnostics that are not OK, with their messages. answer_frame: of the newest
+    response, '' before one."""
+
+    scene: PointCloud2 | None = None
+    map: PointCloud2 | None = None
+    second_pose: PoseStamped | None = None
+    status: Status = field(default_factory=Status)
+    status_at: float | None = None
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    answer_frame: str = ''
+
+    @property
+    def searched_cloud(self) -> PointCloud2 | None:
+        """The cloud that queries search: the map once they do, else the newest scene; None: nothing to
+        show."""
+        cloud = self.map if self._searches_map() else self.scene
+        return cloud if cloud is not None and cloud.width else None
+
+    def _searches_map(self) -> bool:
+        if self.map is None or not self.map.width:
+            return False
+        if self.answer_frame:
+            return self.answer_frame == self.map.header.frame_id
+        return self.scene is None or self.status.map_from_file or self.status.map_scenes > 1
+
+
+class NodeScenes:
+    """Makes the scene that a page shows, each cloud once. node: its full name; budget: Gaussians that a page
+    draws at most."""
+
+    def __init__(self, node: str, budget: int):
+        self._node, self._budget = node, budget
+        self._made: dict[
+            str, tuple[tuple, ShownScene]
+        ] = {}  # 'scene' and 'map': made of what, and the newest
+
+    def of(self, state: NodeState) -> ShownScene | None:
+        """The scene to show; None: nothing came yet. The same state gives the same scene."""
+        cloud = state.searched_cloud
+        if cloud is None:
+            return None
+        name = 'map' if cloud is state.map else 'scene'
+        scale_source = state.status.map_scale_source if name == 'map' else state.status.scale_source
+        metric = scale_source != 'network'
+        pose = state.second_pose
+        if pose is not None and pose.header.stamp != cloud.header.stamp:
+            pose = None
+        made_of = cloud, metric, pose
+        if name not in self._made or not _same(self._made[name][0], made_of):
+            self._made[name] = made_of, self._make(name, cloud, metric, pose)
+        return self._made[name][1]
+
+    def _make(self, name: str, cloud: PointCloud2, metric: bool, pose: PoseStamped | None) -> ShownScene:
+        gaussians = gaussians_of(cloud)
+        if name == 'map':
+            return shown_from_above(f'Map of {self._node}', gaussians, self._budget, metric)
+        cameras = scene_cameras(gaussians.means.numpy(), pose)
+        return shown_from_camera(f'Newest scene of {self._node}', gaussians, self._budget, metric, cameras)
+
+
+def scene_cameras(means: np.ndarray, second_pose: PoseStamped | None) -> tuple[ShownCamera, ...]:
+    """The two cameras of a scene whose means (N, 3) lie in the first's frame; the second where its pose is
+    known."""
+    first = first_camera_of(means)
+    if first is None:
+        return ()
+    if second_pose is None:
+        return (first,)
+    q, p = second_pose.pose.orientation, second_pose.pose.position
+    first_from_second = np.eye(4)
+    first_from_second[:3, :3] = quats_to_rotations(np.array([q.w, q.x, q.y, q.z]))
+    first_from_second[:3, 3] = p.x, p.y, p.z
+    return first, ShownCamera('second camera', first_from_second, first.fov, first.aspect)
+
+
+def _same(one: tuple, other: tuple) -> bool:
+    """Whether two tuples hold the same objects: messages are compared by identity, not byte by byte."""
+    return all(a is b for a, b in zip(one, other))
