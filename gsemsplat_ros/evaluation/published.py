@@ -53,12 +53,6 @@ class FrameScores:
     peaks: tuple[np.ndarray, ...]
 
     @property
-    def mean_iou(self) -> float:
-        """Mean over the phrases that count; NaN without any."""
-        counted = np.isfinite(self.iou)
-        return float(self.iou[counted].mean()) if counted.any() else float('nan')
-
-    @property
     def localisation_accuracy(self) -> float:
         """Correct peaks over the phrases that count, to four digits as published; NaN without any."""
         counted = np.isfinite(self.iou)

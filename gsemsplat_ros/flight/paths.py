@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gsemsplat_ros.images.camera import Camera
 
@@ -29,13 +30,11 @@ PUBLISHED_CAMERA = Camera(512, 512, 582.69, 582.69, 255.5, 255.5)
 @dataclass(frozen=True)
 class CameraPath:
     """start_from_camera (N, 4, 4) float64, rigid, translation in the unit of the distance; fps: poses a
-    second; closed: the last pose leads on to the first; pivot (3,): what all poses look at, None where the
-    camera only turns; camera: the path's own, None: that of the caller."""
+    second; camera: the path's own, None: that of the caller. All but the published path lead from the last
+    pose on to the first."""
 
     name: str
     start_from_camera: np.ndarray
-    closed: bool
-    pivot: np.ndarray | None
     fps: float = FPS
     camera: Camera | None = None
 
@@ -62,7 +61,7 @@ def looking(position: np.ndarray, target: np.ndarray) -> np.ndarray:
     return pose
 
 
-def around(distance: float, degrees: np.ndarray) -> np.ndarray:
+def around(distance: float, degrees: ArrayLike) -> np.ndarray:
     """Poses (N, 4, 4) on the horizontal circle about the pivot; positive angles stand to the right of the
     start.
     """
@@ -74,7 +73,7 @@ def around(distance: float, degrees: np.ndarray) -> np.ndarray:
 def arc(distance: float) -> CameraPath:
     """From the start to the right, to the left and back, on a circle about the pivot."""
     swing = SWING * np.sin(2 * np.pi * _turn())
-    return CameraPath('arc', around(distance, swing), True, np.array([0.0, 0.0, distance]))
+    return CameraPath('arc', around(distance, swing))
 
 
 def orbit(distance: float) -> CameraPath:
@@ -83,14 +82,14 @@ def orbit(distance: float) -> CameraPath:
     back = np.stack(
         [np.sin(tilt) * np.cos(angle), np.sin(tilt) * np.sin(angle), np.full_like(angle, -np.cos(tilt))], 1
     )
-    return CameraPath('orbit', np.array([looking(pivot + distance * b, pivot) for b in back]), True, pivot)
+    return CameraPath('orbit', np.array([looking(pivot + distance * b, pivot) for b in back]))
 
 
 def dolly(distance: float) -> CameraPath:
     """Straight towards the pivot and back."""
     poses = np.tile(np.eye(4), (FRAMES, 1, 1))
     poses[:, 2, 3] = APPROACH * distance * (1 - np.cos(2 * np.pi * _turn())) / 2
-    return CameraPath('dolly', poses, True, np.array([0.0, 0.0, distance]))
+    return CameraPath('dolly', poses)
 
 
 def published(distance: float) -> CameraPath:
@@ -99,7 +98,7 @@ def published(distance: float) -> CameraPath:
     yaw = np.radians(PUBLISHED_YAW)
     ahead = np.stack([np.sin(yaw), np.zeros_like(yaw), np.cos(yaw)], axis=1)
     poses = np.array([looking(PUBLISHED_RADIUS * z, (1 + PUBLISHED_RADIUS) * z) for z in ahead])
-    return CameraPath('published', poses, False, None, camera=PUBLISHED_CAMERA)
+    return CameraPath('published', poses, camera=PUBLISHED_CAMERA)
 
 
 PRESETS = {'arc': arc, 'orbit': orbit, 'dolly': dolly, 'published': published}

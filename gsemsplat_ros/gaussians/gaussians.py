@@ -6,7 +6,6 @@ means.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -78,13 +77,6 @@ class Gaussians:
             codes=flat(*(view.codes[..., :CODE_CHANNELS] for view in views)) if has_codes else means[:, :0],
             frame=frame,
         )
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Gaussians]) -> Gaussians:
-        """The union of at least one set; all in one frame."""
-        frames = {part.frame for part in parts}
-        assert len(frames) == 1, f'frames {sorted(frames)}, wanted one'
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in TENSORS), *frames)
 
     def to(self, device: str | torch.device) -> Gaussians:
         return self._map(lambda tensor: tensor.to(device))

@@ -66,7 +66,6 @@ class _Builder(Shell):
         )
         if solid:
             self.boxes.append(np.array([x, y, m.size[0] / 2, m.size[1] / 2, yaw]))
-            self.tops.append(z + m.size[2])
 
     def fits(self, box: np.ndarray, margin: float = 0.02) -> bool:
         grown = box + [0, 0, margin, margin, 0]
@@ -265,5 +264,4 @@ def sample_room(furniture: Furniture, rng: np.random.Generator, heldout: bool = 
         float(rng.uniform(0.25, 0.5)),
         b.textures,
         np.array(b.boxes).reshape(-1, 5),
-        np.array(b.tops),
     )

@@ -63,7 +63,7 @@ class Room:
     """size (3,) m; names: name of every instance id (0: void); piece k of `pieces` has the instance id
     `first_piece + k`;
     textures: (256,256,3) uint8 each; footprints: (n,5) x, y, half width, half depth, yaw of what stands on
-    the floor, with `tops` m.
+    the floor.
     """
 
     size: np.ndarray
@@ -75,7 +75,6 @@ class Room:
     ambient: float
     textures: list[np.ndarray]
     footprints: np.ndarray
-    tops: np.ndarray
 
 
 def kind_of(model: Model) -> str:

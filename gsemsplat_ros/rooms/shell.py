@@ -13,8 +13,7 @@ from gsemsplat_ros.rooms.layout import Quad
 
 @dataclass
 class Shell:
-    """The lists grow while the room is built. size (3,) m; boxes, tops: footprints on the floor and their
-    heights [m];
+    """The lists grow while the room is built. size (3,) m; boxes: footprints on the floor;
     walls: (wall, from, to, lowest, highest) [m] of what hangs or stands at a wall."""
 
     rng: np.random.Generator
@@ -24,7 +23,6 @@ class Shell:
     quads: list[Quad] = field(default_factory=list)
     textures: list[np.ndarray] = field(default_factory=list)
     boxes: list[np.ndarray] = field(default_factory=list)
-    tops: list[float] = field(default_factory=list)
     walls: list[tuple[int, float, float, float, float]] = field(default_factory=list)
 
     def quad(self, instance, corner, u, v, texture, tiling=(1.0, 1.0), glow=0.0):
@@ -109,7 +107,6 @@ class Shell:
         if name == 'door':  # keep the way in free
             middle = start + along * s + normal * 0.4
             self.boxes.append(np.array([*middle[:2], w / 2, 0.35, np.arctan2(along[1], along[0])]))
-            self.tops.append(0.0)
 
     def wall_spot(self, width: float, z0: float, z1: float) -> tuple[int, float] | None:
         """A free place (wall, middle along it) for something that wide between two heights; marks it

@@ -190,7 +190,7 @@ def test_flight_draws_both_pictures_and_does_not_flicker():
     gaussians, codec = wall(two_things), Codec.small().requires_grad_(False)
     colours = semantic_colors(gaussians, codec)
     path = camera_path('arc', 2.0)
-    short = CameraPath(path.name, path.start_from_camera[::12], path.closed, path.pivot)
+    short = CameraPath(path.name, path.start_from_camera[::12])
     frames = list(fly(gaussians, colours, short, CAMERA))
     assert len(frames) == 4
     left, right = (

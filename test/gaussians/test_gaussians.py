@@ -75,16 +75,13 @@ def test_from_prediction_half_precision_and_no_codes():
     assert Gaussians.from_prediction(Prediction(*views), 'left').codes.shape == (12, 0)
 
 
-def test_select_and_concatenate():
+def test_select_takes_indices_and_masks():
     gaussians, _ = random_gaussians(5)
     picked = gaussians.select(torch.tensor([3, 0]))
     assert torch.equal(picked.codes, gaussians.codes[[3, 0]]) and len(picked) == 2
     mask = gaussians.opacities > gaussians.opacities.median()
-    both = Gaussians.concatenate([gaussians.select(mask), gaussians.select(~mask)])
-    assert len(both) == 5 and torch.equal(both.means[:2], gaussians.means[mask])
-    assert torch.equal(both.to('cpu').quats[2:], gaussians.quats[~mask])
-    with pytest.raises(AssertionError, match='map'):
-        Gaussians.concatenate([gaussians, random_gaussians(5, frame='map')[0]])
+    assert torch.equal(gaussians.select(mask).means, gaussians.means[mask])
+    assert torch.equal(gaussians.select(~mask).to('cpu').quats, gaussians.quats[~mask])
 
 
 @pytest.mark.parametrize(

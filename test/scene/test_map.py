@@ -132,16 +132,17 @@ def test_oldest_and_least_certain_go_first():
     age.
     """
 
-    def at(x, opacity):
-        one = scene_cloud(0, 1)
-        return replace(one, means=torch.tensor([[x, 0.01, 0.01]]), opacities=torch.tensor([opacity]))
+    def at(*placed):
+        means = torch.tensor([[x, 0.01, 0.01] for x, _ in placed])
+        opacities = torch.tensor([opacity for _, opacity in placed])
+        return replace(scene_cloud(0, len(placed)), means=means, opacities=opacities)
 
     camera = np.array([0, 0, 5.0])
-    map_ = Map.empty('map', 0.05).merged(Gaussians.concatenate([at(0.01, 0.9), at(0.11, 0.2)]), camera, 10)
-    map_ = map_.merged(at(0.21, 0.3), camera, 2)
+    map_ = Map.empty('map', 0.05).merged(at((0.01, 0.9), (0.11, 0.2)), camera, 10)
+    map_ = map_.merged(at((0.21, 0.3)), camera, 2)
     np.testing.assert_allclose(map_.gaussians.means[:, 0], [0.01, 0.21])  # 0.9 / 2 and 0.3 beat 0.2 / 2
     for x in (0.31, 0.41):
-        map_ = map_.merged(at(x, 0.5), camera, 2)
+        map_ = map_.merged(at((x, 0.5)), camera, 2)
     np.testing.assert_allclose(map_.gaussians.means[:, 0], [0.31, 0.41])  # 0.5 / 2 beats 0.9 / 4
 
 
