@@ -23,6 +23,7 @@ COMMANDS = {
     'node': 'run the ROS 2 node (takes ROS arguments)',
     'query': 'ask a running node where objects are',
     'policy': "print the node's permissions for SROS 2",
+    'splats': 'send Gaussians on to RVizSplat, a display of RViz',
     'view': 'show a scene, a map or the running node in the browser, and query it',
     'weights': 'convert, describe or check checkpoints',
     'eval': 'measure the accuracy of a checkpoint',

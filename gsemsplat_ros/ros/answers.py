@@ -13,6 +13,7 @@ from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
 
 from gsemsplat_ros.ros import messages, publishers
+from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.snapshot import Kept, Snapshot
@@ -122,9 +123,7 @@ def _found(
     )
     if request.with_cloud:
         inside = messages.inside_objects(gaussians, answer.objects)
-        response.cloud = [
-            messages.gaussian_cloud(gaussians, header, inside=inside, codes=parameters.publish_codes)
-        ]
+        response.cloud = [gaussian_cloud(gaussians, header, inside=inside, codes=parameters.publish_codes)]
 
 
 def _approach(

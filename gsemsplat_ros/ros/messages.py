@@ -1,8 +1,4 @@
-"""Scenes and answers to messages: cloud, relevancy, markers, pose.
-
-The cloud is filled by our own few lines also where sensor_msgs_py is installed: `create_cloud` wants the
-interleaved fields in an array of its own and copies that once more. Its `read_points` reads ours.
-"""
+"""Scenes and answers to messages: relevancy, objects, markers, pose."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Transform, TransformStamped, Vector3
 from gsemsplat_msgs.msg import Object
 from gsemsplat_msgs.msg import Relevancy as RelevancyMessage
-from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -21,84 +16,7 @@ except ImportError:
     vision_msgs = None
 
 from gsemsplat_ros.gaussians.rotations import rotation_to_quat
-from gsemsplat_ros.ros.conversions import make_header, sized
-
-# One point: x y z [m]; colour packed as 0x00RRGGBB (as RViz and PCL read it); opacity (0, 1); scales =
-# standard deviations along the Gaussian's own axes [m]; rot_0..3 = quaternion w, x, y, z (the order of splat
-# PLY files; ROS quaternions are x, y, z, w). Scales and opacities are linear, not logarithms and logits as in
-# PLY.
-FIELDS = (
-    'x',
-    'y',
-    'z',
-    'rgb',
-    'opacity',
-    'scale_0',
-    'scale_1',
-    'scale_2',
-    'rot_0',
-    'rot_1',
-    'rot_2',
-    'rot_3',
-)
-_BLOCKS = (('means', 'V12'), ('rgb', '<u4'), ('opacities', '<f4'), ('scales', 'V12'), ('quats', 'V16'))
-
-
-def gaussian_cloud(
-    gaussians, header: Header, max_points: int = 0, codes: bool = False, inside: np.ndarray | None = None
-) -> PointCloud2:
-    """Gaussians as PointCloud2: FIELDS, then code_0 ... when `codes`; every field is one little-endian
-    FLOAT32.
-
-    `inside` (N,) bool keeps part of them; `max_points` > 0 then thins evenly.
-    """
-    index = np.arange(len(gaussians)) if inside is None else np.flatnonzero(inside)
-    if max_points and len(index) > max_points:
-        index = index[np.linspace(0, len(index) - 1, max_points).astype(np.int64)]
-
-    def values(name: str) -> np.ndarray:
-        array = getattr(gaussians, name).detach().cpu().numpy()
-        return np.ascontiguousarray(array if len(index) == len(array) else array[index], np.float32)
-
-    means, rgb = values('means'), np.rint(np.clip(values('colors'), 0, 1) * 255)
-    columns = {
-        'means': means,
-        'rgb': rgb[:, 0] * 65536 + rgb[:, 1] * 256 + rgb[:, 2],  # exact: below 2^24
-        'opacities': values('opacities'),
-        'scales': values('scales'),
-        'quats': values('quats'),
-    }
-    names, blocks = FIELDS, _BLOCKS
-    if codes:
-        columns['codes'] = values('codes')
-        width = columns['codes'].shape[1]
-        names, blocks = (
-            names + tuple(f'code_{i}' for i in range(width)),
-            blocks + (('codes', f'V{4 * width}'),),
-        )
-    step = 4 * len(names)
-    cloud = PointCloud2(
-        header=header,
-        height=1,
-        width=len(index),
-        is_bigendian=False,
-        point_step=step,
-        row_step=len(index) * step,
-        is_dense=bool(np.isfinite(means).all()),
-        fields=[
-            PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
-            for i, name in enumerate(names)
-        ],
-    )
-    if len(index):
-        points = np.frombuffer(sized(cloud.data, len(index) * step), np.dtype(list(blocks)))
-        for (
-            name,
-            kind,
-        ) in blocks:  # rows of 12, 16 ... bytes copied as one: half the time of (N, 3) assignments
-            column = columns[name]
-            points[name] = column.view(kind)[:, 0] if column.ndim == 2 else column
-    return cloud
+from gsemsplat_ros.ros.conversions import make_header
 
 
 def inside_objects(gaussians, objects) -> np.ndarray:

@@ -25,6 +25,7 @@ from visualization_msgs.msg import MarkerArray
 
 from gsemsplat_ros.pictures.overlay import overlay
 from gsemsplat_ros.ros import messages
+from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import image_message, make_header
 from gsemsplat_ros.ros.parameters import MAX_QUERIES
 from gsemsplat_ros.ros.qos import latched
@@ -101,7 +102,7 @@ class Results:
     def cloud(self, scene: Scene, max_points: int, codes: bool) -> None:
         """~/gaussians."""
         header = messages.scene_header(scene)
-        self._cloud.offer(lambda: messages.gaussian_cloud(scene.gaussians, header, max_points, codes))
+        self._cloud.offer(lambda: gaussian_cloud(scene.gaussians, header, max_points, codes))
 
     def pose(self, scene: Scene) -> None:
         """~/pose (when it was found) and ~/scale."""
@@ -135,7 +136,7 @@ class Results:
 
     def map(self, map_: Map, header: Header, max_points: int) -> None:
         """~/map, within a second."""
-        self._map.hold(lambda: messages.gaussian_cloud(map_.gaussians, header, max_points))
+        self._map.hold(lambda: gaussian_cloud(map_.gaussians, header, max_points))
 
     def place(self, kept: Kept, header: Header) -> None:
         """/tf: a map in a frame of its own, seen from the camera of `header`. So the map is the child: the

@@ -24,11 +24,10 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.ros.calibration import baseline_of, camera_of
 from gsemsplat_ros.ros.client import node_process
-from gsemsplat_ros.ros.client.client import gaussians_of
 from gsemsplat_ros.ros.client.node_process import NodeProcess, share_file
 from gsemsplat_ros.ros.client.player import camera_info
+from gsemsplat_ros.ros.clouds import cloud_to_gaussians, gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
-from gsemsplat_ros.ros.messages import gaussian_cloud
 from gsemsplat_ros.terminal.console import Console, Failure
 
 pytestmark = pytest.mark.usefixtures('own_environment')
@@ -70,7 +69,7 @@ def test_cloud_comes_back_as_gaussians():
         torch.randn(n, 3), quats, torch.rand(n, 3), torch.rand(n), torch.rand(n, 3), torch.rand(n, 32), 'left'
     )
     for codes in (False, True):
-        got = gaussians_of(gaussian_cloud(sent, make_header('left', 5), codes=codes))
+        got = cloud_to_gaussians(gaussian_cloud(sent, make_header('left', 5), codes=codes))
         for name in ('means', 'quats', 'scales', 'opacities'):
             assert torch.equal(getattr(got, name), getattr(sent, name)), name
         assert (got.colors - sent.colors).abs().max() <= 0.5 / 255 + 1e-6

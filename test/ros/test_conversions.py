@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from support.ros_messages import table
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.ros import messages
+from gsemsplat_ros.ros import clouds, messages
 from gsemsplat_ros.ros.conversions import ENCODINGS, image_message, image_to_rgb, make_header, stamp_ns
 
 HEADER = make_header('left_optical', 12_345_678_901)
@@ -148,9 +148,9 @@ def gaussians(count, code_dim=32, seed=3):
 def test_cloud_fields_and_values(codes):
     scene = gaussians(50)
     cloud = deserialize_message(
-        serialize_message(messages.gaussian_cloud(scene, HEADER, codes=codes)), PointCloud2
+        serialize_message(clouds.gaussian_cloud(scene, HEADER, codes=codes)), PointCloud2
     )
-    names = list(messages.FIELDS) + [f'code_{i}' for i in range(32)] * codes
+    names = list(clouds.FIELDS) + [f'code_{i}' for i in range(32)] * codes
     assert [f.name for f in cloud.fields] == names
     assert all(f.datatype == 7 and f.count == 1 for f in cloud.fields)  # FLOAT32
     assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (
@@ -181,26 +181,26 @@ def test_cloud_fields_and_values(codes):
 
 def test_cloud_is_thinned_evenly_and_selected():
     scene = gaussians(1000)
-    points = table(messages.gaussian_cloud(scene, HEADER, max_points=100))
+    points = table(clouds.gaussian_cloud(scene, HEADER, max_points=100))
     chosen = np.linspace(0, 999, 100).astype(int)
     np.testing.assert_array_equal(points['x'], scene.means[chosen, 0].numpy())
-    assert len(table(messages.gaussian_cloud(scene, HEADER, max_points=1000))) == 1000
+    assert len(table(clouds.gaussian_cloud(scene, HEADER, max_points=1000))) == 1000
     inside = messages.inside_objects(scene, [SimpleNamespace(center=(0, 0, 0), size=(1, 2, 1))])
     expected = (scene.means.abs() <= torch.tensor([0.5, 1.0, 0.5])).all(1)
     np.testing.assert_array_equal(inside, expected.numpy())
-    points = table(messages.gaussian_cloud(scene, HEADER, inside=inside))
+    points = table(clouds.gaussian_cloud(scene, HEADER, inside=inside))
     np.testing.assert_array_equal(points['y'], scene.means[expected, 1].numpy())
-    assert len(table(messages.gaussian_cloud(scene, HEADER, inside=np.zeros(1000, bool)))) == 0
+    assert len(table(clouds.gaussian_cloud(scene, HEADER, inside=np.zeros(1000, bool)))) == 0
 
 
 def test_cloud_reads_in_sensor_msgs_py():
     point_cloud2 = pytest.importorskip('sensor_msgs_py.point_cloud2', reason='comes with a ROS distribution')
     scene = gaussians(20)
-    points = point_cloud2.read_points(messages.gaussian_cloud(scene, HEADER, codes=True))
+    points = point_cloud2.read_points(clouds.gaussian_cloud(scene, HEADER, codes=True))
     np.testing.assert_array_equal(points['z'], scene.means[:, 2].numpy())
     np.testing.assert_array_equal(points['code_31'], scene.codes[:, 31].numpy())
     scene.means[3, 1] = float('nan')
-    cloud = messages.gaussian_cloud(scene, HEADER)
+    cloud = clouds.gaussian_cloud(scene, HEADER)
     assert not cloud.is_dense
     assert len(point_cloud2.read_points(cloud, skip_nans=True)) == 19
 
@@ -211,7 +211,7 @@ def test_cloud_of_400k_is_fast():
     seconds = []
     for _ in range(5):
         start = time.thread_time()
-        messages.gaussian_cloud(scene, HEADER)
+        clouds.gaussian_cloud(scene, HEADER)
         seconds.append(time.thread_time() - start)
     print(f'cloud of 400,000 Gaussians filled in {min(seconds) * 1e3:.1f} ms')
     assert min(seconds) < 0.04

@@ -28,8 +28,8 @@ from rclpy.serialization import serialize_message
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.ros.client.splat_display import splat_array
+from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
-from gsemsplat_ros.ros.messages import gaussian_cloud
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / 'config' / 'gsemsplat.rviz').read_text())['Visualization Manager']
@@ -242,7 +242,7 @@ def test_missing_plugin_is_named(domain):
         'AMENT_PREFIX_PATH': os.environ.get('AMENT_PREFIX_PATH', ''),
     }
     done = subprocess.run(
-        [sys.executable, '-m', 'gsemsplat_ros.ros.client.splat_display'],
+        [sys.executable, '-m', 'gsemsplat_ros.cli', 'splats'],
         capture_output=True,
         text=True,
         timeout=120,
@@ -250,8 +250,7 @@ def test_missing_plugin_is_named(domain):
     )
     assert done.returncode == 1
     assert done.stderr == (
-        'splat_display: gsplat_msgs is missing: build RVizSplat in this workspace (docs/rviz.md) and '
-        'source it\n'
+        'gsemsplat: gsplat_msgs is missing: build RVizSplat in this workspace (docs/rviz.md) and source it\n'
     )
 
 

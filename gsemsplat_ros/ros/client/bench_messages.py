@@ -10,8 +10,8 @@ from std_msgs.msg import Header
 
 from gsemsplat_ros.bench.compare import Stage
 from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
-from gsemsplat_ros.ros.messages import gaussian_cloud
 
 
 def message_stage(gaussians: Gaussians) -> Stage:

@@ -78,8 +78,8 @@ def fill_message(gaussians, times) -> None:
     """Note how long it takes to make a cloud of `gaussians`."""
     import torch
 
+    from gsemsplat_ros.ros.clouds import gaussian_cloud
     from gsemsplat_ros.ros.conversions import make_header
-    from gsemsplat_ros.ros.messages import gaussian_cloud
 
     times.of(lambda: gaussian_cloud(gaussians, make_header('camera', 0)), torch.device('cpu'))
 

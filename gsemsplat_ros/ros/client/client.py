@@ -5,16 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import numpy as np
 import rclpy
-import torch
 from gsemsplat_msgs.srv import Query
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
-from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.report.pair_result import Answer, known
 from gsemsplat_ros.ros.conversions import image_to_rgb
 from gsemsplat_ros.semantics.objects import Object
@@ -82,27 +78,6 @@ class Client:
             picture,
             seconds,
         ), response.header
-
-
-def gaussians_of(cloud: PointCloud2) -> Gaussians:
-    """What ~/gaussians carries, on the CPU, without codes."""
-    names = [field.name for field in cloud.fields]
-    values = np.frombuffer(cloud.data, '<f4').reshape(cloud.width, cloud.point_step // 4)
-
-    def columns(*wanted: str) -> torch.Tensor:
-        return torch.from_numpy(values[:, [names.index(name) for name in wanted]].astype(np.float32))
-
-    packed = np.frombuffer(cloud.data, '<u4').reshape(values.shape)[:, names.index('rgb')]
-    colors = np.stack([packed >> shift & 255 for shift in (16, 8, 0)], -1).astype(np.float32) / 255
-    return Gaussians(
-        columns('x', 'y', 'z'),
-        columns('rot_0', 'rot_1', 'rot_2', 'rot_3'),
-        columns('scale_0', 'scale_1', 'scale_2'),
-        columns('opacity')[:, 0],
-        torch.from_numpy(colors),
-        torch.zeros(len(values), 0),
-        cloud.header.frame_id,
-    )
 
 
 def _xyz(value) -> tuple[float, float, float]:

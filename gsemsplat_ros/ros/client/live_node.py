@@ -14,7 +14,6 @@ import traceback
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.msg import Status
 from gsemsplat_msgs.srv import Query
@@ -34,7 +33,6 @@ PASS_S = 0.2  # how long a question or the end waits at most
 SILENT_S = 5.0  # a node that lives publishes its status each second
 ANSWER_WITHIN_S = 30.0
 WORKERS = 4  # questions on their way at once
-PARTS = 'inputs', 'scene', 'map'  # of /diagnostics, the first trouble is said
 
 
 @dataclass(eq=False)
@@ -84,7 +82,6 @@ class LiveNode:
             node.create_subscription(PointCloud2, f'{self._node}/map', self._on_map, LATCHED)
             node.create_subscription(PoseStamped, f'{self._node}/pose', self._on_pose, LATCHED)
             node.create_subscription(Status, f'{self._node}/status', self._on_status, LATCHED)
-            node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
             service = node.create_client(Query, self._service_name)
             while not self._closing.is_set():
                 try:
@@ -110,16 +107,6 @@ class LiveNode:
     def _on_status(self, status: Status) -> None:
         self._state = replace(self._state, status=status, status_at=time.monotonic())
 
-    def _on_diagnostics(self, report: DiagnosticArray) -> None:
-        troubles = dict(self._state.troubles)
-        for part in report.status:
-            owner, _, name = part.name.partition(': ')
-            if owner == self._node:
-                troubles.pop(name, None)
-                if part.level != DiagnosticStatus.OK:
-                    troubles[name] = part.message
-        self._state = replace(self._state, troubles=troubles)
-
     def _has_work(self) -> bool:
         return (
             self._closing.is_set()
@@ -133,11 +120,8 @@ class LiveNode:
         silent = status_at is not None and time.monotonic() - status_at > SILENT_S
         present = service_is_ready and not silent
         if present:
-            trouble = next(
-                (f'; {part}: {self._state.troubles[part]}' for part in PARTS if part in self._state.troubles),
-                '',
-            )
-            text, is_trouble = f'following {self._node}{trouble}', bool(trouble)
+            trouble = self._state.trouble
+            text, is_trouble = f'following {self._node}' + (f'; {trouble}' if trouble else ''), bool(trouble)
         elif self._was_present:
             text = f'the node {self._node} has gone: this is what it showed last; waiting for it to come back'
             is_trouble = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +17,8 @@ from gsemsplat_ros.live.shown_scene import (
     shown_from_above,
     shown_from_camera,
 )
-from gsemsplat_ros.ros.client.client import gaussians_of
+from gsemsplat_ros.ros.clouds import cloud_to_gaussians
+from gsemsplat_ros.ros.diagnostics import OK, lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +27,13 @@ class NodeState:
 
     scene, map: the clouds of ~/gaussians and ~/map; second_pose: of the second camera in the frame of the
     first; None: nothing came yet. status_at: when the newest status came [s, time.monotonic], None: never.
-    troubles: parts of /diagnostics that are not OK, with their messages. answer_frame: of the newest
-    response, '' before one."""
+    answer_frame: of the newest response, '' before one."""
 
     scene: PointCloud2 | None = None
     map: PointCloud2 | None = None
     second_pose: PoseStamped | None = None
     status: Status = field(default_factory=Status)
     status_at: float | None = None
-    troubles: Mapping[str, str] = field(default_factory=dict)
     answer_frame: str = ''
 
     @property
@@ -44,6 +42,15 @@ class NodeState:
         show."""
         cloud = self.map if self._searches_map() else self.scene
         return cloud if cloud is not None and cloud.width else None
+
+    @property
+    def trouble(self) -> str:
+        """What troubles the node first, in words, or ''."""
+        if self.status_at is not None:
+            for part, line in lines(self.status).items():
+                if line.level != OK:
+                    return f'{part}: {line.message}'
+        return ''
 
     def _searches_map(self) -> bool:
         if self.map is None or not self.map.width:
@@ -80,7 +87,7 @@ class NodeScenes:
         return self._made[name][1]
 
     def _make(self, name: str, cloud: PointCloud2, metric: bool, pose: PoseStamped | None) -> ShownScene:
-        gaussians = gaussians_of(cloud)
+        gaussians = cloud_to_gaussians(cloud)
         if name == 'map':
             return shown_from_above(f'Map of {self._node}', gaussians, self._budget, metric)
         cameras = scene_cameras(gaussians.means.numpy(), pose)

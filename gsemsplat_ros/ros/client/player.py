@@ -12,7 +12,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair
-from gsemsplat_ros.ros.client.client import Client, gaussians_of
+from gsemsplat_ros.ros.client.client import Client
+from gsemsplat_ros.ros.clouds import cloud_to_gaussians
 from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
 from gsemsplat_ros.ros.qos import LATCHED
 from gsemsplat_ros.terminal.console import Failure
@@ -125,7 +126,7 @@ class Player:
             self._client.until(lambda: self._has(stamp) or not self._alive(), AGAIN_S)
             self._check()
         seconds = self._arrived - start
-        gaussians = gaussians_of(self._cloud)
+        gaussians = cloud_to_gaussians(self._cloud)
         self._until(lambda: self._status.scenes > scenes and self._idle, PAIR_WITHIN_S, "the node's status")
         status = self._status
         timings = {latency.stage: latency.seconds for latency in status.latencies}

@@ -1,16 +1,12 @@
 """A bridge to RVizSplat, a plugin that draws splats in RViz (github.com/RVizSplat/RVizSplat, Apache-2.0;
 docs/rviz.md).
 
-    python3 -m gsemsplat_ros.ros.client.splat_display [--ros-args -r /gsemsplat/gaussians:=/gsemsplat/map]
-
 Hears Gaussians as the node sends them (PointCloud2) and sends them on as gsplat_msgs/SplatArray, on
 /gsemsplat/splats. That message holds a pose with a 6 x 6 covariance for every splat: about 400 bytes, eight
 times as much as the cloud. So this is a process of its own, for those who have the plugin.
 """
 
 from __future__ import annotations
-
-import sys
 
 import numpy as np
 import rclpy
@@ -20,40 +16,40 @@ from sensor_msgs.msg import PointCloud2
 
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 from gsemsplat_ros.network.heads import SH_C0
+from gsemsplat_ros.ros.clouds import cloud_points, colors_of, columns, thinned
 from gsemsplat_ros.ros.qos import LATCHED
+from gsemsplat_ros.terminal.console import Failure
 
 MAX_SPLATS = 200_000  # 80 MB; larger clouds are thinned evenly
 LITTLE_ENDIAN = b'\x00\x01\x00\x00'  # how a serialized message begins (CDR encapsulation, OMG DDSI-RTPS 10.2)
 
 
 def splat_array(cloud: PointCloud2, max_splats: int = MAX_SPLATS) -> bytes:
-    """A cloud of ros/messages.py as a serialized gsplat_msgs/SplatArray: `Splat[] splats`, each
+    """A cloud of ros/clouds.py as a serialized gsplat_msgs/SplatArray: `Splat[] splats`, each
 
-        geometry_msgs/PoseWithCovarianceStamped pose    the top left 3 x 3 of the covariance is the Gaussian's
-        [m^2] uint8 opacity                                   0 to 255 uint8 harmonics_deg
-        0: one colour from all sides float32[] spherical_harmonics                   R, G, B of degree 0:
-        (colour - 0.5) / C0
+        geometry_msgs/PoseWithCovarianceStamped pose  # covariance: the Gaussian's 3 x 3 [m^2] at its top left
+        uint8 opacity                                 # 0 to 255
+        uint8 harmonics_deg                           # 0: one colour from all sides
+        float32[] spherical_harmonics                 # R, G, B of degree 0: (colour - 0.5) / C0
 
     Written as one NumPy table: as many Python messages would take seconds. Raises ValueError for a cloud that
     lacks a field.
     """
-    points = _points(cloud)
-    if len(points) > max_splats:
-        points = points[np.linspace(0, len(points) - 1, max_splats).astype(np.int64)]
+    points = cloud_points(cloud)
+    points = points[thinned(len(points), max_splats)]
     frame = cloud.header.frame_id.encode() + b'\0'
     table = np.zeros(len(points), _layout(len(frame)))
     table['sec'], table['nanosec'] = cloud.header.stamp.sec, cloud.header.stamp.nanosec
     table['frame_length'] = len(frame)
     table['frame'] = np.frombuffer(frame, np.uint8)
-    table['position'] = _columns(points, 'x', 'y', 'z')
-    quats = _columns(points, 'rot_0', 'rot_1', 'rot_2', 'rot_3')  # w, x, y, z
+    table['position'] = columns(points, 'x', 'y', 'z')
+    quats = columns(points, 'rot_0', 'rot_1', 'rot_2', 'rot_3').astype(np.float64)  # w, x, y, z
     table['orientation'] = quats[:, [1, 2, 3, 0]]
-    axes = quats_to_rotations(quats) * _columns(points, 'scale_0', 'scale_1', 'scale_2')[:, None]
+    scales = columns(points, 'scale_0', 'scale_1', 'scale_2').astype(np.float64)
+    axes = quats_to_rotations(quats) * scales[:, None]
     table['covariance'][:, :3, :3] = axes @ axes.transpose(0, 2, 1)
     table['opacity'] = np.rint(np.clip(points['opacity'], 0, 1) * 255)
-    packed = np.ascontiguousarray(points['rgb']).view(np.uint32)
-    colours = np.stack([packed >> shift & 255 for shift in (16, 8, 0)], axis=1) / 255
-    table['harmonics_length'], table['harmonics'] = 3, (colours - 0.5) / SH_C0
+    table['harmonics_length'], table['harmonics'] = 3, (colors_of(points) / 255 - 0.5) / SH_C0
     return LITTLE_ENDIAN + np.uint32(len(points)).astype('<u4').tobytes() + table.tobytes()
 
 
@@ -84,53 +80,21 @@ def _layout(frame_length: int) -> np.dtype:
     )
 
 
-def _points(cloud: PointCloud2) -> np.ndarray:
-    wanted = (
-        'x',
-        'y',
-        'z',
-        'rgb',
-        'opacity',
-        'scale_0',
-        'scale_1',
-        'scale_2',
-        'rot_0',
-        'rot_1',
-        'rot_2',
-        'rot_3',
-    )
-    offsets = {field.name: field.offset for field in cloud.fields}
-    missing = [name for name in wanted if name not in offsets]
-    if missing:
-        raise ValueError(f'the cloud has no field {missing[0]}: wanted one of gsemsplat, with Gaussians')
-    kind = np.dtype(
-        {
-            'names': wanted,
-            'formats': ['<f4'] * len(wanted),
-            'offsets': [offsets[name] for name in wanted],
-            'itemsize': cloud.point_step,
-        }
-    )
-    return np.frombuffer(cloud.data, kind, cloud.width * cloud.height)
-
-
-def _columns(points: np.ndarray, *names: str) -> np.ndarray:
-    return np.stack([points[name] for name in names], axis=1).astype(np.float64)
-
-
 class SplatDisplay(Node):
-    """The bridge as a node. Raises ValueError where gsplat_msgs is not installed."""
+    """The bridge as a node; `topic`: of the Gaussians. Raises Failure where gsplat_msgs is not
+    installed.
+    """
 
-    def __init__(self):
+    def __init__(self, topic: str):
         try:
             from gsplat_msgs.msg import SplatArray
         except ImportError:
-            raise ValueError(
+            raise Failure(
                 'gsplat_msgs is missing: build RVizSplat in this workspace (docs/rviz.md) and source it'
             ) from None
         super().__init__('gsemsplat_splats')
         self._publisher = self.create_publisher(SplatArray, '/gsemsplat/splats', LATCHED)
-        self.create_subscription(PointCloud2, '/gsemsplat/gaussians', self._on_cloud, LATCHED)
+        self.create_subscription(PointCloud2, topic, self._on_cloud, LATCHED)
 
     def _on_cloud(self, cloud: PointCloud2) -> None:
         if cloud.width * cloud.height > MAX_SPLATS:
@@ -143,20 +107,12 @@ class SplatDisplay(Node):
             self.get_logger().error(str(error), throttle_duration_sec=5.0)
 
 
-def main() -> int:
-    """Run until SIGINT. Exit status 1 without the plugin's messages."""
-    rclpy.init()
+def run(topic: str) -> None:
+    """Show the Gaussians of `topic` until SIGINT. Raises Failure without the plugin's messages."""
+    rclpy.init(args=[])
     try:
-        rclpy.spin(SplatDisplay())
-    except ValueError as error:
-        print(f'splat_display: {error}', file=sys.stderr)
-        return 1
+        rclpy.spin(SplatDisplay(topic))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
         rclpy.try_shutdown()
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -24,8 +24,8 @@ from support.ros_client import EVERY_PAIR, Stereo
 
 from gsemsplat_ros.ros.client.live_node import page_answer
 from gsemsplat_ros.ros.client.node_scenes import NodeScenes, NodeState
+from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
-from gsemsplat_ros.ros.messages import gaussian_cloud
 
 CLOUD = '/a/gsemsplat/gaussians'
 

@@ -1,0 +1,26 @@
+"""`gsemsplat splats`: Gaussians to RVizSplat, a display of RViz."""
+
+from __future__ import annotations
+
+import argparse
+
+from gsemsplat_ros.terminal.console import Console, add_output_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The topic."""
+    parser.add_argument(
+        'topic',
+        nargs='?',
+        default='/gsemsplat/gaussians',
+        help='of the Gaussians, e.g. /gsemsplat/map (default: %(default)s)',
+    )
+    parser.set_defaults(run=run)
+    add_output_arguments(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    """Until Ctrl-C."""
+    from gsemsplat_ros.ros.client import splat_display
+
+    splat_display.run(args.topic)

@@ -1,0 +1,135 @@
+"""Gaussians as PointCloud2 and back.
+
+The cloud is filled by our own few lines also where sensor_msgs_py is installed: `create_cloud` wants the
+interleaved fields in an array of its own and copies that once more. Its `read_points` reads ours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.ros.conversions import sized
+
+# One point: x y z [m]; colour packed as 0x00RRGGBB (as RViz and PCL read it); opacity (0, 1); scales =
+# standard deviations along the Gaussian's own axes [m]; rot_0..3 = quaternion w, x, y, z (the order of splat
+# PLY files; ROS quaternions are x, y, z, w). Scales and opacities are linear, not logarithms and logits as in
+# PLY.
+FIELDS = ('x', 'y', 'z', 'rgb', 'opacity', *(f'scale_{i}' for i in range(3)), *(f'rot_{i}' for i in range(4)))
+_BLOCKS = (('means', 'V12'), ('rgb', '<u4'), ('opacities', '<f4'), ('scales', 'V12'), ('quats', 'V16'))
+
+
+def gaussian_cloud(
+    gaussians: Gaussians,
+    header: Header,
+    max_points: int = 0,
+    codes: bool = False,
+    inside: np.ndarray | None = None,
+) -> PointCloud2:
+    """Gaussians as PointCloud2: FIELDS, then code_0 ... when `codes`; every field is one little-endian
+    FLOAT32.
+
+    `inside` (N,) bool keeps part of them; `max_points` > 0 then thins evenly.
+    """
+    index = np.arange(len(gaussians)) if inside is None else np.flatnonzero(inside)
+    index = index[thinned(len(index), max_points)] if max_points else index
+
+    def values(name: str) -> np.ndarray:
+        array = getattr(gaussians, name).detach().cpu().numpy()
+        return np.ascontiguousarray(array if len(index) == len(array) else array[index], np.float32)
+
+    means, rgb = values('means'), np.rint(np.clip(values('colors'), 0, 1) * 255)
+    columns = {
+        'means': means,
+        'rgb': rgb[:, 0] * 65536 + rgb[:, 1] * 256 + rgb[:, 2],  # exact: below 2^24
+        'opacities': values('opacities'),
+        'scales': values('scales'),
+        'quats': values('quats'),
+    }
+    names, blocks = list(FIELDS), list(_BLOCKS)
+    if codes:
+        columns['codes'] = values('codes')
+        width = columns['codes'].shape[1]
+        names += [f'code_{i}' for i in range(width)]
+        blocks += [('codes', f'V{4 * width}')]
+    step = 4 * len(names)
+    cloud = PointCloud2(
+        header=header,
+        height=1,
+        width=len(index),
+        is_bigendian=False,
+        point_step=step,
+        row_step=len(index) * step,
+        is_dense=bool(np.isfinite(means).all()),
+        fields=[
+            PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+            for i, name in enumerate(names)
+        ],
+    )
+    if len(index):
+        points = np.frombuffer(sized(cloud.data, len(index) * step), np.dtype(blocks))
+        # rows of 12, 16 ... bytes are copied as one: half the time of (N, 3) assignments
+        for name, kind in blocks:
+            column = columns[name]
+            points[name] = column.view(kind)[:, 0] if column.ndim == 2 else column
+    return cloud
+
+
+def cloud_to_gaussians(cloud: PointCloud2) -> Gaussians:
+    """What `gaussian_cloud` made, on the CPU, without codes. Raises ValueError for a cloud that lacks a
+    field.
+    """
+    points = cloud_points(cloud)
+
+    def tensor(*names: str) -> torch.Tensor:
+        return torch.from_numpy(columns(points, *names))
+
+    return Gaussians(
+        tensor('x', 'y', 'z'),
+        tensor('rot_0', 'rot_1', 'rot_2', 'rot_3'),
+        tensor('scale_0', 'scale_1', 'scale_2'),
+        tensor('opacity')[:, 0],
+        torch.from_numpy(colors_of(points).astype(np.float32) / 255),
+        torch.zeros(len(points), 0),
+        cloud.header.frame_id,
+    )
+
+
+def cloud_points(cloud: PointCloud2) -> np.ndarray:
+    """(N,) structured: FIELDS, each a float32, a view of the message's memory. Raises ValueError for a cloud
+    that lacks one.
+    """
+    offsets = {field.name: field.offset for field in cloud.fields}
+    missing = [name for name in FIELDS if name not in offsets]
+    if missing:
+        raise ValueError(f'the cloud has no field {missing[0]}: wanted one of gsemsplat, with Gaussians')
+    kind = np.dtype(
+        {
+            'names': list(FIELDS),
+            'formats': ['<f4'] * len(FIELDS),
+            'offsets': [offsets[name] for name in FIELDS],
+            'itemsize': cloud.point_step,
+        }
+    )
+    return np.frombuffer(cloud.data, kind, cloud.width * cloud.height)
+
+
+def columns(points: np.ndarray, *names: str) -> np.ndarray:
+    """(N, names) float32 of `cloud_points`."""
+    return np.stack([points[name] for name in names], axis=1)
+
+
+def colors_of(points: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8 RGB of `cloud_points`."""
+    packed = np.ascontiguousarray(points['rgb']).view(np.uint32)
+    return np.stack([packed >> shift & 255 for shift in (16, 8, 0)], axis=1).astype(np.uint8)
+
+
+def thinned(count: int, most: int) -> np.ndarray:
+    """(at most `most`,) int64: which of `count` are kept, evenly spread."""
+    if count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).astype(np.int64)
