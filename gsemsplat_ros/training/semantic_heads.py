@@ -1,5 +1,5 @@
-"""The training of semantic heads and code decoders on a network that has learnt points and Gaussians (notes
-8.2).
+"""The training of semantic heads and code decoders on a network that predicts points and Gaussians
+(docs/published.md 38, 41).
 
 Codes are drawn at target views, decoded, and compared with the prepared region-specific and context-aware
 maps.
