@@ -17,7 +17,7 @@ from gsemsplat_ros.flight.video import VideoWriter, write_video
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.pictures.principal import LEVELS, Principal
-from gsemsplat_ros.semantics.decoder import Codec
+from gsemsplat_ros.semantics.decoder import Decoders
 
 av = pytest.importorskip('av')
 CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
@@ -33,7 +33,7 @@ def read(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         facts = {
-            'codec': stream.codec_context.name,
+            'decoders': stream.codec_context.name,
             'format': stream.pix_fmt,
             'fps': float(stream.average_rate),
         }
@@ -54,7 +54,7 @@ def test_frames_come_back(tmp_path):
     path = tmp_path / 'film.mp4'
     assert write_video(path, map(plain, COLOURS), 16.0) == len(COLOURS)
     facts, frames = read(path)
-    assert facts == {'codec': 'h264', 'format': 'yuv420p', 'fps': 16.0}, 'what every browser plays'
+    assert facts == {'decoders': 'h264', 'format': 'yuv420p', 'fps': 16.0}, 'what every browser plays'
     assert frames.shape == (len(COLOURS), 48, 64, 3)
     for frame, colour in zip(frames, COLOURS):
         assert np.abs(frame.astype(int) - colour).mean() < 6, colour
@@ -162,24 +162,24 @@ def two_things(means):
 
 def test_semantic_colours_are_one_for_each_meaning():
     torch.manual_seed(0)
-    gaussians, codec = wall(two_things), Codec.small().requires_grad_(False)
-    colours = semantic_colors(gaussians, codec)
+    gaussians, decoders = wall(two_things), Decoders.small().requires_grad_(False)
+    colours = semantic_colors(gaussians, decoders)
     left = gaussians.means[:, 0] < 0
     assert torch.allclose(colours[left], colours[left][:1].expand(int(left.sum()), 3), atol=1e-4)
     assert (colours[left][0] - colours[~left][0]).abs().max() > 0.5, (
         'and different ones for different meanings'
     )
     # plainly: unit features of the region-specific decoder, projected and stretched
-    features = torch.nn.functional.normalize(codec.decode(gaussians.codes[:, None])[0, :, 0], dim=-1).numpy()
+    features = torch.nn.functional.normalize(decoders.decode(gaussians.codes[:, None])[0, :, 0], dim=-1).numpy()
     principal = Principal.fit(features)
     assert np.abs(principal.colors(features @ principal.components.T) - colours.numpy()).max() < 1e-3
-    assert semantic_colors(gaussians.select(slice(0, 0)), codec).shape == (0, 3)
+    assert semantic_colors(gaussians.select(slice(0, 0)), decoders).shape == (0, 3)
 
 
 def test_decoders_that_look_at_neighbours_leave_the_codes():
     state = {f'language_decoder_{head}.0.weight': torch.rand(8, 16, 3, 3) for head in ('sam', 'patch')}
     gaussians = wall(two_things)
-    colours = semantic_colors(gaussians, Codec.from_state_dict(state))
+    colours = semantic_colors(gaussians, Decoders.from_state_dict(state))
     left = gaussians.means[:, 0] < 0
     assert torch.allclose(colours[left], colours[left][:1].expand(int(left.sum()), 3), atol=1e-4)
     assert (colours[left][0] - colours[~left][0]).abs().max() > 0.5
@@ -187,8 +187,8 @@ def test_decoders_that_look_at_neighbours_leave_the_codes():
 
 def test_flight_draws_both_pictures_and_does_not_flicker():
     torch.manual_seed(0)
-    gaussians, codec = wall(two_things), Codec.small().requires_grad_(False)
-    colours = semantic_colors(gaussians, codec)
+    gaussians, decoders = wall(two_things), Decoders.small().requires_grad_(False)
+    colours = semantic_colors(gaussians, decoders)
     path = camera_path('arc', 2.0)
     short = CameraPath(path.name, path.start_from_camera[::12])
     frames = list(fly(gaussians, colours, short, CAMERA))

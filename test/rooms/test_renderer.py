@@ -44,7 +44,6 @@ def bare_room(*quads, lights=(), ambient=1.0):
         ambient,
         [white],
         np.zeros((0, 5)),
-        np.zeros(0),
     )
 
 
