@@ -170,7 +170,9 @@ def test_semantic_colours_are_one_for_each_meaning():
         'and different ones for different meanings'
     )
     # plainly: unit features of the region-specific decoder, projected and stretched
-    features = torch.nn.functional.normalize(decoders.decode(gaussians.codes[:, None])[0, :, 0], dim=-1).numpy()
+    features = torch.nn.functional.normalize(
+        decoders.decode(gaussians.codes[:, None])[0, :, 0], dim=-1
+    ).numpy()
     principal = Principal.fit(features)
     assert np.abs(principal.colors(features @ principal.components.T) - colours.numpy()).max() < 1e-3
     assert semantic_colors(gaussians.select(slice(0, 0)), decoders).shape == (0, 3)
