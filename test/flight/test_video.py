@@ -210,7 +210,7 @@ def test_flight_draws_both_pictures_and_does_not_flicker():
 def test_published_path_brings_its_camera():
     gaussians = wall(lambda means: torch.zeros(len(means), 0), n=4)
     path = camera_path('published', 2.0)
-    one = CameraPath(path.name, path.start_from_camera[:1], False, None, camera=path.camera)
+    one = CameraPath(path.name, path.start_from_camera[:1], camera=path.camera)
     rgb, semantics = next(fly(gaussians, torch.zeros(16, 3), one, CAMERA))
     assert rgb.shape == semantics.shape == (512, 512, 3)
 
@@ -220,7 +220,7 @@ def test_yaw_moves_the_scene_across_the_picture():
     spot = wall(lambda means: torch.zeros(len(means), 0), n=2).select(slice(0, 1))
     spot = replace(spot, means=torch.tensor([[0.0, 0, 2.0]]))
     path = camera_path('published', 1.0)
-    turned = CameraPath('turned', path.start_from_camera[13:14], False, None)  # 10 degrees
+    turned = CameraPath('turned', path.start_from_camera[13:14])  # 10 degrees
     rgb = next(fly(spot, torch.zeros(1, 3), turned, CAMERA))[0].astype(float)[..., 0] - 255 * BACKGROUND[0]
     rgb[rgb < 2] = 0
     column = (rgb.sum(0) * np.arange(64)).sum() / rgb.sum()
