@@ -10,10 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -21,11 +20,8 @@ from gsemsplat_ros.checkpoints import checkpoint as checkpoints
 from gsemsplat_ros.device import choose
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
-from gsemsplat_ros.geometry.flow import follow
-from gsemsplat_ros.geometry.matches import measure
-from gsemsplat_ros.geometry.pose import focal_from_points, place
-from gsemsplat_ros.geometry.rays import snap_to_rays
-from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.geometry.matches import match_pair
+from gsemsplat_ros.geometry.solve import solve
 from gsemsplat_ros.images.view import Pair, fit, network_size
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat
@@ -165,64 +161,42 @@ class Pipeline:
         clock = Clock()
         height, width = pair.first.image.shape[:2]
         size = network_size(width, height, self.model.config.long_side, self.square)
-        first, window = fit(pair.first, *size)
-        second, window_second = fit(pair.second, *size)
+        first, second = fit(pair.first, *size), fit(pair.second, *size)
         clock.lap('preprocess')
-        encodings = self.network.encode((first.image, second.image), (pair.first.image, pair.second.image))
+        encodings = self.network.encode(
+            (first.view.image, second.view.image), (pair.first.image, pair.second.image)
+        )
         clock.lap('encode')
         prediction = self.network.predict(*encodings)
         clock.lap('predict')
-        measured = measure(pair)  # on the CPU, while a GPU works
+        matches = match_pair(pair)  # on the CPU, while a GPU works
         clock.lap('match')
-        pts3d, conf, pts3d_second, conf_second = (
-            t[0].cpu().numpy()
-            for view in (prediction.first, prediction.second)
-            for t in (view.pts3d, view.conf)
-        )
+        self.network.wait()
         clock.lap('predict')
-
-        out_height, out_width = conf.shape
-        if first.camera:
-            camera = first.camera.resized(out_width, out_height)
-        else:
-            f = focal_from_points(pts3d, conf)
-            camera = Camera(out_width, out_height, f, f, (out_width - 1) / 2, (out_height - 1) / 2)
-        second_camera = second.camera.resized(out_width, out_height) if second.camera else camera
-        if measured:
-            measured = measured.on_grid(window, window_second, out_width, out_height)
-        placed = place(
-            replace(pair, first=first, second=second),
-            measured,
-            pts3d,
-            pts3d_second,
-            conf_second,
-            second_camera,
-        )
-        if placed.measured and pair.baseline_m is None:  # stereo matching was dense at once
-            placed = follow(placed, pts3d[..., 2], first, second)
-        if first.camera:
-            small = tuple(
-                cv2.resize(view.image, (out_width, out_height), interpolation=cv2.INTER_AREA)
-                for view in (first, second)
-            )
-            prediction = snap_to_rays(prediction, camera, second_camera, placed, small)
-        gaussians = Gaussians.from_prediction(prediction, pair.first.frame).scaled(placed.scale)
+        solved = solve(pair, first, second, prediction, matches)
+        gaussians = Gaussians.from_prediction(solved.prediction, pair.first.frame).scaled(solved.scale)
         clock.lap('pose')
-        rendering = render(gaussians, camera, np.eye(4))
+        rendering = render(gaussians, solved.camera, np.eye(4))
         clock.lap('render')
         hidden = self.decoders.prepare(rendering.codes, self.canonical, rendering.alpha)
         clock.lap('decode')
         keyframe = Keyframe(
-            camera, rendering, hidden, pair.first.image, window, pair.first.frame, pair.first.stamp_ns
+            solved.camera,
+            rendering,
+            hidden,
+            pair.first.image,
+            first.window,
+            pair.first.frame,
+            pair.first.stamp_ns,
         )
         return Scene(
             gaussians,
             keyframe,
-            placed.in_metres(),
-            placed.scale,
-            placed.source,
-            placed.inliers,
-            placed.points,
+            solved.first_from_second,
+            solved.scale,
+            solved.scale_source,
+            solved.inliers,
+            solved.points,
             clock.laps,
         )
 

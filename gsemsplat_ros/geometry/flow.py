@@ -8,16 +8,13 @@ optical flow sees by how much, to a fraction of a pixel wherever there is textur
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 
-from gsemsplat_ros.geometry.matches import MIN_PARALLAX, Measured, epipolar_errors, polish, triangulate
-from gsemsplat_ros.geometry.pose import MIN_CELLS, Placed, network_factor
-from gsemsplat_ros.geometry.refine import MIN_DEPTH, bend
+from gsemsplat_ros.geometry.epipolar import epipolar_errors, polish, triangulate
+from gsemsplat_ros.geometry.matches import MIN_PARALLAX, PairMatches
+from gsemsplat_ros.geometry.refine import MIN_DEPTH
 from gsemsplat_ros.images.camera import Camera, pixel_grid
-from gsemsplat_ros.images.view import View
 
 THERE_AND_BACK_PX = 1.0  # flow and the flow back end this close to where they began,
 EPIPOLAR_PX = 1.0  # and this close to the epipolar line of the pixel
@@ -37,25 +34,30 @@ def warp(image: np.ndarray, uv: np.ndarray) -> np.ndarray:
 
 
 def project(
-    depth: np.ndarray, camera: Camera, second: Camera, first_from_second: np.ndarray
+    depth: np.ndarray, camera: Camera, second: Camera, first_from_second_rel: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the pixels of the first `camera` lie in the second: (H, W, 2) float32 pixels, and which (H, W) it
     can see, but for what stands in between. depth (H, W) along the first camera's axis, unit of the pose."""
-    points = (camera.unproject(depth) - first_from_second[:3, 3]) @ first_from_second[:3, :3]
+    points = (camera.unproject(depth) - first_from_second_rel[:3, 3]) @ first_from_second_rel[:3, :3]
     uv, in_front = second.project(points, near=MIN_DEPTH)
     return uv.astype(np.float32), in_front & second.in_image(uv, margin=0.5)
 
 
 def flow_matches(
-    depth: np.ndarray, first: View, second: View, first_from_second: np.ndarray
+    depth: np.ndarray,
+    images: tuple[np.ndarray, np.ndarray],
+    cameras: tuple[Camera, Camera],
+    first_from_second_rel: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 2) of both views that show the same points, by depth (H, W) of the first and flow (Kroeger
-    et al. 2016).
+    """Pixels (N, 2) of both images (H, W, 3) that show the same points, by depth (H, W) of the first, in the
+    unit of the motion, and flow (Kroeger et al. 2016).
     """
-    one, two = (cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY) for view in (first, second))
-    uv, inside = project(depth, first.camera, second.camera, first_from_second)
+    one, two = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images)
+    uv, inside = project(depth, *cameras, first_from_second_rel)
     drawn = np.where(inside, warp(two, uv), one)
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis = cv2.DISOpticalFlow_create(  # type: ignore[attr-defined]  # not in cv2's stubs
+        cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+    )
     there, back = dis.calc(one, drawn, None), dis.calc(drawn, one, None)
     grid = pixel_grid(*one.shape).astype(np.float32)
     landed = grid + there
@@ -68,48 +70,36 @@ def flow_matches(
     return grid[kept].astype(np.float64), warp(uv, landed)[kept].astype(np.float64)
 
 
-def follow(placed: Placed, depth: np.ndarray, first: View, second: View) -> Placed:
-    """`placed` by what the images say at every textured pixel, from what they say at corners
-    (`placed.measured`) and from the network's depths. Too few matches: `placed`.
+def dense_matches(
+    corners: PairMatches,
+    depth: np.ndarray,
+    images: tuple[np.ndarray, np.ndarray],
+    cameras: tuple[Camera, Camera],
+) -> PairMatches | None:
+    """Matches at every textured pixel, from those of corners, whose motion they polish. None: too few.
 
-    depth (h, w): along the axis of the first camera, which with the second belongs to the views (W, H).
+    depth (h, w): along the axis of the first camera, in the unit of `corners`, whose pixels are its own, as
+    those of the result are; images (H, W, 3) and their cameras. The distance between the cameras stays.
     """
-    corners = placed.measured
-    height, width = first.image.shape[:2]
+    height, width = images[0].shape[:2]
     size = depth.shape[::-1]
-    factor = bend(
-        depth, cv2.resize(first.image, size, interpolation=cv2.INTER_AREA), corners.uv_first, corners.z_first
-    )
-    bent = cv2.resize((depth * (1.0 if factor is None else factor)).astype(np.float32), (width, height))
-    pose = corners.first_from_second
-    uv1, uv2 = flow_matches(np.maximum(bent, MIN_DEPTH), first, second, pose)
+    first_from_second_rel = corners.first_from_second_rel
+    large = cv2.resize(depth.astype(np.float32), (width, height))
+    uv1, uv2 = flow_matches(np.maximum(large, MIN_DEPTH), images, cameras, first_from_second_rel)
     if len(uv1) < MIN_MATCHES:
-        return placed
-    a, b = first.camera.rays(uv1), second.camera.rays(uv2)
-    tolerance = first.camera.length(EPIPOLAR_PX)
+        return None
+    a, b = cameras[0].rays(uv1), cameras[1].rays(uv2)
+    tolerance = cameras[0].length(EPIPOLAR_PX)
     drawn = np.random.default_rng(0).choice(len(a), min(POLISHED_BY, len(a)), replace=False)
-    length = np.linalg.norm(pose[:3, 3])
-    pose = pose.copy()
-    pose[:3, 3] /= length
+    distance = float(np.linalg.norm(first_from_second_rel[:3, 3]))
+    pose = first_from_second_rel.copy()
+    pose[:3, 3] /= distance
     pose = polish(pose, a[drawn], b[drawn], tolerance)
     z1, z2, angle = triangulate(a, b, pose)
     good = (
         (np.abs(epipolar_errors(pose, a, b)) < tolerance) & (z1 > 0) & (z2 > 0) & (angle > MIN_PARALLAX / 2)
     )
     if good.sum() < MIN_MATCHES:
-        return placed
+        return None
     uv1, uv2 = ((uv[good] + 0.5) * (size[0] / width, size[1] / height) - 0.5 for uv in (uv1, uv2))
-    measured = Measured(pose, uv1, uv2, z1[good], z2[good]).scaled(length)
-    factor, inliers, cells = network_factor(measured, depth)
-    if inliers < MIN_CELLS:
-        return placed
-    measured = measured.scaled(factor)
-    scale = placed.scale / factor if placed.source == 'tf' else placed.scale  # odometry's metres stay
-    return replace(
-        placed,
-        first_from_second=measured.first_from_second,
-        scale=scale,
-        inliers=inliers,
-        points=cells,
-        measured=measured,
-    )
+    return PairMatches(pose, uv1, uv2, z1[good], z2[good]).scaled(distance)

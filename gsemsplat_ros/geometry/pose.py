@@ -6,12 +6,12 @@ integers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from gsemsplat_ros.geometry.matches import Measured
+from gsemsplat_ros.geometry.matches import PairMatches
 from gsemsplat_ros.geometry.refine import log_ratios
 from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.images.view import Pair
@@ -28,40 +28,57 @@ MAX_DIRECTION_APART = np.deg2rad(30)
 
 @dataclass(frozen=True)
 class RelativePose:
-    """`first_from_second` (4, 4) rigid, unit of the point map; `inliers` of `points` correspondences
-    agree.
+    """`first_from_second_net` (4, 4) rigid, translation in the network's unit; `inliers` of `points`
+    correspondences agree.
     """
 
-    first_from_second: np.ndarray
+    first_from_second_net: np.ndarray
     inliers: int
     points: int
 
 
 @dataclass(frozen=True)
-class Placed:
+class PairPose:
     """Where the second camera stands and how large the scene is.
 
-    first_from_second (4, 4): translation in the network's unit; None: not found. own_pose: the same as the
-    second point map has it, by itself. scale: metres per such unit; source: 'stereo baseline', 'tf' or
-    'network'; `inliers` of `points` measurements agree with scale or pose. measured: what the images say, in
-    the network's unit; None: nothing.
+    first_from_second_net (4, 4): translation in the network's unit; None: not found. first_from_points_net:
+    the same as the second point map has it, by itself. scale: metres per such unit; scale_source: 'stereo
+    baseline', 'tf' or 'network'; `inliers` of `points` measurements agree with scale or pose. matches: in the
+    network's unit; None: too few.
     """
 
-    first_from_second: np.ndarray | None
-    own_pose: np.ndarray | None
-    scale: float
-    source: str
-    inliers: int
-    points: int
-    measured: Measured | None
+    first_from_second_net: np.ndarray | None = None
+    first_from_points_net: np.ndarray | None = None
+    scale: float = 1.0
+    scale_source: str = 'network'
+    inliers: int = 0
+    points: int = 0
+    matches: PairMatches | None = None
 
-    def in_metres(self) -> np.ndarray | None:
-        """first_from_second with its translation in metres."""
-        if self.first_from_second is None:
+    @property
+    def first_from_second(self) -> np.ndarray | None:
+        """(4, 4) with its translation in metres, as far as `scale` knows them."""
+        if self.first_from_second_net is None:
             return None
-        pose = self.first_from_second.copy()
+        pose = self.first_from_second_net.copy()
         pose[:3, 3] *= self.scale
         return pose
+
+    def with_matches(self, matches: PairMatches, depth: np.ndarray) -> PairPose:
+        """By other `matches`, about in the network's unit, which `depth` (h, w) of the first view then fixes;
+        too few agree with it: unchanged."""
+        factor, inliers, points = network_factor(matches, depth)
+        if inliers < MIN_CELLS:
+            return self
+        matches = matches.scaled(factor)
+        return replace(
+            self,
+            first_from_second_net=matches.first_from_second_rel,
+            scale=self.scale / factor if self.scale_source == 'tf' else self.scale,  # odometry's metres stay
+            inliers=inliers,
+            points=points,
+            matches=matches,
+        )
 
 
 def focal_from_points(points: np.ndarray, conf: np.ndarray, iterations: int = 10) -> float:
@@ -143,55 +160,55 @@ def motion_scale(network: np.ndarray, metric: np.ndarray) -> float | None:
     return metres / length if turn <= MAX_TURN_APART and direction <= MAX_DIRECTION_APART else None
 
 
-def place(
+def pair_pose(
     pair: Pair,
-    measured: Measured | None,
-    points: np.ndarray,
+    matches: PairMatches | None,
+    depth: np.ndarray,
     points_second: np.ndarray,
     conf_second: np.ndarray,
     camera: Camera,
-) -> Placed:
-    """Pose and scale of a pair from its point maps (h, w, 3) and from what its images say (`measured`, on the
-    same grid); `camera` of the second view at that size.
+) -> PairPose:
+    """Pose and scale of a pair from what the network predicts of it and from its `matches` on the same grid.
 
-    A rectified stereo pair knows its pose and takes its scale from the disparities. Any other takes the pose
-    from its matches, or from PnP on the second point map, and the scale from the way that the camera went
-    where that is known, else the network's.
+    depth (h, w) of the first view, point map (h, w, 3) of the second in the frame of the first, and its
+    confidence (h, w); `camera` of the second view at that size. A rectified stereo pair knows its pose and
+    takes its scale from the disparities. Any other takes the pose from its matches, or from PnP on the second
+    point map, and the scale from the way that the camera went where that is known, else the network's.
     """
-    own = relative_pose(points_second, conf_second, camera) if pair.baseline_m is None else None
-    factor, inliers, cells = (0.0, 0, 0) if measured is None else network_factor(measured, points[..., 2])
-    measured = measured.scaled(factor) if measured and inliers >= MIN_CELLS else None
+    factor, inliers, points = (0.0, 0, 0) if matches is None else network_factor(matches, depth)
+    matches = matches.scaled(factor) if matches is not None and inliers >= MIN_CELLS else None
     if pair.baseline_m is not None:
-        if measured is None:
-            first_from_second = np.eye(4)
-            first_from_second[0, 3] = pair.baseline_m
-            return Placed(first_from_second, first_from_second, 1.0, 'network', 0, 0, None)
-        pose = measured.first_from_second
-        return Placed(pose, pose, 1 / factor, 'stereo baseline', inliers, cells, measured)
-    if measured:
-        pose = measured.first_from_second
-    elif own:
-        pose, inliers, cells = own.first_from_second, own.inliers, own.points
+        if matches is None:
+            pose = np.eye(4)
+            pose[0, 3] = pair.baseline_m  # as if the network's unit were metres
+            return PairPose(pose, pose)
+        pose = matches.first_from_second_rel
+        return PairPose(pose, pose, 1 / factor, 'stereo baseline', inliers, points, matches)
+    by_points = relative_pose(points_second, conf_second, camera)
+    if matches is not None:
+        pose = matches.first_from_second_rel
+    elif by_points is not None:
+        pose, inliers, points = by_points.first_from_second_net, by_points.inliers, by_points.points
     else:
-        return Placed(None, None, 1.0, 'network', 0, 0, None)
+        return PairPose()
     scale = None if pair.first_from_second is None else motion_scale(pose, pair.first_from_second)
-    return Placed(
+    return PairPose(
         pose,
-        own.first_from_second if own else pose,
-        scale or 1.0,
-        'tf' if scale else 'network',
+        pose if by_points is None else by_points.first_from_second_net,
+        1.0 if scale is None else scale,
+        'network' if scale is None else 'tf',
         inliers,
-        cells,
-        measured,
+        points,
+        matches,
     )
 
 
-def network_factor(measured: Measured, depth: np.ndarray) -> tuple[float, int, int]:
-    """Units of the network per unit of the measurements, and how many of how many pixels agree with it.
+def network_factor(matches: PairMatches, depth: np.ndarray) -> tuple[float, int, int]:
+    """Units of the network per unit of the matches, and how many of how many pixels agree with it.
 
     depth (h, w): of the first view; the factor is the median over its pixels that were measured.
     """
-    logs, count = log_ratios(depth, measured.uv_first, measured.z_first)
+    logs, count = log_ratios(depth, matches.uv_first, matches.z_first)
     logs = logs[count > 0]
     if not len(logs):
         return 0.0, 0, 0

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from gsemsplat_ros.geometry.pose import Placed
+from gsemsplat_ros.geometry.pose import PairPose
 from gsemsplat_ros.geometry.refine import MIN_DEPTH, bend
 from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.network.model import Prediction, ViewPrediction
@@ -24,19 +25,20 @@ def snap_view(
     view: ViewPrediction,
     camera: Camera,
     first_from_camera: np.ndarray,
-    own_pose: np.ndarray,
+    first_from_points: np.ndarray,
     image: np.ndarray,
     measured: tuple[np.ndarray, np.ndarray] | None,
 ) -> ViewPrediction:
     """Points (1, h, w, 3) of one view onto the rays of `camera` (w x h) at `first_from_camera` (4, 4).
 
-    own_pose (4, 4): of the camera that the points themselves tell, which their depths are read in; image (h,
-    w, 3) uint8; measured: pixels (N, 2) and depths (N,). Gaussians keep their offsets; those whose depth
-    grows grow with it.
+    first_from_points (4, 4): of the camera as the points themselves have it, in which their depths are read;
+    image (h, w, 3) uint8; measured: pixels (N, 2) and depths (N,). All in the network's unit. Gaussians keep
+    their offsets; those whose depth grows grow with it.
     """
+    assert view.means is not None and view.scales is not None, 'a prediction without Gaussians'
     device = view.pts3d.device
     rays = torch.from_numpy(camera.rays(pixel_grid(camera.height, camera.width))).float().to(device)
-    camera_from_first = torch.from_numpy(np.linalg.inv(own_pose)).float().to(device)
+    camera_from_first = torch.from_numpy(np.linalg.inv(first_from_points)).float().to(device)
     depth = (view.pts3d @ camera_from_first[2, :3] + camera_from_first[2, 3]).clamp(
         min=MIN_DEPTH
     )  # (1, h, w)
@@ -55,9 +57,8 @@ def snap_view(
 
 def snap_to_rays(
     prediction: Prediction,
-    first: Camera,
-    second: Camera,
-    placed: Placed,
+    cameras: tuple[Camera, Camera],
+    pose: PairPose,
     images: tuple[np.ndarray, np.ndarray],
 ) -> Prediction:
     """Both views onto the rays of their cameras (the second only when its pose is known) and to the measured
@@ -65,22 +66,23 @@ def snap_to_rays(
 
     images: of the two views, (h, w, 3) uint8 at the size of the cameras.
     """
-    m = placed.measured
-    first_seen, second_seen = ((m.uv_first, m.z_first), (m.uv_second, m.z_second)) if m else (None, None)
-    if placed.first_from_second is None:
-        return Prediction(
-            snap_view(prediction.first, first, np.eye(4), np.eye(4), images[0], first_seen), prediction.second
-        )
+    matches = pose.matches
+    first_seen, second_seen = (
+        ((matches.uv_first, matches.z_first), (matches.uv_second, matches.z_second))
+        if matches is not None
+        else (None, None)
+    )
+    snap_first = partial(snap_view, prediction.first, cameras[0], np.eye(4), np.eye(4), images[0], first_seen)
+    if pose.first_from_second_net is None or pose.first_from_points_net is None:
+        return Prediction(snap_first(), prediction.second)
     with ThreadPoolExecutor(1) as pool:  # the views know nothing of each other here: at once
-        other = pool.submit(
+        second = pool.submit(
             snap_view,
             prediction.second,
-            second,
-            placed.first_from_second,
-            placed.own_pose,
+            cameras[1],
+            pose.first_from_second_net,
+            pose.first_from_points_net,
             images[1],
             second_seen,
         )
-        return Prediction(
-            snap_view(prediction.first, first, np.eye(4), np.eye(4), images[0], first_seen), other.result()
-        )
+        return Prediction(snap_first(), second.result())

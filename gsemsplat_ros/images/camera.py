@@ -102,9 +102,9 @@ class Camera:
         u, v = (np.rint(np.where(inside, uv[..., axis], 0)).astype(int) for axis in (0, 1))
         return (v, u), inside
 
-    def length(self, pixels: float, depth: np.ndarray | float = 1.0) -> np.ndarray | float:
-        """What so many `pixels` along a row cover at `depth`, in its unit."""
-        return pixels * depth / self.fx
+    def length(self, pixels: float) -> float:
+        """What so many `pixels` along a row cover at depth 1, in the unit of depth."""
+        return pixels / self.fx
 
     def pixels(self, length: np.ndarray, depth: np.ndarray) -> np.ndarray:
         """How many pixels a `length` across the axis covers at `depth`, along a row or a column, where it is

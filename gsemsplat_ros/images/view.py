@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -87,7 +88,14 @@ def network_size(width: int, height: int, long_side: int = 512, square: bool = F
     return (long_side, short) if width >= height else (short, long_side)
 
 
-def fit(view: View, width: int, height: int) -> tuple[View, Window]:
+class Fitted(NamedTuple):
+    """A view as the network sees it, with its camera, and where in its input image that is."""
+
+    view: View
+    window: Window
+
+
+def fit(view: View, width: int, height: int) -> Fitted:
     """Resize `view` to cover `width` x `height` and crop the centre; the camera follows.
 
     Filters as published: Lanczos when shrinking, bicubic when enlarging.
@@ -106,7 +114,7 @@ def fit(view: View, width: int, height: int) -> tuple[View, Window]:
             )
         )
     camera = view.camera.in_window(window) if view.camera else None
-    return replace(view, image=np.ascontiguousarray(image), camera=camera), window
+    return Fitted(replace(view, image=np.ascontiguousarray(image), camera=camera), window)
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -1,9 +1,9 @@
 """The network at work on one device: its precision, the encodings that it keeps, and on a GPU recorded
 passes.
 
-Nothing here waits for the device: images go up asynchronously, and what comes out stays on the device until
-somebody reads it. On a CPU, images are encoded one by one, so that an encoding is the same bit for bit, kept
-or not.
+Nothing here but `wait` waits for the device: images go up asynchronously, and what comes out stays on the
+device until somebody reads it. On a CPU, images are encoded one by one, so that an encoding is the same bit
+for bit, kept or not.
 """
 
 from __future__ import annotations
@@ -158,6 +158,11 @@ class Inference:
             *second.maps.values(),
         )
         return _prediction(self._replay('predict', forward, tensors))
+
+    def wait(self) -> None:
+        """Return when the device has computed all that was asked of it."""
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)
 
     def _encode_batch(self, images: Tensor) -> list[Encoding]:
         def forward(batch: Tensor) -> list[Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gsemsplat_ros.geometry.matches import matched_pixels
 from gsemsplat_ros.geometry.pose import MIN_INLIERS, RATIO_TOLERANCE, REPROJECTION_PX
-from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 
@@ -197,7 +197,7 @@ def by_features(anchor: Anchor, scene: Scene) -> Link | None:
     agree.
     """
     old, new = anchor.scene.keyframe, scene.keyframe
-    before, after = matched_pixels(View(old.image), View(new.image))
+    before, after = matched_pixels(old.image, new.image)
     points, seen = lifted(old, before)
     points, after = anchor.scale * points[seen], after[seen]
     if len(points) < MIN_INLIERS:
@@ -256,7 +256,7 @@ def lifted(keyframe: Keyframe, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarr
     which (M,) bool the rendering knows."""
     camera = keyframe.camera
     uv = to_rendering(keyframe, pixels)
-    pixels, inside = camera.index(uv)
-    depth = keyframe.rendering.depth.cpu().numpy()[pixels].astype(np.float64)
-    seen = inside & np.isfinite(depth) & (keyframe.rendering.alpha.cpu().numpy()[pixels] >= MIN_ALPHA)
+    at, inside = camera.index(uv)
+    depth = keyframe.rendering.depth.cpu().numpy()[at].astype(np.float64)
+    seen = inside & np.isfinite(depth) & (keyframe.rendering.alpha.cpu().numpy()[at] >= MIN_ALPHA)
     return camera.rays(uv) * depth[:, None], seen

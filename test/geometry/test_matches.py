@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 from support.patterned_box import CAMERA, at, moved, room_view
 
-from gsemsplat_ros.geometry.matches import (
-    matched_pixels,
-    measure,
-    measure_motion,
-    measure_stereo,
-    triangulate,
-)
+from gsemsplat_ros.geometry.epipolar import triangulate
+from gsemsplat_ros.geometry.matches import match_motion, match_pair, match_stereo, matched_pixels
 from gsemsplat_ros.geometry.refine import _smooth_rows, bend, log_ratios
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View, fit
@@ -23,25 +18,25 @@ def test_motion_of_a_calibrated_camera():
     (image1, depth1), (image2, depth2) = room_view(np.eye(4)), room_view(truth)
     other = Camera(320, 240, 270.0, 270.0, 150.0, 125.0)  # of its own kind
     image2, depth2 = room_view(truth, other)
-    found = measure(Pair(View(image1, CAMERA), View(image2, other)))
+    found = match_pair(Pair(View(image1, CAMERA), View(image2, other)))
     length = np.linalg.norm(truth[:3, 3])
-    np.testing.assert_allclose(found.first_from_second[:3, :3], truth[:3, :3], atol=0.005)
-    np.testing.assert_allclose(found.first_from_second[:3, 3], truth[:3, 3] / length, atol=0.03)
+    np.testing.assert_allclose(found.first_from_second_rel[:3, :3], truth[:3, :3], atol=0.005)
+    np.testing.assert_allclose(found.first_from_second_rel[:3, 3], truth[:3, 3] / length, atol=0.03)
     assert len(found.z_first) > 100
     for z, depth, uv in ((found.z_first, depth1, found.uv_first), (found.z_second, depth2, found.uv_second)):
         assert np.median(np.abs(z * length / at(depth, uv) - 1)) < 0.025
-    again = measure_motion(View(image1, CAMERA), View(image2, other))
-    np.testing.assert_array_equal(again.first_from_second, found.first_from_second)
+    again = match_motion((image1, image2), (CAMERA, other))
+    np.testing.assert_array_equal(again.first_from_second_rel, found.first_from_second_rel)
 
 
 def test_no_motion_is_made_up():
     image, _ = room_view(np.eye(4))
     turned, _ = room_view(moved((0, 0, 0), 0.1))
     blank = np.full_like(image, 90)
-    assert measure_motion(View(image, CAMERA), View(turned, CAMERA)) is None  # a turn alone shows no depth
-    assert measure_motion(View(image, CAMERA), View(blank, CAMERA)) is None
-    assert len(matched_pixels(View(blank, CAMERA), View(blank, CAMERA))[0]) == 0
-    assert measure(Pair(View(image), View(turned))) is None  # uncalibrated
+    assert match_motion((image, turned), (CAMERA, CAMERA)) is None  # a turn alone shows no depth
+    assert match_motion((image, blank), (CAMERA, CAMERA)) is None
+    assert len(matched_pixels(blank, blank)[0]) == 0
+    assert match_pair(Pair(View(image), View(turned))) is None  # uncalibrated
 
 
 @pytest.mark.parametrize('offset', [0.0, 12.0])
@@ -50,13 +45,13 @@ def test_depths_of_a_rectified_pair(offset):
         320, 240, 250.0, 250.0, 160.0 + offset, 118.0
     )  # principal points may differ (Middlebury's doffs)
     (left_image, depth1), (right_image, depth2) = room_view(np.eye(4)), room_view(moved((0.12, 0, 0)), right)
-    found = measure_stereo(Pair(View(left_image, CAMERA), View(right_image, right), 0.12))
+    found = match_stereo(Pair(View(left_image, CAMERA), View(right_image, right), 0.12))
     assert len(found.z_first) > 0.5 * depth1.size
     for z, depth, uv in ((found.z_first, depth1, found.uv_first), (found.z_second, depth2, found.uv_second)):
         assert np.median(np.abs(z / at(depth, uv) - 1)) < 0.025
-    np.testing.assert_array_equal(found.first_from_second, moved((0.12, 0, 0)))
+    np.testing.assert_array_equal(found.first_from_second_rel, moved((0.12, 0, 0)))
     blank = View(np.zeros_like(left_image), CAMERA)
-    assert measure_stereo(Pair(blank, blank, 0.12)) is None
+    assert match_stereo(Pair(blank, blank, 0.12)) is None
 
 
 def test_measurements_follow_the_window_and_the_unit():
@@ -65,12 +60,12 @@ def test_measurements_follow_the_window_and_the_unit():
     windows = [
         fit(view, 160, 96)[1] for view in (pair.first, pair.second)
     ]  # half the size, top and bottom cut
-    found = measure_stereo(pair)
+    found = match_stereo(pair)
     small = found.on_grid(*windows, 80, 48).scaled(2.0)
     np.testing.assert_allclose(small.uv_first[:, 0], (found.uv_first[:, 0] + 0.5) / 4 - 0.5)
     np.testing.assert_allclose(small.uv_first[:, 1], (found.uv_first[:, 1] - 24 + 0.5) / 4 - 0.5)
     np.testing.assert_allclose(small.z_first, 2 * found.z_first)
-    assert small.first_from_second[0, 3] == pytest.approx(0.24)
+    assert small.first_from_second_rel[0, 3] == pytest.approx(0.24)
 
 
 def test_triangulation_of_known_points():

@@ -7,8 +7,8 @@ import pytest
 import torch
 from support.point_maps import CAMERA, rays, turned, wavy_depth
 
-from gsemsplat_ros.geometry.matches import Measured, measure
-from gsemsplat_ros.geometry.pose import Placed, focal_from_points, place, relative_pose
+from gsemsplat_ros.geometry.matches import PairMatches, match_pair
+from gsemsplat_ros.geometry.pose import PairPose, focal_from_points, pair_pose, relative_pose
 from gsemsplat_ros.geometry.rays import snap_to_rays
 from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.images.view import Pair, View, fit
@@ -31,10 +31,11 @@ def test_relative_pose_with_outliers():
     rng = np.random.default_rng(0)
     points[rng.random(points.shape[:2]) < 0.3] += rng.normal(size=3)
     pose = relative_pose(points, np.ones(points.shape[:2]), CAMERA)
-    np.testing.assert_allclose(pose.first_from_second, first_from_second, atol=2e-3)
+    np.testing.assert_allclose(pose.first_from_second_net, first_from_second, atol=2e-3)
     assert 0.6 < pose.inliers / pose.points < 0.8
     np.testing.assert_array_equal(
-        relative_pose(points, np.ones(points.shape[:2]), CAMERA).first_from_second, pose.first_from_second
+        relative_pose(points, np.ones(points.shape[:2]), CAMERA).first_from_second_net,
+        pose.first_from_second_net,
     )
     assert relative_pose(rng.normal(size=points.shape) * 9, np.ones(points.shape[:2]), CAMERA) is None
     right = rng.random(points.shape[:2]) < 0.5
@@ -62,12 +63,15 @@ def test_scale_comes_from_the_baseline():
     pair = stereo_pair(camera, 0.1, 3.0)  # 10 px
     windows = [fit(view, 320, 240)[1] for view in (pair.first, pair.second)]
     points, conf = rays(CAMERA) * 1.5, np.ones((120, 160))
-    placed = place(pair, measure(pair).on_grid(*windows, 160, 120), points, points, conf, CAMERA)
-    assert placed.source == 'stereo baseline' and placed.inliers > 0.9 * placed.points > 5000
-    assert placed.scale == pytest.approx(2.0, rel=0.02)
-    np.testing.assert_allclose(placed.in_metres()[:3, 3], [0.1, 0, 0], atol=1e-9)
-    np.testing.assert_allclose(np.median(placed.measured.z_first), 1.5, rtol=0.02)
-    assert place(pair, None, points, points, conf, CAMERA).source == 'network'
+    matches = match_pair(pair).on_grid(*windows, 160, 120)
+    pose = pair_pose(pair, matches, points[..., 2], points, conf, CAMERA)
+    assert pose.scale_source == 'stereo baseline' and pose.inliers > 0.9 * pose.points > 5000
+    assert pose.scale == pytest.approx(2.0, rel=0.02)
+    np.testing.assert_allclose(pose.first_from_second[:3, 3], [0.1, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(np.median(pose.matches.z_first), 1.5, rtol=0.02)
+    unmatched = pair_pose(pair, None, points[..., 2], points, conf, CAMERA)
+    assert (unmatched.scale_source, unmatched.scale) == ('network', 1.0)
+    np.testing.assert_array_equal(unmatched.first_from_second[:3, 3], [0.1, 0, 0])
 
 
 def measured(first_from_second, unit):
@@ -78,7 +82,7 @@ def measured(first_from_second, unit):
     uv, _ = CAMERA.project(local)
     pose = first_from_second.copy()
     pose[:3, 3] /= unit
-    return Measured(
+    return PairMatches(
         pose, pixel_grid(120, 160)[step].reshape(-1, 2), uv, points[:, 2] / unit, local[:, 2] / unit
     )
 
@@ -94,20 +98,20 @@ def test_matches_outrank_the_second_point_map():
     second = rays(CAMERA) * depth[..., None] * 2 @ wrong[:3, :3].T + wrong[:3, 3]
     view = View(np.zeros((120, 160, 3), np.uint8), CAMERA)
     seen = measured(first_from_second, 0.45)
-    placed = place(Pair(view, view), seen, points, second, np.ones((120, 160)), CAMERA)
+    pose = pair_pose(Pair(view, view), seen, points[..., 2], second, np.ones((120, 160)), CAMERA)
     expected = first_from_second.copy()
     expected[:3, 3] *= 2
-    np.testing.assert_allclose(placed.first_from_second, expected, atol=1e-6)
-    np.testing.assert_allclose(placed.own_pose, wrong, atol=0.01)
-    assert placed.source == 'network' and placed.inliers == placed.points > 300
+    np.testing.assert_allclose(pose.first_from_second_net, expected, atol=1e-6)
+    np.testing.assert_allclose(pose.first_from_points_net, wrong, atol=0.01)
+    assert pose.scale_source == 'network' and pose.inliers == pose.points > 300
     told = Pair(replace(view, map_from_camera=np.eye(4)), replace(view, map_from_camera=first_from_second))
-    placed = place(told, seen, points, second, np.ones((120, 160)), CAMERA)
-    assert placed.source == 'tf' and placed.scale == pytest.approx(0.5)
-    np.testing.assert_allclose(placed.in_metres(), first_from_second, atol=1e-6)
+    pose = pair_pose(told, seen, points[..., 2], second, np.ones((120, 160)), CAMERA)
+    assert pose.scale_source == 'tf' and pose.scale == pytest.approx(0.5)
+    np.testing.assert_allclose(pose.first_from_second, first_from_second, atol=1e-6)
     few = replace(seen, uv_first=seen.uv_first[:9], z_first=seen.z_first[:9])
-    placed = place(Pair(view, view), few, points, second, np.ones((120, 160)), CAMERA)
-    np.testing.assert_allclose(placed.first_from_second, wrong, atol=0.01)
-    assert placed.measured is None
+    pose = pair_pose(Pair(view, view), few, points[..., 2], second, np.ones((120, 160)), CAMERA)
+    np.testing.assert_allclose(pose.first_from_second_net, wrong, atol=0.01)
+    assert pose.matches is None
 
 
 def test_points_are_moved_onto_calibrated_rays_and_measured_depths():
@@ -115,9 +119,9 @@ def test_points_are_moved_onto_calibrated_rays_and_measured_depths():
     first_from_second, own = turned(0.2, (0, 1, 0), (0.3, 0, 0.1)), turned(0.4, (0, 1, 0), (0.1, 0, 0.2))
     depth = wavy_depth(CAMERA)
     views, truth = [], []
-    for own_pose, pose in ((np.eye(4), np.eye(4)), (own, first_from_second)):
+    for own_pose, true_pose in ((np.eye(4), np.eye(4)), (own, first_from_second)):
         local = rays(CAMERA) * depth[..., None]
-        truth.append(local @ pose[:3, :3].T + pose[:3, 3])
+        truth.append(local @ true_pose[:3, :3].T + true_pose[:3, 3])
         local = local + rng.normal(scale=0.05, size=local.shape) * (1, 1, 0)  # off the ray, same depth
         tensor = torch.from_numpy(local @ own_pose[:3, :3].T + own_pose[:3, 3]).float()[None]
         views.append(
@@ -126,15 +130,17 @@ def test_points_are_moved_onto_calibrated_rays_and_measured_depths():
             )
         )
     images = (np.full((120, 160, 3), 128, np.uint8),) * 2
-    placed = Placed(first_from_second, own, 1.0, 'network', 9, 9, None)
-    snapped = snap_to_rays(Prediction(*views), CAMERA, CAMERA, placed, images)
+    pose = PairPose(first_from_second, own)
+    snapped = snap_to_rays(Prediction(*views), (CAMERA, CAMERA), pose, images)
     for view, points in zip((snapped.first, snapped.second), truth):
         np.testing.assert_allclose(view.pts3d[0].numpy(), points, atol=1e-5)
         np.testing.assert_allclose(view.means[0].numpy(), points + 0.01, atol=1e-5)
-    kept = snap_to_rays(Prediction(*views), CAMERA, CAMERA, replace(placed, first_from_second=None), images)
+    kept = snap_to_rays(
+        Prediction(*views), (CAMERA, CAMERA), replace(pose, first_from_second_net=None), images
+    )
     assert kept.second is views[1]
     seen = measured(np.eye(4), 0.8)  # all is 1.25 times as far as the network thinks
-    bent = snap_to_rays(Prediction(*views), CAMERA, CAMERA, replace(placed, measured=seen), images).first
+    bent = snap_to_rays(Prediction(*views), (CAMERA, CAMERA), replace(pose, matches=seen), images).first
     np.testing.assert_allclose(bent.pts3d[0].numpy(), 1.25 * truth[0], rtol=2e-3)
     np.testing.assert_allclose((bent.means - bent.pts3d).numpy(), 0.0125, rtol=0.02, atol=1e-4)
     np.testing.assert_allclose(bent.scales.numpy(), 0.125, rtol=2e-3)

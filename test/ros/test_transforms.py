@@ -12,7 +12,7 @@ import pytest
 from support.point_maps import CAMERA, rays, turned, wavy_depth
 from support.ros_messages import START, S, tf
 
-from gsemsplat_ros.geometry.pose import motion_scale, place
+from gsemsplat_ros.geometry.pose import motion_scale, pair_pose
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.ros import tf_buffer as frames
 from gsemsplat_ros.ros import transforms
@@ -272,18 +272,18 @@ def test_scale_comes_from_the_way_that_the_camera_went():
     np.testing.assert_allclose(pair.first_from_second, way, atol=1e-12)
     points = rays(CAMERA) * wavy_depth(CAMERA)[..., None]
     in_first = (points @ way[:3, :3].T + way[:3, 3]) / 2.5
-    placed = place(pair, None, points / 2.5, in_first, np.ones(points.shape[:2]), CAMERA)
-    assert placed.source == 'tf' and placed.scale == pytest.approx(2.5, rel=1e-3)
-    np.testing.assert_allclose(placed.in_metres(), way, atol=1e-3)
-    unknown = place(
+    placed = pair_pose(pair, None, points[..., 2] / 2.5, in_first, np.ones(points.shape[:2]), CAMERA)
+    assert placed.scale_source == 'tf' and placed.scale == pytest.approx(2.5, rel=1e-3)
+    np.testing.assert_allclose(placed.first_from_second, way, atol=1e-3)
+    unknown = pair_pose(
         Pair(pair.first, View(pair.second.image, CAMERA)),
         None,
-        points / 2.5,
+        points[..., 2] / 2.5,
         in_first,
         np.ones(points.shape[:2]),
         CAMERA,
     )
-    assert (unknown.source, unknown.scale) == ('network', 1.0)
+    assert (unknown.scale_source, unknown.scale) == ('network', 1.0)
 
 
 @pytest.mark.parametrize(
