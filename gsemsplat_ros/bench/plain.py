@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,11 +52,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def self_attention(layer: SelfAttention, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens x (B, N, C) attend to each other; the same shape."""
     q, k, v = layer.qkv(x).unflatten(-1, (3, layer.heads, -1)).permute(2, 0, 3, 1, 4)
     return layer.proj(attention(q, k, v, grid))
 
 
 def cross_attention(layer: CrossAttention, x: Tensor, y: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens x (B, N, C) attend to y (B, N, C) of the other view; the shape of x."""
     q, k, v = (
         projection(t).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
         for projection, t in ((layer.projq, x), (layer.projk, y), (layer.projv, y))
@@ -64,11 +67,13 @@ def cross_attention(layer: CrossAttention, x: Tensor, y: Tensor, grid: tuple[int
 
 
 def encoder_block(block: EncoderBlock, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, N, C) to the same, as `EncoderBlock.forward`."""
     x = x + self_attention(block.attn, block.norm1(x), grid)
     return x + block.mlp(block.norm2(x))
 
 
 def decoder_block(block: DecoderBlock, x: Tensor, y: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens x (B, N, C) beside y of the other view, as `DecoderBlock.forward`."""
     x = x + self_attention(block.attn, block.norm1(x), grid)
     x = x + cross_attention(block.cross_attn, block.norm2(x), block.norm_y(y), grid)
     return x + block.mlp(block.norm3(x))
@@ -80,6 +85,7 @@ def encode(model: GSemSplat, images: Tensor) -> tuple[Encoding, Encoding]:
     x = model.patch_embed(hybrid_patches(maps) if maps else images)
     grid = Encoding(images, x, maps).grid
     for block in model.enc_blocks:
+        assert isinstance(block, EncoderBlock)
         x = encoder_block(block, x, grid)
     return Encoding(images, model.enc_norm(x), maps).split()
 
@@ -89,6 +95,7 @@ def decode(model: GSemSplat, first: Encoding, second: Encoding) -> tuple[list[Te
     out1, out2 = [first.tokens], [second.tokens]
     x1, x2 = model.decoder_embed(first.tokens), model.decoder_embed(second.tokens)
     for block1, block2 in zip(model.dec_blocks, model.dec_blocks2):
+        assert isinstance(block1, DecoderBlock) and isinstance(block2, DecoderBlock)
         x1, x2 = decoder_block(block1, x1, x2, first.grid), decoder_block(block2, x2, x1, first.grid)
         out1.append(x1)
         out2.append(x2)
@@ -97,6 +104,7 @@ def decode(model: GSemSplat, first: Encoding, second: Encoding) -> tuple[list[Te
 
 
 def fuse(fusion: FusionBlock, x: Tensor, level: Tensor | None = None) -> Tensor:
+    """Maps (B, C, h, w) to (B, C, 2h, 2w), as `FusionBlock.forward`."""
     if level is not None:
         x = x + fusion.resConfUnit1(level)
     x = fusion.resConfUnit2(x)
@@ -114,8 +122,9 @@ def dense(dpt: DPT, levels: list[Tensor]) -> Tensor:
         getattr(s, f'layer{i + 1}_rn')(process(level))
         for i, (process, level) in enumerate(zip(dpt.act_postprocess, levels))
     ]
-    x = fuse(s.refinenet4, f[3])[..., : f[2].shape[-2], : f[2].shape[-1]]
-    for fusion, level in ((s.refinenet3, f[2]), (s.refinenet2, f[1]), (s.refinenet1, f[0])):
+    refine = [getattr(s, f'refinenet{i + 1}') for i in range(4)]
+    x = fuse(refine[3], f[3])[..., : f[2].shape[-2], : f[2].shape[-1]]
+    for fusion, level in ((refine[2], f[2]), (refine[1], f[1]), (refine[0], f[0])):
         x = fuse(fusion, x, level)
     x = dpt.head[0](x)
     if dpt.double:
@@ -156,7 +165,7 @@ def predict(
     return Prediction(*views)
 
 
-def composite(gaussians: Gaussians, camera: Camera, camera_from_world) -> Rendering:
+def composite(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray) -> Rendering:
     """The picture window by window, each pixel weighing all Gaussians that reach its block."""
     corners = [(x, y) for y in range(0, camera.height, WINDOW) for x in range(0, camera.width, WINDOW)]
     windows = [(x, y, min(WINDOW, camera.width - x), min(WINDOW, camera.height - y)) for x, y in corners]

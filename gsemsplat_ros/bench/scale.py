@@ -4,21 +4,24 @@ queries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gsemsplat_ros.bench.tools import Memory, Times, available_megabytes, machine, picture, unit_phrases, wall
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.gaussians.gaussians import CODE_CHANNELS, Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.inference import Inference, keep_memory
+from gsemsplat_ros.network.model import Prediction
 from gsemsplat_ros.pipeline import MIN_ALPHA, TOGETHER
 from gsemsplat_ros.scene.map import Map, voxel_keys
 from gsemsplat_ros.scene.map_index import MapIndex
-from gsemsplat_ros.semantics.decoder import Decoders
+from gsemsplat_ros.semantics.decoder import Decoders, HiddenCodes
 from gsemsplat_ros.semantics.relevancy import answer, box_size, smooth
 
 SIDES = 256, 320, 384, 448, 512
@@ -86,25 +89,19 @@ def images(device: torch.device, step: Callable[[str], None]) -> Rows:
     network = Inference(weights.load(device=device).model, device)
     for side in SIDES:
         step(f'images of {side} px')
-        pair = [picture(side, side, seed) for seed in (0, 1)]
-
-        def predict():
-            return network.predict(
-                *network.encode([image.copy() for image in pair])
-            )  # copies: nothing is kept
-
+        predict = partial(predict_new_pair, network, [picture(side, side, seed) for seed in (0, 1)])
         gaussians, camera = wall(side, side)
-        gaussians = gaussians.to(device)
+        draw = partial(render, gaussians.to(device), camera, np.eye(4))
         if side == SIDES[0]:  # what libraries keep for ever is not of this size
             predict()
-            render(gaussians, camera, np.eye(4))
+            draw()
         yield measured(side, 'small network', predict, device)
-        yield measured(
-            side,
-            'drawing two Gaussians a pixel, 32 codes',
-            lambda: render(gaussians, camera, np.eye(4)),
-            device,
-        )
+        yield measured(side, 'drawing two Gaussians a pixel, 32 codes', draw, device)
+
+
+def predict_new_pair(network: Inference, images: Sequence[np.ndarray]) -> Prediction:
+    """What the network says of a pair that it has not seen before: of copies, so that nothing is kept."""
+    return network.predict(*network.encode([image.copy() for image in images]))
 
 
 def maps(device: torch.device, step: Callable[[str], None], left_out: list[str]) -> Rows:
@@ -122,18 +119,15 @@ def maps(device: torch.device, step: Callable[[str], None], left_out: list[str])
             continue
         step(f'map of {count} Gaussians')
         map_ = random_map(count)
-        words: list[MapIndex] = []
+        prepare = partial(MapIndex.prepare, map_, decoders, phrases[1:].numpy())
+        yield measured(count, 'first question (decodes the map)', prepare, device, repeats=2)
+        yield measured(count, 'each further question', partial(ask_map, prepare(), phrases[:1]), device)
 
-        def first():
-            words.clear()
-            words.append(MapIndex.prepare(map_, decoders, phrases[1:].numpy()))
 
-        def later():
-            relevancy, support = words[0].smooth(words[0].relevancy(phrases[:1].numpy())[:, 0].cpu().numpy())
-            return answer(relevancy[..., None], support[:, None], 0.5, 1)
-
-        yield measured(count, 'first question (decodes the map)', first, device, repeats=2)
-        yield measured(count, 'each further question', later, device)
+def ask_map(index: MapIndex, phrase: Tensor) -> object:
+    """The answer of a map to a phrase (1, C) unit."""
+    relevancy, support = index.smooth(index.relevancy(phrase.numpy())[:, 0].cpu().numpy())
+    return answer(relevancy[..., None], support[:, None], 0.5, 1)
 
 
 def random_map(count: int) -> Map:
@@ -157,16 +151,17 @@ def queries(device: torch.device, step: Callable[[str], None]) -> Rows:
     gaussians, camera = wall(DRAWN, DRAWN)
     rendering = render(gaussians.to(device), camera, np.eye(4))
     hidden = decoders.prepare(rendering.codes, unit_phrases(4, decoders.dim, seed=1))
-    inside, alpha = rendering.alpha >= MIN_ALPHA, rendering.alpha.cpu().numpy()
     for count in QUERIES:
         step(f'{count} standing queries')
-        phrases = unit_phrases(count, decoders.dim)
-
-        def ask():
-            for some in phrases.split(TOGETHER):
-                relevancy = hidden.relevancy(some)
-                for k in range(len(some)):
-                    smoothed = smooth(relevancy[:, k], box_size(*alpha.shape), inside).cpu().numpy()
-                    answer(smoothed, alpha, 0.5, MIN_ALPHA)
-
+        ask = partial(ask_picture, hidden, unit_phrases(count, decoders.dim), rendering.alpha)
         yield measured(count, f'answers at {DRAWN}x{DRAWN}', ask, device)
+
+
+def ask_picture(hidden: HiddenCodes, phrases: Tensor, alpha: Tensor) -> None:
+    """Answer phrases (K, C) unit on a picture of opacity `alpha` (H, W)."""
+    inside, opacity = alpha >= MIN_ALPHA, alpha.cpu().numpy()
+    for some in phrases.split(TOGETHER):
+        relevancy = hidden.relevancy(some)
+        for k in range(len(some)):
+            smoothed = smooth(relevancy[:, k], box_size(*opacity.shape), inside).cpu().numpy()
+            answer(smoothed, opacity, 0.5, MIN_ALPHA)

@@ -4,6 +4,7 @@ to draw.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor
 from gsemsplat_ros.gaussians.gaussians import CODE_CHANNELS, Gaussians
 from gsemsplat_ros.images.camera import Camera
 
+T = TypeVar('T')
 PEAK_SIDE = {'cpu': 2048, 'cuda': 8192}  # of the square matrices whose product is the peak
 
 
@@ -31,6 +34,7 @@ class Times:
 
     @property
     def median(self) -> float:
+        """Their median [s]."""
         return float(np.median(self.seconds))
 
     @property
@@ -39,7 +43,7 @@ class Times:
         low, high = np.quantile(self.seconds, (0.25, 0.75))
         return float(high - low)
 
-    def of(self, work: Callable, device: torch.device):
+    def of(self, work: Callable[[], T], device: torch.device) -> T:
         """Do `work`, note how long it took until the device had done, and return what it returned."""
         synchronize(device)
         start = time.perf_counter()
@@ -50,6 +54,7 @@ class Times:
 
 
 def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
     if device.type == 'cuda':
         torch.cuda.synchronize()
 
@@ -70,7 +75,9 @@ class Memory:
     nobody tells (no Linux)."""
 
     def __init__(self, device: torch.device):
-        self.device, self.megabytes = device, None
+        self.device = device
+        self.megabytes: float | None = None
+        self._before: float | None = None
 
     def __enter__(self) -> Memory:
         gc.collect()
@@ -81,18 +88,19 @@ class Memory:
         trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
         if trim:
             trim(0)
-        try:
+        with contextlib.suppress(OSError):
             Path('/proc/self/clear_refs').write_text('5')  # the high-water mark begins again
-        except OSError:
-            pass
         self._before = _resident('VmRSS')
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
+        if self._before is None:
+            return
         if self.device.type == 'cuda':
             self.megabytes = (torch.cuda.max_memory_allocated() - self._before) / 2**20
-        elif self._before is not None:
-            self.megabytes = (_resident('VmHWM') - self._before) / 2**10
+            return
+        peak = _resident('VmHWM')
+        self.megabytes = None if peak is None else (peak - self._before) / 2**10
 
 
 def _resident(name: str) -> float | None:

@@ -13,6 +13,7 @@ from gsemsplat_ros import cli
 from gsemsplat_ros.bench import compare
 from gsemsplat_ros.bench import plain as bench_plain
 from gsemsplat_ros.bench import scale as bench_scale
+from gsemsplat_ros.bench.flops import Flops, network_flops
 from gsemsplat_ros.bench.plot import plot
 from gsemsplat_ros.bench.tools import Memory, Times, peak_product, unit_phrases, wall
 from gsemsplat_ros.gaussians.render_plain import render_plain
@@ -88,12 +89,15 @@ def test_differences_and_operations_are_counted():
     a = torch.tensor([0.0, 1.0, 5.0, float('nan')])
     found = compare.difference(a + torch.tensor([0.0, 0.5, 0.0, 0.0]), a)
     assert found['largest'] == pytest.approx(0.1) and found['mean'] == pytest.approx(0.1 / 3)
-    counts = compare.flops(NetworkConfig.small())
-    assert counts['encode'][0] == 2 * counts['encode'][1] and counts['decode'][0] == counts['decode'][1]
-    large = compare.flops(NetworkConfig.large())
-    assert (
-        5.0e11 < large['encode'][1] < 5.5e11 and large['heads'][0] > large['heads'][1]
-    )  # descriptors are skipped
+    counts = network_flops(NetworkConfig.small(), 384, 512)
+    assert counts['encode'].plain == 2 * counts['encode'].fast
+    assert counts['decode'].plain == counts['decode'].fast
+    large = network_flops(NetworkConfig.large(), 384, 512)
+    assert 5.0e11 < large['encode'].fast < 5.5e11
+    assert large['heads'].plain > large['heads'].fast  # descriptors are skipped
+    assert large['encode'] + large['decode'] == Flops(
+        large['encode'].plain + large['decode'].plain, large['encode'].fast + large['decode'].fast
+    )
 
 
 def test_the_command_prints_all_that_it_promises(capsys):

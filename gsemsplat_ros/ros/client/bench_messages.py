@@ -8,7 +8,7 @@ import numpy as np
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
-from gsemsplat_ros.bench.compare import Stage
+from gsemsplat_ros.bench.stages import Stage
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
