@@ -17,7 +17,7 @@ from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.snapshot import Kept, Snapshot
-from gsemsplat_ros.ros.transforms import Transforms
+from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.scene.approach import Approach, approach_pose
 
 UP = (0.0, 0.0, 1.0)  # of a map (REP 103)
@@ -68,7 +68,7 @@ def fill(
     request: Query.Request,
     response: Query.Response,
     parameters: Parameters,
-    transforms: Transforms | None,
+    transforms: TfListener | None,
 ) -> None:
     """The response of /query."""
     answer, kept = found.answer, found.kept
@@ -93,7 +93,7 @@ def map_header(kept: Kept) -> Header:
     return make_header(kept.map.frame, kept.stamp_ns)
 
 
-def robot_position(kept: Kept, base_frame: str, transforms: Transforms | None) -> np.ndarray | None:
+def robot_position(kept: Kept, base_frame: str, transforms: TfListener | None) -> np.ndarray | None:
     """Where the robot is in the map (3,) [m]: TF's word, else where the last keyframe stood; None:
     unknown.
     """

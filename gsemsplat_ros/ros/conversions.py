@@ -8,6 +8,7 @@ differ. Nothing here loops over pixels, points or bytes in Python.
 from __future__ import annotations
 
 import array
+import contextlib
 import io
 
 import cv2
@@ -96,9 +97,8 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     if 'compresseddepth' in kind.lower():
         raise ValueError(wanted + 'holds depth, not a picture: is the topic remapped to a depth image?')
     try:
-        with PIL.Image.open(
-            io.BytesIO(data), formats=('JPEG', 'PNG')
-        ) as header:  # reads the size, decodes nothing
+        # reads the size, decodes nothing
+        with PIL.Image.open(io.BytesIO(message.data), formats=('JPEG', 'PNG')) as header:
             (width, height), jpeg = header.size, header.format == 'JPEG'
     except Exception:  # PIL raises whatever its parsers stumble over
         raise ValueError(
@@ -109,11 +109,9 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     # OpenCV fills what is missing of a JPEG with gray: the end marker must be there
     pixels = None
     if not jpeg or b'\xff\xd9' in data.tobytes().rstrip(b'\0')[-16:]:
-        try:
+        with contextlib.suppress(cv2.error):
             # as it lies on the sensor, whatever EXIF says: the calibration is of that
             pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        except cv2.error:
-            pass
     if pixels is None or pixels.shape != (height, width, 3):
         raise ValueError(wanted + f'{width}x{height} px, is cut off or damaged')
     # 'rgb8; jpeg compressed bgr8', as image_transport writes: what follows `compressed` is what the encoder

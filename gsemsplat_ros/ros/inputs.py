@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gsemsplat_ros.ros.conversions import stamp_ns
@@ -83,30 +86,35 @@ class Subscriptions:
         self.sync = StereoSync(parameters.sync_slop_s, self._hand_on) if stereo else None
         self.heard: list[Heard] = []
         group = MutuallyExclusiveCallbackGroup()
-        self._subscriptions = []
+        self._subscriptions: list[Subscription] = []
         compressed = parameters.image_transport == 'compressed'
         for side, (image, info) in enumerate(input_topics(node, parameters)):
-            image_name, info_name = TOPICS[parameters.mode][
-                side
-            ]  # rclpy remaps what it is given: not what is resolved
+            # rclpy remaps the names that it is given, not resolved ones
+            image_name, info_name = TOPICS[parameters.mode][side]
             self._subscribe(
                 CompressedImage if compressed else Image,
                 image if compressed else image_name,
                 Heard(image, is_image=True, required=True),
-                lambda message, side=side: self._on_image(side, message),
+                partial(self._on_image, side),
                 group,
             )
             self._subscribe(
                 CameraInfo,
                 info_name,
                 Heard(info, is_image=False, required=stereo),
-                lambda message, side=side: self._on_info(side, message),
+                partial(self._on_info, side),
                 group,
             )
 
-    def _subscribe(self, kind, topic: str, heard: Heard, callback, group) -> None:
-
-        def received(message):
+    def _subscribe(
+        self,
+        kind: type,
+        topic: str,
+        heard: Heard,
+        callback: Callable[[Any], None],
+        group: MutuallyExclusiveCallbackGroup,
+    ) -> None:
+        def received(message: Any) -> None:
             heard.now(stamp_ns(message.header))
             callback(message)
 

@@ -6,7 +6,7 @@ time, in any of them):
     callback group       callbacks                               what they may change
     the node's own       transitions, parameters, 1 Hz timer     configured, active, parameters
     inputs               images, camera_info                     Subscriptions; the worker's mailbox
-    TF                   /tf, /tf_static                         Transforms, under its lock
+    TF                   /tf, /tf_static                         TfListener, under its lock
     query                the service query                       shown, under the output lock
     map services         save_map, load_map, clear_map           latest.kept; the source's memory (forget)
     (worker thread)      an input; what a parameter changes      source; latest; shown, under the output lock
@@ -49,7 +49,7 @@ from gsemsplat_ros.ros.services import answered
 from gsemsplat_ros.ros.sources import make_source
 from gsemsplat_ros.ros.state import Active, Configured
 from gsemsplat_ros.ros.status import status_of
-from gsemsplat_ros.ros.transforms import Transforms
+from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.ros.worker import Worker
 
 REPEAT_S = 5.0  # the same complaint is logged at most this often
@@ -142,13 +142,13 @@ class GsemsplatNode(LifecycleNode):
         mailbox = configured.worker.mailbox
         with ExitStack() as made:
             made.callback(mailbox.clear)
-            transforms = None
+            tf = None
             if p.map_frame:
-                transforms = made.enter_context(closing(Transforms(self, p.map_frame, self._say)))
-            source = make_source(p, topics, self._say, transforms)
+                tf = made.enter_context(closing(TfListener(self, p.map_frame, self._say)))
+            source = make_source(p, topics, self._say, tf)
             inputs = Subscriptions(self, p, lambda raw: mailbox.put((source, raw)))
             made.enter_context(closing(inputs))
-            self._active = Active(inputs, source, transforms, made.pop_all())
+            self._active = Active(inputs, source, tf, made.pop_all())
         self.get_logger().info('waiting for ' + ', '.join(t for camera in topics for t in camera))
         return done
 
@@ -207,7 +207,7 @@ class GsemsplatNode(LifecycleNode):
             if now is not None and inputs.level != diagnostics.ERROR:
                 reason = now.last_error or reason
             raise ValueError(f'no scene yet: {reason or "waiting for the first pair of images"}')
-        configured.perception.answer(now, request, response, active.transforms if active else None)
+        configured.perception.answer(now, request, response, active.tf if active else None)
 
     def _map_replaced(self) -> None:
         """A service cleared the map or loaded another: what stands before a standing robot belongs into

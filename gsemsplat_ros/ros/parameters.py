@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -21,7 +21,15 @@ from gsemsplat_ros.semantics.relevancy import CANONICAL
 MAX_QUERIES = 32
 
 
-def _field(default: Any, doc: str, unit: str = '', low=None, high=None, choices=(), live: bool = False):
+def _field(
+    default: Any,
+    doc: str,
+    unit: str = '',
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
     """A parameter: default, description, unit, inclusive range or choices, whether it may change while
     running.
     """
@@ -152,12 +160,10 @@ class Parameters:
         False, 'Add the semantic codes code_0 ... code_31 to the cloud: 128 bytes a point', live=True
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for f in fields(self):
-            value, low, high, choices = (
-                getattr(self, f.name),
-                *(f.metadata[k] for k in ('low', 'high', 'choices')),
-            )
+            value, low, high = getattr(self, f.name), f.metadata['low'], f.metadata['high']
+            choices = f.metadata['choices']
             if low is not None and not low <= value <= high:  # positive test: NaN fails
                 raise ValueError(
                     f'parameter {f.name} is {value}: wanted {low} to {high} {f.metadata["unit"]}'.rstrip()
@@ -179,7 +185,7 @@ class Parameters:
             )
 
 
-def _descriptor(f) -> ParameterDescriptor:
+def _descriptor(f: Field) -> ParameterDescriptor:
     m = f.metadata
     descriptor = ParameterDescriptor(description=f'{m["doc"]} [{m["unit"]}]' if m['unit'] else m['doc'])
     if m['choices']:

@@ -22,7 +22,7 @@ from gsemsplat_ros.ros.publishers import Results
 from gsemsplat_ros.ros.shown import Shown
 from gsemsplat_ros.ros.snapshot import Done, Snapshot
 from gsemsplat_ros.ros.sources import Source
-from gsemsplat_ros.ros.transforms import Transforms
+from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.scene.scene import Scene
 
 
@@ -151,7 +151,7 @@ class Perception:
         self._changed()
 
     def answer(
-        self, now: Snapshot, request: Query.Request, response: Query.Response, transforms: Transforms | None
+        self, now: Snapshot, request: Query.Request, response: Query.Response, tf: TfListener | None
     ) -> None:
         """Fill `response` from `now`, in which there is something to ask. Raises ValueError when the question
         cannot be answered.
@@ -160,7 +160,7 @@ class Perception:
             self._ask, text=request.text, threshold=request.threshold, max_objects=request.max_objects
         )
         found = answers.find(ask, self.pipeline, now)
-        answers.fill(found, request, response, self._parameters(), transforms)
+        answers.fill(found, request, response, self._parameters(), tf)
         with self._output_lock:
             if now.scene is self.latest.now.scene:  # else a newer scene has gone out meanwhile
                 self._shown.ask(found.answer.text, (found.answer, found.header))

@@ -30,7 +30,7 @@ from gsemsplat_ros.ros.conversions import image_message, make_header
 from gsemsplat_ros.ros.parameters import MAX_QUERIES
 from gsemsplat_ros.ros.qos import latched
 from gsemsplat_ros.ros.snapshot import Kept
-from gsemsplat_ros.ros.transforms import TFMessage
+from gsemsplat_ros.ros.tf_listener import TFMessage
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Scene
 

@@ -16,7 +16,7 @@ from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
 from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_to_rgb, quoted, stamp_ns
 from gsemsplat_ros.ros.inputs import Input
 from gsemsplat_ros.ros.parameters import Parameters
-from gsemsplat_ros.ros.transforms import Transforms
+from gsemsplat_ros.ros.tf_listener import TfListener
 
 Warn = Callable[[str], None]
 
@@ -67,11 +67,9 @@ class _Lens:
     complaints: what is doubtful about the last image, though it is used.
     """
 
-    def __init__(
-        self, topics: tuple[str, str], rectified: bool, warn: Warn, transforms: Transforms | None = None
-    ):
+    def __init__(self, topics: tuple[str, str], rectified: bool, warn: Warn, tf: TfListener | None = None):
         self._image_topic, self._info_topic = topics
-        self._rectified, self._warn, self._transforms = rectified, warn, transforms
+        self._rectified, self._warn, self._tf = rectified, warn, tf
         self._rectify = Rectifier()
         self.complaints: list[str] = []
 
@@ -92,9 +90,9 @@ class _Lens:
 
     def placed(self, view: View) -> View:
         """The view with the place where its camera stood, as TF says; waits for it for a moment."""
-        if self._transforms is None:
+        if self._tf is None:
             return view
-        return replace(view, map_from_camera=self._transforms.map_from(view.frame, view.stamp_ns))
+        return replace(view, map_from_camera=self._tf.map_from(view.frame, view.stamp_ns))
 
     def _camera(self, frame: str, shape: tuple, info: CameraInfo | None, required: bool) -> Camera | None:
         if info is None and required:
@@ -123,13 +121,12 @@ class StereoSource:
     """Left and right messages to a Pair with its baseline [m], while there is anything new to see."""
 
     def __init__(
-        self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, transforms: Transforms | None
+        self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, tf: TfListener | None
     ):
         self._lenses = [
-            _Lens(names, parameters.rectified, warn, where)
-            for names, where in zip(topics, (transforms, None))
+            _Lens(names, parameters.rectified, warn, where) for names, where in zip(topics, (tf, None))
         ]
-        self._info_topics, self._tied = [info for _, info in topics], transforms is not None
+        self._info_topics, self._tied = [info for _, info in topics], tf is not None
         self._gate = StillGate(parameters.keyframe_min_motion)
         self.selection = Selection()
 
@@ -179,9 +176,9 @@ class SequentialSource:
     """The messages of one moving camera to a Pair of keyframes, the newest one first."""
 
     def __init__(
-        self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, transforms: Transforms | None
+        self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, tf: TfListener | None
     ):
-        self._lens, self._warn = _Lens(topics[0], parameters.rectified, warn, transforms), warn
+        self._lens, self._warn = _Lens(topics[0], parameters.rectified, warn, tf), warn
         self._selector = KeyframeSelector(
             parameters.keyframe_min_motion,
             parameters.keyframe_max_motion,
@@ -217,9 +214,9 @@ class SequentialSource:
 
 
 def make_source(
-    parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, transforms: Transforms | None = None
+    parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, tf: TfListener | None = None
 ) -> Source:
     """The source of the mode; `topics`: resolved (image, camera_info) names of each camera, for messages;
-    with `transforms` the views know where their camera stood in the map."""
+    with `tf` the views know where their camera stood in the map."""
     kind = StereoSource if parameters.mode == 'stereo' else SequentialSource
-    return kind(parameters, topics, warn, transforms)
+    return kind(parameters, topics, warn, tf)

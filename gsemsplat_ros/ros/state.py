@@ -9,7 +9,7 @@ from gsemsplat_ros.ros.inputs import Input, Subscriptions
 from gsemsplat_ros.ros.perception import Perception
 from gsemsplat_ros.ros.publishers import Results
 from gsemsplat_ros.ros.sources import Source
-from gsemsplat_ros.ros.transforms import Transforms
+from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.ros.worker import Worker
 
 
@@ -25,11 +25,11 @@ class Configured:
 
 @dataclass(frozen=True)
 class Active:
-    """Between activate and deactivate. transforms: None without the parameter map_frame; made: its
+    """Between activate and deactivate. tf: None without the parameter map_frame; made: its
     subscriptions, closed in reverse order.
     """
 
     inputs: Subscriptions
     source: Source
-    transforms: Transforms | None
+    tf: TfListener | None
     made: ExitStack

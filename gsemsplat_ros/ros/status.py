@@ -51,9 +51,9 @@ def _inputs(status: Status, active: Active) -> None:
     status.motion = NAN if selection.motion is None else selection.motion
     status.overlap = NAN if selection.overlap is None else selection.overlap
     status.complaints = list(selection.complaints)
-    if transforms := active.transforms:
-        status.tf_frame, status.tf_messages = transforms.map_frame, transforms.messages
-        status.tf_error = transforms.reason
+    if tf := active.tf:
+        status.tf_frame, status.tf_messages = tf.map_frame, tf.messages
+        status.tf_error = tf.reason
 
 
 def _topic(heard: Heard, now: float) -> InputTopic:

@@ -18,14 +18,15 @@ except ImportError:
     message_filters = None
 
 DEPTH = 10  # messages of each side that wait for a partner
-JUMP_BACK_NS = (
-    10**9
-)  # stamps older than the newest by more than this: a bag started again, the clock was set back
+# stamps older than the newest by more than this: a bag started again, the clock was set back
+JUMP_BACK_NS = 10**9
 
 OnPair = Callable[[Any, Any], None]
+Add = Callable[[int, Any], None]  # takes in (side, message)
+MakeBackend = Callable[[float, OnPair], Add]
 
 
-def plain_backend(slop_s: float, on_pair: OnPair) -> Callable[[int, Any], None]:
+def plain_backend(slop_s: float, on_pair: OnPair) -> Add:
     """`add(side, message)` of the plain twin."""
     pairer = StereoPairer(slop_s, DEPTH)
 
@@ -37,7 +38,7 @@ def plain_backend(slop_s: float, on_pair: OnPair) -> Callable[[int, Any], None]:
     return add
 
 
-def filters_backend(slop_s: float, on_pair: OnPair) -> Callable[[int, Any], None]:
+def filters_backend(slop_s: float, on_pair: OnPair) -> Add:
     """`add(side, message)` of message_filters. It holds its lock while it calls `on_pair`, and for ever after
     an exception there: `on_pair` must return at once and never raise."""
     sides = message_filters.SimpleFilter(), message_filters.SimpleFilter()
@@ -55,14 +56,11 @@ class StereoSync:
     not: what a user needs to choose the slop.
     """
 
-    def __init__(self, slop_s: float, on_pair: OnPair, backend=None):
-        self._new_backend = lambda: (backend or (filters_backend if message_filters else plain_backend))(
-            slop_s, self._paired
-        )
+    def __init__(self, slop_s: float, on_pair: OnPair, make_backend: MakeBackend | None = None):
+        self._make_backend = make_backend or (filters_backend if message_filters else plain_backend)
         self._on_pair = on_pair
         self.slop_s = slop_s
-        self._backend = self._new_backend()
-        self._newest: list[int | None] = [None, None]
+        self._restart()
         self.received, self.unmatched = [0, 0], [0, 0]
         self.pairs = 0
         self.skew_ns: int | None = None
@@ -70,15 +68,20 @@ class StereoSync:
 
     def add(self, side: int, message: Any) -> None:
         """Take in a message of side 0 (left) or 1 (right)."""
-        stamp = stamp_ns(message.header)
-        if self._newest[side] is not None and stamp < self._newest[side] - JUMP_BACK_NS:
-            self._backend, self._newest = self._new_backend(), [None, None]  # old stamps would win for ever
+        stamp, newest = stamp_ns(message.header), self._newest[side]
+        if newest is not None and stamp < newest - JUMP_BACK_NS:
+            self._restart()  # old stamps would win for ever
         self._newest[side] = stamp
         self.received[side] += 1
         self.unmatched[side] += 1
-        if None not in self._newest:
-            self.gap_ns = self._newest[1] - self._newest[0]
+        left, right = self._newest
+        if left is not None and right is not None:
+            self.gap_ns = right - left
         self._backend(side, message)
+
+    def _restart(self) -> None:
+        self._backend = self._make_backend(self.slop_s, self._paired)
+        self._newest: list[int | None] = [None, None]
 
     def _paired(self, left: Any, right: Any) -> None:
         self.pairs += 1

@@ -8,7 +8,8 @@ from __future__ import annotations
 import bisect
 import math
 from collections import defaultdict
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
@@ -74,15 +75,30 @@ def between(a: StampedTransform, b: StampedTransform, at_ns: int) -> StampedTran
     )
 
 
+class Buffer(Protocol):
+    """A tree of frames in time."""
+
+    def add(self, message: TransformStamped, static: bool) -> None:
+        """Take in a transform that `sample_of` accepts."""
+
+    def clear(self) -> None:
+        """Forget what moves."""
+
+    def lookup(self, target: str, source: str, at_ns: int) -> np.ndarray:
+        """target_from_source (4, 4) at this time; 0: the newest that all frames between them know.
+
+        Raises LookupError with the reason.
+        """
+
+
 class PlainBuffer:
     """The plain twin of tf2's buffer: a tree of frames, each with its last BUFFER_S under its parent."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._static: dict[str, StampedTransform] = {}
         self._moving: dict[str, list[StampedTransform]] = defaultdict(list)  # by stamp
 
     def add(self, message: TransformStamped, static: bool) -> None:
-        """Take in a transform that `sample_of` accepts."""
         child, sample = sample_of(message)
         if static:
             self._static[child] = sample
@@ -95,14 +111,9 @@ class PlainBuffer:
         del samples[: bisect.bisect_left(samples, oldest, key=lambda s: s.stamp_ns)]
 
     def clear(self) -> None:
-        """Forget what moves."""
         self._moving.clear()
 
     def lookup(self, target: str, source: str, at_ns: int) -> np.ndarray:
-        """target_from_source (4, 4) at this time; 0: the newest that all frames between them know.
-
-        Raises LookupError with the reason.
-        """
         for frame in target, source:
             if not self._known(frame):
                 raise LookupError(f'frame {quoted(frame)} is unknown to TF')
@@ -121,7 +132,7 @@ class PlainBuffer:
     def _known(self, frame: str) -> bool:
         return any(frame == child or frame == sample.parent for child, sample in self._edges())
 
-    def _edges(self):
+    def _edges(self) -> Iterator[tuple[str, StampedTransform]]:
         yield from self._static.items()
         yield from ((child, samples[-1]) for child, samples in self._moving.items() if samples)
 
@@ -166,7 +177,7 @@ class PlainBuffer:
     def _newest_common(self, target: str, source: str) -> int:
         edges = dict(self._edges())
 
-        def above(frame):
+        def above(frame: str) -> list[str]:
             chain = [frame]
             while chain[-1] in edges and len(chain) < MAX_CHAIN:
                 chain.append(edges[chain[-1]].parent)
@@ -178,9 +189,9 @@ class PlainBuffer:
 
 
 class Tf2Buffer:
-    """tf2_ros.Buffer with the three methods of PlainBuffer."""
+    """The buffer of tf2_ros."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=BUFFER_S))
 
     def add(self, message: TransformStamped, static: bool) -> None:
@@ -196,3 +207,8 @@ class Tf2Buffer:
             raise LookupError(str(error)) from None
         t, q = found.transform.translation, found.transform.rotation
         return matrix(np.array([t.x, t.y, t.z]), np.array([q.w, q.x, q.y, q.z]))
+
+
+def make_buffer() -> Buffer:
+    """That of tf2_ros where it is installed."""
+    return Tf2Buffer() if tf2_ros else PlainBuffer()

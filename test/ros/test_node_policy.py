@@ -4,7 +4,7 @@ import json
 from xml.etree import ElementTree
 
 from gsemsplat_ros.cli import main
-from gsemsplat_ros.ros import transforms
+from gsemsplat_ros.ros import tf_listener
 from gsemsplat_ros.ros.policy import permissions, policy
 
 MODES = {
@@ -23,7 +23,7 @@ MODES = {
     ],
 }
 # what this machine's ROS lacks: vision_msgs, tf2_msgs
-MAY_LACK = {'/gsemsplat/objects', *(() if transforms.TFMessage else ('/tf', '/tf_static'))}
+MAY_LACK = {'/gsemsplat/objects', *(() if tf_listener.TFMessage else ('/tf', '/tf_static'))}
 
 
 def live(node, namespace):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
@@ -16,10 +17,11 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 
 from gsemsplat_ros.ros.conversions import quoted
 from gsemsplat_ros.ros.synchronize import JUMP_BACK_NS
-from gsemsplat_ros.ros.tf_buffer import PlainBuffer, Tf2Buffer, sample_of, tf2_ros
+from gsemsplat_ros.ros.tf_buffer import Buffer, make_buffer, sample_of
 
 try:
     from tf2_msgs.msg import TFMessage
@@ -30,39 +32,41 @@ WAIT_S = 0.2  # the images come before the odometry of their time: how long `map
 NOT_INSTALLED = 'tf2_msgs is not installed (it comes with ROS), so TF is not heard'
 
 
-class Transforms:
+class TfListener:
     """Listens to TF and answers where a frame stood. `map_frame`: the frame that `map_from` answers in.
 
     messages: how many were heard. reason: why the last `map_from` had no answer, or ''.
     """
 
-    def __init__(self, node: Node, map_frame: str, warn: Callable[[str], None], buffer=None):
+    def __init__(self, node: Node, map_frame: str, warn: Callable[[str], None], buffer: Buffer | None = None):
         self.map_frame, self._node, self._warn = map_frame, node, warn
         self.messages, self.reason = 0, ''
-        self._buffer = buffer or (Tf2Buffer if tf2_ros else PlainBuffer)()
+        self._buffer = buffer or make_buffer()
         self._changed = threading.Condition()
         self._newest: dict[str, int] = {}
         self._closed = TFMessage is None
-        self._subscriptions = []
+        self._subscriptions: list[Subscription] = []
         if TFMessage is None:
             warn(f"map_frame is '{map_frame}', but {NOT_INSTALLED}: going on without")
             return
         group = MutuallyExclusiveCallbackGroup()
-        for topic, durability in (
-            ('/tf', DurabilityPolicy.VOLATILE),
-            ('/tf_static', DurabilityPolicy.TRANSIENT_LOCAL),
+        for topic, static, durability in (
+            ('/tf', False, DurabilityPolicy.VOLATILE),
+            ('/tf_static', True, DurabilityPolicy.TRANSIENT_LOCAL),
         ):
-            static = topic == '/tf_static'
             self._subscriptions.append(
                 node.create_subscription(
                     TFMessage,
                     topic,
-                    lambda message, static=static: self.add(message.transforms, static),
+                    partial(self._on_message, static),
                     QoSProfile(depth=100, durability=durability),
                     callback_group=group,
                     qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 )
             )
+
+    def _on_message(self, static: bool, message: TFMessage) -> None:
+        self.add(message.transforms, static)
 
     def add(self, transforms: list[TransformStamped], static: bool) -> None:
         """Take in the transforms of one message; those that are none are named and left out."""

@@ -15,7 +15,7 @@ from support.ros_messages import START, S, tf
 from gsemsplat_ros.geometry.pose import motion_scale, pair_pose
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.ros import tf_buffer as frames
-from gsemsplat_ros.ros import transforms
+from gsemsplat_ros.ros import tf_listener
 
 
 @pytest.fixture(params=['plain', 'tf2_ros'])
@@ -192,10 +192,10 @@ class FakeNode:
 
 @pytest.fixture
 def listener(monkeypatch):
-    """Transforms that hear what `add` is given, and what they complain about."""
-    monkeypatch.setattr(transforms, 'TFMessage', SimpleNamespace)
+    """TfListener that hear what `add` is given, and what they complain about."""
+    monkeypatch.setattr(tf_listener, 'TFMessage', SimpleNamespace)
     warnings = []
-    listener = transforms.Transforms(FakeNode(), 'map', warnings.append, frames.PlainBuffer())
+    listener = tf_listener.TfListener(FakeNode(), 'map', warnings.append, frames.PlainBuffer())
     yield listener, warnings
     listener.close()
 
@@ -227,7 +227,7 @@ def test_a_place_in_the_map_or_the_reason_why_not(listener):
     assert listener.reason == '' and len(warnings) == 1 and 'finite' in warnings[0]
     begin = time.monotonic()
     assert listener.map_from('camera', at(0.5)) is None
-    assert time.monotonic() - begin < transforms.WAIT_S + 1.0
+    assert time.monotonic() - begin < tf_listener.WAIT_S + 1.0
     assert "'camera' is unknown" in listener.reason and "map_frame 'map'" in warnings[-1]
 
 
@@ -242,9 +242,9 @@ def test_a_bag_that_starts_again_is_followed(listener):
 
 
 def test_without_tf2_msgs_the_node_goes_on_and_says_so(monkeypatch):
-    monkeypatch.setattr(transforms, 'TFMessage', None)
+    monkeypatch.setattr(tf_listener, 'TFMessage', None)
     warnings = []
-    listener = transforms.Transforms(FakeNode(), 'odom', warnings.append)
+    listener = tf_listener.TfListener(FakeNode(), 'odom', warnings.append)
     begin = time.monotonic()
     assert listener.map_from('camera', at(0)) is None
     assert time.monotonic() - begin < 0.1  # nothing to wait for
