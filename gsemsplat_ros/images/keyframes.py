@@ -1,60 +1,11 @@
-"""Which two images make a pair: stereo images by their stamps, keyframes of one camera by what moved between
-them; and whether a stereo pair shows anything new."""
+"""Which two images of one moving camera make a pair, by what moved between them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import cv2
-import numpy as np
-
+from gsemsplat_ros.images.motion import Motion, TrackedView, small_gray
 from gsemsplat_ros.images.view import Pair, View
 
-FLOW_SIDE = 320  # optical flow is measured on a gray image whose longer side has this many pixels
-MAX_FEATURES = 200
-MIN_FEATURES = 20  # fewer corners than this say nothing about motion
-ROUND_TRIP_PX = 1.0  # a feature is tracked when forward and backward flow agree to this many pixels
 STILL = 'the image stands still'
-
-
-@dataclass(frozen=True)
-class Motion:
-    """Between two images: median optical flow as a fraction of the width; tracked part of the features."""
-
-    flow: float
-    overlap: float
-
-
-def _gray(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) RGB to a gray picture, FLOW_SIDE pixels on its longer side."""
-    height, width = image.shape[:2]
-    factor = FLOW_SIDE / max(height, width)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    return cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-
-
-def _features(gray: np.ndarray) -> np.ndarray:
-    """(N, 1, 2) float32 corners, N may be 0."""
-    corners = cv2.goodFeaturesToTrack(gray, MAX_FEATURES, qualityLevel=0.01, minDistance=7)
-    return (
-        np.zeros((0, 1, 2), np.float32)
-        if corners is None
-        else np.asarray(corners, np.float32).reshape(-1, 1, 2)
-    )
-
-
-def _track(features: np.ndarray, before: np.ndarray, after: np.ndarray) -> Motion:
-    window = dict(winSize=(21, 21), maxLevel=4)
-    there, seen, _ = cv2.calcOpticalFlowPyrLK(before, after, features, None, **window)
-    back, seen_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **window)
-    height, width = after.shape
-    x, y = there[:, 0, 0], there[:, 0, 1]
-    good = (seen.ravel() == 1) & (seen_back.ravel() == 1) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    good &= np.linalg.norm((back - features)[:, 0], axis=1) < ROUND_TRIP_PX
-    if not good.any():
-        return Motion(flow=float('inf'), overlap=0.0)
-    flow = np.linalg.norm((there - features)[good, 0], axis=1)
-    return Motion(flow=float(np.median(flow)) / width, overlap=float(good.mean()))
 
 
 class KeyframeSelector:
@@ -79,7 +30,7 @@ class KeyframeSelector:
     ):
         self._limits = min_motion, max_motion, min_overlap
         self._max_age_ns = round(max_age_s * 1e9)
-        self._keyframe: View | None = None
+        self._keyframe: TrackedView | None = None
         self.pairs = self.dropped = 0
         self.motion: Motion | None = None
         self.reason = 'no image yet'
@@ -88,34 +39,38 @@ class KeyframeSelector:
         """A Pair (first: `view`, second: the keyframe before: the scene stands in the newest frame), or
         None.
         """
-        before = self._keyframe
-        if before is None:
-            return self._restart(view, 'first image: waiting for motion')
-        if before.image.shape != view.image.shape or before.frame != view.frame:
-            return self._restart(view, 'the camera changed: starting again')
-        age_ns = view.stamp_ns - before.stamp_ns
+        keyframe, self.motion = self._keyframe, None
+        if keyframe is None:
+            self._restart(view, 'first image: waiting for motion')
+            return None
+        if not keyframe.same_camera(view):
+            self._restart(view, 'the camera changed: starting again')
+            return None
+        age_ns = view.stamp_ns - keyframe.view.stamp_ns
         if age_ns < 0:
-            return self._restart(view, 'time went backwards: starting again')
-        if len(self._features) < MIN_FEATURES:
-            return self._restart(
-                view, f'{len(self._features)} corners in the keyframe: too few to measure motion'
-            )
-        motion = _track(self._features, self._gray, _gray(view.image))
+            self._restart(view, 'time went backwards: starting again')
+            return None
+        motion = self.motion = keyframe.motion_to(small_gray(view.image))
+        if motion is None:
+            corners = len(keyframe.corners)
+            self._restart(view, f'{corners} corners in the keyframe: too few to measure motion')
+            return None
         min_motion, max_motion, min_overlap = self._limits
         if motion.flow > max_motion or motion.overlap < min_overlap:
             self.dropped += 1
-            return self._restart(view, 'too little of the keyframe is still seen: a new one', motion)
-        if age_ns > self._max_age_ns:
-            self.dropped += motion.flow >= min_motion
-            return self._restart(view, 'the keyframe is too old: a new one', motion)
-        if motion.flow < min_motion:
-            self.motion, self.reason = motion, STILL
+            self._restart(view, 'too little of the keyframe is still seen: a new one')
             return None
-        self._restart(view, 'pair', motion)
+        if age_ns > self._max_age_ns:
+            if motion.flow >= min_motion:
+                self.dropped += 1
+            self._restart(view, 'the keyframe is too old: a new one')
+            return None
+        if motion.flow < min_motion:
+            self.reason = STILL
+            return None
+        self._restart(view, 'pair')
         self.pairs += 1
-        return Pair(first=view, second=before)
+        return Pair(first=view, second=keyframe.view)
 
-    def _restart(self, view: View, reason: str, motion: Motion | None = None) -> None:
-        self._keyframe, self.motion, self.reason = view, motion, reason
-        self._gray = _gray(view.image)
-        self._features = _features(self._gray)
+    def _restart(self, view: View, reason: str) -> None:
+        self._keyframe, self.reason = TrackedView.of(view), reason

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Generic, TypeVar
+
+Item = TypeVar('Item')
 
 
-class StereoPairer:
+class StereoPairer(Generic[Item]):
     """Pairs the items of two streams whose stamps differ by at most `slop_s`, each item at most once.
 
     The plain twin of message_filters.ApproximateTimeSynchronizer for two inputs: the new item takes the
@@ -18,27 +20,28 @@ class StereoPairer:
     def __init__(self, slop_s: float, depth: int = 10):
         self._slop_ns = round(slop_s * 1e9)
         self._depth = depth
-        self._waiting: tuple[dict[int, Any], dict[int, Any]] = ({}, {})
+        self._waiting: tuple[dict[int, Item], dict[int, Item]] = ({}, {})
         self.pairs = 0
         self.dropped = [0, 0]
         self.skew_ns: int | None = None
 
-    def add(self, side: int, stamp_ns: int, item: Any) -> tuple[Any, Any] | None:
+    def add(self, side: int, stamp_ns: int, item: Item) -> tuple[Item, Item] | None:
         """Take in an item of side 0 (left) or 1 (right); return the (left, right) pair that it completes, or
         None.
         """
-        mine, others = self._waiting[side], self._waiting[1 - side]
-        self.dropped[side] += stamp_ns in mine  # two items with one stamp: the newer one counts
-        mine[stamp_ns] = item
-        while len(mine) > self._depth:
-            del mine[min(mine)]
+        own, others = self._waiting[side], self._waiting[1 - side]
+        if stamp_ns in own:  # two items with one stamp: the newer one counts
             self.dropped[side] += 1
-        if stamp_ns not in mine or not others:
+        own[stamp_ns] = item
+        while len(own) > self._depth:
+            del own[min(own)]
+            self.dropped[side] += 1
+        if stamp_ns not in own or not others:
             return None
         partner = min(others, key=lambda other: abs(other - stamp_ns))
         if abs(partner - stamp_ns) > self._slop_ns:
             return None
+        left, right = (stamp_ns, partner) if side == 0 else (partner, stamp_ns)
         self.pairs += 1
-        self.skew_ns = (partner - stamp_ns) if side == 0 else (stamp_ns - partner)
-        pair = mine.pop(stamp_ns), others.pop(partner)
-        return pair if side == 0 else pair[::-1]
+        self.skew_ns = right - left
+        return self._waiting[0].pop(left), self._waiting[1].pop(right)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
-from gsemsplat_ros.images.keyframes import MIN_FEATURES, STILL, Motion, _features, _gray, _track
+from gsemsplat_ros.images.keyframes import STILL
+from gsemsplat_ros.images.motion import Motion, TrackedView, small_gray
 from gsemsplat_ros.images.view import View
 
 CELLS = 80  # along the longer side of the image, in which changes are looked for
@@ -25,58 +28,58 @@ class StillGate:
 
     def __init__(self, min_motion: float = 0.03):
         self._min_motion = min_motion
-        self._view: View | None = None
+        self._last: _Seen | None = None
         self.skipped, self.changed = 0, 0.0
         self.motion: Motion | None = None
         self.reason = 'no image yet'
 
     def is_new(self, view: View) -> bool:
         """Whether a scene of `view` would show anything that the last one does not."""
-        before, motion, changed = self._view, None, 0.0
-        if before is None or self._min_motion <= 0:
-            reason = 'first image'
-        elif before.image.shape != view.image.shape or before.frame != view.frame:
-            reason = 'the camera changed'
-        else:
-            gray = _gray(view.image)
-            if len(self._features) >= MIN_FEATURES:
-                motion = _track(self._features, self._gray, gray)
-            changed = self._changed(gray)
-            reason = (
-                'the camera moved'
-                if motion and motion.flow >= self._min_motion
-                else 'something moved before the camera'
-                if changed
-                else STILL
-            )
-        self.motion, self.changed, self.reason = (
-            motion,
-            changed,
-            reason,
-        )  # in one go: others read them meanwhile
-        self.skipped += reason is STILL
-        return reason is not STILL
+        self.motion, self.changed, self.reason = self._compare(view)
+        if self.reason == STILL:
+            self.skipped += 1
+        return self.reason != STILL
 
     def keep(self, view: View) -> None:
         """A scene was made of `view`."""
-        if self._min_motion <= 0:
-            return
-        self._view, self._gray = view, _gray(view.image)
-        self._features, self._cells = _features(self._gray), _cells(self._gray)
+        if self._min_motion > 0:
+            tracked = TrackedView.of(view)
+            self._last = _Seen(tracked, _cells(tracked.gray))
 
     def forget(self) -> None:
         """The next view is new, whatever it shows."""
-        self._view = None
+        self._last = None
 
-    def _changed(self, gray: np.ndarray) -> float:
-        """Part of the cells that show something else, whatever the exposure."""
-        new = _cells(gray)
-        gain, offset = _exposure(self._cells, new)
-        old = self._cells * gain + offset
-        out = (_outside(new, old) | _outside(old, new)).astype(np.uint8)  # what came, and what went
-        return float(
-            cv2.morphologyEx(out, cv2.MORPH_OPEN, np.ones((CHANGED_CELLS, CHANGED_CELLS), np.uint8)).mean()
-        )
+    def _compare(self, view: View) -> tuple[Motion | None, float, str]:
+        """The motion since the last scene, the part of the cells that changed, and what follows from them."""
+        last = self._last
+        if last is None or self._min_motion <= 0:
+            return None, 0.0, 'first image'
+        if not last.tracked.same_camera(view):
+            return None, 0.0, 'the camera changed'
+        gray = small_gray(view.image)
+        motion, changed = last.tracked.motion_to(gray), _changed(last.cells, _cells(gray))
+        if motion is not None and motion.flow >= self._min_motion:
+            return motion, changed, 'the camera moved'
+        return motion, changed, 'something moved before the camera' if changed else STILL
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the last scene was made of: its view, and the means (h, w) of its cells."""
+
+    tracked: TrackedView
+    cells: np.ndarray
+
+
+def _changed(old: np.ndarray, new: np.ndarray) -> float:
+    """Part of the cells (h, w) that show something else, whatever the exposure."""
+    gain, offset = _exposure(old, new)
+    old = old * gain + offset
+    out = (_outside(new, old) | _outside(old, new)).astype(np.uint8)  # what came, and what went
+    return float(
+        cv2.morphologyEx(out, cv2.MORPH_OPEN, np.ones((CHANGED_CELLS, CHANGED_CELLS), np.uint8)).mean()
+    )
 
 
 def _outside(cells: np.ndarray, others: np.ndarray) -> np.ndarray:

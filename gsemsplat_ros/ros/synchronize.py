@@ -1,7 +1,7 @@
 """Pairing of left and right messages by stamp, with the skew measured: message_filters where ROS provides it.
 
 message_filters is no package of the Python package index; where it cannot be imported,
-views.pairing.StereoPairer does the same.
+images.stereo.StereoPairer does the same.
 """
 
 from __future__ import annotations
