@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from gsemsplat_ros.datasets.frames import Geometry
@@ -15,6 +16,7 @@ from gsemsplat_ros.geometry.visibility import TOLERANCE, surface_points
 
 CONTEXT = TARGET = 0.3  # published thresholds of training: of the second view, of the targets
 TARGETS = 3  # target views of a sample
+MASK_TOLERANCE = 0.1  # m: published, of the depth that a context view measured
 COARSE = 48  # side of the grid that coverage is computed on [px]
 
 
@@ -53,6 +55,27 @@ def coverage_matrix(views: list[Geometry]) -> np.ndarray:
         found, z = depths[view_of_row, row, column], local[2]
         matrix[:, j] = (in_front & inside & (found > 0) & (np.abs(found - z) < TOLERANCE * (1 + z))).mean(1)
     return matrix
+
+
+def loss_mask(target: Geometry, contexts: list[Geometry]) -> np.ndarray:
+    """(H, W) bool: the pixels of a target whose surface a context view sees; all else would teach what cannot
+    be known.
+
+    A pixel with depth is seen by a view where its point lies before the camera, falls into the picture, and
+    is as far as the depth measured there, within 0.1 m (docs/published.md 37). All three must hold in one
+    view: the published rule takes the picture of one and the depth of another, and points behind a camera.
+    """
+    points = surface_points(target.depth, target.camera, target.world_from_camera)
+    mask = np.zeros(target.depth.shape, bool)
+    for view in contexts:
+        camera_from_world = np.linalg.inv(view.world_from_camera)
+        local = points @ camera_from_world[:3, :3].T + camera_from_world[:3, 3]
+        uv, in_front = view.camera.project(local, near=1e-6)
+        inside = in_front & view.camera.in_image(uv)
+        uv = np.where(inside[..., None], uv, 0).astype(np.float32)
+        measured = cv2.remap(view.depth, uv, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        mask |= inside & (np.abs(local[..., 2] - measured) <= MASK_TOLERANCE + 1e-5 * np.abs(measured))
+    return mask & (target.depth > 1e-6)
 
 
 def draw(coverage: np.ndarray, rng: np.random.Generator) -> tuple[int, int, list[int]]:

@@ -208,17 +208,20 @@ class RoomStream:
             yield from self.room(number)
 
 
-def pack(out: Path, height: int, width: int, split: str, rooms: range) -> None:
-    """Render rooms into `out`, one file each; rooms that are there already are left alone."""
-    out.mkdir(parents=True, exist_ok=True)
+def pack(folder: Path, height: int, width: int, numbers: range, split: str = 'train') -> None:
+    """Render the rooms with these `numbers` into `folder`, one file each; those that are there are left
+    alone.
+    """
+    paths = {number: folder / f'{split}_{number:06d}.npz' for number in numbers}
+    missing = {number: path for number, path in paths.items() if not path.exists()}
+    if not missing:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     stream = RoomStream(height, width, split)
-    with write_whole(out / VOCABULARY) as part:
+    with write_whole(folder / VOCABULARY) as part:
         part.write_text(json.dumps(stream.vocabulary(), indent=0))
-    for number in tqdm(rooms, unit='room', disable=None):
-        path = out / f'{split}_{number:06d}.npz'
-        if path.exists():
-            continue
+    for number, path in tqdm(missing.items(), unit='room', disable=None):
         samples = stream.room(number)
         if samples:
-            with write_whole(path) as part, part.open('wb') as file:  # several processes may fill one folder
+            with write_whole(path) as part, part.open('wb') as file:
                 np.savez(file, **encode(samples))

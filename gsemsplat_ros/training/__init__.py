@@ -1,1 +1,1 @@
-"""Synthetic furnished rooms, losses and the training of the small network."""
+"""The two trainings, of the small network and of semantic heads: batches, objectives, loop and state."""

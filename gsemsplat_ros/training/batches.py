@@ -1,41 +1,158 @@
-"""Samples of rooms to tensors that the losses read.
+"""One pair of a training as tensors, with the views that its Gaussians are drawn at.
 
-A sample holds three views (first, second, target) of one room; see datasets. Poses are OpenCV, metres.
+Letters: (H, W) image, (h, w) the network's output, K names, C text space. Poses are OpenCV, metres.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gsemsplat_ros.datasets.coverage import loss_mask
 from gsemsplat_ros.datasets.sample import Sample
+from gsemsplat_ros.datasets.sources import SceneViews
 from gsemsplat_ros.geometry.visibility import surface_points
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.supervision.features import Supervision
+
+T = TypeVar('T')
+
+
+@dataclass(frozen=True)
+class Target:
+    """A view that is drawn: image (3, H, W) in [0, 1]; seen (H, W) bool, a context view sees the surface too;
+    camera of (H, W) px; camera_from_first (4, 4) [m]."""
+
+    image: Tensor
+    seen: Tensor
+    camera: Camera
+    camera_from_first: np.ndarray
+
+
+@dataclass(frozen=True)
+class RoomTarget(Target):
+    """labels (H, W): rows of the batch's `names`, -1 for nothing."""
+
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class SceneTarget(Target):
+    """ids (H, W) int64: rows of `features` (M, C) counted from 1, 0 for nothing; context (h', w', C)."""
+
+    ids: Tensor
+    features: Tensor
+    context: Tensor
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B pairs; (H, W) image, (h, w) output size.
-
-    images (2, B, 3, H, W) in [-1, 1]; points (B, 2, h, w, 3) [m] in the first frame; valid (B, 2, h, w) bool;
-    labels (B, 2, h, w) and target_labels (B, H, W): rows of `names` (K, C), -1 for nothing; target (B, 3, H,
-    W) in [0, 1]; target_seen (B, H, W) bool: a context view sees the surface; target_from_first: B poses (4,
-    4); cameras: B, of the image size.
-    """
+    """One pair as a batch of one: images (2, 1, 3, H, W) in [-1, 1]; points (1, 2, h, w, 3) [m] in the first
+    frame, and valid (1, 2, h, w) bool: whether they are known."""
 
     images: Tensor
     points: Tensor
     valid: Tensor
+
+
+@dataclass(frozen=True)
+class RoomBatch(Batch):
+    """labels (1, 2, h, w): rows of `names` (K, C), -1 for nothing."""
+
     labels: Tensor
     names: Tensor
-    target: Tensor
-    target_labels: Tensor
-    target_seen: Tensor
-    target_from_first: list[np.ndarray]
-    cameras: list[Camera]
+    target: RoomTarget
+
+
+@dataclass(frozen=True)
+class SceneBatch(Batch):
+    """A pair of a scene with its targets."""
+
+    targets: tuple[SceneTarget, ...]
+
+
+def room_batch(sample: Sample, rows: dict[str, int], names: Tensor, stride: int) -> RoomBatch:
+    """A sample of a room; `rows`: name -> row of `names`, the table of phrases; `stride` of the network's
+    output.
+    """
+    table = np.array([-1] + [rows[name] for name in sample.names[1:]])
+    points, valid, instance = context_surfaces(
+        sample.depth[:2], sample.instance[:2], [sample.camera] * 2, sample.first_from_camera, stride
+    )
+    target = RoomTarget(
+        image=target_image(sample.images[2]),
+        seen=torch.from_numpy(sample.target_seen()),
+        camera=sample.camera,
+        camera_from_first=np.linalg.inv(sample.first_from_camera[2]),
+        labels=torch.from_numpy(table[sample.instance[2]]),
+    )
+    images = context_images(sample.images[:2])
+    return RoomBatch(images, points, valid, torch.from_numpy(table[instance]), names, target)
+
+
+def scene_batch(views: SceneViews, supervision: Sequence[Supervision], stride: int) -> SceneBatch:
+    """Views of a scene and what each target is to say; `stride` of the network's output."""
+    contexts, frames = views.frames[:2], views.frames[2:]
+    geometries = [frame.geometry for frame in contexts]
+    points, valid, _ = context_surfaces(
+        [geometry.depth for geometry in geometries],
+        [np.zeros(geometry.depth.shape, np.int16) for geometry in geometries],
+        [geometry.camera for geometry in geometries],
+        views.first_from_camera,
+        stride,
+    )
+    targets = tuple(
+        SceneTarget(
+            image=target_image(frame.image),
+            seen=torch.from_numpy(loss_mask(frame.geometry, geometries)),
+            camera=frame.geometry.camera,
+            camera_from_first=np.linalg.inv(pose),
+            ids=torch.from_numpy(wanted.ids.astype(np.int64)),
+            features=torch.from_numpy(wanted.features),
+            context=torch.from_numpy(wanted.context),
+        )
+        for frame, pose, wanted in zip(frames, views.first_from_camera[2:], supervision)
+    )
+    return SceneBatch(context_images([frame.image for frame in contexts]), points, valid, targets)
+
+
+def context_images(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+    """Two pictures (H, W, 3) uint8 to (2, 1, 3, H, W) in [-1, 1], as the network takes them."""
+    return (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1)[:, None]
+
+
+def target_image(image: np.ndarray) -> Tensor:
+    """A picture (H, W, 3) uint8 to (3, H, W) in [0, 1], as it is compared with what is drawn."""
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+
+
+def context_surfaces(
+    depths: Sequence[np.ndarray] | np.ndarray,
+    instances: Sequence[np.ndarray] | np.ndarray,
+    cameras: Sequence[Camera],
+    first_from_camera: np.ndarray,
+    stride: int,
+) -> tuple[Tensor, Tensor, np.ndarray]:
+    """What two views (H, W) show at the pixels of the network's output: points (1, 2, h, w, 3) [m] in the
+    first frame, whether they are known, and instances (1, 2, h, w)."""
+    points, valid, shown = [], [], []
+    for depth, instance, camera, pose in zip(depths, instances, cameras, first_from_camera):
+        depth, instance = shrink(depth, instance, stride)
+        points.append(
+            surface_points(depth, camera.resized(camera.width // stride, camera.height // stride), pose)
+        )
+        valid.append(depth > 0)
+        shown.append(instance)
+    return (
+        torch.from_numpy(np.stack(points)).float()[None],
+        torch.from_numpy(np.stack(valid))[None],
+        np.stack(shown)[None],
+    )
 
 
 def shrink(depth: np.ndarray, instance: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
@@ -56,37 +173,15 @@ def shrink(depth: np.ndarray, instance: np.ndarray, stride: int) -> tuple[np.nda
     return mean, np.take_along_axis(blocks(instance), nearest, -1)[..., 0]
 
 
-def collate(samples: list[Sample], rows: dict[str, int], names: Tensor, stride: int) -> Batch:
-    """Samples of one size to a batch; `rows`: name -> row of `names`, the table of phrases; `stride` of the
-    network's output."""
-    images, points, valid, labels, target, target_labels, target_seen, poses, cameras = ([] for _ in range(9))
-    for sample in samples:
-        height, width = sample.depth.shape[1:]
-        camera = sample.camera
-        small = camera.resized(width // stride, height // stride)
-        table = np.array([-1] + [rows[name] for name in sample.names[1:]])
-        shrunk = [shrink(sample.depth[i], sample.instance[i], stride) for i in range(2)]
-        depth, instance = (np.stack(x) for x in zip(*shrunk))
-        images.append(torch.from_numpy(sample.images[:2]).permute(0, 3, 1, 2).float() / 127.5 - 1)
-        points.append(
-            np.stack([surface_points(d, small, pose) for d, pose in zip(depth, sample.first_from_camera)])
-        )
-        valid.append(depth > 0)
-        labels.append(table[instance])
-        target.append(torch.from_numpy(sample.images[2]).permute(2, 0, 1).float() / 255)
-        target_labels.append(table[sample.instance[2]])
-        target_seen.append(sample.target_seen())
-        poses.append(np.linalg.inv(sample.first_from_camera[2]))
-        cameras.append(camera)
-    return Batch(
-        torch.stack(images, 1),
-        torch.from_numpy(np.stack(points)).float(),
-        torch.from_numpy(np.stack(valid)),
-        torch.from_numpy(np.stack(labels)),
-        names,
-        torch.stack(target),
-        torch.from_numpy(np.stack(target_labels)),
-        torch.from_numpy(np.stack(target_seen)),
-        poses,
-        cameras,
-    )
+def to_device(value: T, device: torch.device) -> T:
+    """A value whose tensors, also those in its fields and tuples, lie on the device; they are pinned first,
+    so that they travel to a GPU while it computes."""
+    if device.type != 'cuda':
+        return value
+    if isinstance(value, Tensor):
+        return value if value.is_cuda else value.pin_memory().to(device, non_blocking=True)
+    if isinstance(value, tuple):
+        return tuple(to_device(part, device) for part in value)  # type: ignore[return-value]  # of one type
+    if is_dataclass(value) and not isinstance(value, (type, Camera)):
+        return replace(value, **{f.name: to_device(getattr(value, f.name), device) for f in fields(value)})
+    return value

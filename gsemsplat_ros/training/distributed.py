@@ -29,10 +29,10 @@ class Processes:
     def __init__(self, device: str):
         """`device`: 'cpu', 'cuda' (each process of a machine takes the GPU of its number) or 'auto'."""
         started = dist.is_torchelastic_launched()
-        self.rank, self.count, local, self.here = (
-            int(os.environ[name]) if started else alone
-            for name, alone in (('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0), ('LOCAL_WORLD_SIZE', 1))
-        )
+        self.rank = int(os.environ['RANK']) if started else 0
+        self.count = int(os.environ['WORLD_SIZE']) if started else 1
+        self.here = int(os.environ['LOCAL_WORLD_SIZE']) if started else 1  # of them on this machine
+        local = int(os.environ['LOCAL_RANK']) if started else 0
         self.device, gpus = choose(device), torch.cuda.device_count()
         if device == 'cuda' and gpus < self.here:
             raise ValueError(

@@ -1,5 +1,5 @@
-"""The training of semantic heads and code decoders on a network that predicts points and Gaussians
-(docs/published.md 38, 41).
+"""`gsemsplat train semantics`: semantic heads and code decoders on a network that has learnt points and
+Gaussians (docs/published.md 38, 41).
 
 Codes are drawn at target views, decoded, and compared with the prepared region-specific and context-aware
 maps.
@@ -7,42 +7,31 @@ maps.
 
 from __future__ import annotations
 
-import argparse
-import time
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.lpips import LPIPS
+from gsemsplat_ros.datasets.frames import Source
 from gsemsplat_ros.datasets.sources import SceneSampler, SceneViews, open_source
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.supervision.features import Features
+from gsemsplat_ros.training.batches import SceneBatch, scene_batch, to_device
 from gsemsplat_ros.training.distributed import Processes
-from gsemsplat_ros.training.loop import go, stop_asked
-from gsemsplat_ros.training.losses import item
-from gsemsplat_ros.training.semantic_batches import Views, collate
-from gsemsplat_ros.training.semantic_losses import WEIGHTS, semantic_losses
-from gsemsplat_ros.training.semantic_pictures import pictures
-from gsemsplat_ros.training.trainer import Trainer, part, short_digest
+from gsemsplat_ros.training.options import SemanticHeadsOptions
+from gsemsplat_ros.training.semantic_losses import SemanticObjective
+from gsemsplat_ros.training.snapshots import scene_snapshot
+from gsemsplat_ros.training.trainer import Trainer, parent_of, part
 
-DECODER = (
-    16,
-    32,
-    64,
-    128,
-    256,
-    256,
-)  # widths before the text space; LangSplat's, for the paper's are not published
+# widths before the text space; LangSplat's, for the paper's are not published
+DECODER = 16, 32, 64, 128, 256, 256
 LANGUAGE_CHANNELS = 33  # of the public head; the last is never read
-DECAY, DECAYED = (
-    10 / 12,
-    0.1,
-)  # part of the steps after which the rate falls, and to what (published: epoch 10)
-TERMS = 'total', *WEIGHTS
-HEADS = {  # what is trained: parts of parameter names
+DECAY = 10 / 12  # part of the steps after which the rate falls (published: epoch 10)
+DECAYED = 0.1  # part of the rate that then remains
+LEARNT = {  # what is trained: parts of parameter names
     'semantics': ('.gaussian_language.', 'model.context.code.', 'codec.'),
     'gaussians': ('.gaussian_language.', 'model.context.code.', 'codec.', '.gaussian_dpt.'),
     'all': ('',),
@@ -50,80 +39,34 @@ HEADS = {  # what is trained: parts of parameter names
 FROZEN = 'model.stem.', 'model.context.features.', 'model.context.classifier.'  # the packaged classifier
 
 
-class SemanticObjective(nn.Module):
-    """Network, decoders and losses in one: pairs to what is minimised."""
+class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
+    """The training of semantic heads and decoders."""
 
-    def __init__(self, model: GSemSplat, decoders: Decoders, perceptual: LPIPS | None, tuned: bool):
-        super().__init__()
-        self.model, self.codec, self.perceptual, self.tuned = model, decoders, perceptual, tuned
-
-    def train(self, mode: bool = True) -> SemanticObjective:
-        """Stays in evaluation mode: a public decoder may hold batch norms, whose statistics are to stay."""
-        return super().train(False)
-
-    def forward(self, pairs: list[Views], seeds: list[int]) -> Tensor:
-        """The means (len(TERMS),) of every term over `pairs`; a term that a pair lacks is 0. Every pair has
-        losses and random numbers of its own, so that they are the same on whatever process it is."""
-        images = torch.cat([pair.images for pair in pairs], 1)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            prediction = self.model(*images)
-        true_points = self.model.config.stem  # the small network's geometry is soft, as in its own training
-        terms = [
-            semantic_losses(
-                item(prediction, b),
-                pair,
-                self.codec,
-                self.perceptual,
-                true_points,
-                self.tuned,
-                torch.Generator().manual_seed(seed),
-            )
-            for b, (pair, seed) in enumerate(zip(pairs, seeds))
-        ]
-        zero = images.new_zeros(())
-        return torch.stack([sum((t.get(name, zero) for t in terms), zero) for name in TERMS]) / len(pairs)
-
-
-class SemanticHeadsTrainer(Trainer):
-    """State of one training."""
-
-    terms = TERMS
+    objective: SemanticObjective
     shown = 'total', 'region', 'context', 'colour'
     checkpoint = 'semantics.safetensors'
     clip = 0.5  # published
     save_every = 500
 
-    def __init__(
-        self, args: argparse.Namespace, samples: SceneSampler, features: Features, processes: Processes
-    ):
-        self.samples, self.features, self.space = samples, features, features.space()
-        torch.manual_seed(args.seed)
-        state = self.begin(args, processes)
-        path = args.init or weights.SHIPPED
+    def __init__(self, options: SemanticHeadsOptions, processes: Processes):
+        super().__init__(options, processes)
+        self.features = Features(options.features)
+        self.space = self.features.space()
+        self.sampler = SceneSampler(open_prepared(options.source, self.features), options.features)
+        torch.manual_seed(options.seed)
+        state = self.begin()
+        path = options.init or weights.SHIPPED
         start = weights.load(path)
         if processes.first:
-            parent = {
-                'file': path.name,
-                'sha256': short_digest(path),
-                'steps': start.card.get('training', {}).get('steps'),
-            }
-            if self.facts.setdefault('parent', parent) != parent:
-                raise ValueError(
-                    f'{args.out} started from {self.facts["parent"]["file"]} '
-                    f'({self.facts["parent"]["sha256"]}), and {path} is another file: give that one as --init'
-                )
-            if self.facts.setdefault('tune', args.tune) != args.tune:
-                raise ValueError(
-                    f'{args.out} trains --tune {self.facts["tune"]}, got {args.tune}: give another --out'
-                )
+            self.check_same_run(parent_of(path, start.card), path)
         self.licence = start.card.get('licence')
         model = with_heads(start)
         decoders = self.decoders(start)
-        perceptual = LPIPS.load(args.lpips) if args.lpips else None
-        objective = SemanticObjective(model, decoders, perceptual, args.tune == 'all')
+        perceptual = LPIPS.load(options.lpips) if options.lpips else None
+        objective = SemanticObjective(model, decoders, perceptual, options.tune == 'all')
         for name, p in objective.named_parameters():
             p.requires_grad_(
-                any(word in name for word in HEADS[args.tune])
+                any(word in name for word in LEARNT[options.tune])
                 and not name.startswith((*FROZEN, 'perceptual.'))
             )
         if state:
@@ -131,8 +74,19 @@ class SemanticHeadsTrainer(Trainer):
         if model.config.stem:
             model.to(memory_format=torch.channels_last)  # what bf16 convolutions are fastest in
         self.optimize(objective, state, weight_decay=0.0, betas=(0.9, 0.999))  # published: Adam without decay
-        # always the same pair, whatever the run has drawn before
-        self.shown_sample = samples.draw(np.random.default_rng(0)) if processes.first else None
+
+    def check_same_run(self, parent: dict, path: Path) -> None:
+        """Raises ValueError where the state began from another checkpoint, or trains something else."""
+        options = self.options
+        if self.facts.setdefault('parent', parent) != parent:
+            raise ValueError(
+                f'{options.out} started from {self.facts["parent"]["file"]} '
+                f'({self.facts["parent"]["sha256"]}), and {path} is another file: give that one as --init'
+            )
+        if self.facts.setdefault('tune', options.tune) != options.tune:
+            raise ValueError(
+                f'{options.out} trains --tune {self.facts["tune"]}, got {options.tune}: give another --out'
+            )
 
     def decoders(self, start: weights.Checkpoint) -> Decoders:
         """Those of the checkpoint where they lead into the prepared text space, else new ones."""
@@ -140,15 +94,13 @@ class SemanticHeadsTrainer(Trainer):
             return Decoders.from_state_dict(start.decoders)
         return Decoders.small((*DECODER, self.space.dim))
 
-    def pair(self, step: int, number: int) -> Views:
-        return self.on_device(
-            self.collate(self.samples.draw(np.random.default_rng((self.args.seed, step, number))))
-        )
+    def pair(self, step: int, number: int) -> SceneBatch:
+        return self.collate(self.sampler.draw(np.random.default_rng((self.options.seed, step, number))))
 
-    def collate(self, sample: SceneViews) -> Views:
-        """A sample with what its targets are to say."""
-        wanted = [self.features.load(frame.scene, frame.name) for frame in sample.frames[2:]]
-        for frame, supervision in zip(sample.frames[2:], wanted):
+    def collate(self, views: SceneViews) -> SceneBatch:
+        """Views with what the targets are to say, on the device."""
+        wanted = [self.features.load(frame.scene, frame.name) for frame in views.frames[2:]]
+        for frame, supervision in zip(views.frames[2:], wanted):
             if (
                 supervision.features.shape[1:] != (self.space.dim,)
                 or supervision.ids.shape != frame.image.shape[:2]
@@ -157,14 +109,15 @@ class SemanticHeadsTrainer(Trainer):
                     f'{self.features.path(frame.scene, frame.name)} does not fit '
                     f'{self.features.folder}: delete it and prepare again'
                 )
-        return collate(sample, wanted, self.objective.model.config.output_stride)
+        batch = scene_batch(views, wanted, self.objective.model.config.output_stride)
+        return to_device(batch, self.processes.device)
 
     def rate(self) -> float:
-        return self.args.lr * (1.0 if self.step < DECAY * self.args.steps else DECAYED)
+        return self.options.lr * (1.0 if self.step < DECAY * self.options.steps else DECAYED)
 
     def save(self) -> np.ndarray:
         """Write the state and the checkpoint. Returns what the averaged network does with a pair
-        (`pictures`).
+        (`scene_snapshot`).
         """
         # what is frozen stays in the file that the run started from
         self.save_state(self.trained)
@@ -178,23 +131,22 @@ class SemanticHeadsTrainer(Trainer):
                 name: t.cpu().half() if model.config.stem and t.is_floating_point() else t.cpu()
                 for name, t in tensors.items()
             }
-            weights.save(self.args.out / self.checkpoint, tensors, self.card())
-            return pictures(
-                model, decoders, self.shown_sample, self.on_device(self.collate(self.shown_sample))
-            )
+            weights.save(self.options.out / self.checkpoint, tensors, self.card())
+            shown = self.sampler.draw(np.random.default_rng(0))  # always the same, whatever was drawn before
+            return scene_snapshot(self.objective, shown, self.collate(shown))
 
     def card(self) -> dict:
         """What the checkpoint is: how, where and on what it was trained."""
-        space, args = self.space, self.args
+        space, options = self.space, self.options
         training = {
             **self.spent(),
             'kind': 'semantics',
-            'tune': args.tune,
-            'perceptual_loss': bool(args.lpips),
+            'tune': options.tune,
+            'perceptual_loss': bool(options.lpips),
             'data': {
                 'source': space.source,
                 'split': space.split,
-                'scenes': len(self.samples.source.scenes),
+                'scenes': len(self.sampler.source.scenes),
                 'height': space.height,
                 'width': space.width,
                 'regions': space.regions,
@@ -223,33 +175,14 @@ def with_heads(start: weights.Checkpoint) -> GSemSplat:
     return model
 
 
-def run(args: argparse.Namespace, quiet: bool = False) -> dict | None:
-    """Train until `args.steps`, `args.minutes` or Ctrl-C. The first process returns {'steps', 'checkpoint',
-    'losses'}.
-
-    Raises ValueError for what the user can mend.
-    """
-    deadline = time.monotonic() + 60 * args.minutes if args.minutes else float('inf')
-    processes = Processes(args.device)
-    parts = processes.count * args.accumulate
-    if args.batch % parts:
-        raise ValueError(
-            f'{args.batch} pairs a step for {processes.count} processes that accumulate '
-            f'{args.accumulate} times: give a --batch that {parts} divides'
-        )
-    features = Features(args.features)
+def open_prepared(path: Path, features: Features) -> Source:
+    """The scenes at `path`. Raises ValueError where the features were prepared for others."""
     space = features.space()
-    source = open_source(args.source, space.split, space.height, space.width)
+    source = open_source(path, space.split, space.height, space.width)
     if (source.kind, source.height, source.width) != (space.source, space.height, space.width):
         raise ValueError(
-            f'{args.features} holds features of {space.source} at {space.height}x{space.width} px, '
-            f'{args.source} is {source.kind} at {source.height}x{source.width} px: prepare the features of '
+            f'{features.folder} holds features of {space.source} at {space.height}x{space.width} px, '
+            f'{path} is {source.kind} at {source.height}x{source.width} px: prepare the features of '
             'these scenes'
         )
-    with processes, stop_asked() as asked:
-        return go(
-            SemanticHeadsTrainer(args, SceneSampler(source, args.features), features, processes),
-            asked,
-            deadline,
-            quiet,
-        )
+    return source

@@ -15,19 +15,101 @@ from gsemsplat_ros.checkpoints.lpips import LPIPS, SMALLEST
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.gaussians.render_plain import Rendering, render_windows
-from gsemsplat_ros.network.model import Prediction
+from gsemsplat_ros.network.model import GSemSplat, Prediction
 from gsemsplat_ros.semantics.decoder import CODE, Decoders
-from gsemsplat_ros.training.losses import on_true_points, point_losses
-from gsemsplat_ros.training.semantic_batches import Views
+from gsemsplat_ros.training.batches import SceneBatch, SceneTarget
+from gsemsplat_ros.training.objective import Objective, on_true_points, point_losses
 
 WEIGHTS = {'region': 1.0, 'context': 1.0, 'colour': 1.0, 'perceptual': 0.25, 'points': 0.05}
 PIXELS = 16384  # of a drawn window that are decoded
-WINDOW, WINDOWS = (
-    64,
-    2,
-)  # side [px] and number of the parts of a target that the CPU draws; a GPU draws all of it
+WINDOW = 64  # side of the parts of a target that the CPU draws [px]; a GPU draws all of it
+WINDOWS = 2  # of these parts
 
 Window = tuple[int, int, int, int]  # x0, y0, width, height [px]
+
+
+class SemanticObjective(Objective):
+    """perceptual: None for no perceptual loss; tuned: the backbone learns too, so its points are held to the
+    measured ones."""
+
+    terms = ('total', *WEIGHTS)
+
+    def __init__(self, model: GSemSplat, decoders: Decoders, perceptual: LPIPS | None, tuned: bool):
+        super().__init__(model, decoders)
+        self.perceptual, self.tuned = perceptual, tuned
+
+    def train(self, mode: bool = True) -> SemanticObjective:
+        """Stays in evaluation mode: a public decoder may hold batch norms, whose statistics are to stay."""
+        return super().train(False)
+
+    def losses(
+        self, prediction: Prediction, batch: SceneBatch, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        gaussians = self.gaussians(prediction, batch)
+        drawn: dict[str, list[Tensor]] = {}
+        for target in batch.targets:
+            windows = windows_of(*target.seen.shape, gaussians.means.is_cuda, generator)
+            for window, drawing in zip(windows, drawings(gaussians, target, windows)):
+                for name, value in self.window_losses(drawing, window, target, generator).items():
+                    drawn.setdefault(name, []).append(value)
+        terms = {name: torch.stack(values).mean() for name, values in drawn.items()}
+        if self.tuned:
+            terms['points'], _ = point_losses(prediction, batch)
+        # a pair that sees nothing has a gradient too, of zeros
+        means, codes = prediction.first.means, prediction.first.codes
+        assert means is not None and codes is not None, 'a network without Gaussians'
+        zero = means.sum() * 0 + codes.sum() * 0
+        terms['total'] = sum((WEIGHTS[name] * value for name, value in terms.items()), zero)
+        return terms
+
+    def gaussians(self, prediction: Prediction, batch: SceneBatch) -> Gaussians:
+        """Those of one pair; on the measured points for the small network, whose geometry is soft."""
+        if self.model.config.stem:
+            return on_true_points(prediction, batch)
+        return Gaussians.from_prediction(prediction, 'first')
+
+    def window_losses(
+        self, drawing: Rendering, window: Window, target: SceneTarget, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Every term of one drawn window of a target that has something to say there; nothing where no pixel
+        is seen.
+
+        Means are over the pixels of the mask and, for colours, over their three channels (docs/published.md
+        39: the published expression divides by the pixels alone, and mixes up the masks of several targets).
+        """
+        x0, y0, width, height = window
+        part = (..., slice(y0, y0 + height), slice(x0, x0 + width))
+        seen = target.seen[part]
+        flat = seen.flatten().nonzero()[:, 0]
+        if not len(flat):
+            return {}
+        out = {}
+        rgb, true = drawing.rgb.permute(2, 0, 1), target.image[part]  # (3, h, w)
+        out['colour'] = (rgb - true).square()[:, seen].mean()
+        if self.perceptual is not None and min(height, width) >= SMALLEST:
+            masked = [(picture.clamp(0, 1) * seen)[None] for picture in (rgb, true)]
+            out['perceptual'] = self.perceptual(*masked)[0][seen].mean()
+        if len(flat) > PIXELS:
+            flat = flat[torch.randperm(len(flat), generator=generator)[:PIXELS].to(flat.device)]
+        v, u = flat // width + y0, flat % width + x0
+        context = context_at(target.context, v, u, *target.seen.shape)
+        found = decode(self.codec.language_decoder_patch, drawing.codes[..., CODE : 2 * CODE], flat)
+        out['context'] = away(found, context)
+        ids = target.ids[v, u]
+        if (ids > 0).any():
+            found = decode(self.codec.language_decoder_sam, drawing.codes[..., :CODE], flat[ids > 0])
+            out['region'] = away(found, target.features[ids[ids > 0] - 1])
+        return out
+
+
+def drawings(gaussians: Gaussians, target: SceneTarget, windows: list[Window]) -> list[Rendering]:
+    """Windows of a target, drawn so that gradients flow: by gsplat on a GPU, by the plain renderer on the
+    CPU."""
+    if not gaussians.means.is_cuda:
+        return render_windows(gaussians, target.camera, target.camera_from_first, windows)
+    whole = render(gaussians, target.camera, target.camera_from_first)
+    maps = whole.rgb, whole.depth, whole.alpha, whole.codes
+    return [Rendering(*(m[y : y + h, x : x + w] for m in maps)) for x, y, w, h in windows]
 
 
 def windows_of(height: int, width: int, whole: bool, generator: torch.Generator) -> list[Window]:
@@ -40,20 +122,6 @@ def windows_of(height: int, width: int, whole: bool, generator: torch.Generator)
         for size, side in ((height, high), (width, wide))
     )
     return [(x, y, wide, high) for x, y in zip(xs, ys)]
-
-
-def drawings(gaussians: Gaussians, views: Views, t: int, windows: list[Window]) -> list[Rendering]:
-    """Target `t`, drawn so that gradients flow: by gsplat on a GPU, by the plain renderer on the CPU."""
-    camera, pose = views.cameras[t], views.target_from_first[t]
-    if not gaussians.means.is_cuda:
-        return render_windows(gaussians, camera, pose, windows)
-    whole = render(gaussians, camera, pose)
-    return [
-        Rendering(
-            *(getattr(whole, name)[y : y + h, x : x + w] for name in ('rgb', 'depth', 'alpha', 'codes'))
-        )
-        for x, y, w, h in windows
-    ]
 
 
 def decode(stack: nn.Sequential, codes: Tensor, picks: Tensor) -> Tensor:
@@ -73,87 +141,3 @@ def context_at(context: Tensor, v: Tensor, u: Tensor, height: int, width: int) -
 def away(features: Tensor, targets: Tensor) -> Tensor:
     """Mean of 1 - cosine over rows (M, C); queries read directions alone."""
     return (1 - F.cosine_similarity(features, targets, dim=1)).mean()
-
-
-def view_losses(
-    drawing: Rendering,
-    window: Window,
-    views: Views,
-    t: int,
-    decoders: Decoders,
-    perceptual: LPIPS | None,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Every term of one drawn window of target `t` that has something to say there; nothing where no pixel is
-    seen.
-
-    Means are over the pixels of the mask and, for colours, over their three channels (docs/published.md 39:
-    the published expression divides by the pixels alone, and mixes up the masks of several targets).
-    """
-    x0, y0, width, height = window
-    part = (..., slice(y0, y0 + height), slice(x0, x0 + width))
-    seen = views.seen[t][part]
-    flat = seen.flatten().nonzero()[:, 0]
-    if not len(flat):
-        return {}
-    out = {}
-    rgb, true = drawing.rgb.permute(2, 0, 1), views.targets[t][part]  # (3, h, w)
-    out['colour'] = (rgb - true).square()[:, seen].mean()
-    if perceptual is not None and min(height, width) >= SMALLEST:
-        masked = (picture.clamp(0, 1) * seen for picture in (rgb, true))
-        out['perceptual'] = perceptual(*(picture[None] for picture in masked))[0][seen].mean()
-    if len(flat) > PIXELS:
-        flat = flat[torch.randperm(len(flat), generator=generator)[:PIXELS].to(flat.device)]
-    v, u = flat // width + y0, flat % width + x0
-    context = context_at(views.context[t], v, u, *views.seen[t].shape)
-    out['context'] = away(
-        decode(decoders.language_decoder_patch, drawing.codes[..., CODE : 2 * CODE], flat), context
-    )
-    ids = views.ids[t][v, u]
-    if (ids > 0).any():
-        named = flat[ids > 0]
-        features = views.features[t][ids[ids > 0] - 1]
-        out['region'] = away(
-            decode(decoders.language_decoder_sam, drawing.codes[..., :CODE], named), features
-        )
-    return out
-
-
-def semantic_losses(
-    prediction: Prediction,
-    views: Views,
-    decoders: Decoders,
-    perceptual: LPIPS | None,
-    true_points: bool,
-    tuned: bool,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Every term of one pair, unweighted, and `total`, their sum by WEIGHTS; a term that nothing was seen for
-    is absent.
-
-    prediction: of a batch of one. true_points: the Gaussians are moved onto the measured points first, which
-    a network of soft geometry needs. tuned: the backbone learns too, so its points are held to the measured
-    ones.
-    """
-    gaussians = (
-        on_true_points(prediction, views, 0)
-        if true_points
-        else Gaussians.from_prediction(prediction, 'first')
-    )
-    terms: dict[str, list[Tensor]] = {}
-    for t, seen in enumerate(views.seen):
-        windows = windows_of(*seen.shape, gaussians.means.is_cuda, generator)
-        for window, drawing in zip(windows, drawings(gaussians, views, t, windows)):
-            for name, value in view_losses(
-                drawing, window, views, t, decoders, perceptual, generator
-            ).items():
-                terms.setdefault(name, []).append(value)
-    out = {name: torch.stack(values).mean() for name, values in terms.items()}
-    if tuned:
-        pair = prediction.first, prediction.second
-        out['points'], _ = point_losses(
-            torch.stack([view.pts3d for view in pair], 1), torch.stack([view.conf for view in pair], 1), views
-        )
-    zero = prediction.first.means.sum() * 0 + prediction.first.codes.sum() * 0  # a pair that sees nothing
-    out['total'] = sum((WEIGHTS[name] * value for name, value in out.items()), zero)
-    return out

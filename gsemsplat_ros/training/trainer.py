@@ -4,14 +4,12 @@ in files.
 
 from __future__ import annotations
 
-import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,39 +17,53 @@ from torch import Tensor, nn
 
 from gsemsplat_ros.files import digest
 from gsemsplat_ros.training.distributed import Processes
+from gsemsplat_ros.training.objective import Objective
+from gsemsplat_ros.training.options import TrainingOptions
 from gsemsplat_ros.training.state import load_state, save_state
 
 EMA = 0.998  # of the weights that are shipped
 STATE = 'state'  # folder of a run
+Options = TypeVar('Options', bound=TrainingOptions)
 
 
-class Trainer(ABC):
-    """One training on one or many processes; `args` has out, steps, batch, lr, seed, and perhaps accumulate.
+class Trainer(ABC, Generic[Options]):
+    """One training on one or many processes.
 
-    terms: names of the means that `objective(pairs, seeds)` returns, the first of which is minimised; shown:
-    those on the progress bar; checkpoint: file name of what a run makes; clip: largest gradient norm. `facts`
-    goes into the state: pairs and hours that were spent, where, and what the run started from.
+    shown: terms on the progress bar; checkpoint: file name of what a run makes; clip: largest gradient norm;
+    facts: what goes into the state beside tensors: pairs and hours that were spent, where, and what the run
+    started from.
     """
 
-    terms: tuple[str, ...]
+    objective: Objective
     shown: tuple[str, ...]
     checkpoint: str
     clip: float
     save_every = 200  # steps
 
-    def begin(self, args: argparse.Namespace, processes: Processes) -> dict[str, Tensor]:
+    def __init__(self, options: Options, processes: Processes):
+        """Take up the options alone; a subclass then calls `begin` and `optimize`."""
+        self.options, self.processes = options, processes
+
+    @classmethod
+    def make_data(cls, options: Options) -> None:
+        """What the first process makes before the others join: nothing, unless a training says otherwise."""
+
+    def begin(self) -> dict[str, Tensor]:
         """Take up the state of the run's folder, and return its tensors; none for a new run."""
-        self.args, self.processes = args, processes
-        self.step, state, self.facts = processes.share(
-            load_state(args.out / STATE) if processes.first else None
-        ) or (0, {}, {'pairs': 0, 'hours': {}})
+        found = load_state(self.options.out / STATE) if self.processes.first else None
+        found = self.processes.share(found)
+        if found is None:
+            self.step, state, self.facts = 0, {}, {'pairs': 0, 'hours': {}}
+        else:
+            self.step, state, self.facts = found
         return state
 
     def optimize(
-        self, objective: nn.Module, state: dict[str, Tensor], weight_decay: float, betas: tuple[float, float]
+        self, objective: Objective, state: dict[str, Tensor], weight_decay: float, betas: tuple[float, float]
     ) -> None:
         """Train what of `objective` asks for gradients, from the averages and moments of `state`."""
-        self.objective = objective.to(self.processes.device).train()
+        self.objective = objective
+        objective.to(self.processes.device).train()
         self.parallel = self.processes.wrap(self.objective)
         self.trained = {name: p for name, p in self.objective.named_parameters() if p.requires_grad}
         trained = list(self.trained.values())
@@ -60,19 +72,21 @@ class Trainer(ABC):
                 {'params': [p for p in trained if p.ndim > 1], 'weight_decay': weight_decay},
                 {'params': [p for p in trained if p.ndim < 2], 'weight_decay': 0.0},
             ],
-            lr=self.args.lr,
+            lr=self.options.lr,
             betas=betas,
         )
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
-        for name, p in self.trained.items() if state else ():
-            self.average[name].copy_(state[f'average/{name}'])
-            for key, value in part(state, f'optimizer/{name}').items():  # moments lie in memory as p does
-                self.optimizer.state[p][key] = value if key == 'step' else torch.empty_like(p).copy_(value)
+        if state:
+            for name, p in self.trained.items():
+                self.average[name].copy_(state[f'average/{name}'])
+                for key, value in part(state, f'optimizer/{name}').items():  # moments lie in memory as p does
+                    moment = value if key == 'step' else torch.empty_like(p).copy_(value)
+                    self.optimizer.state[p][key] = moment
 
     @property
     def share(self) -> range:
         """Which pairs of a step are this process's."""
-        return range(self.processes.rank, self.args.batch, self.processes.count)
+        return range(self.processes.rank, self.options.batch, self.processes.count)
 
     @abstractmethod
     def pair(self, step: int, number: int) -> Any:
@@ -93,41 +107,26 @@ class Trainer(ABC):
     def refresh(self) -> None:
         """Take in data that appeared since."""
 
-    def on_device(self, batch: Any) -> Any:
-        """A dataclass with its tensors on the device; pinned, so that they travel while the device
-        computes.
-        """
-        if self.processes.device.type != 'cuda':
-            return batch
-
-        def move(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(map(move, value))
-            if not isinstance(value, Tensor) or value.is_cuda:
-                return value
-            return value.pin_memory().to(self.processes.device, non_blocking=True)
-
-        return replace(batch, **{name: move(value) for name, value in vars(batch).items()})
-
     def train_step(self, pairs: list) -> Tensor:
         """One update by this process's pairs of the step, a part of them at a time. Returns their `terms` and
         the norm of all gradients."""
         for group in self.optimizer.param_groups:
             group['lr'] = self.rate()
         seeds = [
-            np.random.SeedSequence((self.args.seed, self.step, number)).generate_state(1).item()
+            np.random.SeedSequence((self.options.seed, self.step, number)).generate_state(1).item()
             for number in self.share
         ]
         self.optimizer.zero_grad(set_to_none=True)
-        parts = getattr(self.args, 'accumulate', 1)
-        size, terms = len(pairs) // parts, 0
+        parts = self.options.accumulate
+        size = len(pairs) // parts
+        terms = torch.zeros(len(self.objective.terms), device=self.processes.device)
         for i in range(parts):
             own = slice(i * size, (i + 1) * size)
-            last = i == parts - 1 or not hasattr(self.parallel, 'no_sync')
-            with nullcontext() if last else self.parallel.no_sync():  # gradients travel once a step
+            gradients_stay = i < parts - 1 and isinstance(self.parallel, nn.parallel.DistributedDataParallel)
+            with self.parallel.no_sync() if gradients_stay else nullcontext():  # they travel once a step
                 values = self.parallel(pairs[own], seeds[own]) / parts
                 values[0].backward()
-            terms = terms + values.detach()
+            terms += values.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.clip)
         if torch.isfinite(norm):  # a step without a number would spoil all that follow
             self.optimizer.step()
@@ -136,7 +135,7 @@ class Trainer(ABC):
             list(self.average.values()), [p.detach() for p in self.trained.values()], 1 - decay
         )
         self.step += 1
-        self.facts['pairs'] += self.args.batch
+        self.facts['pairs'] += self.options.batch
         return torch.cat((terms, norm[None]))
 
     def spend(self, seconds: float) -> None:
@@ -149,12 +148,12 @@ class Trainer(ABC):
         hours = self.facts['hours']
         return {
             'steps': self.step,
-            'batch': self.args.batch,
+            'batch': self.options.batch,
             'pairs': self.facts['pairs'],
             'hours': round(sum(hours.values()), 4),
             'machines': {name: round(h, 4) for name, h in hours.items()},
-            'learning_rate': self.args.lr,
-            'seed': self.args.seed,
+            'learning_rate': self.options.lr,
+            'seed': self.options.seed,
             'gsemsplat_ros': package_version(),
         }
 
@@ -178,12 +177,17 @@ class Trainer(ABC):
             for name, p in self.trained.items()
             for key, t in self.optimizer.state.get(p, {}).items()
         }
-        save_state(self.args.out / STATE, self.step, state | (more or {}), self.facts)
+        save_state(self.options.out / STATE, self.step, state | (more or {}), self.facts)
 
 
 def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """What lies under `name`/, without that prefix."""
     return {key[len(name) + 1 :]: t for key, t in state.items() if key.startswith(name + '/')}
+
+
+def parent_of(path: Path, card: dict) -> dict:
+    """What a state and a card say of the checkpoint that a run started from."""
+    return {'file': path.name, 'sha256': short_digest(path), 'steps': card.get('training', {}).get('steps')}
 
 
 def short_digest(path: Path) -> str:

@@ -128,9 +128,9 @@ def test_stereo_disparity_is_focal_times_baseline_over_depth(room):
 
 
 def test_packed_rooms_are_the_stream(tmp_path, stream, room):
-    pack(tmp_path, H, W, 'train', range(3, 4))
+    pack(tmp_path, H, W, range(3, 4))
     before = (tmp_path / 'train_000003.npz').stat().st_mtime_ns
-    pack(tmp_path, H, W, 'train', range(3, 5))  # goes on, leaves what is there
+    pack(tmp_path, H, W, range(3, 5))  # goes on, leaves what is there
     assert (tmp_path / 'train_000003.npz').stat().st_mtime_ns == before and not list(tmp_path.glob('*.part'))
     rooms = PackedRooms(tmp_path)
     assert len(rooms) > len(room) and rooms.vocabulary() == stream.vocabulary()

@@ -17,30 +17,26 @@ from gsemsplat_ros.rooms.preview import depth_colors, name_map
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.supervision.teacher import class_names, classifier_tensors, load_stem, sample_probabilities
-from gsemsplat_ros.training import losses as L
-from gsemsplat_ros.training.batches import collate, shrink
-from gsemsplat_ros.training.pictures import pictures
+from gsemsplat_ros.training import room_losses as L
+from gsemsplat_ros.training.batches import room_batch, shrink
+from gsemsplat_ros.training.objective import on_true_points, point_losses
+from gsemsplat_ros.training.snapshots import room_snapshot
 from gsemsplat_ros.training.textspace import TextSpace
 
 
 @pytest.fixture
 def batch():
-    return collate([sample(0), sample(1)], {name: i for i, name in enumerate(NAMES)}, torch.eye(8)[:3], 2)
+    return room_batch(sample(0), {name: i for i, name in enumerate(NAMES)}, torch.eye(8)[:3], 2)
 
 
 def test_a_batch_holds_the_true_points(batch):
-    assert batch.images.shape == (2, 2, 3, HEIGHT, WIDTH) and batch.points.shape == (
-        2,
-        2,
-        HEIGHT // 2,
-        WIDTH // 2,
-        3,
-    )
+    assert batch.images.shape == (2, 1, 3, HEIGHT, WIDTH)
+    assert batch.points.shape == (1, 2, HEIGHT // 2, WIDTH // 2, 3)
     x, z = batch.points[..., 0], batch.points[..., 2]
     torch.testing.assert_close(z, 2 + 0.2 * x, atol=1e-3, rtol=0)
     assert batch.labels.unique().tolist() == [0, 2] and (batch.labels[..., :10] == 0).all()
-    assert batch.target_seen.float().mean() > 0.9
-    np.testing.assert_allclose(batch.target_from_first[0][:3, 3], [-0.05, 0, 0], atol=1e-12)
+    assert batch.target.seen.float().mean() > 0.9
+    np.testing.assert_allclose(batch.target.camera_from_first[:3, 3], [-0.05, 0, 0], atol=1e-12)
 
 
 def test_a_block_shows_its_nearest_surface():
@@ -114,16 +110,22 @@ def test_what_is_hidden_is_not_seen():
 
 
 def test_point_losses_with_and_without_scale(batch):
-    conf = torch.ones(batch.valid.shape)
-    confident, aligned = (x.item() for x in L.point_losses(batch.points, conf, batch))
+    ones = torch.ones(batch.valid.shape)
+
+    def losses(points, conf=ones):
+        views = [replace(view, pts3d=points[:, i], conf=conf[:, i]) for i, view in enumerate(perfect)]
+        return point_losses(Prediction(*views), batch)
+
+    perfect = vars(perfect_prediction(batch)).values()
+    confident, aligned = (x.item() for x in losses(batch.points))
     assert confident == pytest.approx(0, abs=1e-6) and aligned == pytest.approx(0, abs=1e-6)
-    confident, aligned = (x.item() for x in L.point_losses(1.5 * batch.points, conf, batch))
+    confident, aligned = (x.item() for x in losses(1.5 * batch.points))
     assert aligned == pytest.approx(0, abs=1e-5) and confident == pytest.approx(np.log(1.5), abs=1e-5)
     wrong = batch.points + torch.tensor([0.0, 0, 0.2])
-    assert L.point_losses(wrong, conf, batch)[0] > 0.005
+    error = losses(wrong)[0]
+    assert error > 0.005
     # an error costs less where the network doubts, until the doubt costs more
-    error = L.point_losses(wrong, conf, batch)[0]
-    doubtful = L.point_losses(wrong, 0.5 * conf, batch)[0].item()
+    doubtful = losses(wrong, 0.5 * ones)[0].item()
     assert doubtful == pytest.approx(0.5 * error.item() - 0.2 * np.log(0.5), abs=1e-5)
 
 
@@ -177,11 +179,11 @@ def perfect_prediction(batch):
 
 
 def test_drawing_uses_the_true_points(batch):
-    gaussians = L.on_true_points(perfect_prediction(batch), batch, 0)
+    gaussians = on_true_points(perfect_prediction(batch), batch)
     torch.testing.assert_close(gaussians.means, batch.points[0].reshape(-1, 3))
     batch.valid[0, 0, 0, 0] = False  # what is not known is not drawn
-    assert L.on_true_points(perfect_prediction(batch), batch, 0).opacities[0] == 0
-    drawn = render(gaussians, batch.cameras[0], np.eye(4))
+    assert on_true_points(perfect_prediction(batch), batch).opacities[0] == 0
+    drawn = render(gaussians, batch.target.camera, np.eye(4))
     expected = np.asarray(sample().depth[0])
     inner = np.s_[6:-6, 6:-6]
     np.testing.assert_allclose(drawn.depth.numpy()[inner], expected[inner], rtol=0.03)
@@ -198,7 +200,7 @@ def test_drawing_does_not_pull_on_the_points(batch):
     offset = torch.zeros(3, requires_grad=True)
     prediction = Prediction(
         *(
-            L.replace(view, pts3d=leaf, means=leaf.detach() + offset)
+            replace(view, pts3d=leaf, means=leaf.detach() + offset)
             for view, leaf in zip((prediction.first, prediction.second), leaves)
         )
     )
@@ -265,9 +267,9 @@ def test_pictures_of_a_perfect_network_are_the_truth():
         decoders.language_decoder_sam[0].weight.zero_()
         decoders.language_decoder_sam[0].bias.zero_()
         decoders.language_decoder_sam[0].weight[:16, :, 0, 0] = torch.eye(16)
-    pair = collate([true], rows, torch.eye(384)[:3], 2)
+    pair = room_batch(true, rows, torch.eye(384)[:3], 2)
     views = [
-        L.replace(
+        replace(
             view,
             pts3d=pair.points[:, i],
             means=pair.points[:, i],
@@ -275,7 +277,8 @@ def test_pictures_of_a_perfect_network_are_the_truth():
         )
         for i, view in enumerate(vars(perfect_prediction(pair)).values())
     ]
-    picture = pictures(lambda *images: Prediction(*views), decoders, true, pair, rows)
+    objective = L.RoomObjective(lambda *images: Prediction(*views), decoders)
+    picture = room_snapshot(objective, true, pair, rows)
     assert picture.shape == (2 * HEIGHT, 4 * WIDTH, 3) and picture.dtype == np.uint8
     first, second, new, drawn = np.split(picture[:HEIGHT].astype(int), 4, axis=1)
     depth, found_depth, names, found_names = np.split(picture[HEIGHT:].astype(int), 4, axis=1)

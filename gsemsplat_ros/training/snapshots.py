@@ -1,0 +1,117 @@
+"""What a network in training does with one pair, for the eye."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gsemsplat_ros.datasets.sample import Sample
+from gsemsplat_ros.datasets.sources import SceneViews
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.render import Rendering, render
+from gsemsplat_ros.pictures.labels import name_map
+from gsemsplat_ros.pictures.overlay import depth_colors
+from gsemsplat_ros.pictures.principal import Principal
+from gsemsplat_ros.semantics.decoder import CODE
+from gsemsplat_ros.training.batches import RoomBatch, SceneBatch, Target
+from gsemsplat_ros.training.room_losses import RoomObjective
+from gsemsplat_ros.training.semantic_losses import SemanticObjective, context_at
+
+
+@torch.no_grad()
+def room_snapshot(
+    objective: RoomObjective, sample: Sample, batch: RoomBatch, rows: dict[str, int]
+) -> np.ndarray:
+    """(2 H, 4 W, 3) uint8 RGB of a sample and its batch; `rows`: name -> row of the batch's table of phrases.
+
+    Above: first and second view, the target, the target as the network's Gaussians draw it. Below: depth and
+    names of the first view, each beside what the network says; it chooses among the names that are there.
+    """
+    with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
+        prediction = objective.model(*batch.images)
+    view = prediction.first
+    drawing = draw(Gaussians.from_prediction(prediction, 'first').to('cpu'), batch.target)
+    names = ['', *sorted({sample.names[i] for i in np.unique(sample.instance[0]) if i})]
+    true = np.array([names.index(name) if i and name in names else 0 for i, name in enumerate(sample.names)])
+    features = objective.codec.language_decoder_sam(view.codes[..., :CODE].permute(0, 3, 1, 2))[
+        0
+    ]  # (C, h, w)
+    phrases = batch.names[[rows[name] for name in names[1:]]]
+    found = 1 + torch.einsum('kc,chw->khw', phrases, F.normalize(features, dim=0)).argmax(0)
+    depth = view.pts3d[0, ..., 2].float().cpu().numpy()
+    below = [
+        depth_colors(sample.depth[0]),
+        depth_colors(depth),
+        name_map(true[sample.instance[0]], names),
+        name_map(full(found.cpu().numpy(), sample.instance.shape[1:]), names),
+    ]
+    return sheet([*sample.images, rgb_picture(drawing)], below)
+
+
+@torch.no_grad()
+def scene_snapshot(objective: SemanticObjective, views: SceneViews, batch: SceneBatch) -> np.ndarray:
+    """(2 H, 4 W, 3) uint8 RGB of a pair with its targets and their batch.
+
+    Above: both context views, the first target, the same as the network draws it. Below: region-specific and
+    context-aware features of the target in main colours, each as it should be and as it is drawn; black is
+    what no loss asks for.
+    """
+    with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
+        prediction = objective.model(*batch.images)
+    target = batch.targets[0]
+    drawing = draw(objective.gaussians(prediction, batch), target)
+    region, context = objective.codec.decode(drawing.codes)  # (H, W, C) each
+    table = torch.cat((target.features.new_zeros(1, context.shape[-1]), target.features))
+    height, width = target.ids.shape
+    v, u = torch.meshgrid(*(torch.arange(n, device=context.device) for n in (height, width)), indexing='ij')
+    true_context = context_at(target.context, v.flatten(), u.flatten(), height, width)
+    below = [
+        *feature_pictures(table[target.ids], region, target.seen & (target.ids > 0)),
+        *feature_pictures(true_context.unflatten(0, (height, width)), context, target.seen),
+    ]
+    return sheet([*(frame.image for frame in views.frames[:3]), rgb_picture(drawing)], below)
+
+
+def draw(gaussians: Gaussians, target: Target) -> Rendering:
+    """A target as the Gaussians draw it."""
+    return render(gaussians, target.camera, target.camera_from_first)
+
+
+def rgb_picture(drawing: Rendering) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    return drawing.rgb.clamp(0, 1).mul(255).byte().cpu().numpy()
+
+
+def feature_pictures(wanted: Tensor, found: Tensor, known: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Two maps of features (H, W, C) to RGB by the main directions of the first, where they are `known` (H,
+    W).
+    """
+    if not known.any():
+        black = np.zeros((*known.shape, 3), np.uint8)
+        return black, black
+    principal = Principal.fit(F.normalize(wanted[known], dim=-1).cpu().numpy())
+    components = torch.as_tensor(principal.components).to(wanted)
+
+    def picture(features: Tensor) -> np.ndarray:
+        colors = principal.colors((F.normalize(features, dim=-1) @ components.T).cpu().numpy())
+        return (255 * colors * known[..., None].cpu().numpy()).astype(np.uint8)
+
+    return picture(wanted), picture(found)
+
+
+def sheet(above: Sequence[np.ndarray], below: Sequence[np.ndarray]) -> np.ndarray:
+    """Two rows of pictures (H, W, 3) uint8, all brought to the size of the first one's."""
+    size = above[0].shape[:2]
+    return np.vstack([np.hstack([full(picture, size) for picture in row]) for row in (above, below)])
+
+
+def full(small: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A picture or a map of ids (h, w, ...) to `size` (H, W), the nearest."""
+    kind = small.dtype
+    large = cv2.resize(small.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+    return large.astype(kind)
