@@ -24,7 +24,8 @@ from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.scene.scene_file import read_scene
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.objects import Object
-from gsemsplat_ros.terminal.console import Console, without_nan
+from gsemsplat_ros.terminal.console import Console
+from gsemsplat_ros.terminal.json_values import without_nan
 
 WALL_M = 2.0
 BOX = Object(center=(0.5, 0.25, 2.0), size=(0.4, 0.6, 0.2), score=0.875)

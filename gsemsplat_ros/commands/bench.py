@@ -8,7 +8,8 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-from gsemsplat_ros.terminal.console import Console, Failure, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.arguments import add_device_argument, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.console import Console, Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='small',
         help='the network that ships, or the public one (default: %(default)s)',
     )
-    parser.add_argument(
-        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='(default: %(default)s)'
-    )
+    add_device_argument(parser, '(default: %(default)s)')
     parser.add_argument(
         '--repeats', type=at_least_one, metavar='N', help='of each measurement (default: 7, large 3)'
     )
@@ -58,12 +57,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         return
     from gsemsplat_ros.bench.compare import bench
 
-    with console.progress(0, 'step', 'bench') as bar:
-
-        def step(text: str) -> None:
-            bar.set_postfix_str(text)
-            bar.update()
-
+    with console.steps('bench') as step:
         result = bench(args.size, device, args.repeats or 0, further_stages(), step)
     show(result, console)
     console.result(result)
@@ -143,12 +137,7 @@ def gigaflops(stage: dict, path: str) -> float | None:
 def run_node(console: Console) -> None:
     from gsemsplat_ros.ros.client.bench_node import bench_node
 
-    with console.progress(0, 'step', 'bench') as bar:
-
-        def step(text: str) -> None:
-            bar.set_postfix_str(text)
-            bar.update()
-
+    with console.steps('bench') as step:
         result = bench_node(step)
     console.table([(key.replace('_', ' '), value) for key, value in result.items()], ('measure', 'value'))
     console.result(result)
@@ -161,12 +150,7 @@ def run_scale(picture: str, device, console: Console) -> None:
 
     if Path(picture).suffix != '.svg':
         raise ValueError(f'{picture}: wanted a name that ends in .svg')
-    with console.progress(0, 'step', 'bench') as bar:
-
-        def step(text: str) -> None:
-            bar.set_postfix_str(text)
-            bar.update()
-
+    with console.steps('bench') as step:
         result = scale(device, step)
     write_text(Path(picture), plot(result))
     console.say(result['device'])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.arguments import add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.console import Console
 
 ANSWER_WITHIN_S = 60.0
 BAG_QUERIES = 'chair', 'table', 'door', 'plant'
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, read_card
     from gsemsplat_ros.ros.client.node_process import COMMAND
     from gsemsplat_ros.terminal.output import output_folder, write_json
-    from gsemsplat_ros.terminal.present import answers_table, write_page
+    from gsemsplat_ros.terminal.results import answers_table, write_page
 
     scenes, parameters, title, about = _of_bag(args, console) if args.bag else _packaged(args)
     card = read_card(SHIPPED)

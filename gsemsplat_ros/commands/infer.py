@@ -7,7 +7,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from gsemsplat_ros.terminal.console import Console, add_model_arguments, add_output_arguments
+from gsemsplat_ros.terminal.arguments import add_device_argument, add_model_arguments, add_output_arguments
+from gsemsplat_ros.terminal.console import Console
 
 PATHS = (
     'arc',
@@ -49,9 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f'{", ".join(PATHS)} (default: {PATHS[0]}; published: that of the published demo)',
     )
     add_model_arguments(parser)
-    parser.add_argument(
-        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='device of the network'
-    )
+    add_device_argument(parser, 'device of the network')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.pipeline import Pipeline
     from gsemsplat_ros.scene.scene_file import save_scene
     from gsemsplat_ros.terminal.output import output_folder, write_json
-    from gsemsplat_ros.terminal.present import answers_table, write_page
+    from gsemsplat_ros.terminal.results import answers_table, write_page
 
     pair = read_pair(args.left, args.right, args.calibration)
     if args.video:

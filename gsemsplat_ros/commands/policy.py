@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 
-from gsemsplat_ros.terminal.console import Console, add_output_arguments
+from gsemsplat_ros.terminal.arguments import add_output_arguments
+from gsemsplat_ros.terminal.console import Console
 
 NAME = re.compile(r'[~/]?[A-Za-z_][\w/]*')
 

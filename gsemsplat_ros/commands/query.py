@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one, positive
+from gsemsplat_ros.terminal.arguments import add_output_arguments, at_least_one, positive
+from gsemsplat_ros.terminal.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,14 @@ import contextlib
 import threading
 from pathlib import Path
 
-from gsemsplat_ros.terminal.console import Console, add_model_arguments, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.arguments import (
+    add_device_argument,
+    add_model_arguments,
+    add_output_arguments,
+    at_least_one,
+    port,
+)
+from gsemsplat_ros.terminal.console import Console
 
 LOCAL = '127.0.0.1', 'localhost', '::1'
 DEMO_SCENE = 'living_room'
@@ -39,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='ADDRESS',
         help='address to listen on (default: %(default)s, this machine only; 0.0.0.0: the network)',
     )
-    parser.add_argument('--port', type=_port, default=8080, metavar='N', help='(default: %(default)s)')
+    parser.add_argument('--port', type=port, default=8080, metavar='N', help='(default: %(default)s)')
     parser.add_argument(
         '--max-gaussians',
         type=at_least_one,
@@ -48,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='most Gaussians in a page; a larger scene is thinned (default: %(default)s)',
     )
     add_model_arguments(parser)
-    parser.add_argument(
-        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='device for the queries'
-    )
+    add_device_argument(parser, 'device for the queries')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
@@ -134,11 +139,3 @@ def _load(loading, shared, console: Console) -> None:
     except Exception as error:
         shared.write(status=str(error), is_trouble=True, ask=None, no_query_reason=str(error))
         console.note(f'gsemsplat: {error}')
-
-
-def _port(text: str) -> int:
-    """An argparse type: a port, 0 for any that is free."""
-    number = int(text)
-    if not 0 <= number < 65536:
-        raise argparse.ArgumentTypeError(f'{text} is no port: wanted 0 to 65535')
-    return number

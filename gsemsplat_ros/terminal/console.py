@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import os
 import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from tqdm import tqdm
+
+from gsemsplat_ros.terminal.json_values import without_nan
 
 NARROWEST = 20  # columns in which words are still wrapped
 JOINERS = '\u200c\u200d'  # invisible, and part of how some scripts are written
@@ -41,6 +42,17 @@ class Console:
         """A bar on stderr, on a terminal only; `update()` it, and use it in a `with`."""
         return tqdm(total=total, unit=unit, desc=title, leave=False, disable=True if self.quiet else None)
 
+    @contextmanager
+    def steps(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Yields a function to be called before each step of a work of unknown length, with what comes."""
+        with self.progress(0, 'step', title) as bar:
+
+            def step(text: str) -> None:
+                bar.set_postfix_str(text)
+                bar.update()
+
+            yield step
+
     def say(self, text: str = '') -> None:
         """A line of the result for people."""
         if not self.as_json:
@@ -53,24 +65,14 @@ class Console:
             return
         cells = [[_cell(value) for value in row] for row in rows]
         widths = [max(map(width, column)) for column in zip(*filter(None, (header, *cells)))]
-        right = [
-            all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in column)
-            for column in zip(*rows)
-        ]
-
-        def line(row: Sequence[str]) -> str:
-            fills = [' ' * (wide - width(cell)) for cell, wide in zip(row, widths)]
-            return '  '.join(
-                fill + cell if to_right else cell + fill for cell, fill, to_right in zip(row, fills, right)
-            ).rstrip()
-
+        right = [all(map(_is_number, column)) for column in zip(*rows)]
         if header:
-            print(_bold(line(header)))
+            print(_bold(_aligned(header, widths, right)))
         indent = sum(widths[:-1]) + 2 * len(widths[:-1])
         room = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() and not right[-1] else 0
         for row in cells:
-            first, *more = (textwrap.wrap(row[-1], room) if room >= NARROWEST else row[-1:]) or ['']
-            print(line([*row[:-1], first]))
+            first, *more = _wrapped(row[-1], room)
+            print(_aligned([*row[:-1], first], widths, right))
             for words in more:
                 print(' ' * indent + words)
 
@@ -78,50 +80,6 @@ class Console:
         """The JSON object of a command run with --json."""
         if self.as_json:
             print(json.dumps(without_nan(result), allow_nan=False), flush=True)
-
-
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """--json and --quiet, the same for every command."""
-    group = parser.add_argument_group('output')
-    group.add_argument(
-        '--json', action='store_true', help='print the result as one JSON object, the last line of stdout'
-    )
-    group.add_argument('--quiet', action='store_true', help='print no notes and no progress bar')
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--weights and --text-checkpoint, the same for every command that loads a network with its words."""
-    parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the shipped network)')
-    parser.add_argument(
-        '--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP'
-    )
-
-
-def positive(text: str) -> float:
-    """An argparse type: a number above zero."""
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f'{text} is not above zero')
-    return number
-
-
-def at_least_one(text: str) -> int:
-    """An argparse type: a whole number from one."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text} is less than one')
-    return number
-
-
-def without_nan(value: object) -> object:
-    """`value` as JSON can hold it: NaN and infinities become null, tuples lists."""
-    if isinstance(value, dict):
-        return {str(key): without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def width(text: str) -> int:
@@ -142,6 +100,26 @@ def printable(text: str) -> str:
     anything.
     """
     return ''.join(c if c.isprintable() or c in JOINERS else ' ' if c.isspace() else '\ufffd' for c in text)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    """One line of a table: each cell as wide as its column, at its right end where `right` says so."""
+    parts = []
+    for cell, wide, to_right in zip(cells, widths, right):
+        fill = ' ' * (wide - width(cell))
+        parts.append(fill + cell if to_right else cell + fill)
+    return '  '.join(parts).rstrip()
+
+
+def _wrapped(text: str, columns: int) -> list[str]:
+    """Lines of `text`, `columns` wide at most; one line where that is too narrow to read, or 0: no limit."""
+    if columns < NARROWEST:
+        return [text]
+    return textwrap.wrap(text, columns) or ['']
 
 
 def _cell(value: object) -> str:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from gsemsplat_ros.files import write_whole
-from gsemsplat_ros.terminal.console import without_nan
+from gsemsplat_ros.terminal.json_values import without_nan
 
 
 def output_folder(path: str | Path) -> Path:

@@ -6,13 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from gsemsplat_ros.commands.eval import ablation, scannetpp
-from gsemsplat_ros.terminal.console import (
-    Console,
-    Failure,
-    add_model_arguments,
-    add_output_arguments,
-    at_least_one,
-)
+from gsemsplat_ros.terminal.arguments import add_model_arguments, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.console import Console, Failure
 
 if TYPE_CHECKING:
     from gsemsplat_ros.datasets.sample import Sample

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.terminal.console import Console, add_model_arguments, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.arguments import add_model_arguments, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.console import Console
 
 TITLES = {
     'localisation_accuracy': 'localisation',

@@ -10,7 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from gsemsplat_ros.commands.eval.ablation import cell
-from gsemsplat_ros.terminal.console import Console, add_model_arguments, add_output_arguments
+from gsemsplat_ros.terminal.arguments import (
+    add_device_argument,
+    add_model_arguments,
+    add_output_arguments,
+    fraction,
+)
+from gsemsplat_ros.terminal.console import Console
 
 OPENCLIP = 'openclip:ViT-B-16'  # the text space of the public networks
 # title -> (measure, its name in the table); parentheses as in the paper: over the visible pixels alone
@@ -72,19 +78,10 @@ def add(actions) -> None:
         help='threshold of the published masks (default: %(default)s; LangSplat: 0.4)',
     )
     parser.add_argument('--eight', action='store_true', help="also score LSM's eight classes")
-    parser.add_argument(
-        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='device of the network'
-    )
+    add_device_argument(parser, 'device of the network')
     parser.add_argument('--out', metavar='DIR', help='folder for report.html and scores.json')
     add_output_arguments(parser)
     parser.set_defaults(run=run)
-
-
-def fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not from 0 to below 1')
-    return value
 
 
 def run(args: argparse.Namespace, console: Console) -> None:

@@ -13,7 +13,8 @@ from gsemsplat_ros.commands.train.shared import (
     several_processes,
     show_result,
 )
-from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.arguments import add_output_arguments, at_least_one, pixels
+from gsemsplat_ros.terminal.console import Console
 
 HEIGHT, WIDTH = 192, 256  # of rendered rooms [px]
 
@@ -29,14 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     rooms.add_argument(
         '--height',
-        type=whole_patches,
+        type=pixels(16),
         default=HEIGHT,
         metavar='PX',
         help='of rendered rooms [px] (default: %(default)s)',
     )
     rooms.add_argument(
         '--width',
-        type=whole_patches,
+        type=pixels(16),
         default=WIDTH,
         metavar='PX',
         help='of rendered rooms [px] (default: %(default)s)',
@@ -66,14 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     prepare.add_parser(actions)
     semantics.add_parser(actions)
-
-
-def whole_patches(text: str) -> int:
-    """An argparse type: a side of an image [px]."""
-    side = int(text)
-    if side < 32 or side % 16:
-        raise argparse.ArgumentTypeError(f'{text} px: wanted a multiple of 16 from 32')
-    return side
 
 
 def run(args: argparse.Namespace, console: Console) -> None:

@@ -7,7 +7,8 @@ import os
 import time
 from pathlib import Path
 
-from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.arguments import add_output_arguments, at_least_one, pixels
+from gsemsplat_ros.terminal.console import Console
 
 SIZE = 512  # px: published
 NOTE_EVERY = 60.0  # s: in a log, where no bar is drawn
@@ -33,12 +34,12 @@ def add_parser(actions) -> None:
     )
     parser.add_argument(
         '--height',
-        type=whole_cells,
+        type=pixels(32),
         default=SIZE,
         metavar='PX',
         help='of the frames [px] (default: %(default)s; rooms keep theirs)',
     )
-    parser.add_argument('--width', type=whole_cells, default=SIZE, metavar='PX', help='as --height')
+    parser.add_argument('--width', type=pixels(32), default=SIZE, metavar='PX', help='as --height')
     things = parser.add_argument_group('masks (default: the instance ids of rooms)')
     things.add_argument('--masks', type=Path, metavar='DIR', help='DIR/SCENE/IMAGE.png or .npy')
     things.add_argument(
@@ -78,14 +79,6 @@ def add_parser(actions) -> None:
     )
     parser.set_defaults(run=run)
     add_output_arguments(parser)
-
-
-def whole_cells(text: str) -> int:
-    """An argparse type: a side of a frame [px]."""
-    side = int(text)
-    if side < 32 or side % 32:
-        raise argparse.ArgumentTypeError(f'{text} px: wanted a multiple of 32 from 32')
-    return side
 
 
 def shard(text: str) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from gsemsplat_ros.commands.train.shared import (
     several_processes,
     show_result,
 )
-from gsemsplat_ros.terminal.console import Console, add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.arguments import add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.console import Console
 
 
 def add_parser(actions) -> None:

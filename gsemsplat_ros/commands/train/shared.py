@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, TypeVar
 
-from gsemsplat_ros.terminal.console import Console, at_least_one, positive
+from gsemsplat_ros.terminal.arguments import add_device_argument, at_least_one, positive
+from gsemsplat_ros.terminal.console import Console
 
 if TYPE_CHECKING:
     from gsemsplat_ros.training.loop import TrainingResult
@@ -37,12 +38,7 @@ def add_training_arguments(
         '--lr', type=positive, default=lr, metavar='X', help='peak learning rate (default: %(default)s)'
     )
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='(default: %(default)s)')
-    parser.add_argument(
-        '--device',
-        choices=('auto', 'cpu', 'cuda'),
-        default='auto',
-        help='(default: %(default)s, a GPU if available)',
-    )
+    add_device_argument(parser, '(default: %(default)s, a GPU if available)')
     parser.add_argument('--minutes', type=positive, metavar='M', help='save and stop after this time [min]')
 
 
