@@ -127,8 +127,7 @@ class Rectifier:
     @staticmethod
     def _make(info: CameraInfo, width: int, height: int, topic: str) -> tuple[np.ndarray, np.ndarray]:
         D, R = np.asarray(info.d, np.float64), np.asarray(info.r, np.float64).reshape(3, 3)
-        if not R.any():
-            R = np.eye(3)
+        R = R if R.any() else np.eye(3)
         if len(D) not in COEFFICIENTS.get(info.distortion_model, ()):
             raise ValueError(
                 f'{topic} has distortion_model {quoted(info.distortion_model)} with {len(D)} '

@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from types import FrameType
 
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -31,12 +32,12 @@ class _Interrupt:
     listens, is interrupted so, once.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.loading = True
         for number in signal.SIGINT, signal.SIGTERM:
             signal.signal(number, self)
 
-    def __call__(self, number, frame) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         loading, self.loading = self.loading, False
         if loading:
             raise KeyboardInterrupt
@@ -62,9 +63,8 @@ def _spin(node: GsemsplatNode) -> bool:
         except Exception:
             node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
     executor.shutdown()
-    pool = threading.Thread(
-        target=executor._executor.shutdown, daemon=True
-    )  # shutdown() forgets its pool of threads
+    # shutdown() leaves the threads of its pool running, and has no public way to wait for them
+    pool = threading.Thread(target=executor._executor.shutdown, daemon=True)
     pool.start()
     pool.join(STOP_WITHIN_S)
     return not pool.is_alive()

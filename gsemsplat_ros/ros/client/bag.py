@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -18,6 +19,7 @@ from gsemsplat_ros.ros.synchronize import StereoSync, plain_backend
 
 TYPES = {IMAGE: Image, COMPRESSED: CompressedImage, INFO: CameraInfo}
 SLOP_S = Parameters().sync_slop_s
+Images = tuple[Image | CompressedImage, Image | CompressedImage]  # of left and right
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ class Bag:
     def __enter__(self) -> Bag:
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._reader.close()
 
     def pairs(self, count: int) -> Iterator[BagPair]:
         """At most `count` pairs, evenly spread over the bag. Raises ValueError when there is none, or an
         image that the node could not use."""
-        begin, last, found, gap = self._reader.start_time, -1, 0, None
+        begin, last, found = self._reader.start_time, -1, 0
+        gap_ns: int | None = None  # of the first images, if they make no pair
         source = make_source(
             Parameters(rectified=self.rectified),
             list(zip(self.topics.images, self.topics.infos)),
@@ -71,41 +74,52 @@ class Bag:
         )
         for number in range(count):
             wanted = begin + int(number / count * self.seconds * 1e9)
-            pairs: list = []
-            sync = StereoSync(SLOP_S, lambda left, right: pairs.append((left, right)), plain_backend)
-            for topic, at, message in self._messages(self.topics.images, max(wanted, last + 1)):
-                sync.add(self.topics.images.index(topic), message)
-                if pairs:
-                    break
-            gap = sync.gap_ns if gap is None else gap
-            if not pairs:
+            images, last_read, sync = self._first_pair(max(wanted, last + 1))
+            gap_ns = sync.gap_ns if gap_ns is None else gap_ns
+            if images is None or sync.skew_ns is None:
                 break
-            last, found = at, found + 1
-            images = pairs[0]
+            last, found = last_read, found + 1
             try:
                 pair = source.pair(Input(images, self._infos))
             except ValueError as error:
                 raise ValueError(f'{self.path}: {error}') from None
-            yield BagPair((at - begin) / 1e9, sync.skew_ns / 1e6, (*self._infos, *images), pair)
+            assert pair is not None  # it shows something new: the source is told of no scene before it
+            yield BagPair((last - begin) / 1e9, sync.skew_ns / 1e6, (*self._infos, *images), pair)
         if not found:
-            apart = '' if gap is None else f'; the first ones differ by {gap / 1e6:.1f} ms'
+            apart = '' if gap_ns is None else f'; the first ones differ by {gap_ns / 1e6:.1f} ms'
             raise ValueError(
                 f'{self.path}: no two images of {" and ".join(self.topics.images)} have stamps within '
                 f'{SLOP_S * 1e3:g} ms{apart}'
             )
+
+    def _first_pair(self, start_ns: int) -> tuple[Images | None, int, StereoSync]:
+        """The first images of left and right from there on whose stamps fit, None without; when the last one
+        that was read was recorded [ns]; and what paired them.
+        """
+        pairs: list[Images] = []
+        sync = StereoSync(SLOP_S, lambda left, right: pairs.append((left, right)), plain_backend)
+        read_ns = start_ns
+        for topic, read_ns, message in self._messages(self.topics.images, start_ns):
+            sync.add(self.topics.images.index(topic), message)
+            if pairs:
+                return pairs[0], read_ns, sync
+        return None, read_ns, sync
 
     def _first_infos(self) -> tuple[CameraInfo, CameraInfo]:
         infos: dict[str, CameraInfo] = {}
         for topic, _, message in self._messages(self.topics.infos):
             infos.setdefault(topic, message)
             if len(infos) == 2:
-                return tuple(infos[topic] for topic in self.topics.infos)
+                left, right = self.topics.infos
+                return infos[left], infos[right]
         missing = [topic for topic in self.topics.infos if topic not in infos]
         raise ValueError(
             f'there is no message on {" and ".join(missing)}: wanted the calibration of both cameras'
         )
 
-    def _messages(self, topics: tuple[str, str], start_ns: int | None = None):
+    def _messages(
+        self, topics: tuple[str, str], start_ns: int | None = None
+    ) -> Iterator[tuple[str, int, Any]]:
         """(topic, time of recording [ns], message) from there on. Raises ValueError for a bag that is
         damaged.
         """
@@ -114,13 +128,11 @@ class Bag:
             for connection, at, data in self._reader.messages(wanted, start=start_ns):
                 data = self._to_cdr(data, connection.msgtype)
                 yield connection.topic, at, deserialize_message(bytes(data), TYPES[connection.msgtype])
-        except GeneratorExit:
-            raise
         except Exception as error:  # of whatever kind: it is a file from outside
             raise ValueError(f'the bag is damaged ({_words(error)})') from None
 
 
-def _open(path: Path):
+def _open(path: Path) -> tuple[Any, Callable[..., Any]]:
     """An open reader of rosbags, and what turns its messages into CDR."""
     try:
         from rosbags.rosbag1 import Reader as Reader1

@@ -4,7 +4,6 @@ right.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,10 +91,13 @@ def _infos(pair: tuple[str, str], topics: Mapping[str, str]) -> tuple[str, str] 
     known = [name for name, kind in topics.items() if kind == INFO]
     if len(known) < 2:
         return None
-    best = tuple(
-        max(known, key=lambda info: (len(os.path.commonprefix((image, info))), -len(info))) for image in pair
-    )
-    return best if best[0] != best[1] else None
+    left, right = (max(known, key=lambda info: (_shared(image, info), -len(info))) for image in pair)
+    return (left, right) if left != right else None
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two names have in common at their beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 
 
 def _rank(pair: tuple[str, str], images: Mapping[str, str]) -> tuple:

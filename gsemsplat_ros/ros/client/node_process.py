@@ -80,7 +80,7 @@ class NodeProcess:
         lines = self.log.read_text(errors='replace').strip().splitlines()
         return lines[-1] if lines else 'nothing'
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(STOP_WITHIN_S)

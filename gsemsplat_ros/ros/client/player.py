@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gsemsplat_msgs.msg import Status
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
@@ -36,9 +37,8 @@ PARAMETERS = {
         for topic in (*TOPICS, *(f'{side}/image_raw/compressed' for side in SIDES))
     },
 }
-Messages = tuple[
-    CameraInfo, CameraInfo, Image | CompressedImage, Image | CompressedImage
-]  # in the order of TOPICS
+# in the order of TOPICS
+Messages = tuple[CameraInfo, CameraInfo, Image | CompressedImage, Image | CompressedImage]
 
 
 @dataclass(frozen=True)
@@ -162,17 +162,21 @@ def _restamp(messages: Messages, stamp: int) -> None:
 
 
 def stereo_messages(pair: Pair, stamp: int) -> Messages:
-    """The messages of a pair, in the order of TOPICS; stamp [ns]."""
-    header, camera = make_header(pair.first.frame, stamp), pair.first.camera
+    """The messages of a pair, in the order of TOPICS; stamp [ns]. Raises ValueError for one that is not
+    calibrated.
+    """
+    header, camera, baseline_m = make_header(pair.first.frame, stamp), pair.first.camera, pair.baseline_m
+    if camera is None or baseline_m is None:
+        raise ValueError('a pair without camera or baseline cannot be played: give its calibration')
     return (
         camera_info(camera, 0.0, header),
-        camera_info(camera, pair.baseline_m, header),
+        camera_info(camera, baseline_m, header),
         image_message(pair.first.image, header),
         image_message(pair.second.image, header),
     )
 
 
-def camera_info(camera: Camera, baseline_m: float, header) -> CameraInfo:
+def camera_info(camera: Camera, baseline_m: float, header: Header) -> CameraInfo:
     """Of a rectified camera that stands at +x of the left one by `baseline_m`."""
     fx, fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
     return CameraInfo(
