@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -87,7 +88,8 @@ class GsemsplatNode(LifecycleNode):
         self._load_pipeline = load_pipeline
         self._configured: Configured | None = None
         self._active: Active | None = None
-        self._said: dict[str, float] = {}
+        self._said: dict[str, float] = {}  # words -> when [s, time.monotonic]
+        self._say_lock = threading.Lock()
         self._report = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._status = self.create_publisher(Status, '~/status', LATCHED)
         self.create_timer(1.0, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -252,11 +254,12 @@ class GsemsplatNode(LifecycleNode):
 
     def _say(self, message: str) -> None:
         """Warn, the same message, whatever its numbers, at most every REPEAT_S (rclpy's own throttle would
-        hide a second, other message)."""
+        hide a second, other message). Any thread may."""
         now, words = time.monotonic(), re.sub(r'\d+', '0', message)
-        if now - self._said.get(words, float('-inf')) < REPEAT_S:
-            return
-        if len(self._said) > 100:
-            self._said.clear()
-        self._said[words] = now
+        with self._say_lock:
+            if now - self._said.get(words, float('-inf')) < REPEAT_S:
+                return
+            if len(self._said) > 100:
+                self._said.clear()
+            self._said[words] = now
         self.get_logger().warning(message)
