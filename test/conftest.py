@@ -1,6 +1,7 @@
 """A ROS domain of its own for each run, what the summary says of skips, and a tiny pipeline."""
 
 import os
+import signal
 import socket
 import tempfile
 from collections import Counter
@@ -16,6 +17,10 @@ NO_GPU = 'needs an NVIDIA GPU'
 
 
 def pytest_configure(config):
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # in a job started with `&`: so would children have it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     os.environ.setdefault('ROS_LOG_DIR', os.path.join(tempfile.gettempdir(), 'gsemsplat_ros_log'))
     if 'ROS_DOMAIN_ID' not in os.environ and find_spec('rclpy'):

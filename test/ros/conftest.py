@@ -30,7 +30,7 @@ def client(domain):
 
 @pytest.fixture(scope='module')
 def start(domain):
-    """Function that starts a node process with ROS arguments; what still runs at the end is killed."""
+    """Function that starts a node process with ROS arguments; at the end what still runs ends cleanly."""
     from support.node_process import NodeProcess
 
     nodes = []
@@ -40,5 +40,10 @@ def start(domain):
         return nodes[-1]
 
     yield make
-    for node in nodes:
-        node.kill()
+    try:
+        for node in nodes:
+            if node.active:
+                node.stop()
+    finally:
+        for node in nodes:
+            node.kill()

@@ -30,7 +30,8 @@ class Camera:
 
     def __init__(self, domain):
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parents[1] / 'support' / 'camera_program.py'), NAME],
+            [sys.executable, '-m', 'support.camera_program', NAME],
+            cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             text=True,
             env=dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST'),
@@ -39,6 +40,10 @@ class Camera:
     def tell(self, line):
         self._process.stdin.write(line + '\n')
         self._process.stdin.flush()
+
+    @property
+    def alive(self):
+        return self._process.poll() is None
 
     def kill(self):
         self._process.kill()
@@ -89,18 +94,32 @@ class Robot:
 
 
 @pytest.fixture(scope='module')
-def robot(client, start, domain, tmp_path_factory):
+def diagnostics(client):
+    """The diagnostics of all nodes are heard."""
+    client.listen(DiagnosticArray, '/diagnostics', 10)
+
+
+@pytest.fixture(scope='module')
+def running(client, diagnostics, start, domain, tmp_path_factory):
+    """The one Robot of this module."""
     folder = tmp_path_factory.mktemp('maps')
     process = start('-r', f'__ns:={NAME}', '-p', f'map_directory:={folder}')
-    client.listen(DiagnosticArray, '/diagnostics', 10)
     client.listen(PointCloud2, CLOUD)
     process.wait_for('waiting for')
     robot = Robot(client, process, domain, folder)
-    try:
-        robot.lives()
-        yield robot
-    finally:
-        robot.camera.kill()
+    yield robot
+    robot.camera.kill()
+
+
+@pytest.fixture
+def robot(running):
+    """A robot whose node answers; afterwards its camera sends both images again, ten times a second."""
+    running.lives()
+    yield running
+    if not running.camera.alive:
+        running.restart_camera()
+    running.camera.tell('right 1')
+    running.camera.tell('step 0.1')
 
 
 def test_a_killed_publisher_is_named_and_its_successor_is_heard(robot):
@@ -197,7 +216,6 @@ def _limit(robot, size):
 
 
 def _disk_full(robot, name, words, fill, empty):
-    robot.lives()
     saved = robot.save(name)
     assert saved.success, saved.message
     files = [robot.folder / f'{name}{ending}' for ending in ('.safetensors', '.ply')]
@@ -225,7 +243,7 @@ def _disk_full(robot, name, words, fill, empty):
     robot.status('map', lambda message, values: words not in message)
 
 
-def test_ten_hertz_into_a_slow_node_and_no_stale_frame_is_queued(client, start):
+def test_ten_hertz_into_a_slow_node_and_no_stale_frame_is_queued(client, diagnostics, start):
     """Half a second a scene, ten pairs a second: each scene is of the newest pair, and when the pairs end so
     do they.
     """
@@ -233,7 +251,7 @@ def test_ten_hertz_into_a_slow_node_and_no_stale_frame_is_queued(client, start):
     client.listen(PointCloud2, topic)
     process = start('-r', f'__ns:={name}', '-p', 'weights:=busy', '-p', 'keyframe_min_motion:=0.0')
     process.wait_for('waiting for')
-    sent, ages, stamp = {}, [], 7000 * S
+    sent, stamp = [], 7000 * S
 
     def send():
         nonlocal stamp
@@ -245,30 +263,20 @@ def test_ten_hertz_into_a_slow_node_and_no_stale_frame_is_queued(client, start):
             'right/image_raw': picture((9, 9, 9), frame='right_optical', stamp_ns=stamp),
         }.items():
             client.publish(f'{name}/{where}', message)
-        sent[stamp] = time.monotonic()
+        sent.append(stamp)
 
     end = time.monotonic() + DEADLINE_S
-    while len(ages) < 6:
+    while len(client.heard[topic]) < 6:
         assert time.monotonic() < end, process.output
         send()
         pause = time.monotonic() + 0.1
         while time.monotonic() < pause:
-            seen = len(client.heard[topic])
             client.spin()
-            ages += [time.monotonic() - sent[stamp_ns(cloud.header)] for cloud in client.heard[topic][seen:]]
     last, seen = stamp, len(client.heard[topic])
     client.until(lambda: client.of(topic, last), 'the scene of the newest pair')
     after = [stamp_ns(cloud.header) for cloud in client.heard[topic][seen:]]
     assert len(after) <= 2 and after[-1] == last, 'the scene in hand, and that of the newest pair'
     assert len(client.heard[topic]) < 0.5 * len(sent)  # the others were dropped
-    assert sorted(ages)[len(ages) // 2] < 2.0  # not one behind the other: the sixth would be 3 s old
     report = client.next('/diagnostics', lambda m: m.status[0].name.startswith(name + '/'))
     values = {v.key: v.value for v in report.status[0].values}
     assert int(values['dropped because the worker was busy']) >= len(sent) - len(client.heard[topic]) - 10
-
-
-def test_the_node_ends_cleanly_after_all_this(robot):
-    status, seconds = robot.process.stop()
-    assert status == 0 and seconds < 2.0 and 'left over: []' in robot.process.output, robot.process.output[
-        -3000:
-    ]

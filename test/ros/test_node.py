@@ -10,10 +10,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.msg import Relevancy, Status
 from gsemsplat_msgs.srv import Query
+from lifecycle_msgs.msg import Transition
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32
-from support.ros_client import EVERY_PAIR, LATCHED, Client, Stereo, ask, set_parameter
+from support.ros_client import EVERY_PAIR, LATCHED, Client, Stereo, ask, change_state, set_parameter
 from support.ros_messages import LEFT, RIGHT, camera_info, picture, raw_image, table
 from visualization_msgs.msg import MarkerArray
 
@@ -58,13 +59,25 @@ def stereo(client, nodes):
     return Stereo(client)
 
 
-def test_query_before_the_first_scene(client, nodes):
+@pytest.fixture
+def no_scene(client, nodes):
+    """/a as after its start: nothing received, no scene."""
+    for transition in (
+        Transition.TRANSITION_DEACTIVATE,
+        Transition.TRANSITION_CLEANUP,
+        Transition.TRANSITION_CONFIGURE,
+        Transition.TRANSITION_ACTIVATE,
+    ):
+        assert change_state(client, '/a/gsemsplat', transition)
+
+
+def test_query_before_the_first_scene(client, no_scene):
     answer = ask(client, 'chair')
     assert not answer.success
     assert 'no scene yet' in answer.message and '/a/left/image_raw' in answer.message, answer.message
 
 
-def test_diagnostics_name_the_missing_topics(client, nodes):
+def test_diagnostics_name_the_missing_topics(client, no_scene):
     report = client.next('/diagnostics', lambda m: any(s.name == '/a/gsemsplat: inputs' for s in m.status))
     inputs = next(s for s in report.status if s.name == '/a/gsemsplat: inputs')
     assert inputs.level == b'\x02'
@@ -75,8 +88,12 @@ def test_diagnostics_name_the_missing_topics(client, nodes):
 
 
 def test_quality_of_service(client, nodes):
+
+    def known(of_topic, topic):
+        return client.until(lambda: of_topic(topic), f'the end of {topic} at the node')[0].qos_profile
+
     reliability = {
-        side: client.node.get_subscriptions_info_by_topic(f'/a/{side}/image_raw')[0].qos_profile.reliability
+        side: known(client.node.get_subscriptions_info_by_topic, f'/a/{side}/image_raw').reliability
         for side in ('left', 'right')
     }
     assert reliability == {
@@ -92,7 +109,7 @@ def test_quality_of_service(client, nodes):
         'pose',
         'scale',
     ):
-        qos = client.node.get_publishers_info_by_topic('/a/gsemsplat/' + topic)[0].qos_profile
+        qos = known(client.node.get_publishers_info_by_topic, '/a/gsemsplat/' + topic)
         assert (qos.reliability, qos.durability) == (
             ReliabilityPolicy.RELIABLE,
             DurabilityPolicy.TRANSIENT_LOCAL,
@@ -346,31 +363,48 @@ def test_diagnostics_of_a_running_node(client, stereo):
     assert 0 < float(values['convert [ms]']) < float(values['total [ms]'])
 
 
-def test_live_parameters_act_on_the_scene_at_once(client, stereo):
+@pytest.fixture
+def parameters(client, nodes):
+    """Function that sets a parameter of /a; afterwards all have their values again."""
+    yield lambda name, value: set_parameter(client, name, value)
+    for name, value in (
+        ('queries', ['chair', 'unicorn']),
+        ('threshold', 0.0),
+        ('publish_codes', False),
+        ('max_points', 0),
+    ):
+        assert set_parameter(client, name, value).successful
+
+
+def test_live_parameters_act_on_the_scene_at_once(client, stereo, parameters):
     stereo.scene()
     client.heard['/a/gsemsplat/relevancy'].clear()
-    assert set_parameter(client, 'queries', ['door']).successful
+    assert parameters('queries', ['door']).successful
     client.until(lambda: any(r.text == 'door' for r in client.heard['/a/gsemsplat/relevancy']), 'its answer')
-    assert set_parameter(client, 'threshold', 0.9).successful
+    assert parameters('threshold', 0.9).successful
     assert not ask(client, 'chair').found
-    assert set_parameter(client, 'threshold', 0.0).successful
-    assert set_parameter(client, 'publish_codes', True).successful
+    client.heard['/a/gsemsplat/gaussians'].clear()
+    assert parameters('publish_codes', True).successful
     cloud = client.until(
         lambda: [c for c in client.heard['/a/gsemsplat/gaussians'] if len(c.fields) == 44], 'codes'
     )[0]
     np.testing.assert_array_equal(table(cloud)['code_31'], np.arange(100) * 32 + 31)
-    assert set_parameter(client, 'publish_codes', False).successful
-    assert set_parameter(client, 'max_points', 10).successful
+    assert parameters('max_points', 10).successful
     client.until(lambda: client.heard['/a/gsemsplat/gaussians'][-1].width == 10, 'a thinned cloud')
-    assert set_parameter(client, 'max_points', 0).successful
-    for name, value, words in (
+
+
+@pytest.mark.parametrize(
+    'name, value, words',
+    [
         ('threshold', 3.0, 'out of range'),
         ('mode', 'sequential', 'cannot change while'),
         ('max_objects', 2.5, 'Wrong parameter type'),
         ('queries', ['x'] * 40, 'at most 32'),
-    ):
-        result = set_parameter(client, name, value)
-        assert not result.successful and words in result.reason, result.reason
+    ],
+)
+def test_a_parameter_that_cannot_be_set_says_why(client, nodes, name, value, words):
+    result = set_parameter(client, name, value)
+    assert not result.successful and words in result.reason, result.reason
 
 
 def markers_of(client):
@@ -488,13 +522,3 @@ def test_sequential_mode_pairs_what_moved_and_waits_for_a_standing_robot(client,
         assert tuple(color) == tuple(TEXTURE[0, x])
         assert table(cloud)['x'][0] == 1.0  # the fake's word for: camera unknown
     assert ask(client, 'chair', node='/b').success
-
-
-def test_sigint_ends_the_nodes_cleanly(client, stereo, nodes):
-    stereo.scene()
-    for node, times in zip(nodes, (1, 3)):  # under launch it comes more than once
-        status, seconds = node.stop(times=times)
-        assert status == 0, node.output[-3000:]
-        assert seconds < 2.0
-        assert 'KeyboardInterrupt' not in node.output
-        assert 'left over: []' in node.output  # threads

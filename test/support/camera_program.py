@@ -1,4 +1,4 @@
-"""A stereo camera as a process of its own: `python camera_program.py /namespace`.
+"""A stereo camera as a process of its own: `python -m support.camera_program /namespace`.
 
 Ten pairs a second, with a bar that wanders.
 

@@ -1,6 +1,5 @@
 """`gsemsplat demo` as a process of its own, with a node whose answers are known."""
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +31,4 @@ def demo_process(out, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # a shell that runs tests in the background has SIGINT ignored, and so would the process
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )

@@ -4,6 +4,8 @@ import time
 
 import rclpy
 from gsemsplat_msgs.srv import Query
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -124,3 +126,10 @@ def set_parameter(client, name, value, node='/a/gsemsplat'):
     """The result: successful, reason."""
     request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
     return client.call(SetParameters, node + '/set_parameters', request).results[0]
+
+
+def change_state(client, node, transition):
+    """Whether the lifecycle node took the transition."""
+    return client.call(
+        ChangeState, node + '/change_state', ChangeState.Request(transition=Transition(id=transition))
+    ).success
