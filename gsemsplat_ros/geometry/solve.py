@@ -95,7 +95,7 @@ def _by_flow(
     depth (h, w) and small (h, w, 3) uint8: the network's depth of the first view, and its image.
     """
     cameras = first.view.camera, second.view.camera
-    assert cameras[0] is not None and cameras[1] is not None, 'matches of cameras that nobody knows'
+    assert cameras[0] is not None and cameras[1] is not None, 'matched views have cameras'
     factor = bend(depth, small, corners.uv_first, corners.z_first)  # to the corners, so that flow is short
     bent = depth if factor is None else depth * factor
     dense = dense_matches(corners, bent, (first.view.image, second.view.image), (cameras[0], cameras[1]))

@@ -15,6 +15,7 @@ import cv2
 import moderngl
 import numpy as np
 
+from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.rooms.furnish import Room
 from gsemsplat_ros.rooms.furniture import TEXTURE, Furniture
 
@@ -184,11 +185,13 @@ class RoomRenderer:
             self._shadow_program['clip_from_world'].write((matrix @ move).T.astype('f4').tobytes())
             shade.render()
 
-    def render(self, K: np.ndarray, world_from_camera: np.ndarray) -> RenderedFrame:
-        """Draws the loaded room: K (3,3) px of the (height, width) image, world_from_camera (4,4)."""
+    def render(self, camera: Camera, world_from_camera: np.ndarray) -> RenderedFrame:
+        """Draws the loaded room: `camera` of (height, width) px, world_from_camera (4, 4) [m]."""
         camera_from_world = np.linalg.inv(world_from_camera)
         w, h = 2 * self.width, 2 * self.height
-        fine = np.array([[2, 0, 0], [0, 2, 0], [0, 0, 1.0]]) @ K  # pixel 2i of the fine grid is pixel i
+        fine = (
+            np.array([[2, 0, 0], [0, 2, 0], [0, 0, 1.0]]) @ camera.K
+        )  # pixel 2i of the fine grid is pixel i
         clip = np.zeros((4, 4))  # row 0 of the image is the bottom row of OpenGL
         clip[0, :3] = 2 * fine[0] / w + [0, 0, 1 / w - 1]
         clip[1, :3] = 2 * fine[1] / h + [0, 0, 1 / h - 1]

@@ -41,16 +41,15 @@ def look(eye: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
 
 
 def overlap(
-    first: RenderedFrame, second: RenderedFrame, K: np.ndarray, second_from_first: np.ndarray
+    first: RenderedFrame, second: RenderedFrame, camera: Camera, second_from_first: np.ndarray
 ) -> float:
     """Share of the first view's pixels whose point the second view sees (within 5 % of depth)."""
-    height, width = first.depth.shape
-    camera = Camera.from_K(K, width, height)
-    points = camera.rays(pixel_grid(height, width)[::4, ::4]) * first.depth[::4, ::4, None]
+    pixels = pixel_grid(camera.height, camera.width)[::4, ::4]
+    points = camera.rays(pixels) * first.depth[::4, ::4, None]
     local = points @ second_from_first[:3, :3].T + second_from_first[:3, 3]
     uv, in_front = camera.project(local, near=0.05)
-    pixels, inside = camera.index(uv)
-    there = second.depth[pixels]
+    at, inside = camera.index(uv)
+    there = second.depth[at]
     return float((in_front & inside & (np.abs(there - local[..., 2]) < 0.05 * there)).mean())
 
 
@@ -60,36 +59,32 @@ class Cameras:
     def __init__(self, renderer: RoomRenderer, room: Room, rng: np.random.Generator):
         self.renderer, self.room, self.rng = renderer, room, rng
 
-    def frame(self, K: np.ndarray, pose: np.ndarray) -> RenderedFrame | None:
+    def frame(self, camera: Camera, pose: np.ndarray) -> RenderedFrame | None:
         """The picture, or None when the camera stands in something, before a wall or outside the room."""
         if not (np.all(pose[:3, 3] > 0.15) and np.all(pose[:3, 3] < self.room.size - 0.15)):
             return None
-        frame = self.renderer.render(K, pose)
+        frame = self.renderer.render(camera, pose)
         return frame if (np.quantile(frame.depth, 0.02) > NEAREST and np.median(frame.depth) > 0.8) else None
 
-    def intrinsics(self) -> np.ndarray:
-        """K (3, 3): 45 to 85 degrees wide, principal point within 2 % of the centre."""
+    def camera(self) -> Camera:
+        """45 to 85 degrees wide, principal point within 2 % of the centre."""
         rng, height, width = self.rng, self.renderer.height, self.renderer.width
         f = width / 2 / np.tan(np.radians(rng.uniform(45, 85)) / 2)
-        return np.array(
-            [
-                [f, 0, (width - 1) / 2 + rng.normal(0, 0.01) * width],
-                [0, f, (height - 1) / 2 + rng.normal(0, 0.01) * height],
-                [0, 0, 1.0],
-            ]
-        )
+        cx = (width - 1) / 2 + rng.normal(0, 0.01) * width
+        cy = (height - 1) / 2 + rng.normal(0, 0.01) * height
+        return Camera(width, height, float(f), float(f), cx, cy)
 
-    def pair(self, stereo: bool) -> tuple[np.ndarray, list[np.ndarray], list[RenderedFrame]] | None:
-        """K, three poses and three frames (first, second, target); None when no pose fits."""
+    def pair(self, stereo: bool) -> tuple[Camera, list[np.ndarray], list[RenderedFrame]] | None:
+        """The camera, three poses and three frames (first, second, target); None when no pose fits."""
         rng, size = self.rng, self.room.size
         for _ in range(TRIES):
-            K = self.intrinsics()
+            camera = self.camera()
             eye = np.array([*rng.uniform(0.25, size[:2] - 0.25), rng.uniform(0.25, 1.8)])
             middle = np.array([*rng.uniform(0.25, 0.75, 2) * size[:2], rng.uniform(0.2, 1.3)])
             if np.linalg.norm(middle - eye) < 1.0:
                 continue
             first_pose = look(eye, middle, rng.normal(0, np.radians(2)))
-            first = self.frame(K, first_pose)
+            first = self.frame(camera, first_pose)
             if first is None:
                 continue
             if stereo:
@@ -100,10 +95,10 @@ class Cameras:
                 step *= rng.uniform(0.1, 1.5) / np.linalg.norm(step)
                 sight = eye + first_pose[:3, 2] * np.median(first.depth) + rng.normal(0, 0.3, 3)
                 second_pose = look(eye + step, sight, rng.normal(0, np.radians(3)))
-            second = self.frame(K, second_pose)
+            second = self.frame(camera, second_pose)
             if (
                 second is None
-                or overlap(first, second, K, np.linalg.inv(second_pose) @ first_pose) < MIN_OVERLAP
+                or overlap(first, second, camera, np.linalg.inv(second_pose) @ first_pose) < MIN_OVERLAP
             ):
                 continue
             between = rng.uniform(0, 1)
@@ -112,9 +107,9 @@ class Cameras:
             )
             ahead = [pose[:3, 3] + 2 * pose[:3, 2] for pose in (first_pose, second_pose)]
             target_pose = look(target_eye, (1 - between) * ahead[0] + between * ahead[1])
-            target = self.frame(K, target_pose)
+            target = self.frame(camera, target_pose)
             if target is not None:
-                return K, [first_pose, second_pose, target_pose], [first, second, target]
+                return camera, [first_pose, second_pose, target_pose], [first, second, target]
         return None
 
 
@@ -189,14 +184,14 @@ class RoomStream:
             drawn = cameras.pair(stereo)
             if drawn is None:
                 continue
-            K, poses, frames = drawn
+            camera, poses, frames = drawn
             samples.append(
                 Sample(
                     images=np.stack([sensor(frame.rgb) for frame in frames]),
                     depth=np.stack([frame.depth for frame in frames]),
                     instance=np.stack([frame.instance for frame in frames]),
                     first_from_camera=np.linalg.inv(poses[0]) @ np.stack(poses),
-                    camera=Camera.from_K(K, self.renderer.width, self.renderer.height),
+                    camera=camera,
                     names=room.names,
                     stereo=stereo,
                 )

@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip('moderngl', reason='moderngl is not installed')
 
+from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.rooms.furnish import sample_room
 from gsemsplat_ros.rooms.furniture import load_furniture
 from gsemsplat_ros.rooms.layout import Light, Quad, Room, kind_of, overlap
@@ -12,7 +13,8 @@ from gsemsplat_ros.rooms.renderer import RoomRenderer
 from gsemsplat_ros.rooms.stream import look
 
 H, W = 96, 128
-K = np.array([[110.0, 0, 61.3], [0, 112.0, 49.8], [0, 0, 1]])
+CAMERA = Camera(W, H, 110.0, 112.0, 61.3, 49.8)
+K = CAMERA.K
 
 
 @pytest.fixture(scope='module')
@@ -70,7 +72,7 @@ def points(depth, camera=K):
 
 def test_a_known_square_covers_exactly_its_pixels(renderer):
     renderer.load(bare_room(facing(19.6, 40.4, 9.6, 30.4, 2.5), facing(70.6, 80.4, 50.6, 70.4, 4.0, 2)))
-    frame = renderer.render(K, np.eye(4))
+    frame = renderer.render(CAMERA, np.eye(4))
     expected = np.zeros((H, W), np.int16)
     expected[10:31, 20:41] = 1  # half a pixel off would lose a row or column on one side
     expected[51:71, 71:81] = 2
@@ -81,7 +83,7 @@ def test_a_known_square_covers_exactly_its_pixels(renderer):
 def test_the_colour_lies_where_the_depth_does(renderer):
     # Its edges lie between the samples of the twice finer grid, where the rasteriser has nothing to decide.
     renderer.load(bare_room(facing(49.25, 54.75, 29.25, 36.75, 3.0)))
-    weight = renderer.render(K, np.eye(4)).rgb[..., 0].astype(float)
+    weight = renderer.render(CAMERA, np.eye(4)).rgb[..., 0].astype(float)
     v, u = np.mgrid[:H, :W]
     assert (weight * u).sum() / weight.sum() == pytest.approx(52.0, abs=0.02)
     assert (weight * v).sum() / weight.sum() == pytest.approx(33.0, abs=0.02)
@@ -91,7 +93,7 @@ def test_depth_of_a_floor_is_analytic(renderer):
     floor = Quad(1, np.array([-50.0, -50.0, 0]), np.array([100.0, 0, 0]), np.array([0, 100.0, 0]), 0)
     renderer.load(bare_room(floor))
     frame = renderer.render(
-        K, look(np.array([0.3, -0.2, 1.1]), np.array([0.3, 5.0, 1.1]))
+        CAMERA, look(np.array([0.3, -0.2, 1.1]), np.array([0.3, 5.0, 1.1]))
     )  # looks along the floor
     rows = np.arange(H)
     z = 1.1 * K[1, 1] / np.maximum(rows - K[1, 2], 1e-3)
@@ -106,9 +108,9 @@ def test_a_lamp_casts_a_shadow(renderer):
     lamp = Light(np.array([5.0, 5.0, 2.5]), np.full(3, 0.5))
     pose = look(np.array([5.0, 1.5, 0.5]), np.array([5.0, 5.0, 0.3]))
     renderer.load(bare_room(floor, table, lights=[lamp], ambient=0.2))
-    shadowed = renderer.render(K, pose).rgb
+    shadowed = renderer.render(CAMERA, pose).rgb
     renderer.load(bare_room(floor, lights=[lamp], ambient=0.2))
-    bare = renderer.render(K, pose)
+    bare = renderer.render(CAMERA, pose)
     below = np.abs(points(bare.depth) @ pose[:3, :3].T + pose[:3, 3] - [5, 5, 0]).max(-1) < 0.4
     aside = np.abs(points(bare.depth) @ pose[:3, :3].T + pose[:3, 3] - [6.7, 5, 0]).max(-1) < 0.3
     below &= bare.instance == 1
@@ -126,7 +128,7 @@ def test_two_views_of_a_room_agree(renderer, furniture):
         renderer.load(room)
         middle = room.size * [0.5, 0.5, 0.3]
         poses = [look(room.size * [0.12, y, 0.6], middle) for y in (0.12, 0.2)]
-        first, second = (renderer.render(K, pose) for pose in poses)
+        first, second = (renderer.render(CAMERA, pose) for pose in poses)
         first_from_second = np.linalg.inv(poses[0]) @ poses[1]
         moved = points(second.depth) @ first_from_second[:3, :3].T + first_from_second[:3, 3]
         z = np.maximum(moved[..., 2], 1e-3)
@@ -155,7 +157,9 @@ def test_the_same_room_is_drawn_again(renderer, furniture):
     for seed in (7, 8, 7):
         room = sample_room(furniture, np.random.default_rng(seed))
         renderer.load(room)
-        frames.append(renderer.render(K, look(room.size * [0.15, 0.15, 0.6], room.size * [0.5, 0.5, 0.3])))
+        frames.append(
+            renderer.render(CAMERA, look(room.size * [0.15, 0.15, 0.6], room.size * [0.5, 0.5, 0.3]))
+        )
     for field in ('rgb', 'depth', 'instance'):
         np.testing.assert_array_equal(getattr(frames[0], field), getattr(frames[2], field))
     assert (frames[0].instance != frames[1].instance).any()
