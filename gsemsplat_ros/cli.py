@@ -22,6 +22,7 @@ COMMANDS = {
     'infer': 'turn two image files into semantic Gaussians and query them, without ROS',
     'node': 'run the ROS 2 node (takes ROS arguments)',
     'query': 'ask a running node where objects are',
+    'drive': 'send the robot to an object by its name, with Nav2',
     'policy': "print the node's permissions for SROS 2",
     'splats': 'send Gaussians on to RVizSplat, a display of RViz',
     'view': 'show a scene, a map or the running node in the browser, and query it',

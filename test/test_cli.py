@@ -18,10 +18,11 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import fit
-from gsemsplat_ros.pipeline import Pipeline, Relevancy
+from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.scene.scene_file import read_scene
+from gsemsplat_ros.semantics.answer import Answer, AnswerPicture
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.terminal.console import Console
@@ -79,8 +80,10 @@ class FakePipeline:
         relevancy = np.full((24, 32), 0.2, np.float32)
         if text == 'door':
             relevancy[6:12, 8:16] = 0.875
-            return Relevancy(text, True, 0.875, 0.5, 0, relevancy, (20.0, 17.0), BOX.center, (BOX,))
-        return Relevancy(text, False, 0.2, 0.5, 1, relevancy, (np.nan, np.nan), None, ())
+            picture = AnswerPicture(relevancy, relevancy > 0.8)
+            return Answer(text, 0.5, True, 0.875, BOX.center, (20.0, 17.0), (BOX,), picture=picture)
+        picture = AnswerPicture(relevancy, relevancy > 1)
+        return Answer(text, 0.5, False, 0.2, None, None, (), 1, picture=picture)
 
 
 @pytest.fixture

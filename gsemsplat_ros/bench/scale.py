@@ -18,11 +18,11 @@ from gsemsplat_ros.gaussians.gaussians import CODE_CHANNELS, Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import Prediction
-from gsemsplat_ros.pipeline import MIN_ALPHA, TOGETHER
+from gsemsplat_ros.pipeline import TOGETHER
 from gsemsplat_ros.scene.map import Map, voxel_keys
 from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.semantics.decoder import Decoders, HiddenCodes
-from gsemsplat_ros.semantics.relevancy import answer, box_size, smooth
+from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, box_size, decide, smooth
 
 SIDES = 256, 320, 384, 448, 512
 COUNTS = 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000
@@ -127,7 +127,7 @@ def maps(device: torch.device, step: Callable[[str], None], left_out: list[str])
 def ask_map(index: MapIndex, phrase: Tensor) -> object:
     """The answer of a map to a phrase (1, C) unit."""
     relevancy, support = index.smooth(index.relevancy(phrase.numpy())[:, 0].cpu().numpy())
-    return answer(relevancy[..., None], support[:, None], 0.5, 1)
+    return decide(relevancy, support, 0.5, 1)
 
 
 def random_map(count: int) -> Map:
@@ -164,4 +164,4 @@ def ask_picture(hidden: HiddenCodes, phrases: Tensor, alpha: Tensor) -> None:
         relevancy = hidden.relevancy(some)
         for k in range(len(some)):
             smoothed = smooth(relevancy[:, k], box_size(*opacity.shape), inside).cpu().numpy()
-            answer(smoothed, opacity, 0.5, MIN_ALPHA)
+            decide(smoothed, opacity, 0.5, MIN_ALPHA)

@@ -31,7 +31,7 @@ from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.inference import Inference
 from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction
 from gsemsplat_ros.semantics.decoder import Decoders
-from gsemsplat_ros.semantics.relevancy import answer, box_size, smooth
+from gsemsplat_ros.semantics.relevancy import box_size, decide, smooth
 
 WIDTH, HEIGHT = 512, 384  # of the network's pictures
 INPUT = 640, 480  # of the camera's
@@ -228,7 +228,7 @@ def published_relevancy(
 
 def decided(smoothed: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Of smoothed relevancy (branches, H, W) the one (H, W) that answers."""
-    return answer(smoothed, alpha, 0.5, 0.0).map
+    return decide(smoothed, alpha, 0.5, 0.0).relevancy
 
 
 def prediction_outputs(prediction: Prediction) -> Outputs:

@@ -124,8 +124,8 @@ def read_pair(left: str, right: str, calibration: list[float] | None):
 def solve(pipeline, pair, queries: list[str], name: str, bar):
     """Build the scene, ask it, draw it: the PairResult and the Scene."""
     from gsemsplat_ros.flight.flight import draw
-    from gsemsplat_ros.pictures.overlay import overlay
-    from gsemsplat_ros.report.pair_result import Answer, PairResult, known
+    from gsemsplat_ros.pictures.heat import answer_overlay
+    from gsemsplat_ros.report.pair_result import PairResult, ReportedAnswer
 
     start = time.perf_counter()
     scene = pipeline.build(pair)
@@ -137,16 +137,7 @@ def solve(pipeline, pair, queries: list[str], name: str, bar):
         asked = time.perf_counter()
         answer = pipeline.query(scene, text)
         answers.append(
-            Answer(
-                answer.text,
-                bool(answer.found),
-                float(answer.score),
-                known(answer.peak_pixel),
-                None if answer.peak_point is None else known(answer.peak_point),
-                answer.objects,
-                overlay(pair.first.image, scene.keyframe.window.expand(answer.heat)),
-                time.perf_counter() - asked,
-            )
+            ReportedAnswer(answer, answer_overlay(scene.keyframe, answer), time.perf_counter() - asked)
         )
         bar.update()
     camera = pair.first.camera or scene.keyframe.input_camera

@@ -47,16 +47,16 @@ def run(args: argparse.Namespace, console: Console) -> None:
                 f'compare ROS_DOMAIN_ID, which is {os.environ.get("ROS_DOMAIN_ID", "not set")} here'
             )
         for text in args.text:
-            answer, header = client.ask(
+            reported, header = client.ask(
                 text,
                 args.timeout,
                 service=args.service,
                 threshold=args.threshold or 0.0,
                 max_objects=args.max_objects or 0,
             )
-            answers.append(answer)
+            answers.append(reported)
     rows = []
-    for answer in answers:
+    for answer in (reported.answer for reported in answers):
         state = 'found' if answer.found else 'not found'
         rows.append(
             (
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         {
             'frame': header.frame_id,
             'stamp_ns': header.stamp.sec * 10**9 + header.stamp.nanosec,
-            'queries': [answer.summary() for answer in answers],
+            'queries': [reported.summary() for reported in answers],
         }
     )
 

@@ -7,6 +7,7 @@ branches together, so a branch alone would be judged by the other's border.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -84,8 +85,8 @@ def ablate_stereo(pipeline: Pipeline, labels_path: str | Path, seed: int = 0) ->
             there = [(pipeline.query(alone, text), box) for text, box in labelled.objects]
             absent = [pipeline.query(alone, text).score for text in labelled.absent]
             inside = [
-                float(box[0] <= answer.peak_pixel[0] <= box[2] and box[1] <= answer.peak_pixel[1] <= box[3])
-                for answer, box in there
+                float(box[0] <= u <= box[2] and box[1] <= v <= box[3])  # a NaN is nowhere
+                for (u, v), box in ((answer.peak_pixel or (math.nan, math.nan), box) for answer, box in there)
             ]
             groups[branch].append(
                 {

@@ -31,7 +31,7 @@ import numpy as np
 from gsemsplat_ros.evaluation.json_fields import Field
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import View, read_image
-from gsemsplat_ros.pipeline import MAX_TEXT
+from gsemsplat_ros.semantics.answer import MAX_TEXT
 from gsemsplat_ros.semantics.relevancy import SMOOTHING_BOX
 
 FEATURES = 'restored_feat'

@@ -240,9 +240,10 @@ def score_words(
             i for i, text in enumerate(texts) if words(texts[row]) <= words(text)
         ]  # an office chair is a chair
         answer, truth = ask(texts[row]), np.isin(labels, kind)
-        peak = np.array(answer.peak_pixel)
-        localised = bool(np.isfinite(peak).all() and nearest(full, peak) in kind)
-        mask_iou = iou(relative_mask(answer.map), truth) if np.isfinite(answer.map).any() else 0.0
+        assert answer.picture is not None  # of a scene
+        relevancy, peak = answer.picture.relevancy, answer.peak_pixel
+        localised = peak is not None and bool(nearest(full, np.array(peak)) in kind)
+        mask_iou = iou(relative_mask(relevancy), truth) if peak is not None else 0.0
         overlap = mask_iou if answer.found else 0.0
         scores.add(
             localisation_accuracy=localised,
@@ -262,7 +263,7 @@ def score_words(
                 'score': answer.score,
             }
         )
-        maps.append(np.nan_to_num(answer.map, nan=-1.0))
+        maps.append(np.nan_to_num(relevancy, nan=-1.0))
     if present:
         maps = np.stack(maps)
         chosen = np.where(maps.max(0) >= 0, np.array(present)[maps.argmax(0)], -1)  # -1: nothing rendered

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gsemsplat_ros.pipeline import MAX_TEXT
+from gsemsplat_ros.semantics.answer import MAX_TEXT
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,10 @@ def ask_phrasings(
         if chance < min_fraction:
             continue
         answer = pipeline.query(scene, text)
-        peak = np.array(answer.peak_pixel)
+        peak = answer.peak_pixel
         yield {
             'text': text,
-            'localised': bool(np.isfinite(peak).all() and nearest(full, peak) in rows),
+            'localised': peak is not None and bool(nearest(full, np.array(peak)) in rows),
             'found': answer.found,
             'chance': chance,
         }

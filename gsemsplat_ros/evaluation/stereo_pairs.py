@@ -98,7 +98,7 @@ def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str =
 
         for text, box in [*labelled.objects, *((text, None) for text in labelled.absent)]:
             answer = pipeline.query(scene, text)
-            u, v = answer.peak_pixel
+            u, v = answer.peak_pixel or (math.nan, math.nan)
             row = {
                 'pair': labelled.name,
                 'text': text,
@@ -106,7 +106,7 @@ def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str =
                 'found': answer.found,
                 'score': answer.score,
                 'head': answer.branch,
-                'peak_pixel': [u, v] if math.isfinite(u) else None,
+                'peak_pixel': [u, v] if answer.peak_pixel else None,
             }
             if box is None:
                 add(false_alarm_rate=answer.found)

@@ -10,13 +10,13 @@ import torch
 
 from gsemsplat_ros.flight.flight import SAMPLE, SOLID
 from gsemsplat_ros.live.shown_scene import ShownScene
+from gsemsplat_ros.pictures.heat import heat
 from gsemsplat_ros.pictures.overlay import depth_picture, turbo
 from gsemsplat_ros.pictures.principal import Principal
 
 ACCENT = np.array([1.0, 0.62, 0.05], np.float32)  # what lights up
 REST = 0.55  # of its brightness keeps what does not light up
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-FAINT = 0.4  # of the full heat, for what was not found
 
 
 def packed(shown: ShownScene, rows: np.ndarray, factor: float) -> np.ndarray:
@@ -55,16 +55,6 @@ def highlighted(colors: np.ndarray, lit: np.ndarray) -> np.ndarray:
     # the shading of the surface stays readable through the glow
     glow = ACCENT * (0.55 + 0.45 * gray) * 0.75 + 0.25 * colors
     return np.where(lit[:, None], glow, rest).astype(np.float32)
-
-
-def heat(relevancy: np.ndarray, found: bool) -> np.ndarray:
-    """Relevancy (N,), NaN where unknown, for the eye: the upper half of its own range as 0..1, as published
-    (docs/published.md 29), faint when nothing was found; NaN stays."""
-    known = relevancy[np.isfinite(relevancy)]
-    if not known.size:
-        return relevancy
-    level = np.clip(2 * (relevancy - known.min()) / max(float(np.ptp(known)), 1e-9) - 1, 0, 1)
-    return level if found else FAINT * level
 
 
 def relevancy_colors(colors: np.ndarray, relevancy: np.ndarray, found: bool) -> np.ndarray:

@@ -19,12 +19,12 @@ from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.live import shown_scene as scenes
-from gsemsplat_ros.live.shared_state import SharedState, asks_map, asks_scene, semantic_colors_by
+from gsemsplat_ros.live.shared_state import SharedState, asks, semantic_colors_by
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene import map_file as mapfile
 from gsemsplat_ros.scene import scene_file as scenefile
 from gsemsplat_ros.scene.coded_file import CodeSpace
-from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.scene.scene import Scene, is_metric
 
 PICTURE = 512  # pixels of the long side of an image that a camera shows
 LOADING = 'the network that reads words is still loading'
@@ -55,14 +55,14 @@ def open_scene(path: Path, shared: SharedState, budget: int, load: Load) -> Rest
     gaussians, card, image, second = scenefile.read_scene(path)
     cameras = cameras_of(Camera(**card['camera']), card['first_from_second'], image, second)
     shown = scenes.shown_from_camera(
-        title_of(path), gaussians, budget, card['scale_source'] != 'network', cameras
+        title_of(path), gaussians, budget, is_metric(card['scale_source']), cameras
     )
     shared.write(shown=shown, no_query_reason=LOADING)
 
     def rest() -> None:
         pipeline = load()
         scene, _ = scenefile.load_scene(path, pipeline.code_space, pipeline.decoders, pipeline.canonical)
-        shared.write(ask=asks_scene(pipeline, scene, shown), semantic_colors=semantic_colors_by(pipeline))
+        shared.write(ask=asks(pipeline, scene, shown), semantic_colors=semantic_colors_by(pipeline))
 
     return rest
 
@@ -75,7 +75,7 @@ def open_map(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
     except (KeyError, TypeError, ValueError, RecursionError):
         theirs = CodeSpace('', '', '')  # load_map says what is wrong with it
     map_ = mapfile.load_map(path, theirs)
-    shown = scenes.shown_from_above(title_of(path), map_.gaussians, budget, map_.scale_source != 'network')
+    shown = scenes.shown_from_above(title_of(path), map_.gaussians, budget, map_.metric)
     shared.write(shown=shown, no_query_reason=LOADING)
 
     def rest() -> None:
@@ -86,8 +86,9 @@ def open_map(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
                 f'{path} was made with {theirs.weights} ({theirs.text_encoder}), whose decoders are not '
                 f'those of {space.weights} ({space.text_encoder}): give that checkpoint as --weights'
             )
-        pipeline.map_index(map_)
-        shared.write(ask=asks_map(pipeline, map_, shown), semantic_colors=semantic_colors_by(pipeline))
+        shared.write(
+            ask=asks(pipeline, pipeline.index(map_), shown), semantic_colors=semantic_colors_by(pipeline)
+        )
 
     return rest
 
@@ -109,12 +110,9 @@ def show_scene(
 ) -> None:
     """A scene in memory; `second` (H, W, 3) uint8 RGB: the second image."""
     cameras = cameras_of(scene.keyframe.camera, scene.first_from_second, scene.keyframe.image, second)
-    shown = scenes.shown_from_camera(title, scene.gaussians, budget, scene.scale_source != 'network', cameras)
+    shown = scenes.shown_from_camera(title, scene.gaussians, budget, scene.metric, cameras)
     shared.write(
-        shown=shown,
-        ask=asks_scene(pipeline, scene, shown),
-        semantic_colors=semantic_colors_by(pipeline),
-        status='',
+        shown=shown, ask=asks(pipeline, scene, shown), semantic_colors=semantic_colors_by(pipeline), status=''
     )
 
 

@@ -57,21 +57,21 @@ def verdict(
     if error:
         parts.append(block(error, color=BAD))
     elif answer is not None:
-        name = tag('b', answer.text)
-        if answer.found:
-            count = len(answer.objects)
+        name = tag('b', answer.answer.text)
+        if answer.answer.found:
+            count = len(answer.answer.objects)
             parts.append(
                 block(
                     name,
-                    f': found, score {answer.score:.2f}, {count} object{"" if count == 1 else "s"} in '
+                    f': found, score {answer.answer.score:.2f}, {count} object{"" if count == 1 else "s"} in '
                     f'{_duration(answer.seconds)}',
                     color=GOOD,
                 )
             )
         else:
-            at = f', threshold {answer.threshold:.2f}' if answer.threshold else ''
-            parts.append(block(name, f': not found (score {answer.score:.2f}{at})', color=BAD))
-        if answer.objects:
+            at = f', threshold {answer.answer.threshold:.2f}' if answer.answer.threshold else ''
+            parts.append(block(name, f': not found (score {answer.answer.score:.2f}{at})', color=BAD))
+        if answer.answer.objects:
             parts.append(
                 block(
                     f'Distance from {answer.shown.eye_name}; {answer.shown.axes} in {answer.shown.unit}',

@@ -21,30 +21,24 @@ import torch
 
 from gsemsplat_ros.flight.flight import semantic_colors
 from gsemsplat_ros.live.shown_scene import ShownScene, inside
-from gsemsplat_ros.pipeline import MAX_TEXT, Pipeline
-from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Scene
-from gsemsplat_ros.semantics.objects import Object
-from gsemsplat_ros.semantics.relevancy import relative_mask
+from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, Question
 
 REMEMBERED = 64  # answers that the shared keeps
-MAX_OBJECTS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class PageAnswer:
-    """The answer to one phrase, for a page.
+    """An answer as a page shows it, in the frame of `shown`.
 
-    objects: best first, in the frame of `shown`. relevancy (M,) float32 of what is shown, NaN where
-    unknown, or None when the source cannot tell; lit (M,) bool: what the phrase names. picture (H, W, 3)
-    uint8 RGB: relevancy over the newest image, or None. note: what a person should know besides.
+    relevancy (M,) float32 of what is shown, NaN where unknown, or None when the source cannot tell; lit (M,)
+    bool: what the phrase names. picture (H, W, 3) uint8 RGB: relevancy over the newest image, or None. note:
+    what a person should know besides.
     """
 
-    text: str
-    found: bool
-    score: float
-    threshold: float
-    objects: tuple[Object, ...]
+    answer: Answer
     shown: ShownScene
     relevancy: np.ndarray | None
     lit: np.ndarray
@@ -132,99 +126,35 @@ class SharedState:
 def question(text: object) -> str:
     """What a visitor typed as one line of plain text. Raises ValueError when it is none that can be asked."""
     words = ' '.join(''.join(c if c.isprintable() else ' ' for c in str(text)).split())
-    if not words:
-        raise ValueError("type a word first, such as 'chair'")
-    if len(words) > MAX_TEXT:
-        raise ValueError(f'{len(words)} characters: at most {MAX_TEXT}; name one thing')
-    return words
+    return Question(words).text
 
 
-def asks_scene(pipeline: Pipeline, scene: Scene, shown: ShownScene) -> Ask:
-    """The way to ask the scene of one pair, of which `shown` is made."""
-    depth = scene.keyframe.rendering.depth.cpu().numpy()
+def asks(pipeline: Pipeline, target: Scene | MapIndex, shown: ShownScene) -> Ask:
+    """The way to ask a scene or a map, of which `shown` is made."""
 
     def ask(text: str, threshold: float | None) -> PageAnswer:
         start = time.perf_counter()
-        answer = pipeline.query(scene, text, threshold, MAX_OBJECTS)
-        everywhere = np.isfinite(answer.map)
-        relevancy = pipeline.scored(scene, answer.map, everywhere, depth)[1][shown.rows].astype(np.float32)
-        lit = np.zeros(len(shown.rows), bool)
-        if answer.found:
-            mask = everywhere & relative_mask(answer.map)
-            named = pipeline.scored(scene, answer.map, mask, depth)[1][shown.rows]
-            lit = named >= answer.threshold  # false for NaN
+        answer = pipeline.query(target, Question(text, threshold or THRESHOLD))
+        assert answer.relevancy is not None and answer.lit is not None  # asked here, not of a node
         return PageAnswer(
-            answer.text,
-            answer.found,
-            answer.score,
-            answer.threshold,
-            answer.objects,
-            shown,
-            relevancy,
-            lit,
-            time.perf_counter() - start,
-        )
-
-    return ask
-
-
-def asks_map(pipeline: Pipeline, map_: Map, shown: ShownScene) -> Ask:
-    """The way to ask a map, of which `shown` is made."""
-
-    def ask(text: str, threshold: float | None) -> PageAnswer:
-        start = time.perf_counter()
-        answer = pipeline.query_map(map_, text, threshold, MAX_OBJECTS)
-        lit: np.ndarray = np.zeros(len(map_), bool)
-        if answer.found:
-            with np.errstate(invalid='ignore'):
-                lit = relative_mask(answer.relevancy) & (answer.relevancy >= answer.threshold)
-        return PageAnswer(
-            answer.text,
-            answer.found,
-            answer.score,
-            answer.threshold,
-            answer.objects,
-            shown,
-            answer.relevancy[shown.rows],
-            lit[shown.rows],
-            time.perf_counter() - start,
+            answer, shown, answer.relevancy[shown.rows], answer.lit[shown.rows], time.perf_counter() - start
         )
 
     return ask
 
 
 def answered_by_boxes(
-    text: str,
-    found: bool,
-    score: float,
-    threshold: float,
-    objects: tuple[Object, ...],
-    shown: ShownScene,
-    seconds: float,
-    picture: np.ndarray | None = None,
-    note: str = '',
+    answer: Answer, shown: ShownScene, seconds: float, picture: np.ndarray | None = None, note: str = ''
 ) -> PageAnswer:
-    """The answer of somebody who only tells boxes: what lies in one of them lights up."""
-    return PageAnswer(
-        text,
-        found,
-        score,
-        threshold,
-        objects,
-        shown,
-        None,
-        inside(shown.means, objects),
-        seconds,
-        picture,
-        note,
-    )
+    """The answer of a node, which tells boxes alone: what lies in one of them lights up."""
+    return PageAnswer(answer, shown, None, inside(shown.means, answer.objects), seconds, picture, note)
 
 
 def carried_over(answer: PageAnswer, shown: ShownScene) -> PageAnswer | None:
     """The answer for a newer scene of the same frame, where its boxes still hold; None for any other."""
     if answer.relevancy is not None or answer.shown.frame != shown.frame:
         return None
-    return replace(answer, shown=shown, lit=inside(shown.means, answer.objects))
+    return replace(answer, shown=shown, lit=inside(shown.means, answer.answer.objects))
 
 
 def semantic_colors_by(pipeline: Pipeline) -> SemanticColors:

@@ -97,8 +97,8 @@ class SplatCache:
         if mode == 'Relevancy' and answer is not None:
             relevancy = answer.relevancy
             if relevancy is None:  # only boxes are known
-                relevancy = np.where(answer.lit, np.float32(answer.score), np.float32(0))
-            return colors.relevancy_colors(own, relevancy, answer.found)
+                relevancy = np.where(answer.lit, np.float32(answer.answer.score), np.float32(0))
+            return colors.relevancy_colors(own, relevancy, answer.answer.found)
         if mode == 'Depth':
             return colors.depth_colors(shown)[0]
         codes = shown.gaussians.codes.numpy()

@@ -62,13 +62,13 @@ class VisitorOverlay:
             for mark in self._marks:
                 mark.remove()
             self._marks = self._frustums(cameras, shown)
-            if answer is not None and answer.found:
+            if answer is not None and answer.answer.found:
                 self._marks += self._boxes(answer)
 
     def _boxes(self, answer: PageAnswer) -> list[viser.SceneNodeHandle]:
         scene, up = self._client.scene, np.asarray(answer.shown.up)
         marks: list[viser.SceneNodeHandle] = []
-        for number, thing in list(enumerate(answer.objects[:BOXES], 1))[::-1]:
+        for number, thing in list(enumerate(answer.answer.objects[:BOXES], 1))[::-1]:
             marks.append(
                 scene.add_line_segments(
                     f'/answer/box{number}',
@@ -79,7 +79,11 @@ class VisitorOverlay:
                 )
             )
             top = np.asarray(thing.center) + up * (abs(up) @ np.asarray(thing.size)) * 0.54
-            text = panel_text.label(number, answer.text, thing, answer.shown) if number == 1 else str(number)
+            text = (
+                panel_text.label(number, answer.answer.text, thing, answer.shown)
+                if number == 1
+                else str(number)
+            )
             marks.append(
                 scene.add_label(
                     f'/answer/label{number}',

@@ -249,9 +249,9 @@ class VisitorPage:
             return
         if event.ray_origin is None or event.ray_direction is None:
             return
-        number = object_hit(np.array(event.ray_origin), np.array(event.ray_direction), answer.objects)
+        number = object_hit(np.array(event.ray_origin), np.array(event.ray_direction), answer.answer.objects)
         if number is not None:
-            self._guarded(partial(self.fly_to, answer.objects[number]))
+            self._guarded(partial(self.fly_to, answer.answer.objects[number]))
 
     def fly_to(self, thing: Object) -> None:
         """Move the visitor's camera before an object."""

@@ -156,7 +156,7 @@ class VisitorPanel:
         if answer is None:
             return
         with self._objects:
-            for number, thing in enumerate(answer.objects[:OBJECTS], 1):
+            for number, thing in enumerate(answer.answer.objects[:OBJECTS], 1):
                 button = self._gui.add_button(
                     panel_text.object_line(number, thing, answer.shown), color='gray', hint='Fly there'
                 )

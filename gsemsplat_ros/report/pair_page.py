@@ -16,7 +16,8 @@ from gsemsplat_ros.flight.flight import Film
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.pictures.overlay import depth_picture
 from gsemsplat_ros.report.markup import Markup, picture, safe, table, tag, video
-from gsemsplat_ros.report.pair_result import Answer, PairResult
+from gsemsplat_ros.report.pair_result import PairResult, ReportedAnswer
+from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.objects import Object
 
 TEMPLATE = Path(__file__).with_name('report.html')
@@ -64,7 +65,7 @@ def opening(report: PairReport) -> Markup:
     ]
     if answers:
         figures += [
-            ('words found', f'{sum(a.found for a in answers)} of {len(answers)}'),
+            ('words found', f'{sum(a.answer.found for a in answers)} of {len(answers)}'),
             ('from word to answer', seconds(median(a.seconds for a in answers))),
         ]
     contents = None
@@ -158,8 +159,9 @@ def films(film: Film) -> Markup:
     )
 
 
-def answer_card(answer: Answer, camera: Camera, unit: str) -> Markup:
+def answer_card(reported: ReportedAnswer, camera: Camera, unit: str) -> Markup:
     """Where one phrase is, or that it is not there."""
+    answer = reported.answer
     things = answer.objects[:SHOWN_OBJECTS] if answer.found else ()
     place = 'Nothing was rendered where it could be.'
     if answer.peak_point is not None:
@@ -194,8 +196,8 @@ def answer_card(answer: Answer, camera: Camera, unit: str) -> Markup:
         listed,
     ]
     shot = None
-    if answer.picture is not None:
-        height, width = answer.picture.shape[:2]
+    if reported.picture is not None:
+        height, width = reported.picture.shape[:2]
         marks = tag(
             'svg',
             [box_mark(thing, camera) for thing in things],
@@ -204,7 +206,7 @@ def answer_card(answer: Answer, camera: Camera, unit: str) -> Markup:
             viewBox=f'-0.5 -0.5 {width} {height}',
             aria_hidden='true',
         )
-        shot = tag('div', picture(answer.picture, f'relevancy of {answer.text}'), marks, class_='frame')
+        shot = tag('div', picture(reported.picture, f'relevancy of {answer.text}'), marks, class_='frame')
     return tag(
         'article',
         shot,

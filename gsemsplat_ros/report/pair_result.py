@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from gsemsplat_ros.flight.flight import Film, NewView
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.semantics.objects import Object
+from gsemsplat_ros.scene.scene import is_metric
+from gsemsplat_ros.semantics.answer import Answer
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The answer to one phrase.
+@dataclass(frozen=True, eq=False)
+class ReportedAnswer:
+    """An answer and how it is shown.
 
-    peak_pixel (u, v) in the first input image, peak_point (3,) [m] in the frame of the first camera: None
-    when nothing was rendered there; objects best first; picture (H, W, 3) uint8 RGB: the relevancy over the
-    first input image (None: not asked for); seconds: from question to answer.
+    picture (H, W, 3) uint8 RGB: the relevancy over the first input image (None: not asked for); seconds: from
+    question to answer.
     """
 
-    text: str
-    found: bool
-    score: float
-    peak_pixel: tuple[float, float] | None
-    peak_point: tuple[float, float, float] | None
-    objects: tuple[Object, ...]
+    answer: Answer
     picture: np.ndarray | None
     seconds: float
 
     def summary(self) -> dict:
         """As JSON holds it."""
+        answer = self.answer
         return {
-            'text': self.text,
-            'found': self.found,
-            'score': self.score,
-            'peak_pixel': _numbers(self.peak_pixel),
-            'peak_point': _numbers(self.peak_point),
+            'text': answer.text,
+            'found': answer.found,
+            'score': answer.score,
+            'peak_pixel': _numbers(answer.peak_pixel),
+            'peak_point': _numbers(answer.peak_point),
             'objects': [
                 {'center': _numbers(thing.center), 'size': _numbers(thing.size), 'score': float(thing.score)}
-                for thing in self.objects
+                for thing in answer.objects
             ],
             'seconds': self.seconds,
         }
@@ -61,7 +56,7 @@ class PairResult:
     camera: Camera
     depth: np.ndarray
     views: tuple[NewView, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[ReportedAnswer, ...]
     gaussians: int
     pair_seconds: float
     weights: str
@@ -73,7 +68,7 @@ class PairResult:
     @property
     def metric(self) -> bool:
         """Whether lengths are metres; otherwise they are in the network's own unit."""
-        return self.scale_source != 'network'
+        return is_metric(self.scale_source)
 
     def summary(self) -> dict:
         """As JSON holds it."""
@@ -86,12 +81,6 @@ class PairResult:
             'timings': self.timings,
             'queries': [answer.summary() for answer in self.answers],
         }
-
-
-def known(numbers) -> tuple[float, ...] | None:
-    """The numbers as floats, or None where one of them is not finite."""
-    numbers = tuple(map(float, numbers))
-    return numbers if all(map(math.isfinite, numbers)) else None
 
 
 def _numbers(values) -> list[float] | None:

@@ -1,17 +1,16 @@
-"""What was found, in the map or in the newest scene, and where to stand before it: for /query and standing
-queries.
+"""What is answered to /query and to standing queries, by the map or by the newest scene, and where to stand
+before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
 
+from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros import messages, publishers
 from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
@@ -19,73 +18,97 @@ from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.snapshot import Kept, Snapshot
 from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.scene.approach import Approach, approach_pose
+from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.map_index import IndexCache
+from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, Question
 
 UP = (0.0, 0.0, 1.0)  # of a map (REP 103)
 UP_OF_CAMERA = (0.0, -1.0, 0.0)  # of a scene, if its camera looks ahead
 
 
-@dataclass(frozen=True)
-class Found:
+@dataclass(frozen=True, eq=False)
+class Reply:
     """The answer to a question, of the whole map where there is one, else of the newest scene.
 
-    answer: pipeline.MapRelevancy of `kept`, or the scene's own Relevancy where `kept` is None. seen: what the
-    newest scene answers, None where there is none; shown: `answer` with the pixel where the scene sees it.
-    header: frame and stamp of the answer.
+    answer: in the frame of `header`; its peak_pixel is where the newest scene sees the thing. kept: the map
+    that answered, None where the scene did. seen: what the newest scene answers, None without a scene.
     """
 
-    answer: Any
+    answer: Answer
     header: Header
     kept: Kept | None
-    scene: Any
-    seen: Any
-    shown: Any
+    scene: Scene | None
+    seen: Answer | None
+
+    @property
+    def source(self) -> Map | Scene:
+        """The map or the scene that answered."""
+        if self.kept is not None:
+            return self.kept.map
+        assert self.scene is not None  # else the map has answered
+        return self.scene
 
 
-def find(ask: Callable, pipeline, now: Snapshot) -> Found:
-    """`ask(method, scene or map)` with the map's and the scene's method of `pipeline`.
+def question(text: str, parameters: Parameters, threshold: float = 0.0, max_objects: int = 0) -> Question:
+    """The question of a standing query or of a request: 0 takes the node's parameter, whose 0 is the usual
+    threshold. Raises ValueError for one that cannot be asked.
+    """
+    return Question(
+        text, threshold or parameters.threshold or THRESHOLD, max_objects or parameters.max_objects
+    )
+
+
+def find(question: Question, pipeline: Pipeline, indexes: IndexCache, now: Snapshot) -> Reply:
+    """Ask the map and the newest scene of `now`, of which there must be one.
 
     A scene that could not be fused answers for itself what it finds and the map does not.
     """
-    kept, scene = now.kept if now.kept.answers else None, now.scene
-    seen = scene and ask(pipeline.query, scene)
-    answer = ask(pipeline.query_map, kept.map) if kept else seen
-    if kept is None or (seen and seen.found and not answer.found and not kept.last_fused):
-        return Found(seen, messages.scene_header(scene), None, scene, seen, seen)
-    pixel = seen.peak_pixel if seen and seen.found else (np.nan, np.nan)
-    shown = seen and replace(
-        seen,
-        found=answer.found,
-        score=answer.score,
-        peak_pixel=pixel,
-        peak_point=answer.peak_point,
-        objects=answer.objects,
-    )
-    return Found(answer, map_header(kept), kept, scene, seen, shown)
+    scene = now.scene
+    seen = None if scene is None else pipeline.query(scene, question)
+    of_map = pipeline.query(indexes.of(now.kept.map), question) if now.kept.answers else None
+    if scene is not None and seen is not None:
+        only_the_scene_knows = seen.found and not now.kept.last_fused and not (of_map and of_map.found)
+        if of_map is None or only_the_scene_knows:
+            return Reply(seen, messages.scene_header(scene), None, scene, seen)
+    assert of_map is not None, 'there is neither a map nor a scene to ask'
+    pixel = seen.peak_pixel if seen and seen.found else None
+    return Reply(replace(of_map, peak_pixel=pixel), map_header(now.kept), now.kept, scene, seen)
 
 
 def fill(
-    found: Found,
+    reply: Reply,
     request: Query.Request,
     response: Query.Response,
     parameters: Parameters,
-    transforms: TfListener | None,
+    tf: TfListener | None,
 ) -> None:
     """The response of /query."""
-    answer, kept = found.answer, found.kept
-    gaussians = kept.map.gaussians if kept else found.scene.gaussians
-    _found(answer, gaussians, found.header, request, response, parameters)
-    if kept:
-        robot, up, scale_source = (
-            robot_position(kept, parameters.base_frame, transforms),
-            UP,
-            kept.map.scale_source,
-        )
-    else:
-        robot, up, scale_source = np.zeros(3), UP_OF_CAMERA, found.scene.scale_source
-    _approach(answer, gaussians, scale_source, robot, up, response, parameters)
-    response.peak_u, response.peak_v = map(float, found.shown.peak_pixel if found.seen else (np.nan, np.nan))
-    if found.seen and request.with_image:
-        response.image = [publishers.relevancy_image(found.scene, found.seen)]
+    answer, gaussians = reply.answer, reply.source.gaussians
+    response.header = reply.header
+    response.success, response.found, response.score = True, answer.found, answer.score
+    response.peak = messages.point(answer.peak_point)
+    response.peak_u, response.peak_v = messages.pixel(answer.peak_pixel)
+    response.objects = messages.object_messages(answer)
+    response.message = (
+        f"'{answer.text}' "
+        + (f'found, {len(answer.objects)} object(s)' if answer.found else 'not found')
+        + f': score {answer.score:.3f}, threshold {answer.threshold:.3f}'
+    )
+    if request.with_cloud:
+        inside = messages.inside_objects(gaussians, answer.objects)
+        response.cloud = [
+            gaussian_cloud(gaussians, reply.header, inside=inside, codes=parameters.publish_codes)
+        ]
+    if request.with_image and reply.scene is not None and reply.seen is not None:
+        response.image = [publishers.relevancy_image(reply.scene, reply.seen)]
+    if answer.objects:
+        found, reason = _approach(reply, parameters, tf)
+        response.approach_found = found is not None
+        if found:
+            response.approach = messages.approach_message(found)
+        else:
+            response.message += f'; no approach: {reason}'
 
 
 def map_header(kept: Kept) -> Header:
@@ -93,67 +116,34 @@ def map_header(kept: Kept) -> Header:
     return make_header(kept.map.frame, kept.stamp_ns)
 
 
-def robot_position(kept: Kept, base_frame: str, transforms: TfListener | None) -> np.ndarray | None:
+def robot_position(kept: Kept, base_frame: str, tf: TfListener | None) -> np.ndarray | None:
     """Where the robot is in the map (3,) [m]: TF's word, else where the last keyframe stood; None:
     unknown.
     """
-    if transforms:
-        map_from_base, _ = transforms.lookup(kept.map.frame, base_frame, 0)
+    if tf:
+        map_from_base, _ = tf.lookup(kept.map.frame, base_frame, 0)
         if map_from_base is not None:
             return map_from_base[:3, 3]
     return None if kept.map_from_camera is None else kept.map_from_camera[:3, 3]
 
 
-def _found(
-    answer,
-    gaussians,
-    header: Header,
-    request: Query.Request,
-    response: Query.Response,
-    parameters: Parameters,
-) -> None:
-    response.header = header
-    response.success, response.found, response.score = True, bool(answer.found), float(answer.score)
-    response.peak = messages.point(answer.peak_point)
-    response.objects = messages.object_messages(answer)
-    response.message = (
-        f"'{answer.text}' "
-        + (f'found, {len(answer.objects)} object(s)' if answer.found else 'not found')
-        + (f': score {answer.score:.3f}, threshold {answer.threshold:.3f}')
+def _approach(reply: Reply, parameters: Parameters, tf: TfListener | None) -> tuple[Approach | None, str]:
+    """Where to stand before the best object, in the frame of the reply; None and why there is no such
+    place.
+    """
+    if not reply.source.metric:
+        return None, "the scale is the network's guess: give a stereo baseline or map_frame"
+    if reply.kept is None:
+        robot, up = np.zeros(3), UP_OF_CAMERA
+    else:
+        robot, up = robot_position(reply.kept, parameters.base_frame, tf), UP
+    if robot is None:
+        return None, 'nothing says where the robot is: set map_frame and base_frame'
+    return approach_pose(
+        reply.answer.objects[0],
+        reply.source.gaussians.means.detach().cpu().numpy(),
+        robot,
+        parameters.robot_radius_m,
+        parameters.approach_distance_m,
+        up,
     )
-    if request.with_cloud:
-        inside = messages.inside_objects(gaussians, answer.objects)
-        response.cloud = [gaussian_cloud(gaussians, header, inside=inside, codes=parameters.publish_codes)]
-
-
-def _approach(
-    answer,
-    gaussians,
-    scale_source: str,
-    robot: np.ndarray | None,
-    up,
-    response: Query.Response,
-    parameters: Parameters,
-) -> None:
-    """`robot` (3,) [m], None where unknown."""
-    if not answer.objects:
-        return
-    found: Approach | None = None
-    if scale_source == 'network':
-        reason = "the scale is the network's guess: give a stereo baseline or map_frame"
-    elif robot is None:
-        reason = 'nothing says where the robot is: set map_frame and base_frame'
-    else:
-        found, reason = approach_pose(
-            answer.objects[0],
-            gaussians.means.detach().cpu().numpy(),
-            robot,
-            parameters.robot_radius_m,
-            parameters.approach_distance_m,
-            up,
-        )
-    response.approach_found = found is not None
-    if found:
-        response.approach = messages.approach_message(found)
-    else:
-        response.message += f'; no approach: {reason}'

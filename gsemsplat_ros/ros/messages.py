@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Transform, TransformStamped, Vector3
@@ -17,6 +20,7 @@ except ImportError:
 
 from gsemsplat_ros.gaussians.rotations import rotation_to_quat
 from gsemsplat_ros.ros.conversions import make_header
+from gsemsplat_ros.semantics.answer import Answer
 
 
 def inside_objects(gaussians, objects) -> np.ndarray:
@@ -46,36 +50,41 @@ def scene_header(scene) -> Header:
     return make_header(scene.gaussians.frame, scene.keyframe.stamp_ns)
 
 
-def relevancy_message(relevancy, header: Header) -> RelevancyMessage:
-    """The answer to a standing query."""
-    u, v = map(float, relevancy.peak_pixel)
+def relevancy_message(answer: Answer, header: Header) -> RelevancyMessage:
+    """The answer to one query."""
+    u, v = pixel(answer.peak_pixel)
     return RelevancyMessage(
         header=header,
-        text=relevancy.text,
-        found=bool(relevancy.found),
+        text=answer.text,
+        found=answer.found,
         peak_u=u,
         peak_v=v,
-        score=float(relevancy.score),
-        peak=point(relevancy.peak_point),
+        score=answer.score,
+        peak=point(answer.peak_point),
     )
 
 
-def point(xyz) -> Point:
+def pixel(uv: tuple[float, float] | None) -> tuple[float, float]:
+    """A pixel as two fields of a message; None (nothing there) as NaN (REP 117)."""
+    return (math.nan, math.nan) if uv is None else uv
+
+
+def point(xyz: Sequence[float] | np.ndarray | None) -> Point:
     """Three numbers as a Point; None (nothing there) as NaN (REP 117)."""
     x, y, z = map(float, (np.nan,) * 3 if xyz is None else xyz)
     return Point(x=x, y=y, z=z)
 
 
-def object_messages(relevancy) -> list[Object]:
+def object_messages(answer: Answer) -> list[Object]:
     """The objects of one answer, best first."""
     return [
         Object(
-            label=relevancy.text,
+            label=answer.text,
             score=float(thing.score),
             pose=Pose(position=point(thing.center)),
             size=Vector3(**dict(zip('xyz', map(float, thing.size)))),
         )
-        for thing in relevancy.objects
+        for thing in answer.objects
     ]
 
 
@@ -85,13 +94,13 @@ def approach_message(approach) -> Pose:
     return Pose(position=point(approach.position), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 
-def object_detections(answers, header: Header):
+def object_detections(answers: Sequence[tuple[Answer, Header]], header: Header):
     """vision_msgs/Detection3DArray: the objects of each (answer, header); class_id is the phrase, id its
     rank.
     """
     detections = []
-    for relevancy, own in answers:
-        for rank, thing in enumerate(object_messages(relevancy)):
+    for answer, own in answers:
+        for rank, thing in enumerate(object_messages(answer)):
             result = vision_msgs.ObjectHypothesisWithPose()
             result.hypothesis.class_id, result.hypothesis.score = thing.label, thing.score
             result.pose.pose = thing.pose
@@ -106,16 +115,16 @@ def object_detections(answers, header: Header):
     return vision_msgs.Detection3DArray(header=header, detections=detections)
 
 
-def object_markers(relevancies, header: Header) -> MarkerArray:
+def object_markers(answers: Sequence[Answer], header: Header) -> MarkerArray:
     """A box and a label for each object of each answer; replaces all markers shown before."""
     markers = [Marker(header=header, action=Marker.DELETEALL)]
-    for color_index, relevancy in enumerate(relevancies):
+    for color_index, answer in enumerate(answers):
         hue = np.uint8([[[color_index * 47 % 180, 200, 255]]])
         r, g, b = (cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0] / 255.0).tolist()
-        for i, thing in enumerate(relevancy.objects):
+        for i, thing in enumerate(answer.objects):
             box = Marker(
                 header=header,
-                ns=relevancy.text,
+                ns=answer.text,
                 id=2 * i,
                 type=Marker.CUBE,
                 action=Marker.ADD,
@@ -125,14 +134,14 @@ def object_markers(relevancies, header: Header) -> MarkerArray:
             )
             label = Marker(
                 header=header,
-                ns=relevancy.text,
+                ns=answer.text,
                 id=2 * i + 1,
                 type=Marker.TEXT_VIEW_FACING,
                 action=Marker.ADD,
                 pose=Pose(position=point(thing.center)),
                 scale=Vector3(z=max(0.05, float(min(thing.size)) / 4)),
                 color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0),
-                text=f'{relevancy.text} {thing.score:.2f}',
+                text=f'{answer.text} {thing.score:.2f}',
             )
             markers += [box, label]
     return MarkerArray(markers=markers)

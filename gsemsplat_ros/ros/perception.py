@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
@@ -23,7 +21,9 @@ from gsemsplat_ros.ros.shown import Shown
 from gsemsplat_ros.ros.snapshot import Done, Snapshot
 from gsemsplat_ros.ros.sources import Source
 from gsemsplat_ros.ros.tf_listener import TfListener
+from gsemsplat_ros.scene.map_index import IndexCache
 from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.semantics.answer import Answer
 
 
 class Perception:
@@ -43,7 +43,8 @@ class Perception:
     ):
         self.pipeline, self.keeper, self.latest = pipeline, keeper, keeper.latest
         self._results, self._parameters, self._say, self._changed = results, parameters, say, changed
-        self._shown: Shown[tuple[Any, Header]] = Shown()  # (answer, its header)
+        self._shown: Shown[tuple[Answer, Header]] = Shown()  # (answer, its header)
+        self._indexes = IndexCache(pipeline.index)
         self._output_lock = threading.Lock()  # one scene or answer at a time goes out
 
     # The worker thread
@@ -62,7 +63,7 @@ class Perception:
         self.latest.change(used_ns=stamp)
         scene = self.pipeline.build(pair)
         source.built(pair)
-        if pair.first_from_second is not None and scene.scale_source == 'network':
+        if pair.first_from_second is not None and not scene.metric:
             self._say(
                 'TF and visual motion disagree, or the camera moved less than 5 cm: the scale of this scene '
                 "is the network's"
@@ -127,12 +128,14 @@ class Perception:
             standing = {}
             for text in self._parameters().queries:
                 try:
-                    found = answers.find(partial(self._ask, text=text), self.pipeline, self.latest.now)
+                    question = answers.question(text, self._parameters())
+                    reply = answers.find(question, self.pipeline, self._indexes, self.latest.now)
                 except ValueError as error:
                     self._say(f"standing query '{text}': {error}")
                     continue
-                standing[found.answer.text] = found.answer, found.header
-                self._results.answer(scene, found.seen, found.shown, found.header)
+                standing[reply.answer.text] = reply.answer, reply.header
+                if reply.seen is not None:  # as there is a scene
+                    self._results.answer(scene, reply.seen, reply.answer, reply.header)
             self._shown.stand(standing)
             self._results.objects(self._shown.all, messages.scene_header(scene))
 
@@ -156,29 +159,16 @@ class Perception:
         """Fill `response` from `now`, in which there is something to ask. Raises ValueError when the question
         cannot be answered.
         """
-        ask = partial(
-            self._ask, text=request.text, threshold=request.threshold, max_objects=request.max_objects
-        )
-        found = answers.find(ask, self.pipeline, now)
-        answers.fill(found, request, response, self._parameters(), tf)
+        p = self._parameters()
+        question = answers.question(request.text, p, request.threshold, request.max_objects)
+        reply = answers.find(question, self.pipeline, self._indexes, now)
+        answers.fill(reply, request, response, p, tf)
         with self._output_lock:
             if now.scene is self.latest.now.scene:  # else a newer scene has gone out meanwhile
-                self._shown.ask(found.answer.text, (found.answer, found.header))
-                if now.scene is not None:
-                    self._results.answer(now.scene, found.seen, found.shown, found.header)
-                self._results.objects(self._shown.all, found.header)
-
-    def _ask(
-        self, query: Callable, scene_or_map: Any, text: str, threshold: float = 0.0, max_objects: int = 0
-    ) -> Any:
-        """Pipeline.query or query_map with the node's parameters where a number is 0."""
-        p = self._parameters()
-        return query(
-            scene_or_map,
-            text,
-            threshold=threshold or p.threshold or None,
-            max_objects=max_objects or p.max_objects,
-        )
+                self._shown.ask(reply.answer.text, (reply.answer, reply.header))
+                if now.scene is not None and reply.seen is not None:
+                    self._results.answer(now.scene, reply.seen, reply.answer, reply.header)
+                self._results.objects(self._shown.all, reply.header)
 
     def _show_map(self) -> None:
         kept = self.latest.now.kept

@@ -10,7 +10,7 @@ built by that timer alone, at most once a second, however fast it grows.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,7 +23,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32, Header
 from visualization_msgs.msg import MarkerArray
 
-from gsemsplat_ros.pictures.overlay import overlay
+from gsemsplat_ros.pictures.heat import answer_overlay
 from gsemsplat_ros.ros import messages
 from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import image_message, make_header
@@ -33,6 +33,7 @@ from gsemsplat_ros.ros.snapshot import Kept
 from gsemsplat_ros.ros.tf_listener import TFMessage
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.semantics.answer import Answer
 
 
 class OnDemand:
@@ -111,16 +112,18 @@ class Results:
             self._pose.publish(messages.pose_message(scene.first_from_second, first))
         self._scale.publish(Float32(data=float(scene.scale)))
 
-    def answer(self, scene: Scene, seen, shown, header: Header) -> None:
-        """One answer: ~/relevancy says `shown`, in the frame of `header`; ~/relevancy/image and
-        ~/relevancy/map show what the scene's own image answers, `seen` (both pipeline.Relevancy)."""
-        keyframe = scene.keyframe
+    def answer(self, scene: Scene, seen: Answer, answer: Answer, header: Header) -> None:
+        """~/relevancy says `answer`, in the frame of `header`; ~/relevancy/image and ~/relevancy/map
+        show what `scene` itself answers, `seen`.
+        """
+        keyframe, picture = scene.keyframe, seen.picture
+        assert picture is not None  # of a scene
         of_image = make_header(keyframe.frame, keyframe.stamp_ns)
-        self._relevancy.publish(messages.relevancy_message(shown, header))
+        self._relevancy.publish(messages.relevancy_message(answer, header))
         self._image.offer(lambda: relevancy_image(scene, seen))
-        self._relevancy_map.offer(lambda: image_message(keyframe.window.expand(seen.map), of_image))
+        self._relevancy_map.offer(lambda: image_message(keyframe.window.expand(picture.relevancy), of_image))
 
-    def objects(self, answers: list, newest: Header) -> None:
+    def objects(self, answers: Sequence[tuple[Answer, Header]], newest: Header) -> None:
         """~/objects (where vision_msgs is installed) and ~/objects/markers: the objects of all (answer,
         header).
         """
@@ -158,8 +161,7 @@ class Results:
         self._made.close()
 
 
-def relevancy_image(scene: Scene, relevancy) -> Image:
-    """The input image with the relevancy over it, rgb8, in the size, frame and time of the input."""
+def relevancy_image(scene: Scene, answer: Answer) -> Image:
+    """The input image under the relevancy that `scene` answers, rgb8, in its size, frame and time."""
     keyframe = scene.keyframe
-    picture = overlay(keyframe.image, keyframe.window.expand(relevancy.heat))
-    return image_message(picture, make_header(keyframe.frame, keyframe.stamp_ns))
+    return image_message(answer_overlay(keyframe, answer), make_header(keyframe.frame, keyframe.stamp_ns))

@@ -91,7 +91,7 @@ class Mapper:
         problem = self_check(scene)
         if problem:
             return Fusion(False, problem, inliers=scene.inliers, points=scene.points)
-        given, metric = map_from_camera is not None, scene.scale_source != 'network'
+        given, metric = map_from_camera is not None, scene.metric
         if self._anchor is None:
             if given or not len(self.map):
                 return self._fuse(
@@ -238,7 +238,7 @@ def depth_ratio(before: np.ndarray, after: np.ndarray) -> tuple[float, int]:
 
 def map_units(scene: Scene, ratio: float) -> float:
     """The map's units for one of the scene's: a scene in metres stays as it is."""
-    return ratio if scene.scale_source == 'network' else 1.0
+    return 1.0 if scene.metric else ratio
 
 
 def to_rendering(keyframe: Keyframe, pixels: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from numba import njit
 from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
+from gsemsplat_ros.scene.scene import is_metric
 
 MIN_OPACITY = 0.05  # fainter Gaussians are haze: they do not enter a map
 MIN_DISTANCE = 0.3  # m: nearer Gaussians are not more certain than those here
@@ -31,7 +32,7 @@ HALF = 1 << KEY_BITS - 1
 class Map:
     """N Gaussians in the map's frame, ordered by voxel, and what is known of each; torch tensors on the CPU.
 
-    gaussians: in `frame`, [m] where scale_source is not 'network'. keys (N,) int64, ascending: their voxels
+    gaussians: in `frame`, [m] where the map is `metric`. keys (N,) int64, ascending: their voxels
     (`voxel_keys`). weights (N,) float32 [1/m^2]: certainty, the sum of opacity / distance^2 over all that was
     merged, since errors of depth grow with the distance to the camera. counts (N,) int32: how many scenes saw
     the voxel; last_seen (N,) int32: the number of the last of them, 1 for the first. scenes: how many were
@@ -58,6 +59,11 @@ class Map:
     @property
     def frame(self) -> str:
         return self.gaussians.frame
+
+    @property
+    def metric(self) -> bool:
+        """Whether lengths are metres, by the first scene; otherwise they are in the network's own unit."""
+        return is_metric(self.scale_source)
 
     @classmethod
     def empty(cls, frame: str, voxel: float, channels: int = 32) -> Map:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,3 +130,22 @@ class MapIndex:
         means = [np.bincount(cells, weights * row) / total for row in values.reshape(-1, len(cells))]
         means = np.stack([mean[cells] for mean in means]).reshape(values.shape)
         return ((values + means) / 2).astype(np.float32), np.bincount(cells)[cells]
+
+
+class IndexCache:
+    """The index of the map that was asked last, for any thread: decoded when a map is first asked, and then
+    only what changed since the one before.
+    """
+
+    def __init__(self, index: Callable[[Map, MapIndex | None], MapIndex]):
+        """`index`: makes a map's index, from another map's where there is one, as Pipeline.index does."""
+        self._index = index
+        self._newest: MapIndex | None = None
+        self._lock = threading.Lock()  # held while decoding too: a second thread would do the same work twice
+
+    def of(self, map_: Map) -> MapIndex:
+        """The index of `map_`."""
+        with self._lock:
+            if self._newest is None or self._newest.map is not map_:
+                self._newest = self._index(map_, self._newest)
+            return self._newest

@@ -5,6 +5,7 @@ one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +14,15 @@ from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.semantics.decoder import HiddenCodes
+
+SAME_SURFACE = 0.1  # a Gaussian within this fraction of the rendered depth belongs to what is seen
+NETWORK_SCALE = 'network'  # the scale source of scenes and maps whose lengths are the network's guess
+
+
+def is_metric(scale_source: str) -> bool:
+    """Whether lengths are metres, by what told the scale: 'stereo baseline', 'tf', or 'network' (its
+    guess)."""
+    return scale_source != NETWORK_SCALE
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Keyframe:
 
 @dataclass(frozen=True)
 class Scene:
-    """gaussians: in the first view's frame, metres when `scale_source` is not 'network'.
+    """gaussians: in the first view's frame, in metres when the scene is `metric`.
 
     first_from_second (4, 4): pose of the second camera, translation in the unit of the Gaussians; None: not
     found. scale: metres per unit of the network; scale_source: 'stereo baseline', 'tf' or 'network'; inliers
@@ -60,3 +70,21 @@ class Scene:
     inliers: int
     points: int
     timings: dict[str, float]
+
+    @property
+    def metric(self) -> bool:
+        """Whether lengths are metres; otherwise they are in the network's own unit."""
+        return is_metric(self.scale_source)
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """(N,) int64: of each Gaussian the pixel of the rendering that it falls on, counted row by row; -1
+        where it is hidden or outside, so that nothing is known of it.
+        """
+        camera, depth = self.keyframe.camera, self.keyframe.rendering.depth.cpu().numpy()
+        means = self.gaussians.means.cpu().numpy()
+        uv, in_front = camera.project(means)
+        (rows, columns), inside = camera.index(uv)
+        surface = depth[rows, columns]
+        seen = in_front & inside & (np.abs(means[:, 2] - surface) <= SAME_SURFACE * surface)
+        return np.where(seen, rows * camera.width + columns, -1)

@@ -1,4 +1,5 @@
-"""Relevancy of every pixel to a phrase (LERF), its smoothing, and the answer for one phrase. Pure functions.
+"""Relevancy of every pixel to a phrase (LERF), its smoothing, and whether the phrase is there. Pure
+functions.
 
 Branches: 0 region-specific, 1 context-aware. Letters: H, W map; K phrases; M canonical phrases; C text space.
 """
@@ -125,44 +126,45 @@ def relative_mask(map_: np.ndarray, level: float = _MASK_LEVEL) -> np.ndarray:
     return z / (np.nanmax(z) + _RANGE_EPS) > level
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a map says about one phrase.
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """Whether a phrase is there, and where, in pixels or in Gaussians alike.
 
-    found: the peak reaches the threshold; score: the peak, 0..1 (0 where nothing was rendered); branch: 0
-    region, 1 context, 0 for a mixture; map (H, W) float32: smoothed relevancy of that branch, NaN outside;
-    mask (H, W) bool: the phrase's pixels, empty when not found; peak (u, v): column and row of the peak, NaN
-    where nothing was rendered.
+    found: the peak reaches the threshold; score: the peak, 0..1 (0 where there was nothing to compare);
+    branch: 0 region, 1 context, 0 for a mixture; relevancy (...) float32: smoothed, of that branch, NaN
+    outside; mask (...) bool: what belongs to the phrase, nothing when not found; peak: index of the peak,
+    None where there was nothing to compare.
     """
 
     found: bool
     score: float
     branch: int
-    map: np.ndarray
+    relevancy: np.ndarray
     mask: np.ndarray
-    peak: tuple[float, float]
+    peak: tuple[int, ...] | None
 
 
-def answer(
-    smoothed: np.ndarray, alpha: np.ndarray, threshold: float = 0.5, min_alpha: float = MIN_ALPHA
-) -> Answer:
+def decide(
+    smoothed: np.ndarray, support: np.ndarray, threshold: float = 0.5, min_support: float = MIN_ALPHA
+) -> Decision:
     """Chooses the branch with the higher peak and says whether the phrase is there.
 
-    smoothed: (2, H, W) smoothed relevancy of the two branches, or (1, H, W) of their mixture; alpha: (H, W)
-    accumulated opacity. Pixels with alpha below `min_alpha` are outside: an empty pixel decodes to a fixed
-    vector that means nothing, so it may neither win nor set the range. The published mask alone would find
+    smoothed (2, ...): smoothed relevancy of the two branches, or (1, ...) of their mixture, of the pixels (H,
+    W) of a picture or the Gaussians (N,) of a map; support (...): how much stands behind each, of a pixel its
+    accumulated opacity. What has less than `min_support` is outside: an empty pixel decodes to a fixed vector
+    that means nothing, so it may neither win nor set the range. The published mask alone would find
     everything everywhere; `threshold` on the peak, in the absolute scale of relevancy, comes first.
     """
-    assert smoothed.ndim == 3 and smoothed.shape[1:] == alpha.shape, (smoothed.shape, alpha.shape)
-    inside = (alpha >= min_alpha) & np.isfinite(smoothed).all(0)
-    empty = np.zeros(alpha.shape, bool)
+    assert smoothed.shape[1:] == support.shape, (smoothed.shape, support.shape)
+    inside = (support >= min_support) & np.isfinite(smoothed).all(0)
+    empty = np.zeros(support.shape, bool)
     if not inside.any():
-        return Answer(False, 0.0, 0, np.full(alpha.shape, np.nan, np.float32), empty, (np.nan, np.nan))
+        return Decision(False, 0.0, 0, np.full(support.shape, np.nan, np.float32), empty, None)
     masked = np.where(inside, smoothed, np.nan).astype(np.float32)
-    branch = int(np.nanmax(masked, axis=(1, 2)).argmax())  # ties go to branch 0, as published
+    peaks = np.nanmax(masked.reshape(len(masked), -1), axis=1)
+    branch = int(peaks.argmax())  # ties go to branch 0, as published
     chosen = masked[branch]
-    row, column = np.unravel_index(np.nanargmax(chosen), chosen.shape)
-    score = float(chosen[row, column])
+    peak = tuple(map(int, np.unravel_index(np.nanargmax(chosen), chosen.shape)))
+    score = float(chosen[peak])
     found = score >= threshold
-    mask = relative_mask(chosen) if found else empty
-    return Answer(found, score, branch, chosen, mask, (float(column), float(row)))
+    return Decision(found, score, branch, chosen, relative_mask(chosen) if found else empty, peak)

@@ -18,7 +18,7 @@ def answers_table(console: Console, results: Sequence[PairResult]) -> None:
     """One line for each query: whether, how surely and where."""
     rows = []
     for result in results:
-        for answer in result.answers:
+        for answer in (reported.answer for reported in result.answers):
             pixel = '-' if answer.peak_pixel is None else '{:.0f}, {:.0f}'.format(*answer.peak_pixel)
             distance = '-' if answer.peak_point is None else f'{math.hypot(*answer.peak_point):.2f}'
             distance += '' if result.metric or distance == '-' else ' (not metric)'

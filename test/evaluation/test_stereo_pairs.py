@@ -15,8 +15,9 @@ from support.labelled_pairs import HEIGHT, WIDTH, write_labels
 from gsemsplat_ros.evaluation.stereo_pairs import evaluate_stereo, read_labels
 from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.images.view import fit
-from gsemsplat_ros.pipeline import Pipeline, Relevancy
+from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.scene import Keyframe, Scene
+from gsemsplat_ros.semantics.answer import Answer
 
 LABELS = Path(__file__).parents[1] / 'data' / 'stereo_labels.json'
 
@@ -38,14 +39,14 @@ class FakePipeline:
 
     def query(self, scene, text):
         peak, found = self.answers[text]
-        return Relevancy(text, found, 0.7, 0.5, 1, np.zeros((8, 16), np.float32), peak, None, ())
+        return Answer(text, 0.5, found, 0.7, None, peak, (), 1)
 
 
 def test_words(tmp_path):
     answers = {
         'chair': ((12.0, 2.0), False),
         'door': ((15.9, 8.0), True),
-        'lamp': ((math.nan, math.nan), False),
+        'lamp': (None, False),
         'bed': ((0.0, 0.0), True),
         'sink': ((0.0, 0.0), False),
         'tree': ((0.0, 0.0), False),

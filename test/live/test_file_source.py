@@ -73,17 +73,17 @@ def test_the_page_of_a_scene_answers_as_the_pipeline(made):
         shared.ask('desk')
     rest()
     answer, wanted = shared.ask('desk'), pipeline.query(scene, 'desk')
-    assert answer.found and answer.score == pytest.approx(wanted.score, abs=0.01)
+    assert answer.answer.found and answer.answer.score == pytest.approx(wanted.score, abs=0.01)
     known = np.isfinite(answer.relevancy)
     assert (
         known.mean() > 0.3 and answer.relevancy[answer.lit].min() >= 0.5 and 0.001 < answer.lit.mean() < 0.5
     )
     # what lights up is mostly in the boxes, and never where the phrase is not
     boxes = np.zeros(len(shown.rows), bool)
-    for thing in answer.objects:
+    for thing in answer.answer.objects:
         boxes |= (np.abs(shown.means - np.array(thing.center)) <= 0.5 * np.array(thing.size) + 0.15).all(1)
     assert boxes[answer.lit].mean() > 0.8
-    assert not shared.ask('bathtub').lit.any() and not shared.ask('desk', 0.95).found
+    assert not shared.ask('bathtub').lit.any() and not shared.ask('desk', 0.95).answer.found
     meant = shared.state.semantic_colors(shown)
     assert meant.shape == (50_000, 3) and meant.min() >= 0 and meant.max() <= 1 and meant.std(0).min() > 0.02
 
@@ -92,8 +92,8 @@ def test_the_page_of_a_map_answers_as_the_pipeline(made):
     pipeline, _, _, map_, folder = made
     shared = SharedState()
     file_source.open_any(folder / 'map.safetensors', shared, 10**6, lambda: pipeline)()
-    answer, wanted = shared.ask('desk'), pipeline.query_map(map_, 'desk')
-    assert answer.found and answer.score == pytest.approx(wanted.score, abs=0.02)
+    answer, wanted = shared.ask('desk'), pipeline.query(pipeline.index(map_), 'desk')
+    assert answer.answer.found and answer.answer.score == pytest.approx(wanted.score, abs=0.02)
     assert answer.shown.frame == 'odom' and answer.relevancy.shape == answer.lit.shape == (len(map_),)
     assert answer.relevancy[answer.lit].min() >= 0.5 and answer.lit.any()
 

@@ -1,6 +1,7 @@
 """The live page without a browser: its values, its files, its words, and many visitors at once."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from gsemsplat_ros.live import colors, file_source, panel_text
 from gsemsplat_ros.live import shown_scene as scenes
 from gsemsplat_ros.live.shared_state import PageAnswer, SharedState, answered_by_boxes, carried_over, question
 from gsemsplat_ros.live.splat_cache import SplatCache
+from gsemsplat_ros.pictures.heat import heat
 from gsemsplat_ros.pictures.overlay import turbo
+from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.objects import Object
 
 
@@ -22,24 +25,10 @@ def a_scene(count=300, budget=10_000, **changes):
     return scenes.shown_from_camera('a room', some(count, **changes), budget, metric=True)
 
 
-def found(shown, text='chair', lit=None, relevancy=None, objects=(CHAIR,), **changes):
+def found(shown, text='chair', lit=None, relevancy=None, objects=(CHAIR,), found=True, score=0.9, **changes):
     lit = np.zeros(len(shown.rows), bool) if lit is None else lit
-    return PageAnswer(
-        **{
-            **dict(
-                text=text,
-                found=True,
-                score=0.9,
-                threshold=0.5,
-                objects=objects,
-                shown=shown,
-                relevancy=relevancy,
-                lit=lit,
-                seconds=0.01,
-            ),
-            **changes,
-        }
-    )
+    answer = Answer(text, 0.5, found, score, (0.0, 0.0, 1.0), None, objects)
+    return replace(PageAnswer(answer, shown, relevancy, lit, 0.01), **changes)
 
 
 # what is shown
@@ -162,15 +151,13 @@ def test_what_is_lit_glows_and_the_rest_steps_back():
 def test_colours_of_relevancy():
     own = np.full((4, 3), 0.5, np.float32)
     relevancy = np.array([0.0, 0.75, 1.0, np.nan], np.float32)
-    assert colors.heat(relevancy, True)[:3].tolist() == [0, 0.5, 1] and np.isnan(
-        colors.heat(relevancy, True)[3]
-    )
-    assert colors.heat(relevancy, False)[2] == pytest.approx(0.4)
+    assert heat(relevancy, True)[:3].tolist() == [0, 0.5, 1] and np.isnan(heat(relevancy, True)[3])
+    assert heat(relevancy, False)[2] == pytest.approx(0.4)
     painted = colors.relevancy_colors(own, relevancy, True)
     hot = turbo(np.array([[0.92]]))[0, 0] / 255
     assert painted[2] == pytest.approx(0.15 + 0.95 * (hot - 0.15), abs=1e-5)
     assert painted[3] == pytest.approx([0.15] * 3)  # unknown: dark gray
-    assert np.isnan(colors.heat(np.full(2, np.nan), True)).all()
+    assert np.isnan(heat(np.full(2, np.nan), True)).all()
 
 
 def test_semantic_colours_are_the_same_each_time_and_tell_meanings_apart():
@@ -280,14 +267,14 @@ def test_a_board_that_cannot_be_asked_says_why_and_a_failure_is_not_kept():
     with pytest.raises(ValueError, match='has gone'):
         shared.ask('chair')
     fail[0] = False
-    assert shared.ask('chair').text == 'chair' and seen == [1]
+    assert shared.ask('chair').answer.text == 'chair' and seen == [1]
     shared.close()
 
 
 def test_questions_are_one_line_of_plain_text():
     assert question('  red\n\tchair\x00 ') == 'red chair'
     for text in ('', ' \n', '\x00'):
-        with pytest.raises(ValueError, match='type a word'):
+        with pytest.raises(ValueError, match='empty query'):
             question(text)
     with pytest.raises(ValueError, match='at most 200'):
         question('x' * 201)
@@ -295,7 +282,7 @@ def test_questions_are_one_line_of_plain_text():
 
 def test_boxes_light_up_what_lies_in_them_and_move_along_with_a_new_scene():
     shown = a_scene(3000)
-    answer = answered_by_boxes('chair', True, 0.9, 0.5, (CHAIR,), shown, 0.1)
+    answer = answered_by_boxes(found(shown).answer, shown, 0.1)
     assert (answer.lit == scenes.inside(shown.means, [CHAIR])).all() and answer.lit.any()
     newer = a_scene(3000, seed=3)
     again = carried_over(answer, newer)

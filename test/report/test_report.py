@@ -18,7 +18,8 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.pictures.overlay import UNKNOWN, depth_picture, overlay, turbo
 from gsemsplat_ros.report.markup import picture, tag
 from gsemsplat_ros.report.pair_page import PairReport, box_mark, leaf, number_mark, page
-from gsemsplat_ros.report.pair_result import Answer, PairResult
+from gsemsplat_ros.report.pair_result import PairResult, ReportedAnswer
+from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.objects import Object
 
 CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
@@ -35,8 +36,10 @@ def ramp(shade):
 def result(name='a_room', text='door', **changes):
     thing = Object((0.0, 0.0, 2.0), (0.4, 0.4, 0.4), 0.9)
     answers = (
-        Answer(text, True, 0.875, (20.0, 17.0), (0.5, -0.25, 2.0), (thing,), ramp(90), 0.04),
-        Answer('sofa', False, 0.2, None, None, (), ramp(110), 0.05),
+        ReportedAnswer(
+            Answer(text, 0.5, True, 0.875, (0.5, -0.25, 2.0), (20.0, 17.0), (thing,)), ramp(90), 0.04
+        ),
+        ReportedAnswer(Answer('sofa', 0.5, False, 0.2, None, None, ()), ramp(110), 0.05),
     )
     values = dict(
         name=name,
@@ -258,7 +261,8 @@ def test_objects_are_numbered_where_they_are():
     assert number_mark(2, things[0], CAMERA) == ['<text x="44.0" y="17.2">2</text>']
     assert number_mark(1, Object((0.0, 0.0, 0.01), (0.1, 0.1, 0.1), 0.9), CAMERA) == []
     shown = result()
-    two = replace(shown.answers[0], objects=things)
+    first = shown.answers[0]
+    two = replace(first, answer=replace(first.answer, objects=things))
     reader = Reader(report(replace(shown, answers=(two,))))
     assert [float(a['x']) for a in reader.all('text')] == [44.0, 31.5] and not Reader(report()).all('text')
 

@@ -244,7 +244,7 @@ def test_a_service_query_is_published_too(client, stereo):
 @pytest.mark.parametrize(
     'request_fields, words',
     [
-        (dict(text=''), '1 to 200'),
+        (dict(text=''), 'empty query'),
         (dict(text='x' * 201), '201 characters'),
         (dict(text='boom'), 'internal error'),
     ],

@@ -3,7 +3,6 @@ none.
 """
 
 import os
-import sys
 import time
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ pytest.importorskip('tf2_msgs', reason='`make setup` or a ROS distribution bring
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from gsemsplat_msgs.msg import Relevancy
-from gsemsplat_msgs.srv import LoadMap, Query, SaveMap
+from gsemsplat_msgs.srv import LoadMap, SaveMap
 from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import Trigger
 from support.ros_client import EVERY_PAIR, LATCHED, Stereo, ask, set_parameter
@@ -421,19 +420,4 @@ def test_objects_as_detections():
     assert (detection.bbox.center.position.z, detection.bbox.size.x) == (3.0, 0.5)
     assert (
         detection.results[0].hypothesis.class_id == 'chair' and detection.results[0].hypothesis.score == 0.75
-    )
-
-
-def test_the_drive_script_asks_for_the_pose_and_names_what_is_missing(capsys, monkeypatch):
-    response = Query.Response(success=True, found=True, approach_found=True)
-    response.header.frame_id, response.approach.position.x, response.header.stamp.sec = 'odom', 2.5, 9
-    goal = drive.goal_pose(response)
-    assert (goal.header.frame_id, goal.header.stamp.sec, goal.pose.position.x) == ('odom', 0, 2.5)
-    response.approach_found, response.message = False, "'chair' not found"
-    with pytest.raises(ValueError, match="'chair' not found"):
-        drive.goal_pose(response)
-    monkeypatch.setitem(sys.modules, 'nav2_msgs', None)
-    assert drive.main(['red chair']) == 1
-    assert capsys.readouterr().err == (
-        'drive: nav2_msgs is not installed: sudo apt install ros-$ROS_DISTRO-nav2-msgs\n'
     )

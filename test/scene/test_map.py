@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,8 +22,9 @@ from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.scene.fusion import START, Mapper
 from gsemsplat_ros.scene.map import MIN_OPACITY, Map, unchanged_rows
-from gsemsplat_ros.scene.map_index import MapIndex
+from gsemsplat_ros.scene.map_index import IndexCache, MapIndex
 from gsemsplat_ros.scene.scene import Keyframe, Scene
+from gsemsplat_ros.semantics.answer import Question
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import relevancy_of_features
 
@@ -406,15 +408,18 @@ def test_what_shares_nothing_with_the_map_needs_a_pose():
 
 def test_the_whole_map_answers_in_its_frame(pipeline):
     map_, centers, score = worded_map(pipeline)
-    answer = pipeline.query_map(map_, ' chair ', threshold=0.5 * score)
+    index = pipeline.index(map_)
+    answer = pipeline.query(index, Question(' chair ', 0.5 * score))
     assert answer.text == 'chair' and answer.found and len(answer.objects) == 2
     assert answer.score == pytest.approx(score, abs=2e-3) and answer.relevancy.shape == (len(map_),)
     found = sorted(item.center for item in answer.objects)
     np.testing.assert_allclose(found, centers, atol=0.05)
     np.testing.assert_allclose(answer.objects[0].size, [0.36] * 3, atol=0.06)
     assert np.linalg.norm(centers - answer.peak_point, axis=1).min() < 0.4
-    assert len(pipeline.query_map(map_, 'chair', 0.5 * score, max_objects=1).objects) == 1
-    refused = pipeline.query_map(map_, 'chair', 0.9999)
+    assert len(pipeline.query(index, Question('chair', 0.5 * score, max_objects=1)).objects) == 1
+    refused = pipeline.query(index, Question('chair', 0.9999))
+    assert answer.peak_pixel is None and answer.picture is None
+    assert (answer.relevancy[answer.lit] >= 0.5 * score).all() and answer.lit.any() and not refused.lit.any()
     assert not refused.found and refused.objects == () and refused.score == pytest.approx(answer.score)
 
 
@@ -462,14 +467,31 @@ def test_only_what_changed_is_decoded_again(pipeline):
     assert torch.equal(again.relevancy(phrase), words.relevancy(phrase))
 
 
+def test_the_index_of_the_map_asked_last_is_kept_and_grows():
+    made = []
+
+    def index(map_, before):
+        made.append((map_, before))
+        return SimpleNamespace(map=map_)
+
+    first, second = Map.empty('map', 0.05), Map.empty('map', 0.05)
+    indexes = IndexCache(index)
+    kept = indexes.of(first)
+    assert indexes.of(first) is kept and indexes.of(second).map is second
+    assert made == [(first, None), (second, kept)]
+
+
 def test_an_empty_map_finds_nothing_and_bad_questions_say_why(pipeline):
-    answer = pipeline.query_map(Map.empty('map', 0.05), 'chair')
+    empty = pipeline.index(Map.empty('map', 0.05))
+    answer = pipeline.query(empty, 'chair')
     assert not answer.found and answer.score == 0 and answer.objects == () and answer.peak_point is None
-    for text, threshold in (('', None), ('a' * 300, None), ('chair', 2.0)):
+    for text in ('', 'a' * 300):
         with pytest.raises(ValueError):
-            pipeline.query_map(Map.empty('map', 0.05), text, threshold)
+            pipeline.query(empty, text)
     lonely = Map.empty('map', 0.05).merged(scene_cloud(0, 5, side=50), HERE, 10)
-    assert len(lonely) and not pipeline.query_map(lonely, 'chair', 0.01).found  # strays are no thing
+    assert (
+        len(lonely) and not pipeline.query(pipeline.index(lonely), Question('chair', 0.01)).found
+    )  # strays are no thing
 
 
 def test_decoders_that_look_at_neighbours_cannot_read_gaussians():
@@ -483,12 +505,13 @@ def test_decoders_that_look_at_neighbours_cannot_read_gaussians():
 def test_questions_run_beside_fusion(pipeline):
     map_, _, score = worded_map(pipeline)
     mapper = Mapper(map_, 50_000)
-    expected, errors = pipeline.query_map(map_, 'chair', 0.5 * score), []
+    indexes, question, errors = IndexCache(pipeline.index), Question('chair', 0.5 * score), []
+    expected = pipeline.query(indexes.of(map_), question)
 
     def ask():
         try:
             for _ in range(5):
-                answer = pipeline.query_map(mapper.map, 'chair', 0.5 * score)
+                answer = pipeline.query(indexes.of(mapper.map), question)
                 assert answer.found and len(answer.objects) == len(expected.objects)
         except BaseException as error:  # a thread's error must fail the test
             errors.append(error)

@@ -19,6 +19,7 @@ from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.scene.coded_file import CodeSpace, fingerprint
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_file import KIND, load_map, save_map
+from gsemsplat_ros.semantics.answer import Question
 
 SPACE = CodeSpace('small.safetensors', 'minilm-l6', 'abc')
 
@@ -61,11 +62,10 @@ def test_queries_answer_the_same_without_images(tmp_path, pipeline):
     map_, _, score = worded_map(pipeline)
     save_map(tmp_path / 'map.safetensors', map_, pipeline.code_space)
     loaded = load_map(tmp_path / 'map.safetensors', pipeline.code_space)
-    pipeline.map_index(Map.empty('other', 0.1))  # forget what was decoded for the first
     for text in ('chair', 'door', 'plant'):
-        before = pipeline.query_map(map_, text, 0.5 * score)
-        pipeline.map_index(Map.empty('other', 0.1))
-        after = pipeline.query_map(loaded, text, 0.5 * score)
+        question = Question(text, 0.5 * score)
+        before = pipeline.query(pipeline.index(map_), question)
+        after = pipeline.query(pipeline.index(loaded), question)
         assert after.found == before.found and after.score == pytest.approx(before.score, abs=1e-3)
         np.testing.assert_allclose(after.relevancy, before.relevancy, atol=2e-3)
         assert len(after.objects) == len(before.objects)

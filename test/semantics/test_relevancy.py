@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from gsemsplat_ros.semantics.relevancy import (
     CANONICAL,
-    answer,
     box_size,
+    decide,
     relative_mask,
     relevancy,
     relevancy_of_features,
@@ -121,24 +121,24 @@ def maps_of(*peaks):
     return maps
 
 
-def test_answer_takes_the_head_with_the_higher_peak():
+def test_the_branch_with_the_higher_peak_answers():
     opaque = np.ones((H, W))
-    first = answer(maps_of((10, 20, 0.9), (30, 5, 0.7)), opaque)
-    assert (first.found, first.branch, first.peak) == (True, 0, (20.0, 10.0))
+    first = decide(maps_of((10, 20, 0.9), (30, 5, 0.7)), opaque)
+    assert (first.found, first.branch, first.peak) == (True, 0, (10, 20))
     assert first.score == pytest.approx(0.9)
-    second = answer(maps_of((10, 20, 0.6), (30, 5, 0.7)), opaque)
-    assert (second.branch, second.peak) == (1, (5.0, 30.0))
+    second = decide(maps_of((10, 20, 0.6), (30, 5, 0.7)), opaque)
+    assert (second.branch, second.peak) == (1, (30, 5))
     rows, columns = np.nonzero(second.mask)
     assert (rows.min(), rows.max(), columns.min(), columns.max(), len(rows)) == (30, 32, 5, 7, 9)
-    assert answer(maps_of((1, 1, 0.7), (2, 2, 0.7)), opaque).branch == 0
+    assert decide(maps_of((1, 1, 0.7), (2, 2, 0.7)), opaque).branch == 0
 
 
 def test_absent_phrase_is_not_found_and_has_no_mask():
-    result = answer(maps_of((10, 20, 0.45), (30, 5, 0.3)), np.ones((H, W)))
+    result = decide(maps_of((10, 20, 0.45), (30, 5, 0.3)), np.ones((H, W)))
     assert not result.found and not result.mask.any()
-    assert result.score == pytest.approx(0.45) and result.peak == (20.0, 10.0)
-    assert relative_mask(result.map).any()  # the published rule would have found it
-    assert answer(maps_of((10, 20, 0.45), (30, 5, 0.3)), np.ones((H, W)), threshold=0.4).found
+    assert result.score == pytest.approx(0.45) and result.peak == (10, 20)
+    assert relative_mask(result.relevancy).any()  # the published rule would have found it
+    assert decide(maps_of((10, 20, 0.45), (30, 5, 0.3)), np.ones((H, W)), threshold=0.4).found
 
 
 def test_unrendered_pixels_neither_win_nor_set_the_range():
@@ -147,20 +147,27 @@ def test_unrendered_pixels_neither_win_nor_set_the_range():
     alpha[:20] = 0.49
     maps[1, 25, 25] = -5  # the range would be stretched
     alpha[25, 25] = 0
-    result = answer(maps, alpha)
-    assert (result.branch, result.peak, result.found) == (1, (5.0, 30.0), True)
-    assert np.isnan(result.map[:20]).all() and np.isnan(result.map[25, 25])
+    result = decide(maps, alpha)
+    assert (result.branch, result.peak, result.found) == (1, (30, 5), True)
+    assert np.isnan(result.relevancy[:20]).all() and np.isnan(result.relevancy[25, 25])
     assert np.count_nonzero(result.mask) == 9
-    assert answer(maps, alpha, min_alpha=0.4).peak == (20.0, 10.0)
+    assert decide(maps, alpha, min_support=0.4).peak == (10, 20)
 
 
-def test_nan_in_one_head_is_outside():
+def test_nan_in_one_branch_is_outside():
     maps = maps_of((10, 20, 0.9), (30, 5, 0.7))
     maps[1, 10, 20] = np.nan
-    assert answer(maps, np.ones((H, W))).score == pytest.approx(0.89)
+    assert decide(maps, np.ones((H, W))).score == pytest.approx(0.89)
 
 
 def test_nothing_rendered():
-    result = answer(maps_of((10, 20, 0.9), (30, 5, 0.7)), np.zeros((H, W)))
+    result = decide(maps_of((10, 20, 0.9), (30, 5, 0.7)), np.zeros((H, W)))
     assert not result.found and result.score == 0 and not result.mask.any()
-    assert np.isnan(result.map).all() and np.isnan(result.peak).all()
+    assert np.isnan(result.relevancy).all() and result.peak is None
+
+
+def test_gaussians_are_decided_as_pixels_are():
+    maps, alpha = maps_of((10, 20, 0.9), (30, 5, 0.7)), np.ones((H, W))
+    picture, row = decide(maps, alpha), decide(maps.reshape(2, -1), alpha.ravel())
+    assert (row.found, row.score, row.branch) == (picture.found, picture.score, picture.branch)
+    assert row.peak == (10 * W + 20,) and (row.mask == picture.mask.ravel()).all()

@@ -10,8 +10,8 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import fit
-from gsemsplat_ros.pipeline import Relevancy
 from gsemsplat_ros.scene.scene import Keyframe, Scene
+from gsemsplat_ros.semantics.answer import Answer, AnswerPicture
 
 WIDTH, HEIGHT, FOCAL = 32, 16, 16.0  # of the images; the keyframe is half as fine
 
@@ -79,9 +79,10 @@ class FakePipeline:
     def query(self, scene, text):
         self.texts.append(text)
         relevancy, found = self.answers.get(text, (np.zeros((8, 16), np.float32), False))
+        picture = AnswerPicture(relevancy, np.zeros(relevancy.shape, bool))
         if np.isnan(relevancy).all():
-            return Relevancy(text, False, 0.0, 0.5, 0, relevancy, (np.nan, np.nan), None, ())
+            return Answer(text, 0.5, False, 0.0, None, None, (), picture=picture)
         row, column = np.unravel_index(np.nanargmax(relevancy), relevancy.shape)
         pixel = tuple(scene.keyframe.to_input_pixel(np.array([column, row], float)))
         score = float(np.nanmax(relevancy))
-        return Relevancy(text, found, score, 0.5, 0, relevancy, pixel, (0.0, 0.0, 1.0), ())
+        return Answer(text, 0.5, found, score, (0.0, 0.0, 1.0), pixel, (), picture=picture)

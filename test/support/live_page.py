@@ -9,6 +9,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.live import shown_scene as scenes
 from gsemsplat_ros.live.server import ViewServer
 from gsemsplat_ros.live.shared_state import SharedState, answered_by_boxes
+from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.objects import Object
 
 DEADLINE_S = 60.0
@@ -63,11 +64,9 @@ class Served:
             raise RuntimeError('a fault of ours')
         objects = THINGS.get(text, ())
         return answered_by_boxes(
-            text,
-            bool(objects),
-            0.9 if objects else 0.1,
-            threshold or 0.5,
-            objects,
+            Answer(
+                text, threshold or 0.5, bool(objects), 0.9 if objects else 0.1, (0.0, 0.0, 1.0), None, objects
+            ),
             self.shared.state.shown,
             0.01,
         )

@@ -16,10 +16,10 @@ import torch
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import fit
-from gsemsplat_ros.pipeline import MapRelevancy, Relevancy
 from gsemsplat_ros.ros.main import main
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.scene import Keyframe, Scene
+from gsemsplat_ros.semantics.answer import Answer, AnswerPicture
 from gsemsplat_ros.semantics.objects import Object
 
 COUNT = 100  # Gaussians
@@ -107,47 +107,43 @@ class FakePipeline:
             {'predict': 0.001},
         )
 
-    def query(self, scene, text, threshold=None, max_objects=8):
-        if not text or len(text) > 200:
-            raise ValueError(f'query of {len(text)} characters: wanted 1 to 200')
-        if text == 'boom':
-            raise RuntimeError('a fault of ours')
-        threshold = threshold or 0.5
-        thing = FOUND.get(text.split(' ')[0])
-        score = thing.score if thing else 0.25
-        found = score >= threshold
-        return Relevancy(
-            text,
-            found,
-            score,
-            threshold,
-            0,
-            MAP,
-            (17.0, 13.0),
-            (0.5, 0.25, 2.0) if thing else None,
-            (thing,) * min(max_objects, 2) if found else (),
-        )
+    def index(self, map_, before):
+        return SimpleNamespace(map=map_)
 
-    def query_map(self, map_, text, threshold=None, max_objects=8):
-        """What was FOUND lies in the middle of the map's Gaussians, 2 m above them: out of the robot's way.
-        No map knows the door."""
-        if text == 'boom':
+    def query(self, target, question):
+        if question.text == 'boom':
             raise RuntimeError('a fault of ours')
-        word = text.split(' ')[0]
-        thing, threshold = FOUND.get(word) if word != 'door' else None, threshold or 0.5
-        score = thing.score if thing else 0.25
-        middle = map_.gaussians.means.double().mean(0) + torch.tensor([0.0, 0.0, 2.0])
-        here = Object(tuple(middle.tolist()), (0.4, 0.6, 0.4), score)
-        return MapRelevancy(
-            text,
-            score >= threshold,
-            score,
-            threshold,
-            0,
-            np.full(len(map_), score, np.float32),
-            here.center,
-            (here,) if score >= threshold else (),
-        )
+        return (answer_of_scene if isinstance(target, Scene) else answer_of_map)(target, question)
+
+
+def answer_of_scene(scene, question):
+    thing = FOUND.get(question.text.split(' ')[0])
+    score = thing.score if thing else 0.25
+    found = score >= question.threshold
+    return Answer(
+        question.text,
+        question.threshold,
+        found,
+        score,
+        (0.5, 0.25, 2.0) if thing else None,
+        (17.0, 13.0),
+        (thing,) * min(question.max_objects, 2) if found else (),
+        picture=AnswerPicture(MAP, np.zeros(MAP.shape, bool)),
+    )
+
+
+def answer_of_map(index, question):
+    """What was FOUND lies in the middle of the map's Gaussians, 2 m above them: out of the robot's way.
+    No map knows the door."""
+    word = question.text.split(' ')[0]
+    thing = FOUND.get(word) if word != 'door' else None
+    score = thing.score if thing else 0.25
+    found = score >= question.threshold
+    middle = index.map.gaussians.means.double().mean(0) + torch.tensor([0.0, 0.0, 2.0])
+    here = Object(tuple(middle.tolist()), (0.4, 0.6, 0.4), score)
+    return Answer(
+        question.text, question.threshold, found, score, here.center, None, (here,) if found else ()
+    )
 
 
 if __name__ == '__main__':

@@ -11,9 +11,8 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Header
 
-from gsemsplat_ros.report.pair_result import Answer, known
-from gsemsplat_ros.ros.conversions import image_to_rgb
-from gsemsplat_ros.semantics.objects import Object
+from gsemsplat_ros.report.pair_result import ReportedAnswer
+from gsemsplat_ros.ros.client.reply import NodeReply, reply_of
 from gsemsplat_ros.terminal.console import Failure
 
 
@@ -52,33 +51,25 @@ class Client:
             self._services[name] = self.node.create_client(Query, name)
         return self._services[name]
 
-    def ask(self, text: str, deadline_s: float, service: str = '/query', **request) -> tuple[Answer, Header]:
-        """Ask the node; `request`: further fields of Query. Returns the answer and its frame and stamp.
-
-        Raises ValueError with the node's words when it cannot answer, Failure when it says nothing.
+    def query(self, request: Query.Request, deadline_s: float, service: str = '/query') -> NodeReply:
+        """Ask the node. Raises ValueError with the node's words when it cannot answer, Failure when it says
+        nothing within `deadline_s`.
         """
-        start = time.perf_counter()
-        future = self._service(service).call_async(Query.Request(text=text, **request))
+        future = self._service(service).call_async(request)
         if not self.until(future.done, deadline_s):
             raise Failure(
-                f"no answer to '{text}' from {service} within {deadline_s:g} s: look at the node's log"
+                f"no answer to '{request.text}' from {service} within {deadline_s:g} s: "
+                "look at the node's log"
             )
-        seconds, response = time.perf_counter() - start, future.result()
-        if not response.success:
-            raise ValueError(f"'{text}' was not answered: {response.message}")
-        objects = tuple(Object(_xyz(o.pose.position), _xyz(o.size), o.score) for o in response.objects)
-        picture = image_to_rgb(response.image[0]) if response.image else None
-        return Answer(
-            text,
-            response.found,
-            response.score,
-            known((response.peak_u, response.peak_v)),
-            known(_xyz(response.peak)),
-            objects,
-            picture,
-            seconds,
-        ), response.header
+        try:
+            return reply_of(request, future.result())
+        except ValueError as error:
+            raise ValueError(f"'{request.text}' was not answered: {error}") from None
 
-
-def _xyz(value) -> tuple[float, float, float]:
-    return value.x, value.y, value.z
+    def ask(
+        self, text: str, deadline_s: float, service: str = '/query', **request
+    ) -> tuple[ReportedAnswer, Header]:
+        """`query` for a report; `request`: further fields of Query. Returns the answer and its header."""
+        start = time.perf_counter()
+        reply = self.query(Query.Request(text=text, **request), deadline_s, service)
+        return ReportedAnswer(reply.answer, reply.picture, time.perf_counter() - start), reply.header

@@ -1,11 +1,6 @@
-"""Drive to a thing by its name, with Nav2: `python3 -m gsemsplat_ros.ros.client.drive 'red chair'`
-(docs/nav2.md).
-"""
+"""Drive to a thing by its name, with Nav2 (docs/nav2.md): find where to stand, and go there."""
 
 from __future__ import annotations
-
-import argparse
-import sys
 
 from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.srv import Query
@@ -16,26 +11,25 @@ from gsemsplat_ros.terminal.console import Failure
 ANSWER_WITHIN_S = 30.0
 
 
-def goal_pose(response: Query.Response) -> PoseStamped:
-    """Where to drive, with the stamp 0: by the newest TF. Raises ValueError when the answer has no such
-    place.
-    """
-    if not (response.success and response.approach_found):
-        raise ValueError(response.message)
-    goal = PoseStamped(pose=response.approach)
-    goal.header.frame_id = response.header.frame_id
-    return goal
+def check_nav2() -> None:
+    """Raises Failure where Nav2's messages are not installed."""
+    try:
+        import nav2_msgs.action  # noqa: F401
+    except ImportError:
+        raise Failure('nav2_msgs is not installed: sudo apt install ros-$ROS_DISTRO-nav2-msgs') from None
 
 
 def find(client: Client, text: str, service: str = '/query') -> PoseStamped:
-    """Ask the node where `text` is. Raises ValueError with its words, Failure when it says nothing."""
-    query = client.node.create_client(Query, service)
-    if not client.until(query.service_is_ready, ANSWER_WITHIN_S):
+    """Ask the node where to stand before `text`: a goal with the stamp 0, which takes the newest TF.
+
+    Raises ValueError with the node's words when there is no such place, Failure when it says nothing.
+    """
+    if not client.wait_for_service(service, ANSWER_WITHIN_S):
         raise Failure(f'no service {service} within {ANSWER_WITHIN_S:g} s: is the node running?')
-    asked = query.call_async(Query.Request(text=text))
-    if not client.until(asked.done, ANSWER_WITHIN_S):
-        raise Failure(f'no answer from {service} within {ANSWER_WITHIN_S:g} s')
-    return goal_pose(asked.result())
+    reply = client.query(Query.Request(text=text), ANSWER_WITHIN_S, service)
+    if reply.approach is None:
+        raise ValueError(reply.message)
+    return reply.approach
 
 
 def drive(client: Client, goal: PoseStamped, action: str, timeout_s: float) -> bool:
@@ -59,43 +53,3 @@ def drive(client: Client, goal: PoseStamped, action: str, timeout_s: float) -> b
         if not arrived.done():
             client.until(sent.result().cancel_goal_async().done, 5.0)
     return arrived.done() and arrived.result().status == GoalStatus.STATUS_SUCCEEDED
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0 when the robot arrived."""
-    parser = argparse.ArgumentParser(prog='drive', description='Drive to a thing by its name, with Nav2.')
-    parser.add_argument('text', help="what to drive to, e.g. 'red chair'")
-    parser.add_argument('--service', default='/query', help='of the node gsemsplat (default: %(default)s)')
-    parser.add_argument('--action', default='navigate_to_pose', help='of Nav2 (default: %(default)s)')
-    parser.add_argument(
-        '--timeout', type=float, default=300.0, metavar='S', help='for the way [s] (%(default)g)'
-    )
-    args = parser.parse_args(argv)
-    try:
-        import nav2_msgs.action  # noqa: F401
-    except ImportError:
-        return _complain('nav2_msgs is not installed: sudo apt install ros-$ROS_DISTRO-nav2-msgs')
-    try:
-        with Client() as client:
-            goal = find(client, args.text, args.service)
-            at = goal.pose.position
-            print(
-                f"'{args.text}': driving to ({at.x:.2f}, {at.y:.2f}) m in {goal.header.frame_id}", flush=True
-            )
-            if not drive(client, goal, args.action, args.timeout):
-                return _complain(f"the robot did not reach '{args.text}': the log of Nav2 says why")
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, Failure) as error:
-        return _complain(str(error))
-    print('arrived')
-    return 0
-
-
-def _complain(message: str) -> int:
-    print(f'drive: {message}', file=sys.stderr)
-    return 1
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -21,13 +21,13 @@ from rclpy.client import Client as ServiceClient
 from rclpy.task import Future as RosFuture
 from sensor_msgs.msg import PointCloud2
 
-from gsemsplat_ros.live.shared_state import MAX_OBJECTS, PageAnswer, SharedState, answered_by_boxes
+from gsemsplat_ros.live.shared_state import PageAnswer, SharedState, answered_by_boxes
 from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.ros.client.client import Client
 from gsemsplat_ros.ros.client.node_scenes import NodeScenes, NodeState
-from gsemsplat_ros.ros.conversions import image_to_rgb
+from gsemsplat_ros.ros.client.reply import NodeReply, reply_of
 from gsemsplat_ros.ros.qos import LATCHED
-from gsemsplat_ros.semantics.objects import Object
+from gsemsplat_ros.semantics.answer import MAX_OBJECTS
 
 PASS_S = 0.2  # how long a question or the end waits at most
 SILENT_S = 5.0  # a node that lives publishes its status each second
@@ -37,12 +37,11 @@ WORKERS = 4  # questions on their way at once
 
 @dataclass(eq=False)
 class PendingQuestion:
-    """A question on its way. threshold: 0: the node's. reply: the response and how long it took [s], for who
-    waits; sent_at [s, time.monotonic] and response: once it is sent."""
+    """A question on its way. reply: what the node answers and how long it took [s], for who waits; sent_at
+    [s, time.monotonic] and response: once it is sent."""
 
-    text: str
-    threshold: float
-    reply: Future[tuple[Query.Response, float]]
+    request: Query.Request
+    reply: Future[tuple[NodeReply, float]]
     sent_at: float = 0.0
     response: RosFuture | None = None
 
@@ -149,11 +148,7 @@ class LiveNode:
         while not self._questions.empty():
             pending = self._questions.get()
             pending.sent_at = time.monotonic()
-            pending.response = service.call_async(
-                Query.Request(
-                    text=pending.text, threshold=pending.threshold, max_objects=MAX_OBJECTS, with_image=True
-                )
-            )
+            pending.response = service.call_async(pending.request)
             self._pending.append(pending)
 
     def _deliver_replies(self, service: ServiceClient) -> None:
@@ -162,10 +157,13 @@ class LiveNode:
             assert pending.response is not None
             waited = time.monotonic() - pending.sent_at
             if pending.response.done():
-                response = pending.response.result()
-                if response.success:
-                    self._state = replace(self._state, answer_frame=response.header.frame_id)
-                pending.reply.set_result((response, waited))
+                try:
+                    reply = reply_of(pending.request, pending.response.result())
+                except ValueError as refusal:
+                    pending.reply.set_exception(refusal)
+                else:
+                    self._state = replace(self._state, answer_frame=reply.header.frame_id)
+                    pending.reply.set_result((reply, waited))
             elif not self._is_present:
                 pending.reply.set_exception(ValueError('the node has gone before it answered'))
             elif waited > ANSWER_WITHIN_S:
@@ -186,40 +184,21 @@ class LiveNode:
     def ask(self, text: str, threshold: float | None) -> PageAnswer:
         """The node's answer; threshold: None: the node's own. Raises ValueError, in one line, when there is
         none."""
-        pending = PendingQuestion(text, float(threshold or 0.0), Future())
+        request = Query.Request(
+            text=text, threshold=float(threshold or 0.0), max_objects=MAX_OBJECTS, with_image=True
+        )
+        pending = PendingQuestion(request, Future())
         self._questions.put(pending)
-        response, seconds = pending.reply.result(ANSWER_WITHIN_S + 10)
-        if not response.success:
-            raise ValueError(response.message)
-        return page_answer(text, threshold, response, self._shared.state.shown, seconds)
+        reply, seconds = pending.reply.result(ANSWER_WITHIN_S + 10)
+        return page_answer(reply, self._shared.state.shown, seconds)
 
 
-def page_answer(
-    text: str, threshold: float | None, response: Query.Response, shown: ShownScene | None, seconds: float
-) -> PageAnswer:
-    """A response as a page shows it on the scene `shown`, without boxes where it lies in another frame: the
+def page_answer(reply: NodeReply, shown: ShownScene | None, seconds: float) -> PageAnswer:
+    """A reply as a page shows it on the scene `shown`, without boxes where it lies in another frame: the
     scene of that frame comes next, and the page asks again. Raises ValueError where nothing is shown yet."""
     if shown is None:
         raise ValueError('the node answered, but its Gaussians have not come yet: try again in a moment')
-    frame, note = response.header.frame_id, ''
-    objects = tuple(
-        Object(
-            (o.pose.position.x, o.pose.position.y, o.pose.position.z),
-            (o.size.x, o.size.y, o.size.z),
-            float(o.score),
-        )
-        for o in response.objects
-    )
+    answer, frame, note = reply.answer, reply.header.frame_id, ''
     if shown.frame != frame:
-        note, objects = f'this answer is in {frame}, which is not shown yet', ()
-    return answered_by_boxes(
-        text,
-        bool(response.found),
-        float(response.score),
-        threshold or 0.0,
-        objects,
-        shown,
-        seconds,
-        image_to_rgb(response.image[0]) if response.image else None,
-        note,
-    )
+        note, answer = f'this answer is in {frame}, which is not shown yet', replace(answer, objects=())
+    return answered_by_boxes(answer, shown, seconds, reply.picture, note)

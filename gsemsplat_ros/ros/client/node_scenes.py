@@ -19,6 +19,7 @@ from gsemsplat_ros.live.shown_scene import (
 )
 from gsemsplat_ros.ros.clouds import cloud_to_gaussians
 from gsemsplat_ros.ros.diagnostics import OK, lines
+from gsemsplat_ros.scene.scene import is_metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ class NodeScenes:
             return None
         name = 'map' if cloud is state.map else 'scene'
         scale_source = state.status.map_scale_source if name == 'map' else state.status.scale_source
-        metric = scale_source != 'network'
+        metric = is_metric(scale_source)
         pose = state.second_pose
         if pose is not None and pose.header.stamp != cloud.header.stamp:
             pose = None

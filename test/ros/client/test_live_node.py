@@ -24,6 +24,7 @@ from support.ros_client import EVERY_PAIR, Stereo
 
 from gsemsplat_ros.ros.client.live_node import page_answer
 from gsemsplat_ros.ros.client.node_scenes import NodeScenes, NodeState
+from gsemsplat_ros.ros.client.reply import reply_of
 from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
 
@@ -151,10 +152,11 @@ def test_an_answer_in_another_frame_is_said_and_draws_no_boxes():
     shown = NodeScenes('/gsemsplat', 1000).of(NodeState(scene=cloud))
     response = Query.Response(success=True, found=True, score=0.75, header=make_header('left_optical', 1))
     response.objects = [ObjectMessage(score=0.75)]
-    answer = page_answer('chair', None, response, shown, 0.1)
-    assert len(answer.objects) == 1 and not answer.note
+    request = Query.Request(text='chair')
+    answer = page_answer(reply_of(request, response), shown, 0.1)
+    assert len(answer.answer.objects) == 1 and not answer.note
     response.header.frame_id = 'odom'
-    answer = page_answer('chair', None, response, shown, 0.1)
-    assert answer.objects == () and answer.note == 'this answer is in odom, which is not shown yet'
+    answer = page_answer(reply_of(request, response), shown, 0.1)
+    assert answer.answer.objects == () and answer.note == 'this answer is in odom, which is not shown yet'
     with pytest.raises(ValueError, match='have not come yet'):
-        page_answer('chair', None, response, None, 0.1)
+        page_answer(reply_of(request, response), None, 0.1)

@@ -1,0 +1,38 @@
+"""`gsemsplat drive`: ask a running node where a thing is, and send the robot there with Nav2."""
+
+from __future__ import annotations
+
+import argparse
+
+from gsemsplat_ros.terminal.arguments import add_output_arguments, positive
+from gsemsplat_ros.terminal.console import Console, Failure
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('text', metavar='TEXT', help="what to drive to, e.g. 'red chair'")
+    parser.add_argument(
+        '--service', default='/query', metavar='NAME', help='service of the node (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--action', default='navigate_to_pose', metavar='NAME', help='action of Nav2 (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--timeout', type=positive, default=300.0, metavar='S', help='for the way [s] (default: %(default)g)'
+    )
+    parser.set_defaults(run=run)
+    add_output_arguments(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    from gsemsplat_ros.ros.client.client import Client
+    from gsemsplat_ros.ros.client.drive import check_nav2, drive, find
+
+    check_nav2()  # before the question, not after it
+    with Client() as client:
+        goal = find(client, args.text, args.service)
+        at, frame = goal.pose.position, goal.header.frame_id
+        console.note(f"'{args.text}': driving to ({at.x:.2f}, {at.y:.2f}) m in {frame}")
+        if not drive(client, goal, args.action, args.timeout):
+            raise Failure(f"the robot did not reach '{args.text}': the log of Nav2 says why")
+    console.say('arrived')
+    console.result({'text': args.text, 'frame': frame, 'goal': [at.x, at.y, at.z]})

@@ -1,0 +1,61 @@
+"""What a node answers to /query, read from its response: the one place that takes one apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from gsemsplat_msgs.srv import Query
+from std_msgs.msg import Header
+
+from gsemsplat_ros.ros.conversions import image_to_rgb
+from gsemsplat_ros.semantics.answer import Answer
+from gsemsplat_ros.semantics.objects import Object
+
+
+@dataclass(frozen=True, eq=False)
+class NodeReply:
+    """A node's answer, in the frame of `header` [m].
+
+    picture (H, W, 3) uint8 RGB: relevancy over the newest image, None unless asked for. approach: where a
+    robot stands before the best object, with the stamp 0, which takes the newest TF; None where there is no
+    such place. message: the answer in words, and why there is no approach.
+    """
+
+    answer: Answer
+    header: Header
+    picture: np.ndarray | None
+    approach: PoseStamped | None
+    message: str
+
+
+def reply_of(request: Query.Request, response: Query.Response) -> NodeReply:
+    """The reply to `request`. Raises ValueError with the node's words when it could not answer."""
+    if not response.success:
+        raise ValueError(response.message)
+    answer = Answer(
+        text=request.text,
+        threshold=request.threshold or None,
+        found=response.found,
+        score=response.score,
+        peak_point=_known(_xyz(response.peak)),
+        peak_pixel=_known((response.peak_u, response.peak_v)),
+        objects=tuple(Object(_xyz(o.pose.position), _xyz(o.size), o.score) for o in response.objects),
+    )
+    approach = None
+    if response.approach_found:
+        approach = PoseStamped(pose=response.approach)
+        approach.header.frame_id = response.header.frame_id
+    picture = image_to_rgb(response.image[0]) if response.image else None
+    return NodeReply(answer, response.header, picture, approach, response.message)
+
+
+def _known(numbers: tuple) -> tuple | None:
+    """The numbers, or None where one of them is NaN (nothing there, REP 117)."""
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def _xyz(value) -> tuple[float, float, float]:
+    return value.x, value.y, value.z

@@ -1,0 +1,108 @@
+"""Asking a scene or a map where a phrase is: relevancy becomes a decision, and what is relevant objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from gsemsplat_ros.scene.map_index import MapIndex
+from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.semantics.answer import Answer, AnswerPicture, Question
+from gsemsplat_ros.semantics.objects import Object, find_objects
+from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, box_size, decide, smooth
+
+MIN_IN_CELL = 3  # Gaussians in a cell of the map, fewer are strays
+MIN_IN_OBJECT = 10  # Gaussians of an object in the map, each of which stands for a voxel
+TOUCHING = 3  # voxels of the map across which an object goes on: what is far away was seen in wide steps
+
+
+@torch.inference_mode()
+def ask_scene(scene: Scene, questions: Sequence[Question], phrases: np.ndarray) -> list[Answer]:
+    """The answers of one scene in the order of `questions`, of which `phrases` (K, C) are the unit
+    embeddings; all are compared in one product.
+    """
+    rendering = scene.keyframe.rendering
+    alpha, depth = rendering.alpha.cpu().numpy(), rendering.depth.cpu().numpy()
+    inside, box = rendering.alpha >= MIN_ALPHA, box_size(*alpha.shape)
+    relevancy = scene.keyframe.hidden_codes.relevancy(phrases)  # (2 or 1, K, h, w)
+    answers = []
+    for k, question in enumerate(questions):  # one picture stays in the cache, several do not
+        smoothed = smooth(relevancy[:, k], box, inside).cpu().numpy()
+        answers.append(_answer_of_scene(scene, question, smoothed, alpha, depth))
+    return answers
+
+
+def _answer_of_scene(
+    scene: Scene, question: Question, smoothed: np.ndarray, alpha: np.ndarray, depth: np.ndarray
+) -> Answer:
+    """smoothed (2 or 1, h, w): relevancy; alpha (h, w), depth (h, w): of the rendering."""
+    decision = decide(smoothed, alpha, question.threshold)
+    pixels, seen = scene.pixels, scene.pixels >= 0
+    relevancy = np.where(seen, decision.relevancy.ravel()[pixels], np.float32(np.nan))
+    lit = seen & decision.mask.ravel()[pixels] & (relevancy >= question.threshold)
+    point = pixel = None
+    if decision.peak:
+        v, u = decision.peak
+        uv = np.array([u, v])
+        point = tuple((depth[v, u] * scene.keyframe.camera.rays(uv)).tolist())
+        pixel = tuple(scene.keyframe.to_input_pixel(uv).tolist())
+    objects: tuple[Object, ...] = ()
+    if decision.found:
+        objects = find_objects(
+            scene.gaussians.means.cpu().numpy(),
+            np.where(lit, relevancy, np.nan),
+            scene.gaussians.opacities.cpu().numpy(),
+            question.threshold,
+            max_objects=question.max_objects,
+        )
+    return Answer(
+        question.text,
+        question.threshold,
+        decision.found,
+        decision.score,
+        point,
+        pixel,
+        objects,
+        decision.branch,
+        relevancy,
+        lit,
+        AnswerPicture(decision.relevancy, decision.mask),
+    )
+
+
+@torch.inference_mode()
+def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
+    """The answer of the whole map; `phrase` (1, C): the unit embedding of the question."""
+    map_ = index.map
+    if not len(map_):
+        nothing = np.zeros(0, np.float32)
+        return Answer(question.text, question.threshold, False, 0.0, None, None, (), 0, nothing, nothing > 0)
+    relevancy = index.relevancy(phrase)[:, 0].cpu().numpy()  # (2 or 1, N)
+    decision = decide(*index.smooth(relevancy), question.threshold, MIN_IN_CELL)
+    means = map_.gaussians.means.numpy()
+    lit = decision.mask & (decision.relevancy >= question.threshold)  # false for NaN
+    objects: tuple[Object, ...] = ()
+    if decision.found:
+        objects = find_objects(
+            means,
+            np.where(lit, decision.relevancy, np.nan),
+            map_.gaussians.opacities.numpy(),
+            question.threshold,
+            voxel=TOUCHING * map_.voxel,
+            min_points=MIN_IN_OBJECT,
+            max_objects=question.max_objects,
+        )
+    return Answer(
+        question.text,
+        question.threshold,
+        decision.found,
+        decision.score,
+        tuple(means[decision.peak[0]].tolist()) if decision.peak else None,
+        None,
+        objects,
+        decision.branch,
+        decision.relevancy,
+        lit,
+    )

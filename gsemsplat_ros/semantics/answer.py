@@ -1,0 +1,76 @@
+"""What is asked, and what a scene, a map or a node answers: one Question and one Answer for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gsemsplat_ros.semantics.objects import Object
+
+MAX_TEXT = 200  # characters: longer phrases are no names of things
+THRESHOLD = 0.5  # relevancy below which a phrase is not found (LERF)
+MAX_OBJECTS = 8
+
+
+@dataclass(frozen=True)
+class Question:
+    """Where is `text`? It counts as found from the relevancy `threshold`, in (0, 1), on; `max_objects`
+    objects are told at most. Blanks around the text are taken off.
+
+    Raises ValueError, in one line, for an empty or very long text and a threshold outside (0, 1).
+    """
+
+    text: str
+    threshold: float = THRESHOLD
+    max_objects: int = MAX_OBJECTS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'text', self.text.strip())
+        if not self.text:
+            raise ValueError("empty query: ask for a thing, such as 'chair'")
+        if len(self.text) > MAX_TEXT:
+            raise ValueError(
+                f'query of {len(self.text)} characters: wanted at most {MAX_TEXT}; name one thing'
+            )
+        if not 0 < self.threshold < 1:
+            raise ValueError(f'threshold {self.threshold}: wanted a relevancy between 0 and 1')
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerPicture:
+    """What the rendering of a scene's keyframe shows of a phrase.
+
+    relevancy (h, w) float32: smoothed, in [0, 1], of the branch that answers, NaN where nothing was rendered;
+    mask (h, w) bool: the phrase's pixels, none when it was not found.
+    """
+
+    relevancy: np.ndarray
+    mask: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The answer to one phrase, of a scene or of a map; lengths and frame are those of its Gaussians.
+
+    threshold: from which a score counts as found, None where only the node that was asked knows. score: the
+    peak of relevancy, in [0, 1]; peak_point (x, y, z): where it lies, None where nothing could be compared;
+    peak_pixel (u, v): the same in the first input image, None of a map. objects: best first, none when not
+    found. branch: which one answers, 0 region-specific, 1 context-aware, 0 where both are mixed.
+
+    relevancy (N,) float32: of each Gaussian, NaN where unknown: hidden, or a stray; lit (N,) bool: the
+    Gaussians that the phrase names, none when it was not found. Both are None in the answer of a node, which
+    tells boxes, not Gaussians. picture: None but for a scene.
+    """
+
+    text: str
+    threshold: float | None
+    found: bool
+    score: float
+    peak_point: tuple[float, float, float] | None
+    peak_pixel: tuple[float, float] | None
+    objects: tuple[Object, ...]
+    branch: int = 0
+    relevancy: np.ndarray | None = None
+    lit: np.ndarray | None = None
+    picture: AnswerPicture | None = None

@@ -1,0 +1,97 @@
+"""`gsemsplat drive` and the one reader of /query's response, without a node and without Nav2."""
+
+import math
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import Point, Pose, Vector3
+from gsemsplat_msgs.msg import Object as ObjectMessage
+from gsemsplat_msgs.srv import Query
+from std_msgs.msg import Header
+
+from gsemsplat_ros.cli import main
+from gsemsplat_ros.ros.client.drive import find
+from gsemsplat_ros.ros.client.reply import reply_of
+from gsemsplat_ros.ros.conversions import image_message
+from gsemsplat_ros.semantics.objects import Object
+
+
+def response(**changes):
+    values = dict(
+        success=True,
+        found=True,
+        score=0.75,
+        header=Header(frame_id='map'),
+        peak=Point(x=1.0, y=2.0, z=3.0),
+        peak_u=4.0,
+        peak_v=5.0,
+        objects=[
+            ObjectMessage(
+                label='chair',
+                score=0.875,
+                pose=Pose(position=Point(x=1.0, y=2.0, z=3.5)),
+                size=Vector3(x=0.5, y=0.25, z=1.0),
+            )
+        ],
+        approach_found=True,
+        approach=Pose(position=Point(x=-1.0)),
+        message="'chair' found",
+    )
+    return Query.Response(**{**values, **changes})
+
+
+def test_a_response_is_read_whole():
+    picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    shown = image_message(picture, Header(frame_id='left'))
+    reply = reply_of(Query.Request(text='chair', threshold=0.25), response(image=[shown]))
+    answer = reply.answer
+    assert (answer.text, answer.threshold, answer.found, answer.score) == ('chair', 0.25, True, 0.75)
+    assert answer.peak_point == (1.0, 2.0, 3.0) and answer.peak_pixel == (4.0, 5.0)
+    assert answer.objects == (Object((1.0, 2.0, 3.5), (0.5, 0.25, 1.0), 0.875),)
+    assert answer.relevancy is None and answer.lit is None and answer.picture is None
+    assert (reply.picture == picture).all() and reply.header.frame_id == 'map'
+    goal = reply.approach
+    assert (goal.header.frame_id, goal.header.stamp.sec, goal.pose.position.x) == ('map', 0, -1.0)
+
+
+def test_what_a_response_does_not_know_is_none():
+    nan = math.nan
+    empty = response(
+        peak=Point(x=nan, y=nan, z=nan), peak_u=nan, peak_v=nan, objects=[], approach_found=False
+    )
+    reply = reply_of(Query.Request(text='chair'), empty)
+    assert reply.answer.threshold is None and reply.answer.peak_point is None
+    assert reply.answer.peak_pixel is None and reply.answer.objects == ()
+    assert reply.picture is None and reply.approach is None
+
+
+def test_a_refusal_keeps_the_words_of_the_node():
+    with pytest.raises(ValueError, match='^no scene yet$'):
+        reply_of(Query.Request(text='chair'), response(success=False, message='no scene yet'))
+
+
+class FakeClient:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def wait_for_service(self, service, deadline_s):
+        return True
+
+    def query(self, request, deadline_s, service):
+        return reply_of(request, self.answer)
+
+
+def test_without_a_place_to_stand_the_robot_stays():
+    assert find(FakeClient(response()), 'chair').pose.position.x == -1.0
+    with pytest.raises(ValueError, match='no approach: '):
+        find(FakeClient(response(approach_found=False, message='found; no approach: too dark')), 'chair')
+
+
+def test_without_nav2_the_command_says_what_to_install(capsys):
+    try:
+        import nav2_msgs  # noqa: F401
+    except ImportError:
+        assert main(['drive', 'red chair']) == 1
+        assert 'ros-$ROS_DISTRO-nav2-msgs' in capsys.readouterr().err
+    else:
+        pytest.skip('nav2_msgs is installed')
