@@ -4,6 +4,7 @@ import ast
 import configparser
 import importlib
 import re
+from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -80,8 +81,8 @@ def test_direct_dependencies_are_pinned():
     lock = (ROOT / 'requirements.lock').read_text()
     pinned = {line.partition('==')[0] for line in lock.splitlines() if '==' in line}
     arguments = setup_arguments()
-    wanted = ast.literal_eval(arguments['install_requires'])
-    wanted += sum(ast.literal_eval(arguments['extras_require']).values(), [])
+    extras = ast.literal_eval(arguments['extras_require']).values()
+    wanted = [*ast.literal_eval(arguments['install_requires']), *chain.from_iterable(extras)]
     build = re.search(r'requires = \[(.*?)^\]', PYPROJECT.read_text(), re.M | re.S)[1]
     wanted += re.findall(r'"([^"]+)"', build)
     names = {re.split(r'[\[<>=]', name)[0].replace('_', '-').lower() for name in wanted} - {'gsemsplat-msgs'}

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import types
+from itertools import pairwise
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def network(config):
 def decoders(widths=DECODER_WIDTHS):
     tensors = {}
     for prefix in ('language_decoder_sam.', 'language_decoder_patch.'):
-        for i, (before, after) in enumerate(zip(widths, widths[1:])):
+        for i, (before, after) in enumerate(pairwise(widths)):
             tensors[f'{prefix}{2 * i}.weight'] = torch.randn(after, before, 1, 1)
             tensors[f'{prefix}{2 * i}.bias'] = torch.randn(after)
     return tensors

@@ -100,11 +100,13 @@ def test_process_is_ended_whatever_happens(tmp_path, monkeypatch):
         'print("pid", os.getpid(), os.environ["ROS_DOMAIN_ID"], flush=True)\ntime.sleep(60)',
     )
     log = tmp_path / 'node.log'
-    with pytest.raises(RuntimeError, match='of the work'):
-        with NodeProcess({'mode': 'stereo'}, log, stubborn) as node:
-            wait_for(lambda: log.read_text().endswith('\n'))
-            assert node.alive
-            raise RuntimeError('of the work')
+    with (
+        pytest.raises(RuntimeError, match='of the work'),
+        NodeProcess({'mode': 'stereo'}, log, stubborn) as node,
+    ):
+        wait_for(lambda: log.read_text().endswith('\n'))
+        assert node.alive
+        raise RuntimeError('of the work')
     _, pid, domain = log.read_text().split()
     assert not node.alive and not Path(f'/proc/{pid}').exists()
     assert 1 <= int(domain) <= 101 and 'ROS_DOMAIN_ID' not in os.environ

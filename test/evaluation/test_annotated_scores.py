@@ -284,7 +284,7 @@ def test_the_command_is_the_scorer(featured, capsys):
 
     from gsemsplat_ros.semantics.relevancy import CANONICAL, relevancy_of_features
 
-    status, out, _ = run(capsys, featured, '--features', '--threshold', '0.4', '--json')
+    _, out, _ = run(capsys, featured, '--features', '--threshold', '0.4', '--json')
     rows = [r for r in json.loads(out.splitlines()[-1])['phrases'] if r['method'] == 'saved features']
     frame = read_view(featured / SCENE / f'{NAME}.json')
     encoder = MiniLM(weights.load(None).text_mean.numpy())
@@ -301,7 +301,7 @@ def test_the_command_is_the_scorer(featured, capsys):
 def test_features_of_another_text_space(featured, capsys, tmp_path):
     scene = Path(shutil.copytree(featured / SCENE, tmp_path / SCENE))
     np.save(scene / 'restored_feat.npy', np.ones((2, SIDE, SIDE, 512), np.float16))
-    status, out, err = run(capsys, tmp_path, '--features')
+    status, _, err = run(capsys, tmp_path, '--features')
     assert (
         status == 2
         and 'has 512 channels, the text encoder minilm-l6 384: give' in err
@@ -310,7 +310,7 @@ def test_features_of_another_text_space(featured, capsys, tmp_path):
 
 
 def test_tables_for_people(featured, capsys):
-    status, out, err = run(capsys, featured, '--features')
+    status, out, _ = run(capsys, featured, '--features')
     assert status == 0 and '1 view of 1 scene,' in out and 'saved features' in out and 'chance' in out
     assert re.search(rf'{SCENE} +{NAME} +storage box +[\d.]+ +yes +[\d.]+ +yes', out)
     assert 'not annotated, so not asked: aaaa000001/frame_00003 piano' in out

@@ -276,7 +276,10 @@ def test_phrasings_are_new_to_the_training():
 def test_absent_names_are_seeded_and_share_no_word():
     free = {'bed', 'sofa', 'desk', 'lamp', 'sink', 'car', 'toaster'}
     vocabulary = sorted({'cup', 'wall', 'wall clock', "child's chair"} | free)
-    draw = lambda seed: absent_names(words_sample(), vocabulary, np.random.default_rng(seed))
+
+    def draw(seed):
+        return absent_names(words_sample(), vocabulary, np.random.default_rng(seed))
+
     assert draw(0) == draw(0) and len(draw(0)) == 5
     assert {name for seed in range(40) for name in draw(seed)} == free
 

@@ -80,7 +80,7 @@ def test_ssim_as_published_and_corrected():
 
 
 def test_values_leave_the_range_only_before_they_are_compared():
-    picture, truth = pictures()
+    _, truth = pictures()
     everywhere = np.ones((HEIGHT, WIDTH), bool)
     high = np.where(truth > 0.5, truth + 3, truth)
     assert colour_scores(high, truth, everywhere) == pytest.approx(

@@ -35,10 +35,10 @@ class Words:
     """A text space of three directions."""
 
     name, dim = 'three', 3
-    table = {'wall': (1, 0, 0), 'box': (0, 1, 0), 'stuff': (0, 0, 1)}
 
     def encode(self, phrases):
-        return np.array([self.table[phrase] for phrase in phrases], np.float32).reshape(-1, 3)
+        table = {'wall': (1, 0, 0), 'box': (0, 1, 0), 'stuff': (0, 0, 1)}
+        return np.array([table[phrase] for phrase in phrases], np.float32).reshape(-1, 3)
 
 
 def plain_nearest(points, size, camera, camera_from_points):

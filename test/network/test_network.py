@@ -194,7 +194,7 @@ def test_a_kept_encoding_is_taken_again_bit_for_bit():
     model.encode = lambda images: calls.append(len(images)) or encode(images)
     one, two, three = pictures(3)
     first, second = network.encode([one, two])
-    third, again = network.encode([three, two])  # the keyframe goes on
+    _, again = network.encode([three, two])  # the keyframe goes on
     assert calls == [1, 1, 1] and again is second
     fresh = Inference(model, torch.device('cpu'), exact=True).encode([two])[0]
     assert torch.equal(fresh.tokens, again.tokens)

@@ -438,7 +438,7 @@ def test_a_live_parameter_does_only_what_it_changes(client, stereo):
         assert client.call(Query, '/a/query', Query.Request(text='')).message  # one round more
         return [len(client.heard[topic]) - count for topic, count in zip(topics, before)]
 
-    cloud, relevancy, _, markers = topics
+    cloud, _, _, markers = topics
     assert heard_after('robot_radius_m', 0.4, None) == [0, 0, 0, 0]
     assert heard_after('robot_radius_m', 0.3, None) == [0, 0, 0, 0]
     assert heard_after('max_points', 50, cloud) == [1, 0, 0, 0]

@@ -1,5 +1,7 @@
 """The decoders to the text space: built from shapes, and the fast query path against plain features."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ def codes_of(height=H, width=W, seed=1):
 
 def pointwise(dims, bias=True):
     layers = []
-    for wide_in, wide_out in zip(dims, dims[1:]):
+    for wide_in, wide_out in pairwise(dims):
         layers += [nn.Conv2d(wide_in, wide_out, 1, bias=bias), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -20,7 +20,7 @@ def sample(seed=0, stereo=True):
     table.
     """
     rng = np.random.default_rng(seed)
-    u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    u = np.arange(WIDTH)[None].repeat(HEIGHT, 0)
     poses = np.stack([np.eye(4)] * 3)
     poses[:, 0, 3] = 0, 0.1, 0.05
     # the plane z = 2 + 0.2 x: z = (2 + 0.2 eye) / (1 - 0.2 (u - cx) / fx)
