@@ -25,7 +25,7 @@ help:
 	@echo 'make setup           .venv/bin/gsemsplat, with all it needs (PYTHON=python3.12 picks the interpreter)'
 	@echo 'make demo            real stereo pairs through the ROS 2 node; writes out/demo/report.html'
 	@echo 'make check           formatter, linter and types, over the whole checkout'
-	@echo 'make test            the tests, without the long ones'
+	@echo 'make test            the tests, without the long ones; some: make test ARGS="test/geometry -k pose"'
 	@echo 'make test-all        all tests'
 	@echo 'make training-setup  the Debian packages that training rooms are made from (120 MB)'
 	@echo 'make clean           removes .venv, out and whatever was built'
@@ -39,10 +39,10 @@ check: setup
 	@$(VENV)/bin/ruff format --check --diff . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
 
 test: test-setup
-	@$(RUN) $(VENV)/bin/python -m pytest --timeout=300
+	@$(RUN) $(VENV)/bin/python -m pytest --timeout=300 $(ARGS)
 
 test-all: test-setup
-	@$(RUN) $(VENV)/bin/python -m pytest --timeout=1800 -m ''
+	@$(RUN) $(VENV)/bin/python -m pytest --timeout=1800 -m '' $(ARGS)
 
 $(VENV)/bin/python:
 	@set -e; python=; \
@@ -102,9 +102,9 @@ endef
 training-setup: setup
 	$(call debs,$(TRAINING_DEBS),exit 1)
 
-# Without a browser its tests are skipped.
+# Without a browser and furniture the tests that need them are skipped.
 test-setup: setup
-	$(call debs,$(TEST_DEBS),:)
+	$(call debs,$(TEST_DEBS) $(TRAINING_DEBS),:)
 
 clean:
 	rm -rf .venv out build install log *.egg-info .pytest_cache .mypy_cache .ruff_cache
