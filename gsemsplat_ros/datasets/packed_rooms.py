@@ -11,6 +11,7 @@ import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -115,10 +116,10 @@ def decode(room: dict[str, np.ndarray], i: int) -> Sample:
     """Sample number `i` of the arrays that `encode` made."""
     parts = 3 * VIEWS  # of a sample: picture, depth and instances of each view
     starts = np.concatenate(([0], room['ends']))[parts * i : parts * (i + 1) + 1]
-    blobs = [room['bytes'][a:b] for a, b in zip(starts, starts[1:])]
-    images = np.stack([cv2.imdecode(blob, cv2.IMREAD_COLOR)[..., ::-1] for blob in blobs[::3]])
-    depth = np.stack([cv2.imdecode(blob, cv2.IMREAD_UNCHANGED) for blob in blobs[1::3]])
-    instance = np.stack([cv2.imdecode(blob, cv2.IMREAD_UNCHANGED) for blob in blobs[2::3]])
+    blobs = [room['bytes'][a:b] for a, b in pairwise(starts)]
+    images = np.stack([_decoded(blob, cv2.IMREAD_COLOR)[..., ::-1] for blob in blobs[::3]])
+    depth = np.stack([_decoded(blob, cv2.IMREAD_UNCHANGED) for blob in blobs[1::3]])
+    instance = np.stack([_decoded(blob, cv2.IMREAD_UNCHANGED) for blob in blobs[2::3]])
     height, width = depth.shape[1:]
     return Sample(
         images,
@@ -129,3 +130,10 @@ def decode(room: dict[str, np.ndarray], i: int) -> Sample:
         json.loads(bytes(room['names'])),
         bool(room['stereo'][i]),
     )
+
+
+def _decoded(blob: np.ndarray, flags: int) -> np.ndarray:
+    picture = cv2.imdecode(blob, flags)
+    if picture is None:
+        raise ValueError('a packed room holds bytes that are no picture: delete its file and pack it again')
+    return picture

@@ -50,7 +50,7 @@ class ScanNetPP(Source):
         return tuple(self._scene(scene)[0])
 
     def geometry(self, scene: str, name: str) -> Geometry:
-        poses, K, _ = self._scene(scene)
+        poses, _, _ = self._scene(scene)
         cut = self.cut(scene, name)
         path = self._processed(scene) / 'undistorted_depths' / f'{Path(name).stem}.png'
         depth = read_depth(path, MILLIMETRES)

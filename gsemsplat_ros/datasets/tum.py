@@ -74,7 +74,7 @@ class Folders(Source):
 
     def _undistorted(self, scene: str, picture: np.ndarray, interpolation: int) -> np.ndarray:
         maps = self._scene(scene)[2]
-        return picture if maps is None else cv2.remap(picture, *maps, interpolation)
+        return picture if maps is None else cv2.remap(picture, maps[0], maps[1], interpolation)
 
     def _read_scene(
         self, scene: str

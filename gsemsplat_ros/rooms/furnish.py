@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gsemsplat_ros.rooms import materials
-from gsemsplat_ros.rooms.furniture import TOP, Furniture
+from gsemsplat_ros.rooms.furniture import TOP, Furniture, Model
 from gsemsplat_ros.rooms.layout import Light, Piece, Room, corners, kind_of, overlap
 from gsemsplat_ros.rooms.shell import Shell
 
@@ -57,7 +57,7 @@ class _Builder(Shell):
         )
         return indices[self.rng.choice(len(indices), p=weight / weight.sum())]
 
-    def add(self, model: int, x: float, y: float, z: float, yaw: float, solid: bool = True):
+    def add(self, model: int, x: float, y: float, z: float, yaw: float, solid: bool = True) -> None:
         m = self.furniture.models[model]
         textured = bool((self.furniture.mesh(model).textures >= 0).mean() > 0.5)
         self.name(m.name)
@@ -68,7 +68,7 @@ class _Builder(Shell):
             self.boxes.append(np.array([x, y, m.size[0] / 2, m.size[1] / 2, yaw]))
 
     def fits(self, box: np.ndarray, margin: float = 0.02) -> bool:
-        grown = box + [0, 0, margin, margin, 0]
+        grown = box + np.array([0, 0, margin, margin, 0])
         box_corners = corners(grown)
         inside = (box_corners > 0.005).all() and (box_corners < self.size[:2] - 0.005).all()
         return bool(inside) and not any(overlap(grown, other) for other in self.boxes)
@@ -93,7 +93,7 @@ class _Builder(Shell):
             )
             box = np.array([*middle[:2], m.size[0] / 2, m.size[1] / 2, np.arctan2(normal[0], -normal[1])])
             if not hidden and self.fits(box, 0.01):
-                self.add(model, *middle[:2], 0.0, box[4])
+                self.add(model, middle[0], middle[1], 0.0, box[4])
                 self.walls.append((wall, a, b, 0.0, m.size[2]))
                 return True
         return False
@@ -113,7 +113,7 @@ class _Builder(Shell):
                 return True
         return False
 
-    def table_group(self, seats: int):
+    def table_group(self, seats: int) -> None:
         """A table or desk with seats that face it."""
         model = self.choose('table')
         if model is None:
@@ -125,14 +125,16 @@ class _Builder(Shell):
         x, y, w, d, yaw = self.boxes[-1]
         seat = self.choose('seat')
         sides = [0] if 'desk' in m.name else list(self.rng.permutation(4))
-        for side in sides[:seats] if seat is not None else []:
-            s = self.furniture.models[seat]
+        if seat is None:
+            return
+        s = self.furniture.models[seat]
+        for side in sides[:seats]:
             reach = (d if side % 2 == 0 else w) + s.size[1] / 2 + self.rng.uniform(-0.0, 0.25)
             angle = yaw + (0, np.pi / 2, np.pi, -np.pi / 2)[side]  # side 0: in front (-y of the table)
             at = np.array([x, y]) + reach * np.array([np.sin(angle), -np.cos(angle)])
             turn = angle + np.pi + self.rng.normal(0, 0.15)
             if self.fits(np.array([*at, s.size[0] / 2, s.size[1] / 2, turn]), 0.0):
-                self.add(seat, *at, 0.0, turn)
+                self.add(seat, at[0], at[1], 0.0, turn)
 
     def on_top(self, carrier: int, model: int) -> bool:
         """Puts a small model on a flat part of the carrier's upper surface, seen in its height map."""
@@ -169,6 +171,89 @@ class _Builder(Shell):
             return True
         return False
 
+    def lay_rug(self) -> None:
+        """A rectangular rug somewhere on the floor."""
+        half = np.minimum(self.rng.uniform(0.5, 1.4, 2), self.size[:2] / 2 - 0.3)
+        x, y = self.rng.uniform(half + 0.1, self.size[:2] - half - 0.1)
+        self.quad(
+            self.name('rug'),
+            (x - half[0], y - half[1], 0.008),
+            (2 * half[0], 0, 0),
+            (0, 2 * half[1], 0),
+            self.texture(materials.rug(self.rng)),
+        )
+
+    def place_larger_pieces(self) -> None:
+        """Up to 6 to 18 pieces in all, or until the floor is 42 % full."""
+        budget = int(self.rng.integers(6, 19))
+        for _ in range(40):
+            filled = sum(4 * box[2] * box[3] for box in self.boxes) / (self.size[0] * self.size[1])
+            if len(self.pieces) >= budget or filled > 0.42:
+                break
+            kind = str(self.rng.choice(['big', 'big', 'big', 'seat', 'table']))
+            model = self.choose(kind)
+            if model is None:
+                continue
+            if self.rng.random() < (0.85 if kind == 'big' else 0.3):
+                if not self.against_wall(model):
+                    self.anywhere(model, True)
+            else:
+                self.anywhere(model, kind == 'seat')
+
+    def place_clutter(self) -> None:
+        """Small things on tables and large pieces, and a few on the floor."""
+        for carrier in range(len(self.pieces)):
+            flat = kind_of(self.furniture.models[self.pieces[carrier].model]) in ('table', 'big')
+            for _ in range(self.rng.integers(1, 5) if flat and self.rng.random() < 0.75 else 0):
+                small = self.choose('small')
+                if small is not None:
+                    self.on_top(carrier, small)
+        for _ in range(self.rng.integers(0, 4)):
+            model = self.choose(str(self.rng.choice(['small', 'rug'])))
+            if model is not None:
+                self.anywhere(model, True)
+
+    def hang(self) -> None:
+        """Something on a free place of a wall, if there is one."""
+        model = self.choose('hung')
+        if model is None:
+            return
+        m = self.furniture.models[model]
+        bottom = self.hang_height(m)
+        if bottom + m.size[2] >= self.size[2] - 0.05:
+            return
+        spot = self.wall_spot(m.size[0], bottom, bottom + m.size[2])
+        if spot is None:
+            return
+        wall, s = spot
+        start, along, normal, _ = self.wall_frame(wall)
+        x, y, _ = start + along * s + normal * (m.size[1] / 2 + 0.005)
+        self.add(model, x, y, bottom, np.arctan2(normal[0], -normal[1]), solid=False)
+
+    def hang_height(self, m: Model) -> float:
+        """How high the lower edge of a model hangs [m]: as the catalogue says, where the model then fits."""
+        if 0 < m.elevation < self.size[2] - m.size[2]:
+            return m.elevation
+        return 0.1 if m.name == 'radiator' else 1.2
+
+    def hang_from_ceiling(self) -> None:
+        """A lamp near the middle of the ceiling."""
+        model = self.choose('ceiling')
+        if model is None:
+            return
+        x, y = self.rng.uniform(0.35, 0.65, 2) * self.size[:2]
+        z = self.size[2] - self.furniture.models[model].size[2]
+        self.add(model, x, y, z, self.rng.integers(4) * np.pi / 2, solid=False)
+
+    def light(self) -> Light:
+        """A lamp in the upper part of the room."""
+        size, rng = self.size, self.rng
+        position = np.array([*(rng.uniform(0.2, 0.8, 2) * size[:2]), size[2] - rng.uniform(0.15, 0.5)])
+        power = rng.uniform(0.35, 0.8)
+        return Light(
+            position, power * np.clip([1.0, rng.normal(0.94, 0.05), rng.normal(0.86, 0.1)], 0.5, 1.1)
+        )
+
 
 def sample_room(furniture: Furniture, rng: np.random.Generator, heldout: bool = False) -> Room:
     """Draws a room of 3-7 m x 3-7 m x 2.4-3 m with 6-18 larger pieces, clutter and 2-4 lights; `heldout`:
@@ -178,90 +263,31 @@ def sample_room(furniture: Furniture, rng: np.random.Generator, heldout: bool = 
         if m.heldout == heldout:
             kinds.setdefault(kind_of(m), []).append(i)
     size = np.array([rng.uniform(3, 7), rng.uniform(3, 7), rng.uniform(2.4, 3.0)])
-    b = _Builder(rng, str(rng.choice([*THEMES, 'mixed'])), size, furniture=furniture, kinds=kinds)
-    b.shell()
+    builder = _Builder(rng, str(rng.choice([*THEMES, 'mixed'])), size, furniture=furniture, kinds=kinds)
+    builder.shell()
     if rng.random() < 0.4:
-        half = np.minimum(rng.uniform(0.5, 1.4, 2), size[:2] / 2 - 0.3)
-        x, y = rng.uniform(half + 0.1, size[:2] - half - 0.1)
-        b.quad(
-            b.name('rug'),
-            (x - half[0], y - half[1], 0.008),
-            (2 * half[0], 0, 0),
-            (0, 2 * half[1], 0),
-            b.texture(materials.rug(rng)),
-        )
-    first = len(b.names)
+        builder.lay_rug()
+    first = len(builder.names)  # from here on every name is that of a piece, until pictures follow
     for _ in range(rng.integers(0, 3)):
-        b.table_group(int(rng.integers(1, 5)))
-    budget = int(rng.integers(6, 19))
-    for _ in range(40):
-        filled = sum(4 * box[2] * box[3] for box in b.boxes) / (size[0] * size[1])
-        if len(b.pieces) >= budget or filled > 0.42:
-            break
-        kind = str(rng.choice(['big', 'big', 'big', 'seat', 'table']))
-        model = b.choose(kind)
-        if model is None:
-            continue
-        to_wall = rng.random() < (0.85 if kind == 'big' else 0.3)
-        (b.against_wall(model) or b.anywhere(model, True)) if to_wall else b.anywhere(model, kind == 'seat')
-    for k in range(len(b.pieces)):
-        flat = kind_of(furniture.models[b.pieces[k].model]) in ('table', 'big')
-        for _ in range(rng.integers(1, 5) if flat and rng.random() < 0.75 else 0):
-            small = b.choose('small')
-            if small is not None:
-                b.on_top(k, small)
+        builder.table_group(int(rng.integers(1, 5)))
+    builder.place_larger_pieces()
+    builder.place_clutter()
     for _ in range(rng.integers(0, 4)):
-        model = b.choose(str(rng.choice(['small', 'rug'])))
-        if model is not None:
-            b.anywhere(model, True)
+        builder.hang()
+    if rng.random() < 0.5:
+        builder.hang_from_ceiling()
+    assert len(builder.names) - first == len(builder.pieces)
     for _ in range(rng.integers(0, 4)):
-        model = b.choose('hung')
-        m = furniture.models[model] if model is not None else None
-        bottom = (
-            0.0
-            if m is None
-            else (
-                m.elevation
-                if 0 < m.elevation < size[2] - m.size[2]
-                else (0.1 if m.name == 'radiator' else 1.2)
-            )
-        )
-        spot = (
-            b.wall_spot(m.size[0], bottom, bottom + m.size[2])
-            if m and bottom + m.size[2] < size[2] - 0.05
-            else None
-        )
-        if spot:
-            start, along, normal, _ = b.wall_frame(spot[0])
-            at = start + along * spot[1] + normal * (m.size[1] / 2 + 0.005)
-            b.add(model, *at[:2], bottom, np.arctan2(normal[0], -normal[1]), solid=False)
-    if rng.random() < 0.5 and (model := b.choose('ceiling')) is not None:
-        b.add(
-            model,
-            *rng.uniform(0.35, 0.65, 2) * size[:2],
-            size[2] - furniture.models[model].size[2],
-            rng.integers(4) * np.pi / 2,
-            solid=False,
-        )
-    last = len(b.names)
-    for _ in range(rng.integers(0, 4)):
-        b.opening('picture', (0.25, 0.9), (0.25, 0.8), rng.uniform(1.1, 1.5), materials.picture)
-    assert last - first == len(b.pieces)
-    lights = [
-        Light(
-            np.array([*(rng.uniform(0.2, 0.8, 2) * size[:2]), size[2] - rng.uniform(0.15, 0.5)]),
-            rng.uniform(0.35, 0.8) * np.clip([1.0, rng.normal(0.94, 0.05), rng.normal(0.86, 0.1)], 0.5, 1.1),
-        )
-        for _ in range(rng.integers(2, 5))
-    ]
+        builder.opening('picture', (0.25, 0.9), (0.25, 0.8), rng.uniform(1.1, 1.5), materials.picture)
+    lights = [builder.light() for _ in range(rng.integers(2, 5))]
     return Room(
-        size,
-        b.names,
-        first,
-        b.pieces,
-        b.quads,
-        lights,
-        float(rng.uniform(0.25, 0.5)),
-        b.textures,
-        np.array(b.boxes).reshape(-1, 5),
+        size=size,
+        names=builder.names,
+        first_piece=first,
+        pieces=builder.pieces,
+        quads=builder.quads,
+        lights=lights,
+        ambient=float(rng.uniform(0.25, 0.5)),
+        textures=builder.textures,
+        footprints=np.array(builder.boxes).reshape(-1, 5),
     )

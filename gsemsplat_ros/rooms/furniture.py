@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -96,6 +98,7 @@ class Furniture:
         """(TEXTURE, TEXTURE, 4) uint8 RGBA."""
         start, stop = self._data['texture_start'][index : index + 2]
         image = cv2.imdecode(self._data['texture_bytes'][start:stop], cv2.IMREAD_UNCHANGED)
+        assert image is not None, 'packed by this module'
         code = cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGBA
         return cv2.cvtColor(image, code)
 
@@ -114,7 +117,7 @@ def load_furniture(cache_dir: Path | None = None, package_dir: Path = PACKAGE_DI
             )
         cache_dir.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as part, open(part, 'wb') as file:
-            np.savez(file, **_pack(Path(package_dir)))
+            np.savez(file, **_pack(Path(package_dir)))  # type: ignore[arg-type]  # the stub's other keyword is a bool
     return Furniture(path)
 
 
@@ -143,7 +146,12 @@ def _height_map(vertices: np.ndarray, faces: np.ndarray, size: np.ndarray) -> np
     return top
 
 
-def _mesh(archive: zipfile.ZipFile, entry: dict[str, str], files: dict[str, str], add_texture) -> dict | None:
+def _mesh(
+    archive: zipfile.ZipFile,
+    entry: dict[str, str],
+    files: dict[str, str],
+    add_texture: Callable[[zipfile.ZipFile, str | None], int],
+) -> dict[str, Any] | None:
     """One catalogue entry as arrays, or None when the mesh is too large, empty or disagrees with its
     catalogue size."""
     path = entry['model'].lstrip('/')
@@ -182,7 +190,7 @@ def _mesh(archive: zipfile.ZipFile, entry: dict[str, str], files: dict[str, str]
     first, index = np.unique(key, return_index=True, return_inverse=True)[1:]
     rows = rows[first]
     faces = index.reshape(-1, 3).astype(np.int32)
-    normal = np.zeros((len(rows), 3))
+    normal: np.ndarray = np.zeros((len(rows), 3))
     if len(normals):
         normal = np.where(rows[:, 2:3] >= 0, (normals @ to_z_up.T)[rows[:, 2]], 0)
         length = np.linalg.norm(normal, axis=1, keepdims=True)

@@ -20,7 +20,11 @@ def sheet(samples: list[Sample]) -> np.ndarray:
     return np.vstack(
         [
             np.hstack(
-                [*sample.images, depth_colors(sample.depth[0]), name_map(sample.instance[0], sample.names)]
+                [
+                    *sample.images,
+                    depth_colors(sample.depth[0]),
+                    name_map(sample.instance[0], list(sample.names)),
+                ]
             )
             for sample in samples
         ]
@@ -39,4 +43,4 @@ def preview(folder: str | Path, out: str | Path, rows: int = 8) -> None:
     numbers = np.linspace(0, len(rooms) - 1, min(rows, len(rooms))).astype(int)
     picture = cv2.imencode(out.suffix, sheet([rooms[int(i)] for i in numbers])[..., ::-1])[1]
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(picture)
+    out.write_bytes(picture.tobytes())

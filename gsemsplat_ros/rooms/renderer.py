@@ -104,7 +104,10 @@ class RoomRenderer:
         if importlib.util.find_spec('triton'):
             importlib.import_module('triton')
         try:
-            self._gl = moderngl.create_standalone_context(backend='egl', require=330)
+            self._gl = moderngl.create_standalone_context(
+                require=330,
+                backend='egl',  # type: ignore[arg-type]  # a name, whatever the stub says
+            )
         except Exception as error:
             raise ValueError(
                 f'no EGL rendering here ({error}): install libegl1 and libgl1-mesa-dri'
@@ -125,7 +128,7 @@ class RoomRenderer:
         self._target = self._gl.framebuffer([self._color, self._geometry], self._gl.depth_renderbuffer(fine))
         self._shadows = [self._gl.depth_texture((SHADOW, SHADOW)) for _ in range(2)]
         self._shadow_targets = [self._gl.framebuffer(depth_attachment=s) for s in self._shadows]
-        for unit, shadow in enumerate(self._shadows):
+        for shadow in self._shadows:
             shadow.compare_func = '<='
             shadow.repeat_x = shadow.repeat_y = False
         for program in self._programs:
@@ -146,7 +149,7 @@ class RoomRenderer:
             self._gl.buffer(vertices.tobytes()),
             self._gl.buffer(np.concatenate([opaque, cut_out]).tobytes()),
         )
-        layout = (vbo, '3f 4f1 2f 4f1 2f', *VERTEX.names)
+        layout = (vbo, '3f 4f1 2f 4f1 2f', *(VERTEX.names or ()))
         self._draws = [self._gl.vertex_array(program, [layout], ibo) for program in self._programs]
         self._split = 3 * len(opaque)
         shade = self._gl.vertex_array(
@@ -157,8 +160,8 @@ class RoomRenderer:
         pad = [np.zeros(3)] * (MAX_LIGHTS - len(lamps))
         near, far = 0.1, 12.0
         for program in self._programs:
-            program['light_at'].write(np.array([lamp.position for lamp in lamps] + pad, 'f4').tobytes())
-            program['light_color'].write(np.array([lamp.color for lamp in lamps] + pad, 'f4').tobytes())
+            _write(program, 'light_at', np.array([lamp.position for lamp in lamps] + pad, 'f4'))
+            _write(program, 'light_color', np.array([lamp.color for lamp in lamps] + pad, 'f4'))
             program['lights'], program['room'], program['ambient'] = (
                 len(lamps),
                 tuple(room.size),
@@ -182,7 +185,7 @@ class RoomRenderer:
             move[:3, 3] = -lamp.position
             target.use()
             target.clear(depth=1.0)
-            self._shadow_program['clip_from_world'].write((matrix @ move).T.astype('f4').tobytes())
+            _write(self._shadow_program, 'clip_from_world', (matrix @ move).T.astype('f4'))
             shade.render()
 
     def render(self, camera: Camera, world_from_camera: np.ndarray) -> RenderedFrame:
@@ -198,7 +201,7 @@ class RoomRenderer:
         clip[2, 2:] = (FAR + NEAR) / (FAR - NEAR), -2 * FAR * NEAR / (FAR - NEAR)
         clip[3, 2] = 1
         for program in self._programs:
-            program['clip_from_world'].write((clip @ camera_from_world).T.astype('f4').tobytes())
+            _write(program, 'clip_from_world', (clip @ camera_from_world).T.astype('f4'))
             program['depth_row'], program['eye'] = (
                 tuple(camera_from_world[2]),
                 tuple(world_from_camera[:3, 3]),
@@ -269,3 +272,10 @@ def _geometry(furniture: Furniture, room: Room) -> tuple[np.ndarray, np.ndarray,
         return np.concatenate([np.zeros((0, 3), np.int32), *faces]).astype(np.int32)
 
     return np.concatenate(parts), whole(opaque), whole(cut_out), np.stack(layers)
+
+
+def _write(program: moderngl.Program, name: str, values: np.ndarray) -> None:
+    """Set a uniform of several numbers."""
+    uniform = program[name]
+    assert isinstance(uniform, moderngl.Uniform), name
+    uniform.write(values.tobytes())

@@ -3,9 +3,11 @@ taken of the walls."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gsemsplat_ros.rooms import materials
 from gsemsplat_ros.rooms.layout import Quad
@@ -25,10 +27,18 @@ class Shell:
     boxes: list[np.ndarray] = field(default_factory=list)
     walls: list[tuple[int, float, float, float, float]] = field(default_factory=list)
 
-    def quad(self, instance, corner, u, v, texture, tiling=(1.0, 1.0), glow=0.0):
-        self.quads.append(
-            Quad(instance, *(np.asarray(a, float) for a in (corner, u, v)), texture, tiling, glow)
-        )
+    def quad(
+        self,
+        instance: int,
+        corner: ArrayLike,
+        u: ArrayLike,
+        v: ArrayLike,
+        texture: int,
+        tiling: tuple[float, float] = (1.0, 1.0),
+        glow: float = 0.0,
+    ) -> None:
+        corner, u, v = np.asarray(corner, float), np.asarray(u, float), np.asarray(v, float)
+        self.quads.append(Quad(instance, corner, u, v, texture, tiling, glow))
 
     def texture(self, image: np.ndarray) -> int:
         self.textures.append(image)
@@ -38,7 +48,7 @@ class Shell:
         self.names.append(name)
         return len(self.names) - 1
 
-    def wall_frame(self, wall: int):
+    def wall_frame(self, wall: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """Start corner, unit direction along and inward normal of a wall (0: y=0, then counter-clockwise),
         and its length."""
         w, d, _ = self.size
@@ -46,7 +56,7 @@ class Shell:
         along = np.array([(1, 0, 0), (0, 1, 0), (-1, 0, 0), (0, -1, 0)][wall], float)
         return start, along, np.array([-along[1], along[0], 0]), (w, d, w, d)[wall]
 
-    def shell(self):
+    def shell(self) -> None:
         """Floor, ceiling and walls with their materials, one or two doors, up to three windows."""
         rng, (w, d, h) = self.rng, self.size
 
@@ -93,7 +103,15 @@ class Shell:
         for _ in range(rng.integers(0, 4)):
             self.opening('window', (0.7, 2.0), (0.8, 1.4), rng.uniform(0.7, 1.0), materials.window, 0.8)
 
-    def opening(self, name, width, height, bottom, make, glow=0.0):
+    def opening(
+        self,
+        name: str,
+        width: tuple[float, float],
+        height: tuple[float, float],
+        bottom: float,
+        make: Callable[[np.random.Generator], np.ndarray],
+        glow: float = 0.0,
+    ) -> None:
         """A flat door, window or picture somewhere on a wall."""
         w, h = self.rng.uniform(*width), self.rng.uniform(*height)
         h = min(h, self.size[2] - bottom - 0.1)

@@ -219,4 +219,4 @@ def pack(folder: Path, height: int, width: int, numbers: range, split: str = 'tr
         samples = stream.room(number)
         if samples:
             with write_whole(path) as part, part.open('wb') as file:
-                np.savez(file, **encode(samples))
+                np.savez(file, **encode(samples))  # type: ignore[arg-type]  # the stub's other keyword is a bool

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def read_mtl(text: str) -> dict[str, tuple[tuple[float, ...], float, str]]:
+def read_mtl(text: str) -> dict[str, tuple[tuple[float, float, float], float, str]]:
     """Material name -> (diffuse colour, opacity, texture file or '')."""
     materials, name = {}, ''
     for line in text.splitlines():
@@ -18,7 +18,8 @@ def read_mtl(text: str) -> dict[str, tuple[tuple[float, ...], float, str]]:
         elif name and value:
             kd, opacity, texture = materials[name]
             if key == 'Kd':
-                kd = tuple(float(x) for x in value.split()[:3])
+                red, green, blue = (float(x) for x in value.split()[:3])
+                kd = red, green, blue
             elif key == 'd':
                 opacity = float(value.split()[-1])
             elif key == 'map_Kd':
@@ -33,7 +34,12 @@ def read_obj(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     (vertex, uv, normal, material; -1: none), the names of the materials, and the name of the MTL file ('':
     none).
     """
-    vertices, uvs, normals, corners, materials, library = [], [], [], [], [], ''
+    vertices: list[list[float]] = []
+    uvs: list[list[float]] = []
+    normals: list[list[float]] = []
+    corners: list[tuple[tuple[int, ...], ...]] = []
+    materials: list[str] = []
+    library = ''
     material = -1
     known: dict[tuple[str, int], tuple[int, ...]] = {}  # most corners occur in several faces
     for line in text.replace('\\\n', ' ').splitlines():
@@ -59,19 +65,23 @@ def read_obj(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
             for token in parts[1:]:
                 corner = known.get((token, material))
                 if corner is None:
-                    ids = (token.split('/') + ['', ''])[:3]
-                    counts = (len(vertices), len(uvs), len(normals))
-                    indices = [
-                        (int(i) - 1 if int(i) > 0 else n + int(i)) if i else -1 for i, n in zip(ids, counts)
-                    ]
-                    corner = (*indices, material)
+                    counts = len(vertices), len(uvs), len(normals)
+                    corner = (*_corner(token, counts), material)
                     if '-' not in token:  # counted from the end: means something else further down
                         known[token, material] = corner
                 polygon.append(corner)
             corners.extend((polygon[0], polygon[k], polygon[k + 1]) for k in range(1, len(polygon) - 1))
     return (
-        *(np.asarray(rows, np.float64).reshape(-1, n) for rows, n in ((vertices, 3), (uvs, 2), (normals, 3))),
+        np.asarray(vertices, np.float64).reshape(-1, 3),
+        np.asarray(uvs, np.float64).reshape(-1, 2),
+        np.asarray(normals, np.float64).reshape(-1, 3),
         np.asarray(corners, np.int64).reshape(-1, 3, 4),
         materials,
         library,
     )
+
+
+def _corner(token: str, counts: tuple[int, int, int]) -> list[int]:
+    """'vertex/uv/normal' to their rows, -1 for none; numbers count from 1, negative ones from the end."""
+    ids = (token.split('/') + ['', ''])[:3]
+    return [(int(i) - 1 if int(i) > 0 else n + int(i)) if i else -1 for i, n in zip(ids, counts)]

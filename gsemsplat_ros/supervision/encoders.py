@@ -8,7 +8,7 @@ whose text tower answers queries later. Both give unit rows of the text space th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -66,12 +66,20 @@ def masked_crop(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return cv2.resize(square, (CROP, CROP), interpolation=cv2.INTER_AREA if side > CROP else cv2.INTER_LINEAR)
 
 
+def in_parts(crops: Sequence[np.ndarray], features: Callable[[np.ndarray], Tensor]) -> np.ndarray:
+    """K crops to unit rows (K, C) float32, AT_ONCE of them at a time; `features`: (B, CROP, CROP, 3) uint8 to
+    (B, C)."""
+    parts = [np.stack(crops[i : i + AT_ONCE]) for i in range(0, len(crops), AT_ONCE)]
+    return np.concatenate([F.normalize(features(part), dim=-1).cpu().numpy() for part in parts])
+
+
 @lru_cache(1)
 def packaged() -> tuple[weights.Checkpoint, MiniLM, Tensor]:
     """The shipped network, the text space that it is centred in, and the embeddings (1000, C) of its
     classifier's names.
     """
     shipped = weights.load(None)
+    assert shipped.text_mean is not None, 'the shipped network has a text space'
     encoder = MiniLM(shipped.text_mean.numpy())
     return shipped, encoder, torch.from_numpy(encoder.encode(class_names()))
 
@@ -85,26 +93,15 @@ class Packaged:
 
     def __init__(self, device: str = 'cpu'):
         shipped, self._encoder, classes = packaged()
-        self.text_mean, self.dim, self._device = (
-            shipped.text_mean.numpy(),
-            self._encoder.dim,
-            torch.device(device),
-        )
+        assert shipped.text_mean is not None, 'the shipped network has a text space'
+        self.text_mean: np.ndarray | None = shipped.text_mean.numpy()
+        self.dim, self._device = self._encoder.dim, torch.device(device)
         self._stem, self._branch = shipped.model.stem.to(self._device), shipped.model.context.to(self._device)
         self._classes = classes.to(self._device)
 
     @torch.inference_mode()
     def crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        return np.concatenate(
-            [
-                F.normalize(
-                    self._probabilities(np.stack(crops[i : i + AT_ONCE])).mean((1, 2)) @ self._classes, dim=-1
-                )
-                .cpu()
-                .numpy()
-                for i in range(0, len(crops), AT_ONCE)
-            ]
-        )
+        return in_parts(crops, lambda pictures: self._probabilities(pictures).mean((1, 2)) @ self._classes)
 
     @torch.inference_mode()
     def dense(self, image: np.ndarray) -> np.ndarray:
@@ -126,7 +123,7 @@ class OpenCLIPImage:
     that it answers words while all blocks before it brought in the context.
     """
 
-    text_mean = None
+    text_mean: np.ndarray | None = None
 
     def __init__(self, model: str, checkpoint: str | Path, device: str = 'cpu'):
         """Raises ValueError as semantics.text.OpenCLIP, and for a tower that is no plain vision
@@ -144,14 +141,7 @@ class OpenCLIPImage:
 
     @torch.inference_mode()
     def crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        return np.concatenate(
-            [
-                F.normalize(self._visual(self._tensor(np.stack(crops[i : i + AT_ONCE]))), dim=-1)
-                .cpu()
-                .numpy()
-                for i in range(0, len(crops), AT_ONCE)
-            ]
-        )
+        return in_parts(crops, lambda pictures: self._visual(self._tensor(pictures)))
 
     @torch.inference_mode()
     def dense(self, image: np.ndarray) -> np.ndarray:
@@ -171,7 +161,7 @@ class OpenCLIPImage:
         features = tower.ln_post(values) @ tower.proj  # (h w, C)
         return F.normalize(features, dim=-1).unflatten(0, grid).cpu().numpy()
 
-    def words(self, names: Sequence[str]) -> None:
+    def words(self, names: Sequence[str]) -> np.ndarray | None:
         return None
 
     def _tensor(self, images: np.ndarray) -> Tensor:

@@ -115,6 +115,8 @@ class Features:
         try:
             with np.load(path, allow_pickle=False) as file:
                 ids = cv2.imdecode(file['ids'], cv2.IMREAD_UNCHANGED)
+                if ids is None:
+                    raise ValueError('no map of ids')
                 return Supervision(
                     ids,
                     file['features'].astype(np.float32),

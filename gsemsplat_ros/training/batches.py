@@ -5,9 +5,9 @@ Letters: (H, W) image, (h, w) the network's output, K names, C text space. Poses
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +19,6 @@ from gsemsplat_ros.datasets.sources import SceneViews
 from gsemsplat_ros.geometry.visibility import surface_points
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.supervision.features import Supervision
-
-T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,9 @@ class SceneBatch(Batch):
     targets: tuple[SceneTarget, ...]
 
 
+AnyBatch = TypeVar('AnyBatch', bound=Batch)
+
+
 def room_batch(sample: Sample, rows: dict[str, int], names: Tensor, stride: int) -> RoomBatch:
     """A sample of a room; `rows`: name -> row of `names`, the table of phrases; `stride` of the network's
     output.
@@ -121,9 +122,9 @@ def scene_batch(views: SceneViews, supervision: Sequence[Supervision], stride: i
     return SceneBatch(context_images([frame.image for frame in contexts]), points, valid, targets)
 
 
-def context_images(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+def context_images(images: Iterable[np.ndarray]) -> Tensor:
     """Two pictures (H, W, 3) uint8 to (2, 1, 3, H, W) in [-1, 1], as the network takes them."""
-    return (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1)[:, None]
+    return (torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2).float() / 127.5 - 1)[:, None]
 
 
 def target_image(image: np.ndarray) -> Tensor:
@@ -132,9 +133,9 @@ def target_image(image: np.ndarray) -> Tensor:
 
 
 def context_surfaces(
-    depths: Sequence[np.ndarray] | np.ndarray,
-    instances: Sequence[np.ndarray] | np.ndarray,
-    cameras: Sequence[Camera],
+    depths: Iterable[np.ndarray],
+    instances: Iterable[np.ndarray],
+    cameras: Iterable[Camera],
     first_from_camera: np.ndarray,
     stride: int,
 ) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -173,15 +174,17 @@ def shrink(depth: np.ndarray, instance: np.ndarray, stride: int) -> tuple[np.nda
     return mean, np.take_along_axis(blocks(instance), nearest, -1)[..., 0]
 
 
-def to_device(value: T, device: torch.device) -> T:
-    """A value whose tensors, also those in its fields and tuples, lie on the device; they are pinned first,
-    so that they travel to a GPU while it computes."""
-    if device.type != 'cuda':
-        return value
+def to_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
+    """The batch with its tensors, those of its targets too, on the device; they are pinned first, so that
+    they travel to a GPU while it computes."""
+    return _moved(batch, device) if device.type == 'cuda' else batch
+
+
+def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value if value.is_cuda else value.pin_memory().to(device, non_blocking=True)
     if isinstance(value, tuple):
-        return tuple(to_device(part, device) for part in value)  # type: ignore[return-value]  # of one type
-    if is_dataclass(value) and not isinstance(value, (type, Camera)):
-        return replace(value, **{f.name: to_device(getattr(value, f.name), device) for f in fields(value)})
+        return tuple(_moved(part, device) for part in value)
+    if isinstance(value, (Batch, Target)):
+        return replace(value, **{name: _moved(part, device) for name, part in vars(value).items()})
     return value

@@ -48,7 +48,7 @@ class Processes:
             dist.init_process_group('nccl' if self.device.type == 'cuda' else 'gloo', timeout=PATIENCE)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.count > 1:
             dist.destroy_process_group()
 

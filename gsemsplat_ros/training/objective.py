@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,10 +71,16 @@ def pair_of(prediction: Prediction, b: int) -> Prediction:
     """Pair `b` of a batch, as a batch of one."""
 
     def one(view: ViewPrediction) -> ViewPrediction:
-        parts = {f.name: getattr(view, f.name) for f in fields(view)}
-        return ViewPrediction(**{name: None if t is None else t[b : b + 1] for name, t in parts.items()})
+        tensors = {name: tensor[b : b + 1] for name, tensor in vars(view).items() if tensor is not None}
+        return replace(view, **tensors)
 
     return Prediction(one(prediction.first), one(prediction.second))
+
+
+def predicted(tensor: Tensor | None) -> Tensor:
+    """What only some networks predict, from one that does."""
+    assert tensor is not None, 'a network without Gaussians or codes'
+    return tensor
 
 
 def point_losses(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -109,8 +115,8 @@ def on_true_points(prediction: Prediction, batch: Batch) -> Gaussians:
     moved = [
         replace(
             view,
-            means=view.means - view.pts3d.detach() + batch.points[:, i],
-            opacities=view.opacities * batch.valid[:, i],
+            means=predicted(view.means) - view.pts3d.detach() + batch.points[:, i],
+            opacities=predicted(view.opacities) * batch.valid[:, i],
         )
         for i, view in enumerate((prediction.first, prediction.second))
     ]

@@ -13,7 +13,7 @@ from gsemsplat_ros.gaussians.render_plain import render_windows
 from gsemsplat_ros.network.model import GSemSplat, Prediction
 from gsemsplat_ros.semantics.decoder import CODE, Decoders
 from gsemsplat_ros.training.batches import RoomBatch
-from gsemsplat_ros.training.objective import Objective, on_true_points, point_losses
+from gsemsplat_ros.training.objective import Objective, on_true_points, point_losses, predicted
 
 TEMPERATURE = 0.1  # of the cosines: LERF's factor 10, so what is learnt is what relevancy reads
 LABEL_PIXELS = 512  # pixels of each view whose name is asked for
@@ -44,7 +44,7 @@ class RoomObjective(Objective):
         terms['points'], terms['aligned'] = point_losses(prediction, batch)
         named = [
             name_loss(
-                view.codes[0, ..., :CODE].flatten(0, 1),
+                predicted(view.codes)[0, ..., :CODE].flatten(0, 1),
                 batch.labels[0, i].flatten(),
                 self.codec,
                 batch.names,

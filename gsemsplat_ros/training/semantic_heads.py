@@ -24,7 +24,7 @@ from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.options import SemanticHeadsOptions
 from gsemsplat_ros.training.semantic_losses import SemanticObjective
 from gsemsplat_ros.training.snapshots import scene_snapshot
-from gsemsplat_ros.training.trainer import Trainer, parent_of, part
+from gsemsplat_ros.training.trainer import Trainer, channels_last, parent_of, part
 
 # widths before the text space; LangSplat's, for the paper's are not published
 DECODER = 16, 32, 64, 128, 256, 256
@@ -72,7 +72,7 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
         if state:
             objective.load_state_dict(part(state, 'weights'), strict=False)
         if model.config.stem:
-            model.to(memory_format=torch.channels_last)  # what bf16 convolutions are fastest in
+            channels_last(model)
         self.optimize(objective, state, weight_decay=0.0, betas=(0.9, 0.999))  # published: Adam without decay
 
     def check_same_run(self, parent: dict, path: Path) -> None:

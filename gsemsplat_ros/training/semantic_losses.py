@@ -18,7 +18,7 @@ from gsemsplat_ros.gaussians.render_plain import Rendering, render_windows
 from gsemsplat_ros.network.model import GSemSplat, Prediction
 from gsemsplat_ros.semantics.decoder import CODE, Decoders
 from gsemsplat_ros.training.batches import SceneBatch, SceneTarget
-from gsemsplat_ros.training.objective import Objective, on_true_points, point_losses
+from gsemsplat_ros.training.objective import Objective, on_true_points, point_losses, predicted
 
 WEIGHTS = {'region': 1.0, 'context': 1.0, 'colour': 1.0, 'perceptual': 0.25, 'points': 0.05}
 PIXELS = 16384  # of a drawn window that are decoded
@@ -48,7 +48,8 @@ class SemanticObjective(Objective):
         gaussians = self.gaussians(prediction, batch)
         drawn: dict[str, list[Tensor]] = {}
         for target in batch.targets:
-            windows = windows_of(*target.seen.shape, gaussians.means.is_cuda, generator)
+            height, width = target.seen.shape
+            windows = windows_of(height, width, gaussians.means.is_cuda, generator)
             for window, drawing in zip(windows, drawings(gaussians, target, windows)):
                 for name, value in self.window_losses(drawing, window, target, generator).items():
                     drawn.setdefault(name, []).append(value)
@@ -56,9 +57,7 @@ class SemanticObjective(Objective):
         if self.tuned:
             terms['points'], _ = point_losses(prediction, batch)
         # a pair that sees nothing has a gradient too, of zeros
-        means, codes = prediction.first.means, prediction.first.codes
-        assert means is not None and codes is not None, 'a network without Gaussians'
-        zero = means.sum() * 0 + codes.sum() * 0
+        zero = 0 * predicted(prediction.first.means).sum() + 0 * predicted(prediction.first.codes).sum()
         terms['total'] = sum((WEIGHTS[name] * value for name, value in terms.items()), zero)
         return terms
 

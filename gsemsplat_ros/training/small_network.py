@@ -22,7 +22,7 @@ from gsemsplat_ros.training.options import SmallNetworkOptions
 from gsemsplat_ros.training.room_losses import RoomObjective
 from gsemsplat_ros.training.snapshots import room_snapshot
 from gsemsplat_ros.training.textspace import TextSpace
-from gsemsplat_ros.training.trainer import Trainer, parent_of, part, short_digest
+from gsemsplat_ros.training.trainer import Trainer, channels_last, parent_of, part, short_digest
 
 WARMUP = 100  # steps
 TEACHER_IMAGES = 256  # images whose class probabilities the context codes are distilled on
@@ -80,7 +80,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
         objective = RoomObjective(model, decoders)
         if state:
             objective.load_state_dict(part(state, 'weights'))
-        elif start:
+        elif options.init and start:
             model.load_state_dict(start.model.state_dict())
             decoders.load_state_dict(start.decoders)
             self.facts['parent'] = parent_of(options.init, start.card)
@@ -99,7 +99,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             )
         for frozen in (model.stem, model.context, decoders.language_decoder_patch):
             frozen.requires_grad_(False)
-        model.to(memory_format=torch.channels_last)  # what bf16 convolutions are fastest in
+        channels_last(model)
         self.optimize(objective, state, weight_decay=0.05, betas=(0.9, 0.99))
 
     def phrases(self, step: int) -> tuple[dict[str, int], Tensor]:

@@ -19,6 +19,7 @@ from gsemsplat_ros.pictures.overlay import depth_colors
 from gsemsplat_ros.pictures.principal import Principal
 from gsemsplat_ros.semantics.decoder import CODE
 from gsemsplat_ros.training.batches import RoomBatch, SceneBatch, Target
+from gsemsplat_ros.training.objective import predicted
 from gsemsplat_ros.training.room_losses import RoomObjective
 from gsemsplat_ros.training.semantic_losses import SemanticObjective, context_at
 
@@ -38,7 +39,7 @@ def room_snapshot(
     drawing = draw(Gaussians.from_prediction(prediction, 'first').to('cpu'), batch.target)
     names = ['', *sorted({sample.names[i] for i in np.unique(sample.instance[0]) if i})]
     true = np.array([names.index(name) if i and name in names else 0 for i, name in enumerate(sample.names)])
-    features = objective.codec.language_decoder_sam(view.codes[..., :CODE].permute(0, 3, 1, 2))[
+    features = objective.codec.language_decoder_sam(predicted(view.codes)[..., :CODE].permute(0, 3, 1, 2))[
         0
     ]  # (C, h, w)
     phrases = batch.names[[rows[name] for name in names[1:]]]

@@ -26,7 +26,8 @@ def shards(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """The tensors in order, flat and cut into pieces `name/number` where they are large, in groups of one
     file each.
     """
-    shard, size, largest = {}, 0, LARGEST - ROOM
+    shard: dict[str, Tensor] = {}
+    size, largest = 0, LARGEST - ROOM
     for name, tensor in tensors.items():
         for number, piece in enumerate(
             tensor.detach().cpu().flatten().split(largest // tensor.element_size())

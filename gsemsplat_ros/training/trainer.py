@@ -5,8 +5,8 @@ in files.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from gsemsplat_ros.files import digest
 from gsemsplat_ros.training.distributed import Processes
@@ -35,6 +36,8 @@ class Trainer(ABC, Generic[Options]):
     """
 
     objective: Objective
+    step: int
+    facts: dict[str, Any]
     shown: tuple[str, ...]
     checkpoint: str
     clip: float
@@ -122,8 +125,7 @@ class Trainer(ABC, Generic[Options]):
         terms = torch.zeros(len(self.objective.terms), device=self.processes.device)
         for i in range(parts):
             own = slice(i * size, (i + 1) * size)
-            gradients_stay = i < parts - 1 and isinstance(self.parallel, nn.parallel.DistributedDataParallel)
-            with self.parallel.no_sync() if gradients_stay else nullcontext():  # they travel once a step
+            with self.gradients_stay() if i < parts - 1 else nullcontext():  # they travel once a step
                 values = self.parallel(pairs[own], seeds[own]) / parts
                 values[0].backward()
             terms += values.detach()
@@ -137,6 +139,11 @@ class Trainer(ABC, Generic[Options]):
         self.step += 1
         self.facts['pairs'] += self.options.batch
         return torch.cat((terms, norm[None]))
+
+    def gradients_stay(self) -> AbstractContextManager[None]:
+        """Inside, the gradients of a backward are kept here instead of shared among the processes."""
+        parallel = self.parallel
+        return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()
 
     def spend(self, seconds: float) -> None:
         """Count time of this machine."""
@@ -168,7 +175,7 @@ class Trainer(ABC, Generic[Options]):
         finally:
             torch._foreach_copy_(trained, live)
 
-    def save_state(self, live: dict[str, Tensor], more: dict[str, Tensor] | None = None) -> None:
+    def save_state(self, live: Mapping[str, Tensor], more: Mapping[str, Tensor] | None = None) -> None:
         """Write the state: the `live` weights, averages, moments, and `more`."""
         state = {f'weights/{name}': t for name, t in live.items()}
         state |= {f'average/{name}': t for name, t in self.average.items()}
@@ -177,12 +184,17 @@ class Trainer(ABC, Generic[Options]):
             for name, p in self.trained.items()
             for key, t in self.optimizer.state.get(p, {}).items()
         }
-        save_state(self.options.out / STATE, self.step, state | (more or {}), self.facts)
+        save_state(self.options.out / STATE, self.step, {**state, **(more or {})}, self.facts)
 
 
 def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """What lies under `name`/, without that prefix."""
     return {key[len(name) + 1 :]: t for key, t in state.items() if key.startswith(name + '/')}
+
+
+def channels_last(model: nn.Module) -> None:
+    """Lay out the weights as bf16 convolutions are fastest in."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
 
 
 def parent_of(path: Path, card: dict) -> dict:

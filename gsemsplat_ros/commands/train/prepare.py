@@ -15,7 +15,7 @@ NOTE_EVERY = 60.0  # s: in a log, where no bar is drawn
 MODELS = 'vit_h, vit_l, vit_b of SAM, or a .yaml of SAM 2'
 
 
-def add_parser(actions) -> None:
+def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = actions.add_parser(
         'prepare',
         help='compute target features for the semantic heads',
@@ -95,24 +95,21 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.device import choose
     from gsemsplat_ros.supervision.prepare import Recipe, prepare
 
-    if args.masks and args.sam:
-        raise ValueError('masks from a folder or from Segment Anything? give --masks or --sam')
-    device = choose(args.device).type
     own = args.shard or (0, 1)
     if not args.shard and distributed.is_torchelastic_launched():
         own = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
     recipe = Recipe(
-        args.source,
-        args.out,
-        args.split,
-        args.height,
-        args.width,
-        args.encoder,
-        args.checkpoint,
-        args.masks,
-        args.sam,
-        args.sam_model,
-        device,
+        source=args.source,
+        out=args.out,
+        split=args.split,
+        height=args.height,
+        width=args.width,
+        encoder=args.encoder,
+        checkpoint=args.checkpoint,
+        masks=args.masks,
+        sam=args.sam,
+        sam_model=args.sam_model,
+        device=choose(args.device).type,
     )
     bar, noted = None, time.monotonic()
 

@@ -15,7 +15,7 @@ from gsemsplat_ros.terminal.arguments import add_output_arguments, at_least_one
 from gsemsplat_ros.terminal.console import Console
 
 
-def add_parser(actions) -> None:
+def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = actions.add_parser(
         'semantics',
         help='train semantic heads and decoders on prepared features',
