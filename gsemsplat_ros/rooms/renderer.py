@@ -192,9 +192,7 @@ class RoomRenderer:
         """Draws the loaded room: `camera` of (height, width) px, world_from_camera (4, 4) [m]."""
         camera_from_world = np.linalg.inv(world_from_camera)
         w, h = 2 * self.width, 2 * self.height
-        fine = (
-            np.array([[2, 0, 0], [0, 2, 0], [0, 0, 1.0]]) @ camera.K
-        )  # pixel 2i of the fine grid is pixel i
+        fine = np.diag([2.0, 2.0, 1.0]) @ camera.K  # pixel 2i of the fine grid is pixel i
         clip = np.zeros((4, 4))  # row 0 of the image is the bottom row of OpenGL
         clip[0, :3] = 2 * fine[0] / w + [0, 0, 1 / w - 1]
         clip[1, :3] = 2 * fine[1] / h + [0, 0, 1 / h - 1]
