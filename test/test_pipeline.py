@@ -53,6 +53,14 @@ def test_calibrated_points_draw_the_image_again(scene):
     assert correlation > 0.6 and correlation > shifted + 0.4
 
 
+def test_the_keyframe_knows_its_input_image(scene):
+    keyframe = scene.keyframe
+    assert (keyframe.input_camera.width, keyframe.input_camera.height) == (WIDTH, HEIGHT)
+    np.testing.assert_allclose(keyframe.input_camera.K, CAMERA.K, atol=1e-9)
+    there = np.array([[30.0, 40.0], [0.0, 119.0]])
+    np.testing.assert_allclose(keyframe.to_input_pixel(keyframe.to_rendering_pixel(there)), there, atol=1e-9)
+
+
 def test_an_answer_is_the_same_place_in_pixels_and_metres(pipeline, scene):
     answer = pipeline.query(scene, Question(' chair ', 0.01))
     assert answer.text == 'chair' and answer.found and answer.score >= 0.01 and answer.branch in (0, 1)

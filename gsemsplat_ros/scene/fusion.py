@@ -205,7 +205,7 @@ def by_features(anchor: Anchor, scene: Scene) -> Link | None:
     cv2.setRNGSeed(0)  # the same scenes give the same pose
     found, rotation, translation, chosen = cv2.solvePnPRansac(
         points,
-        to_rendering(new, after),
+        new.to_rendering_pixel(after),
         new.camera.K,
         None,
         iterationsCount=200,
@@ -241,21 +241,11 @@ def map_units(scene: Scene, ratio: float) -> float:
     return 1.0 if scene.metric else ratio
 
 
-def to_rendering(keyframe: Keyframe, pixels: np.ndarray) -> np.ndarray:
-    """Pixels (M, 2) of the input image to those of the rendering: the way back of
-    `Keyframe.to_input_pixel`.
-    """
-    factor = np.array(
-        [keyframe.window.width / keyframe.camera.width, keyframe.window.height / keyframe.camera.height]
-    )
-    return (keyframe.window.to_network(pixels) + 0.5) / factor - 0.5
-
-
 def lifted(keyframe: Keyframe, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (M, 3) in the keyframe's camera, in its scene's unit, at pixels (M, 2) of the input image, and
     which (M,) bool the rendering knows."""
     camera = keyframe.camera
-    uv = to_rendering(keyframe, pixels)
+    uv = keyframe.to_rendering_pixel(pixels)
     at, inside = camera.index(uv)
     depth = keyframe.rendering.depth.cpu().numpy()[at].astype(np.float64)
     seen = inside & np.isfinite(depth) & (keyframe.rendering.alpha.cpu().numpy()[at] >= MIN_ALPHA)

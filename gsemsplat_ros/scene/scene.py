@@ -49,8 +49,16 @@ class Keyframe:
 
     def to_input_pixel(self, uv: np.ndarray) -> np.ndarray:
         """Pixels (..., 2) of the rendering to pixels of the input image."""
-        factor = np.array([self.window.width / self.camera.width, self.window.height / self.camera.height])
-        return self.window.to_input((np.asarray(uv) + 0.5) * factor - 0.5)
+        return self.window.to_input((np.asarray(uv) + 0.5) * self._window_pixels - 0.5)
+
+    def to_rendering_pixel(self, uv: np.ndarray) -> np.ndarray:
+        """Pixels (..., 2) of the input image to pixels of the rendering."""
+        return (self.window.to_network(uv) + 0.5) / self._window_pixels - 0.5
+
+    @property
+    def _window_pixels(self) -> np.ndarray:
+        """(2,) width and height of a pixel of the rendering in those of the window."""
+        return np.array([self.window.width / self.camera.width, self.window.height / self.camera.height])
 
 
 @dataclass(frozen=True)
