@@ -19,6 +19,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render_plain import Rendering, render_windows
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network import heads
+from gsemsplat_ros.network.config import SH_C0
 from gsemsplat_ros.network.dpt import DPT, FusionBlock
 from gsemsplat_ros.network.layers import ROPE_BASE, CrossAttention, DecoderBlock, EncoderBlock, SelfAttention
 from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction, ViewPrediction, hybrid_patches
@@ -147,7 +148,7 @@ def predict(
         if config.stem:
             codes = torch.cat((codes, model.context(encoding.maps[32], codes.shape[-2:])), 1)
         image = encoding.images if config.output_stride == 1 else F.avg_pool2d(encoding.images, 2)
-        sh = sh + image.permute(0, 2, 3, 1) / 2 / heads.SH_C0
+        sh = sh + image.permute(0, 2, 3, 1) / 2 / SH_C0
         descriptors = head.descriptors(own[0], own[-1], encoding.grid) if config.descriptors else (None, None)
         views.append(
             ViewPrediction(

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from gsemsplat_ros.bench.tools import Memory, Times, available_megabytes, machine, picture, unit_phrases, wall
 from gsemsplat_ros.checkpoints import checkpoint as weights
-from gsemsplat_ros.gaussians.gaussians import CODE_CHANNELS, Gaussians
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.network.config import CODE_CHANNELS
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import Prediction
 from gsemsplat_ros.pipeline import TOGETHER

@@ -132,13 +132,13 @@ def network_stages(work: Workload) -> list[Stage]:
                 network=True,
             ),
         ]
-    fast_tokens = fast.model.decode(*fast_encodings, fast.both)
+    fast_tokens = fast.model.decode(*fast_encodings, fast.run)
     return [
         *first,
         Stage(
             'decode',
             partial(plain.decode, model, *plain_encodings),
-            partial(fast.model.decode, *fast_encodings, fast.both),
+            partial(fast.model.decode, *fast_encodings, fast.run),
             flops['decode'],
             network=True,
         ),
@@ -175,7 +175,7 @@ def predict_side_by_side(
     """The heads of the fast path: no descriptors, both views at once."""
     model = fast.model
     return Prediction(
-        *fast.both(
+        *fast.run(
             partial(model.predict, model.downstream_head1, encodings[0], tokens[0], False),
             partial(model.predict, model.downstream_head2, encodings[1], tokens[1], False),
         )

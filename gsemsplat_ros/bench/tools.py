@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.gaussians.gaussians import CODE_CHANNELS, Gaussians
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.network.config import CODE_CHANNELS
 
 T = TypeVar('T')
 PEAK_SIDE = {'cpu': 2048, 'cuda': 8192}  # of the square matrices whose product is the peak

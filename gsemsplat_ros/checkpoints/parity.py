@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.checkpoints.checkpoint import expected_shapes
-from gsemsplat_ros.network.config import NetworkConfig
-from gsemsplat_ros.network.heads import SH_C0
+from gsemsplat_ros.network.config import SH_C0, NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
 
 TOLERANCE = 1e-4

@@ -13,8 +13,9 @@ from gsemsplat_ros.flight.paths import CameraPath, around
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.pictures.principal import Principal
-from gsemsplat_ros.semantics.decoder import CODE, Decoders
+from gsemsplat_ros.semantics.decoder import Decoders
 
 ANGLES = (-12, -6, 0, 6, 12)  # degrees around what the first camera looks at
 LONG_SIDE = 400  # pixels: as large as a filmstrip shows them
@@ -111,7 +112,7 @@ def semantic_colors(gaussians: Gaussians, decoders: Decoders) -> Tensor:
     solid = (gaussians.opacities >= SOLID).nonzero()[:, 0]
     solid = solid if len(solid) else torch.arange(len(gaussians), device=gaussians.means.device)
     sample = solid[torch.linspace(0, len(solid) - 1, min(SAMPLE, len(solid))).long()]
-    region = gaussians.codes[:, :CODE]
+    region = gaussians.codes[:, :CODE_DIM]
     if any(getattr(layer, 'kernel_size', (1, 1)) != (1, 1) for layer in decoders.language_decoder_sam):
         principal = Principal.fit(region[sample].cpu().numpy())
         projected = region @ torch.as_tensor(principal.components).to(region).T

@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.gaussians.rotations import multiply_quats, quats_to_rotations, rotation_to_quat
-from gsemsplat_ros.network.heads import SH_C0
+from gsemsplat_ros.network.config import CODE_CHANNELS, SH_C0
 from gsemsplat_ros.network.model import Prediction
-
-CODE_CHANNELS = 32  # 0-15 region-specific, 16-31 context-aware; the public network's 33rd channel is unused
 
 
 @dataclass(frozen=True)

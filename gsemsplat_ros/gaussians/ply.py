@@ -16,7 +16,7 @@ import torch
 
 from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.network.heads import SH_C0
+from gsemsplat_ros.network.config import SH_C0
 
 MEANS, NORMALS = ['x', 'y', 'z'], ['nx', 'ny', 'nz']
 COLORS = [f'f_dc_{i}' for i in range(3)]

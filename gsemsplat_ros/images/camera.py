@@ -14,6 +14,8 @@ import numpy as np
 
 from gsemsplat_ros.images.window import Window
 
+UP_OF_CAMERA = (0.0, -1.0, 0.0)  # in optical frames (REP 103), if the camera is held level
+
 
 def pixel_grid(height: int, width: int) -> np.ndarray:
     """(height, width, 2) float64 pixel centres (u, v)."""

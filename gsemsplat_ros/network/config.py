@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 
-CODE_DIM = 16  # width of one semantic code: channels 0-15 region-specific, 16-31 context-aware
+CODE_DIM = 16  # width of one semantic code
+CODE_CHANNELS = 2 * CODE_DIM  # 0-15 region-specific, 16-31 context-aware; the public network's 33rd is unused
+SH_C0 = 0.28209479177387814  # degree-0 spherical harmonic: color = 0.5 + C0 * sh
 DESC_DIM = 24  # width of a matching descriptor
 CLASSES = 1000  # ImageNet classes of the stem's classifier
 

@@ -14,7 +14,6 @@ from gsemsplat_ros.network.dpt import DPT, Wrapped
 from gsemsplat_ros.network.layers import Mlp
 from gsemsplat_ros.network.stem import STEM_DIMS
 
-SH_C0 = 0.28209479177387814  # degree-0 spherical harmonic: color = 0.5 + C0 * sh
 GAUSSIAN_CHANNELS = (3, 3, 4, 3, 1)  # offset, scale, rotation, sh, opacity
 GAUSSIAN_GAINS = (0.001, 0.00003, 1.0, 1.0, 1.0)  # xavier gain of the last layer, per group
 OFFSET_SHIFT = 6.0  # |offset| = exp(r - 6) - exp(-6): centimetres near r = 1.6

@@ -14,13 +14,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import fields
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.network.model import Encoding, GSemSplat, Job, Prediction, ViewPrediction, in_turn
+from gsemsplat_ros.network.model import (
+    Encoding,
+    GSemSplat,
+    Prediction,
+    Result,
+    Runner,
+    ViewPrediction,
+    run_serial,
+)
+from gsemsplat_ros.network.pixels import to_tensor
 from gsemsplat_ros.network.stem import TAPS
 
 KEPT = 2  # encodings: of the last two images; a sequence pairs each keyframe twice
@@ -31,7 +39,9 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies in bfloat16 by itself; elsewhere it is only emulated."""
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()  # PyTorch before 2.8 cannot tell
+    if not hasattr(torch.cpu, 'get_capabilities'):  # PyTorch before 2.8 cannot tell
+        return False
+    capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ('avx512_bf16', 'amx_bf16', 'amx_tile', 'bf16'))
 
 
@@ -49,8 +59,8 @@ def keep_memory() -> None:
         libc.mallopt(-1, 512 << 20)  # M_TRIM_THRESHOLD
 
 
-class SideBySide:
-    """Does two independent jobs at once on a CPU, each with half of PyTorch's threads.
+class ParallelRunner:
+    """A Runner on a CPU: the work of both views at once, each with half of PyTorch's threads.
 
     The two views meet in cross attention alone, so their work splits in two better than each tensor does: the
     pass of the small network takes two thirds of the time on two cores.
@@ -70,19 +80,19 @@ class SideBySide:
             barrier.wait()
             torch.set_num_threads(threads)
 
-    def __call__(self, first: Job, second: Job) -> tuple[Any, Any]:
+    def __call__(self, first: Callable[[], Result], second: Callable[[], Result]) -> tuple[Result, Result]:
         if not self._pool:
-            return in_turn(first, second)
-        jobs = [self._pool.submit(torch.inference_mode()(job)) for job in (first, second)]
-        wait(jobs)  # neither goes on behind an error of the other
-        return jobs[0].result(), jobs[1].result()
+            return run_serial(first, second)
+        futures = [self._pool.submit(torch.inference_mode()(work)) for work in (first, second)]
+        wait(futures)  # neither goes on behind an error of the other
+        return futures[0].result(), futures[1].result()
 
 
 class Inference:
     """A network made ready for pairs of images; belongs to one thread.
 
     Takes the model over: where the device has units for bfloat16, and unless `exact`, its weights become
-    bfloat16 and its convolutions channels-last. `bf16` says so; `both` does the work of the two views.
+    bfloat16 and its convolutions channels-last. `bf16` says so; `run` runs the work of the two views.
     """
 
     def __init__(self, model: GSemSplat, device: torch.device, exact: bool = False):
@@ -91,7 +101,7 @@ class Inference:
         if self.bf16:
             model.to(torch.bfloat16)
             model.to(memory_format=torch.channels_last)
-        self.both = SideBySide() if device.type == 'cpu' else in_turn
+        self.run: Runner = ParallelRunner() if device.type == 'cpu' else run_serial
         self._strides = tuple(TAPS.values()) if model.config.stem else ()
         self._kept: list[tuple[np.ndarray, Encoding]] = []
         self._recorded: dict[tuple, Recording] = {}
@@ -101,7 +111,7 @@ class Inference:
         tensor = torch.from_numpy(image)
         if self.device.type == 'cuda':
             tensor = tensor.pin_memory().to(self.device, non_blocking=True)
-        return (tensor.permute(2, 0, 1)[None].float() / 127.5 - 1).contiguous()
+        return to_tensor(tensor)[None].contiguous()
 
     @torch.inference_mode()
     def encode(
@@ -113,25 +123,11 @@ class Inference:
         key is one of the last two, and taken again when the very same array comes with the same size.
         """
         keys = images if keys is None else keys
-        known = [
-            next(
-                (
-                    encoding
-                    for mine, encoding in self._kept
-                    if mine is key and tuple(encoding.images.shape[-2:]) == image.shape[:2]
-                ),
-                None,
-            )
-            for image, key in zip(images, keys)
-        ]
-        fresh = [self.upload(image) for image, encoding in zip(images, known) if encoding is None]
-        if self.device.type == 'cuda' and fresh:
-            made = iter(self._encode_batch(torch.cat(fresh)))
-        elif len(fresh) == 2:
-            made = iter(self.both(partial(self.model.encode, fresh[0]), partial(self.model.encode, fresh[1])))
-        else:
-            made = map(self.model.encode, fresh)
-        encodings = [encoding or next(made) for encoding in known]
+        known = [self._kept_encoding(key, image) for key, image in zip(keys, images)]
+        made = self._encode([image for image, encoding in zip(images, known) if encoding is None])
+        encodings = []
+        for encoding in known:
+            encodings.append(made.pop(0) if encoding is None else encoding)
         self._kept = list(zip(keys, encodings))[-KEPT:]
         return encodings
 
@@ -139,24 +135,14 @@ class Inference:
     def predict(self, first: Encoding, second: Encoding) -> Prediction:
         """What the network says of a pair, without descriptors."""
         if self.device.type != 'cuda':
-            return self.model.forward_encoded(first, second, both=self.both)
+            return self.model.forward_encoded(first, second, run=self.run)
+        count = 2 + len(self._strides)  # tensors of an encoding
 
         def forward(*tensors: Tensor) -> list[Tensor | None]:
-            half = len(tensors) // 2
-            return _flat(
-                self.model.forward_encoded(
-                    *(self._encoding(*part) for part in (tensors[:half], tensors[half:]))
-                )
-            )
+            first, second = self._encoding(*tensors[:count]), self._encoding(*tensors[count:])
+            return _flat(self.model.forward_encoded(first, second))
 
-        tensors = (
-            first.images,
-            first.tokens,
-            *first.maps.values(),
-            second.images,
-            second.tokens,
-            *second.maps.values(),
-        )
+        tensors = (*_tensors(first), *_tensors(second))
         return _prediction(self._replay('predict', forward, tensors))
 
     def wait(self) -> None:
@@ -164,13 +150,29 @@ class Inference:
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
 
+    def _kept_encoding(self, key: np.ndarray, image: np.ndarray) -> Encoding | None:
+        for mine, encoding in self._kept:
+            if mine is key and tuple(encoding.images.shape[-2:]) == image.shape[:2]:
+                return encoding
+        return None
+
+    def _encode(self, images: Sequence[np.ndarray]) -> list[Encoding]:
+        uploaded = [self.upload(image) for image in images]
+        if self.device.type == 'cuda' and uploaded:
+            return self._encode_batch(torch.cat(uploaded))
+        if len(uploaded) == 2:
+            first, second = uploaded
+            return list(self.run(partial(self.model.encode, first), partial(self.model.encode, second)))
+        return [self.model.encode(image) for image in uploaded]
+
     def _encode_batch(self, images: Tensor) -> list[Encoding]:
-        def forward(batch: Tensor) -> list[Tensor]:
+        def forward(batch: Tensor) -> list[Tensor | None]:
             encoding = self.model.encode(batch)
             return [encoding.tokens, *encoding.maps.values()]
 
-        tensors = (images, *self._replay('encode', forward, (images,)))
-        return [self._encoding(*(t[i : i + 1] for t in tensors)) for i in range(len(images))]
+        tokens, *maps = self._replay('encode', forward, (images,))
+        batch = self._encoding(images, tokens, *maps)
+        return [batch.part(slice(i, i + 1)) for i in range(len(images))]
 
     def _encoding(self, images: Tensor, tokens: Tensor, *maps: Tensor) -> Encoding:
         return Encoding(images, tokens, dict(zip(self._strides, maps, strict=True)))
@@ -211,6 +213,10 @@ class Recording:
             mine.copy_(given, non_blocking=True)
         self.graph.replay()
         return [None if output is None else output.clone() for output in self.outputs]
+
+
+def _tensors(encoding: Encoding) -> tuple[Tensor, ...]:
+    return encoding.images, encoding.tokens, *encoding.maps.values()
 
 
 def _flat(prediction: Prediction) -> list[Tensor | None]:

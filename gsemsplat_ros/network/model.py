@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gsemsplat_ros.images.view import PATCH
-from gsemsplat_ros.network.config import NetworkConfig
-from gsemsplat_ros.network.heads import SH_C0, Head, gaussians, points
+from gsemsplat_ros.network.config import SH_C0, NetworkConfig
+from gsemsplat_ros.network.heads import Head, gaussians, points
 from gsemsplat_ros.network.layers import NORM_EPS, DecoderBlock, EncoderBlock, PatchEmbed, rope_table
 from gsemsplat_ros.network.stem import DEEP_SPREAD, STEM_DIMS, ContextBranch, Stem
 
@@ -68,18 +68,27 @@ class Encoding:
     def split(self) -> tuple[Encoding, Encoding]:
         """A batch of twice B images to the encodings of its two halves."""
         n = len(self.images) // 2
-        return tuple(
-            Encoding(self.images[s], self.tokens[s], {k: m[s] for k, m in self.maps.items()})
-            for s in (slice(0, n), slice(n, 2 * n))
-        )
+        return self.part(slice(0, n)), self.part(slice(n, 2 * n))
+
+    def part(self, items: slice) -> Encoding:
+        """The encoding of some items of the batch."""
+        maps = {stride: map_[items] for stride, map_ in self.maps.items()}
+        return Encoding(self.images[items], self.tokens[items], maps)
 
 
-Job = Callable[[], Any]
-Both = Callable[[Job, Job], tuple[Any, Any]]
+Result = TypeVar('Result')
 
 
-def in_turn(first: Job, second: Job) -> tuple[Any, Any]:
-    """The results of two independent jobs, one of each view."""
+class Runner(Protocol):
+    """Runs the independent work of the two views; returns what both gave."""
+
+    def __call__(
+        self, first: Callable[[], Result], second: Callable[[], Result]
+    ) -> tuple[Result, Result]: ...
+
+
+def run_serial(first: Callable[[], Result], second: Callable[[], Result]) -> tuple[Result, Result]:
+    """A Runner: one after the other."""
     return first(), second()
 
 
@@ -156,17 +165,15 @@ class GSemSplat(nn.Module):
         return Encoding(images, self.enc_norm(x), maps)
 
     def decode(
-        self, first: Encoding, second: Encoding, both: Both = in_turn
+        self, first: Encoding, second: Encoding, run: Runner = run_serial
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Token lists of both views: entry 0 the encoder's output, entry k the output of decoder block k;
-        `both` does the work of the two views."""
+        """Token lists of both views: entry 0 the encoder's output, entry k the output of decoder block k."""
         out1, out2 = [first.tokens], [second.tokens]
         x1, x2 = self.decoder_embed(first.tokens), self.decoder_embed(second.tokens)
         rope = rope_table(*first.grid, self.config.dec_dim // self.config.dec_heads, x1.device, x1.dtype)
         for block1, block2 in zip(self.dec_blocks, self.dec_blocks2):
-            x1, x2 = both(
-                partial(block1, x1, x2, rope), partial(block2, x2, x1, rope)
-            )  # of the previous layer both
+            # each reads what the previous layer made of both
+            x1, x2 = run(partial(block1, x1, x2, rope), partial(block2, x2, x1, rope))
             out1.append(x1)
             out2.append(x2)
         out1[-1], out2[-1] = self.dec_norm(x1), self.dec_norm(x2)
@@ -221,14 +228,13 @@ class GSemSplat(nn.Module):
         first: Encoding,
         second: Encoding,
         descriptors: bool = False,
-        both: Both = in_turn,
+        run: Runner = run_serial,
         gaussians: bool = True,
     ) -> Prediction:
-        """The same from encodings that exist already; `both` does the work of the two views."""
-        tokens1, tokens2 = self.decode(first, second, both)
-        return Prediction(
-            *both(
-                partial(self.predict, self.downstream_head1, first, tokens1, descriptors, gaussians),
-                partial(self.predict, self.downstream_head2, second, tokens2, descriptors, gaussians),
-            )
+        """The same from encodings that exist already."""
+        tokens1, tokens2 = self.decode(first, second, run)
+        views = run(
+            partial(self.predict, self.downstream_head1, first, tokens1, descriptors, gaussians),
+            partial(self.predict, self.downstream_head2, second, tokens2, descriptors, gaussians),
         )
+        return Prediction(*views)

@@ -10,6 +10,7 @@ import numpy as np
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
 
+from gsemsplat_ros.images.camera import UP_OF_CAMERA
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros import messages, publishers
 from gsemsplat_ros.ros.clouds import gaussian_cloud
@@ -24,7 +25,6 @@ from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, Question
 
 UP = (0.0, 0.0, 1.0)  # of a map (REP 103)
-UP_OF_CAMERA = (0.0, -1.0, 0.0)  # of a scene, if its camera looks ahead
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsemsplat_ros.checkpoints.checkpoint import DECODERS
+from gsemsplat_ros.network.config import CODE_CHANNELS, CODE_DIM
 from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, NORM_EPS, Mixture, relevancy
 
-CODE = 16  # channels of one branch
 _MAX_LAYERS = 64
 _CHUNK = 1 << 12  # pixels that go through the layers together on a CPU: they stay in its cache
 
@@ -37,7 +37,7 @@ class Decoders(nn.Module):
         self.dim = _out_channels(sam)
 
     @classmethod
-    def small(cls, dims: Sequence[int] = (CODE, 64, 128, 384)) -> 'Decoders':
+    def small(cls, dims: Sequence[int] = (CODE_DIM, 64, 128, 384)) -> 'Decoders':
         """1x1 convolutions of the widths `dims` with ReLU between them, randomly initialised."""
 
         def stack() -> nn.Sequential:
@@ -71,8 +71,8 @@ class Decoders(nn.Module):
         """Codes (B, 32, H, W) -> features (2, B, C, H, W), not normalised."""
         return torch.stack(
             [
-                self.language_decoder_sam(codes[:, :CODE]),
-                self.language_decoder_patch(codes[:, CODE : 2 * CODE]),
+                self.language_decoder_sam(codes[:, :CODE_DIM]),
+                self.language_decoder_patch(codes[:, CODE_DIM:CODE_CHANNELS]),
             ]
         )
 
@@ -80,8 +80,8 @@ class Decoders(nn.Module):
         """Codes (H, W, 32) -> features (2, H, W, C), not normalised."""
         _check(codes)
         features = [
-            _run(self.language_decoder_sam, codes[..., :CODE]),
-            _run(self.language_decoder_patch, codes[..., CODE:]),
+            _run(self.language_decoder_sam, codes[..., :CODE_DIM]),
+            _run(self.language_decoder_patch, codes[..., CODE_DIM:]),
         ]
         return torch.stack(features).reshape(2, *codes.shape[:2], self.dim)
 
@@ -98,8 +98,8 @@ class Decoders(nn.Module):
         """
         _check(codes)
         branches = (
-            _prepare(self.language_decoder_sam, codes[..., :CODE]),
-            _prepare(self.language_decoder_patch, codes[..., CODE:]),
+            _prepare(self.language_decoder_sam, codes[..., :CODE_DIM]),
+            _prepare(self.language_decoder_patch, codes[..., CODE_DIM:]),
         )
         height, width, _ = codes.shape
         best_negative = torch.stack([branch.similarities(canonical).amax(0) for branch in branches])  # (2, P)
@@ -230,7 +230,7 @@ def _pointwise(layer: nn.Module) -> bool:
 
 
 def _check(codes: Tensor) -> None:
-    assert codes.ndim == 3 and codes.shape[2] == 2 * CODE, f'wanted (H, W, 32), got {tuple(codes.shape)}'
+    assert codes.ndim == 3 and codes.shape[2] == CODE_CHANNELS, f'wanted (H, W, 32), got {tuple(codes.shape)}'
 
 
 def _out_channels(stack: nn.Sequential) -> int:
@@ -250,7 +250,7 @@ def _stack(state: Mapping[str, Tensor], branch: str) -> nn.Sequential:
     if not tensors:
         raise ValueError(f'no tensor {branch}.<layer>.weight in the checkpoint')
     layers: list[nn.Module] = []
-    channels = CODE
+    channels = CODE_DIM
     for index in range(max(tensors) + 1):
         if index not in tensors:
             layers.append(nn.ReLU())

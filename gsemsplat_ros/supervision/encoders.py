@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
+from gsemsplat_ros.network.pixels import to_tensor
 from gsemsplat_ros.semantics.text import MINILM, MiniLM, open_clip_model
 from gsemsplat_ros.supervision.teacher import class_names
 
@@ -111,7 +112,7 @@ class Packaged:
         return self._encoder.encode(names)
 
     def _probabilities(self, images: np.ndarray) -> Tensor:
-        x = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = to_tensor(torch.from_numpy(images).to(self._device))
         return self._branch.probabilities(self._stem(x)[32]).permute(0, 2, 3, 1)  # (B, h, w, 1000)
 
 

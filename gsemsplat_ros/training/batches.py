@@ -18,6 +18,7 @@ from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.datasets.sources import SceneViews
 from gsemsplat_ros.geometry.visibility import surface_points
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.network.pixels import to_tensor
 from gsemsplat_ros.supervision.features import Supervision
 
 
@@ -124,7 +125,7 @@ def scene_batch(views: SceneViews, supervision: Sequence[Supervision], stride: i
 
 def context_images(images: Iterable[np.ndarray]) -> Tensor:
     """Two pictures (H, W, 3) uint8 to (2, 1, 3, H, W) in [-1, 1], as the network takes them."""
-    return (torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2).float() / 127.5 - 1)[:, None]
+    return to_tensor(np.stack(list(images)))[:, None]
 
 
 def target_image(image: np.ndarray) -> Tensor:

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gsemsplat_ros.gaussians.render_plain import render_windows
+from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.network.model import GSemSplat, Prediction
-from gsemsplat_ros.semantics.decoder import CODE, Decoders
+from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.training.batches import RoomBatch
 from gsemsplat_ros.training.objective import Objective, on_true_points, point_losses, predicted
 
@@ -44,7 +45,7 @@ class RoomObjective(Objective):
         terms['points'], terms['aligned'] = point_losses(prediction, batch)
         named = [
             name_loss(
-                predicted(view.codes)[0, ..., :CODE].flatten(0, 1),
+                predicted(view.codes)[0, ..., :CODE_DIM].flatten(0, 1),
                 batch.labels[0, i].flatten(),
                 self.codec,
                 batch.names,
@@ -99,7 +100,7 @@ def drawing_losses(
         if not seen.any():
             continue
         true = target.image[part].permute(1, 2, 0)
-        codes = drawing.codes[..., :CODE].flatten(0, 1)
+        codes = drawing.codes[..., :CODE_DIM].flatten(0, 1)
         labels = torch.where(seen, target.labels[part], -1).flatten()
         terms['colour'].append((drawing.rgb - true)[seen].square().mean())
         terms['opacity'].append((1 - drawing.alpha)[seen].mean())

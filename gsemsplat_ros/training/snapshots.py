@@ -14,10 +14,10 @@ from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.datasets.sources import SceneViews
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import Rendering, render
+from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.pictures.labels import name_map
 from gsemsplat_ros.pictures.overlay import depth_colors
 from gsemsplat_ros.pictures.principal import Principal
-from gsemsplat_ros.semantics.decoder import CODE
 from gsemsplat_ros.training.batches import RoomBatch, SceneBatch, Target
 from gsemsplat_ros.training.objective import predicted
 from gsemsplat_ros.training.room_losses import RoomObjective
@@ -39,9 +39,9 @@ def room_snapshot(
     drawing = draw(Gaussians.from_prediction(prediction, 'first').to('cpu'), batch.target)
     names = ['', *sorted({sample.names[i] for i in np.unique(sample.instance[0]) if i})]
     true = np.array([names.index(name) if i and name in names else 0 for i, name in enumerate(sample.names)])
-    features = objective.codec.language_decoder_sam(predicted(view.codes)[..., :CODE].permute(0, 3, 1, 2))[
-        0
-    ]  # (C, h, w)
+    features = objective.codec.language_decoder_sam(
+        predicted(view.codes)[..., :CODE_DIM].permute(0, 3, 1, 2)
+    )[0]  # (C, h, w)
     phrases = batch.names[[rows[name] for name in names[1:]]]
     found = 1 + torch.einsum('kc,chw->khw', phrases, F.normalize(features, dim=0)).argmax(0)
     depth = view.pts3d[0, ..., 2].float().cpu().numpy()

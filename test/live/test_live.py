@@ -11,6 +11,7 @@ from support.live_page import CHAIR, DEADLINE_S, EVIL, some
 from gsemsplat_ros.commands import view
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply, write_ply
+from gsemsplat_ros.images.camera import UP_OF_CAMERA
 from gsemsplat_ros.live import colors, file_source, panel_text
 from gsemsplat_ros.live import shown_scene as scenes
 from gsemsplat_ros.live.shared_state import PageAnswer, SharedState, answered_by_boxes, carried_over, question
@@ -93,7 +94,7 @@ def test_the_light_level_closes_a_wall(monkeypatch):
 
 
 def test_a_file_tells_by_its_content_whether_a_camera_or_a_map_made_it():
-    assert scenes.shown_from_file('a', some(), 1000).up == scenes.UP_OF_CAMERA
+    assert scenes.shown_from_file('a', some(), 1000).up == UP_OF_CAMERA
     around = some()
     around.means[:, 2] -= 2.5
     assert scenes.shown_from_file('a', around, 1000).up == scenes.UP_OF_MAP

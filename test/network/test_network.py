@@ -14,7 +14,7 @@ import torch
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.parity import check_parity, covariances_xyzw, read_fixture, rule_model
 from gsemsplat_ros.network import heads
-from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.network.config import SH_C0, NetworkConfig
 from gsemsplat_ros.network.dpt import FusionBlock
 from gsemsplat_ros.network.inference import Inference, has_bfloat16
 from gsemsplat_ros.network.layers import CrossAttention, SelfAttention, attend, rope_table, rotate
@@ -273,9 +273,7 @@ def test_colour_starts_as_the_pixels_own():
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         view = model(2 * image - 1, 2 * image - 1).first
-    torch.testing.assert_close(
-        0.5 + heads.SH_C0 * view.sh[0], image[0].permute(1, 2, 0), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(0.5 + SH_C0 * view.sh[0], image[0].permute(1, 2, 0), atol=1e-5, rtol=1e-5)
 
 
 def test_points_and_covariances_by_hand():
