@@ -128,7 +128,7 @@ def dense(dpt: DPT, levels: list[Tensor]) -> Tensor:
     for fusion, level in ((refine[2], f[2]), (refine[1], f[1]), (refine[0], f[0])):
         x = fuse(fusion, x, level)
     x = dpt.head[0](x)
-    if dpt.double:
+    if dpt.full_resolution:
         x = F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True)
     return dpt.head[1:](x)
 

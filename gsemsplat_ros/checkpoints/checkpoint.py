@@ -72,7 +72,7 @@ def update_card(path: str | Path, changes: dict) -> None:
     """Write `changes` into the card of a checkpoint; its tensors stay bit for bit."""
     card = read_card(path)
     with safe_open(path, 'pt') as file:
-        tensors = {k: file.get_tensor(k) for k in file.keys()}
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  (a safetensors file is no dictionary)
     save(path, tensors, {**card, **changes})
 
 
@@ -91,7 +91,7 @@ def load(path: str | Path | None = None, device: str | torch.device = 'cpu') -> 
     card = read_card(path)
     config = NetworkConfig.from_json(card['config'])
     with safe_open(path, 'pt', device=str(device)) as file:
-        tensors = {k: file.get_tensor(k) for k in file.keys()}
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  (a safetensors file is no dictionary)
     tensors = {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
     decoders = {k: tensors.pop(k) for k in list(tensors) if k.split('.')[0] in DECODERS}
     text_mean = tensors.pop(TEXT_MEAN, None)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -159,7 +160,7 @@ def _decoder_problems(decoders: Mapping) -> list[str]:
         elif (
             widths[0][0] != CODE_DIM
             or widths[-1][1] != CLIP_DIM
-            or any(a[1] != b[0] for a, b in zip(widths, widths[1:]))
+            or any(a[1] != b[0] for a, b in pairwise(widths))
         ):
             problems.append(
                 f'{prefix}* leads through {widths[:12]}, wanted {CODE_DIM} to {CLIP_DIM} channels'

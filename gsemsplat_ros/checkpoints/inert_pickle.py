@@ -195,8 +195,10 @@ class Machine:
 
     def append(self, items: list | tuple, kind: type) -> None:
         target = self.stack[-1]
-        if isinstance(target, kind):
-            target.extend(items) if kind is list else target.update(items)
+        if kind is list and isinstance(target, list):
+            target.extend(items)
+        elif kind is set and isinstance(target, set):
+            target.update(items)
         elif not isinstance(target, Placeholder):
             raise ValueError(f'the pickle adds items to something that is no {kind.__name__}')
 

@@ -26,14 +26,27 @@ EPS = 1e-10
 SMALLEST = 16  # px: four halvings
 
 
+class ScalingLayer(nn.Module):
+    """What brings the colors of a picture to the network's range."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('shift', torch.ones(1, 3, 1, 1))
+        self.register_buffer('scale', torch.ones(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.shift) / self.scale
+
+
 class LPIPS(nn.Module):
     """Frozen. Names of the parameters are those of lpips 0.1.4, duplicates left out."""
 
     def __init__(self):
         super().__init__()
-        self.scaling_layer = nn.Module()
-        for name in ('shift', 'scale'):
-            self.scaling_layer.register_buffer(name, torch.ones(1, 3, 1, 1))
+        self.scaling_layer = ScalingLayer()
         self.net = nn.Module()
         for number, layers in enumerate(SLICES):
             convolutions = {str(i): nn.Conv2d(a, b, 3, padding=1) for i, a, b in layers}
@@ -70,7 +83,7 @@ class LPIPS(nn.Module):
 
     def levels(self, x: Tensor) -> list[Tensor]:
         """Pictures (B, 3, H, W) in [0, 1] to the features of each slice, unit vectors."""
-        x = (2 * x - 1 - self.scaling_layer.shift) / self.scaling_layer.scale
+        x = self.scaling_layer(2 * x - 1)
         out = []
         for number in range(len(SLICES)):
             x = F.max_pool2d(x, 2) if number else x
@@ -84,7 +97,7 @@ class LPIPS(nn.Module):
         H, W).
         """
         assert a.shape == b.shape and min(a.shape[-2:]) >= SMALLEST, (a.shape, b.shape)
-        total = 0
+        total = a.new_zeros(())
         for number, (x, y) in enumerate(zip(self.levels(a), self.levels(b))):
             level = getattr(self, f'lin{number}')['model']['1']((x - y).square())
             total = total + F.interpolate(level, a.shape[-2:], mode='bilinear', align_corners=False)

@@ -77,8 +77,14 @@ def covariances_xyzw(scales: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:
 
 def fields(view: ViewPrediction, image: torch.Tensor) -> dict[str, torch.Tensor]:
     """The fixture's names for the outputs of one view; `image` (3, H, W) in [0, 1]."""
-    out = {'pts3d': view.pts3d, 'conf': view.conf, 'desc': view.desc, 'desc_conf': view.desc_conf}
-    if view.means is not None:
+    out: dict[str, torch.Tensor | None] = {
+        'pts3d': view.pts3d,
+        'conf': view.conf,
+        'desc': view.desc,
+        'desc_conf': view.desc_conf,
+    }
+    if view.sh is not None and view.opacities is not None:
+        assert view.scales is not None and view.quats_xyzw is not None
         residual = (image.permute(1, 2, 0) - 0.5) / SH_C0
         out.update(
             means=view.means,
@@ -91,7 +97,7 @@ def fields(view: ViewPrediction, image: torch.Tensor) -> dict[str, torch.Tensor]
         )
     if view.codes is not None:
         out['clip_features'] = view.codes
-    return {k: v[0] for k, v in out.items()}
+    return {k: v[0] for k, v in out.items() if v is not None}
 
 
 def read_fixture(path: str | Path) -> dict[str, np.ndarray]:

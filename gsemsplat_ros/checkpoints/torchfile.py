@@ -134,7 +134,7 @@ def read_torch_file(path: str | Path) -> TorchFile:
 
 def _read_zip(data: mmap.mmap) -> TorchFile:
     try:
-        with zipfile.ZipFile(data) as archive:
+        with zipfile.ZipFile(data) as archive:  # type: ignore[call-overload]  # an mmap reads as a file does
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
         raise ValueError(f'a truncated or damaged archive ({error})') from None

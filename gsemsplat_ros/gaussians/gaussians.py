@@ -6,6 +6,7 @@ means.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -61,18 +62,18 @@ class Gaussians:
         views = (prediction.first, prediction.second)
         assert all(view.means is not None for view in views), 'a network without Gaussian heads'
 
-        def flat(*maps: Tensor) -> Tensor:  # (B, h, w, C) each -> (2 h w, C)
-            return torch.cat([m[0].reshape(-1, m.shape[-1]) for m in maps]).float()
+        def flat(name: str) -> Tensor:  # (B, h, w, C) of each view -> (2 h w, C)
+            return torch.cat([getattr(view, name)[0].flatten(0, 1) for view in views]).float()
 
-        means = flat(*(view.means for view in views))
+        means = flat('means')
         has_codes = all(view.codes is not None for view in views)
         return cls(
             means=means,
-            quats=flat(*(view.quats_xyzw for view in views)).roll(1, dims=-1),  # x y z w -> w x y z
-            scales=flat(*(view.scales for view in views)),
-            opacities=flat(*(view.opacities[..., None] for view in views))[:, 0],
-            colors=0.5 + SH_C0 * flat(*(view.sh for view in views)),
-            codes=flat(*(view.codes[..., :CODE_CHANNELS] for view in views)) if has_codes else means[:, :0],
+            quats=flat('quats_xyzw').roll(1, dims=-1),  # x y z w -> w x y z
+            scales=flat('scales'),
+            opacities=flat('opacities'),
+            colors=0.5 + SH_C0 * flat('sh'),
+            codes=flat('codes')[:, :CODE_CHANNELS] if has_codes else means[:, :0],
             frame=frame,
         )
 
@@ -104,8 +105,9 @@ class Gaussians:
         axes = quats_to_rotations(self.quats) * self.scales[:, None, :]
         return axes @ axes.mT
 
-    def _map(self, function) -> Gaussians:
-        return replace(self, **{name: function(getattr(self, name)) for name in TENSORS})
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Gaussians:
+        tensors = {name: function(getattr(self, name)) for name in TENSORS}
+        return Gaussians(**tensors, frame=self.frame)
 
 
 TENSORS = tuple(field.name for field in fields(Gaussians) if field.name != 'frame')

@@ -99,7 +99,7 @@ def read_ply(path: str | Path, frame: str) -> Gaussians:
     def columns(names: list[str]) -> np.ndarray:
         return np.stack([vertices[name] for name in names], axis=-1).astype(np.float64)
 
-    codes = [name for name in record.names if re.fullmatch(r'code_\d+', name)]
+    codes = [name for name in record.names or () if re.fullmatch(r'code_\d+', name)]
     codes.sort(key=lambda name: int(name[5:]))
     quats = columns(QUATS)
     tensors = {

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -284,7 +285,7 @@ def render_cpu(
                 boxes,
                 shapes,
             )
-            for start, stop in zip(cuts, cuts[1:])
+            for start, stop in pairwise(cuts)
         ]
         for future in done:
             future.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 CODE_DIM = 16  # width of one semantic code
 CODE_CHANNELS = 2 * CODE_DIM  # 0-15 region-specific, 16-31 context-aware; the public network's 33rd is unused
@@ -111,5 +112,5 @@ class NetworkConfig:
             )
         return cls(**values)
 
-    def replace(self, **changes) -> NetworkConfig:
+    def replace(self, **changes: Any) -> NetworkConfig:
         return replace(self, **changes)

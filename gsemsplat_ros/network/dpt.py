@@ -31,9 +31,8 @@ class FusionBlock(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(GROUPS, dim) if norm else nn.Identity()
         self.out_conv = nn.Conv2d(dim, dim, 1)
-        self.resConfUnit1 = ResidualConv(
-            dim
-        )  # the coarsest level leaves it unused; public files hold its weights
+        # the coarsest level leaves it unused; public files hold its weights
+        self.resConfUnit1 = ResidualConv(dim)
         self.resConfUnit2 = ResidualConv(dim)
 
     def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
@@ -42,6 +41,30 @@ class FusionBlock(nn.Module):
         # A 1x1 convolution commutes with bilinear interpolation (weights sum to 1): before it, at a quarter
         # of the cost
         return upsample(self.norm(self.out_conv(self.resConfUnit2(x))))
+
+
+class Scratch(nn.Module):
+    """Brings four levels to one width and fuses them from coarse to fine, under the public names."""
+
+    def __init__(self, dims: tuple[int, ...], dim: int, norm: bool):
+        super().__init__()
+        self.layer1_rn = nn.Conv2d(dims[0], dim, 3, padding=1, bias=False)
+        self.refinenet1 = FusionBlock(dim, norm)
+        self.layer2_rn = nn.Conv2d(dims[1], dim, 3, padding=1, bias=False)
+        self.refinenet2 = FusionBlock(dim, norm)
+        self.layer3_rn = nn.Conv2d(dims[2], dim, 3, padding=1, bias=False)
+        self.refinenet3 = FusionBlock(dim, norm)
+        self.layer4_rn = nn.Conv2d(dims[3], dim, 3, padding=1, bias=False)
+        self.refinenet4 = FusionBlock(dim, norm)
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Four maps (B, dims[i], h_i, w_i), finest first, to (B, dim, 2 h_0, 2 w_0)."""
+        f1, f2, f3 = self.layer1_rn(levels[0]), self.layer2_rn(levels[1]), self.layer3_rn(levels[2])
+        x = self.refinenet4(self.layer4_rn(levels[3]))
+        x = x[..., : f3.shape[-2], : f3.shape[-1]]  # odd token grids: stride 32 rounds up
+        x = self.refinenet3(x, f3)
+        x = self.refinenet2(x, f2)
+        return self.refinenet1(x, f1)
 
 
 class DPT(nn.Module):
@@ -54,24 +77,17 @@ class DPT(nn.Module):
     def __init__(self, config: NetworkConfig, channels: int, in_dims: tuple[int, int, int, int]):
         super().__init__()
         dims, dim, last = config.layer_dims, config.dpt_dim, config.last_dim
-        self.double = config.output_stride == 1
-        fine = (
-            [[], []]
-            if config.stem
-            else [
-                [nn.ConvTranspose2d(dims[0], dims[0], 4, stride=4)],
-                [nn.ConvTranspose2d(dims[1], dims[1], 2, stride=2)],
-            ]
-        )
-        resample = [*fine, [], [nn.Conv2d(dims[3], dims[3], 3, stride=2, padding=1)]]
+        self.full_resolution = config.output_stride == 1
+        resample: list[list[nn.Module]] = [[], [], [], []]
+        if not config.stem:
+            resample[0] = [nn.ConvTranspose2d(dims[0], dims[0], 4, stride=4)]
+            resample[1] = [nn.ConvTranspose2d(dims[1], dims[1], 2, stride=2)]
+        resample[3] = [nn.Conv2d(dims[3], dims[3], 3, stride=2, padding=1)]
         self.act_postprocess = nn.ModuleList(
             nn.Sequential(nn.Conv2d(in_dim, out, 1), *layers)
             for in_dim, out, layers in zip(in_dims, dims, resample)
         )
-        self.scratch = nn.Module()
-        for i in range(4):
-            self.scratch.add_module(f'layer{i + 1}_rn', nn.Conv2d(dims[i], dim, 3, padding=1, bias=False))
-            self.scratch.add_module(f'refinenet{i + 1}', FusionBlock(dim, config.dpt_norm))
+        self.scratch = Scratch(dims, dim, config.dpt_norm)
         self.head = nn.Sequential(
             nn.Conv2d(dim, last, 3, padding=1),
             nn.GroupNorm(GROUPS, last) if config.dpt_norm else nn.Identity(),
@@ -82,19 +98,16 @@ class DPT(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """`levels`: four maps (B, C_i, h_i, w_i), finest first. Returns (B, channels, h, w)."""
-        scratch = self.scratch
-        f1, f2, f3, f4 = (
-            getattr(scratch, f'layer{i + 1}_rn')(process(level))
-            for i, (process, level) in enumerate(zip(self.act_postprocess, levels))
-        )
-        x = scratch.refinenet4(f4)[
-            ..., : f3.shape[-2], : f3.shape[-1]
-        ]  # odd token grids: stride 32 rounds up
-        x = scratch.refinenet3(x, f3)
-        x = scratch.refinenet2(x, f2)
-        x = scratch.refinenet1(x, f1)
+        x = self.scratch([process(level) for process, level in zip(self.act_postprocess, levels)])
         x = self.head[0](x)
-        return self.head[1:](upsample(x) if self.double else x)
+        return self.head[1:](upsample(x) if self.full_resolution else x)
+
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """The 1x1 convolution that gives the output channels."""
+        layer = self.head[-1]
+        assert isinstance(layer, nn.Conv2d)
+        return layer
 
 
 class Wrapped(nn.Module):

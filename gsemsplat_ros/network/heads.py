@@ -42,13 +42,15 @@ class Head(nn.Module):
         """All points near (0, 0, 2.3 m): from the origin, every layer would first race the same way to leave
         it.
         """
-        last = self.dpt.head[-1]
+        last = self.dpt.last_layer
+        assert last.bias is not None
         nn.init.xavier_uniform_(last.weight, 0.1)
         last.bias.data.copy_(torch.tensor([0.0, 0.0, 1.2, 0.0]))
 
     def init_gaussians(self, scale_bias: float) -> None:
         """Small, almost transparent Gaussians on the points: what training starts from."""
-        last = self.gaussian_dpt.dpt.head[-1]
+        last = self.gaussian_dpt.dpt.last_layer
+        assert last.bias is not None
         biases = (0.001, scale_bias, 0.0, 0.0, -2.0)
         weights = last.weight.split(GAUSSIAN_CHANNELS)
         for weight, bias, gain, value in zip(

@@ -100,7 +100,7 @@ class Inference:
         self.bf16 = not exact and has_bfloat16(device)
         if self.bf16:
             model.to(torch.bfloat16)
-            model.to(memory_format=torch.channels_last)
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs lack it
         self.run: Runner = ParallelRunner() if device.type == 'cpu' else run_serial
         self._strides = tuple(TAPS.values()) if model.config.stem else ()
         self._kept: list[tuple[np.ndarray, Encoding]] = []
@@ -125,9 +125,7 @@ class Inference:
         keys = images if keys is None else keys
         known = [self._kept_encoding(key, image) for key, image in zip(keys, images)]
         made = self._encode([image for image, encoding in zip(images, known) if encoding is None])
-        encodings = []
-        for encoding in known:
-            encodings.append(made.pop(0) if encoding is None else encoding)
+        encodings = [made.pop(0) if encoding is None else encoding for encoding in known]
         self._kept = list(zip(keys, encodings))[-KEPT:]
         return encodings
 
@@ -138,7 +136,7 @@ class Inference:
             return self.model.forward_encoded(first, second, run=self.run)
         count = 2 + len(self._strides)  # tensors of an encoding
 
-        def forward(*tensors: Tensor) -> list[Tensor | None]:
+        def forward(*tensors: Tensor) -> dict[str, Tensor]:
             first, second = self._encoding(*tensors[:count]), self._encoding(*tensors[count:])
             return _flat(self.model.forward_encoded(first, second))
 
@@ -166,11 +164,11 @@ class Inference:
         return [self.model.encode(image) for image in uploaded]
 
     def _encode_batch(self, images: Tensor) -> list[Encoding]:
-        def forward(batch: Tensor) -> list[Tensor | None]:
+        def forward(batch: Tensor) -> dict[str, Tensor]:
             encoding = self.model.encode(batch)
-            return [encoding.tokens, *encoding.maps.values()]
+            return {'tokens': encoding.tokens, **{str(k): map_ for k, map_ in encoding.maps.items()}}
 
-        tokens, *maps = self._replay('encode', forward, (images,))
+        tokens, *maps = self._replay('encode', forward, (images,)).values()
         batch = self._encoding(images, tokens, *maps)
         return [batch.part(slice(i, i + 1)) for i in range(len(images))]
 
@@ -178,8 +176,8 @@ class Inference:
         return Encoding(images, tokens, dict(zip(self._strides, maps, strict=True)))
 
     def _replay(
-        self, name: str, forward: Callable[..., list[Tensor | None]], tensors: tuple[Tensor, ...]
-    ) -> list[Tensor | None]:
+        self, name: str, forward: Callable[..., dict[str, Tensor]], tensors: tuple[Tensor, ...]
+    ) -> dict[str, Tensor]:
         """`forward(*tensors)`, recorded the first time that these shapes come."""
         key = (name, *(tuple(t.shape) for t in tensors))
         if key not in self._recorded:
@@ -194,7 +192,7 @@ class Recording:
     kernel.
     """
 
-    def __init__(self, function: Callable[..., list[Tensor | None]], inputs: tuple[Tensor, ...]):
+    def __init__(self, function: Callable[..., dict[str, Tensor]], inputs: tuple[Tensor, ...]):
         self.inputs = tuple(x.clone(memory_format=torch.preserve_format) for x in inputs)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -207,26 +205,31 @@ class Recording:
         with torch.cuda.graph(self.graph, capture_error_mode='thread_local'):
             self.outputs = function(*self.inputs)
 
-    def __call__(self, inputs: tuple[Tensor, ...]) -> list[Tensor | None]:
+    def __call__(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """The outputs, copied: the next replay overwrites its own."""
         for mine, given in zip(self.inputs, inputs, strict=True):
             mine.copy_(given, non_blocking=True)
         self.graph.replay()
-        return [None if output is None else output.clone() for output in self.outputs]
+        return {name: output.clone() for name, output in self.outputs.items()}
 
 
 def _tensors(encoding: Encoding) -> tuple[Tensor, ...]:
     return encoding.images, encoding.tokens, *encoding.maps.values()
 
 
-def _flat(prediction: Prediction) -> list[Tensor | None]:
-    return [
-        getattr(view, field.name)
-        for view in (prediction.first, prediction.second)
+def _flat(prediction: Prediction) -> dict[str, Tensor]:
+    """The tensors that there are, by the names 'first.pts3d' ..."""
+    return {
+        f'{view}.{field.name}': tensor
+        for view in ('first', 'second')
         for field in fields(ViewPrediction)
-    ]
+        if (tensor := getattr(getattr(prediction, view), field.name)) is not None
+    }
 
 
-def _prediction(tensors: list[Tensor | None]) -> Prediction:
-    half = len(fields(ViewPrediction))
-    return Prediction(ViewPrediction(*tensors[:half]), ViewPrediction(*tensors[half:]))
+def _prediction(tensors: dict[str, Tensor]) -> Prediction:
+    def view(name: str) -> ViewPrediction:
+        start = name + '.'
+        return ViewPrediction(**{k[len(start) :]: t for k, t in tensors.items() if k.startswith(start)})
+
+    return Prediction(view('first'), view('second'))

@@ -37,10 +37,9 @@ def rope_table(
     positions = torch.stack((y, x), -1).reshape(-1, 2, 1, 1).float()  # (N, 2, 1, 1)
     angles = positions * frequencies  # (N, 2, 1, D/4)
     cosine, sine = angles.cos(), angles.sin()
-    return tuple(
-        torch.cat(halves, 2).reshape(-1, 1, head_dim).to(dtype)
-        for halves in ((cosine, cosine), (-sine, sine))
-    )
+    cosines = torch.cat((cosine, cosine), 2).reshape(-1, 1, head_dim)
+    sines = torch.cat((-sine, sine), 2).reshape(-1, 1, head_dim)
+    return cosines.to(dtype), sines.to(dtype)
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
@@ -81,7 +80,7 @@ class AttendInCache(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type='cpu')
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, *weights = ctx.saved_tensors
-        grads = tuple(map(torch.empty_like, (q, k, v)))
+        grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         parts = AttendInCache.parts(grad.to(q.dtype), q, k, v, *grads)
         for weight, (some_grad, some_q, some_k, some_v, *some_grads) in zip(weights, parts):
             scores = torch.ops.aten._softmax_backward_data(some_grad @ some_v.mT, weight, -1, weight.dtype)

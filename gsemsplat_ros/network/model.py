@@ -142,7 +142,8 @@ class GSemSplat(nn.Module):
             for layer in module.modules():
                 if isinstance(layer, (nn.Linear, nn.Conv2d)):
                     nn.init.xavier_uniform_(layer.weight.flatten(1))
-                    nn.init.zeros_(layer.bias)
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
         self.dec_blocks2.load_state_dict(self.dec_blocks.state_dict())
         for head in (self.downstream_head1, self.downstream_head2):
             head.init_points()
