@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
 from gsemsplat_ros.terminal.console import Console, Failure
 
@@ -36,10 +37,11 @@ COMMANDS = {
 class Parser(argparse.ArgumentParser):
     """argparse with one line for a mistake, and no guessing of abbreviated options."""
 
-    def __init__(self, **settings):
+    def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        """Raises ValueError with the mistake, in one line."""
         raise ValueError(f'{message}; see `{self.prog} --help`')
 
 
@@ -97,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
             signal.signal(signal.SIGTERM, _end)  # so that `finally` runs and no process stays behind
         return run(sys.argv[1:] if argv is None else argv)
     except SystemExit as end:  # --help, SIGTERM
-        return end.code or 0
+        return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -121,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         )
 
 
-def _end(number: int, frame) -> NoReturn:
+def _end(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 

@@ -8,6 +8,7 @@ the file is: configuration, kind, text encoder, licence, how it was trained and 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def update_card(path: str | Path, changes: dict) -> None:
     save(path, tensors, {**card, **changes})
 
 
-def add_scores(path: str | Path, name: str, scores: dict[str, float]) -> None:
+def add_scores(path: str | Path, name: str, scores: Mapping[str, float | str | None]) -> None:
     """Write measured `scores` into the card, under 'scores' and `name`."""
     update_card(path, {'scores': {**read_card(path).get('scores', {}), name: scores}})
 

@@ -14,8 +14,8 @@ BAG_QUERIES = 'chair', 'table', 'door', 'plant'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gsemsplat_ros.datasets.demo_pairs import QUERIES
 
-    parser.description += (
-        ' Starts the node as its own process, plays real indoor stereo pairs with their '
+    parser.description = (
+        f'{parser.description} Starts the node as its own process, plays real indoor stereo pairs with their '
         'calibration to it over ROS 2, and queries its service.'
     )
     parser.add_argument(

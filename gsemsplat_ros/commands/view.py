@@ -22,7 +22,9 @@ FILES = 'scene.safetensors', 'scene.ply'  # of a folder, the first that is there
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description += ' Without SCENE and --live it shows a real stereo pair of the demo.'
+    parser.description = (
+        f'{parser.description} Without SCENE and --live it shows a real stereo pair of the demo.'
+    )
     parser.add_argument(
         'scene',
         nargs='?',

@@ -72,7 +72,7 @@ class FrameResult:
 def evaluate_frames(
     folder: str | Path,
     methods: Sequence[Method],
-    find: Callable[[Path, AnnotatedView], Inputs] | None,
+    find: Callable[[Path, AnnotatedView], Inputs | None] | None,
     threshold: float = THRESHOLD,
     eight: bool = False,
     perceptual=None,

@@ -100,7 +100,10 @@ class Network:
             self._last = inputs, self.pipeline.build(Pair(*views))
         return self._last[1]
 
-    def show(self, frame: AnnotatedView, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
+    def show(
+        self, frame: AnnotatedView, inputs: Inputs | None, folder: Path, phrases: Sequence[str]
+    ) -> Shown:
+        assert inputs is not None  # a network is given images
         drawn = render(self.scene(inputs).gaussians, inputs.camera, np.linalg.inv(inputs.first_from_camera))
         hidden = self.pipeline.decoders.prepare(drawn.codes, self.pipeline.canonical, drawn.alpha)
         words = self.pipeline.text_encoder.encode(list(phrases))
@@ -138,7 +141,10 @@ class ColourOnly:
         prediction = self.network.predict(*self.network.encode(images))
         return Gaussians.from_prediction(prediction, 'camera')
 
-    def show(self, frame: AnnotatedView, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
+    def show(
+        self, frame: AnnotatedView, inputs: Inputs | None, folder: Path, phrases: Sequence[str]
+    ) -> Shown:
+        assert inputs is not None  # a network is given images
         drawn = render(self.gaussians(inputs), inputs.camera, np.linalg.inv(inputs.first_from_camera))
         return Shown(drawn.rgb.cpu().numpy(), None, drawn.alpha.cpu().numpy())
 
@@ -156,7 +162,10 @@ class LiftedFeatures:
     def __init__(self, network: Network, dense: Callable[[np.ndarray], np.ndarray]):
         self.network, self.dense = network, dense
 
-    def show(self, frame: AnnotatedView, inputs: Inputs, folder: Path, phrases: Sequence[str]) -> Shown:
+    def show(
+        self, frame: AnnotatedView, inputs: Inputs | None, folder: Path, phrases: Sequence[str]
+    ) -> Shown:
+        assert inputs is not None  # a network is given images
         scene = self.network.scene(inputs)
         height, width = scene.keyframe.camera.height, scene.keyframe.camera.width
         points = scene.gaussians.means.cpu().numpy().reshape(2, height, width, 3)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
+Actions: TypeAlias = (
+    'argparse._SubParsersAction[argparse.ArgumentParser]'  # of a command with second-level ones
+)
 DEVICES = 'auto', 'cpu', 'cuda'  # device.NAMES; `--help` does not wait for PyTorch
 
 

@@ -9,7 +9,7 @@ from support.evaluated_rooms import FakePipeline, make_sample
 from support.labelled_pairs import write_labels
 
 from gsemsplat_ros.cli import main
-from gsemsplat_ros.commands import eval as eval_command
+from gsemsplat_ros.commands.eval import ablation as ablation_command
 from gsemsplat_ros.evaluation import ablation
 from gsemsplat_ros.evaluation.ablation import ORDER, ablate_rooms, ablate_stereo, compare, told_apart
 from gsemsplat_ros.pipeline import Pipeline
@@ -117,7 +117,7 @@ def test_the_command(branches, monkeypatch, capsys):
     monkeypatch.setattr(Pipeline, 'load', lambda *args, **kwargs: branches)
     samples = [sample(('void', 'chair', 'table'), 1, 2), sample(('void', 'lamp'), 1, 1)]
     monkeypatch.setattr(
-        eval_command, 'heldout_samples', lambda rooms, console: (samples[:rooms], frozenset())
+        ablation_command, 'draw_held_out_rooms', lambda rooms, console: (samples[:rooms], frozenset())
     )
     assert main(['eval', 'ablation', '--rooms', '2']) == 0
     out = capsys.readouterr().out

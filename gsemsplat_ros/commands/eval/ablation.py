@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from gsemsplat_ros.terminal.arguments import add_model_arguments, add_output_arguments, at_least_one
+from gsemsplat_ros.commands.eval.shared import draw_held_out_rooms, score_cell
+from gsemsplat_ros.terminal.arguments import Actions, add_model_arguments, add_output_arguments, at_least_one
 from gsemsplat_ros.terminal.console import Console
 
 TITLES = {
@@ -17,8 +19,8 @@ TITLES = {
 }
 
 
-def add(actions) -> None:
-    """Adds the action to `gsemsplat eval`."""
+def add_parser(actions: Actions) -> None:
+    """Add the action to `gsemsplat eval`."""
     parser = actions.add_parser(
         'ablation',
         help='contribution of each semantic branch',
@@ -42,15 +44,15 @@ def add(actions) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    from gsemsplat_ros.commands.eval import heldout_samples
+    """Ask by each branch alone and by both."""
     from gsemsplat_ros.evaluation.ablation import ablate_rooms, ablate_stereo
     from gsemsplat_ros.pipeline import Pipeline
 
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
-    result = {}
+    result: dict[str, Any] = {}
     if args.labels:
         result['stereo'] = ablate_stereo(pipeline, args.labels)
-    samples, taught = heldout_samples(args.rooms, console)
+    samples, taught = draw_held_out_rooms(args.rooms, console)
     result['rooms'] = ablate_rooms(pipeline, samples, taught=taught)
     for name, part in result.items():
         console.say(f'{name}, {part["pairs"]} pairs')
@@ -59,28 +61,21 @@ def run(args: argparse.Namespace, console: Console) -> None:
     console.result(result)
 
 
-def show(result: dict, console: Console) -> None:
+def show(result: dict[str, Any], console: Console) -> None:
     """Branches and what each adds, with 95 % intervals."""
     measures = list(result['rows']['both'])
     header = ('branches', *(TITLES[name] for name in measures))
     console.table(
         [
-            (branch, *(cell(values[name], result['intervals'][branch][name]) for name in measures))
+            (branch, *(score_cell(values[name], result['intervals'][branch][name]) for name in measures))
             for branch, values in result['rows'].items()
         ]
         + [
             (
                 f'added by {branch}',
-                *(cell(values[name]['mean'], values[name]['interval'], '+') for name in measures),
+                *(score_cell(values[name]['mean'], values[name]['interval'], '+') for name in measures),
             )
             for branch, values in result['added'].items()
         ],
         header,
     )
-
-
-def cell(value: float | None, interval: tuple[float, float] | None, sign: str = '') -> str:
-    if value is None:
-        return '-'
-    text = f'{value:{sign}.2f}'
-    return text if interval is None else text + ' [{:{s}.2f}, {:{s}.2f}]'.format(*interval, s=sign)

@@ -5,12 +5,13 @@ of pictures.
 from __future__ import annotations
 
 import argparse
-import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from gsemsplat_ros.commands.eval.ablation import cell
 from gsemsplat_ros.terminal.arguments import (
+    Actions,
     add_device_argument,
     add_model_arguments,
     add_output_arguments,
@@ -18,25 +19,17 @@ from gsemsplat_ros.terminal.arguments import (
 )
 from gsemsplat_ros.terminal.console import Console
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gsemsplat_ros.evaluation.annotated_views import AnnotatedView, Inputs
+    from gsemsplat_ros.evaluation.methods import Method
+
 OPENCLIP = 'openclip:ViT-B-16'  # the text space of the public networks
-# title -> (measure, its name in the table); parentheses as in the paper: over the visible pixels alone
-TABLES = {
-    'words, as published': (('miou', 'mIoU'), ('localisation_accuracy', 'localisation')),
-    'words, corrected': (('corrected_miou', 'mIoU'), ('corrected_localisation_accuracy', 'localisation')),
-    "words, LSM's eight classes": (('eight_miou', 'mIoU'), ('eight_accuracy', 'accuracy')),
-    'colours, corrected': (('psnr', 'PSNR [dB]'), ('ssim', 'SSIM'), ('lpips', 'LPIPS')),
-    'colours, as published': (
-        ('psnr_plain', 'PSNR [dB]'),
-        ('psnr_masked', '(PSNR)'),
-        ('ssim_plain', 'SSIM'),
-        ('lpips_plain', 'LPIPS'),
-        ('lpips_masked', '(LPIPS)'),
-    ),
-}
 
 
-def add(actions) -> None:
-    """Adds the action to `gsemsplat eval`."""
+def add_parser(actions: Actions) -> None:
+    """Add the action to `gsemsplat eval`."""
     parser = actions.add_parser(
         'scannetpp',
         help='the published evaluation on annotated views of ScanNet++',
@@ -85,18 +78,21 @@ def add(actions) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
+    """Score every annotated view, and write the page where it is wanted."""
+    from gsemsplat_ros.commands.eval.scannetpp_report import evaluation_page, show, view_section
+    from gsemsplat_ros.evaluation import annotated_views
     from gsemsplat_ros.evaluation.annotated_scores import evaluate_frames, summarise
-    from gsemsplat_ros.evaluation.annotated_views import annotations, find_scenes
     from gsemsplat_ros.terminal.output import output_folder, write_json, write_text
 
-    scenes = find_scenes(args.data)
+    scenes = annotated_views.find_scenes(args.data)
     find = None if args.features else inputs_finder(args.scannetpp, scenes)
     out = output_folder(args.out) if args.out else None
-    notes = []
+    notes: list[str] = []
     perceptual = perceptual_measure(args, notes)
     methods, made = saved_features(args) if args.features else networks(args, notes)
     results, sections = [], []
-    with console.progress(sum(len(annotations(scene)) for scene in scenes), 'view', 'scoring') as bar:
+    views = sum(len(annotated_views.annotations(scene)) for scene in scenes)
+    with console.progress(views, 'view', 'scoring') as bar:
         for result in evaluate_frames(args.data, methods, find, args.threshold, args.eight, perceptual):
             if out:
                 sections.append(view_section(result))
@@ -116,12 +112,14 @@ def run(args: argparse.Namespace, console: Console) -> None:
     show(summary, console)
     if out:
         write_json(out / 'scores.json', summary)
-        write_text(out / 'report.html', evaluation_page(summary, sections, args))
+        write_text(out / 'report.html', evaluation_page(summary, sections, args.command_line))
         console.say(str(out / 'report.html'))
     console.result(summary)
 
 
-def perceptual_measure(args: argparse.Namespace, notes: list[str]):
+def perceptual_measure(
+    args: argparse.Namespace, notes: list[str]
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
     """LPIPS from the file that was given or from the package; None, with a note, where it cannot be had."""
     from gsemsplat_ros.device import choose
     from gsemsplat_ros.evaluation.image_quality import load_lpips
@@ -135,7 +133,7 @@ def perceptual_measure(args: argparse.Namespace, notes: list[str]):
         return None
 
 
-def networks(args: argparse.Namespace, notes: list[str]):
+def networks(args: argparse.Namespace, notes: list[str]) -> tuple[Sequence[Method], dict[str, Any]]:
     """Our network and its peers, and what made them."""
     from gsemsplat_ros.checkpoints.checkpoint import read_card
     from gsemsplat_ros.evaluation.methods import ColourOnly, LiftedFeatures, Network
@@ -149,7 +147,7 @@ def networks(args: argparse.Namespace, notes: list[str]):
     colour = (
         ColourOnly.load(args.splatt3r, pipeline.device) if args.splatt3r else ColourOnly(pipeline.network)
     )
-    methods = [network, colour]
+    methods: list[Method] = [network, colour]
     try:
         encoder = load_image_encoder(pipeline.text_encoder.name, args.text_checkpoint, pipeline.device.type)
         methods.append(LiftedFeatures(network, encoder.dense))
@@ -158,7 +156,7 @@ def networks(args: argparse.Namespace, notes: list[str]):
     return methods, {'weights': pipeline.weights, 'text_encoder': pipeline.text_encoder.name}
 
 
-def saved_features(args: argparse.Namespace):
+def saved_features(args: argparse.Namespace) -> tuple[Sequence[Method], dict[str, Any]]:
     """Saved features in the text space of --weights, of OpenCLIP with --text-checkpoint, or of the shipped
     network.
     """
@@ -179,7 +177,7 @@ def saved_features(args: argparse.Namespace):
     }
 
 
-def inputs_finder(root: str | None, scenes: list[Path]):
+def inputs_finder(root: str | None, scenes: list[Path]) -> Callable[[Path, AnnotatedView], Inputs | None]:
     """(scene folder, view) -> its input pair, from ScanNet++ at `root`. Raises ValueError where nothing names
     a pair.
     """
@@ -189,7 +187,7 @@ def inputs_finder(root: str | None, scenes: list[Path]):
             f'{alone[0]} has no cameras.json, which names the two input images of its views: give '
             '--scannetpp ROOT to find them, or --features to score restored_feat.npy'
         )
-    if not alone:
+    if root is None or not alone:
         return lambda folder, frame: None
     from gsemsplat_ros.datasets.scannetpp import ScanNetPP
     from gsemsplat_ros.evaluation.input_pairs import find_inputs
@@ -202,148 +200,10 @@ def inputs_finder(root: str | None, scenes: list[Path]):
     splits = splits or ['val']
     ScanNetPP(root, splits[0])  # says what is missing before the network is loaded
 
-    def find(folder: Path, frame):
-        sources = [ScanNetPP(root, split, *frame.image.shape[:2]) for split in splits]
+    def find(folder: Path, frame: AnnotatedView) -> Inputs | None:
+        sources = [ScanNetPP(root, split, frame.image.shape[0], frame.image.shape[1]) for split in splits]
         return find_inputs(
             next((s for s in sources if folder.name in s.scenes), sources[0]), folder.name, frame
         )
 
     return find
-
-
-def view_section(result):
-    """One view for the page: the network's words, and everybody's picture."""
-    from gsemsplat_ros.report.evaluation_page import PhrasePictures, section
-
-    first = result.methods[0]
-    frame, published = result.frame, first.published
-    others = (
-        []
-        if result.inputs is None
-        else [('first input', result.inputs.first.image), ('second input', result.inputs.second.image)]
-    )
-    others += [(method.name, method.picture) for method in result.methods if method.picture is not None]
-    branches = (
-        ('both branches, mixed',)
-        if len(published.maps) == 1
-        else ('region-specific branch', 'context-aware branch')
-    )
-    rows = {row['text']: row for row in first.words}
-    phrases = []
-    for k, text in enumerate(frame.phrases):
-        row = rows.get(text, dict.fromkeys(('iou', 'localised', 'corrected_iou', 'corrected_localised')))
-        branch = published.branch[k]
-        phrases.append(
-            PhrasePictures(
-                text,
-                published.maps[branch, k],
-                published.found[k],
-                published.truth[k],
-                published.peaks[k],
-                branches[branch],
-                row['iou'],
-                row['localised'],
-                row['corrected_iou'],
-                row['corrected_localised'],
-            )
-        )
-    return section(f'Scene {frame.scene}, view {frame.name}', frame.image, others, phrases)
-
-
-def shown_tables(summary: dict):
-    """Titles, columns and rows of what was measured; a measure that nobody has is no column."""
-    for title, columns in TABLES.items():
-        columns = [
-            (key, name)
-            for key, name in columns
-            if any(method[key] is not None for method in summary['methods'])
-        ]
-        if columns:
-            yield (
-                title,
-                columns,
-                [
-                    (method['name'], *(cell(method[key], method['intervals'][key]) for key, _ in columns))
-                    for method in summary['methods']
-                ],
-            )
-
-
-def show(summary: dict, console: Console) -> None:
-    """Every method with its 95 % intervals, and one row a phrase."""
-    console.say(
-        f'{count(summary["frames"], "view")} of {count(summary["scenes"], "scene")}, mean [95 % interval]'
-    )
-    for title, columns, rows in shown_tables(summary):
-        console.say()
-        console.table(rows, (title, *(name for _, name in columns)))
-    console.say()
-    first = summary['methods'][0]['name']
-    console.table(
-        [
-            (
-                row['scene'],
-                row['frame'],
-                row['text'],
-                row['iou'],
-                row['localised'],
-                row['corrected_iou'],
-                row['corrected_localised'],
-            )
-            for row in summary['phrases']
-            if row['method'] == first
-        ],
-        ('scene', 'view', f'phrase ({first})', 'IoU', 'localised', 'corrected', 'localised'),
-    )
-    if summary['dropped']:
-        console.say(
-            'not annotated, so not asked: '
-            + ', '.join('{scene}/{frame} {text}'.format(**row) for row in summary['dropped'][:8])
-            + (f' and {len(summary["dropped"]) - 8} more' if len(summary['dropped']) > 8 else '')
-        )
-    for note in summary['notes']:
-        console.note(note)
-
-
-def count(number: int, noun: str) -> str:
-    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
-
-
-def evaluation_page(summary: dict, sections: list, args: argparse.Namespace) -> str:
-    from gsemsplat_ros.report.evaluation_page import EvaluationPage, page
-    from gsemsplat_ros.terminal.versions import versions
-
-    tables = [
-        (
-            title,
-            ('', *((name,) for _, name in columns)),
-            [(row[0], *((text,) for text in row[1:])) for row in rows],
-        )
-        for title, columns, rows in shown_tables(summary)
-    ]
-    views = f'{count(summary["frames"], "annotated view")} of {count(summary["scenes"], "scene")}'
-    lead = (
-        f'{views}, scored as published and corrected. '
-        'Numbers are means, with 95 % intervals where there are several scenes or views.'
-    )
-    given = {'features': 'saved features'}.get(
-        summary['source'], 'calibrated images with their poses' if summary['calibrated'] else 'images alone'
-    )
-    facts = [
-        ('checkpoint', summary['weights'] or '-'),
-        ('text encoder', summary['text_encoder']),
-        ('given', given),
-        ('threshold of the published masks', f'{summary["threshold"]:g}'),
-        *versions().items(),
-    ]
-    return page(
-        EvaluationPage(
-            'Words and new views, scored',
-            lead,
-            tables,
-            summary['notes'],
-            sections,
-            facts,
-            shlex.join(args.command_line),
-        )
-    )

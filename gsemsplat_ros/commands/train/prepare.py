@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from gsemsplat_ros.terminal.arguments import add_output_arguments, at_least_one, pixels
+from gsemsplat_ros.terminal.arguments import Actions, add_output_arguments, at_least_one, pixels
 from gsemsplat_ros.terminal.console import Console
 
 SIZE = 512  # px: published
@@ -15,7 +15,8 @@ NOTE_EVERY = 60.0  # s: in a log, where no bar is drawn
 MODELS = 'vit_h, vit_l, vit_b of SAM, or a .yaml of SAM 2'
 
 
-def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(actions: Actions) -> None:
+    """Add the action to `gsemsplat train`."""
     parser = actions.add_parser(
         'prepare',
         help='compute target features for the semantic heads',

@@ -11,11 +11,12 @@ from gsemsplat_ros.commands.train.shared import (
     several_processes,
     show_result,
 )
-from gsemsplat_ros.terminal.arguments import add_output_arguments, at_least_one
+from gsemsplat_ros.terminal.arguments import Actions, add_output_arguments, at_least_one
 from gsemsplat_ros.terminal.console import Console
 
 
-def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(actions: Actions) -> None:
+    """Add the action to `gsemsplat train`."""
     parser = actions.add_parser(
         'semantics',
         help='train semantic heads and decoders on prepared features',

@@ -1,0 +1,79 @@
+"""What the actions of `gsemsplat eval` share: arguments, held-out rooms, and how scores are shown."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from gsemsplat_ros.terminal.arguments import add_model_arguments
+from gsemsplat_ros.terminal.console import Console
+
+if TYPE_CHECKING:
+    from gsemsplat_ros.datasets.sample import Sample
+
+HEIGHT, WIDTH = 384, 512  # of the drawn rooms [px]
+
+
+def add_score_arguments(parser: argparse.ArgumentParser) -> None:
+    """Whose scores, and where they are kept."""
+    add_model_arguments(parser)
+    parser.add_argument(
+        '--branches',
+        choices=('both', 'region', 'context'),
+        default='both',
+        help='which semantic branches answer (default: %(default)s)',
+    )
+    parser.add_argument('--card', action='store_true', help="write the numbers into the checkpoint's card")
+
+
+def draw_held_out_rooms(rooms: int, console: Console) -> tuple[list[Sample], frozenset[str]]:
+    """Pairs of so many rooms of held-out furniture, and the words that training used for things."""
+    from gsemsplat_ros.evaluation.held_out_rooms import words
+    from gsemsplat_ros.rooms.stream import RoomStream
+
+    stream = RoomStream(HEIGHT, WIDTH, 'heldout')
+    samples = []
+    with console.progress(rooms, 'room', 'drawing rooms') as bar:
+        for number in range(rooms):
+            samples += stream.room(number)
+            bar.update()
+    return samples, frozenset(
+        word for model in stream.furniture.models if not model.heldout for word in words(model.name)
+    )
+
+
+def report_scores(name: str, result: dict[str, Any], args: argparse.Namespace, console: Console) -> None:
+    """Show the numbers, and keep them in the card under `name` where asked to."""
+    if args.card:
+        from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, add_scores
+
+        scores = {
+            key: round(value, 4) if isinstance(value, float) else value
+            for key, value in result.items()
+            if isinstance(value, (int, float, str)) or value is None
+        }
+        add_scores(args.weights or SHIPPED, name, scores)
+    intervals = result['intervals']
+    console.table(
+        [
+            (measure, result[measure], '{:.4g} to {:.4g}'.format(*interval) if interval else '-')
+            for measure, interval in intervals.items()
+        ],
+        ('measure', 'mean', '95 % interval'),
+    )
+    console.table(  # the lists of single phrases only with --json
+        [
+            (measure, value)
+            for measure, value in result.items()
+            if measure not in intervals and not isinstance(value, (dict, list))
+        ]
+    )
+    console.result(result)
+
+
+def score_cell(value: float | None, interval: tuple[float, float] | None, sign: str = '') -> str:
+    """A mean with its 95 % interval in a table; `sign` '+': a difference."""
+    if value is None:
+        return '-'
+    text = f'{value:{sign}.2f}'
+    return text if interval is None else text + ' [{:{s}.2f}, {:{s}.2f}]'.format(*interval, s=sign)
