@@ -13,8 +13,8 @@ NAME = re.compile(r'[~/]?[A-Za-z_][\w/]*')
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        f'{parser.description} Prints a policy that allows the node its own topics and services and no others, '
-        'for `ros2 security create_permission KEYSTORE /gsemsplat policy.xml`.'
+        f'{parser.description} Prints a policy that allows the node its own topics and services and no '
+        'others, for `ros2 security create_permission KEYSTORE /gsemsplat policy.xml`.'
     )
     parser.add_argument(
         'remap',
