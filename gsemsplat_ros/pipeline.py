@@ -95,8 +95,8 @@ class Pipeline:
 
     @torch.inference_mode()
     def build(self, pair: Pair) -> Scene:
-        """One forward pass, pose, scale, and the rendering that queries read. Raises ValueError for a pair
-        without depth.
+        """The scene of `pair`: one pass of the network, its geometry and Gaussians, and the rendering that
+        queries read, its codes made ready for words. Raises ValueError for a pair without depth.
         """
         clock = Clock()
         height, width = pair.first.image.shape[:2]

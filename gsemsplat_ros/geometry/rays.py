@@ -39,9 +39,8 @@ def snap_view(
     device = view.pts3d.device
     rays = torch.from_numpy(camera.rays(pixel_grid(camera.height, camera.width))).float().to(device)
     camera_from_first = torch.from_numpy(np.linalg.inv(first_from_points)).float().to(device)
-    depth = (view.pts3d @ camera_from_first[2, :3] + camera_from_first[2, 3]).clamp(
-        min=MIN_DEPTH
-    )  # (1, h, w)
+    depth = view.pts3d @ camera_from_first[2, :3] + camera_from_first[2, 3]  # (1, h, w)
+    depth = depth.clamp(min=MIN_DEPTH)
     factor = bend(depth[0].cpu().numpy(), image, *measured) if measured else None
     growth = torch.ones_like(depth) if factor is None else torch.from_numpy(factor).float().to(device)[None]
     local = rays * (depth * growth)[..., None]
