@@ -1,5 +1,6 @@
 """README, docs and the references to them hold what they promise."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_nothing_refers_to_texts_that_are_not_here():
             assert found is None, f'{path.relative_to(ROOT)}: {found[0]!r}: docs/published.md has the facts'
 
 
-TEXTS = [*sorted(ROOT.glob('*.md')), *sorted((ROOT / 'docs').glob('*.md'))]
+TEXTS = [*sorted(ROOT.glob('*.md')), *sorted((ROOT / 'docs').glob('*.md')), ROOT / 'test' / 'README.md']
 WIDTH = 110
 TARGETS = re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.M)
 FOLDERS = ('.github', 'config', 'docs', 'gsemsplat_ros', 'launch', 'msg', 'test')
@@ -97,3 +98,18 @@ def test_command_lines_parse(path):
             assert not complete and 'required' in str(error), f'{path.name}: gsemsplat {line}: {error}'
         else:
             assert not unknown or words[0] in ROS_ARGUMENTS, f'{path.name}: gsemsplat {line}: {unknown}'
+
+
+ROOMS = sorted({p.parent for p in (ROOT / 'gsemsplat_ros').rglob('*.py')} - {ROOT / 'gsemsplat_ros'})
+
+
+@pytest.mark.parametrize('room', ROOMS, ids=lambda p: str(p.relative_to(ROOT / 'gsemsplat_ros')))
+def test_a_room_names_its_files(room):
+    """Its docstring lists the modules in the order of the data; commands are listed by `gsemsplat --help`."""
+    text = ast.get_docstring(ast.parse((room / '__init__.py').read_text()))
+    if 'commands' in room.parts:
+        return
+    listed = [
+        name for line in re.findall(r'^([a-z_]+(?:, [a-z_]+)*): ', text, re.M) for name in line.split(', ')
+    ]
+    assert sorted(listed) == sorted(p.stem for p in room.glob('*.py') if p.stem != '__init__')

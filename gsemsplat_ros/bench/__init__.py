@@ -1,1 +1,10 @@
-"""bench."""
+"""Speed and memory: takes a pipeline and sizes, gives times of each stage.
+
+tools: clock, statistics, memory, the machine's peak
+plain: the public algorithm in plain steps
+stages: the stages that are compared, each with its inputs
+flops: floating-point operations of both paths
+compare: the plain and the fast path, in alternation
+scale: growth with image size, map and queries
+plot: its picture
+"""

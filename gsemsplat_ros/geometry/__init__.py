@@ -1,9 +1,13 @@
-"""One pair's geometry: `solve` finds cameras, pose and scale and corrects the predicted points.
+"""The geometry of one pair.
 
-What the images show without the network is in `matches` (corners, disparities), `flow` (textured pixels) and
-`epipolar` (the motion that explains matches); `pose` fixes pose and unit, `refine` bends depths to measured
-ones, `rays` puts points onto calibrated rays, `visibility` says which surfaces a view sees.
+Takes the images with their cameras and the `Prediction`; gives poses, metric scale and corrected points.
 
-Poses are `a_from_b` (4, 4) rigid, in metres where the name says nothing else: `_net` is in the network's
-unit, `_rel` in a unit that only the depths beside it share.
+solve: the one entry, which calls the others in this order
+epipolar: relative motion and depths of matched points
+matches: matched pixels, relative motion and depths from the images alone
+pose: focal length, relative pose and scale from point maps, images and odometry
+visibility: the surfaces that a view with known depth sees
+flow: dense correction of poses and depths by optical flow
+rays: points moved onto the rays of a calibrated camera
+refine: predicted depths, corrected smoothly to the measured ones
 """

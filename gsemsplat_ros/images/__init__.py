@@ -1,5 +1,12 @@
-"""Images and their cameras: the pinhole, views and pairs, and which images make a pair.
+"""Images and cameras, up to the pair that the network receives. NumPy and OpenCV.
 
-`camera` is the only pinhole; `view` holds an image with its camera, `window` where the network's picture lies
-in it; `stereo` pairs images by stamps, `keyframes` by `motion`, `still` finds whether anything is new.
+Takes images, calibrations and stamps; gives a `Pair` of `View`s with their `Camera`, cropped by a `Window`.
+
+camera: the pinhole camera: projection, rays, crop and scale
+window: the part of an image that the network sees
+view: views, pairs, and the resize to the network's size
+stereo: pairs of left and right images by their stamps
+motion: image motion between two views
+still: whether a stereo pair differs from the last one
+keyframes: selection of the frames of one camera that make a pair
 """

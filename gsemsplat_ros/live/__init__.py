@@ -1,1 +1,16 @@
-"""live."""
+"""The live page of `gsemsplat view`.
+
+Takes a scene, a map, a PLY file or a running node; gives a web page with splats and queries. No ROS.
+
+shown_scene: the Gaussians on the page, with up direction, start pose and cameras
+file_source: scenes, maps and PLY files as a source
+colors: colours of the Gaussians in each mode
+splat_cache: the splats of each mode, made once for all visitors
+shared_state: Gaussians and answers that all visitors share
+server: the viser server, with a page for each browser
+visitor_page: one visitor's query, answer and picture
+visitor_camera, visitor_overlay, visitor_panel: its camera, the objects only it sees, its controls
+panel_text, question_history: texts and earlier queries of the panel
+repeated_job: a job that runs once at a time, then for the newest request
+film: the video of a visitor
+"""

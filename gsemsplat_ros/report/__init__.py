@@ -1,1 +1,7 @@
-"""report."""
+"""HTML reports: takes the results of a command, gives one self-contained page.
+
+markup: HTML in which everything else is escaped
+pair_result: the results of a pair, also for summary.json
+pair_page: the page of `infer` and `demo`, from report.html
+evaluation_page: the page of `eval scannetpp`
+"""

@@ -1,1 +1,13 @@
-"""scene."""
+"""Scenes of one pair, the map of many, and their files.
+
+Takes built scenes; gives a `Scene` or a `Map` that queries read, and an approach pose.
+
+scene: the scene of one pair, which never changes
+map: Gaussians of many scenes, at most one in a voxel
+ask: answers of a scene and of a map
+map_index: decoded codes and smoothing cells of a map, for queries
+fusion: the place of a scene in the map, and whether it is accepted
+approach: a free pose from which a robot faces an object
+coded_file: the file format that scenes and maps share
+scene_file, map_file: scenes and maps on disk
+"""

@@ -1,1 +1,10 @@
-"""Words and codes: text encoders, the code-to-text-space decoder, relevancy and objects."""
+"""From rendered codes and phrases to answers.
+
+Takes codes of pixels or Gaussians, and phrases; gives relevancy and objects.
+
+answer: the `Question` and the `Answer` for scene, map and node
+text: phrases to unit vectors of the checkpoint's text space
+decoder: codes to that space, and the fast comparison with phrases
+relevancy: LERF relevancy, smoothing, the threshold
+objects: relevant Gaussians grouped into boxes
+"""

@@ -1,1 +1,8 @@
-"""supervision."""
+"""Targets for the semantic heads: takes posed frames, gives features in a text space, one file for each frame.
+
+masks: instance ids, mask folders or Segment Anything
+encoders: image-text encoders for masked crops and dense maps
+teacher: the packaged ImageNet classifier as a dense encoder
+features: the files
+prepare: the work, shared by processes and machines
+"""

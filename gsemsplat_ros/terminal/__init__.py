@@ -1,1 +1,9 @@
-"""terminal."""
+"""The input and output of commands.
+
+arguments: arguments that several commands share, and types of values
+console: tables or JSON on stdout, notes and progress on stderr
+json_values: values as JSON
+output: folders and files of results
+results: the answers at the end of `infer` and `demo`
+versions: versions of the package and its libraries
+"""

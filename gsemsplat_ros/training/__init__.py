@@ -1,1 +1,17 @@
-"""The two trainings, of the small network and of semantic heads: batches, objectives, loop and state."""
+"""The two trainings: of the small network in rooms, and of semantic heads on prepared features.
+
+Takes samples; gives a checkpoint and the state of the run.
+
+options: the options of a run
+textspace: the text space, and the names of things in rooms
+batches: samples as tensors
+objective: the loss terms that both trainings share
+room_losses, semantic_losses: the losses of each training
+small_network, semantic_heads: network, decoders and losses of each training
+trainer: optimiser, running average and steps
+distributed: the processes of one training
+state: the state of a run, in small files
+snapshots: predictions of one pair as pictures
+progress: log, bar and TensorBoard of the first process
+loop: the loop of a run, until its end or an interruption
+"""

@@ -1,1 +1,12 @@
-"""client."""
+"""Programs that use the node over ROS 2.
+
+client: a ROS node that sends queries
+reply: the response of /query as an `Answer`
+drive: navigation to an object with Nav2
+node_process: the node as a child process in its own ROS domain
+bag_topics, bag: stereo pairs of a bag
+player: pairs played to the node, and its results
+node_scenes, live_node: a followed node, for the live page
+splat_display: Gaussians for RVizSplat
+idle_node, bench_node, bench_messages: the cost of the node and its messages
+"""
