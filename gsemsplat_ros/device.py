@@ -1,4 +1,4 @@
-"""The device that a network runs on."""
+"""The choice of the device for the network."""
 
 from __future__ import annotations
 

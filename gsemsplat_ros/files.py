@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and known by their digest."""
+"""Files: written atomically, and identified by their digest."""
 
 from __future__ import annotations
 

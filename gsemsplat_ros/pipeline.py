@@ -1,4 +1,4 @@
-"""The face of the ROS-free core: build a scene from a pair once, then ask it many words.
+"""The face of the core without ROS: build a scene from a pair once, then query it many times.
 
 pipeline = Pipeline.load()
 scene = pipeline.build(Pair(View(left), View(right)))

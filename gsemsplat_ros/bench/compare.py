@@ -1,5 +1,4 @@
-"""`gsemsplat bench`: the public algorithm in plain steps beside the fast path, stage by stage, interleaved in
-one process.
+"""`gsemsplat bench`: the public algorithm and the fast path, stage by stage, in alternation in one process.
 
 Both have the same weights and see the same pictures. `small` are the weights that ship. `large` has random
 ones by the rule of checkpoints/parity.py, for the public ones cannot be had here: the time does not depend on

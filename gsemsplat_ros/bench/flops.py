@@ -1,4 +1,4 @@
-"""How many floating-point operations the two paths of the bench take, counted on tensors without data."""
+"""Floating-point operations of the two paths of the bench, counted on tensors without data."""
 
 from __future__ import annotations
 

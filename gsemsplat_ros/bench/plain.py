@@ -1,4 +1,4 @@
-"""The public algorithm in plain steps, on the same weights: what the fast path is measured and compared with.
+"""The public algorithm in plain steps, on the same weights: the reference of the bench.
 
 float32; both images encoded; attention as softmax(Q K^T / sqrt(D)) V with rotary tables made for every call;
 the last convolution of a DPT level after the upsampling; all heads, descriptors included; every pixel's

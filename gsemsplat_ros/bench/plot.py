@@ -1,4 +1,4 @@
-"""The scale of `gsemsplat bench --scale` as one SVG picture: a panel an axis, time and memory on logarithmic
+"""The plot of `gsemsplat bench --scale` as SVG: a panel for each axis, time and memory on logarithmic
 scales.
 """
 

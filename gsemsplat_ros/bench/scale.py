@@ -1,6 +1,4 @@
-"""How time and memory grow with the size of the images, the Gaussians in a map, the number of standing
-queries.
-"""
+"""Growth of time and memory with image size, Gaussians in a map and standing queries."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What `gsemsplat bench` measures: the stages from a pair of images to the answer to a word, each by the
-public algorithm in plain steps and by the fast path.
+"""The stages that `gsemsplat bench` measures, from a pair of images to an answer, in both implementations.
 
 A stage is given what the stages before it made, once and in advance, so that each can be repeated alone.
 """

@@ -1,5 +1,5 @@
-"""What benches share: a clock that knows the device, medians and spread, memory, the machine's peak, a scene
-to draw.
+"""Shared parts of the benches: a clock for the device, statistics, memory, the peak of the machine, a test
+scene.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A pickle interpreter that runs nothing: plain containers, numbers, text, and placeholders for all the rest.
+"""A pickle interpreter that runs no code: plain containers, numbers and text; placeholders for the rest.
 
 A pickle is a small program, and Python's unpickler imports and calls whatever it names. Here the program is
 decoded by `pickletools.genops`, which executes nothing, and interpreted by `Machine`: only names in a table

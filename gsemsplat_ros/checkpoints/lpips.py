@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018) on VGG-16, map by map: how different two pictures look.
+"""LPIPS (Zhang et al. 2018) on VGG-16: a map of the perceptual difference of two images.
 
 Its weights are not ours to ship. The public Splatt3R and GSemSplat files carry them (docs/published.md
 20, `lpips_criterion.*`), so that the user's file is all that is needed.

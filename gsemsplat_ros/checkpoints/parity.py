@@ -1,4 +1,4 @@
-"""Proof that the network is the public one: outputs of the public code under weights made by a rule.
+"""Comparison with stored outputs of the public network, both with generated weights.
 
 A fixture holds what the public implementation returned in fp32 for one pair, with weights and images that
 NumPy makes from names and a seed, so no checkpoint is needed. Passed means max |ours - theirs| / max |theirs|

@@ -1,4 +1,4 @@
-"""Tensors and plain containers out of a file that `torch.save` wrote, without running what the file names.
+"""Tensors and plain containers of a file written by `torch.save`, without running code in it.
 
 Both formats are read: the zip archive (since torch 1.6: `data.pkl` and one stored record per storage) and the
 older stream (pickles followed by raw storages). The pickle goes through `inert_pickle`; tensors stay in the

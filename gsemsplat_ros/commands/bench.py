@@ -1,6 +1,4 @@
-"""`gsemsplat bench`: how fast the network, the renderer, words and messages are here, beside the public
-algorithm.
-"""
+"""`gsemsplat bench`: speed of network, renderer, queries and messages, compared with the public algorithm."""
 
 from __future__ import annotations
 

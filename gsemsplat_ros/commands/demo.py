@@ -1,4 +1,4 @@
-"""`gsemsplat demo`: the main job for real, over ROS 2, on real stereo pairs."""
+"""`gsemsplat demo`: real stereo pairs through the ROS 2 node, with queries and a report."""
 
 from __future__ import annotations
 

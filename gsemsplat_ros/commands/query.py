@@ -1,4 +1,4 @@
-"""`gsemsplat query`: ask a running node."""
+"""`gsemsplat query`: query a running node."""
 
 from __future__ import annotations
 

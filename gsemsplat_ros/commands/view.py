@@ -1,4 +1,4 @@
-"""`gsemsplat view`: a scene, a map or a running node in the browser, to look at and to ask."""
+"""`gsemsplat view`: a scene, a map or a running node in the browser, with queries."""
 
 from __future__ import annotations
 

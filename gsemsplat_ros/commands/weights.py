@@ -1,4 +1,6 @@
-"""`gsemsplat weights`: convert public checkpoints, describe ours, prove the network."""
+"""`gsemsplat weights`: convert public checkpoints, print the card of ours, compare the network with the
+public one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames of a scene see the same things, and the draw of training samples (docs/published.md 36).
+"""Overlap of the frames of a scene, and the draw of training samples (docs/published.md 36).
 
 coverage[i, j] is the share of frame j's pixels whose surface frame i sees too.
 """

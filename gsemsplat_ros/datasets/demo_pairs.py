@@ -1,5 +1,4 @@
-"""The real rectified stereo pairs that the demo plays: indoor scenes of an OAK-D camera from the package
-stereodemo.
+"""The real rectified stereo pairs of the demo: indoor scenes of an OAK-D camera, from the package stereodemo.
 
 640 x 480 px, gray, CC-BY-4.0 (github.com/nburrus/stereodemo). The words were chosen by looking at the
 pictures: things that are there, and last one that is not.

@@ -1,4 +1,4 @@
-"""Scenes of posed RGB-D frames under one interface, whatever layout they have on disk.
+"""Scenes of posed RGB-D frames: one interface for every layout on disk.
 
 Cameras are OpenCV (x right, y down, z forward), pixel centres lie at integers, lengths are metres. A frame is
 cut to the size that the network trains on, and its camera with it; so every layout gives the same values.

@@ -1,4 +1,4 @@
-"""One pair of a room with a third view to draw: what the small network is trained and evaluated on."""
+"""One pair of a room with a third view: a sample for training and evaluation of the small network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a folder to the scenes that it holds, and samples of them: two context views and target views in one
+"""The reader that fits a folder, and samples of its scenes: two context views and target views in one
 frame.
 """
 

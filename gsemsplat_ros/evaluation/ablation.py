@@ -1,5 +1,5 @@
-"""What each of the two semantic branches adds: region-specific alone, context-aware alone, and both, of the
-same scenes.
+"""The contribution of each semantic branch: region-specific alone, context-aware alone, and both, on the same
+scenes.
 
 Nothing here depends on the border between found and not found: the margin of a checkpoint is set for both
 branches together, so a branch alone would be judged by the other's border.

@@ -1,5 +1,4 @@
-"""The published evaluation on annotated views of ScanNet++ (or any scenes in that layout), with peers beside
-the network.
+"""The published evaluation on annotated views of ScanNet++ (or scenes in that layout), with baselines.
 
 Everything is scored in two forms: as published, and corrected (evaluation/words.py, evaluation/colours.py).
 """

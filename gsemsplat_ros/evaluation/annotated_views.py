@@ -1,4 +1,4 @@
-"""Reader of the published `eval_datasets` folder: annotated views of ScanNet++ scenes, and what answers them.
+"""Reader of the published `eval_datasets`: annotated views of ScanNet++ scenes, and their input images.
 
     DIR/<scene>/queries.txt            names to ask for, one a line (commas part them too)
                 frame_<n>.json         info {name, width, height, scene_name}, objects [{category,

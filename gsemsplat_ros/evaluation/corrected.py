@@ -1,4 +1,4 @@
-"""Two more ways to score words in an annotated view: the published one without its flaws, and LSM's eight
+"""Two more scores of queries in an annotated view: the published one without its flaws, and LSM's eight
 classes.
 
 Letters: K phrases; H, W map; branches 1 or 2.

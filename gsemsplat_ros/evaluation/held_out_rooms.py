@@ -1,4 +1,4 @@
-"""How good a model is in rooms that it never saw: depth, pose, new views and words, beside plain baselines.
+"""Accuracy in held-out rooms: depth, pose, new views and queries, beside simple baselines.
 
 The rooms come from whoever calls, as samples; nothing here makes or trains anything.
 """

@@ -1,5 +1,5 @@
-"""How like a drawn view is to the photograph, over the pixels that an input view sees: as published, and
-corrected.
+"""Similarity of a rendered view and the photograph, over the pixels that an input view sees: as published,
+and corrected.
 
 Published numbers (Splatt3R tab. 1; docs/published.md 39, 40) come in two forms. "Plain" ones black out what
 is not visible in both pictures and average over the whole picture: the black that both share flatters them.

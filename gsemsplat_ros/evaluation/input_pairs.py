@@ -1,5 +1,4 @@
-"""The input pair of an annotated view, found in a scene on disk: the annotations name neither the frame nor
-its inputs.
+"""The input pair of an annotated view, found in a scene on disk, because the annotations do not name it.
 
 The frame is the one that looks like the annotated picture. The inputs are the two frames that see together
 what the visibility mask shows, for the mask is made from them (docs/published.md 32, 37).

@@ -1,6 +1,4 @@
-"""Values of a JSON file that a person wrote, each with the place where it stands, so that a mistake is named
-in one line.
-"""
+"""Fields of a hand-written JSON file, with their place in it, so that a mistake is named in one line."""
 
 from __future__ import annotations
 

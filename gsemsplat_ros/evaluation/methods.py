@@ -1,5 +1,4 @@
-"""What answers an annotated view: the network, features that somebody saved, and plainer ways that it has to
-beat.
+"""Methods that are scored on an annotated view: the network, stored features, and baselines.
 
 Each is asked the same and gives what it has: a picture, relevancies, both or one of them.
 """

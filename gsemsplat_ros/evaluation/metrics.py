@@ -1,4 +1,4 @@
-"""The numbers of the evaluations in plain NumPy, and the two ways in which they look at a scene.
+"""The scores of the evaluations, in plain NumPy.
 
 Depth maps are in metres or in any one unit; a pixel counts where both depths are finite and positive. A
 number without anything to count is NaN.

@@ -1,5 +1,4 @@
-"""How the two branches of a checkpoint are mixed, and which contrast counts as found: fitted on training
-rooms, where it is known what is there.
+"""Fit of the mixture of the two branches and of its threshold, on training rooms with known contents.
 
 Canonical phrases alone do not make 0.5 the border between present and absent: a network that was taught to
 beat them everywhere beats them everywhere.

@@ -1,6 +1,4 @@
-"""Words that no training said: descriptions and orders that mean one of several things, as people talk to
-robots.
-"""
+"""Queries that were not used in training: descriptions and orders that mean one of several things."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Points drawn as opaque squares of the size that they have on the surface: the plainest way to lift pixels
-by depth.
-"""
+"""Points drawn as opaque squares of their size on the surface: the simplest way to lift pixels by depth."""
 
 from __future__ import annotations
 

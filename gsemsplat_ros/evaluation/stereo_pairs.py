@@ -1,4 +1,4 @@
-"""Words and depth on real rectified stereo pairs that a person labelled with boxes.
+"""Queries and depth on real rectified stereo pairs that were labelled with boxes.
 
 The labels are one JSON file, paths relative to it:
     {"pairs": [{"left": path, "right": path,

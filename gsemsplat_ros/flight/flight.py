@@ -1,4 +1,4 @@
-"""The scene drawn along a camera path: the filmstrip of the report, and the frames of videos."""
+"""A scene rendered along a camera path: the filmstrip of the report, and the frames of videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Drawing Gaussians: gsplat for tensors on CUDA, our compiled renderer for the CPU, one convention."""
+"""The entry to the renderers: gsplat for tensors on CUDA, the compiled renderer on the CPU, one
+convention.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rendering means here, in differentiable torch: twin of the fast renderers, renderer of training.
+"""The renderer in plain differentiable torch: twin of the fast ones, and the renderer of training.
 
 3D Gaussian splatting with EWA projection (docs/published.md 21). A Gaussian at camera
 point (x, y, z) with covariance V = A A^T becomes the image Gaussian with covariance S = (J A)(J A)^T +

@@ -1,4 +1,4 @@
-"""Two calibrated views of the same points: depths, errors and the motion that explains them best.
+"""Two calibrated views of the same points: depths, errors and relative motion.
 
 Rays (N, 3) have depth 1 in their camera. A motion is the pose of the second camera in the frame of the first,
 (4, 4) rigid; `_rel` says that the unit of its translation is not known, only that depths have the same.

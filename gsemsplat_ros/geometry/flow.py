@@ -1,5 +1,4 @@
-"""Dense matches of two calibrated views: what a motion and the network's depths foretell, corrected by
-optical flow.
+"""Dense matches of two calibrated views: pixels predicted from motion and depths, corrected by optical flow.
 
 Matched corners fix how the camera moved. Then the depths say where every pixel of the first view lies in the
 second; the second view, drawn back from there, differs from the first only by what the depths are wrong, and

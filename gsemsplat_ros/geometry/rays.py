@@ -1,4 +1,4 @@
-"""A calibrated camera knows the ray of every pixel, and its images measure depths here and there.
+"""Predicted points moved onto the true rays of calibrated cameras.
 
 The network sees uncalibrated images and predicts rays of its own. Where `camera_info` says better, each
 view's points are moved onto its true rays, so that what is drawn falls on the pixel it came from; their

@@ -1,4 +1,4 @@
-"""The network's depths, bent to what was measured: a smooth factor in each view, found where both are known.
+"""Predicted depths corrected to the measured ones, by a smooth factor in each view.
 
 The network knows the shape of things but not how large and far they are; triangulation knows that, but only
 here and there. The factor between the two is spread over each surface and stops at its edges, by the fast

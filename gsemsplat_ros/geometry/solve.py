@@ -1,4 +1,4 @@
-"""The one entry to a pair's geometry: what the network predicts, corrected by what the images show."""
+"""The one entry to the geometry of a pair: the prediction, corrected by measurements on the images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which surfaces a view with known depth sees. OpenCV cameras, pixel centres at integers, metres."""
+"""The surfaces that a view with known depth sees. OpenCV cameras, pixel centres at integers, metres."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pinhole camera: the one place that knows how points become pixels and pixels rays.
+"""The pinhole camera: the only place where points become pixels and pixels rays.
 
 A camera looks along +z with x to the right and y down (OpenCV; the `*_optical_frame` of REP 103). Pixel
 centres lie at integer coordinates: pixel (u, v) covers [u - 0.5, u + 0.5), and the image [-0.5, width - 0.5)

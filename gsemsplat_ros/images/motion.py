@@ -1,4 +1,4 @@
-"""How far the image moved between two views, by corners that optical flow follows (Lucas & Kanade 1981)."""
+"""Image motion between two views, by corners tracked with optical flow (Lucas & Kanade 1981)."""
 
 from __future__ import annotations
 

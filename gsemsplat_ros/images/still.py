@@ -1,4 +1,4 @@
-"""Whether a stereo pair shows anything that the last one did not."""
+"""Whether a stereo pair shows anything new."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views, pairs of them, and how an image becomes the picture that the network sees."""
+"""Views, pairs of views, and the resize of an image to the network's input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in an image the picture lies that the network sees."""
+"""The part of an image that the network sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours of the Gaussians on the live page: as they are, by relevancy, by meaning, by distance.
+"""Colours of the Gaussians on the live page, by mode: colour, relevancy, meaning, distance.
 
 All take and give rows of one order: (N, 3) RGB in [0, 1].
 """

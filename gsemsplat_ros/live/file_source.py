@@ -1,4 +1,4 @@
-"""Scenes, maps and PLY files for the live page: first what is seen, then, when the pipeline is there, words.
+"""Scenes, maps and PLY files for the live page: shown at once, queried as soon as the pipeline is loaded.
 
 Each function reads its file and shows it, and returns a function that loads the rest; both raise ValueError
 in one line.

@@ -1,4 +1,4 @@
-"""A flight through what a visitor of the live page sees, as a video that the browser saves."""
+"""A video of a flight through what a visitor sees, for download."""
 
 from __future__ import annotations
 

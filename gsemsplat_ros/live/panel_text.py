@@ -1,4 +1,4 @@
-"""The words of the live page. All that comes from a query, a file or a robot is escaped (markup.py)."""
+"""Texts of the live page. Everything from a query, a file or a robot is escaped (report/markup.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The questions of one visitor that can be clicked again."""
+"""Earlier queries of one visitor, as buttons."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A job that is asked for more often than it can be done: it runs once at a time, and once more after the
-newest request.
-"""
+"""A job that is requested more often than it can run: one at a time, and then once for the newest request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live page's server: viser, bound where it is told, with one VisitorPage for each browser."""
+"""The live page's server: viser, with one VisitorPage for each browser."""
 
 from __future__ import annotations
 

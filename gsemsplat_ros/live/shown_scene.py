@@ -1,6 +1,4 @@
-"""What the live page shows: Gaussians in one frame, which way is up there, where to stand, and the cameras
-that saw them.
-"""
+"""A scene on the live page: Gaussians in one frame, the up direction, a start pose, and the cameras."""
 
 from __future__ import annotations
 

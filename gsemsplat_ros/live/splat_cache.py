@@ -1,4 +1,4 @@
-"""The splats of each mode, made once for all pages that show the same."""
+"""The splats of each mode, made once for all visitors."""
 
 from __future__ import annotations
 

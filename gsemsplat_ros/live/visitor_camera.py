@@ -1,4 +1,4 @@
-"""The camera of one visitor of the live page: where it stands, how it flies, what it sees."""
+"""The camera of one visitor: pose, flights and field of view."""
 
 from __future__ import annotations
 

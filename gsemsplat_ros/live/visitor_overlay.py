@@ -1,6 +1,4 @@
-"""What lies in one visitor's scene besides the shared Gaussians: splats of its own, boxes with labels,
-cameras.
-"""
+"""The objects in one visitor's scene besides the shared Gaussians: own splats, labelled boxes, cameras."""
 
 from __future__ import annotations
 

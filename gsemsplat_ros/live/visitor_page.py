@@ -1,4 +1,4 @@
-"""One visitor's page: its question, its answer, its picture. Another browser has a page of its own.
+"""One visitor's page: query, answer and picture. Every browser has its own.
 
 What belongs to a visitor: the question and its history, threshold, mode, boxes and camera. What all share:
 the Gaussians in their own colours, sent once, and the answers. A page that shows other colours lays splats of

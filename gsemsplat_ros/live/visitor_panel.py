@@ -1,4 +1,4 @@
-"""The panel beside one visitor's picture: its controls, what they are set to, and what is written there."""
+"""The controls beside one visitor's picture, with their values and texts."""
 
 from __future__ import annotations
 

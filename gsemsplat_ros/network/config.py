@@ -1,4 +1,4 @@
-"""The sizes of the network: one frozen description that every module is built from."""
+"""The sizes of the network: one frozen description from which every module is built."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The network at work on one device: its precision, the encodings that it keeps, and on a GPU recorded
-passes.
+"""The network on one device: its precision, the encodings that it reuses, and CUDA graphs.
 
 Nothing here but `wait` waits for the device: images go up asynchronously, and what comes out stays on the
 device until somebody reads it. On a CPU, images are encoded one by one, so that an encoding is the same bit

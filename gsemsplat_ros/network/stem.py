@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Tan & Le 2019) as the hybrid network's stem and as its context-aware branch.
+"""EfficientNet-Lite0 (Tan & Le 2019): the stem of the small network and its context-aware branch.
 
 Batch norms are folded into the convolutions, for the stem is always frozen. Images come in [-1, 1], as its
 weights were trained on (x - 127) / 128.

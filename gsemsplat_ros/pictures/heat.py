@@ -1,4 +1,4 @@
-"""How relevancy looks: the published contrast, for pixels and for Gaussians alike."""
+"""The contrast in which relevancy is shown, for pixels and Gaussians (docs/published.md 29)."""
 
 from __future__ import annotations
 

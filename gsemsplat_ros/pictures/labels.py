@@ -1,4 +1,4 @@
-"""Things by their names: each name in a colour of its own, and written where it is. NumPy and OpenCV only."""
+"""Names in an image: each with its colour, written at its place. NumPy and OpenCV only."""
 
 from __future__ import annotations
 

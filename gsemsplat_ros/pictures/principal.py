@@ -1,6 +1,4 @@
-"""Features as colours: the three directions in which they differ most become red, green and blue. NumPy
-only.
-"""
+"""Features as colours: the first three principal components become red, green and blue. NumPy only."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The page of `eval scannetpp`: the table, and for each annotated view the pictures that the published script
-writes.
-"""
+"""The page of `eval scannetpp`: the table, and the pictures of each annotated view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTML that cannot be broken into: whatever is not Markup is escaped."""
+"""HTML in which everything that is not Markup is escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of `infer` and `demo`: one HTML page that needs nothing but itself."""
+"""The report of `infer` and `demo`: one self-contained HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `infer` and `demo` learned from a pair: shown by the report, written to summary.json."""
+"""The results of `infer` and `demo` for a pair, for the report and summary.json."""
 
 from __future__ import annotations
 

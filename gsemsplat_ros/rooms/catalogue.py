@@ -1,5 +1,4 @@
-"""What the furniture catalogues say: which entries are wanted indoors, their names in plain words, whose
-they are."""
+"""The furniture catalogues: entries for indoors, their names in plain words, and their authors."""
 
 from __future__ import annotations
 

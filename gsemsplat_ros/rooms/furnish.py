@@ -1,4 +1,4 @@
-"""Draws a random furnished room, as plain numbers: which model stands where, surfaces, lights.
+"""A random furnished room, as plain numbers: models and their places, surfaces, lights.
 
 World frame: x and y along the walls, z up, origin in one corner of the floor, metres.
 """

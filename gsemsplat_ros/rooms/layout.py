@@ -1,5 +1,4 @@
-"""What a furnished room is: its value types, where a kind of model belongs, and whether two footprints
-collide.
+"""The value of a furnished room, the places where a kind of model belongs, and collisions of footprints.
 
 World frame: x and y along the walls, z up, origin in one corner of the floor, metres.
 """

@@ -1,4 +1,4 @@
-"""Rooms as pictures: depths and names in colours, and a contact sheet to look at before training."""
+"""Pictures of rooms: depths and names in colours, and a contact sheet."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Draws a furnished room with OpenGL (moderngl on a headless EGL context): colour, metric depth and
-instance ids.
+"""OpenGL rendering of a furnished room (moderngl, headless EGL): colour, metric depth and instance ids.
 
 Colour is drawn twice as fine and filtered down; pixel 2i of the fine grid is pixel i of the image, so depth
 and ids are exact

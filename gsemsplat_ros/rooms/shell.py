@@ -1,5 +1,6 @@
-"""The shell of a room while it is built: floor, walls, ceiling, doors, windows and pictures, and what is
-taken of the walls."""
+"""The shell of a room: floor, walls, ceiling, doors, windows and pictures, and the occupied parts of the
+walls.
+"""
 
 from __future__ import annotations
 

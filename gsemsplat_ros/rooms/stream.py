@@ -1,4 +1,4 @@
-"""Samples of synthetic rooms: drawn as a stream, and packed into files (datasets/packed_rooms.py)."""
+"""Samples of synthetic rooms, as a stream or packed into files (datasets/packed_rooms.py)."""
 
 from __future__ import annotations
 

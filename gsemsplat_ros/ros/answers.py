@@ -1,6 +1,4 @@
-"""What is answered to /query and to standing queries, by the map or by the newest scene, and where to stand
-before it.
-"""
+"""Answers to /query and to standing queries, from the map or the newest scene, with the approach pose."""
 
 from __future__ import annotations
 

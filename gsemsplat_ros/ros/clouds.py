@@ -1,4 +1,4 @@
-"""Gaussians as PointCloud2 and back.
+"""Gaussians as PointCloud2, and back.
 
 The cloud is filled by our own few lines also where sensor_msgs_py is installed: `create_cloud` wants the
 interleaved fields in an array of its own and copies that once more. Its `read_points` reads ours.

@@ -1,4 +1,4 @@
-"""What /diagnostics says of a Status, for people and monitors: a level, a sentence, and values by name.
+"""/diagnostics made from a Status, for people and monitors: a level, a sentence, and named values.
 
 Pure functions of the message: programs read ~/status, never these words.
 """

@@ -1,4 +1,4 @@
-"""What comes in: subscriptions, in the executor, that only store and hand on."""
+"""Subscriptions of the inputs: they only store messages and hand them on, in the executor."""
 
 from __future__ import annotations
 

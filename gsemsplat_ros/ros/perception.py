@@ -1,4 +1,4 @@
-"""What becomes of inputs and questions: scenes, the map, answers, and what is published of them."""
+"""From inputs to scenes, the map and answers, and their publication."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the node may say, hear and answer on ROS 2, as a policy of SROS 2: its own topics and services and no
-others.
+"""The permissions of the node, as a policy of SROS 2: its own topics and services and no others.
 
 A table and not a look at the graph: what a node does in one mode does not show what it may do in another. The
 test of this file compares it with running nodes.

@@ -1,4 +1,4 @@
-"""The quality of service of what stays valid: a subscriber that comes later still gets the newest."""
+"""The quality of service of latched topics: a late subscriber receives the newest message."""
 
 from __future__ import annotations
 

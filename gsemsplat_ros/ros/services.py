@@ -1,4 +1,4 @@
-"""What a service does with an error: it becomes the message of the answer, never the end of the node."""
+"""An error in a service becomes the message of its response and never ends the node."""
 
 from __future__ import annotations
 

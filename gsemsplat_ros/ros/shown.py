@@ -1,4 +1,4 @@
-"""The answers whose objects the markers show: to the standing queries, and the newest ones to services."""
+"""The answers whose markers are shown: to the standing queries, and the newest ones to services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the node knows, as one value that is replaced and never changed: any thread may read it."""
+"""The results of the node as one value that is replaced and never changed, so that any thread may read it."""
 
 from __future__ import annotations
 

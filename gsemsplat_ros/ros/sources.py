@@ -1,4 +1,4 @@
-"""What turns raw messages into a Pair, in the worker: images decoded, rectified and placed, then chosen."""
+"""From raw messages to a Pair, in the worker: images are decoded, rectified, placed and selected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the node has in each state of its lifecycle, as one value each, which also takes it down."""
+"""The parts of the node in each lifecycle state, one value for each, which also closes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the node is doing, as gsemsplat_msgs/Status: for programs on ~/status, and in words on /diagnostics."""
+"""The state of the node as gsemsplat_msgs/Status: on ~/status for programs, and as text in /diagnostics."""
 
 from __future__ import annotations
 

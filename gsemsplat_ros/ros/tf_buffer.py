@@ -1,4 +1,4 @@
-"""The tree of frames in time: the buffer of tf2_ros where ROS provides it, else a plain twin.
+"""Frames over time: the buffer of tf2_ros if ROS provides it, else a plain twin.
 
 tf2_ros is no package of the Python package index.
 """

@@ -1,4 +1,4 @@
-"""Where a camera stood, from /tf and /tf_static: listening, and look-ups that wait for a bounded time.
+"""Camera poses from /tf and /tf_static: subscriptions, and look-ups with a bounded wait.
 
 tf2_msgs comes with ROS and is no package of the Python package index: `make setup` builds it from
 msg/tf2_msgs. Where it is missing nothing can be heard, and every look-up says so.

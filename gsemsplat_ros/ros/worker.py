@@ -1,4 +1,4 @@
-"""One thread that owns the heavy work, fed through a mailbox: the newest input wins, each job is done."""
+"""One thread for the heavy work, with a mailbox: of the inputs the newest is used, every job is done."""
 
 from __future__ import annotations
 

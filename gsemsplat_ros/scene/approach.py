@@ -1,5 +1,4 @@
-"""Where a robot should stand to face a thing: free ground in front of it, in sight of it, and on a way that
-is free.
+"""The approach pose: free ground in front of an object, in sight of it, and reachable on a free path.
 
 The ground is a grid of cells. What stands between ankle and head of the robot blocks a cell; what was never
 seen does not, for a planner with a costmap drives the way and this only says where to.

@@ -1,4 +1,4 @@
-"""Asking a scene or a map where a phrase is: relevancy becomes a decision, and what is relevant objects."""
+"""Answers of a scene and of a map: relevancy to a decision, and relevant Gaussians to objects."""
 
 from __future__ import annotations
 

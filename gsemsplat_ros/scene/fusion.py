@@ -1,4 +1,4 @@
-"""Where a scene stands in the map, and whether it may enter: the mapper belongs to one thread, its map to
+"""The place of a scene in the map, and whether it is accepted. The mapper belongs to one thread, its map to
 all.
 """
 

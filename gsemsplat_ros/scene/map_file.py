@@ -1,5 +1,4 @@
-"""Maps on disk: one safetensors file that answers words again without the images, and a PLY beside it for
-viewers.
+"""Maps on disk: one safetensors file that can be queried without images, and a PLY beside it for viewers.
 
 The header's JSON card says what the file is and which decoders read its codes. A file appears whole or not at
 all.

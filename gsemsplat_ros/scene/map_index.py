@@ -1,4 +1,4 @@
-"""A map made ready for words: decoded codes, and the cells over which relevancy is smoothed."""
+"""A map prepared for queries: decoded codes, and the cells over which relevancy is smoothed."""
 
 from __future__ import annotations
 

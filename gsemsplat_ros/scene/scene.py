@@ -1,6 +1,4 @@
-"""The scene: what one pair became, and all that a query reads. It never changes; a new pair makes a new
-one.
-"""
+"""The scene of one pair, with everything that a query reads. It never changes; a new pair makes a new one."""
 
 from __future__ import annotations
 

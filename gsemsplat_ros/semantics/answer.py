@@ -1,4 +1,4 @@
-"""What is asked, and what a scene, a map or a node answers: one Question and one Answer for all."""
+"""The `Question` and the `Answer` for scene, map and node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From rendered codes to the text space: the decoders of a checkpoint, and the fast comparison with phrases.
+"""The decoders of a checkpoint, from rendered codes to the text space, and the fast comparison with phrases.
 
 A code has 32 channels: 0-15 are read by the region-specific decoder ("sam"), 16-31 by the context-aware one
 ("patch"). The two are the branches 0 and 1 of every result. Letters: H, W map; P = H * W pixels; D last

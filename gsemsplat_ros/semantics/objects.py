@@ -1,4 +1,4 @@
-"""From relevant Gaussians to objects: what a robot can drive to. NumPy only."""
+"""Relevant Gaussians grouped into objects. NumPy only."""
 
 from dataclasses import dataclass
 

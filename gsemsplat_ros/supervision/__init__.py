@@ -1,4 +1,4 @@
-"""Targets for the semantic heads: takes posed frames, gives features in a text space, one file for each frame.
+"""Targets for the semantic heads: takes posed frames, gives features in a text space, a file for each frame.
 
 masks: instance ids, mask folders or Segment Anything
 encoders: image-text encoders for masked crops and dense maps

@@ -1,5 +1,4 @@
-"""Image-text encoders that supervise the semantic codes: single things from masked crops, a dense map with
-its context.
+"""Image-text encoders for the targets of the semantic codes: masked crops, and a dense map with context.
 
 `minilm-l6` needs nothing but what the training of the small network needs: its classifier's probabilities
 times the embeddings of the class names (teacher.py). `openclip:MODEL` is the image tower of a CLIP model

@@ -1,4 +1,4 @@
-"""What a target view is to say, in the text space: kept a file a frame, small, and read back while training.
+"""Target features of the views, in the text space: a small file for each frame.
 
 FOLDER/space.json names the space; FOLDER/SCENE/NAME.npz holds a frame: a map of ids as PNG with one feature
 (fp16) an id, and the dense map at the encoder's resolution, 8 bits a channel with a factor a place (cosine to

@@ -1,4 +1,4 @@
-"""Where the things in a picture are: instance ids of our rooms, a folder of masks, or Segment Anything.
+"""Masks of the objects in an image: instance ids of rooms, a folder of masks, or Segment Anything.
 
 Every provider gives one map of ids: what overlaps is painted from large to small, so that a cup lies on its
 table.

@@ -1,5 +1,5 @@
-"""`gsemsplat train prepare`: the semantic supervision of every frame, by processes and machines that need not
-talk.
+"""`gsemsplat train prepare`: the target features of every frame, by processes and machines that work
+independently.
 
 A frame is one piece of work and one file, so whoever finds the file missing makes it: a run goes on where it
 stopped, and the frames I, I + N, I + 2N, ... are the shard I/N of a machine. No scheduler runs beside it:

@@ -1,4 +1,4 @@
-"""What a command says: results on stdout as tables or as one line of JSON, notes and progress on stderr."""
+"""Output of a command: results on stdout as tables or a line of JSON, notes and progress on stderr."""
 
 from __future__ import annotations
 

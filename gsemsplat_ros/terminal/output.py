@@ -1,4 +1,4 @@
-"""Files that commands write: folders made in time, files that appear whole or not at all."""
+"""Files that commands write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `infer` and `demo` show at the end: the table of answers, the page."""
+"""The end of `infer` and `demo`: the table of answers, the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions of this package and of what its results depend on."""
+"""Versions of this package and of its libraries."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The processes of one training: this one alone, or those that `torchrun` started, on one machine or
-several.
-"""
+"""The processes of one training: this one alone, or those of `torchrun` on one or several machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training minimises, and what both trainings share of it: true points, and Gaussians moved onto them.
+"""The loss terms that both trainings share: points, and Gaussians moved onto them.
 
 Letters: (h, w) the network's output. Everything is in the frame of the first camera.
 """

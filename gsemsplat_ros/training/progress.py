@@ -1,4 +1,4 @@
-"""What the first process of a training says while it runs."""
+"""The output of the first process of a training: bar, log.jsonl and TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the small network is taught: points, names of things, and Gaussians that draw the next view.
+"""The losses of the small network: points, names, and rendered new views.
 
 Letters: K names, C text space. Everything is in the frame of the first camera.
 """

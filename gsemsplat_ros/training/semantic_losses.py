@@ -1,5 +1,4 @@
-"""What the semantic training minimises: codes, drawn at target views and decoded, against both maps, and
-colours.
+"""The losses of the semantic heads: rendered and decoded codes against both feature maps, and colours.
 
 The paper gives the maps, the colour losses and their weights. The semantic losses and how many pixels are
 asked are ours (docs/training.md).

@@ -1,4 +1,4 @@
-"""`gsemsplat train`: the small network, from packed rooms and a packaged ImageNet classifier."""
+"""The training of the small network, from a start to a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network in training does with one pair, for the eye."""
+"""Pictures of the predictions for one pair, for TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors and facts as a folder of small files, which can be carried one by one and are used where they lie.
+"""The state of a run: tensors and values in a folder of small files.
 
 `index.json` names the files and is written last, so that a crash between files leaves the previous state
 whole.

@@ -1,4 +1,4 @@
-"""The text space of a training, and what it calls the things in rooms."""
+"""The text space of a training, and the names of things in rooms."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What every training has: trained weights with their running average and optimizer, steps, time spent, state
-in files.
-"""
+"""The parts of every training: weights with running average and optimiser, steps, time, state in files."""
 
 from __future__ import annotations
 

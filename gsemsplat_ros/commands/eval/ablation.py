@@ -1,4 +1,6 @@
-"""`gsemsplat eval ablation`: what each semantic branch adds, on held-out rooms and on labelled real pairs."""
+"""`gsemsplat eval ablation`: the contribution of each semantic branch, on held-out rooms and labelled real
+pairs.
+"""
 
 from __future__ import annotations
 

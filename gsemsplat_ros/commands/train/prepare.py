@@ -1,4 +1,4 @@
-"""`gsemsplat train prepare`: what the semantic heads are to say about every frame."""
+"""`gsemsplat train prepare`: the target features of every frame for the semantic heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stereo pairs out of a bag (MCAP, SQLite or ROS 1), read without ROS's own tools: the package rosbags."""
+"""Stereo pairs of a bag (MCAP, SQLite or ROS 1), read with the package rosbags, without ROS."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Which topics of a bag are a stereo camera: by their types and by the names that drivers give to left and
-right.
-"""
+"""The topics of a stereo camera in a bag, found by their types and names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the message of the Gaussians costs: in one copy, beside the usual way."""
+"""The cost of the message of the Gaussians: in one copy, compared with the usual way."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What the node itself costs: images in, messages out, between two processes, with a pipeline that does
-nothing (idle_node.py).
-"""
+"""The cost of the node without the network (idle_node.py): images in, messages out, between two processes."""
 
 from __future__ import annotations
 

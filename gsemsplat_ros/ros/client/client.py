@@ -1,4 +1,4 @@
-"""The other side of the node, for `query` and `demo`: a ROS node that asks, with deadlines."""
+"""A ROS node that sends queries with deadlines, for `query`, `drive` and `demo`."""
 
 from __future__ import annotations
 

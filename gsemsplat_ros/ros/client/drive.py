@@ -1,4 +1,4 @@
-"""Drive to a thing by its name, with Nav2 (docs/nav2.md): find where to stand, and go there."""
+"""Navigation to an object with Nav2: find an approach pose, and go there (docs/nav2.md)."""
 
 from __future__ import annotations
 

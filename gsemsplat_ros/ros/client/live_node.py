@@ -1,5 +1,4 @@
-"""Follows a running node for the live page: its clouds become scenes, its service answers, and its absence is
-said.
+"""A followed node as a source of the live page: its clouds become scenes, its service answers.
 
 One thread owns the ROS side: it spins, makes scenes of the newest clouds, and carries questions to the
 service, several at once. It alone writes what is known of the node. The page's threads hand it questions and

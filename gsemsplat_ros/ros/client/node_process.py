@@ -1,4 +1,4 @@
-"""The node as a process of its own, in a ROS domain of its own, ended whatever happens."""
+"""The node as a child process in a ROS domain of its own, which is always ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a followed node at one time, and what the live page shows of it."""
+"""The known state of a followed node, and what the live page shows of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plays stereo pairs to the node and takes in what it makes of them."""
+"""Plays stereo pairs to the node and collects its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node answers to /query, read from its response: the one place that takes one apart."""
+"""The answer in a response of /query: the only reader of that message."""
 
 from __future__ import annotations
 
