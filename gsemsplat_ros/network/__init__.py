@@ -1,5 +1,6 @@
 """The network: takes a pair of image tensors, gives a `Prediction` for each view.
 
+pixels: images as tensors
 config: sizes, from which every module is built
 stem: EfficientNet-Lite0, in front of the small network
 layers: rotary positions, attention, encoder and decoder blocks
