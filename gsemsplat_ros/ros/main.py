@@ -18,6 +18,7 @@ from rclpy.utilities import remove_ros_args
 
 from gsemsplat_ros.network.inference import keep_memory
 from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.ros.log import core_log_to
 from gsemsplat_ros.ros.node import GsemsplatNode
 
 STOP_WITHIN_S = 1.5  # how long a stop waits for the forward pass in hand
@@ -79,18 +80,20 @@ def main(args: list[str] | None = None, load_pipeline: Callable[..., Pipeline] =
     """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for a mistake in the start
     parameters.
     """
-    node, code, ended = None, 0, True
+    node: GsemsplatNode | None = None
+    code, ended = 0, True
     keep_memory()
     interrupt = _Interrupt()  # before rclpy.init, whose handlers call it
     try:
         rclpy.init(args=args)
         node = GsemsplatNode(load_pipeline)
-        if node.parameters.autostart:
-            steps = node.trigger_configure, node.trigger_activate
-            code = 0 if all(step() == TransitionCallbackReturn.SUCCESS for step in steps) else 2
-        interrupt.loading = False
-        if not code:
-            ended = _spin(node)
+        with core_log_to(node.get_logger()):
+            if node.parameters.autostart:
+                steps = node.trigger_configure, node.trigger_activate
+                code = 0 if all(step() == TransitionCallbackReturn.SUCCESS for step in steps) else 2
+            interrupt.loading = False
+            if not code:
+                ended = _spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:

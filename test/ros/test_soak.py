@@ -25,8 +25,9 @@ from gsemsplat_ros.datasets import demo_pairs as scenes
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.ros.client import node_process
 from gsemsplat_ros.ros.client.client import Client
-from gsemsplat_ros.ros.client.player import LATCHED, PARAMETERS, TOPICS, stereo_messages
+from gsemsplat_ros.ros.client.player import PARAMETERS, TOPICS, stereo_messages
 from gsemsplat_ros.ros.conversions import make_header, stamp_ns
+from gsemsplat_ros.ros.qos import LATCHED
 
 PAIRS = 2000
 WARM_UP = 0.15  # of the pairs: the renderer is compiled, caches and the map's budget fill

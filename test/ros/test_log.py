@@ -1,0 +1,38 @@
+"""The core's log on the node's."""
+
+import logging
+
+from gsemsplat_ros.ros.log import core_log_to
+
+
+class Recorder:
+    """In the place of a logger of ROS."""
+
+    def __init__(self):
+        self.lines = []
+
+    def __getattr__(self, level):
+        return lambda message: self.lines.append((level, message))
+
+
+def test_each_level_goes_to_its_own():
+    recorder, log = Recorder(), logging.getLogger('gsemsplat_ros.some.module')
+    with core_log_to(recorder):
+        log.debug('%d codes', 32)
+        log.info('loaded')
+        log.warning('slow')
+        log.error('lost')
+        try:
+            raise RuntimeError('a fault')
+        except RuntimeError:
+            log.exception('failed')
+    log.warning('no longer')
+    assert recorder.lines[:4] == [
+        ('debug', '32 codes'),
+        ('info', 'loaded'),
+        ('warning', 'slow'),
+        ('error', 'lost'),
+    ]
+    level, text = recorder.lines[4]
+    assert level == 'error' and text.startswith('failed\nTraceback') and text.endswith('a fault')
+    assert len(recorder.lines) == 5
