@@ -131,6 +131,7 @@ def _approach(reply: Reply, parameters: Parameters, tf: TfListener | None) -> tu
     """
     if not reply.source.metric:
         return None, "the scale is the network's guess: give a stereo baseline or map_frame"
+    robot: np.ndarray | None
     if reply.kept is None:
         robot, up = np.zeros(3), UP_OF_CAMERA
     else:

@@ -126,8 +126,8 @@ class Rectifier:
 
     @staticmethod
     def _make(info: CameraInfo, width: int, height: int, topic: str) -> tuple[np.ndarray, np.ndarray]:
-        D, R = np.asarray(info.d, np.float64), np.asarray(info.r, np.float64).reshape(3, 3)
-        R = R if R.any() else np.eye(3)
+        D, r = np.asarray(info.d, np.float64), np.asarray(info.r, np.float64).reshape(3, 3)
+        R = r if r.any() else np.eye(3)  # left empty by a driver of one camera
         if len(D) not in COEFFICIENTS.get(info.distortion_model, ()):
             raise ValueError(
                 f'{topic} has distortion_model {quoted(info.distortion_model)} with {len(D)} '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ except ImportError:
 
 from gsemsplat_ros.gaussians.rotations import rotation_to_quat
 from gsemsplat_ros.ros.conversions import make_header
+from gsemsplat_ros.scene.approach import Approach
+from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer
 
 
@@ -45,7 +48,7 @@ def transform_message(parent_from_child: np.ndarray, child: str, header: Header)
     )
 
 
-def scene_header(scene) -> Header:
+def scene_header(scene: Scene) -> Header:
     """Frame of the Gaussians, stamp of the newest keyframe."""
     return make_header(scene.gaussians.frame, scene.keyframe.stamp_ns)
 
@@ -88,13 +91,13 @@ def object_messages(answer: Answer) -> list[Object]:
     ]
 
 
-def approach_message(approach) -> Pose:
-    """mapping.approach.Approach as a Pose."""
+def approach_message(approach: Approach) -> Pose:
+    """Where to stand."""
     w, x, y, z = approach.quat
     return Pose(position=point(approach.position), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 
-def object_detections(answers: Sequence[tuple[Answer, Header]], header: Header):
+def object_detections(answers: Sequence[tuple[Answer, Header]], header: Header) -> Any:
     """vision_msgs/Detection3DArray: the objects of each (answer, header); class_id is the phrase, id its
     rank.
     """
@@ -119,7 +122,7 @@ def object_markers(answers: Sequence[Answer], header: Header) -> MarkerArray:
     """A box and a label for each object of each answer; replaces all markers shown before."""
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for color_index, answer in enumerate(answers):
-        hue = np.uint8([[[color_index * 47 % 180, 200, 255]]])
+        hue = np.array([[[color_index * 47 % 180, 200, 255]]], np.uint8)
         r, g, b = (cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0] / 255.0).tolist()
         for i, thing in enumerate(answer.objects):
             box = Marker(

@@ -28,7 +28,7 @@ MakeBackend = Callable[[float, OnPair], Add]
 
 def plain_backend(slop_s: float, on_pair: OnPair) -> Add:
     """`add(side, message)` of the plain twin."""
-    pairer = StereoPairer(slop_s, DEPTH)
+    pairer: StereoPairer[Any] = StereoPairer(slop_s, DEPTH)
 
     def add(side: int, message: Any) -> None:
         pair = pairer.add(side, stamp_ns(message.header), message)

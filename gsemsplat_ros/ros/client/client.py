@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import rclpy
 from gsemsplat_msgs.srv import Query
+from rclpy.client import Client as ServiceClient
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Header
@@ -25,10 +27,10 @@ class Client:
         self.node = rclpy.create_node('gsemsplat_client', context=self._context, use_global_arguments=False)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self._services = {}
+        self._services: dict[str, ServiceClient] = {}
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._executor.shutdown()
         self.node.destroy_node()
         rclpy.try_shutdown(context=self._context)
@@ -46,7 +48,7 @@ class Client:
         """Whether the service is there within `deadline_s`."""
         return self.until(self._service(service).service_is_ready, deadline_s)
 
-    def _service(self, name: str):
+    def _service(self, name: str) -> ServiceClient:
         if name not in self._services:
             self._services[name] = self.node.create_client(Query, name)
         return self._services[name]
@@ -67,7 +69,7 @@ class Client:
             raise ValueError(f"'{request.text}' was not answered: {error}") from None
 
     def ask(
-        self, text: str, deadline_s: float, service: str = '/query', **request
+        self, text: str, deadline_s: float, service: str = '/query', **request: Any
     ) -> tuple[ReportedAnswer, Header]:
         """`query` for a report; `request`: further fields of Query. Returns the answer and its header."""
         start = time.perf_counter()

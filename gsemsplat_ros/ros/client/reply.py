@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import Point, PoseStamped, Vector3
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
 
@@ -57,5 +57,5 @@ def _known(numbers: tuple) -> tuple | None:
     return numbers if all(map(math.isfinite, numbers)) else None
 
 
-def _xyz(value) -> tuple[float, float, float]:
+def _xyz(value: Point | Vector3) -> tuple[float, float, float]:
     return value.x, value.y, value.z
