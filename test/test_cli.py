@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -27,6 +28,8 @@ from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.terminal.console import Console
 from gsemsplat_ros.terminal.json_values import without_nan
+
+needs_ros = pytest.mark.skipif(find_spec('rclpy') is None, reason='rclpy is not installed')
 
 WALL_M = 2.0
 BOX = Object(center=(0.5, 0.25, 2.0), size=(0.4, 0.6, 0.2), score=0.875)
@@ -167,9 +170,17 @@ def test_every_command_has_help(command, capsys):
         (['weights', 'convert', 'no.ckpt', '{tmp}/o.safetensors'], 'no.ckpt'),
         (['weights', 'parity', 'no.npz', '--quiet'], 'no parity fixture at no.npz'),
         (['eval', 'protocol', 'no.npz'], 'no such fixture: no.npz'),
-        (['node', '--mode', 'stereo'], 'the node takes ROS arguments only, not --mode stereo'),
+        pytest.param(
+            ['node', '--mode', 'stereo'],
+            'the node takes ROS arguments only, not --mode stereo',
+            marks=needs_ros,
+        ),
         (['query', 'door', '--timeout', '0'], '0 is not above zero'),
-        (['query', 'door', '--timeout', '0.2', '--service', '/nobody'], 'no service /nobody within 0.2 s'),
+        pytest.param(
+            ['query', 'door', '--timeout', '0.2', '--service', '/nobody'],
+            'no service /nobody within 0.2 s',
+            marks=needs_ros,
+        ),
     ],
     ids=lambda value: ' '.join(value[:2]) if isinstance(value, list) else '',
 )
@@ -414,6 +425,7 @@ def test_eval_stereo_shows_means(pipeline, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)['phrases'] == [{'text': 'door'}]
 
 
+@needs_ros
 def test_node_gets_its_ros_arguments_in_order(monkeypatch):
     from gsemsplat_ros.ros import main as ros_main
 
