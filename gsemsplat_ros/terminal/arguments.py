@@ -19,14 +19,12 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--json', action='store_true', help='print the result as one JSON object, the last line of stdout'
     )
-    group.add_argument('--quiet', action='store_true', help='no notes and no progress bar')
+    group.add_argument('--quiet', action='store_true', help='print no notes and no progress bar')
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """--weights and --text-checkpoint, the same for every command that loads a network with its words."""
-    parser.add_argument(
-        '--weights', metavar='FILE', help='checkpoint (default: the small network that is shipped)'
-    )
+    parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the shipped network)')
     parser.add_argument(
         '--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP'
     )

@@ -39,7 +39,7 @@ def add_parser(actions: Actions) -> None:
         type=Path,
         metavar='FILE',
         help='network to start from: a converted Splatt3R, MASt3R or GSemSplat file, or one of ours '
-        '(default: the small network that is shipped)',
+        '(default: the shipped network)',
     )
     parser.add_argument(
         '--tune',
