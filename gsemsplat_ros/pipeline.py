@@ -51,14 +51,14 @@ class Pipeline:
         self.model: GSemSplat = checkpoint.model
         self.card = checkpoint.card
         self.weights = checkpoint.path.name
-        self.decoders = Decoders.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
+        mixture = Mixture(**checkpoint.card['mixture']) if 'mixture' in checkpoint.card else None
+        decoders = Decoders.from_state_dict(checkpoint.decoders, mixture)
+        self.decoders = decoders.to(device).eval().requires_grad_(False)
         self.text_encoder = text_encoder
         self.device = device
         self.network = Inference(self.model, device, exact)
         self.square = square
         self.canonical = text_encoder.encode(canonical)
-        if 'mixture' in checkpoint.card:
-            self.decoders.mixture = Mixture(**checkpoint.card['mixture'])
         self.code_space = CodeSpace.of(checkpoint.path.name, text_encoder.name, checkpoint.decoders)
 
     @classmethod

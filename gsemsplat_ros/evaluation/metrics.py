@@ -13,7 +13,6 @@ import numpy as np
 
 from gsemsplat_ros.images.camera import pixel_grid
 from gsemsplat_ros.scene.scene import Keyframe, Scene
-from gsemsplat_ros.semantics.relevancy import Mixture
 
 BRANCHES = ('both', 'region', 'context')
 DRAWS = 1000  # of the bootstrap
@@ -131,23 +130,11 @@ def nearest(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
 def only_branch(scene: Scene, branches: str) -> Scene:
     """The scene as it answers with 'both' branches, or the 'region'-specific or 'context'-aware one alone.
 
-    In a mixture the branch takes both parts and all the weight, or else the other one is silenced by a
-    canonical phrase that nothing can beat. Raises ValueError for a branch that there is not.
+    In a mixture it takes all the weight. Raises ValueError for a branch that there is not.
     """
     if branches not in BRANCHES:
         raise ValueError(f'branches {branches!r}: wanted one of {", ".join(BRANCHES)}')
     if branches == 'both':
         return scene
-    hidden, branch = scene.keyframe.hidden_codes, BRANCHES.index(branches) - 1  # 0 region, 1 context
-    if hidden.mixture:
-        hidden = replace(
-            hidden,
-            branches=(hidden.branches[branch],) * 2,
-            best_negative=hidden.best_negative[[branch, branch]],
-            mixture=Mixture((1.0, 0.0, 0.0), hidden.mixture.margin),
-        )
-    else:
-        best_negative = hidden.best_negative.clone()
-        best_negative[1 - branch] = float('inf')
-        hidden = replace(hidden, best_negative=best_negative)
+    hidden = replace(scene.keyframe.hidden_codes, only=BRANCHES.index(branches) - 1)  # 0 region, 1 context
     return replace(scene, keyframe=replace(scene.keyframe, hidden_codes=hidden))

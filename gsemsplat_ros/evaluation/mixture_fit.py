@@ -7,6 +7,7 @@ beat them everywhere beats them everywhere.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,15 +27,13 @@ FALSE_ALARMS = 0.1
 def calibrate(pipeline: Pipeline, samples: Iterable[Sample], seed: int = 0) -> dict:
     """The mixture, from names that are in the first view and names that share no word with any of them.
 
-    Returns mixture (for the card), recall,
-    false_alarm_rate and the counts. The pipeline keeps the mixture.
+    Returns mixture (for the card), recall, false_alarm_rate and the counts.
     """
-    pipeline.decoders.mixture = Mixture(WEIGHTS, 0.0)
     samples = list(samples)
     vocabulary = sorted({name for sample in samples for name in sample.names[1:]})
     present, absent = [], []
     for index, sample in enumerate(samples):
-        scene = pipeline.build(sample.pair)
+        scene = mixed_by(Mixture(WEIGHTS, 0.0), pipeline.build(sample.pair))
         shown = np.array(sample.names)[sample.instance[0]]
         there = [name for name in sorted(set(sample.names[1:])) if (shown == name).mean() >= MIN_FRACTION]
         not_there = absent_names(sample, vocabulary, np.random.default_rng((seed, index)))
@@ -47,7 +46,6 @@ def calibrate(pipeline: Pipeline, samples: Iterable[Sample], seed: int = 0) -> d
         )
     present, absent = np.array(present), np.array(absent)
     margin = round(float(np.quantile(absent, 1 - FALSE_ALARMS)), 4)
-    pipeline.decoders.mixture = Mixture(WEIGHTS, margin)
     return {
         'mixture': {'weights': list(WEIGHTS), 'margin': margin},
         'recall': float((present >= margin).mean()),
@@ -55,6 +53,12 @@ def calibrate(pipeline: Pipeline, samples: Iterable[Sample], seed: int = 0) -> d
         'present': len(present),
         'absent': len(absent),
     }
+
+
+def mixed_by(mixture: Mixture, scene: Scene) -> Scene:
+    """The scene as it answers where `mixture` combines the branches."""
+    hidden = replace(scene.keyframe.hidden_codes, mixture=mixture)
+    return replace(scene, keyframe=replace(scene.keyframe, hidden_codes=hidden))
 
 
 def contrast(pipeline: Pipeline, scene: Scene, text: str) -> float:

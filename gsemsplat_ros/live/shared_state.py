@@ -20,11 +20,12 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.flight.flight import semantic_colors
-from gsemsplat_ros.live.shown_scene import ShownScene, inside
+from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, Question
+from gsemsplat_ros.semantics.objects import inside_any
 
 REMEMBERED = 64  # answers that the shared keeps
 
@@ -147,14 +148,14 @@ def answered_by_boxes(
     answer: Answer, shown: ShownScene, seconds: float, picture: np.ndarray | None = None, note: str = ''
 ) -> PageAnswer:
     """The answer of a node, which tells boxes alone: what lies in one of them lights up."""
-    return PageAnswer(answer, shown, None, inside(shown.means, answer.objects), seconds, picture, note)
+    return PageAnswer(answer, shown, None, inside_any(answer.objects, shown.means), seconds, picture, note)
 
 
 def carried_over(answer: PageAnswer, shown: ShownScene) -> PageAnswer | None:
     """The answer for a newer scene of the same frame, where its boxes still hold; None for any other."""
     if answer.relevancy is not None or answer.shown.frame != shown.frame:
         return None
-    return replace(answer, shown=shown, lit=inside(shown.means, answer.answer.objects))
+    return replace(answer, shown=shown, lit=inside_any(answer.answer.objects, shown.means))
 
 
 def semantic_colors_by(pipeline: Pipeline) -> SemanticColors:

@@ -197,30 +197,6 @@ def thin(gaussians: Gaussians, budget: int) -> tuple[Gaussians, np.ndarray, floa
     return gaussians, kept, math.sqrt(len(rows) / budget)
 
 
-def corners(thing: Object) -> np.ndarray:
-    """(8, 3) of the box around an object: corner i lies on the high side of x, y, z where bits 2, 1, 0 of i
-    are set.
-    """
-    signs = np.array([[(i >> 2 & 1), (i >> 1 & 1), i & 1] for i in range(8)]) - 0.5
-    return np.asarray(thing.center) + signs * np.asarray(thing.size)
-
-
-EDGES = tuple((a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b).bit_count() == 1)
-
-
-def edges(thing: Object) -> np.ndarray:
-    """(12, 2, 3) ends of the edges of the box around an object."""
-    return corners(thing)[np.array(EDGES)]
-
-
-def inside(means: np.ndarray, objects: Iterable[Object]) -> np.ndarray:
-    """(N,) bool: which of the means (N, 3) lie in the box of one of the objects."""
-    found = np.zeros(len(means), bool)
-    for thing in objects:
-        found |= (np.abs(means - np.asarray(thing.center)) <= np.asarray(thing.size) / 2).all(1)
-    return found
-
-
 def object_hit(origin: ArrayLike, direction: ArrayLike, objects: Iterable[Object]) -> int | None:
     """The number of the first object whose box the ray from `origin` (3,) along `direction` (3,) meets; None:
     none.

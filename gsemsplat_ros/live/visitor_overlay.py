@@ -10,7 +10,7 @@ import numpy as np
 from gsemsplat_ros.gaussians.rotations import rotation_to_quat
 from gsemsplat_ros.live import panel_text
 from gsemsplat_ros.live.shared_state import PageAnswer
-from gsemsplat_ros.live.shown_scene import ShownCamera, ShownScene, edges
+from gsemsplat_ros.live.shown_scene import ShownCamera, ShownScene
 
 if TYPE_CHECKING:
     import viser
@@ -70,7 +70,7 @@ class VisitorOverlay:
             marks.append(
                 scene.add_line_segments(
                     f'/answer/box{number}',
-                    edges(thing).astype(np.float32),
+                    thing.edges.astype(np.float32),
                     BOX_COLORS[number > 1],
                     thickness=3.0 if number == 1 else 1.5,
                     thickness_units='screen',

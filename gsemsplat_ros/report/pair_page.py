@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -225,17 +224,10 @@ def peak_mark(answer: Answer) -> list[Markup]:
 
 def box_mark(thing: Object, camera: Camera) -> list[Markup]:
     """The edges of an object's box as the first camera sees them; none when it reaches behind the camera."""
-    corners = np.array(
-        [
-            np.array(thing.center) + np.array(thing.size) / 2 * signs
-            for signs in itertools.product((-1, 1), repeat=3)
-        ]
-    )
-    if corners[:, 2].min() < NEAREST:
+    if thing.corners[:, 2].min() < NEAREST:
         return []
-    uv, _ = camera.project(corners)
-    edges = [(a, b) for a, b in itertools.combinations(range(8), 2) if (a ^ b).bit_count() == 1]
-    lines = ' '.join('M{:.1f} {:.1f}L{:.1f} {:.1f}'.format(*uv[a], *uv[b]) for a, b in edges)
+    uv, _ = camera.project(thing.edges)
+    lines = ' '.join('M{:.1f} {:.1f}L{:.1f} {:.1f}'.format(*edge.ravel()) for edge in uv)
     return [tag('path', d=lines, **style) for style in OUTLINE]
 
 

@@ -21,6 +21,7 @@ from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_index import IndexCache
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, Question
+from gsemsplat_ros.semantics.objects import inside_any
 
 UP = (0.0, 0.0, 1.0)  # of a map (REP 103)
 
@@ -94,7 +95,7 @@ def fill(
         + f': score {answer.score:.3f}, threshold {answer.threshold:.3f}'
     )
     if request.with_cloud:
-        inside = messages.inside_objects(gaussians, answer.objects)
+        inside = inside_any(answer.objects, gaussians.means.detach().cpu().numpy())
         response.cloud = [
             gaussian_cloud(gaussians, reply.header, inside=inside, codes=parameters.publish_codes)
         ]

@@ -26,16 +26,6 @@ from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer
 
 
-def inside_objects(gaussians, objects) -> np.ndarray:
-    """(N,) bool: which Gaussians have their centre in the box of one of the objects."""
-    means = gaussians.means.detach().cpu().numpy()
-    inside = np.zeros(len(means), bool)
-    for thing in objects:
-        offset = np.abs(means - np.asarray(thing.center, means.dtype))
-        inside |= (offset <= np.asarray(thing.size, means.dtype) / 2).all(axis=1)
-    return inside
-
-
 def transform_message(parent_from_child: np.ndarray, child: str, header: Header) -> TransformStamped:
     """`parent_from_child` (4, 4) rigid, translation in metres; `header`: of the parent."""
     x, y, z = map(float, parent_from_child[:3, 3])

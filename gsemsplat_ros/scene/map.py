@@ -19,7 +19,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.scene.scene import is_metric
 
 MIN_OPACITY = 0.05  # fainter Gaussians are haze: they do not enter a map
@@ -48,7 +48,7 @@ class Map:
     voxel: float
     scale_source: str = ''
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ('keys', 'weights', 'counts', 'last_seen'):
             assert getattr(self, name).shape == (len(self.gaussians),), (name, getattr(self, name).shape)
         assert self.voxel > 0, self.voxel
@@ -68,17 +68,18 @@ class Map:
     @classmethod
     def empty(cls, frame: str, voxel: float, channels: int = 32) -> Map:
         """A map without Gaussians; `voxel`: edge [m]; `channels`: of the codes."""
-        widths = {
-            'means': (3,),
-            'quats': (4,),
-            'scales': (3,),
-            'opacities': (),
-            'colors': (3,),
-            'codes': (channels,),
-        }
-        gaussians = Gaussians(*(torch.zeros(0, *widths[name]) for name in TENSORS), frame)
+        none = torch.zeros(0)
+        gaussians = Gaussians(
+            means=none.reshape(0, 3),
+            quats=none.reshape(0, 4),
+            scales=none.reshape(0, 3),
+            opacities=none,
+            colors=none.reshape(0, 3),
+            codes=none.reshape(0, channels),
+            frame=frame,
+        )
         counts = torch.zeros(0, dtype=torch.int32)
-        return cls(gaussians, torch.zeros(0, dtype=torch.int64), torch.zeros(0), counts, counts, 0, voxel)
+        return cls(gaussians, torch.zeros(0, dtype=torch.int64), none, counts, counts, 0, voxel)
 
     def merged(
         self, gaussians: Gaussians, camera_position: np.ndarray, budget: int, scale_source: str = ''
@@ -91,7 +92,7 @@ class Map:
         the grid, is left out.
         """
         assert gaussians.frame == self.frame, (gaussians.frame, self.frame)
-        old, new, number = _arrays(self.gaussians), _arrays(gaussians), self.scenes + 1
+        old, new, number = arrays_of(self.gaussians), arrays_of(gaussians), self.scenes + 1
         new_keys, inside = voxel_keys(new.means, self.voxel)
         keep = np.flatnonzero(
             inside
@@ -102,54 +103,53 @@ class Map:
         new, new_keys = Arrays(*(np.take(values, keep, 0) for values in new)), new_keys[keep]
         new_weights = certainties(new.means, new.opacities, camera_position)
 
-        # the scene's voxels: `seen` are their keys, `mine` the map's rows in them, -1 where it has none
+        # the scene's voxels: their keys, and which rows of `new` each of them holds
         first = np.flatnonzero(np.diff(new_keys, prepend=-1))
         seen, sizes = new_keys[first], np.diff(first, append=len(new_keys))
-        keys, old_weights = self.keys.numpy(), self.weights.numpy()
-        place = np.searchsorted(keys, seen)
-        known = np.append(keys, -1)[place] == seen
-        mine = np.where(known, place, -1)
-
-        # rows of the new map: all of the old one's, with the unknown voxels put in by key
-        target = place + np.cumsum(~known) - ~known
-        count = len(self) + int((~known).sum())
-        from_old = np.ones(count, bool)
-        from_old[target[~known]] = False
-
-        def placed(before: np.ndarray, values: np.ndarray) -> np.ndarray:
-            out = np.empty(count, before.dtype)
-            out[from_old] = before
-            out[target] = values
-            return out
-
         added = np.bincount(np.repeat(np.arange(len(seen)), sizes), new_weights, len(seen))
-        counts = self.counts.numpy()
-        state = (
-            placed(keys, seen),
-            placed(old_weights, added + np.where(known, np.append(old_weights, 0)[mine], 0)),
-            placed(counts, 1 + np.where(known, np.append(counts, 0)[mine], 0)),
-            placed(self.last_seen.numpy(), np.full(len(seen), number)),
+
+        # the new map's voxels: the old one's, with the unknown ones put in by key
+        old_keys, old_weights = self.keys.numpy(), self.weights.numpy()
+        place = np.searchsorted(old_keys, seen)
+        known = np.searchsorted(old_keys, seen, 'right') > place
+        keys = np.insert(old_keys, place[~known], seen[~known])
+        row_of_seen = np.searchsorted(keys, seen)
+        row_of_old = np.delete(np.arange(len(keys)), row_of_seen[~known])
+        old_row = np.full(len(keys), -1)  # of each new row the old one, -1 where the voxel is new
+        old_row[row_of_old] = np.arange(len(self))
+        old_row_of_seen = old_row[row_of_seen]
+
+        weights, counts, last_seen = (
+            np.zeros(len(keys), before.dtype)
+            for before in (old_weights, self.counts.numpy(), self.last_seen.numpy())
         )
-        source = placed(np.arange(len(self)), np.maximum(mine, 0))  # the fresh rows are written below
-        if count > budget:
-            value = state[1] / (1 + number - state[3])
-            stay = np.zeros(count, bool)
-            stay[np.argpartition(-value, budget)[:budget]] = True
-            stay = np.flatnonzero(stay)
-            state, source = tuple(values[stay] for values in state), source[stay]
-            row_of = np.full(count, -1)
-            row_of[stay] = np.arange(budget)
-            target = row_of[target]
-        out = Arrays(
-            *(
-                np.take(values, source, 0) if len(self) else np.empty((len(source), *values.shape[1:]), 'f4')
-                for values in old
+        weights[row_of_old], counts[row_of_old] = old_weights, self.counts.numpy()
+        last_seen[row_of_old] = self.last_seen.numpy()
+        weights[row_of_seen] = added + weights[row_of_seen]
+        counts[row_of_seen] += 1
+        last_seen[row_of_seen] = number
+
+        if len(keys) > budget:
+            value = weights / (1 + number - last_seen)
+            stay = np.sort(np.argpartition(-value, budget)[:budget])
+            row_that_stays = np.full(len(keys), -1)
+            row_that_stays[stay] = np.arange(budget)
+            row_of_seen = row_that_stays[row_of_seen]
+            keys, weights, counts, last_seen, old_row = (
+                values[stay] for values in (keys, weights, counts, last_seen, old_row)
             )
-        )
-        _merge(first, sizes, mine, target, old, old_weights, new, new_weights, out)
+
+        if len(self):  # rows of new voxels are filled below
+            out = Arrays(*(np.take(values, np.maximum(old_row, 0), 0) for values in old))
+        else:
+            out = Arrays(*(np.empty((len(keys), *values.shape[1:]), np.float32) for values in old))
+        _merge(first, sizes, old_row_of_seen, row_of_seen, old, old_weights, new, new_weights, out)
         return Map(
-            Gaussians(*map(torch.from_numpy, out), self.frame),
-            *map(torch.from_numpy, state),
+            gaussians_of(out, self.frame),
+            torch.from_numpy(keys),
+            torch.from_numpy(weights),
+            torch.from_numpy(counts),
+            torch.from_numpy(last_seen),
             number,
             self.voxel,
             self.scale_source or scale_source,
@@ -176,7 +176,7 @@ def voxel_keys(means: np.ndarray, voxel: float) -> tuple[np.ndarray, np.ndarray]
     """
     with np.errstate(invalid='ignore'):
         cells = np.floor(means.astype(np.float64) / voxel)
-        inside = (np.abs(cells + 0.5) < HALF).all(1)  # false for NaN
+        inside = np.all(np.abs(cells + 0.5) < HALF, axis=1)  # false for NaN
     x, y, z = (np.where(inside[:, None], cells, 0).astype(np.int64) + HALF).T
     return (x << 2 * KEY_BITS) | (y << KEY_BITS) | z, inside
 
@@ -198,12 +198,20 @@ class Arrays(NamedTuple):
     codes: np.ndarray
 
 
-def _arrays(gaussians: Gaussians) -> Arrays:
+def arrays_of(gaussians: Gaussians) -> Arrays:
+    """The tensors of Gaussians, on the CPU."""
     return Arrays(
         *(
             np.ascontiguousarray(getattr(gaussians, name).detach().cpu().numpy(), np.float32)
             for name in Arrays._fields
         )
+    )
+
+
+def gaussians_of(arrays: Arrays, frame: str) -> Gaussians:
+    """The other way round; they share the memory."""
+    return Gaussians(
+        **{name: torch.from_numpy(getattr(arrays, name)) for name in Arrays._fields}, frame=frame
     )
 
 

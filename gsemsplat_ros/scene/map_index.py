@@ -20,6 +20,56 @@ CHUNK = 1 << 15  # Gaussians whose codes are decoded together: 16 MB, which the 
 
 
 @dataclass(frozen=True, eq=False)
+class BranchIndex:
+    """One branch's share of MapIndex, as HiddenBranch is of a picture's, on the device of the decoders.
+
+    hidden (N, D) float16, scale (N,), weight (C, D) and bias (C,): see HiddenBranch; best_negative (N,): the
+    largest similarity with a canonical phrase.
+    """
+
+    hidden: Tensor
+    scale: Tensor
+    best_negative: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def unwritten(cls, count: int, branch: HiddenBranch) -> BranchIndex:
+        """Room for `count` Gaussians, with the last layer of `branch`."""
+        return cls(
+            branch.hidden.new_empty(count, branch.hidden.shape[1], dtype=torch.float16),
+            branch.scale.new_empty(count),
+            branch.scale.new_empty(count),
+            branch.weight,
+            branch.bias,
+        )
+
+    def updated(self, row_before: Tensor, changed: Tensor, fresh: BranchIndex) -> BranchIndex:
+        """The index of N Gaussians: row_before (N,) is where each stood in this one, and the rows `changed`
+        (M,) are those of `fresh`.
+        """
+
+        def joined(before: Tensor, values: Tensor) -> Tensor:
+            return before.index_select(0, row_before).index_copy_(0, changed, values)
+
+        return BranchIndex(
+            joined(self.hidden, fresh.hidden),
+            joined(self.scale, fresh.scale),
+            joined(self.best_negative, fresh.best_negative),
+            fresh.weight,
+            fresh.bias,
+        )
+
+    def similarities(self, phrases: np.ndarray) -> Tensor:
+        """Unit embeddings (K, C) -> cosines (K, N)."""
+        parts = [
+            HiddenBranch(hidden.float(), scale, self.weight, self.bias).similarities(phrases)
+            for hidden, scale in zip(self.hidden.split(CHUNK), self.scale.split(CHUNK))
+        ]
+        return torch.cat(parts, 1)
+
+
+@dataclass(frozen=True, eq=False)
 class MapIndex:
     """The codes of a map made ready for words, as `HiddenCodes` is for a picture; read only, so threads may
     share it.
@@ -30,18 +80,13 @@ class MapIndex:
     0.99; multiplied by opacity, errors grow by a fifth.) Opacity weighs in where Gaussians are averaged: in
     merging, smoothing and boxes.
 
-    hidden (2, N, D) float16 and scales (2, N): of the branches, see HiddenBranch; best_negative (2, N): the
-    largest similarity with a canonical phrase; last: weight and bias of each branch's last layer; cells
-    (N,): number of the smoothing cell; all on the device of the decoders but the cells, which stay on the
-    CPU as the map does.
+    branches: region-specific, context-aware; cells (N,): number of the smoothing cell; mixture: of the
+    decoders.
     """
 
     map: Map
-    hidden: tuple[Tensor, Tensor]
-    scales: Tensor
-    best_negative: Tensor
-    last: tuple[tuple[Tensor, Tensor], ...]
-    cells: Tensor
+    branches: tuple[BranchIndex, ...]
+    cells: np.ndarray
     mixture: Mixture | None
 
     @classmethod
@@ -58,78 +103,48 @@ class MapIndex:
             raise ValueError(
                 'the decoders of this checkpoint look at neighbouring pixels, so a map cannot be asked'
             )
-        device = next(decoders.parameters()).device
-        source = np.full(len(map_), -1)
-        if before is not None:
-            source = unchanged_rows(map_, before.map)
-        made, old = (
-            torch.from_numpy(rows).to(device) for rows in (np.flatnonzero(source < 0), source.clip(min=0))
-        )
-        codes = (
-            map_.gaussians.codes.index_select(0, made.cpu())
-            if len(made) < len(map_)
-            else map_.gaussians.codes
-        )
-        fresh: list[
-            Tensor
-        ] = []  # hidden of both branches, scales and best_negative of both; filled chunk by chunk
-        for start in range(0, max(len(codes), 1), CHUNK):
-            part = decoders.prepare(codes[start : start + CHUNK, None].to(device), canonical)
-            values = [value for branch in part.branches for value in (branch.hidden.half(), branch.scale)] + [
-                *part.best_negative[:, :, 0]
-            ]
-            fresh = fresh or [value.new_empty(len(codes), *value.shape[1:]) for value in values]
-            for whole, value in zip(fresh, values):
-                whole[start : start + CHUNK] = value
-        hidden, scales, best_negative = fresh[0:4:2], fresh[1:4:2], fresh[4:]
-
-        def joined(values: Tensor, previous: Tensor | None) -> Tensor:
-            return (
-                values
-                if len(made) == len(map_)
-                else previous.index_select(0, old).index_copy_(0, made, values)
-            )
-
-        branches = range(2)
-        _, cells = np.unique(
-            voxel_keys(map_.gaussians.means.numpy(), SMOOTHING_VOXELS * map_.voxel)[0], return_inverse=True
-        )
-        return cls(
-            map_,
-            tuple(joined(hidden[h], before and before.hidden[h]) for h in branches),
-            torch.stack([joined(scales[h], before and before.scales[h]) for h in branches]),
-            torch.stack([joined(best_negative[h], before and before.best_negative[h]) for h in branches]),
-            tuple((part.branches[h].weight, part.branches[h].bias) for h in branches),
-            torch.from_numpy(cells),
-            decoders.mixture,
-        )
+        row_before = np.full(len(map_), -1) if before is None else unchanged_rows(map_, before.map)
+        changed = torch.from_numpy(np.flatnonzero(row_before < 0))
+        if before is None or len(changed) == len(map_):
+            branches = decoded(map_.gaussians.codes, decoders, canonical)
+        else:
+            fresh = decoded(map_.gaussians.codes.index_select(0, changed), decoders, canonical)
+            device = fresh[0].hidden.device
+            kept, changed = torch.from_numpy(row_before.clip(min=0)).to(device), changed.to(device)
+            branches = tuple(old.updated(kept, changed, new) for old, new in zip(before.branches, fresh))
+        smoothing_keys, _ = voxel_keys(map_.gaussians.means.numpy(), SMOOTHING_VOXELS * map_.voxel)
+        return cls(map_, branches, np.unique(smoothing_keys, return_inverse=True)[1], decoders.mixture)
 
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray) -> Tensor:
         """Unit embeddings (K, C) -> relevancy (2, K, N) in (0, 1) of every Gaussian, before smoothing;
         (1, K, N) of a mixture."""
-        chunks = [slice(start, start + CHUNK) for start in range(0, len(self.map), CHUNK)]
-        similarities = [
-            [
-                HiddenBranch(hidden[chunk].float(), scale[chunk], *last).similarities(phrases)
-                for chunk in chunks
-            ]
-            for hidden, scale, last in zip(self.hidden, self.scales, self.last)
-        ]
-        return relevancy(
-            torch.stack([torch.cat(parts, 1) for parts in similarities]),
-            self.best_negative[:, None],
-            self.mixture,
-        )
+        similarities = torch.stack([branch.similarities(phrases) for branch in self.branches])
+        best_negative = torch.stack([branch.best_negative for branch in self.branches])
+        return relevancy(similarities, best_negative[:, None], self.mixture)
 
     def smooth(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Half the values (..., N) plus half their mean, weighted by opacity, over the Gaussian's cell; and
         how many Gaussians (N,) lie in that cell."""
-        cells, weights = self.cells.numpy(), self.map.gaussians.opacities.numpy()
+        cells, weights = self.cells, self.map.gaussians.opacities.numpy()
         total = np.bincount(cells, weights)
-        means = [np.bincount(cells, weights * row) / total for row in values.reshape(-1, len(cells))]
-        means = np.stack([mean[cells] for mean in means]).reshape(values.shape)
-        return ((values + means) / 2).astype(np.float32), np.bincount(cells)[cells]
+        rows = values.reshape(-1, len(cells))
+        means = np.stack([(np.bincount(cells, weights * row) / total)[cells] for row in rows])
+        return ((values + means.reshape(values.shape)) / 2).astype(np.float32), np.bincount(cells)[cells]
+
+
+def decoded(codes: Tensor, decoders: Decoders, canonical: np.ndarray) -> tuple[BranchIndex, ...]:
+    """The codes (N, 32) of Gaussians, by both decoders, a chunk at a time."""
+    device = next(decoders.parameters()).device
+    branches: tuple[BranchIndex, ...] = ()
+    for start in range(0, max(len(codes), 1), CHUNK):
+        rows = slice(start, start + CHUNK)
+        part = decoders.prepare(codes[rows, None].to(device), canonical)
+        branches = branches or tuple(BranchIndex.unwritten(len(codes), branch) for branch in part.branches)
+        for index, branch, best_negative in zip(branches, part.branches, part.best_negative):
+            index.hidden[rows], index.scale[rows] = branch.hidden, branch.scale
+            index.best_negative[rows] = best_negative[:, 0]
+    return branches
 
 
 class IndexCache:

@@ -29,9 +29,9 @@ class Decoders(nn.Module):
     answers, as published.
     """
 
-    def __init__(self, sam: nn.Sequential, patch: nn.Sequential) -> None:
+    def __init__(self, sam: nn.Sequential, patch: nn.Sequential, mixture: Mixture | None = None) -> None:
         super().__init__()
-        self.mixture: Mixture | None = None
+        self.mixture = mixture
         self.language_decoder_sam = sam
         self.language_decoder_patch = patch
         self.dim = _out_channels(sam)
@@ -49,7 +49,7 @@ class Decoders(nn.Module):
         return cls(stack(), stack())
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> 'Decoders':
+    def from_state_dict(cls, state: Mapping[str, Tensor], mixture: Mixture | None = None) -> 'Decoders':
         """The decoders whose tensors lie in `state`, built from shapes; keys of other modules are left alone.
 
         `<branch>.<i>.weight` of rank 4 is a convolution with padding k // 2, `<branch>.<i>.running_mean`
@@ -65,7 +65,7 @@ class Decoders(nn.Module):
             raise ValueError(
                 f'{DECODERS[0]} ends in {dims[0]} channels, {DECODERS[1]} in {dims[1]}: must agree'
             )
-        return cls(*stacks).eval()
+        return cls(*stacks, mixture).eval()
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes (B, 32, H, W) -> features (2, B, C, H, W), not normalised."""
@@ -138,13 +138,15 @@ class HiddenCodes:
     """A map of codes made ready for queries by `Decoders.prepare`; read only, so threads may share it.
 
     branches: region-specific, context-aware; best_negative (2, H, W): the largest similarity with a canonical
-    phrase; inside (H, W) bool or None: where something was rendered; mixture: of the decoders.
+    phrase; inside (H, W) bool or None: where something was rendered; mixture: of the decoders; only: the
+    branch that answers alone, None for both.
     """
 
     branches: tuple[HiddenBranch, HiddenBranch]
     best_negative: Tensor
     inside: Tensor | None = None
     mixture: Mixture | None = None
+    only: int | None = None
 
     @torch.inference_mode()
     def similarities(self, phrases: np.ndarray | Tensor) -> Tensor:
@@ -158,16 +160,22 @@ class HiddenCodes:
         mixture.
         """
         if self.mixture is None:
-            return relevancy(self.similarities(phrases), self.best_negative[:, None])
+            both = relevancy(self.similarities(phrases), self.best_negative[:, None])
+            if self.only is not None:
+                both[1 - self.only] = 0  # so it never has the higher peak
+            return both
         # a hundred phrases at 512 x 512 are 100 MB a branch: one branch after the other, in place
-        first, second = (
-            branch.similarities(phrases).sub_(negative.flatten())
-            for branch, negative in zip(self.branches, self.best_negative)
-        )
-        mixed = self.mixture.of(first, second, None if self.inside is None else self.inside.flatten())[
-            None
-        ]  # (1, K, P)
+        if self.only is None:
+            first, second = self._contrasts(0, phrases), self._contrasts(1, phrases)
+            inside = None if self.inside is None else self.inside.flatten()
+            mixed = self.mixture.of(first, second, inside)
+        else:
+            mixed = self.mixture.of_one(self._contrasts(self.only, phrases))
         return mixed.reshape(1, len(phrases), *self.best_negative.shape[1:])
+
+    def _contrasts(self, branch: int, phrases: np.ndarray | Tensor) -> Tensor:
+        """(K, P) of one branch: by how much the similarity with a phrase beats the best canonical one."""
+        return self.branches[branch].similarities(phrases).sub_(self.best_negative[branch].flatten())
 
 
 def _prepare(stack: nn.Sequential, codes: Tensor) -> HiddenBranch:
@@ -188,7 +196,8 @@ def _prepare(stack: nn.Sequential, codes: Tensor) -> HiddenBranch:
         )
         start = 0
         for part in _parts(stack[:-1], codes):  # all that is done to some pixels while they lie in the cache
-            rows = slice(start, start := start + len(part))
+            rows = slice(start, start + len(part))
+            start += len(part)
             norm = F.linear(part, root[:, :-1], root[:, -1]).norm(dim=1)
             torch.reciprocal(norm.add_(NORM_EPS), out=scale[rows])
             torch.mul(part, scale[rows, None], out=hidden[rows])

@@ -1,5 +1,8 @@
 """Relevant Gaussians grouped into objects. NumPy only."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +11,8 @@ _VOXELS_ACROSS = 100  # default voxel edge: the scene's robust diagonal over thi
 _LOW, _HIGH = 0.05, 0.95  # quantiles that bound an object: a few flying Gaussians must not stretch it
 # the 13 of the 26 neighbours that come later in key order: with each pair once, all pairs are there
 _FORWARD = [(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if (x, y, z) > (0, 0, 0)]
+
+_EDGES = np.array([(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b).bit_count() == 1])
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,30 @@ class Object:
     center: tuple[float, float, float]
     size: tuple[float, float, float]
     score: float
+
+    @property
+    def corners(self) -> np.ndarray:
+        """(8, 3): corner i lies on the high side of x, y, z where bits 2, 1, 0 of i are set."""
+        signs = np.array([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)]) - 0.5
+        return np.asarray(self.center) + signs * np.asarray(self.size)
+
+    @property
+    def edges(self) -> np.ndarray:
+        """(12, 2, 3): the ends of the edges, between corners that differ in one bit."""
+        return self.corners[_EDGES]
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """(N,) bool: which of the points (N, 3) lie in the box."""
+        center, size = np.asarray(self.center, points.dtype), np.asarray(self.size, points.dtype)
+        return (np.abs(points - center) <= size / 2).all(axis=1)
+
+
+def inside_any(objects: Iterable[Object], points: np.ndarray) -> np.ndarray:
+    """(N,) bool: which of the points (N, 3) lie in the box of one of the objects."""
+    inside = np.zeros(len(points), bool)
+    for thing in objects:
+        inside |= thing.contains(points)
+    return inside
 
 
 def find_objects(

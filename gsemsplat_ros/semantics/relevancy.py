@@ -61,6 +61,10 @@ class Mixture:
         mixed = first.mul_(region).add_(second, alpha=place).add_(highest, alpha=presence)
         return mixed.sub_(self.margin).mul_(TEMPERATURE).sigmoid_()
 
+    def of_one(self, contrast: Tensor) -> Tensor:
+        """Relevancy of one branch alone, with all the weight, computed in the memory of its `contrast`."""
+        return contrast.sub_(self.margin).mul_(TEMPERATURE).sigmoid_()
+
 
 def relevancy(similarity: Tensor, best_negative: Tensor, mixture: Mixture | None = None) -> Tensor:
     """LERF relevancy in (0, 1) from the cosine with a phrase and the largest cosine with a canonical phrase.

@@ -20,6 +20,7 @@ from support.evaluated_rooms import (
 
 from gsemsplat_ros.evaluation import metrics
 from gsemsplat_ros.evaluation.held_out_rooms import absent_names, evaluate_rooms
+from gsemsplat_ros.evaluation.mixture_fit import mixed_by
 from gsemsplat_ros.evaluation.phrasings import read_phrasings
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
@@ -297,10 +298,7 @@ def test_one_branch_alone():
     for head, name in enumerate(('region', 'context')):
         alone = metrics.only_branch(scene, name).keyframe.hidden_codes.relevancy(phrase)
         assert torch.equal(alone[head], whole[head]) and (alone[1 - head] == 0).all()
-    decoders.mixture = Mixture((1.0, 0.2, 0.3), 0.1)
-    mixed = replace(
-        scene, keyframe=replace(scene.keyframe, hidden_codes=replace(hidden, mixture=decoders.mixture))
-    )
+    mixed = mixed_by(Mixture((1.0, 0.2, 0.3), 0.1), scene)
     for head, name in enumerate(('region', 'context')):
         alone = metrics.only_branch(mixed, name).keyframe.hidden_codes.relevancy(phrase)[0]
         assert alone.shape == (1, 8, 16)
@@ -321,7 +319,13 @@ class Speaker(FakePipeline):
 
     decoders = Decoders.small((16, 8, 12))
 
+    def build(self, pair):
+        scene = super().build(pair)
+        hidden = self.decoders.prepare(torch.zeros(8, 16, 32), np.eye(12, dtype=np.float32)[:4])
+        return replace(scene, keyframe=replace(scene.keyframe, hidden_codes=hidden))
+
     def query(self, scene, text):
+        assert scene.keyframe.hidden_codes.mixture.margin == 0  # the border is what is looked for
         contrast = 0.3 if text == 'cup' else 0.01 * len(text)
         answer = super().query(scene, text)
         return replace(answer, score=1 / (1 + math.exp(-10 * contrast)))
@@ -340,6 +344,6 @@ def test_the_margin_lets_one_absent_name_in_ten_pass(monkeypatch):
     assert result['mixture'] == {'weights': list(calibrate.WEIGHTS), 'margin': pytest.approx(0.1)}
     assert (result['recall'], result['present'], result['absent']) == (1.0, 1, 11)
     assert result['false_alarm_rate'] == pytest.approx(2 / 11)  # the border itself is found
-    assert speaker.decoders.mixture == Mixture(calibrate.WEIGHTS, pytest.approx(0.1))
+    assert speaker.decoders.mixture is None  # the pipeline is as it was
     with pytest.raises(ValueError, match='0 present and 0 absent names'):
         calibrate.calibrate(speaker, [])

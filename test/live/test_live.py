@@ -35,21 +35,8 @@ def found(shown, text='chair', lit=None, relevancy=None, objects=(CHAIR,), found
 # what is shown
 
 
-def test_corners_and_edges_of_a_box():
-    thing = Object((1.0, 2.0, 3.0), (0.5, 1.0, 2.0), 1.0)
-    corners = scenes.corners(thing)
-    assert corners[0].tolist() == [0.75, 1.5, 2.0] and corners[7].tolist() == [1.25, 2.5, 4.0]
-    assert corners[1].tolist() == [0.75, 1.5, 4.0] and corners[4].tolist() == [1.25, 1.5, 2.0]
-    lengths = np.linalg.norm(np.diff(scenes.edges(thing), axis=1)[:, 0], axis=1)
-    assert sorted(lengths.tolist()) == [0.5] * 4 + [1.0] * 4 + [2.0] * 4
-
-
-def test_inside_boxes_and_the_box_that_a_click_hits():
+def test_the_box_that_a_click_hits():
     far = Object((0.0, 0.25, 4.0), (1.0, 1.0, 1.0), 0.5)
-    means = np.array([[0, 0.25, 2], [0.3, 0.25, 2], [0, 0.74, 2.12], [0, 0.25, 4.4]])
-    assert scenes.inside(means, [CHAIR]).tolist() == [True, False, True, False]
-    assert scenes.inside(means, [CHAIR, far]).tolist() == [True, False, True, True]
-    assert not scenes.inside(means, []).any()
     assert scenes.object_hit((0, 0.25, 0), (0, 0, 1), [far, CHAIR]) == 1  # the nearer one
     assert scenes.object_hit((0.4, 0.25, 0), (0, 0, 1), [far, CHAIR]) == 0  # past the chair
     assert scenes.object_hit((0, 0.25, 0), (0, 0, -1), [far, CHAIR]) is None  # behind
@@ -284,10 +271,10 @@ def test_questions_are_one_line_of_plain_text():
 def test_boxes_light_up_what_lies_in_them_and_move_along_with_a_new_scene():
     shown = a_scene(3000)
     answer = answered_by_boxes(found(shown).answer, shown, 0.1)
-    assert (answer.lit == scenes.inside(shown.means, [CHAIR])).all() and answer.lit.any()
+    assert (answer.lit == CHAIR.contains(shown.means)).all() and answer.lit.any()
     newer = a_scene(3000, seed=3)
     again = carried_over(answer, newer)
-    assert again.shown is newer and (again.lit == scenes.inside(newer.means, [CHAIR])).all()
+    assert again.shown is newer and (again.lit == CHAIR.contains(newer.means)).all()
     assert carried_over(answer, a_scene(frame='elsewhere')) is None
     assert carried_over(found(shown, relevancy=np.zeros(3000, np.float32)), newer) is None
 

@@ -16,6 +16,7 @@ from support.ros_messages import table
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.ros import clouds, messages
 from gsemsplat_ros.ros.conversions import ENCODINGS, image_message, image_to_rgb, make_header, stamp_ns
+from gsemsplat_ros.semantics.objects import Object
 
 HEADER = make_header('left_optical', 12_345_678_901)
 RGB = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
@@ -185,7 +186,7 @@ def test_cloud_is_thinned_evenly_and_selected():
     chosen = np.linspace(0, 999, 100).astype(int)
     np.testing.assert_array_equal(points['x'], scene.means[chosen, 0].numpy())
     assert len(table(clouds.gaussian_cloud(scene, HEADER, max_points=1000))) == 1000
-    inside = messages.inside_objects(scene, [SimpleNamespace(center=(0, 0, 0), size=(1, 2, 1))])
+    inside = Object((0.0, 0.0, 0.0), (1.0, 2.0, 1.0), 1.0).contains(scene.means.numpy())
     expected = (scene.means.abs() <= torch.tensor([0.5, 1.0, 0.5])).all(1)
     np.testing.assert_array_equal(inside, expected.numpy())
     points = table(clouds.gaussian_cloud(scene, HEADER, inside=inside))

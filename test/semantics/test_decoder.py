@@ -229,12 +229,16 @@ def test_wrong_codes_are_an_assertion():
         decoders.prepare(torch.zeros(4, 4, 33), np.zeros((4, 48), np.float32))
 
 
+def mixing(decoders, mixture):
+    return Decoders(decoders.language_decoder_sam, decoders.language_decoder_patch, mixture)
+
+
 def test_a_mixture_takes_the_place_from_region_and_the_presence_from_context():
     torch.manual_seed(0)
     decoders, codes = Decoders.small((16, 8, 12)).eval(), torch.randn(5, 6, 32)
     phrases = torch.nn.functional.normalize(torch.randn(3, 12), dim=1)
     plain = decoders.prepare(codes, phrases[1:])
-    decoders.mixture = Mixture((1.0, 0.2, 0.3), 0.2)
+    decoders = mixing(decoders, Mixture((1.0, 0.2, 0.3), 0.2))
     mixed = decoders.prepare(codes, phrases[1:]).relevancy(phrases[:1])
     contrast = plain.similarities(phrases[:1])[:, 0] - plain.best_negative
     assert mixed.shape == (1, 1, 5, 6)
@@ -247,7 +251,7 @@ def test_a_mixture_takes_the_place_from_region_and_the_presence_from_context():
         masked[0, 0],
         torch.sigmoid(10 * (contrast[0] + 0.2 * contrast[1] + 0.3 * contrast[1][inside].max() - 0.2)),
     )
-    decoders.mixture = Mixture((1.0, 0.0, 0.5), 0.2)
+    decoders = mixing(decoders, Mixture((1.0, 0.0, 0.5), 0.2))
     nothing = decoders.prepare(codes, phrases[1:], torch.zeros(5, 6)).relevancy(phrases[:1])
     assert torch.isfinite(nothing).all() and nothing.max() < 0.01
     with pytest.raises(
@@ -260,8 +264,7 @@ def test_many_phrases_at_once_are_each_alone():
     torch.manual_seed(0)
     decoders, codes, phrases = Decoders.small((16, 8, 12)).eval(), torch.randn(5, 6, 32), unit(7, 12)
     for mixture in (None, Mixture((1.0, 0.2, 0.3), 0.2)):
-        decoders.mixture = mixture
-        hidden = decoders.prepare(codes, unit(4, 12, seed=9))
+        hidden = mixing(decoders, mixture).prepare(codes, unit(4, 12, seed=9))
         best_negative = hidden.best_negative.clone()
         together = hidden.relevancy(phrases)
         alone = torch.cat([hidden.relevancy(phrase[None]) for phrase in phrases], 1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gsemsplat_ros.semantics.objects import connected_voxels, find_objects
+from gsemsplat_ros.semantics.objects import Object, connected_voxels, find_objects, inside_any
 
 
 def box(rng, center, size, count):
@@ -120,3 +120,23 @@ def test_a_long_snake_is_one_component():
     assert connected_voxels(dense, 1.0).max() == 0
     apart = np.concatenate([dense, dense + [0, 0, 1e7]])
     assert np.bincount(connected_voxels(apart, 1.0)).tolist() == [len(dense)] * 2
+
+
+def test_corners_and_edges_of_a_box():
+    thing = Object((1.0, 2.0, 3.0), (0.5, 1.0, 2.0), 1.0)
+    corners = thing.corners
+    assert corners[0].tolist() == [0.75, 1.5, 2.0] and corners[7].tolist() == [1.25, 2.5, 4.0]
+    assert corners[1].tolist() == [0.75, 1.5, 4.0] and corners[4].tolist() == [1.25, 1.5, 2.0]
+    lengths = np.linalg.norm(np.diff(thing.edges, axis=1)[:, 0], axis=1)
+    assert sorted(lengths.tolist()) == [0.5] * 4 + [1.0] * 4 + [2.0] * 4
+
+
+def test_points_in_boxes():
+    near, far = (
+        Object((0.0, 0.25, 2.0), (0.5, 1.0, 0.25), 0.9),
+        Object((0.0, 0.25, 4.0), (1.0, 1.0, 1.0), 0.5),
+    )
+    points = np.array([[0, 0.25, 2], [0.3, 0.25, 2], [0, 0.74, 2.12], [0, 0.25, 4.4]])
+    assert near.contains(points).tolist() == [True, False, True, False]
+    assert inside_any([near, far], points).tolist() == [True, False, True, True]
+    assert not inside_any([], points).any()
