@@ -1,12 +1,13 @@
 """The published evaluation on annotated views of ScanNet++ (or scenes in that layout), with baselines.
 
-Everything is scored in two forms: as published, and corrected (evaluation/words.py, evaluation/colours.py).
+Everything is scored in two forms: as published, and corrected (evaluation/corrected.py,
+evaluation/image_quality.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,43 +15,37 @@ import numpy as np
 from gsemsplat_ros.evaluation.annotated_views import (
     AnnotatedView,
     Inputs,
-    annotations,
+    annotation_files,
     find_scenes,
     read_cameras,
     read_view,
 )
 from gsemsplat_ros.evaluation.corrected import EIGHT, evaluate_corrected, evaluate_eight
-from gsemsplat_ros.evaluation.image_quality import COLOURS, colour_scores
-from gsemsplat_ros.evaluation.methods import Method
+from gsemsplat_ros.evaluation.image_quality import COLOR_SCORES, Perceptual, color_scores
+from gsemsplat_ros.evaluation.methods import Method, Shown
 from gsemsplat_ros.evaluation.metrics import bootstrap_interval, mean
 from gsemsplat_ros.evaluation.published import THRESHOLD, FrameScores, evaluate_frame
 
 CHANCE = 'chance'  # a random pixel, the whole picture as the mask, the mean colour
-# of every phrase, and the mean over whole views
+# the columns of a phrase's row, and what their means over scenes are called
 WORDS = ('iou', 'localised', 'corrected_iou', 'corrected_localised')
-MEANS = (
-    'miou',
-    'localisation_accuracy',
-    'corrected_miou',
-    'corrected_localisation_accuracy',
-    'eight_miou',
-    'eight_accuracy',
-    *COLOURS,
-)
+WORD_MEANS = ('miou', 'localisation_accuracy', 'corrected_miou', 'corrected_localisation_accuracy')
+VIEW_MEANS = ('eight_miou', 'eight_accuracy', *COLOR_SCORES)  # of whole views
+MEANS = (*WORD_MEANS, *VIEW_MEANS)
 
 
 @dataclass(frozen=True)
 class MethodResult:
     """What one method scored in one view.
 
-    words: a row for each phrase that counts in one form at least (None: it has no words); colours: numbers of
-    `colour_scores` (None: no picture); eight: of `evaluate_eight`; picture (H, W, 3) uint8 RGB or None;
+    words: a row for each phrase that counts in one form at least (None: it has no words); colors: numbers of
+    `color_scores` (None: no picture); eight: of `evaluate_eight`; picture (H, W, 3) uint8 RGB or None;
     published, corrected: the scores that the rows come from.
     """
 
     name: str
     words: list[dict] | None = None
-    colours: dict[str, float] | None = None
+    colors: dict[str, float] | None = None
     eight: dict | None = None
     picture: np.ndarray | None = None
     published: FrameScores | None = None
@@ -74,18 +69,18 @@ def evaluate_frames(
     find: Callable[[Path, AnnotatedView], Inputs | None] | None,
     threshold: float = THRESHOLD,
     eight: bool = False,
-    perceptual=None,
+    perceptual: Perceptual | None = None,
 ) -> Iterator[FrameResult]:
     """Scores every annotated view below `folder` (evaluation/eval_datasets.py), one after the other.
 
     find: the inputs of a view of a scene folder that has no cameras.json, or None for saved features alone;
     threshold: of the published masks (0.5; LangSplat 0.4); eight: LSM's eight classes too; perceptual: as of
-    `colour_scores`.
+    `color_scores`.
 
     Raises ValueError, in one line, for a piece that is missing or does not fit.
     """
     # all is read before anything is scored, so that a mistake in the last scene is known at once
-    views = [(scene, read_view(path)) for scene in find_scenes(folder) for path in annotations(scene)]
+    views = [(scene, read_view(path)) for scene in find_scenes(folder) for path in annotation_files(scene)]
     for scene, frame in views:
         inputs = None if find is None else read_cameras(scene, frame) or find(scene, frame)
         result = FrameResult(frame, inputs)
@@ -97,33 +92,51 @@ def evaluate_frames(
         yield result
 
 
-def score(name: str, frame: AnnotatedView, shown, threshold: float, eight: bool, perceptual) -> MethodResult:
+def score(
+    name: str,
+    frame: AnnotatedView,
+    shown: Shown,
+    threshold: float,
+    eight: bool,
+    perceptual: Perceptual | None,
+) -> MethodResult:
     """What one method scores in one view."""
-    colours, picture, words, classes, published, corrected = (None,) * 6
+    result = MethodResult(name)
     if shown.rgb is not None:
-        colours = colour_scores(shown.rgb, frame.image / 255, frame.visible, perceptual)
-        picture = np.rint(np.clip(shown.rgb, 0, 1) * 255).astype(np.uint8)
+        result = replace(
+            result,
+            colors=color_scores(shown.rgb, frame.image / 255, frame.visible, perceptual),
+            picture=np.rint(np.clip(shown.rgb, 0, 1) * 255).astype(np.uint8),
+        )
     if shown.relevancy is not None:
         count = len(frame.phrases)
+        asked, classes = shown.relevancy[:, :count], shown.relevancy[:, count:]
         polygons = [frame.polygons[text] for text in frame.phrases]
-        published = evaluate_frame(shown.relevancy[:, :count], polygons, frame.visible, threshold)
-        corrected = evaluate_corrected(
-            shown.relevancy[:, :count], polygons, frame.visible, shown.alpha, threshold
+        published = evaluate_frame(asked, polygons, frame.visible, threshold)
+        corrected = evaluate_corrected(asked, polygons, frame.visible, shown.alpha, threshold)
+        result = replace(
+            result,
+            words=word_rows(frame.phrases, published, corrected),
+            eight=evaluate_eight(classes, frame.polygons, frame.visible) if eight else None,
+            published=published,
+            corrected=corrected,
         )
-        words = [
-            {
-                'text': text,
-                **word(published, k),
-                'head': int(published.branch[k]),
-                'found': bool(corrected.found[k].any()),
-                **{f'corrected_{key}': value for key, value in word(corrected, k).items()},
-            }
-            for k, text in enumerate(frame.phrases)
-            if np.isfinite(published.iou[k]) or np.isfinite(corrected.iou[k])
-        ]
-        if eight:
-            classes = evaluate_eight(shown.relevancy[:, count:], frame.polygons, frame.visible)
-    return MethodResult(name, words, colours, classes, picture, published, corrected)
+    return result
+
+
+def word_rows(phrases: Sequence[str], published: FrameScores, corrected: FrameScores) -> list[dict]:
+    """A row for each phrase that counts in one form at least."""
+    return [
+        {
+            'text': text,
+            **word(published, k),
+            'head': int(published.branch[k]),
+            'found': bool(corrected.found[k].any()),
+            **{f'corrected_{key}': value for key, value in word(corrected, k).items()},
+        }
+        for k, text in enumerate(phrases)
+        if np.isfinite(published.iou[k]) or np.isfinite(corrected.iou[k])
+    ]
 
 
 def word(scores: FrameScores, k: int) -> dict:
@@ -165,7 +178,7 @@ def chance(frame: AnnotatedView) -> MethodResult:
         return MethodResult(CHANCE, words)
     truth = frame.image / 255
     flat = np.broadcast_to(truth[frame.visible].mean(0), truth.shape)
-    return MethodResult(CHANCE, words, colour_scores(flat, truth, frame.visible))
+    return MethodResult(CHANCE, words, color_scores(flat, truth, frame.visible))
 
 
 def summarise(results: Iterable[FrameResult]) -> dict:
@@ -192,33 +205,20 @@ def summarise(results: Iterable[FrameResult]) -> dict:
                 {
                     **where,
                     'method': method.name,
-                    **(method.colours or {}),
+                    **(method.colors or {}),
                     **{f'eight_{key}': value for key, value in (method.eight or {}).items()},
                 }
             )
-    table = []
-    for name in names:
-        mine = [row for row in phrases if row['method'] == name]
-        shown = [row for row in views if row['method'] == name]
-        several = len({row['scene'] for row in shown}) > 1
-        values: dict[str, list[list[float]]] = {}
-        for key, source in zip(MEANS, WORDS):
-            by_scene = grouped(mine, source, lambda row: row['scene'])
-            values[key] = (
-                [[mean([group])] for group in by_scene.values() if mean([group]) is not None]
-                if several
-                else list(grouped(mine, source, lambda row: row['frame']).values())
-            )
-        for key in MEANS[len(WORDS) :]:
-            values[key] = list(grouped(shown, key, lambda row: row['scene' if several else 'frame']).values())
-        table.append(
-            {
-                'name': name,
-                **{key: mean(groups) for key, groups in values.items()},
-                'phrases': sum(row['iou'] is not None for row in mine),
-                'intervals': {key: bootstrap_interval(groups) for key, groups in values.items()},
-            }
+    several = len({row['scene'] for row in views}) > 1
+    table = [
+        method_row(
+            name,
+            [row for row in phrases if row['method'] == name],
+            [row for row in views if row['method'] == name],
+            'scene' if several else 'frame',
         )
+        for name in names
+    ]
     return {
         'scenes': len({row['scene'] for row in views}),
         'frames': len({(row['scene'], row['frame']) for row in views}),
@@ -229,10 +229,29 @@ def summarise(results: Iterable[FrameResult]) -> dict:
     }
 
 
-def grouped(rows: Sequence[dict], key: str, group: Callable[[dict], str]) -> dict[str, list[float]]:
-    """Finite values of `key`, by group."""
+def method_row(name: str, phrases: Sequence[dict], views: Sequence[dict], group: str) -> dict:
+    """The row of one method: its `phrases` and `views`, grouped by 'scene', or by 'frame' where there is but
+    one scene.
+    """
+    values: dict[str, list[list[float]]] = {}
+    for measure, column in zip(WORD_MEANS, WORDS):
+        values[measure] = list(grouped(phrases, column, group).values())
+        if group == 'scene':  # every scene counts as much as another, however many phrases it has
+            values[measure] = [[float(np.mean(scores))] for scores in values[measure]]
+    for measure in VIEW_MEANS:
+        values[measure] = list(grouped(views, measure, group).values())
+    return {
+        'name': name,
+        **{measure: mean(groups) for measure, groups in values.items()},
+        'phrases': sum(row['iou'] is not None for row in phrases),
+        'intervals': {measure: bootstrap_interval(groups) for measure, groups in values.items()},
+    }
+
+
+def grouped(rows: Sequence[dict], key: str, group: str) -> dict[str, list[float]]:
+    """Finite values of the column `key`, by the column `group`."""
     out: dict[str, list[float]] = {}
     for row in rows:
         if row.get(key) is not None and np.isfinite(row[key]):
-            out.setdefault(group(row), []).append(float(row[key]))
+            out.setdefault(row[group], []).append(float(row[key]))
     return out

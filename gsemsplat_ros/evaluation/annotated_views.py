@@ -87,9 +87,9 @@ def find_scenes(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f'no folder {folder}: wanted the published eval_datasets, a folder a scene')
-    if annotations(folder):
+    if annotation_files(folder):
         return [folder]
-    scenes = sorted(path for path in folder.iterdir() if path.is_dir() and annotations(path))
+    scenes = sorted(path for path in folder.iterdir() if path.is_dir() and annotation_files(path))
     if not scenes:
         raise ValueError(
             f'{folder} holds no scene: wanted folders with frame_*.json in them (the published eval_datasets)'
@@ -97,7 +97,7 @@ def find_scenes(folder: str | Path) -> list[Path]:
     return scenes
 
 
-def annotations(scene: Path) -> list[Path]:
+def annotation_files(scene: Path) -> list[Path]:
     return sorted(scene.glob('frame_*.json'), key=lambda path: (number_of(path.stem) or 0, path.name))
 
 
@@ -160,10 +160,8 @@ def read_queries(path: Path) -> tuple[str, ...]:
         dict.fromkeys(name for name in (part.strip(' \t\r\'"[]') for part in re.split('[\n,]', text)) if name)
     )
     if not names or max(map(len, names)) > MAX_TEXT:
-        raise ValueError(
-            f'{path} holds {"no name" if not names else "a name of more than %d characters" % MAX_TEXT}: '
-            'wanted names to ask for, one a line'
-        )
+        found = f'a name of more than {MAX_TEXT} characters' if names else 'no name'
+        raise ValueError(f'{path} holds {found}: wanted names to ask for, one a line')
     return names
 
 
@@ -182,7 +180,7 @@ def read_mask(scene: Path, name: str, width: int, height: int) -> np.ndarray:
     """
     masks = sorted(scene.glob('mask_*.npy'))
     mine = [path for path in masks if path.stem == f'mask_{name}' or number_of(path.stem) == number_of(name)]
-    if not mine and len(masks) == 1 == len(annotations(scene)):
+    if not mine and len(masks) == 1 == len(annotation_files(scene)):
         mine = masks
     if len(mine) != 1:
         found = ', '.join(path.name for path in masks) or 'none'
@@ -202,7 +200,7 @@ def find_features(scene: Path, name: str) -> Path | None:
     """The saved features of a view. One file for several views is none: its features belong to one of
     them.
     """
-    alone = len(annotations(scene)) == 1
+    alone = len(annotation_files(scene)) == 1
     for stem in (f'{FEATURES}_{name}', *((FEATURES,) if alone else ())):
         for suffix in ('.npy', '.npz'):
             if (scene / (stem + suffix)).is_file():
@@ -218,8 +216,8 @@ def read_features(frame: AnnotatedView, folder: Path) -> np.ndarray:
     """
     height, width = frame.image.shape[:2]
     if frame.features is None:
-        shared = any(folder.glob(f'{FEATURES}.np*'))
-        shared = f' ({FEATURES}.* beside several views belongs to one of them)' if shared else ''
+        several = any(folder.glob(f'{FEATURES}.np*'))
+        shared = f' ({FEATURES}.* beside several views belongs to one of them)' if several else ''
         raise ValueError(
             f'{folder} has no saved features of {frame.name}{shared}: wanted {FEATURES}_{frame.name}.npy, '
             f'(2, {height}, {width}, C)'
@@ -268,13 +266,13 @@ def read_cameras(scene: Path, frame: AnnotatedView) -> Inputs | None:
         raise content.get('context').wrong('the two input images')
     images = [field.get('image').load(read_image) for field in context]
     poses = [read_pose(field.get('world_from_camera')) for field in context]
-    views = [
+    first, second = (
         View(image, read_camera(field, image), map_from_camera=pose)
         for field, image, pose in zip(context, images, poses)
-    ]
+    )
     where = content.get('frames').get(frame.name)
     pose = np.linalg.inv(poses[0]) @ read_pose(where.get('world_from_camera'))
-    return Inputs(*views, read_camera(where, frame.image), pose)
+    return Inputs(first, second, read_camera(where, frame.image), pose)
 
 
 def read_camera(field: Field, image: np.ndarray) -> Camera:

@@ -44,15 +44,15 @@ def evaluate_corrected(
     found: its mask is empty, its IoU 0. The smoothing box is odd, so that it shifts nothing, and no mask is
     filtered. The truth is all that is annotated and visible, rendered or not.
     """
-    branches, count, height, width = relevancy.shape
+    _, count, height, width = relevancy.shape
     inside = visible if alpha is None else visible & (alpha >= MIN_ALPHA)
     maps = smooth(torch.as_tensor(relevancy), SMOOTHING_BOX | 1, inside=torch.as_tensor(inside)).numpy()
     maps = np.where(inside, maps, np.float32(np.nan))
-    scores, chosen = np.full(count, np.nan), np.zeros(count, int)
+    scores, chosen = np.full(count, np.nan), np.zeros(count, np.int64)
     localised = np.zeros(count, bool)
     found = np.zeros((count, height, width), bool)
     truth = np.stack([fill(rings, height, width) & visible for rings in polygons])
-    peaks = [np.zeros((0, 2), int) for _ in range(count)]
+    peaks: list[np.ndarray] = [np.zeros((0, 2), int) for _ in range(count)]
     for k in range(count):
         if not truth[k].any():
             continue

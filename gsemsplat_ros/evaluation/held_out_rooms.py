@@ -35,40 +35,41 @@ from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.relevancy import relative_mask
 
 MIN_FRACTION = 0.01  # of the picture: a name that fills less is not asked for
 ABSENT = 5  # absent names asked of every first view
-# means over the pairs that have them, in the order of the table
-MEANS = (
-    'abs_rel',
-    'abs_rel_aligned',
-    'delta1',
-    'coverage',
-    'stereo_abs_rel',
-    'free_abs_rel',
-    'constant_depth_abs_rel',
-    'constant_depth_abs_rel_global',
-    'rotation_deg',
-    'direction_deg',
-    'pose_found_rate',
-    'psnr',
-    'constant_colour_psnr',
-    'miou',
-    'miou_argmax',
-    'random_label_miou',
-    'localisation_accuracy',
-    'random_localisation',
-    'taught_localisation',
-    'taught_miou',
-    'new_localisation',
-    'new_miou',
-    'found_rate',
-    'false_alarm_rate',
-    'phrasing_localisation',
-    'phrasing_found_rate',
-    'random_phrasing',
-)
+# What is measured, in the order of the table: means over the pairs that have it.
+MEASURES = {
+    'abs_rel': 'depth of view 1 as rendered, in metres, no alignment',
+    'abs_rel_aligned': 'the same after the median scale',
+    'delta1': 'part of its pixels within a factor of 1.25 of the truth, no alignment',
+    'coverage': 'part of the true depth of view 1 that was rendered at all',
+    'stereo_abs_rel': 'abs_rel of rectified pairs',
+    'free_abs_rel': 'abs_rel of free pairs',
+    'constant_depth_abs_rel': 'abs_rel of the best constant for each image',
+    'constant_depth_abs_rel_global': 'abs_rel of the best one constant for all images',
+    'rotation_deg': 'error of the second camera of a free pair [degrees], where a pose was found',
+    'direction_deg': 'error of the direction of its translation [degrees], where a pose was found',
+    'pose_found_rate': "part of the free pairs with a pose; a rectified pair's is given",
+    'psnr': 'the scene in true scale, drawn at the third pose, where view 1 or 2 sees the surface [dB]',
+    'constant_colour_psnr': 'the mean colour of these pixels instead [dB]',
+    'miou': 'of the published relative mask of a phrase, 0 where it was not found',
+    'miou_argmax': 'every pixel takes its most relevant present name; pixels of other names left out',
+    'random_label_miou': 'chance of miou_argmax: names at random over the pixels, in expectation',
+    'localisation_accuracy': 'the peak lies on the thing, found or not',
+    'random_localisation': 'chance of localisation_accuracy',
+    'taught_localisation': 'localisation_accuracy of the names that training used',
+    'taught_miou': 'miou of the names that training used',
+    'new_localisation': 'localisation_accuracy of the other names',
+    'new_miou': 'miou of the other names',
+    'found_rate': 'part of the present names that were found',
+    'false_alarm_rate': 'part of the absent names that were found',
+    'phrasing_localisation': 'the peak lies on any thing that the phrasing means',
+    'phrasing_found_rate': 'part of the phrasings of present things that were found',
+    'random_phrasing': 'chance of phrasing_localisation',
+}
 
 
 @dataclass
@@ -76,8 +77,8 @@ class Scores:
     """What one pair gave.
 
     truth: depth (h, w) m at the rendering's pixels; seconds: of building the scene; values: a list for each
-    of MEANS that it has; phrases: one row for each present name that was asked for; absent: the scores of the
-    names that are not there.
+    of MEASURES that it has; phrases: one row for each present name that was asked for; absent: the scores of
+    the names that are not there.
     """
 
     truth: np.ndarray
@@ -94,45 +95,30 @@ class Scores:
 def evaluate_rooms(
     pipeline: Pipeline,
     samples: Iterable[Sample],
+    *,
     seed: int = 0,
     branches: str = 'both',
     taught: frozenset[str] = frozenset(),
     calibrated: bool = True,
     nouns: dict[str, str] | None = None,
 ) -> dict:
-    """Scores `pipeline` on `samples` of rooms; shows a progress bar on a terminal.
+    """Scores `pipeline` on `samples` of rooms by MEASURES; shows a progress bar on a terminal.
 
-    samples: all held in memory (absent names are drawn from those of all samples); a rectified pair is given
-    with its baseline, two free views with their calibration alone. branches: 'both', or one
-    branch of the words alone ('region', 'context'). taught: the words that training used for things; names
-    made of them alone count as taught, the others as new. calibrated: False gives the images alone, so that
-    the network is measured without what calibration and matches add. nouns: the base noun of every name
-    ('chair' of 'office chair'); with it, phrasings that no training used (evaluation/phrasings.txt) are asked
-    too.
+    samples: all held in memory; a rectified pair is given with its baseline, two free views with their
+    calibration alone. branches: 'both', or one branch of the words alone ('region', 'context'). taught: the
+    words that training used for things; names made of them alone count as taught, the others as new.
+    calibrated: False gives the images alone, so that the network is measured without what calibration and
+    matches add. nouns: the base noun of every name ('chair' of 'office chair'); with it, phrasings that no
+    training used (evaluation/phrasings.txt) are asked too, those that mean something on 1 % of view 1 at
+    least.
 
-    Returns means over all pairs (None where nothing counts), 95 % bootstrap `intervals` for the same keys:
-    - abs_rel, delta1: depth of view 1 as rendered, in metres, no alignment; stereo_ and free_abs_rel: of each
-      kind; abs_rel_aligned: after the median scale; coverage: part of the true depth that was rendered at
-      all. constant_depth_abs_rel: the best constant for each image; .._global: the best one constant for all
-      images.
-    - rotation_deg, direction_deg: second camera of free pairs where a pose was found (pose_found_rate); a
-      rectified pair's pose is given, so it does not count.
-    - psnr [dB]: the scene, brought to the true scale by the median of view 1, drawn at the true third pose
-      against the true image, over pixels whose surface view 1 or 2 sees; constant_colour_psnr: their mean
-      colour instead.
-    - words, for every name on at least 1 % of view 1 (all instances of the name and of its kinds together: an
-      office chair is a chair):
-      localisation_accuracy: the peak lies on it, found or not; miou: of the published relative mask of a
-      found phrase, 0 when not found; miou_argmax: every pixel takes its most relevant present name, pixels of
-      other names left out; found_rate. Chance: random_localisation, random_label_miou (names at random over
-      the pixels, in expectation). taught_, new_localisation and _miou: over the names of each side.
-    - phrasing_localisation, phrasing_found_rate: of the phrasings that mean something on at least 1 % of view
-    1, the peak on
-      any of it; random_phrasing: chance.
-    - false_alarm_rate: found, of five names a view drawn from all names of the samples that share no word
-      with a name in view 1 or 2.
-    Besides: by_name [{text, count, localised, iou, found}], most frequent first; pairs, stereo_pairs,
-    seconds_pair and seconds_query (medians), seed, branches, calibrated.
+    Asked is every name on at least 1 % of view 1 (all instances of the name and of its kinds together: an
+    office chair is a chair), and five absent names a view, drawn from all names of the samples that share no
+    word with a name in view 1 or 2.
+
+    Returns the mean of each measure over all pairs (None where nothing counts), and 95 % bootstrap
+    `intervals` for the same keys; by_name [{text, count, localised, iou, found}], most frequent first; pairs,
+    stereo_pairs, seconds_pair and seconds_query (medians), seed, branches, calibrated.
 
     Raises ValueError for no samples or unknown branches.
     """
@@ -140,7 +126,8 @@ def evaluate_rooms(
     if not samples:
         raise ValueError('no room to evaluate: wanted at least one sample')
     vocabulary = sorted({name for sample in samples for name in sample.names[1:]})
-    scores, query_seconds = [], []
+    scores: list[Scores] = []
+    query_seconds: list[float] = []
     for index, sample in enumerate(tqdm(samples, unit='pair', desc='rooms', disable=None)):
         score, scene = score_pair(pipeline, sample, calibrated)
         scene = only_branch(scene, branches)
@@ -156,9 +143,9 @@ def evaluate_rooms(
     constant = best_constant(np.concatenate([score.truth.ravel() for score in scores]))
     for score in scores:
         score.add(constant_depth_abs_rel_global=abs_rel(np.full_like(score.truth, constant), score.truth))
-    groups = {name: [score.values.get(name, []) for score in scores] for name in MEANS}
+    groups = {name: [score.values.get(name, []) for score in scores] for name in MEASURES}
     return {
-        **{name: mean(groups[name]) for name in MEANS},
+        **{name: mean(groups[name]) for name in MEASURES},
         'pairs': len(scores),
         'stereo_pairs': sum(bool(sample.stereo) for sample in samples),
         'seconds_pair': float(np.median([score.seconds for score in scores])),
@@ -166,7 +153,7 @@ def evaluate_rooms(
         'seed': seed,
         'branches': branches,
         'calibrated': calibrated,
-        'intervals': {name: bootstrap_interval(groups[name], seed) for name in MEANS},
+        'intervals': {name: bootstrap_interval(groups[name], seed) for name in MEASURES},
         'by_name': by_name([row for score in scores for row in score.phrases]),
     }
 
@@ -174,7 +161,7 @@ def evaluate_rooms(
 def score_pair(pipeline: Pipeline, sample: Sample, calibrated: bool = True) -> tuple[Scores, Scene]:
     """Builds the scene of one sample and scores depth, pose and the new view."""
     pair = sample.pair
-    camera, poses = pair.first.camera, sample.first_from_camera
+    poses = sample.first_from_camera
     if not calibrated:
         pair = Pair(View(pair.first.image), View(pair.second.image))
     kind = 'stereo' if sample.stereo else 'free'
@@ -196,18 +183,18 @@ def score_pair(pipeline: Pipeline, sample: Sample, calibrated: bool = True) -> t
         constant_depth_abs_rel=abs_rel(np.full_like(truth, best_constant(truth)), truth),
     )
     if kind == 'free':
-        found = scene.first_from_second is not None
-        scores.add(pose_found_rate=found)
-        if found:
+        motion = scene.first_from_second
+        scores.add(pose_found_rate=motion is not None)
+        if motion is not None:
             scores.add(
-                rotation_deg=rotation_error_deg(scene.first_from_second, poses[1]),
-                direction_deg=direction_error_deg(scene.first_from_second, poses[1]),
+                rotation_deg=rotation_error_deg(motion, poses[1]),
+                direction_deg=direction_error_deg(motion, poses[1]),
             )
     seen = sample.target_seen()
     target = sample.images[2] / 255
     if seen.any():
         aligned = scene.gaussians.scaled(scale if np.isfinite(scale) else 1.0)
-        picture = render(aligned, camera, np.linalg.inv(poses[2])).rgb.cpu().numpy().clip(0, 1)
+        picture = render(aligned, sample.camera, np.linalg.inv(poses[2])).rgb.cpu().numpy().clip(0, 1)
         colour = np.broadcast_to(target[seen].mean(0), target.shape)
         scores.add(psnr=psnr(picture, target, seen), constant_colour_psnr=psnr(colour, target, seen))
     return scores, scene
@@ -227,9 +214,10 @@ def score_words(
     full = row_of[sample.instance[0]]  # (H, W)
     labels = at_keyframe(scene.keyframe, full)  # (h, w)
     present = [row for row in range(len(texts)) if (labels == row).mean() >= MIN_FRACTION]
-    seconds, maps = [], []
+    seconds: list[float] = []
+    maps: list[np.ndarray] = []
 
-    def ask(text: str):
+    def ask(text: str) -> Answer:
         start = time.perf_counter()
         answer = pipeline.query(scene, text)
         seconds.append(time.perf_counter() - start)
@@ -265,8 +253,8 @@ def score_words(
         )
         maps.append(np.nan_to_num(relevancy, nan=-1.0))
     if present:
-        maps = np.stack(maps)
-        chosen = np.where(maps.max(0) >= 0, np.array(present)[maps.argmax(0)], -1)  # -1: nothing rendered
+        stack = np.stack(maps)
+        chosen = np.where(stack.max(0) >= 0, np.array(present)[stack.argmax(0)], -1)  # -1: nothing rendered
         asked = np.isin(labels, present)
         for row in present:
             truth = labels[asked] == row

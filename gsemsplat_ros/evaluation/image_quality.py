@@ -24,11 +24,25 @@ from gsemsplat_ros.evaluation.metrics import MIN_MSE, psnr
 WINDOW = 11  # px of SSIM's Gaussian window
 SIGMA = 1.5  # px
 C1, C2 = 0.01**2, 0.03**2
-COLOURS = ('psnr', 'ssim', 'lpips', 'psnr_plain', 'psnr_masked', 'ssim_plain', 'lpips_plain', 'lpips_masked')
+COLOR_SCORES = (
+    'psnr',
+    'ssim',
+    'lpips',
+    'psnr_plain',
+    'psnr_masked',
+    'ssim_plain',
+    'lpips_plain',
+    'lpips_masked',
+)
 
 
-def colour_scores(
-    picture: np.ndarray, truth: np.ndarray, visible: np.ndarray, perceptual=None
+Perceptual = Callable[
+    [np.ndarray, np.ndarray], np.ndarray
+]  # picture and truth to LPIPS at every pixel (H, W)
+
+
+def color_scores(
+    picture: np.ndarray, truth: np.ndarray, visible: np.ndarray, perceptual: Perceptual | None = None
 ) -> dict[str, float]:
     """All numbers of one view.
 
@@ -40,7 +54,7 @@ def colour_scores(
     """
     picture, truth = (np.clip(image, 0, 1).astype(np.float64) for image in (picture, truth))
     shown, wanted = picture * visible[..., None], truth * visible[..., None]
-    scores = dict.fromkeys(COLOURS, float('nan'))
+    scores = dict.fromkeys(COLOR_SCORES, float('nan'))
     everywhere = np.ones_like(visible)
     similarity = ssim_map(picture, truth)
     inner = cv2.erode(visible.astype(np.uint8), np.ones((WINDOW, WINDOW), np.uint8), borderValue=0).astype(
@@ -95,16 +109,14 @@ def within(values: np.ndarray) -> np.ndarray:
     return values[edge:-edge, edge:-edge]
 
 
-def load_lpips(
-    path: str | Path | None = None, device: str | torch.device = 'cpu'
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def load_lpips(path: str | Path | None = None, device: str | torch.device = 'cpu') -> Perceptual:
     """LPIPS (Zhang et al. 2018) with VGG features, as published: (picture, truth) -> (H, W).
 
     path: the public Splatt3R or GSemSplat file, which carries its weights (network/lpips.py); None: the
     package lpips. Raises ValueError in one line where the file, the package or its weights are not there.
     """
     if path is not None:
-        network = LPIPS.load(path).to(device)
+        network: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = LPIPS.load(path).to(device)
     else:
         try:
             import lpips

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from gsemsplat_ros.datasets.frames import Source
 from gsemsplat_ros.evaluation.annotated_views import AnnotatedView, Inputs
 from gsemsplat_ros.geometry.visibility import seen_by, surface_points
 from gsemsplat_ros.images.view import View
@@ -21,12 +22,10 @@ GRID = 64  # px: masks are compared on a grid of about this side
 AGREE = 0.7  # IoU of a pair's visible pixels with the mask
 
 
-def find_inputs(source, scene: str, frame: AnnotatedView) -> Inputs:
+def find_inputs(source: Source, scene: str, frame: AnnotatedView) -> Inputs:
     """What a network is given for `frame`.
 
-    source: scenes of posed RGB-D frames, cut to the size of the annotated view (the interface of
-    training/frames.py: `frames(scene)` names, `frame(scene, name)` with image and geometry, `geometry(scene,
-    name)` depth, camera and pose).
+    source: scenes of posed RGB-D frames, cut to the size of the annotated view.
 
     Raises ValueError where no frame looks like the view, or no pair sees what its mask shows.
     """
@@ -57,7 +56,7 @@ def find_inputs(source, scene: str, frame: AnnotatedView) -> Inputs:
             f'{scene}: no two frames see what the mask of {frame.name} shows (the best, {names[first]} and '
             f'{names[second]}, agree to {agreement:.2f}, wanted {AGREE}): give cameras.json with the pair'
         )
-    views = [
+    inputs = [
         View(
             source.frame(scene, names[i]).image,
             geometries[i].camera,
@@ -65,9 +64,8 @@ def find_inputs(source, scene: str, frame: AnnotatedView) -> Inputs:
         )
         for i in (first, second)
     ]
-    return Inputs(
-        *views, target.camera, np.linalg.inv(geometries[first].world_from_camera) @ target.world_from_camera
-    )
+    first_from_camera = np.linalg.inv(geometries[first].world_from_camera) @ target.world_from_camera
+    return Inputs(inputs[0], inputs[1], target.camera, first_from_camera)
 
 
 def alike(a: np.ndarray, b: np.ndarray) -> float:
@@ -90,7 +88,7 @@ def find_pair(seen: Sequence[np.ndarray | None], mask: np.ndarray) -> tuple[int,
     None stands for a frame that cannot be chosen.
     """
     rows = [i for i, part in enumerate(seen) if part is not None]
-    flat = np.stack([seen[i].ravel() for i in rows]).astype(np.float32)  # (N, P)
+    flat = np.stack([part.ravel() for part in seen if part is not None]).astype(np.float32)  # (N, P)
     size = flat.sum(1)
     both = flat @ flat.T  # (N, N) pixels seen by both
     in_mask = flat[:, mask.ravel()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,11 +57,10 @@ class Field:
         return [Field(self.path, f'{self.where}[{i}]', value) for i, value in enumerate(self.value)]
 
     def number(self, positive: bool = False) -> float:
-        number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
-        try:
-            value = float(self.value) if number else math.nan
-        except OverflowError:  # JSON knows no largest whole number
-            value = math.nan
+        value = math.nan
+        if isinstance(self.value, (int, float)) and not isinstance(self.value, bool):
+            with suppress(OverflowError):  # JSON knows no largest whole number
+                value = float(self.value)
         if not math.isfinite(value) or (positive and value <= 0):
             raise self.wrong('a positive number' if positive else 'a number')
         return value
@@ -83,7 +84,7 @@ class Field:
             raise self.wrong(f'words, at most {MAX_TEXT} characters')
         return self.value.strip()
 
-    def load(self, reader) -> np.ndarray:
+    def load(self, reader: Callable[[Path], np.ndarray]) -> np.ndarray:
         """What `reader` makes of the file that this field names, relative to the JSON file."""
         if not isinstance(self.value, str) or not self.value:
             raise self.wrong('the path of a file')

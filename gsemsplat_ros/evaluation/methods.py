@@ -95,14 +95,16 @@ class Network:
     def scene(self, inputs: Inputs) -> Scene:
         """The scene of two input views, kept for the next view of the same scene."""
         if self._last is None or not same_views(self._last[0], inputs):
-            views = [view if self.calibrated else View(view.image) for view in (inputs.first, inputs.second)]
-            self._last = inputs, self.pipeline.build(Pair(*views))
+            pair = Pair(inputs.first, inputs.second)
+            if not self.calibrated:
+                pair = Pair(View(pair.first.image), View(pair.second.image))
+            self._last = inputs, self.pipeline.build(pair)
         return self._last[1]
 
     def show(
         self, frame: AnnotatedView, inputs: Inputs | None, folder: Path, phrases: Sequence[str]
     ) -> Shown:
-        assert inputs is not None  # a network is given images
+        assert inputs is not None, 'a network is given images'
         drawn = render(self.scene(inputs).gaussians, inputs.camera, np.linalg.inv(inputs.first_from_camera))
         hidden = self.pipeline.decoders.prepare(drawn.codes, self.pipeline.canonical, drawn.alpha)
         words = self.pipeline.text_encoder.encode(list(phrases))
@@ -143,7 +145,7 @@ class ColourOnly:
     def show(
         self, frame: AnnotatedView, inputs: Inputs | None, folder: Path, phrases: Sequence[str]
     ) -> Shown:
-        assert inputs is not None  # a network is given images
+        assert inputs is not None, 'a network is given images'
         drawn = render(self.gaussians(inputs), inputs.camera, np.linalg.inv(inputs.first_from_camera))
         return Shown(drawn.rgb.cpu().numpy(), None, drawn.alpha.cpu().numpy())
 
@@ -164,7 +166,7 @@ class LiftedFeatures:
     def show(
         self, frame: AnnotatedView, inputs: Inputs | None, folder: Path, phrases: Sequence[str]
     ) -> Shown:
-        assert inputs is not None  # a network is given images
+        assert inputs is not None, 'a network is given images'
         scene = self.network.scene(inputs)
         height, width = scene.keyframe.camera.height, scene.keyframe.camera.width
         points = scene.gaussians.means.cpu().numpy().reshape(2, height, width, 3)

@@ -61,7 +61,7 @@ def rotation_error_deg(estimate: np.ndarray, truth: np.ndarray) -> float:
     """Angle [deg] of the rotation between two poses (4, 4)."""
     turn = estimate[:3, :3].T @ truth[:3, :3]
     sine = np.linalg.norm([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]]) / 2
-    return angle_deg((np.trace(turn) - 1) / 2, sine)
+    return angle_deg(float(np.trace(turn) - 1) / 2, float(sine))
 
 
 def direction_error_deg(estimate: np.ndarray, truth: np.ndarray) -> float:
@@ -69,7 +69,7 @@ def direction_error_deg(estimate: np.ndarray, truth: np.ndarray) -> float:
     a, b = estimate[:3, 3], truth[:3, 3]
     if not (np.linalg.norm(a) > 0 and np.linalg.norm(b) > 0):
         return float('nan')
-    return angle_deg(a @ b, np.linalg.norm(np.cross(a, b)))
+    return angle_deg(float(a @ b), float(np.linalg.norm(np.cross(a, b))))
 
 
 def psnr(picture: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:

@@ -31,7 +31,8 @@ def calibrate(pipeline: Pipeline, samples: Iterable[Sample], seed: int = 0) -> d
     """
     samples = list(samples)
     vocabulary = sorted({name for sample in samples for name in sample.names[1:]})
-    present, absent = [], []
+    present: list[float] = []
+    absent: list[float] = []
     for index, sample in enumerate(samples):
         scene = mixed_by(Mixture(WEIGHTS, 0.0), pipeline.build(sample.pair))
         shown = np.array(sample.names)[sample.instance[0]]
@@ -44,12 +45,11 @@ def calibrate(pipeline: Pipeline, samples: Iterable[Sample], seed: int = 0) -> d
             f'{len(present)} present and {len(absent)} absent names in these rooms: wanted some of both; '
             'give more rooms'
         )
-    present, absent = np.array(present), np.array(absent)
     margin = round(float(np.quantile(absent, 1 - FALSE_ALARMS)), 4)
     return {
         'mixture': {'weights': list(WEIGHTS), 'margin': margin},
-        'recall': float((present >= margin).mean()),
-        'false_alarm_rate': float((absent >= margin).mean()),
+        'recall': float(np.mean(np.array(present) >= margin)),
+        'false_alarm_rate': float(np.mean(np.array(absent) >= margin)),
         'present': len(present),
         'absent': len(absent),
     }

@@ -79,7 +79,7 @@ def evaluate_frame(
     chosen = maps.max((2, 3)).argmax(0)  # (K,)
     localised = np.zeros(count, bool)
     found, truth = (np.zeros((count, height, width), bool) for _ in range(2))
-    peaks = [np.zeros((0, 2), int) for _ in range(count)]
+    peaks: list[np.ndarray] = [np.zeros((0, 2), int) for _ in range(count)]
     for k in range(count):
         truth[k] = majority(fill(polygons[k], height, width)) & visible
         found[k] = majority(relative_mask(maps[chosen[k], k], (1 + threshold) / 2)) & visible

@@ -17,6 +17,7 @@ import time
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +93,7 @@ def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str =
         seconds.append(time.perf_counter() - start)
         height, width = labelled.pair.first.image.shape[:2]
 
-        def add(**values: float) -> None:
-            for name, value in values.items():
-                groups[name][index].append(float(value))
-
+        add = partial(add_values, groups, index)
         for text, box in [*labelled.objects, *((text, None) for text in labelled.absent)]:
             answer = pipeline.query(scene, text)
             u, v = answer.peak_pixel or (math.nan, math.nan)
@@ -148,6 +146,12 @@ def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str =
     }
 
 
+def add_values(groups: dict[str, list[list[float]]], index: int, **values: float) -> None:
+    """Append to the groups of pair `index`, by measure."""
+    for name, value in values.items():
+        groups[name][index].append(float(value))
+
+
 def read_labels(path: str | Path) -> list[LabelledPair]:
     """All pairs of a file of labels, with images and disparities. Raises ValueError as `evaluate_stereo`."""
     path = Path(path)
@@ -185,7 +189,7 @@ def read_pair(field: Field) -> LabelledPair:
     )
     absent = tuple(thing.words() for thing in (field.get('absent').items() if field.has('absent') else ()))
     pair = Pair(View(left, camera), View(right, replace(camera, cx=cx + doffs)), baseline)
-    return LabelledPair(field.get('left').value, pair, depth, objects, absent)
+    return LabelledPair(str(field.get('left').value), pair, depth, objects, absent)
 
 
 def read_box(field: Field, width: int, height: int) -> tuple[float, float, float, float]:

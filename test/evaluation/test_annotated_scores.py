@@ -75,14 +75,14 @@ def test_rows_of_one_view(data):
     assert first['iou'] > 0.85 and first['localised'] and first['head'] == 0 and first['found']
     assert second['corrected_iou'] > 0.6 and second['corrected_localised']
     assert last['iou'] < 0.1 and not last['localised'] and not last['corrected_localised']
-    assert knowing.colours['psnr'] == 100 and knowing.colours['ssim'] == pytest.approx(1)
+    assert knowing.colors['psnr'] == 100 and knowing.colors['ssim'] == pytest.approx(1)
     frame = result.frame
     floor = frame.visible & majority(evaluate_truth(frame, 'floor'))
     assert luck.name == CHANCE and luck.words[2]['iou'] == pytest.approx(floor.sum() / frame.visible.sum())
     assert luck.words[2]['localised'] == luck.words[2]['iou']
     flat = frame.image[frame.visible].mean(0) / 255
     wanted = -10 * np.log10(np.square(frame.image[frame.visible] / 255 - flat).mean())
-    assert luck.colours['psnr'] == pytest.approx(wanted)
+    assert luck.colors['psnr'] == pytest.approx(wanted)
 
 
 def evaluate_truth(frame, text):
@@ -226,7 +226,7 @@ def test_chance_of_a_view_without_a_visible_pixel():
         None,
     )
     result = chance(frame)
-    assert result.words == [] and result.colours is None
+    assert result.words == [] and result.colors is None
 
 
 @pytest.fixture(scope='module')

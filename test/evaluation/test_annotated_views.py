@@ -12,7 +12,7 @@ import pytest
 from support.annotated_views import SIDE, rings, write_annotation, write_eval
 
 from gsemsplat_ros.evaluation.annotated_views import (
-    annotations,
+    annotation_files,
     find_scenes,
     read_cameras,
     read_features,
@@ -44,7 +44,7 @@ def change(scene, edit, name=f'{NAME}.json'):
 
 def test_what_a_scene_holds(scene):
     assert find_scenes(scene.parent) == [scene] == find_scenes(scene)
-    [path] = annotations(scene)
+    [path] = annotation_files(scene)
     frame = read_view(path)
     assert (frame.scene, frame.name) == (scene.name, NAME) and frame.image.shape == (SIDE, SIDE, 3)
     assert frame.phrases == ('wall', 'storage box', 'floor') and frame.dropped == ('piano',)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gsemsplat_ros.checkpoints.lpips import LPIPS, PREFIX
-from gsemsplat_ros.evaluation import image_quality as colours
-from gsemsplat_ros.evaluation.image_quality import COLOURS, colour_scores, load_lpips, ssim_map
+from gsemsplat_ros.evaluation import image_quality
+from gsemsplat_ros.evaluation.image_quality import COLOR_SCORES, color_scores, load_lpips, ssim_map
 
 HEIGHT, WIDTH = 30, 36
 
@@ -50,7 +50,7 @@ def test_psnr_as_published_and_corrected():
     picture, truth = pictures()
     visible = np.zeros((HEIGHT, WIDTH), bool)
     visible[3:23, 4:34] = True
-    scores = colour_scores(picture, truth, visible)
+    scores = color_scores(picture, truth, visible)
     error = np.square(picture - truth)[visible]
     assert scores['psnr'] == pytest.approx(-10 * np.log10(error.mean()))
     assert scores['psnr_masked'] == pytest.approx(scores['psnr'] - 10 * np.log10(3)), (
@@ -66,7 +66,7 @@ def test_ssim_as_published_and_corrected():
     picture, truth = pictures()
     visible = np.zeros((HEIGHT, WIDTH), bool)
     visible[3:23, 4:34] = True
-    scores = colour_scores(picture, truth, visible)
+    scores = color_scores(picture, truth, visible)
     plain = plain_ssim(picture, truth)
     assert scores['ssim'] == pytest.approx(plain[8:18, 9:29].mean()), (
         'windows of 11 px that are wholly visible'
@@ -74,23 +74,21 @@ def test_ssim_as_published_and_corrected():
     black = visible[..., None]
     assert scores['ssim_plain'] == pytest.approx(np.nanmean(plain_ssim(picture * black, truth * black)))
     noise = np.where(black, picture, np.random.default_rng(1).random(picture.shape))
-    assert colour_scores(noise, truth, visible)['ssim'] == scores['ssim'], (
-        'what is not visible does not count'
-    )
+    assert color_scores(noise, truth, visible)['ssim'] == scores['ssim'], 'what is not visible does not count'
 
 
 def test_values_leave_the_range_only_before_they_are_compared():
     _, truth = pictures()
     everywhere = np.ones((HEIGHT, WIDTH), bool)
     high = np.where(truth > 0.5, truth + 3, truth)
-    assert colour_scores(high, truth, everywhere) == pytest.approx(
-        colour_scores(np.where(truth > 0.5, 1.0, truth), truth, everywhere), nan_ok=True
+    assert color_scores(high, truth, everywhere) == pytest.approx(
+        color_scores(np.where(truth > 0.5, 1.0, truth), truth, everywhere), nan_ok=True
     )
 
 
 def test_nothing_visible():
     picture, truth = pictures()
-    scores = colour_scores(
+    scores = color_scores(
         picture, truth, np.zeros((HEIGHT, WIDTH), bool), lambda a, b: np.abs(a - b).mean(-1)
     )
     assert scores['psnr_plain'] == pytest.approx(100) and scores['lpips_plain'] == 0
@@ -108,14 +106,14 @@ def test_lpips_forms():
         difference = np.abs(a - b).mean(-1)
         return difference + np.roll(difference, 1, 0)
 
-    scores = colour_scores(picture, truth, visible, measure)
+    scores = color_scores(picture, truth, visible, measure)
     black = visible[..., None]
     plain = measure(picture * black, truth * black)
     assert scores['lpips_plain'] == pytest.approx(plain.mean())
     assert scores['lpips_masked'] == pytest.approx(plain[:10].mean())
     same_outside = np.where(black, picture, truth)
     assert scores['lpips'] == pytest.approx(measure(same_outside, truth)[:10].mean())
-    assert tuple(scores) == COLOURS
+    assert tuple(scores) == COLOR_SCORES
 
 
 def test_lpips_is_asked_as_published(monkeypatch):
@@ -170,4 +168,6 @@ def test_lpips_of_the_public_file(tmp_path):
 
 
 def test_window_is_odd_and_wide_enough():
-    assert 2 * int(3.5 * colours.SIGMA + 0.5) + 1 == colours.WINDOW, 'where scikit-image cuts its Gaussian'
+    assert 2 * int(3.5 * image_quality.SIGMA + 0.5) + 1 == image_quality.WINDOW, (
+        'where scikit-image cuts its Gaussian'
+    )

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     perceptual = perceptual_measure(args, notes)
     methods, made = saved_features(args) if args.features else networks(args, notes)
     results, sections = [], []
-    views = sum(len(annotated_views.annotations(scene)) for scene in scenes)
+    views = sum(len(annotated_views.annotation_files(scene)) for scene in scenes)
     with console.progress(views, 'view', 'scoring') as bar:
         for result in evaluate_frames(args.data, methods, find, args.threshold, args.eight, perceptual):
             if out:
