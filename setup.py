@@ -10,7 +10,8 @@ SHARE = 'share/' + NAME
 setup(
     name=NAME,
     version='0.1.0',
-    description='Semantic 3D Gaussians from two camera images, answering words, inside ROS 2',
+    description='Semantic 3D Gaussians from two camera images, searched with words, for ROS 2',
+    maintainer='The gsemsplat_ros authors',  # reached by the issue tracker of the repository
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=[NAME, NAME + '.*']),

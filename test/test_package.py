@@ -50,6 +50,8 @@ def test_one_version():
         'package.xml': ElementTree.parse(ROOT / 'package.xml').findtext('version'),
         'msg/package.xml': ElementTree.parse(ROOT / 'msg/package.xml').findtext('version'),
         'msg/pyproject.toml': re.search(r'^version = "(.+)"$', PYPROJECT.read_text(), re.M)[1],
+        'CITATION.cff': re.search(r'^version: (.+)$', (ROOT / 'CITATION.cff').read_text(), re.M)[1],
+        'CHANGELOG.rst': re.search(r'^(\d.*) \(', (ROOT / 'CHANGELOG.rst').read_text(), re.M)[1],
     }
     assert len(set(versions.values())) == 1, versions
 
