@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from gsemsplat_ros.terminal.console import Console, Failure
+from gsemsplat_ros.terminal.log_notes import log_as_notes
 
 PROG = 'gsemsplat'
 COMMANDS = {
@@ -83,7 +84,9 @@ def run(argv: list[str]) -> int:
 
         return node.run(unknown)
     args.command_line = [PROG, *argv]
-    args.run(args, Console(args.json, args.quiet))
+    console = Console(args.json, args.quiet)
+    with log_as_notes(console):
+        args.run(args, console)
     return 0
 
 

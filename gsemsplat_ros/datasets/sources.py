@@ -4,6 +4,7 @@ frame.
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.datasets.scannetpp import ScanNetPP
 from gsemsplat_ros.datasets.tum import Folders
 from gsemsplat_ros.files import write_whole
+
+log = logging.getLogger(__name__)
 
 LAYOUTS = (
     'raw/splits and processed (ScanNet++), rgb.txt, depth.txt and groundtruth.txt (TUM RGB-D, one scene or '
@@ -124,6 +127,7 @@ class SceneSampler:
             matrix = np.load(path, allow_pickle=False)
             if matrix.shape == (len(names), len(names)):
                 return matrix
+        log.info('%s: computing which of its %d frames see the same; kept in %s', scene, len(names), path)
         matrix = coverage_matrix([coarse(self.source.geometry(scene, name)) for name in names])
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as part, part.open('wb') as file:

@@ -10,6 +10,7 @@ published calibration follows from "freiburg1", 2 or 3 in their names.
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import numpy as np
 from gsemsplat_ros.datasets.frames import SIZE, Cut, Frame, Geometry, Source, read_colour, read_depth
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 from gsemsplat_ros.images.camera import Camera
+
+log = logging.getLogger(__name__)
 
 UNITS = 5000  # of a depth picture a metre
 TOGETHER = 0.02  # s: stamps that far apart belong together
@@ -95,6 +98,9 @@ class Folders(Source):
                 f'{folder}: {len(together)} frames whose image, depth and pose lie within {TOGETHER} s, '
                 f'wanted at least 2; do {", ".join(LISTS)} belong together?'
             )
+        if len(together) < len(colours):
+            left_out = len(colours) - len(together)
+            log.info('%s: %d of %d images have no depth and pose in time', folder, left_out, len(colours))
         chosen = list(together)
         chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(MOST, len(chosen))).astype(int)]
         frames = {

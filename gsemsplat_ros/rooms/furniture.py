@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from gsemsplat_ros.rooms.catalogue import (
     wanted,
 )
 from gsemsplat_ros.rooms.wavefront import read_mtl, read_obj
+
+log = logging.getLogger(__name__)
 
 PACKAGE_DIR = Path('/usr/share/sweethome3d/furniture')
 TEXTURE = 256  # every texture is this many pixels square
@@ -115,6 +118,7 @@ def load_furniture(cache_dir: Path | None = None, package_dir: Path = PACKAGE_DI
             raise ValueError(
                 f'no furniture catalogues in {package_dir}: install the Debian package sweethome3d-furniture'
             )
+        log.info('packing the furniture of %s once, half a minute', package_dir)
         cache_dir.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as part, open(part, 'wb') as file:
             np.savez(file, **_pack(Path(package_dir)))  # type: ignore[arg-type]  # the stub's other keyword is a bool

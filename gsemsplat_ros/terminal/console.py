@@ -36,7 +36,7 @@ class Console:
     def note(self, text: str) -> None:
         """What is going on, for a person who waits."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            tqdm.write(text, file=sys.stderr)  # above a bar, if there is one
 
     def progress(self, total: int, unit: str, title: str) -> tqdm:
         """A bar on stderr, on a terminal only; `update()` it, and use it in a `with`."""

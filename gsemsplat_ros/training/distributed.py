@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -14,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gsemsplat_ros.device import choose
+
+log = logging.getLogger(__name__)
 
 PATIENCE = timedelta(days=1)  # the others wait so long while the first renders rooms
 
@@ -39,6 +42,8 @@ class Processes:
             )
         if self.device.type == 'cuda':
             self.device = torch.device('cuda', local) if gpus >= self.here else torch.device('cpu')
+            if gpus < self.here:
+                log.warning('%d processes and %d GPUs here: training on the CPU', self.here, gpus)
         self.take_device()
 
     def __enter__(self) -> Processes:
