@@ -206,16 +206,19 @@ def test_cloud_reads_in_sensor_msgs_py():
     assert len(point_cloud2.read_points(cloud, skip_nans=True)) == 19
 
 
-def test_cloud_of_400k_is_fast():
-    """Two views of 512 x 384: 7 ms with the process's memory kept (ros/main.py), 17 ms on fresh pages."""
+def test_a_cloud_is_filled_nearly_as_fast_as_its_bytes_are_copied():
+    """400,000 Gaussians are two views of 512 x 384."""
     scene = gaussians(400_000, code_dim=1)
-    seconds = []
-    for _ in range(5):
+    data = np.frombuffer(clouds.gaussian_cloud(scene, HEADER).data, np.uint8)
+
+    def seconds(work):
         start = time.thread_time()
-        clouds.gaussian_cloud(scene, HEADER)
-        seconds.append(time.thread_time() - start)
-    print(f'cloud of 400,000 Gaussians filled in {min(seconds) * 1e3:.1f} ms')
-    assert min(seconds) < 0.04
+        work()
+        return time.thread_time() - start
+
+    fill = min(seconds(lambda: clouds.gaussian_cloud(scene, HEADER)) for _ in range(5))
+    copy = min(seconds(lambda: data + 1) for _ in range(5))
+    assert fill < 10 * copy
 
 
 def test_quaternion_of_every_rotation():

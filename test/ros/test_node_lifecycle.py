@@ -55,7 +55,7 @@ def test_lifecycle_by_a_manager(client, start):
             )  # each time: the node may have met our publisher later than we it
         for side in ('left', 'right'):
             client.publish(f'/c/{side}/image_raw', picture(LEFT, stamp_ns=stamp))
-        time.sleep(0.05)
+        client.spin()
     start_s = time.monotonic()
     node.interrupt()
     assert node.wait() == 0, node.output

@@ -19,6 +19,8 @@ from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros.main import main
 from gsemsplat_ros.scene.coded_file import CodeSpace
+from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 
 COUNT = 400_000  # Gaussians in the message: two views of 512 x 384 make as many
@@ -66,6 +68,10 @@ class IdlePipeline:
             1,
             {'predict': 0.0},
         )
+
+    def index(self, map_: Map, before: MapIndex | None = None) -> MapIndex:
+        """The map without what queries need."""
+        return cast(MapIndex, SimpleNamespace(map=map_))
 
 
 if __name__ == '__main__':
