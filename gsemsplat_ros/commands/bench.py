@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gsemsplat_ros.terminal.arguments import add_device_argument, add_output_arguments, at_least_one
 from gsemsplat_ros.terminal.console import Console, Failure
 
+if TYPE_CHECKING:
+    import torch
+
+    from gsemsplat_ros.bench.stages import Stage
+    from gsemsplat_ros.gaussians.gaussians import Gaussians
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to measure."""
     parser.description = (
         'Runs the public algorithm in plain steps (float32, both images encoded, every head) and the fast '
         'path, interleaved in one process, and compares their outputs. Both see the same weights: '
@@ -44,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
+    """Measure what was asked for; raises Failure where the paths differ too much."""
     if args.node:
         run_node(console)
         return
@@ -67,7 +77,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         )
 
 
-def further_stages() -> tuple:
+def further_stages() -> tuple[Callable[[Gaussians], Stage], ...]:
     """Stages that need ROS, where there is ROS."""
     if importlib.util.find_spec('rclpy') is None:
         return ()
@@ -76,7 +86,7 @@ def further_stages() -> tuple:
     return (message_stage,)
 
 
-def show(result: dict, console: Console) -> None:
+def show(result: dict[str, Any], console: Console) -> None:
     """The result as tables."""
     console.say(f'{result["size"]} on {result["device"]}')
     console.say(
@@ -127,12 +137,14 @@ def show(result: dict, console: Console) -> None:
     )
 
 
-def gigaflops(stage: dict, path: str) -> float | None:
+def gigaflops(stage: dict[str, float], path: str) -> int | None:
+    """Of a stage on a path; None: not counted."""
     value = stage.get(f'{path}_flops_per_second')
     return None if value is None else round(value / 1e9)
 
 
 def run_node(console: Console) -> None:
+    """What the node itself costs."""
     from gsemsplat_ros.ros.client.bench_node import bench_node
 
     with console.steps('bench') as step:
@@ -141,7 +153,8 @@ def run_node(console: Console) -> None:
     console.result(result)
 
 
-def run_scale(picture: str, device, console: Console) -> None:
+def run_scale(picture: str, device: torch.device, console: Console) -> None:
+    """How time and memory grow; the plot goes into `picture`, an .svg file."""
     from gsemsplat_ros.bench.plot import plot
     from gsemsplat_ros.bench.scale import AXES, scale
     from gsemsplat_ros.terminal.output import write_text

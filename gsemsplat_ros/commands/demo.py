@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from gsemsplat_ros.terminal.arguments import add_output_arguments, at_least_one
 from gsemsplat_ros.terminal.console import Console
+
+if TYPE_CHECKING:
+    from gsemsplat_ros.datasets.demo_pairs import DemoScene
+    from gsemsplat_ros.report.pair_result import PairResult
 
 ANSWER_WITHIN_S = 60.0
 BAG_QUERIES = 'chair', 'table', 'door', 'plant'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to play, what to ask, and where to write."""
     from gsemsplat_ros.datasets.demo_pairs import QUERIES
 
     parser.description = (
@@ -61,45 +71,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
+    """Play the pairs to a node, and write its Gaussians, its answers and the report into the folder."""
     from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, read_card
     from gsemsplat_ros.ros.client.node_process import COMMAND
     from gsemsplat_ros.terminal.output import output_folder, write_json
     from gsemsplat_ros.terminal.results import answers_table, write_page
 
-    scenes, parameters, title, about = _of_bag(args, console) if args.bag else _packaged(args)
+    program = _program_of_bag(args, console) if args.bag else _packaged_program(args)
     card = read_card(SHIPPED)
     out = output_folder(args.out)
-    results = play(scenes, out, console, COMMAND, parameters)
+    results = play(program.scenes, out, console, COMMAND, program.parameters)
     summary = {
-        **about,
+        **program.about,
         'pairs': [{'scene': result.name, **result.summary()} for result in results],
         'report': str(out / 'report.html'),
         'scene': str(out / 'scene.ply'),
     }
     write_json(out / 'summary.json', summary)
-    write_page(out / 'report.html', title, results, card, args.command_line)
+    write_page(out / 'report.html', program.title, results, card, args.command_line)
     answers_table(console, results)
     console.say(f'{out / "report.html"}')
     console.result(summary)
 
 
-def _packaged(args: argparse.Namespace) -> tuple:
-    """Scenes, what is different about the node's parameters, title of the report, facts for the summary."""
+@dataclass(frozen=True)
+class Program:
+    """What is played. parameters: of the node, besides player.PARAMETERS; title: of the report; about: facts
+    for the summary."""
+
+    scenes: Sequence[DemoScene]
+    parameters: Mapping[str, Any]
+    title: str
+    about: Mapping[str, Any]
+
+
+def _packaged_program(args: argparse.Namespace) -> Program:
+    """The pairs that come with the package stereodemo."""
     from gsemsplat_ros.datasets.demo_pairs import QUERIES, load_scene
 
     alone = [f'--{name}' for name in ('left', 'right') if getattr(args, name)]
     if alone:
         raise ValueError(f'{" and ".join(alone)} name topics of a bag: give --bag FILE too')
-    return (
-        [load_scene(name, args.query) for name in dict.fromkeys(args.scene or QUERIES)],
-        {},
-        'Real rooms, real words',
-        {},
-    )
+    scenes = [load_scene(name, args.query) for name in dict.fromkeys(args.scene or QUERIES)]
+    return Program(scenes, {}, 'Real rooms, real words', {})
 
 
-def _of_bag(args: argparse.Namespace, console: Console) -> tuple:
-    """The same, of pairs out of a bag."""
+def _program_of_bag(args: argparse.Namespace, console: Console) -> Program:
+    """Pairs out of a bag."""
     from gsemsplat_ros.datasets.demo_pairs import DemoScene
     from gsemsplat_ros.ros.client.bag import Bag
 
@@ -114,28 +132,31 @@ def _of_bag(args: argparse.Namespace, console: Console) -> tuple:
         )
         pairs = list(bag.pairs(args.pairs))
         about = {
-            'bag': {
-                'path': str(bag.path),
-                'images': topics.images,
-                'camera_infos': topics.infos,
-                'compressed': topics.compressed,
-                'rectified': rectified,
-                'seconds': bag.seconds,
-                'skew_ms': [pair.skew_ms for pair in pairs],
-            }
+            'path': str(bag.path),
+            'images': topics.images,
+            'camera_infos': topics.infos,
+            'compressed': topics.compressed,
+            'rectified': rectified,
+            'seconds': bag.seconds,
+            'skew_ms': [pair.skew_ms for pair in pairs],
         }
-    parameters = {'rectified': rectified, 'image_transport': 'compressed' if topics.compressed else 'raw'}
-    return (
+    return Program(
         [DemoScene(f'{pair.seconds:.2f} s', pair.pair, queries, pair.messages) for pair in pairs],
-        parameters,
+        {'rectified': rectified, 'image_transport': 'compressed' if topics.compressed else 'raw'},
         f'Words for {bag.path.name}',
-        about,
+        {'bag': about},
     )
 
 
-def play(scenes, out, console: Console, command, parameters: dict | None = None) -> list:
+def play(
+    scenes: Sequence[DemoScene],
+    out: Path,
+    console: Console,
+    command: Sequence[str],
+    parameters: Mapping[str, Any] = MappingProxyType({}),
+) -> list[PairResult]:
     """Start the node with `command` and `parameters` besides player.PARAMETERS, play the scenes, ask, and end
-    the node: the PairResults. Writes out/scene.ply."""
+    the node. Writes out/scene.ply, of the first scene."""
     from gsemsplat_ros.flight.flight import draw
     from gsemsplat_ros.gaussians.ply import write_ply
     from gsemsplat_ros.report.pair_result import PairResult
@@ -143,43 +164,45 @@ def play(scenes, out, console: Console, command, parameters: dict | None = None)
     from gsemsplat_ros.ros.client.node_process import NodeProcess
     from gsemsplat_ros.ros.client.player import PARAMETERS, Player, stereo_messages
 
-    results = []
+    results: list[PairResult] = []
     console.note(f'starting the node; its log is {out / "node.log"}')
-    parameters = {**PARAMETERS, **(parameters or {})}
+    compressed = parameters.get('image_transport') == 'compressed'
     messages = [scene.messages or stereo_messages(scene.pair, 0) for scene in scenes]
-    with NodeProcess(parameters, out / 'node.log', command) as node, Client() as client:
-        player = Player(
-            client, lambda: node.alive, node.last_words, parameters.get('image_transport') == 'compressed'
-        )
+    with (
+        NodeProcess({**PARAMETERS, **parameters}, out / 'node.log', command) as node,
+        Client() as client,
+        console.progress(1 + len(scenes), 'pair', 'warm-up') as bar,
+    ):
+        player = Player(client, lambda: node.alive, node.last_words, compressed)
         player.wait_for_node(messages[0])
         console.note('the node is ready')
-        with console.progress(1 + len(scenes), 'pair', 'warm-up') as bar:
-            player.play(messages[0])  # the first pair of a process compiles the renderer
-            bar.update()
-            for scene, sent in zip(scenes, messages):
-                bar.set_description(scene.name)
-                received = player.play(sent)
-                answers = [client.ask(text, ANSWER_WITHIN_S, with_image=True)[0] for text in scene.queries]
-                if not results:
-                    write_ply(out / 'scene.ply', received.gaussians)
-                camera = scene.pair.first.camera
-                depth, views = draw(received.gaussians, camera)
-                results.append(
-                    PairResult(
-                        scene.name,
-                        scene.pair.first.image,
-                        scene.pair.second.image,
-                        camera,
-                        depth,
-                        views,
-                        tuple(answers),
-                        len(received.gaussians),
-                        received.seconds,
-                        received.weights,
-                        received.scale_source,
-                        received.scale,
-                        received.timings,
-                    )
+        player.play(messages[0])  # the first pair of a process compiles the renderer
+        bar.update()
+        for scene, sent in zip(scenes, messages):
+            bar.set_description(scene.name)
+            received = player.play(sent)
+            answers = [client.ask(text, ANSWER_WITHIN_S, with_image=True)[0] for text in scene.queries]
+            if not results:
+                write_ply(out / 'scene.ply', received.gaussians)
+            camera = scene.pair.first.camera
+            assert camera is not None  # of a calibrated stereo pair
+            depth, views = draw(received.gaussians, camera)
+            results.append(
+                PairResult(
+                    name=scene.name,
+                    first=scene.pair.first.image,
+                    second=scene.pair.second.image,
+                    camera=camera,
+                    depth=depth,
+                    views=views,
+                    answers=tuple(answers),
+                    gaussians=len(received.gaussians),
+                    pair_seconds=received.seconds,
+                    weights=received.weights,
+                    scale_source=received.scale_source,
+                    scale=received.scale,
+                    timings=received.timings,
                 )
-                bar.update()
+            )
+            bar.update()
     return results

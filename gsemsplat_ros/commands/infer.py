@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gsemsplat_ros.terminal.arguments import add_device_argument, add_model_arguments, add_output_arguments
 from gsemsplat_ros.terminal.console import Console
 
-PATHS = (
-    'arc',
-    'orbit',
-    'dolly',
-    'published',
-)  # the presets of viewer/paths.py, which is not imported for --help
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from gsemsplat_ros.flight.flight import Film
+    from gsemsplat_ros.images.camera import Camera
+    from gsemsplat_ros.images.view import Pair
+    from gsemsplat_ros.pipeline import Pipeline
+    from gsemsplat_ros.report.pair_result import PairResult
+    from gsemsplat_ros.scene.scene import Scene
+
+PATHS = 'arc', 'orbit', 'dolly', 'published'  # of flight/paths.py, which `--help` does not import
 VIDEOS = 'rgb', 'semantics'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Two images, what to ask, and where to write."""
     parser.add_argument('left', metavar='LEFT', help='image of the first camera; results are in its frame')
     parser.add_argument('right', metavar='RIGHT', help='image of the second camera')
     parser.add_argument(
@@ -56,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
+    """Write the scene, the answers and the report into the folder."""
     from gsemsplat_ros.gaussians.ply import write_ply
     from gsemsplat_ros.pipeline import Pipeline
     from gsemsplat_ros.scene.scene_file import save_scene
@@ -72,11 +82,10 @@ def run(args: argparse.Namespace, console: Console) -> None:
         pipeline = Pipeline.load(args.weights, args.device, args.text_checkpoint)
         bar.update()
         bar.set_description('build')
-        result, scene = solve(pipeline, pair, args.query, Path(args.left).stem, bar)
+        result, scene = build_and_ask(pipeline, pair, args.query, Path(args.left).stem, bar)
     write_ply(out / 'scene.ply', scene.gaussians)
-    save_scene(
-        out / 'scene.safetensors', scene, pair.second.image, pipeline.code_space
-    )  # what `gsemsplat view` asks
+    # what `gsemsplat view` asks
+    save_scene(out / 'scene.safetensors', scene, pair.second.image, pipeline.code_space)
     summary = {**result.summary(), 'report': str(out / 'report.html'), 'scene': str(out / 'scene.ply')}
     if args.video:
         film = film_scene(pipeline, scene, result.camera, args.video, out, console)
@@ -97,7 +106,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     console.result(summary)
 
 
-def read_pair(left: str, right: str, calibration: list[float] | None):
+def read_pair(left: str, right: str, calibration: list[float] | None) -> Pair:
     """The two images as a Pair. Raises ValueError for files that are no images and numbers that are no
     calibration.
     """
@@ -121,60 +130,68 @@ def read_pair(left: str, right: str, calibration: list[float] | None):
     return Pair(View(first, camera), View(second, camera), *calibration[4:])
 
 
-def solve(pipeline, pair, queries: list[str], name: str, bar):
-    """Build the scene, ask it, draw it: the PairResult and the Scene."""
+def build_and_ask(
+    pipeline: Pipeline, pair: Pair, queries: Sequence[str], name: str, bar: tqdm
+) -> tuple[PairResult, Scene]:
+    """Build the scene, ask it, draw it; `bar` counts the scene and each answer."""
     from gsemsplat_ros.flight.flight import draw
     from gsemsplat_ros.pictures.heat import answer_overlay
     from gsemsplat_ros.report.pair_result import PairResult, ReportedAnswer
 
     start = time.perf_counter()
     scene = pipeline.build(pair)
-    seconds = time.perf_counter() - start
+    pair_seconds = time.perf_counter() - start
     bar.update()
+    bar.set_description('ask')
     answers = []
     for text in queries:
-        bar.set_description('ask')
-        asked = time.perf_counter()
+        start = time.perf_counter()
         answer = pipeline.query(scene, text)
-        answers.append(
-            ReportedAnswer(answer, answer_overlay(scene.keyframe, answer), time.perf_counter() - asked)
-        )
+        picture = answer_overlay(scene.keyframe, answer)
+        answers.append(ReportedAnswer(answer, picture, time.perf_counter() - start))
         bar.update()
     camera = pair.first.camera or scene.keyframe.input_camera
     depth, views = draw(scene.gaussians, camera)
-    return PairResult(
-        name,
-        pair.first.image,
-        pair.second.image,
-        camera,
-        depth,
-        views,
-        tuple(answers),
-        len(scene.gaussians),
-        seconds,
-        pipeline.weights,
-        scene.scale_source,
-        float(scene.scale),
-        dict(scene.timings),
-    ), scene
+    result = PairResult(
+        name=name,
+        first=pair.first.image,
+        second=pair.second.image,
+        camera=camera,
+        depth=depth,
+        views=views,
+        answers=tuple(answers),
+        gaussians=len(scene.gaussians),
+        pair_seconds=pair_seconds,
+        weights=pipeline.weights,
+        scale_source=scene.scale_source,
+        scale=float(scene.scale),
+        timings=dict(scene.timings),
+    )
+    return result, scene
 
 
-def film_scene(pipeline, scene, camera, preset: str, out: Path, console: Console):
+def film_scene(
+    pipeline: Pipeline, scene: Scene, camera: Camera, preset: str, out: Path, console: Console
+) -> Film:
     """Fly along the path `preset`, seen with `camera` unless the path has its own, into out/rgb.mp4 and
-    out/semantics.mp4: the Film."""
+    out/semantics.mp4."""
     from gsemsplat_ros.flight.flight import VIDEO_LONG_SIDE, Film, fly, looked_at, resized, semantic_colors
     from gsemsplat_ros.flight.paths import camera_path
     from gsemsplat_ros.flight.video import VideoWriter
 
     camera = resized(camera, VIDEO_LONG_SIDE)
     path = camera_path(preset, looked_at(scene.gaussians, camera)[1])
-    files, posters = [out / f'{name}.mp4' for name in VIDEOS], None
-    with console.progress(len(path), 'frame', 'film') as bar:
-        semantic = semantic_colors(scene.gaussians, pipeline.decoders)
-        with VideoWriter(files[0], path.fps) as rgb, VideoWriter(files[1], path.fps) as semantics:
-            for pictures in fly(scene.gaussians, semantic, path, camera):
-                posters = posters or pictures
-                rgb.add(pictures[0])
-                semantics.add(pictures[1])
-                bar.update()
-    return Film(path.name, len(path), path.seconds, posters, tuple(file.read_bytes() for file in files))
+    rgb_file, semantics_file = (out / f'{name}.mp4' for name in VIDEOS)
+    pictures = fly(scene.gaussians, semantic_colors(scene.gaussians, pipeline.decoders), path, camera)
+    with (
+        console.progress(len(path), 'frame', 'film') as bar,
+        VideoWriter(rgb_file, path.fps) as rgb,
+        VideoWriter(semantics_file, path.fps) as semantics,
+    ):
+        posters = next(pictures)
+        for colored, meant in itertools.chain([posters], pictures):
+            rgb.add(colored)
+            semantics.add(meant)
+            bar.update()
+    files = rgb_file.read_bytes(), semantics_file.read_bytes()
+    return Film(path.name, len(path), path.seconds, posters, files)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 
 from gsemsplat_ros.terminal.arguments import add_output_arguments, at_least_one, positive
 from gsemsplat_ros.terminal.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to ask, and whom."""
     parser.add_argument(
         'text', nargs='+', metavar='TEXT', help='objects to look for; quote phrases of several words'
     )
@@ -35,28 +38,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    import os
-
+    """Ask, and print the answers."""
     from gsemsplat_ros.ros.client.client import Client
 
-    answers, header = [], None
     with Client() as client:
         if not client.wait_for_service(args.service, args.timeout):
             raise ValueError(
                 f'no service {args.service} within {args.timeout:g} s: start `gsemsplat node`, and '
                 f'compare ROS_DOMAIN_ID, which is {os.environ.get("ROS_DOMAIN_ID", "not set")} here'
             )
-        for text in args.text:
-            reported, header = client.ask(
+        replies = [
+            client.ask(
                 text,
                 args.timeout,
                 service=args.service,
                 threshold=args.threshold or 0.0,
                 max_objects=args.max_objects or 0,
             )
-            answers.append(reported)
+            for text in args.text
+        ]
+    header = replies[-1][1]
     rows = []
-    for answer in (reported.answer for reported in answers):
+    for answer in (reported.answer for reported, _ in replies):
         state = 'found' if answer.found else 'not found'
         rows.append(
             (
@@ -78,10 +81,10 @@ def run(args: argparse.Namespace, console: Console) -> None:
         {
             'frame': header.frame_id,
             'stamp_ns': header.stamp.sec * 10**9 + header.stamp.nanosec,
-            'queries': [reported.summary() for reported in answers],
+            'queries': [reported.summary() for reported, _ in replies],
         }
     )
 
 
-def _numbers(values, digits: int) -> str:
+def _numbers(values: Sequence[float] | None, digits: int) -> str:
     return '-' if values is None else ', '.join(f'{value:.{digits}f}' for value in values)

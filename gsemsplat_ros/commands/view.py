@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gsemsplat_ros.terminal.arguments import (
     add_device_argument,
@@ -16,12 +18,17 @@ from gsemsplat_ros.terminal.arguments import (
 )
 from gsemsplat_ros.terminal.console import Console
 
+if TYPE_CHECKING:
+    from gsemsplat_ros.live.shared_state import SharedState
+    from gsemsplat_ros.pipeline import Pipeline
+
 LOCAL = '127.0.0.1', 'localhost', '::1'
 DEMO_SCENE = 'living_room'
 FILES = 'scene.safetensors', 'scene.ply'  # of a folder, the first that is there
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to show, and where the page is served."""
     parser.description = (
         f'{parser.description} Without SCENE and --live it shows a real stereo pair of the demo.'
     )
@@ -63,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
+    """Serve the page until Ctrl-C."""
     from gsemsplat_ros.live.server import ViewServer
     from gsemsplat_ros.live.shared_state import SharedState
 
@@ -71,7 +79,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if args.live:
         from gsemsplat_ros.ros.client.live_node import WORKERS, LiveNode
     shared = SharedState(WORKERS if args.live else 1)
-    loading = None if args.live else source(args, shared)
+    loading = None if args.live else open_source(args, shared)
     with contextlib.ExitStack() as stack:
         stack.callback(shared.close)
         server = ViewServer(shared, args.host, args.port)
@@ -91,18 +99,18 @@ def run(args: argparse.Namespace, console: Console) -> None:
                 'gaussians': len(shared.state.shown.gaussians) if shared.state.shown else None,
             }
         )
-        if args.live:
+        if loading is None:
             stack.enter_context(LiveNode(shared, args.node, args.service, args.max_gaussians))
         else:
             threading.Thread(target=_load, args=(loading, shared, console), daemon=True).start()
         threading.Event().wait()
 
 
-def source(args: argparse.Namespace, shared):
-    """Put what is there already on the shared; returns a function that loads the rest. Raises ValueError."""
+def open_source(args: argparse.Namespace, shared: SharedState) -> Callable[[], None]:
+    """Show what is there already; returns a function that loads the rest. Raises ValueError."""
     from gsemsplat_ros.live import file_source
 
-    def load():
+    def load() -> Pipeline:
         from gsemsplat_ros.pipeline import Pipeline
 
         return Pipeline.load(args.weights, args.device, args.text_checkpoint)
@@ -134,7 +142,7 @@ def file_of(name: str) -> Path:
     return path
 
 
-def _load(loading, shared, console: Console) -> None:
+def _load(loading: Callable[[], None], shared: SharedState, console: Console) -> None:
     """Run in a thread, while the page is already there: what goes wrong is said on the page too."""
     try:
         loading()

@@ -5,6 +5,8 @@ public one.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from typing import Any
 
 from gsemsplat_ros.terminal.arguments import add_output_arguments
 from gsemsplat_ros.terminal.console import Console, Failure
@@ -76,7 +78,7 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
     path = Path(args.file or SHIPPED)
     card = read_card(path)
     with safe_open(path, 'pt') as file:
-        parameters = sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
+        parameters = sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     about = {'file': str(path), 'bytes': path.stat().st_size, 'parameters': parameters}
     console.table(list(flat({**about, **card})))
     console.result({**about, 'card': card})
@@ -101,7 +103,7 @@ def run_parity(args: argparse.Namespace, console: Console) -> None:
         )
 
 
-def flat(values: dict, prefix: str = ''):
+def flat(values: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, object]]:
     """(dotted name, value) of every leaf; lists in one line, but a line for each dictionary in one."""
     for name, value in values.items():
         if isinstance(value, dict):

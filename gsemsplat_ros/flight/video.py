@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType, TracebackType
 
 import numpy as np
 
@@ -17,7 +18,7 @@ QUALITY = 21  # x264's constant rate factor: lower is better and larger
 BT709 = 1  # how FFmpeg numbers ITU-R BT.709, in primaries, transfer and matrix alike
 
 
-def load_av():
+def load_av() -> ModuleType:
     """PyAV. Raises ValueError in one line where it is not installed; call it before long work."""
     try:
         import av
@@ -78,8 +79,10 @@ class VideoWriter:
         if kind is None:
             self._container.mux(self._stream.encode(None))
 
-    def __exit__(self, *error) -> None:
-        self._opened.__exit__(*error)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, error, traceback)
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> int:

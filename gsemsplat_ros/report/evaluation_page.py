@@ -134,7 +134,7 @@ def mask_picture(image: np.ndarray, found: np.ndarray, truth: np.ndarray) -> np.
     return outlined(np.rint(image * np.where(found, 1.0, DIM)[..., None]).astype(np.uint8), truth)
 
 
-def peak_picture(image: np.ndarray, truth: np.ndarray, peaks: np.ndarray, right: bool) -> np.ndarray:
+def peak_picture(image: np.ndarray, truth: np.ndarray, peaks: np.ndarray, right: bool | None) -> np.ndarray:
     """The image with the annotation's outline and a ring around the first of the peaks, green where it is
     right.
     """

@@ -73,10 +73,10 @@ def image_url(image: np.ndarray) -> str:
     """(H, W, 3) uint8 RGB as a data URL."""
     done, data = cv2.imencode('.webp', image[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     assert done, image.shape
-    return data_url('image/webp', data)
+    return data_url('image/webp', data.tobytes())
 
 
-def data_url(kind: str, data) -> str:
+def data_url(kind: str, data: bytes) -> str:
     """Bytes of the media type `kind` as an address that carries them."""
     return f'data:{kind};base64,' + base64.b64encode(data).decode()
 
@@ -85,8 +85,9 @@ def table(rows: Iterable[Iterable[object]], header: Iterable[object] = ()) -> Ma
     """Rows of cells; numbers, given as (text,) tuples, stand to the right."""
 
     def cell(name: str, value: object) -> Markup:
-        number = isinstance(value, tuple)
-        return tag(name, value[0] if number else value, class_='number' if number else None)
+        if isinstance(value, tuple):
+            return tag(name, value[0], class_='number')
+        return tag(name, value)
 
     head = tag('thead', tag('tr', [cell('th', value) for value in header])) if header else None
     return tag('table', head, tag('tbody', [tag('tr', [cell('td', value) for value in row]) for row in rows]))

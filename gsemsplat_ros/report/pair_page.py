@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -57,7 +57,7 @@ def opening(report: PairReport) -> Markup:
     results = report.results
     answers = [answer for result in results for answer in result.answers]
     several = len(results) > 1
-    figures = [('pairs of images', len(results))] if several else []
+    figures: list[tuple[str, object]] = [('pairs of images', len(results))] if several else []
     figures += [
         ('Gaussians a pair' if several else 'Gaussians', f'{median(r.gaussians for r in results):,.0f}'),
         ('from images to Gaussians', seconds(median(r.pair_seconds for r in results))),
@@ -318,7 +318,7 @@ def leaf(value: object) -> str:
     return text if len(text) <= CARD_TEXT else text[: CARD_TEXT - 1] + '…'
 
 
-def pairs_table(rows) -> Markup:
+def pairs_table(rows: Iterable[tuple[str, object]]) -> Markup:
     """Names and values."""
     return tag(
         'table',

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +26,7 @@ class ReportedAnswer:
     picture: np.ndarray | None
     seconds: float
 
-    def summary(self) -> dict:
+    def summary(self) -> dict[str, Any]:
         """As JSON holds it."""
         answer = self.answer
         return {
@@ -41,7 +43,7 @@ class ReportedAnswer:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairResult:
     """A pair of images, the scene that it became and what the scene answered.
 
@@ -70,7 +72,7 @@ class PairResult:
         """Whether lengths are metres; otherwise they are in the network's own unit."""
         return is_metric(self.scale_source)
 
-    def summary(self) -> dict:
+    def summary(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {
             'gaussians': self.gaussians,
@@ -83,5 +85,5 @@ class PairResult:
         }
 
 
-def _numbers(values) -> list[float] | None:
+def _numbers(values: Iterable[float] | None) -> list[float] | None:
     return None if values is None else [float(value) for value in values]

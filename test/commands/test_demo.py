@@ -142,14 +142,15 @@ def test_play_with_known_answers(tmp_path):
     )
     assert 0 < desk.pair_seconds < 10 and 'build' in desk.timings and desk.timings['build: predict'] == 0.001
     assert np.array_equal(desk.first, played[0].pair.first.image) and len(desk.views) == 5
-    chair, sofa = desk.answers
+    picture = desk.answers[0].picture
+    chair, sofa = (reported.answer for reported in desk.answers)
     assert (chair.text, chair.found, chair.score, chair.peak_pixel) == ('chair', True, 0.875, (17.0, 13.0))
-    assert chair.peak_point == (0.5, 0.25, 2.0) and chair.picture.shape == (480, 640, 3)
+    assert chair.peak_point == (0.5, 0.25, 2.0) and picture.shape == (480, 640, 3)
     assert chair.objects[0].center == (0.5, 0.25, 2.0) and chair.objects[0].size == pytest.approx(
         (0.4, 0.6, 0.4)
     )
     assert (sofa.found, sofa.score, sofa.peak_point, sofa.objects) == (False, 0.25, None, ())
-    assert [answer.text for answer in toy.answers] == ['door'] and toy.answers[0].found
+    assert [reported.answer.text for reported in toy.answers] == ['door'] and toy.answers[0].answer.found
     scene = read_ply(tmp_path / 'scene.ply', 'left')
     # the fake writes camera and baseline into the first Gaussian: fx, cx, baseline
     assert len(scene) == 100 and scene.means[0].tolist() == pytest.approx([451.034, 299.038, 0.075], abs=1e-3)
