@@ -2,6 +2,7 @@
 
 arguments: arguments that several commands share, and types of values
 console: tables or JSON on stdout, notes and progress on stderr
+log_notes: messages of the core as notes
 json_values: values as JSON
 output: folders and files of results
 results: the answers at the end of `infer` and `demo`
