@@ -20,6 +20,7 @@ services: errors of a service as its message
 status, diagnostics: the status message, and /diagnostics made from it
 log_forwarding: messages of the core, forwarded to the log of the node
 policy: permissions for SROS 2
+log: the log of the core on that of the node
 node: the lifecycle node
 main: its process
 """

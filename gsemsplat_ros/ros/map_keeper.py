@@ -49,9 +49,8 @@ class MapKeeper:
     def _take(self, map_: Map, stamp_ns: int, loaded: bool) -> None:
         with self._lock:
             self._mapper = Mapper(map_, 0)
-            before = self.kept
-            kept = Kept(map_, stamp_ns, loaded=loaded, fused=before.fused, left_out=before.left_out)
-            self.latest.change(kept=replace(kept, save_error=before.save_error))
+            kept = replace(self.kept, map=map_, stamp_ns=stamp_ns, loaded=loaded, map_from_camera=None)
+            self.latest.change(kept=replace(kept, last_fused=True, reason=''))
 
     def clear(self, stamp_ns: int) -> None:
         """Begin anew, empty."""
