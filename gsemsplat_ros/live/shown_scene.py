@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import UP_OF_CAMERA
+from gsemsplat_ros.scene.map import UP_OF_MAP
 from gsemsplat_ros.semantics.objects import Object
 
 INVISIBLE = 0.01  # a page draws nothing of a Gaussian with less opacity
 MIDDLE = 0.05, 0.95  # quantiles that bound what a view from above should hold
-UP_OF_MAP = (0.0, 0.0, 1.0)  # REP 103
 LIGHT = 16_000  # Gaussians of the light level: a browser that draws without a GPU manages them
 CLOSED = 0.42  # a surface looks closed when the middle axis is this share of the spacing
 PROBED = 400  # Gaussians whose neighbours tell the spacing

@@ -9,6 +9,7 @@ from string import Template
 import cv2
 import numpy as np
 
+from gsemsplat_ros.pictures.heat import heat
 from gsemsplat_ros.pictures.overlay import turbo
 from gsemsplat_ros.report.markup import Markup, safe, table, tag
 from gsemsplat_ros.report.pair_page import TEMPLATE, figure, pairs_table
@@ -117,9 +118,7 @@ def phrase_block(image: np.ndarray, phrase: PhrasePictures) -> Markup:
 
 def heat_map(relevancy: np.ndarray) -> np.ndarray:
     """The upper half of a map's own range (H, W) in colours (docs/published.md 29)."""
-    level = relevancy - np.nanmin(relevancy)
-    level = level / max(float(np.nanmax(level)), 1e-9)
-    return turbo(np.nan_to_num(2 * level - 1))
+    return turbo(np.nan_to_num(heat(relevancy, found=True)))
 
 
 def composite(image: np.ndarray, relevancy: np.ndarray) -> np.ndarray:

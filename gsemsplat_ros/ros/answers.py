@@ -17,13 +17,11 @@ from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.snapshot import Kept, Snapshot
 from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.scene.approach import Approach, approach_pose
-from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.map import UP_OF_MAP, Map
 from gsemsplat_ros.scene.map_index import IndexCache
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, Question
 from gsemsplat_ros.semantics.objects import inside_any
-
-UP = (0.0, 0.0, 1.0)  # of a map (REP 103)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +134,7 @@ def _approach(reply: Reply, parameters: Parameters, tf: TfListener | None) -> tu
     if reply.kept is None:
         robot, up = np.zeros(3), UP_OF_CAMERA
     else:
-        robot, up = robot_position(reply.kept, parameters.base_frame, tf), UP
+        robot, up = robot_position(reply.kept, parameters.base_frame, tf), UP_OF_MAP
     if robot is None:
         return None, 'nothing says where the robot is: set map_frame and base_frame'
     return approach_pose(

@@ -40,7 +40,6 @@ from rclpy.parameter import Parameter
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros import diagnostics
 from gsemsplat_ros.ros.inputs import Subscriptions, input_topics
-from gsemsplat_ros.ros.log_forwarding import LogForwarding
 from gsemsplat_ros.ros.map_keeper import MapKeeper
 from gsemsplat_ros.ros.map_services import MapServices
 from gsemsplat_ros.ros.parameters import changed, declare, differing
@@ -84,7 +83,6 @@ class GsemsplatNode(LifecycleNode):
         """Raises ValueError or rclpy's InvalidParameter*Exception for a parameter that is not allowed."""
         super().__init__('gsemsplat')
         self.parameters = declare(self)
-        self._log_forwarding = LogForwarding(self.get_logger())
         self.add_on_set_parameters_callback(self._check_change)
         self.add_post_set_parameters_callback(self._adopt_change)
         self._load_pipeline = load_pipeline
@@ -195,10 +193,6 @@ class GsemsplatNode(LifecycleNode):
         ended = configured.worker.stop(timeout_s)
         configured.made.close()
         return ended
-
-    def destroy_node(self) -> None:
-        self._log_forwarding.close()
-        super().destroy_node()
 
     # Queries and the map
 

@@ -26,6 +26,7 @@ MIN_OPACITY = 0.05  # fainter Gaussians are haze: they do not enter a map
 MIN_DISTANCE = 0.3  # m: nearer Gaussians are not more certain than those here
 KEY_BITS = 21  # of a voxel's index along one axis: 2^20 voxels to either side of the origin
 HALF = 1 << KEY_BITS - 1
+UP_OF_MAP = (0.0, 0.0, 1.0)  # REP 103
 
 
 @dataclass(frozen=True, eq=False)

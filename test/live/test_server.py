@@ -163,7 +163,7 @@ def test_what_is_typed_cannot_break_out(served):
     visitor.find('x' * 300)
     visitor.reads('at most 200')
     visitor.find('   ')
-    visitor.reads('type a word first')
+    visitor.reads('empty query')
 
 
 def test_no_visitor_can_open_a_tunnel_to_the_internet(served, monkeypatch):

@@ -2,6 +2,8 @@
 
 import logging
 
+import rclpy.logging
+
 from gsemsplat_ros.ros.log import core_log_to
 
 
@@ -36,3 +38,17 @@ def test_each_level_goes_to_its_own():
     level, text = recorder.lines[4]
     assert level == 'error' and text.startswith('failed\nTraceback') and text.endswith('a fault')
     assert len(recorder.lines) == 5
+
+
+def test_a_logger_of_ros_takes_all_levels_from_one_module(capfd):
+    log = logging.getLogger('gsemsplat_ros.some.module')
+    with core_log_to(rclpy.logging.get_logger('gsemsplat')):
+        for text in ('first', 'second'):
+            log.debug('a detail')
+            log.info(text)
+            log.warning('slow')
+            log.error('lost')
+    said = capfd.readouterr().err
+    for words in ('[INFO]', '[WARN]', '[ERROR]', '[gsemsplat]: first', '[gsemsplat]: second'):
+        assert words in said
+    assert said.count('lost') == 2 and 'a detail' not in said
