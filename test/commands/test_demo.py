@@ -163,7 +163,11 @@ def children(pid):
 
 
 @pytest.mark.parametrize(
-    'sent, status', [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=['Ctrl-C', 'SIGTERM']
+    'sent, status',
+    [
+        pytest.param(signal.SIGINT, 130, id='Ctrl-C'),
+        pytest.param(signal.SIGTERM, 143, id='SIGTERM', marks=pytest.mark.heavy),
+    ],
 )
 def test_interrupted_demo_leaves_nothing_behind(tmp_path, sent, status):
     process = demo_process(tmp_path, '--scene', 'desk')

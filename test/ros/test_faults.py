@@ -210,9 +210,8 @@ def test_a_full_disk_is_named_and_the_old_map_survives(robot):
 
 
 def _limit(robot, size):
-    pid = robot.process._process.pid
-    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+    _, hard = resource.prlimit(robot.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(robot.process.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
 
 def _disk_full(robot, name, words, fill, empty):

@@ -66,7 +66,7 @@ def test_interrupts_among_callbacks(start, client):
     """A SIGINT may come at any point of a callback, and several at once: no hang, no crash, no thread
     left.
     """
-    names = [f'/interrupted_{number}' for number in range(4)]
+    names = [f'/interrupted_{number}' for number in range(2)]
     nodes = [start('-r', f'__ns:={name}') for name in names]
     for delay_s, (name, node) in enumerate(zip(names, nodes)):
         node.wait_for('waiting for')

@@ -48,6 +48,10 @@ class NodeProcess:
         self._process.send_signal(signal.SIGINT)
 
     @property
+    def pid(self):
+        return self._process.pid
+
+    @property
     def active(self):
         """Whether the node has started and not ended."""
         return 'waiting for' in self.output and self._process.poll() is None

@@ -46,6 +46,11 @@ class Client:
             self.until(publisher.get_subscription_count, f'a subscriber of {topic}')
         self._publishers[topic].publish(message)
 
+    def leave(self, namespace):
+        """Destroy the publishers of this namespace; the next message makes new ones."""
+        for topic in [topic for topic in self._publishers if topic.startswith(namespace)]:
+            self.node.destroy_publisher(self._publishers.pop(topic))
+
     def call(self, kind, name, request):
         """The answer of a service."""
         client = self._clients.setdefault(name, None) or self.node.create_client(kind, name)
