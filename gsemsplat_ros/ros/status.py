@@ -18,15 +18,15 @@ NAN = float('nan')
 
 
 def status_of(stamp: Time, configured: Configured | None, active: Active | None) -> Status:
-    """All that is known at this time. What goes on meanwhile may be missing, but counts only what is done:
-    `stereo_pairs` is never behind the scenes, refused and dropped inputs that pairs became.
+    """All that is known at this time, while other threads go on: `stereo_pairs` is read last, so there are
+    never fewer of them than scenes, refused and dropped inputs.
     """
     status = Status()
     status.header.stamp = stamp
     if configured is None:
         return status
     now = configured.perception.latest.now
-    status.dropped = configured.worker.mailbox.dropped  # before the pairs are counted, in _inputs
+    status.dropped = configured.worker.mailbox.dropped
     _network(status, configured, now)
     _map(status, now)
     if active is not None:
@@ -96,11 +96,8 @@ def _network(status: Status, configured: Configured, now: Snapshot) -> None:
 
 def _map(status: Status, now: Snapshot) -> None:
     kept = now.kept
-    status.map_frame, status.map_gaussians, status.map_scenes = (
-        kept.map.frame,
-        len(kept.map),
-        kept.map.scenes,
-    )
+    status.map_frame, status.map_gaussians = kept.map.frame, len(kept.map)
+    status.map_scenes = kept.map.scenes
     status.map_from_file, status.map_voxel = kept.loaded, kept.map.voxel
     status.map_scale_source = kept.map.scale_source
     status.scenes_fused, status.scenes_left_out = kept.fused, kept.left_out
