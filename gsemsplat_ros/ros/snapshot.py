@@ -13,7 +13,7 @@ from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Scene
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kept:
     """A map and what belongs to it.
 
@@ -40,7 +40,7 @@ class Kept:
         return len(self.map) > 0 and (self.loaded or self.map.scenes > 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Done:
     """The last scene with which all is done: fused, and asked the standing queries. latencies: stage ->
     seconds that it took.
@@ -50,7 +50,7 @@ class Done:
     latencies: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """What the node has made since it was configured.
 
