@@ -7,6 +7,8 @@ file_source: scenes, maps and PLY files as a source
 colors: colours of the Gaussians in each mode
 splat_cache: the splats of each mode, made once for all visitors
 shared_state: Gaussians and answers that all visitors share
+page_answer: an answer on the Gaussians of the page
+pipeline_source: answers and semantic colours from a pipeline in this process
 server: the viser server, with a page for each browser
 visitor_page: one visitor's query, answer and picture
 visitor_camera, visitor_overlay, visitor_panel: its camera, the objects only it sees, its controls

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gsemsplat_ros.live.shared_state import PageAnswer, ViewState
+from gsemsplat_ros.live.page_answer import PageAnswer
+from gsemsplat_ros.live.shared_state import ViewState
 from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.report.markup import Markup, tag
 from gsemsplat_ros.semantics.objects import Object

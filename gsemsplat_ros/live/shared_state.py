@@ -1,15 +1,13 @@
-"""Where the live page gets its Gaussians and answers from, and the shared on which it finds them. Free of ROS
-and of viser.
+"""What all pages of the live page share: the scene to show, how its source is, and the answers. Free of ROS
+and viser.
 
-A source writes on the shared: the worlds that there are, its state in words, and how to ask. Pages read it,
-each in its own time; what they ask goes through the shared too, so that twenty pages that ask the same word
-ask once.
+A source writes the state: the scene to show, its own condition in words, and how to ask. Pages read it, each
+in its own time; what they ask goes through here too, so that twenty pages that ask the same word ask once.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,36 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from gsemsplat_ros.flight.flight import semantic_colors
+from gsemsplat_ros.live.page_answer import PageAnswer
 from gsemsplat_ros.live.shown_scene import ShownScene
-from gsemsplat_ros.pipeline import Pipeline
-from gsemsplat_ros.scene.map_index import MapIndex
-from gsemsplat_ros.scene.scene import Scene
-from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, Question
-from gsemsplat_ros.semantics.objects import inside_any
+from gsemsplat_ros.semantics.answer import Question
 
-REMEMBERED = 64  # answers that the shared keeps
-
-
-@dataclass(frozen=True, eq=False)
-class PageAnswer:
-    """An answer as a page shows it, in the frame of `shown`.
-
-    relevancy (M,) float32 of what is shown, NaN where unknown, or None when the source cannot tell; lit (M,)
-    bool: what the phrase names. picture (H, W, 3) uint8 RGB: relevancy over the newest image, or None. note:
-    what a person should know besides.
-    """
-
-    answer: Answer
-    shown: ShownScene
-    relevancy: np.ndarray | None
-    lit: np.ndarray
-    seconds: float
-    picture: np.ndarray | None = None
-    note: str = ''
-
+REMEMBERED = 64  # answers that are kept
 
 Ask = Callable[[str, float | None], PageAnswer]  # phrase, threshold (None: the source's own)
 SemanticColors = Callable[[ShownScene], np.ndarray | None]  # (M, 3) in [0, 1] of what is shown, if known
@@ -128,41 +102,3 @@ def question(text: object) -> str:
     """What a visitor typed as one line of plain text. Raises ValueError when it is none that can be asked."""
     words = ' '.join(''.join(c if c.isprintable() else ' ' for c in str(text)).split())
     return Question(words).text
-
-
-def asks(pipeline: Pipeline, target: Scene | MapIndex, shown: ShownScene) -> Ask:
-    """The way to ask a scene or a map, of which `shown` is made."""
-
-    def ask(text: str, threshold: float | None) -> PageAnswer:
-        start = time.perf_counter()
-        answer = pipeline.query(target, Question(text, threshold or THRESHOLD))
-        assert answer.relevancy is not None and answer.lit is not None  # asked here, not of a node
-        return PageAnswer(
-            answer, shown, answer.relevancy[shown.rows], answer.lit[shown.rows], time.perf_counter() - start
-        )
-
-    return ask
-
-
-def answered_by_boxes(
-    answer: Answer, shown: ShownScene, seconds: float, picture: np.ndarray | None = None, note: str = ''
-) -> PageAnswer:
-    """The answer of a node, which tells boxes alone: what lies in one of them lights up."""
-    return PageAnswer(answer, shown, None, inside_any(answer.objects, shown.means), seconds, picture, note)
-
-
-def carried_over(answer: PageAnswer, shown: ShownScene) -> PageAnswer | None:
-    """The answer for a newer scene of the same frame, where its boxes still hold; None for any other."""
-    if answer.relevancy is not None or answer.shown.frame != shown.frame:
-        return None
-    return replace(answer, shown=shown, lit=inside_any(answer.answer.objects, shown.means))
-
-
-def semantic_colors_by(pipeline: Pipeline) -> SemanticColors:
-    """Semantic colours as the videos have them: of what the pipeline's decoder reads from the codes."""
-
-    def colors(shown: ShownScene) -> np.ndarray | None:
-        gaussians = shown.gaussians.select(torch.from_numpy(shown.rows)).to(pipeline.device)
-        return semantic_colors(gaussians, pipeline.decoders).cpu().numpy()
-
-    return colors

@@ -14,7 +14,8 @@ import numpy as np
 
 from gsemsplat_ros.gaussians.ply import write_ply
 from gsemsplat_ros.live import colors
-from gsemsplat_ros.live.shared_state import PageAnswer, SemanticColors
+from gsemsplat_ros.live.page_answer import PageAnswer
+from gsemsplat_ros.live.shared_state import SemanticColors
 from gsemsplat_ros.live.shown_scene import ShownScene
 
 MODES = 'Colour', 'Relevancy', 'Semantics', 'Depth'

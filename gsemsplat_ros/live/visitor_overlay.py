@@ -9,7 +9,7 @@ import numpy as np
 
 from gsemsplat_ros.gaussians.rotations import rotation_to_quat
 from gsemsplat_ros.live import panel_text
-from gsemsplat_ros.live.shared_state import PageAnswer
+from gsemsplat_ros.live.page_answer import PageAnswer
 from gsemsplat_ros.live.shown_scene import ShownCamera, ShownScene
 
 if TYPE_CHECKING:

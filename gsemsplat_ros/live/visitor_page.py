@@ -20,9 +20,10 @@ import numpy as np
 from gsemsplat_ros.flight.paths import camera_path
 from gsemsplat_ros.live import panel_text
 from gsemsplat_ros.live.film import film
+from gsemsplat_ros.live.page_answer import PageAnswer, carried_over
 from gsemsplat_ros.live.question_history import QuestionHistory
 from gsemsplat_ros.live.repeated_job import RepeatedJob
-from gsemsplat_ros.live.shared_state import PageAnswer, SharedState, ViewState, carried_over, question
+from gsemsplat_ros.live.shared_state import SharedState, ViewState, question
 from gsemsplat_ros.live.shown_scene import ShownScene, object_hit, viewpoint_before
 from gsemsplat_ros.live.splat_cache import SplatCache
 from gsemsplat_ros.live.visitor_camera import VisitorCamera

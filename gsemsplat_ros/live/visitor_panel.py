@@ -11,7 +11,8 @@ import numpy as np
 
 from gsemsplat_ros.flight.paths import PRESETS
 from gsemsplat_ros.live import panel_text
-from gsemsplat_ros.live.shared_state import PageAnswer, ViewState
+from gsemsplat_ros.live.page_answer import PageAnswer
+from gsemsplat_ros.live.shared_state import ViewState
 from gsemsplat_ros.live.splat_cache import MODES
 from gsemsplat_ros.semantics.objects import Object
 

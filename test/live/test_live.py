@@ -14,7 +14,8 @@ from gsemsplat_ros.gaussians.ply import read_ply, write_ply
 from gsemsplat_ros.images.camera import UP_OF_CAMERA
 from gsemsplat_ros.live import colors, file_source, panel_text
 from gsemsplat_ros.live import shown_scene as scenes
-from gsemsplat_ros.live.shared_state import PageAnswer, SharedState, answered_by_boxes, carried_over, question
+from gsemsplat_ros.live.page_answer import PageAnswer, answered_by_boxes, carried_over
+from gsemsplat_ros.live.shared_state import SharedState, question
 from gsemsplat_ros.live.splat_cache import SplatCache
 from gsemsplat_ros.pictures.heat import heat
 from gsemsplat_ros.pictures.overlay import turbo

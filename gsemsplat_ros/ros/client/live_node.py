@@ -20,7 +20,8 @@ from rclpy.client import Client as ServiceClient
 from rclpy.task import Future as RosFuture
 from sensor_msgs.msg import PointCloud2
 
-from gsemsplat_ros.live.shared_state import PageAnswer, SharedState, answered_by_boxes
+from gsemsplat_ros.live.page_answer import PageAnswer, answered_by_boxes
+from gsemsplat_ros.live.shared_state import SharedState
 from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.ros.client.client import Client
 from gsemsplat_ros.ros.client.node_scenes import NodeScenes, NodeState

@@ -1,0 +1,41 @@
+"""Answers and semantic colours for the live page from a pipeline in this process."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from gsemsplat_ros.flight.flight import semantic_colors
+from gsemsplat_ros.live.page_answer import PageAnswer
+from gsemsplat_ros.live.shared_state import Ask, SemanticColors
+from gsemsplat_ros.live.shown_scene import ShownScene
+from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.scene.map_index import MapIndex
+from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.semantics.answer import THRESHOLD, Question
+
+
+def asks(pipeline: Pipeline, target: Scene | MapIndex, shown: ShownScene) -> Ask:
+    """The way to ask a scene or a map, of which `shown` is made."""
+
+    def ask(text: str, threshold: float | None) -> PageAnswer:
+        start = time.perf_counter()
+        answer = pipeline.query(target, Question(text, threshold or THRESHOLD))
+        assert answer.relevancy is not None and answer.lit is not None  # asked here, not of a node
+        return PageAnswer(
+            answer, shown, answer.relevancy[shown.rows], answer.lit[shown.rows], time.perf_counter() - start
+        )
+
+    return ask
+
+
+def semantic_colors_by(pipeline: Pipeline) -> SemanticColors:
+    """Semantic colours as the videos have them: of what the pipeline's decoder reads from the codes."""
+
+    def colors(shown: ShownScene) -> np.ndarray | None:
+        gaussians = shown.gaussians.select(torch.from_numpy(shown.rows)).to(pipeline.device)
+        return semantic_colors(gaussians, pipeline.decoders).cpu().numpy()
+
+    return colors
