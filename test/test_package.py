@@ -92,6 +92,26 @@ def test_direct_dependencies_are_pinned():
     assert names <= pinned, f'requirements.lock lacks {sorted(names - pinned)}'
 
 
+def test_what_is_imported_is_a_dependency_and_only_that():
+    package = ElementTree.parse(ROOT / 'package.xml')
+    named = {kind: {e.text for e in package.iter(kind)} for kind in ('depend', 'exec_depend', 'test_depend')}
+    needed = {name for name in named['depend'] | named['exec_depend'] if not name.startswith('python3-')}
+    imported = set()
+    for folder in ('gsemsplat_ros', 'launch'):
+        for path in (ROOT / folder).rglob('*.py'):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition('.')[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    imported.add(node.module.partition('.')[0])
+    indirect = {'lifecycle_msgs', 'rosidl_default_runtime'}  # of rclpy's lifecycle nodes and of our messages
+    assert needed - imported == indirect
+    ours_or_optional = {'gsemsplat_msgs', 'gsplat_msgs', 'nav2_msgs'}
+    of_ros = {name for name in imported if name.endswith(('_msgs', '_srvs', '_ros')) or name == 'rclpy'}
+    assert of_ros - needed <= ours_or_optional | {'gsemsplat_ros'}
+    assert {'cv_bridge', 'sensor_msgs_py'} <= named['test_depend']  # which only tests compare with
+
+
 @pytest.mark.parametrize('path', INTERFACES, ids=lambda path: path.stem)
 def test_interface_is_documented(path):
     lines = path.read_text().splitlines()

@@ -110,7 +110,7 @@ class DPT(nn.Module):
         return layer
 
 
-class Wrapped(nn.Module):
+class NestedDPT(nn.Module):
     """A DPT under the name that the public files give it (`gaussian_dpt.dpt`, `gaussian_language.dpt`)."""
 
     def __init__(self, dpt: DPT):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gsemsplat_ros.images.view import PATCH
 from gsemsplat_ros.network.config import DESC_DIM, NetworkConfig
-from gsemsplat_ros.network.dpt import DPT, Wrapped
+from gsemsplat_ros.network.dpt import DPT, NestedDPT
 from gsemsplat_ros.network.layers import Mlp
 from gsemsplat_ros.network.stem import STEM_DIMS
 
@@ -33,10 +33,10 @@ class Head(nn.Module):
             dim = config.enc_dim + config.dec_dim
             self.head_local_features = Mlp(dim, 4 * dim, (DESC_DIM + 1) * PATCH**2)
         if config.gaussians:
-            self.gaussian_dpt = Wrapped(DPT(config, sum(GAUSSIAN_CHANNELS), in_dims))
+            self.gaussian_dpt = NestedDPT(DPT(config, sum(GAUSSIAN_CHANNELS), in_dims))
             self.init_gaussians(config.scale_bias)
         if config.language_channels:
-            self.gaussian_language = Wrapped(DPT(config, config.language_channels, in_dims))
+            self.gaussian_language = NestedDPT(DPT(config, config.language_channels, in_dims))
 
     def init_points(self) -> None:
         """All points near (0, 0, 2.3 m): from the origin, every layer would first race the same way to leave

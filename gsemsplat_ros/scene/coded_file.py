@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gsemsplat_ros.files import digest, write_whole
 from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.network.config import CODE_CHANNELS
 
 # half precision keeps 3 digits: enough for all but positions; the scales as logarithms
 DTYPES = {
@@ -26,7 +27,14 @@ DTYPES = {
     'colors': torch.float16,
     'codes': torch.float16,
 }
-SHAPES = {'means': (3,), 'quats': (4,), 'log_scales': (3,), 'opacities': (), 'colors': (3,), 'codes': (32,)}
+SHAPES = {
+    'means': (3,),
+    'quats': (4,),
+    'log_scales': (3,),
+    'opacities': (),
+    'colors': (3,),
+    'codes': (CODE_CHANNELS,),
+}
 
 
 @dataclass(frozen=True)
