@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
@@ -95,20 +96,19 @@ class Perception:
 
     def publish_again(self) -> None:
         """The newest scene and the map, by the parameters of now."""
-        p, now = self._parameters(), self.latest.now
-        if now.scene is not None:
-            with self._output_lock:
-                self._results.cloud(now.scene, p.max_points, p.publish_codes)
-        self._show_map()
+        p, scene = self._parameters(), self.latest.now.scene
+        with self._complaining():
+            if scene is not None:
+                with self._output_lock:
+                    self._results.cloud(scene, p.max_points, p.publish_codes)
+            self._show_map()
 
     def answer_again(self) -> None:
         """The standing queries, by the parameters of now."""
         scene = self.latest.now.scene
-        if scene is not None:
-            try:
+        with self._complaining():
+            if scene is not None:
                 self._answer_standing(scene)
-            except Exception as error:
-                self._complain(error)
 
     def _fuse(self, scene: Scene, pair: Pair) -> None:
         budget = self._parameters().map_max_gaussians
@@ -138,6 +138,14 @@ class Perception:
                     self._results.answer(scene, reply.seen, reply.answer, reply.header)
             self._shown.stand(standing)
             self._results.objects(self._shown.all, messages.scene_header(scene))
+
+    @contextmanager
+    def _complaining(self) -> Iterator[None]:
+        """An error within is said; it is no input that is refused."""
+        try:
+            yield
+        except Exception as error:
+            self._complain(error)
 
     def _complain(self, error: Exception) -> str:
         """Warn of an error, with where it came from if it is a fault of ours; what was said of it."""
