@@ -9,6 +9,7 @@ import numpy as np
 
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms
 from gsemsplat_ros.datasets.sample import Sample
+from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.pictures.labels import name_map
 from gsemsplat_ros.pictures.overlay import depth_colors
 
@@ -43,4 +44,5 @@ def preview(folder: str | Path, out: str | Path, rows: int = 8) -> None:
     numbers = np.linspace(0, len(rooms) - 1, min(rows, len(rooms))).astype(int)
     picture = cv2.imencode(out.suffix, sheet([rooms[int(i)] for i in numbers])[..., ::-1])[1]
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(picture.tobytes())
+    with write_whole(out) as part:
+        part.write_bytes(picture.tobytes())
