@@ -18,7 +18,6 @@ clouds, messages: Gaussians and answers as messages
 publishers: the topics of the results
 services: errors of a service as its message
 status, diagnostics: the status message, and /diagnostics made from it
-log_forwarding: messages of the core, forwarded to the log of the node
 policy: permissions for SROS 2
 log: the log of the core on that of the node
 node: the lifecycle node

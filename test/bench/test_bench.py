@@ -4,6 +4,7 @@ complete.
 
 import json
 import xml.etree.ElementTree as ElementTree
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_the_command_prints_all_that_it_promises(capsys):
         'render',
         'decode codes',
         'relevancy',
-        'messages',
+        *(['messages'] if find_spec('rclpy') else []),
     ]
     assert all(
         stage['plain_seconds'] > 0 and stage['fast_seconds'] > 0 for stage in result['stages'].values()
