@@ -11,8 +11,8 @@ import numpy as np
 
 from gsemsplat_ros.pictures.heat import heat
 from gsemsplat_ros.pictures.overlay import turbo
-from gsemsplat_ros.report.markup import Markup, safe, table, tag
-from gsemsplat_ros.report.pair_page import TEMPLATE, figure, pairs_table
+from gsemsplat_ros.report.markup import Markup, figure, pairs_table, safe, table, tag
+from gsemsplat_ros.report.pair_page import TEMPLATE
 
 WIDTH = 360  # px of the small pictures
 TRUTH = (64, 224, 208)  # RGB of what was annotated

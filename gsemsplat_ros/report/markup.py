@@ -91,3 +91,22 @@ def table(rows: Iterable[Iterable[object]], header: Iterable[object] = ()) -> Ma
 
     head = tag('thead', tag('tr', [cell('th', value) for value in header])) if header else None
     return tag('table', head, tag('tbody', [tag('tr', [cell('td', value) for value in row]) for row in rows]))
+
+
+def pairs_table(rows: Iterable[tuple[str, object]]) -> Markup:
+    """Names and values."""
+    return tag(
+        'table',
+        tag(
+            'tbody',
+            [
+                tag('tr', tag('td', name, class_='key'), tag('td', value, class_='value'))
+                for name, value in rows
+            ],
+        ),
+    )
+
+
+def figure(image: np.ndarray, alt: str, caption: object) -> Markup:
+    """A picture with words below."""
+    return tag('figure', tag('div', picture(image, alt), class_='frame'), tag('figcaption', caption))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,7 +14,8 @@ import numpy as np
 from gsemsplat_ros.flight.flight import Film
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.pictures.overlay import depth_picture
-from gsemsplat_ros.report.markup import Markup, picture, safe, table, tag, video
+from gsemsplat_ros.report.checkpoint_card import checkpoint_card, words
+from gsemsplat_ros.report.markup import Markup, figure, pairs_table, picture, safe, table, tag, video
 from gsemsplat_ros.report.pair_result import PairResult, ReportedAnswer
 from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.objects import Object
@@ -22,7 +23,6 @@ from gsemsplat_ros.semantics.objects import Object
 TEMPLATE = Path(__file__).with_name('report.html')
 NEAREST = 0.05  # m: a box that reaches closer to the camera is not drawn
 SHOWN_OBJECTS = 5  # of an answer, best first
-CARD_TEXT = 200  # characters of one entry of a card
 # a light line on a dark one shows on every picture
 OUTLINE = {'stroke': '#000', 'stroke_width': 4.5, 'opacity': 0.4}, {'stroke': '#fff', 'stroke_width': 1.8}
 
@@ -247,7 +247,12 @@ def making(report: PairReport) -> Markup:
         tag(
             'div',
             tag('div', tag('h3', 'Time, by stage'), timings(report.results)),
-            tag('div', tag('h3', 'Versions'), pairs_table(report.versions.items()), checkpoint(report)),
+            tag(
+                'div',
+                tag('h3', 'Versions'),
+                pairs_table(report.versions.items()),
+                checkpoint_card(report.results[0].weights, report.card),
+            ),
             class_='columns',
         ),
         tag('h3', 'The command that makes this page again'),
@@ -268,78 +273,6 @@ def timings(results: Sequence[PairResult]) -> Markup:
         table(rows, ('stage', ('median [ms]',), ('slowest [ms]',)) if several else ('stage', ('ms',))),
         class_='wide',
     )
-
-
-def checkpoint(report: PairReport) -> list[Markup]:
-    """What the checkpoint is, and folded away, chapter by chapter, what its card tells beyond the sizes of
-    its layers.
-    """
-    rows = [('file', result.weights) for result in report.results[:1]]
-    rows += [
-        ('network', str(value.get('name', ''))) for name, value in report.card.items() if name == 'config'
-    ]
-    rows += [(words(name), leaf(value)) for name, value in report.card.items() if not isinstance(value, dict)]
-    chapters = [
-        tag('details', tag('summary', name), pairs_table(entries(value)))
-        for name, value in chapters_of(report.card)
-    ]
-    return [tag('h3', 'Checkpoint'), pairs_table(rows), *chapters]
-
-
-def chapters_of(card: dict, before: str = '') -> Iterator[tuple[str, dict]]:
-    """The dictionaries of a card that hold values of their own, with the way to them."""
-    for name, value in card.items():
-        if isinstance(value, dict) and name != 'config':
-            title = f'{before}{words(name)}'
-            if any(not isinstance(item, dict) for item in value.values()):
-                yield title[:1].upper() + title[1:], value
-            yield from chapters_of(value, f'{title}, ')
-
-
-def entries(chapter: dict) -> Iterator[tuple[str, str]]:
-    """The values of a chapter; a list of dictionaries has a row for each."""
-    for name, value in chapter.items():
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            yield from ((f'{words(name)} {i}', leaf(item)) for i, item in enumerate(value, 1))
-        elif not isinstance(value, dict):
-            yield words(name), leaf(value)
-
-
-def leaf(value: object) -> str:
-    """A value as a person would write it, CARD_TEXT characters at most."""
-    if isinstance(value, dict):
-        text = ', '.join(f'{words(key)} {leaf(item)}' for key, item in value.items())
-    elif isinstance(value, (list, tuple)):
-        text = ', '.join(map(leaf, value))
-    elif value is None or isinstance(value, bool):
-        text = {None: '–', True: 'yes', False: 'no'}[value]
-    else:
-        text = f'{value:.4g}' if isinstance(value, float) else str(value)
-    return text if len(text) <= CARD_TEXT else text[: CARD_TEXT - 1] + '…'
-
-
-def pairs_table(rows: Iterable[tuple[str, object]]) -> Markup:
-    """Names and values."""
-    return tag(
-        'table',
-        tag(
-            'tbody',
-            [
-                tag('tr', tag('td', name, class_='key'), tag('td', value, class_='value'))
-                for name, value in rows
-            ],
-        ),
-    )
-
-
-def figure(image: np.ndarray, alt: str, caption: object) -> Markup:
-    """A picture with words below."""
-    return tag('figure', tag('div', picture(image, alt), class_='frame'), tag('figcaption', caption))
-
-
-def words(name: str) -> str:
-    """A file's or key's name as a person would write it."""
-    return name.replace('_', ' ')
 
 
 def seconds(value: float) -> str:

@@ -16,8 +16,9 @@ from gsemsplat_ros.flight.flight import BACKGROUND, Film, NewView, draw
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.pictures.overlay import UNKNOWN, depth_picture, overlay, turbo
+from gsemsplat_ros.report.checkpoint_card import leaf
 from gsemsplat_ros.report.markup import picture, tag
-from gsemsplat_ros.report.pair_page import PairReport, box_mark, leaf, number_mark, page
+from gsemsplat_ros.report.pair_page import PairReport, box_mark, number_mark, page
 from gsemsplat_ros.report.pair_result import PairResult, ReportedAnswer
 from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.objects import Object
