@@ -176,7 +176,10 @@ def test_depth_is_the_distance_from_the_eye():
 def test_pictures_are_made_once_and_shared(monkeypatch):
     monkeypatch.setattr(scenes, 'LIGHT', 100)
     pictures, shown = SplatCache(), a_scene()
-    none = lambda shown: None  # noqa: E731
+
+    def none(shown):
+        return None
+
     lit = np.arange(300) < 30
     answer = found(shown, lit=lit, relevancy=np.linspace(0, 1, 300, dtype=np.float32))
     assert pictures.of(shown, 'Colour', None, none, False) is None  # the shared ones

@@ -7,9 +7,9 @@ from support.page_visitor import Visitor
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.live import shown_scene as scenes
+from gsemsplat_ros.live.page_answer import answered_by_boxes
 from gsemsplat_ros.live.server import ViewServer
 from gsemsplat_ros.live.shared_state import SharedState
-from gsemsplat_ros.live.page_answer import answered_by_boxes
 from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.objects import Object
 

@@ -151,7 +151,10 @@ def test_the_mask_asks_one_view_for_everything():
 def made_up(seen, size=8):
     """A target of one batch, and a drawing of it, all random."""
     g = torch.Generator().manual_seed(0)
-    unit = lambda *shape: F.normalize(torch.randn(*shape, generator=g), dim=-1)  # noqa: E731
+
+    def unit(*shape):
+        return F.normalize(torch.randn(*shape, generator=g), dim=-1)
+
     target = SceneTarget(
         image=torch.rand(3, size, size, generator=g),
         seen=seen,
