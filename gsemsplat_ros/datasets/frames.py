@@ -163,7 +163,7 @@ def read_depth(path: Path, units: float) -> np.ndarray:
     return depth.astype(np.float32) / np.float32(units)
 
 
-def read_colour(path: Path, camera: Camera) -> np.ndarray:
+def read_color(path: Path, camera: Camera) -> np.ndarray:
     """The picture (H, W, 3) uint8 RGB of a camera. Raises ValueError where its size is another."""
     image = read_image(path)
     if image.shape[:2] != (camera.height, camera.width):

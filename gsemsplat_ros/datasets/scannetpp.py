@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gsemsplat_ros.datasets.coverage import read_published
-from gsemsplat_ros.datasets.frames import SIZE, Cut, Frame, Geometry, Source, read_colour, read_depth
+from gsemsplat_ros.datasets.frames import SIZE, Cut, Frame, Geometry, Source, read_color, read_depth
 from gsemsplat_ros.images.camera import Camera
 
 MILLIMETRES = 1000
@@ -66,7 +66,7 @@ class ScanNetPP(Source):
         return Frame(
             scene,
             name,
-            cut.image(read_colour(self._image(scene, name), cut.source)),
+            cut.image(read_color(self._image(scene, name), cut.source)),
             self.geometry(scene, name),
         )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gsemsplat_ros.datasets.frames import SIZE, Cut, Frame, Geometry, Source, read_colour, read_depth
+from gsemsplat_ros.datasets.frames import SIZE, Cut, Frame, Geometry, Source, read_color, read_depth
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 from gsemsplat_ros.images.camera import Camera
 
@@ -69,7 +69,7 @@ class Folders(Source):
 
     def frame(self, scene: str, name: str) -> Frame:
         frames, camera, _ = self._scene(scene)
-        image = self._undistorted(scene, read_colour(frames[name][0], camera), cv2.INTER_LINEAR)
+        image = self._undistorted(scene, read_color(frames[name][0], camera), cv2.INTER_LINEAR)
         return Frame(scene, name, self.cut(scene, name).image(image), self.geometry(scene, name))
 
     def cut(self, scene: str, name: str) -> Cut:
@@ -86,10 +86,10 @@ class Folders(Source):
         do).
         """
         folder = self._folders[scene]
-        colours, depths, poses = (read_list(folder / name) for name in LISTS)
+        colors, depths, poses = (read_list(folder / name) for name in LISTS)
         stamps = [np.array(sorted(entries)) for entries in (depths, poses)]
         together = {}
-        for stamp in sorted(colours):
+        for stamp in sorted(colors):
             depth, pose = (near[np.abs(near - stamp).argmin()] for near in stamps)
             if max(abs(depth - stamp), abs(pose - stamp)) <= TOGETHER:
                 together[stamp] = depth, pose
@@ -104,8 +104,8 @@ class Folders(Source):
         chosen = list(together)
         chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(MOST, len(chosen))).astype(int)]
         frames = {
-            Path(colours[stamp][0]).stem: (
-                folder / colours[stamp][0],
+            Path(colors[stamp][0]).stem: (
+                folder / colors[stamp][0],
                 folder / depths[together[stamp][0]][0],
                 matrix(folder, poses[together[stamp][1]]),
             )

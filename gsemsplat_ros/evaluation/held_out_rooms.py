@@ -195,8 +195,8 @@ def score_pair(pipeline: Pipeline, sample: Sample, calibrated: bool = True) -> t
     if seen.any():
         aligned = scene.gaussians.scaled(scale if np.isfinite(scale) else 1.0)
         picture = render(aligned, sample.camera, np.linalg.inv(poses[2])).rgb.cpu().numpy().clip(0, 1)
-        colour = np.broadcast_to(target[seen].mean(0), target.shape)
-        scores.add(psnr=psnr(picture, target, seen), constant_colour_psnr=psnr(colour, target, seen))
+        color = np.broadcast_to(target[seen].mean(0), target.shape)
+        scores.add(psnr=psnr(picture, target, seen), constant_colour_psnr=psnr(color, target, seen))
     return scores, scene
 
 

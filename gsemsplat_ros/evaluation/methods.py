@@ -113,7 +113,7 @@ class Network:
         )
 
 
-class ColourOnly:
+class ColorOnly:
     """The plain Splatt3R path: images to Gaussians as the network predicts them, nothing else, and no
     words.
     """
@@ -124,7 +124,7 @@ class ColourOnly:
         self.network, self.square = network, square
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device) -> ColourOnly:
+    def load(cls, path: str | Path, device: torch.device) -> ColorOnly:
         """From a converted Splatt3R checkpoint, in float32. Raises ValueError for one without Gaussian
         heads.
         """
@@ -182,10 +182,10 @@ class LiftedFeatures:
             fit(View(view.image), window.width, window.height)[0].image
             for view in (inputs.first, inputs.second)
         ]
-        colours = np.stack(
+        colors = np.stack(
             [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images]
         )
-        rgb = np.where(known[..., None], colours.reshape(-1, 3)[index] / 255, 0.0)
+        rgb = np.where(known[..., None], colors.reshape(-1, 3)[index] / 255, 0.0)
         lifted = self.relevancies(images, height, width, phrases).reshape(len(phrases), -1)[
             :, index
         ]  # (K, H, W)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib import resources
 
 import numpy as np
 
+from gsemsplat_ros.datasets.phrase_table import read_phrase_table
 from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.evaluation.metrics import at_keyframe, nearest
 from gsemsplat_ros.pipeline import Pipeline
@@ -17,9 +17,7 @@ from gsemsplat_ros.scene.scene import Scene
 @lru_cache(1)
 def read_phrasings() -> dict[str, frozenset[str]]:
     """Phrase -> the nouns that it may mean, from phrasings.txt."""
-    lines = (resources.files('gsemsplat_ros.evaluation') / 'phrasings.txt').read_text().splitlines()
-    parts = [line.split('|') for line in lines if line and not line.startswith('#')]
-    return {phrase.strip(): frozenset(nouns.split()) for phrase, nouns in parts}
+    return {phrase: frozenset(nouns.split()) for phrase, nouns in read_phrase_table('evaluation')}
 
 
 def ask_phrasings(

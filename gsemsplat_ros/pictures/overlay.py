@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 UNKNOWN = (32, 34, 38)  # RGB of pixels without depth
-FAR = 7.0  # m, the darkest depth of `depth_colors`
+ROOM = 0.5, 7.0  # m: near and far end of depths in rooms, one scale for all their pictures
 QUANTILES = 0.02, 0.98  # of the depth: the ends of its colours, so that a few flyers do not wash out the rest
 
 
@@ -28,27 +28,22 @@ def overlay(image: np.ndarray, relevancy: np.ndarray) -> np.ndarray:
     return np.rint(image + (turbo(level).astype(np.float32) - image) * alpha).astype(np.uint8)
 
 
-def depth_picture(depth: np.ndarray) -> tuple[np.ndarray, float, float]:
+def depth_picture(
+    depth: np.ndarray, ends: tuple[float, float] | None = None
+) -> tuple[np.ndarray, float, float]:
     """Depth (H, W) [m], NaN or not positive where unknown, to (H, W, 3) uint8 RGB: near is red, far is blue.
 
-    Colours are linear in 1 / depth. Returns the picture and the depths [m] of its two ends, near and far; NaN
-    without any known depth.
+    Colours are linear in 1 / depth between two ends [m], near and far; None takes them from the depth itself,
+    and gives NaN without any known depth. Returns the picture and its ends.
     """
     known = np.isfinite(depth) & (depth > 0)
     picture = np.full((*depth.shape, 3), UNKNOWN, np.uint8)
     if not known.any():
-        return picture, float('nan'), float('nan')
-    near, far = (float(q) for q in np.quantile(depth[known], QUANTILES))
+        return picture, *(ends or (float('nan'), float('nan')))
+    near, far = ends or (float(q) for q in np.quantile(depth[known], QUANTILES))
     inverse = 1 / np.where(known, depth, 1.0)
     span = max(1 / near - 1 / far, 1e-9)
     # 0.08 .. 0.92: the ends of turbo are nearly black
     colors = turbo(0.08 + 0.84 * np.clip((inverse - 1 / far) / span, 0, 1))
     picture[known] = colors[known]
     return picture, near, far
-
-
-def depth_colors(depth: np.ndarray) -> np.ndarray:
-    """Depth (H, W) [m] to (H, W, 3) uint8 RGB: bright is near, black is nothing (0 or NaN). One scale for all
-    pictures, so that they can be compared."""
-    near = np.where(depth > 0, 255 - 235 * np.clip(np.nan_to_num(depth) / FAR, 0, 1), 0).astype(np.uint8)
-    return cv2.applyColorMap(near, cv2.COLORMAP_INFERNO)[..., ::-1]

@@ -11,7 +11,7 @@ from gsemsplat_ros.datasets.packed_rooms import PackedRooms
 from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.pictures.labels import name_map
-from gsemsplat_ros.pictures.overlay import depth_colors
+from gsemsplat_ros.pictures.overlay import ROOM, depth_picture
 
 
 def sheet(samples: list[Sample]) -> np.ndarray:
@@ -23,7 +23,7 @@ def sheet(samples: list[Sample]) -> np.ndarray:
             np.hstack(
                 [
                     *sample.images,
-                    depth_colors(sample.depth[0]),
+                    depth_picture(sample.depth[0], ROOM)[0],
                     name_map(sample.instance[0], list(sample.names)),
                 ]
             )

@@ -16,7 +16,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import Rendering, render
 from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.pictures.labels import name_map
-from gsemsplat_ros.pictures.overlay import depth_colors
+from gsemsplat_ros.pictures.overlay import ROOM, depth_picture
 from gsemsplat_ros.pictures.principal import Principal
 from gsemsplat_ros.training.batches import RoomBatch, SceneBatch, Target
 from gsemsplat_ros.training.objective import predicted
@@ -46,8 +46,8 @@ def room_snapshot(
     found = 1 + torch.einsum('kc,chw->khw', phrases, F.normalize(features, dim=0)).argmax(0)
     depth = view.pts3d[0, ..., 2].float().cpu().numpy()
     below = [
-        depth_colors(sample.depth[0]),
-        depth_colors(depth),
+        depth_picture(sample.depth[0], ROOM)[0],
+        depth_picture(depth, ROOM)[0],
         name_map(true[sample.instance[0]], names),
         name_map(full(found.cpu().numpy(), sample.instance.shape[1:]), names),
     ]

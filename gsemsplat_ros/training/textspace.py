@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from gsemsplat_ros.datasets.phrase_table import read_phrase_table
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.semantics.text import MiniLM
 from gsemsplat_ros.supervision.teacher import class_names
@@ -25,7 +24,7 @@ class TextSpace:
         self.vocabulary = vocabulary
         self.classes = class_names()
         self.others = {
-            noun: phrases for noun, phrases in read_phrasings().items() if noun in set(vocabulary.values())
+            noun: phrases for noun, phrases in read_synonyms().items() if noun in set(vocabulary.values())
         }
         self.mean = MiniLM().encode([*self.classes, *vocabulary]).mean(0) if mean is None else mean
         self.encoder = MiniLM(self.mean)
@@ -49,11 +48,9 @@ class TextSpace:
         ]
 
 
-def read_phrasings() -> dict[str, list[str]]:
+def read_synonyms() -> dict[str, list[str]]:
     """Noun -> synonyms and descriptions, from phrasings.txt."""
-    lines = (resources.files('gsemsplat_ros.training') / 'phrasings.txt').read_text().splitlines()
-    parts = [line.split('|') for line in lines if line and not line.startswith('#')]
     return {
-        noun.strip(): [phrase.strip() for group in groups for phrase in group.split(';')]
-        for noun, *groups in parts
+        noun: [phrase.strip() for group in groups for phrase in group.split(';')]
+        for noun, *groups in read_phrase_table('training')
     }

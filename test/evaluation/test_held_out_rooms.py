@@ -26,7 +26,7 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import Mixture
-from gsemsplat_ros.training.textspace import read_phrasings as training_phrasings
+from gsemsplat_ros.training.textspace import read_synonyms
 
 
 def first_pair():
@@ -270,7 +270,7 @@ def test_phrasings_mean_one_of_several_things():
 
 
 def test_phrasings_are_new_to_the_training():
-    taught = {phrase for noun, phrases in training_phrasings().items() for phrase in (noun, *phrases)}
+    taught = {phrase for noun, phrases in read_synonyms().items() for phrase in (noun, *phrases)}
     assert len(read_phrasings()) >= 50 and not taught & set(read_phrasings())
 
 

@@ -15,7 +15,7 @@ from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.datasets.scannetpp import ScanNetPP
 from gsemsplat_ros.evaluation.annotated_views import Inputs, read_cameras, read_view
 from gsemsplat_ros.evaluation.input_pairs import find_inputs, find_pair
-from gsemsplat_ros.evaluation.methods import ColourOnly, LiftedFeatures, Network, SavedFeatures
+from gsemsplat_ros.evaluation.methods import ColorOnly, LiftedFeatures, Network, SavedFeatures
 from gsemsplat_ros.evaluation.splat_points import nearest_points, spacing
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
@@ -243,7 +243,7 @@ def textured_inputs():
 def test_the_splatt3r_path_is_what_the_network_draws_without_calibration(pipeline, tiny):
     inputs = textured_inputs()
     ours = Network(pipeline).scene(inputs).gaussians
-    for plain in (ColourOnly(pipeline.network), ColourOnly.load(tiny / 'splatt3r.safetensors', 'cpu')):
+    for plain in (ColorOnly(pipeline.network), ColorOnly.load(tiny / 'splatt3r.safetensors', 'cpu')):
         for name in ('means', 'quats', 'scales', 'opacities', 'colors'):
             torch.testing.assert_close(
                 getattr(plain.gaussians(inputs), name), getattr(ours, name), atol=1e-4, rtol=1e-4
@@ -251,7 +251,7 @@ def test_the_splatt3r_path_is_what_the_network_draws_without_calibration(pipelin
         shown = plain.show(None, inputs, Path(), ['wall'])
         assert shown.relevancy is None and shown.rgb.shape == (18, 24, 3) and shown.alpha.max() > 0.5
     with pytest.raises(ValueError, match='predicts no Gaussians'):
-        ColourOnly.load(tiny / 'points.safetensors', 'cpu')
+        ColorOnly.load(tiny / 'points.safetensors', 'cpu')
 
 
 def test_saved_features_answer_as_the_network_that_made_them(pipeline, tmp_path):

@@ -13,7 +13,8 @@ from gsemsplat_ros.geometry.visibility import seen_by, surface_points
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
-from gsemsplat_ros.rooms.preview import depth_colors, name_map
+from gsemsplat_ros.pictures.labels import name_map
+from gsemsplat_ros.pictures.overlay import ROOM, UNKNOWN, depth_picture
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.supervision.teacher import class_names, classifier_tensors, load_stem, sample_probabilities
@@ -284,15 +285,17 @@ def test_pictures_of_a_perfect_network_are_the_truth():
     depth, found_depth, names, found_names = np.split(picture[HEIGHT:].astype(int), 4, axis=1)
     np.testing.assert_array_equal([first, second, new], true.images)
     assert np.abs(drawn - new)[4:-4, 4:-4].max() < 25 and new.std() > 40
-    np.testing.assert_array_equal(depth, depth_colors(true.depth[0]))
+    np.testing.assert_array_equal(depth, depth_picture(true.depth[0], ROOM)[0])
     assert np.abs(found_depth - depth).max() <= 8
     assert (found_names == names).all(-1).mean() > 0.9 and (names[2, 2] != names[2, -3]).any()
 
 
 def test_depths_and_names_in_colours():
-    colours = depth_colors(np.array([[0.0, np.nan, 0.5, 3.0, 20.0]]))
-    brightness = colours.astype(int).sum(-1)[0]
-    assert brightness[0] == brightness[1] < brightness[4] < brightness[3] < brightness[2]
+    picture, near, far = depth_picture(np.array([[0.0, np.nan, 0.5, 1.0, 7.0, 20.0]]), ROOM)
+    assert (near, far) == ROOM and (picture[0, :2] == UNKNOWN).all()
+    red, _, blue = picture[0, 2:].astype(int).T
+    assert (np.diff(red - blue)[:2] < 0).all()  # near is red, far is blue
+    assert (picture[0, 4] == picture[0, 5]).all()  # one scale for all pictures: no end but these
     labels = np.zeros((40, 120), int)
     labels[:, 40:80], labels[:, 80:] = 1, 3
     picture = name_map(labels, ['', 'chair', 'table', 'chair'])

@@ -136,7 +136,7 @@ def perceptual_measure(
 def networks(args: argparse.Namespace, notes: list[str]) -> tuple[Sequence[Method], dict[str, Any]]:
     """Our network and its peers, and what made them."""
     from gsemsplat_ros.checkpoints.checkpoint import read_card
-    from gsemsplat_ros.evaluation.methods import ColourOnly, LiftedFeatures, Network
+    from gsemsplat_ros.evaluation.methods import ColorOnly, LiftedFeatures, Network
     from gsemsplat_ros.pipeline import Pipeline
     from gsemsplat_ros.supervision.encoders import load_image_encoder
 
@@ -144,9 +144,7 @@ def networks(args: argparse.Namespace, notes: list[str]) -> tuple[Sequence[Metho
         read_card(args.splatt3r)  # a mistake there is known before the other network is loaded
     pipeline = Pipeline.load(args.weights, args.device, args.text_checkpoint, exact=True)
     network = Network(pipeline, args.calibrated)
-    colour = (
-        ColourOnly.load(args.splatt3r, pipeline.device) if args.splatt3r else ColourOnly(pipeline.network)
-    )
+    colour = ColorOnly.load(args.splatt3r, pipeline.device) if args.splatt3r else ColorOnly(pipeline.network)
     methods: list[Method] = [network, colour]
     try:
         encoder = load_image_encoder(pipeline.text_encoder.name, args.text_checkpoint, pipeline.device.type)

@@ -1,0 +1,12 @@
+"""Tables of phrases that lie in the package, as text."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+
+def read_phrase_table(room: str) -> list[list[str]]:
+    """The rows of phrasings.txt in a room of the package: a line a row, columns apart by '|', '#' comments."""
+    lines = (resources.files(f'gsemsplat_ros.{room}') / 'phrasings.txt').read_text().splitlines()
+    rows = [line.split('|') for line in lines if line and not line.startswith('#')]
+    return [[column.strip() for column in row] for row in rows]
