@@ -98,9 +98,9 @@ class Folders(Source):
                 f'{folder}: {len(together)} frames whose image, depth and pose lie within {TOGETHER} s, '
                 f'wanted at least 2; do {", ".join(LISTS)} belong together?'
             )
-        if len(together) < len(colours):
-            left_out = len(colours) - len(together)
-            log.info('%s: %d of %d images have no depth and pose in time', folder, left_out, len(colours))
+        if len(together) < len(colors):
+            left_out = len(colors) - len(together)
+            log.info('%s: %d of %d images have no depth and pose in time', folder, left_out, len(colors))
         chosen = list(together)
         chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(MOST, len(chosen))).astype(int)]
         frames = {
