@@ -6,9 +6,7 @@ in one line.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -24,7 +22,7 @@ from gsemsplat_ros.live.shared_state import SharedState
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene import map_file as mapfile
 from gsemsplat_ros.scene import scene_file as scenefile
-from gsemsplat_ros.scene.coded_file import CodeSpace
+from gsemsplat_ros.scene.coded_file import check_space
 from gsemsplat_ros.scene.scene import Scene, is_metric
 
 PICTURE = 512  # pixels of the long side of an image that a camera shows
@@ -70,23 +68,13 @@ def open_scene(path: Path, shared: SharedState, budget: int, load: Load) -> Rest
 
 def open_map(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
     """A map that ~/save_map wrote."""
-    try:
-        card = json.loads(_header(path)[mapfile.KIND.key])
-        theirs = CodeSpace(*(str(card[name]) for name in asdict(CodeSpace('', '', ''))))
-    except (KeyError, TypeError, ValueError, RecursionError):
-        theirs = CodeSpace('', '', '')  # load_map says what is wrong with it
-    map_ = mapfile.load_map(path, theirs)
+    map_, theirs = mapfile.read_map(path)
     shown = scenes.shown_from_above(title_of(path), map_.gaussians, budget, map_.metric)
     shared.write(shown=shown, no_query_reason=LOADING)
 
     def rest() -> None:
         pipeline = load()
-        space = pipeline.code_space
-        if (theirs.text_encoder, theirs.decoders) != (space.text_encoder, space.decoders):
-            raise ValueError(
-                f'{path} was made with {theirs.weights} ({theirs.text_encoder}), whose decoders are not '
-                f'those of {space.weights} ({space.text_encoder}): give that checkpoint as --weights'
-            )
+        check_space(path, theirs, pipeline.code_space, 'give that checkpoint as --weights')
         shared.write(
             ask=asks(pipeline, pipeline.index(map_), shown), semantic_colors=semantic_colors_by(pipeline)
         )

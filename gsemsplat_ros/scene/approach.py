@@ -51,11 +51,12 @@ class Ground:
 
     def cell(self, xy: np.ndarray) -> tuple[int, int]:
         """The cell of a place (2,) [m]."""
-        return tuple(np.floor((np.asarray(xy) - self.origin) / CELL).astype(int).tolist())
+        i, j = np.floor((np.asarray(xy) - self.origin) / CELL).astype(int).tolist()
+        return i, j
 
     def centers(self) -> np.ndarray:
         """(I, J, 2) [m]."""
-        return (np.stack(np.indices(self.blocked.shape), -1) + 0.5) * CELL + self.origin
+        return (np.stack([*np.indices(self.blocked.shape)], -1) + 0.5) * CELL + self.origin
 
 
 def approach_pose(
@@ -227,10 +228,11 @@ def _first_in_sight(hiding, origin, places, center, half):
         for k in range(count):
             part = 1.0 if k == count - 1 else k / (count - 1)
             x, y = places[n, 0] + part * dx, places[n, 1] + part * dy
-            if abs(x - center[0]) > half[0] + CELL or abs(y - center[1]) > half[1] + CELL:
-                if hiding[int(np.floor((x - origin[0]) / CELL)), int(np.floor((y - origin[1]) / CELL))]:
-                    clear = False
-                    break
+            outside = abs(x - center[0]) > half[0] + CELL or abs(y - center[1]) > half[1] + CELL
+            i, j = int(np.floor((x - origin[0]) / CELL)), int(np.floor((y - origin[1]) / CELL))
+            if outside and hiding[i, j]:
+                clear = False
+                break
         if clear:
             return n
     return -1

@@ -48,6 +48,11 @@ class CodeSpace:
     decoders: str
 
     @classmethod
+    def of_card(cls, card: Mapping[str, object]) -> CodeSpace:
+        """That of a file; what its card lacks is empty."""
+        return cls(*(str(card.get(name, '')) for name in ('weights', 'text_encoder', 'decoders')))
+
+    @classmethod
     def of(cls, weights: str, text_encoder: str, decoders: Mapping[str, Tensor]) -> CodeSpace:
         """`decoders`: the tensors of both semantic decoders, by name."""
         return cls(
@@ -69,7 +74,9 @@ class Kind:
 
 def fingerprint(card: dict, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of a card (but its own 'sha256') and of tensors with their names and shapes, in hexadecimal."""
-    parts = [json.dumps({k: v for k, v in card.items() if k != 'sha256'}, sort_keys=True).encode()]
+    parts: list[bytes | memoryview] = [
+        json.dumps({k: v for k, v in card.items() if k != 'sha256'}, sort_keys=True).encode()
+    ]
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name].detach().cpu().numpy())
         parts += [f'{name} {array.dtype.str} {array.shape}'.encode(), array.data]
@@ -138,7 +145,7 @@ def read(
     try:
         with safe_open(path, 'pt') as file:
             card = json.loads((file.metadata() or {})[kind.key])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
     except (SafetensorError, KeyError, OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f'{path} is no {kind.name}, or only a part of one ({type(error).__name__}): give a file that '
@@ -158,15 +165,14 @@ def read(
     return card, tensors
 
 
-def check_space(path: Path, card: dict, space: CodeSpace, cure: str) -> None:
+def check_space(path: Path, theirs: CodeSpace, ours: CodeSpace, cure: str) -> None:
     """Raises ValueError, with the cure in words, for codes that other decoders or another text encoder
     read.
     """
-    theirs = [card.get(name) for name in ('text_encoder', 'decoders')]
-    if theirs != [space.text_encoder, space.decoders]:
+    if (theirs.text_encoder, theirs.decoders) != (ours.text_encoder, ours.decoders):
         raise ValueError(
-            f'{path} was made with a {card.get("weights")} ({card.get("text_encoder")}) of other decoders '
-            f'than the {space.weights} in use ({space.text_encoder}): {cure}'
+            f'{path} was made with a {theirs.weights} ({theirs.text_encoder}) of other decoders than the '
+            f'{ours.weights} in use ({ours.text_encoder}): {cure}'
         )
 
 
@@ -187,7 +193,8 @@ def misshapen(
         return f'its tensors are {sorted(tensors)}, wanted {sorted(dtypes)}'
     count = len(tensors['means']) if tensors['means'].ndim else 0
     for name, tensor in tensors.items():
-        shape = (tensor.numel(),) if shapes[name] is None else (count, *shapes[name])
+        of_each = shapes[name]
+        shape = (tensor.numel(),) if of_each is None else (count, *of_each)
         if tensor.dtype != dtypes[name] or tuple(tensor.shape) != shape:
             return f'{name} is {tensor.dtype} {tuple(tensor.shape)}, wanted {dtypes[name]} {shape}'
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():

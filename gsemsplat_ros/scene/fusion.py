@@ -87,46 +87,36 @@ class Mapper:
         second view is the last scene's first; or by features of the two first images. A scene whose scale is
         the network's takes the map's.
         """
-        map_from_camera = pair.first.map_from_camera
+        given = pair.first.map_from_camera
         problem = self_check(scene)
         if problem:
             return Fusion(False, problem, inliers=scene.inliers, points=scene.points)
-        given, metric = map_from_camera is not None, scene.metric
+        if given is not None and (scene.metric or self._anchor is None):
+            return self._fuse(scene, given, 1.0, 'pose given')
         if self._anchor is None:
-            if given or not len(self.map):
-                return self._fuse(
-                    scene, map_from_camera if given else START, 1.0, 'pose given' if given else 'start'
-                )
+            if not len(self.map):
+                return self._fuse(scene, START, 1.0, 'start')
             return Fusion(
                 False,
                 'nothing ties this scene to the map that was loaded: give its pose in the frame '
                 f"'{self.map.frame}' (TF), or clear the map",
             )
-        if given and metric:
-            return self._fuse(scene, map_from_camera, 1.0, 'pose given')
         link = shared_keyframe(self._anchor, scene, pair) or by_features(self._anchor, scene)
         if link is None:
-            return (
-                self._fuse(scene, map_from_camera, 1.0, 'pose given')
-                if given
-                else Fusion(
-                    False,
-                    'shares too little with the last scene in the map to say where it stands: drive back '
-                    'there, give poses (TF), or clear the map',
-                )
+            if given is not None:
+                return self._fuse(scene, given, 1.0, 'pose given')
+            return Fusion(
+                False,
+                'shares too little with the last scene in the map to say where it stands: drive back '
+                'there, give poses (TF), or clear the map',
             )
-        problem = link_check(link, self._anchor, metric)
+        problem = link_check(link, self._anchor, scene.metric)
         if problem:
             return Fusion(False, problem, scale=link.ratio, inliers=link.inliers, points=link.points)
-        pose = map_from_camera if given else self._anchor.map_from_camera @ link.anchor_from_camera
-        return self._fuse(
-            scene,
-            pose,
-            map_units(scene, link.ratio),
-            'pose given' if given else link.by,
-            link.inliers,
-            link.points,
-        )
+        pose, reason = given, 'pose given'
+        if pose is None:
+            pose, reason = self._anchor.map_from_camera @ link.anchor_from_camera, link.by
+        return self._fuse(scene, pose, map_units(scene, link.ratio), reason, link.inliers, link.points)
 
     def _fuse(
         self,
@@ -184,6 +174,7 @@ def shared_keyframe(anchor: Anchor, scene: Scene, pair: Pair) -> Link | None:
     old, new = (s.gaussians.means.cpu().numpy().astype(np.float64) for s in (anchor.scene, scene))
     if len(old) != len(new):
         return None  # images of other sizes
+    assert scene.first_from_second is not None  # self_check
     second_from_first = np.linalg.inv(scene.first_from_second)
     before = anchor.scale * old[: len(old) // 2, 2]  # view 1 comes first, row by row (Gaussians)
     after = new[len(new) // 2 :] @ second_from_first[2, :3] + second_from_first[2, 3]

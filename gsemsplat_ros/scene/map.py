@@ -116,7 +116,7 @@ class Map:
         keys = np.insert(old_keys, place[~known], seen[~known])
         row_of_seen = np.searchsorted(keys, seen)
         row_of_old = np.delete(np.arange(len(keys)), row_of_seen[~known])
-        old_row = np.full(len(keys), -1)  # of each new row the old one, -1 where the voxel is new
+        old_row: np.ndarray = np.full(len(keys), -1)  # of each new row the old one, -1 where the voxel is new
         old_row[row_of_old] = np.arange(len(self))
         old_row_of_seen = old_row[row_of_seen]
 
@@ -135,10 +135,9 @@ class Map:
             stay = np.sort(np.argpartition(-value, budget)[:budget])
             row_that_stays = np.full(len(keys), -1)
             row_that_stays[stay] = np.arange(budget)
-            row_of_seen = row_that_stays[row_of_seen]
-            keys, weights, counts, last_seen, old_row = (
-                values[stay] for values in (keys, weights, counts, last_seen, old_row)
-            )
+            row_of_seen = row_that_stays[row_of_seen]  # -1 where it does not
+            keys, weights, counts = keys[stay], weights[stay], counts[stay]
+            last_seen, old_row = last_seen[stay], old_row[stay]
 
         if len(self):  # rows of new voxels are filled below
             out = Arrays(*(np.take(values, np.maximum(old_row, 0), 0) for values in old))

@@ -56,16 +56,27 @@ def load_map(path: str | Path, space: CodeSpace) -> Map:
     Raises ValueError, in one line, for a file that is missing, damaged or none of ours, and for a map whose
     codes other decoders or another text encoder read.
     """
-    path = Path(path)
-    card, tensors = codedfile.read(path, KIND, defect)
-    codedfile.check_space(path, card, space, 'set weights to that checkpoint')
-    return Map(
-        codedfile.gaussians_of(tensors, card['frame']),
-        *(tensors[name] for name in STATE),
-        card['scenes'],
-        card['voxel_m'],
-        card['scale_source'],
+    map_, theirs = read_map(path)
+    codedfile.check_space(Path(path), theirs, space, 'set weights to that checkpoint')
+    return map_
+
+
+def read_map(path: str | Path) -> tuple[Map, CodeSpace]:
+    """The map at `path`, whatever reads its codes, and what does. Raises ValueError as `load_map` does for
+    the file.
+    """
+    card, tensors = codedfile.read(Path(path), KIND, defect)
+    map_ = Map(
+        gaussians=codedfile.gaussians_of(tensors, card['frame']),
+        keys=tensors['keys'],
+        weights=tensors['weights'],
+        counts=tensors['counts'],
+        last_seen=tensors['last_seen'],
+        scenes=card['scenes'],
+        voxel=card['voxel_m'],
+        scale_source=card['scale_source'],
     )
+    return map_, CodeSpace.of_card(card)
 
 
 def defect(card: dict, tensors: dict[str, Tensor]) -> str:

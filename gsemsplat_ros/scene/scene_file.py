@@ -59,7 +59,7 @@ def load_scene(
     for a file that is missing, damaged or none of ours, and for one whose codes other decoders read.
     """
     gaussians, card, image, second = read_scene(path)
-    codedfile.check_space(Path(path), card, space, 'give that checkpoint as --weights')
+    codedfile.check_space(Path(path), CodeSpace.of_card(card), space, 'give that checkpoint as --weights')
     camera, window = Camera(**card['camera']), Window(**card['window'])
     device = next(decoders.parameters()).device
     gaussians = gaussians.to(device)

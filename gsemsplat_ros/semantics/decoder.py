@@ -8,6 +8,7 @@ hidden width; C text space; K phrases.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class Decoders(nn.Module):
 
         def stack() -> nn.Sequential:
             layers: list[nn.Module] = []
-            for wide_in, wide_out in zip(dims, dims[1:]):
+            for wide_in, wide_out in pairwise(dims):
                 layers += [nn.Conv2d(wide_in, wide_out, 1), nn.ReLU()]
             return nn.Sequential(*layers[:-1])
 
@@ -59,13 +60,13 @@ class Decoders(nn.Module):
         Raises:
             ValueError: a tensor that fits no layer (its key is named), or widths other than 16 in and C out.
         """
-        stacks = [_stack(state, branch) for branch in DECODERS]
-        dims = [_out_channels(stack) for stack in stacks]
+        sam, patch = (_stack(state, branch) for branch in DECODERS)
+        dims = _out_channels(sam), _out_channels(patch)
         if dims[0] != dims[1]:
             raise ValueError(
                 f'{DECODERS[0]} ends in {dims[0]} channels, {DECODERS[1]} in {dims[1]}: must agree'
             )
-        return cls(*stacks, mixture).eval()
+        return cls(sam, patch, mixture).eval()
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes (B, 32, H, W) -> features (2, B, C, H, W), not normalised."""
@@ -195,7 +196,8 @@ def _prepare(stack: nn.Sequential, codes: Tensor) -> HiddenBranch:
             weight.new_empty(codes[..., 0].numel()),
         )
         start = 0
-        for part in _parts(stack[:-1], codes):  # all that is done to some pixels while they lie in the cache
+        # all that is done to some pixels while they lie in the cache
+        for part in _parts(nn.Sequential(*list(stack)[:-1]), codes):
             rows = slice(start, start + len(part))
             start += len(part)
             norm = F.linear(part, root[:, :-1], root[:, -1]).norm(dim=1)

