@@ -72,7 +72,7 @@ def ablate_rooms(
 
 
 def ablate_stereo(pipeline: Pipeline, labels_path: str | Path, seed: int = 0) -> dict:
-    """The same for labelled real pairs (evaluation/stereo.py): localisation_accuracy and told_apart.
+    """The same for labelled real pairs (evaluation/stereo_pairs.py): localisation_accuracy and told_apart.
 
     Raises ValueError as `evaluate_stereo`.
     """

@@ -71,7 +71,7 @@ def evaluate_frames(
     eight: bool = False,
     perceptual: Perceptual | None = None,
 ) -> Iterator[FrameResult]:
-    """Scores every annotated view below `folder` (evaluation/eval_datasets.py), one after the other.
+    """Scores every annotated view below `folder` (evaluation/annotated_views.py), one after the other.
 
     find: the inputs of a view of a scene folder that has no cameras.json, or None for saved features alone;
     threshold: of the published masks (0.5; LangSplat 0.4); eight: LSM's eight classes too; perceptual: as of

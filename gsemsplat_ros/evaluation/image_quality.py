@@ -112,7 +112,7 @@ def within(values: np.ndarray) -> np.ndarray:
 def load_lpips(path: str | Path | None = None, device: str | torch.device = 'cpu') -> Perceptual:
     """LPIPS (Zhang et al. 2018) with VGG features, as published: (picture, truth) -> (H, W).
 
-    path: the public Splatt3R or GSemSplat file, which carries its weights (network/lpips.py); None: the
+    path: the public Splatt3R or GSemSplat file, which carries its weights (checkpoints/lpips.py); None: the
     package lpips. Raises ValueError in one line where the file, the package or its weights are not there.
     """
     if path is not None:

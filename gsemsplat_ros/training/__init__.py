@@ -5,9 +5,9 @@ Takes samples; gives a checkpoint and the state of the run.
 options: the options of a run
 textspace: the text space, and the names of things in rooms
 batches: samples as tensors
-objective: the loss terms that both trainings share
-room_losses, semantic_losses: the losses of each training
-small_network, semantic_heads: network, decoders and losses of each training
+objective: what both objectives share: network, decoders, points
+room_losses, semantic_losses: the objective of each training
+small_network, semantic_heads: start, data, state and checkpoint of each training
 trainer: optimiser, running average and steps
 distributed: the processes of one training
 state: the state of a run, in small files
