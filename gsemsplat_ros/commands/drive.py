@@ -9,6 +9,7 @@ from gsemsplat_ros.terminal.console import Console, Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to drive to, and the interfaces of the node and of Nav2."""
     parser.add_argument('text', metavar='TEXT', help="what to drive to, e.g. 'red chair'")
     parser.add_argument(
         '--service', default='/query', metavar='NAME', help='service of the node (default: %(default)s)'
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
+    """Ask the node, and send the robot there; raises Failure where it does not arrive."""
     from gsemsplat_ros.ros.client.client import Client
     from gsemsplat_ros.ros.client.drive import check_nav2, drive, find
 

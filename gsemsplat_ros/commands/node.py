@@ -8,6 +8,7 @@ EXAMPLE = 'gsemsplat node --ros-args -p mode:=sequential -r image:=/camera/image
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None of its own: ROS arguments go to the node."""
     parser.usage = 'gsemsplat node [--ros-args ...]'
     parser.epilog = f'Example: {EXAMPLE}. Parameters stand in config/gsemsplat.yaml.'
 

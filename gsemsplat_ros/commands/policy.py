@@ -12,6 +12,7 @@ NAME = re.compile(r'[~/]?[A-Za-z_][\w/]*')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the node is started."""
     parser.description = (
         f'{parser.description} Prints a policy that allows the node its own topics and services and no '
         'others, for `ros2 security create_permission KEYSTORE /gsemsplat policy.xml`.'
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
+    """Print the policy."""
     from gsemsplat_ros.ros.policy import permissions, policy
 
     remaps = dict(args.remap)

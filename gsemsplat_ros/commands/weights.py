@@ -13,6 +13,7 @@ from gsemsplat_ros.terminal.console import Console, Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One action each for converting, describing and checking."""
     actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', title='actions')
     convert = actions.add_parser(
         'convert',
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_convert(args: argparse.Namespace, console: Console) -> None:
+    """Convert a public file."""
     from dataclasses import asdict
 
     from gsemsplat_ros.checkpoints.convert import convert
@@ -68,6 +70,7 @@ def run_convert(args: argparse.Namespace, console: Console) -> None:
 
 
 def run_info(args: argparse.Namespace, console: Console) -> None:
+    """Print the card of a checkpoint."""
     from math import prod
     from pathlib import Path
 
@@ -85,6 +88,7 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
 
 
 def run_parity(args: argparse.Namespace, console: Console) -> None:
+    """Compare the large network with stored outputs; raises Failure where they differ."""
     from gsemsplat_ros.checkpoints.parity import TOLERANCE, check_parity
 
     with console.progress(1, 'fixture', 'running the large network on the CPU') as bar:

@@ -84,7 +84,7 @@ class ViewServer:
         page = VisitorPage(client, self.shared, self._cache, self._submit)
         with self._pages_lock:
             self._pages[client.client_id] = page
-        log.info('a browser has come: %d connected', self.visitors)
+        log.debug('a browser has come: %d connected', self.visitors)
         if client.client_id not in self._viser.get_clients():  # it left while the page was made
             self._left(client)
 
@@ -93,7 +93,7 @@ class ViewServer:
             page = self._pages.pop(client.client_id, None)
         if page:
             page.close()
-            log.info('a browser has gone: %d connected', self.visitors)
+            log.debug('a browser has gone: %d connected', self.visitors)
 
     def _submit(self, work: Callable[[], None]) -> None:
         if not self._closing:

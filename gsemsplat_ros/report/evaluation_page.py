@@ -156,6 +156,7 @@ def outlined(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def small_figure(image: np.ndarray, caption: str) -> Markup:
+    """A picture (H, W, 3) uint8 RGB, WIDTH wide at most, with words below."""
     height, width = image.shape[:2]
     if width > WIDTH:
         image = cv2.resize(image, (WIDTH, round(height * WIDTH / width)), interpolation=cv2.INTER_AREA)
@@ -163,9 +164,11 @@ def small_figure(image: np.ndarray, caption: str) -> Markup:
 
 
 def strip(figures: Sequence[Markup], columns: int) -> Markup:
+    """Figures side by side."""
     style = f'grid-template-columns: repeat({columns}, minmax(0, 1fr)); margin-top: .8rem'
     return tag('div', figures, class_='strip', style=style)
 
 
 def numbers_of(iou: float | None, localised: bool | None) -> str:
+    """The scores of one phrase, in words."""
     return 'not counted' if iou is None else f'IoU {iou:.3f}, peak {"inside" if localised else "outside"}'

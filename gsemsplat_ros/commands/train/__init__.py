@@ -20,6 +20,7 @@ HEIGHT, WIDTH = 192, 256  # of rendered rooms [px]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Rooms, the training in them, and the other trainings as actions."""
     rooms = parser.add_argument_group('rooms')
     rooms.add_argument('--data', type=Path, metavar='DIR', help='packed rooms')
     rooms.add_argument(
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
+    """Train the small network, or draw a preview of its rooms."""
     if not args.data:
         raise ValueError('the following arguments are required: --data; see `gsemsplat train --help`')
     if args.preview:
@@ -84,6 +86,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def run_preview(args: argparse.Namespace, console: Console) -> None:
+    """Draw some of the rooms into a picture."""
     from gsemsplat_ros.rooms.preview import preview
 
     if args.rooms:

@@ -91,6 +91,7 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
+    """Compute the features that are not there yet."""
     from torch import distributed
 
     from gsemsplat_ros.device import choose

@@ -69,6 +69,7 @@ def add_parser(actions: Actions) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
+    """Train the semantic heads and decoders."""
     from gsemsplat_ros.training.loop import run as train
     from gsemsplat_ros.training.options import SemanticHeadsOptions
     from gsemsplat_ros.training.semantic_heads import SemanticHeadsTrainer
