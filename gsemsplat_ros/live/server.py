@@ -100,9 +100,7 @@ class ViewServer:
             self._pool.submit(work)
 
     def _follow(self) -> None:
-        """Bring what the shared shows to all pages; of worlds that come faster than they can be sent, the
-        newest.
-        """
+        """Bring the state to all pages; of scenes that come faster than they can be sent, the newest."""
         while True:
             self._changed.wait()
             self._changed.clear()

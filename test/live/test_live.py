@@ -48,11 +48,11 @@ def test_what_cannot_be_drawn_is_left_out_and_thinning_is_even_and_the_same_each
     gaussians = some(4000)
     gaussians.opacities[:100] = 0.001
     gaussians.means[100] = float('nan')
-    everything, rows, grown = scenes.thin(gaussians, 10_000)
-    assert grown == 1.0 and rows.tolist() == list(range(101, 4000)) and everything is not None
-    _, few, grown = scenes.thin(gaussians, 975)
+    everything, rows, factor = scenes.thin(gaussians, 10_000)
+    assert factor == 1.0 and rows.tolist() == list(range(101, 4000)) and everything is not None
+    _, few, factor = scenes.thin(gaussians, 975)
     assert len(few) == 975 and np.isin(few, rows).all() and (np.diff(few) > 0).all()
-    assert grown == pytest.approx(np.sqrt(3899 / 975))
+    assert factor == pytest.approx(np.sqrt(3899 / 975))
     assert (few == scenes.thin(gaussians, 975)[1]).all()
     assert abs(np.median(few) - np.median(rows)) < 150
     shown = scenes.shown_from_camera('x', gaussians, 975, True)
@@ -74,10 +74,10 @@ def test_the_light_level_closes_a_wall(monkeypatch):
         torch.zeros(count, 0),
         'cam',
     )
-    rows, grown = scenes.shown_from_camera('wall', wall, count, True).light
+    rows, factor = scenes.shown_from_camera('wall', wall, count, True).light
     assert len(rows) == 2500 and len(np.unique(rows)) == 2500
     spacing = 2 / 50  # of a quarter of the wall's Gaussians
-    assert 0.33 < 0.01 * grown / spacing < 0.52
+    assert 0.33 < 0.01 * factor / spacing < 0.52
     assert scenes.shown_from_camera('few', some(50), 100, True).light[1] == 1.0
 
 
@@ -89,7 +89,7 @@ def test_a_file_tells_by_its_content_whether_a_camera_or_a_map_made_it():
     assert scenes.shown_from_file('a', around, 1000).unit == 'units'
 
 
-def test_the_visitor_stands_where_it_sees_the_world():
+def test_the_visitor_stands_where_it_sees_the_scene():
     camera = a_scene()
     assert camera.position[2] < camera.look_at[2] and camera.position[1] < 0  # behind and above: y is down
     above = scenes.shown_from_above('map', some(), 1000, True)
