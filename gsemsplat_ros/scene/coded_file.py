@@ -1,5 +1,5 @@
-"""What maps (mapfile.py) and scenes (scenefile.py) on disk share: Gaussians with codes, a JSON card that says
-what reads them, and a digest of the whole, in one safetensors file that appears whole or not at all."""
+"""What maps (map_file.py) and scenes (scene_file.py) on disk share: Gaussians with codes, a JSON card that
+says what reads them, and a digest of the whole, in one safetensors file that appears whole or not at all."""
 
 from __future__ import annotations
 

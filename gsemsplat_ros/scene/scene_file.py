@@ -1,6 +1,6 @@
 """Scenes on disk: one safetensors file that can be queried with the same result, and has the images.
 
-Its Gaussians are kept as they are, one for each pixel of both images; a map (mapfile.py) merges them by
+Its Gaussians are kept as they are, one for each pixel of both images; a map (map_file.py) merges them by
 voxel. What queries read is drawn again from them when the file is loaded. A file appears whole or not at all.
 """
 
