@@ -83,6 +83,7 @@ def test_words_are_answered_twice_alike(pipeline):
 
 
 def test_the_demo_as_a_user_runs_it(tmp_path):
+    pytest.importorskip('rclpy', reason='rclpy is not installed')
     run = subprocess.run(
         [
             sys.executable,
