@@ -427,7 +427,6 @@ def test_eval_stereo_shows_means(pipeline, monkeypatch, capsys):
 
 @needs_ros
 def test_node_gets_its_ros_arguments_in_order(monkeypatch):
-    pytest.importorskip('rclpy')
     from gsemsplat_ros.ros import main as ros_main
 
     got = []
