@@ -106,7 +106,7 @@ def test_view_opens_files_and_asks_them(folder):
         shared = SharedState()
         open_any(file_of(file), shared, 1000, lambda: Pipeline.load(device='cpu'))()
         answer = shared.ask('chair') if shared.state.ask else None
-        print(len(shared.state.shown.rows), answer and answer.answer.question.text)
+        print(len(shared.state.shown.rows), answer and answer.answer.text)
         shared.close()
     """
     assert run(body, folder / 'scene.safetensors', folder / 'scene.ply') == '1000 chair\n1000 None\n'
