@@ -11,7 +11,7 @@ page_answer: an answer on the Gaussians of the page
 pipeline_source: answers and semantic colours from a pipeline in this process
 server: the viser server, with a page for each browser
 visitor_page: one visitor's query, answer and picture
-visitor_camera, visitor_overlay, visitor_panel: its camera, the objects only it sees, its controls
+visitor_camera, visitor_overlay, visitor_panel: the visitor's camera, own scene objects and controls
 panel_text, question_history: texts and earlier queries of the panel
 repeated_job: a job that runs once at a time, then for the newest request
 film: the video of a visitor

@@ -1,6 +1,6 @@
 """Colours of the Gaussians on the live page, by mode: colour, relevancy, meaning, distance.
 
-All take and give rows of one order: (N, 3) RGB in [0, 1].
+Colours are (M, 3) RGB in [0, 1], in the order of ShownScene.rows.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from gsemsplat_ros.pictures.heat import heat
 from gsemsplat_ros.pictures.overlay import depth_picture, turbo
 from gsemsplat_ros.pictures.principal import Principal
 
-ACCENT = np.array([1.0, 0.62, 0.05], np.float32)  # what lights up
-REST = 0.55  # of its brightness keeps what does not light up
+ACCENT = np.array([1.0, 0.62, 0.05], np.float32)  # colour of highlighted Gaussians
+REST = 0.55  # share of the brightness that the others keep
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def packed(shown: ShownScene, rows: np.ndarray, factor: float) -> np.ndarray:
-    """(L, 8) uint32: these rows (L,) of the shown Gaussians as the page's splats, `factor` times as wide,
-    without a colour.
+    """Pack `rows` (L,) of the shown Gaussians as viser splats (L, 8) uint32: black, `factor` times as wide.
 
-    Columns 0-2: position as float32; 3: the renderer's; 4-6: upper triangle of the covariance as float16; 7:
-    RGBA.
+    Columns 0-2: position, float32; 3: used by viser; 4-6: upper triangle of the covariance, float16; 7: RGBA.
     """
     gaussians = shown.gaussians.select(torch.from_numpy(shown.rows[rows]))
     spread = gaussians.covariances().numpy() * (shown.scale_factor * factor) ** 2
@@ -44,23 +42,21 @@ def painted(buffer: np.ndarray, colors: np.ndarray) -> np.ndarray:
 
 
 def own_colors(shown: ShownScene) -> np.ndarray:
-    """The colours that the Gaussians have."""
+    """The Gaussians' own colours (M, 3)."""
     return shown.gaussians.colors.numpy()[shown.rows].clip(0, 1)
 
 
 def highlighted(colors: np.ndarray, lit: np.ndarray) -> np.ndarray:
-    """What is `lit` (N,) bool glows, the rest steps back: half gray and dark."""
+    """Tint the `lit` (M,) bool Gaussians in the accent colour and darken the others to half gray."""
     gray = (colors @ LUMA)[:, None]
     rest = REST * (0.55 * gray + 0.45 * colors)
-    # the shading of the surface stays readable through the glow
+    # keep some of the own colour, so that the surface's shading stays visible
     glow = ACCENT * (0.55 + 0.45 * gray) * 0.75 + 0.25 * colors
     return np.where(lit[:, None], glow, rest).astype(np.float32)
 
 
 def relevancy_colors(colors: np.ndarray, relevancy: np.ndarray, found: bool) -> np.ndarray:
-    """The heat of `relevancy` (N,) in turbo over a dark gray picture; what is unknown (NaN) stays dark
-    gray.
-    """
+    """Turbo colours of `relevancy` (M,) over dark gray; unknown relevancy (NaN) stays dark gray."""
     level = heat(relevancy, found)
     known = np.isfinite(level)
     level = np.where(known, level, 0).astype(np.float32)
@@ -71,10 +67,9 @@ def relevancy_colors(colors: np.ndarray, relevancy: np.ndarray, found: bool) -> 
 
 
 def code_colors(codes: np.ndarray, opacities: np.ndarray) -> np.ndarray:
-    """Codes (N, C) by their three strongest principal components as R, G, B, fitted to what is solid.
+    """The three strongest principal components of codes (M, C) as RGB, fitted to the solid Gaussians.
 
-    The same codes give the same colours each time. What means alike looks alike; the colours themselves mean
-    nothing.
+    Deterministic. Similar meanings get similar colours; a single colour means nothing.
     """
     if not len(codes):
         return np.zeros((0, 3), np.float32)
@@ -87,9 +82,7 @@ def code_colors(codes: np.ndarray, opacities: np.ndarray) -> np.ndarray:
 
 
 def depth_colors(shown: ShownScene) -> tuple[np.ndarray, float, float]:
-    """Colours by the distance to the eye, and the distances of the two ends, near (red) and far
-    (blue).
-    """
+    """Colours (M, 3) by distance to the eye, and the distances shown as red (near) and blue (far)."""
     if not len(shown.means):
         return np.zeros((0, 3), np.float32), float('nan'), float('nan')
     distance = np.linalg.norm(shown.means - shown.eye, axis=1)

@@ -1,7 +1,6 @@
 """Scenes, maps and PLY files for the live page: shown at once, queried as soon as the pipeline is loaded.
 
-Each function reads its file and shows it, and returns a function that loads the rest; both raise ValueError
-in one line.
+Each `open_*` shows its file and returns a function that loads the rest. Both raise ValueError.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ Rest = Callable[[], None]
 
 
 def open_any(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
-    """A .safetensors file, whatever it holds."""
+    """Open a PLY file, a scene or a map, depending on the file."""
     if path.suffix.lower() == '.ply':
         return open_ply(path, shared, budget)
     return (open_scene if scenefile.KIND.key in _header(path) else open_map)(path, shared, budget, load)
 
 
 def open_ply(path: Path, shared: SharedState, budget: int) -> Rest:
-    """Gaussians that are shown, and cannot be asked: nothing says which decoders read their codes."""
+    """Show a PLY file. It cannot be queried: the decoders of its codes are unknown."""
     shown = scenes.shown_from_file(path.name, read_ply(path, 'the frame of the file'), budget)
     shared.write(
         shown=shown,
@@ -50,7 +49,7 @@ def open_ply(path: Path, shared: SharedState, budget: int) -> Rest:
 
 
 def open_scene(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
-    """A scene that `gsemsplat infer` wrote."""
+    """Show a scene written by `gsemsplat infer`."""
     gaussians, card, image, second = scenefile.read_scene(path)
     cameras = cameras_of(Camera(**card['camera']), card['first_from_second'], image, second)
     shown = scenes.shown_from_camera(
@@ -67,7 +66,7 @@ def open_scene(path: Path, shared: SharedState, budget: int, load: Load) -> Rest
 
 
 def open_map(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
-    """A map that ~/save_map wrote."""
+    """Show a map written by ~/save_map."""
     map_, theirs = mapfile.read_map(path)
     shown = scenes.shown_from_above(title_of(path), map_.gaussians, budget, map_.metric)
     shared.write(shown=shown, no_query_reason=LOADING)
@@ -83,7 +82,7 @@ def open_map(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
 
 
 def show_pair(title: str, pair: Pair, shared: SharedState, budget: int, load: Load) -> Rest:
-    """Two images, which become a scene while the page already waits for it."""
+    """Build a scene of two images; the page is up meanwhile."""
     shared.write(status='two images become a scene', no_query_reason='the scene is still being built')
 
     def rest() -> None:
@@ -97,7 +96,7 @@ def show_pair(title: str, pair: Pair, shared: SharedState, budget: int, load: Lo
 def show_scene(
     title: str, scene: Scene, second: np.ndarray, pipeline: Pipeline, shared: SharedState, budget: int
 ) -> None:
-    """A scene in memory; `second` (H, W, 3) uint8 RGB: the second image."""
+    """Show a scene in memory; `second` (H, W, 3) uint8 RGB: the second image."""
     cameras = cameras_of(scene.keyframe.camera, scene.first_from_second, scene.keyframe.image, second)
     shown = scenes.shown_from_camera(title, scene.gaussians, budget, scene.metric, cameras)
     shared.write(
@@ -108,7 +107,7 @@ def show_scene(
 def cameras_of(
     camera: Camera, first_from_second: np.ndarray | None, image: np.ndarray, second: np.ndarray
 ) -> tuple[scenes.ShownCamera, ...]:
-    """The cameras of a pair in the first's frame, the second where its pose (4, 4) is known."""
+    """The cameras of a pair in the frame of the first; the second only if its pose (4, 4) is known."""
     fov, aspect = camera.fov_y, camera.aspect
     seen = [scenes.ShownCamera('first camera', np.eye(4), fov, aspect, small(image))]
     if first_from_second is not None:
@@ -121,7 +120,7 @@ def cameras_of(
 
 
 def small(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) with PICTURE pixels at most on the long side."""
+    """The image shrunk to at most PICTURE pixels on its long side."""
     factor = PICTURE / max(image.shape[:2])
     return (
         image if factor >= 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
@@ -129,7 +128,7 @@ def small(image: np.ndarray) -> np.ndarray:
 
 
 def title_of(path: Path) -> str:
-    """What a person calls the file: a scene by its folder."""
+    """The title on the page: the file's name, for a scene that of its folder."""
     return path.resolve().parent.name if path.name == 'scene.safetensors' else path.name
 
 

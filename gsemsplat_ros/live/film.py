@@ -1,4 +1,4 @@
-"""A video of a flight through what a visitor sees, for download."""
+"""A video of a flight through the scene as a visitor sees it, for download."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def film(
     fov: float,
     aspect: float,
 ) -> bytes:
-    """The bytes of an MP4: what is shown of the scene, in `colors` (M, 3) in [0, 1], along `path`.
+    """An MP4 file of the shown Gaussians, in `colors` (M, 3) in [0, 1], flown along `path`.
 
-    world_from_start (4, 4): where the path starts, OpenCV; fov [rad]: the start's vertical field of view;
-    aspect: its width over its height. Raises ValueError without PyAV.
+    world_from_start (4, 4): OpenCV pose at the start of the path; fov: vertical [rad]; aspect: width over
+    height. Raises ValueError without PyAV.
     """
     width, height = round(VIDEO_LONG_SIDE * aspect), VIDEO_LONG_SIDE
     camera = resized(Camera.from_fov_y(width, height, fov), VIDEO_LONG_SIDE)

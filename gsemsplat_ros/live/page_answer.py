@@ -1,4 +1,4 @@
-"""An answer as the live page shows it: on the Gaussians of one scene."""
+"""An answer on the live page: relevancy and highlights on the Gaussians of one scene."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gsemsplat_ros.semantics.objects import inside_any
 
 @dataclass(frozen=True, eq=False)
 class PageAnswer:
-    """An answer as a page shows it, in the frame of `shown`.
+    """An answer in the frame of `shown`, for its M drawn Gaussians.
 
-    relevancy (M,) float32 of what is shown, NaN where unknown, or None when the source cannot tell; lit (M,)
-    bool: what the phrase names. picture (H, W, 3) uint8 RGB: relevancy over the newest image, or None. note:
-    what a person should know besides.
+    relevancy (M,) float32, NaN where unknown; None if the source gives boxes only. lit (M,) bool: Gaussians
+    of the found objects. seconds: time taken. picture (H, W, 3) uint8 RGB: relevancy over the newest image,
+    or None. note: a remark for the visitor.
     """
 
     answer: Answer
@@ -32,12 +32,12 @@ class PageAnswer:
 def answered_by_boxes(
     answer: Answer, shown: ShownScene, seconds: float, picture: np.ndarray | None = None, note: str = ''
 ) -> PageAnswer:
-    """The answer of a node, which tells boxes alone: what lies in one of them lights up."""
+    """The answer of a node, which sends boxes only: the Gaussians inside a box are lit."""
     return PageAnswer(answer, shown, None, inside_any(answer.objects, shown.means), seconds, picture, note)
 
 
 def carried_over(answer: PageAnswer, shown: ShownScene) -> PageAnswer | None:
-    """The answer for a newer scene of the same frame, where its boxes still hold; None for any other."""
+    """The answer on a newer scene of the same frame; None if the frame differs or it has relevancy."""
     if answer.relevancy is not None or answer.shown.frame != shown.frame:
         return None
     return replace(answer, shown=shown, lit=inside_any(answer.answer.objects, shown.means))

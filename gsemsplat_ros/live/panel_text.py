@@ -1,4 +1,4 @@
-"""Texts of the live page. Everything from a query, a file or a robot is escaped (report/markup.py)."""
+"""HTML and labels of the live page. Text from queries, files and robots is escaped (report/markup.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.report.markup import Markup, tag
 from gsemsplat_ros.semantics.objects import Object
 
-MAX_LABEL = 32  # characters of a phrase in the picture
+MAX_LABEL = 32  # characters of the phrase in a label
 GOOD, BAD, QUIET = '#4ade80', '#fb923c', '#94a3b8'
 
 
@@ -22,7 +22,7 @@ def block(*content: object, color: str | None = None, bold: bool = False) -> Mar
 
 
 def head(state: ViewState) -> str:
-    """What is shown, and how the source is."""
+    """HTML: title and size of the scene, and the status of the source."""
     shown = state.shown
     parts = []
     if shown is not None:
@@ -46,14 +46,17 @@ def head(state: ViewState) -> str:
 
 
 def waiting(text: str, why: str) -> str:
-    """While a question waits."""
+    """HTML for a query that cannot be answered yet, and why."""
     return str(block(f'{text}: waits, {why}', color=QUIET))
 
 
 def verdict(
     answer: PageAnswer | None, error: str, mode: str, ends: tuple[float, float] | None, level: str = ''
 ) -> str:
-    """What became of the question, a legend of the colours, and how much is drawn."""
+    """HTML: the result of the query, the legend of the colours, and the detail `level`.
+
+    ends: distances of the depth colours, near and far.
+    """
     parts = []
     if error:
         parts.append(block(error, color=BAD))
@@ -95,7 +98,7 @@ def verdict(
 
 
 def level(shown: ShownScene | None, full: bool) -> str:
-    """In words, that only the light level is drawn; '' when all is."""
+    """A note that only the light level is drawn; '' if all Gaussians are."""
     if full or shown is None or len(shown.light[0]) == len(shown.rows):
         return ''
     drawn = f'{len(shown.light[0]):,} of {len(shown.rows):,} Gaussians'
@@ -114,12 +117,12 @@ def _legend(low: str, high: str, way: str) -> Markup:
 
 
 def object_line(number: int, thing: Object, shown: ShownScene) -> str:
-    """An object as a button's label: plain text."""
+    """Label of an object's button, as plain text."""
     return f'{number}   {shown.distance(thing.center):.2f} {shown.unit} away   {_size(thing)}'
 
 
 def label(number: int, text: str, thing: Object, shown: ShownScene) -> str:
-    """An object's name in the picture: plain text."""
+    """Label of an object in the scene, as plain text."""
     text = text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + '…'
     return f'{text}  {shown.distance(thing.center):.2f} {shown.unit}  {_size(thing)}'
 

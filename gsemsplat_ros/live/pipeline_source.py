@@ -18,12 +18,12 @@ from gsemsplat_ros.semantics.answer import THRESHOLD, Question
 
 
 def asks(pipeline: Pipeline, target: Scene | MapIndex, shown: ShownScene) -> Ask:
-    """The way to ask a scene or a map, of which `shown` is made."""
+    """A function that queries `target`, the scene or map that `shown` was made of."""
 
     def ask(text: str, threshold: float | None) -> PageAnswer:
         start = time.perf_counter()
         answer = pipeline.query(target, Question(text, threshold or THRESHOLD))
-        assert answer.relevancy is not None and answer.lit is not None  # asked here, not of a node
+        assert answer.relevancy is not None and answer.lit is not None  # a pipeline gives both
         return PageAnswer(
             answer, shown, answer.relevancy[shown.rows], answer.lit[shown.rows], time.perf_counter() - start
         )
@@ -32,7 +32,7 @@ def asks(pipeline: Pipeline, target: Scene | MapIndex, shown: ShownScene) -> Ask
 
 
 def semantic_colors_by(pipeline: Pipeline) -> SemanticColors:
-    """Semantic colours as the videos have them: of what the pipeline's decoder reads from the codes."""
+    """A function that gives the semantic colours of the videos, from the codes decoded by the pipeline."""
 
     def colors(shown: ShownScene) -> np.ndarray | None:
         gaussians = shown.gaussians.select(torch.from_numpy(shown.rows)).to(pipeline.device)

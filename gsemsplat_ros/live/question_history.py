@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-HISTORY = 8  # questions that stay
-GROWS_WITHIN_S = 5.0  # a typed word that grows so soon was not whole: the longer one takes its place
+HISTORY = 8  # queries kept
+GROWS_WITHIN_S = 5.0  # a text extended within this time was not complete: the longer one replaces it
 
 
 @dataclass(frozen=True)
 class QuestionHistory:
-    """texts: newest first. typed_at: when the newest was typed [s, time.monotonic]; None: it was chosen."""
+    """texts: newest first. typed_at: when the newest was typed [s, time.monotonic], None if chosen."""
 
     texts: tuple[str, ...] = ()
     typed_at: float | None = None
 
     def with_question(self, text: str, typed: bool, now: float) -> QuestionHistory:
-        """The history after `text` was asked at `now` [s, time.monotonic]."""
+        """The history after the query `text` at `now` [s, time.monotonic]."""
         begun = None
         if typed and self.typed_at is not None and now - self.typed_at < GROWS_WITHIN_S:
             begun = self.texts[0] if text.startswith(self.texts[0]) else None

@@ -1,4 +1,4 @@
-"""A job that is requested more often than it can run: one at a time, and then once for the newest request."""
+"""A job requested more often than it can run: requests during a run cause one more run after it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class RepeatedJob:
-    """Runs `work`, which raises nothing, by `submit`, which calls a function in a thread of a pool."""
+    """Runs `work`, which must not raise, through `submit`, which calls a function in a thread pool."""
 
     def __init__(self, work: Callable[[], None], submit: Callable[[Callable[[], None]], None]):
         self._work, self._submit = work, submit
@@ -15,7 +15,7 @@ class RepeatedJob:
         self._running = self._requested = self._closed = False
 
     def request(self) -> None:
-        """Run the job soon; while it runs, run it once more after that."""
+        """Run the job soon; if it is running, once more afterwards."""
         with self._lock:
             if self._closed:
                 return
@@ -26,7 +26,7 @@ class RepeatedJob:
         self._submit(self._run)
 
     def close(self) -> None:
-        """Run it no more."""
+        """Start no further runs."""
         with self._lock:
             self._closed = True
 

@@ -25,18 +25,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WORKERS = 32  # pages that are brought up to date at once: most of them wait for an answer
+WORKERS = 32  # pages updated at the same time; most of them only wait for an answer
 BRAND = (226, 130, 20)
-FOV = 0.9  # rad, vertical: nearer to a camera's than viser's own
+FOV = 0.9  # rad, vertical; viser's default is wider than usual cameras
 
 
 class ViewServer:
-    """From its making to `close`. All heavy work is done by threads of its own; viser's event loop only
-    carries bytes.
-    """
+    """Serves the page until `close`. Heavy work runs in own threads; viser's event loop only sends bytes."""
 
     def __init__(self, shared: SharedState, host: str = '127.0.0.1', port: int = 8080):
-        """Raises ValueError when the address cannot be bound."""
+        """Raises ValueError if viser is missing or the address cannot be bound."""
         viser_module = load_viser()
         check_free(host, port)
         self.shared, self._cache = shared, SplatCache()
@@ -45,9 +43,9 @@ class ViewServer:
         self._pages_lock = threading.Lock()
         self._shown: ShownScene | None = None
         self._changed, self._closing = threading.Event(), False
-        with contextlib.redirect_stdout(io.StringIO()):  # viser greets there, whatever `verbose` says
+        with contextlib.redirect_stdout(io.StringIO()):  # viser prints a banner even if not verbose
             self._viser = viser_module.ViserServer(host, port, label='gsemsplat', verbose=False)
-        # any page could ask viser to open a tunnel to the public internet: not from here
+        # otherwise any page could make viser open a tunnel to the public internet
         self._viser.request_share_url = _no_share_url
         self._viser.gui.configure_theme(
             dark_mode=True,
@@ -70,13 +68,13 @@ class ViewServer:
 
     @property
     def url(self) -> str:
-        """Where a browser of this machine finds the page."""
+        """Address of the page for a browser on this machine."""
         host = 'localhost' if self.host in ('0.0.0.0', '::', '') else self.host
         return f'http://{f"[{host}]" if ":" in host else host}:{self.port}'
 
     @property
     def visitors(self) -> int:
-        """How many browsers are connected."""
+        """Number of connected browsers."""
         with self._pages_lock:
             return len(self._pages)
 
@@ -100,7 +98,7 @@ class ViewServer:
             self._pool.submit(work)
 
     def _follow(self) -> None:
-        """Bring the state to all pages; of scenes that come faster than they can be sent, the newest."""
+        """Send each change to all pages; if scenes come faster than they can be sent, only the newest."""
         while True:
             self._changed.wait()
             self._changed.clear()
@@ -128,7 +126,7 @@ class ViewServer:
         self._shown = shown
 
     def close(self) -> None:
-        """End it, and every page."""
+        """Stop the server and close every page."""
         self._closing = True
         self._changed.set()
         if self._changed.set in self.shared.listeners:
@@ -143,11 +141,11 @@ class ViewServer:
 
 
 def _no_share_url(verbose: bool = True) -> None:
-    """In place of ViserServer.request_share_url."""
+    """Replaces ViserServer.request_share_url."""
 
 
 def load_viser() -> ModuleType:
-    """The package viser. Raises ValueError in one line where it is not installed."""
+    """Import viser. Raises ValueError if it is not installed."""
     try:
         import viser
     except ImportError as error:
@@ -156,7 +154,7 @@ def load_viser() -> ModuleType:
 
 
 def check_free(host: str, port: int) -> None:
-    """Raises ValueError when nothing can listen there: viser would take another port without a word."""
+    """Raises ValueError if the address is taken; viser would silently use another port."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

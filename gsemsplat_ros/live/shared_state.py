@@ -1,8 +1,7 @@
-"""What all pages of the live page share: the scene to show, how its source is, and the answers. Free of ROS
-and viser.
+"""State shared by all visitors: the shown scene, the status of its source, and the answers. No ROS, no viser.
 
-A source writes the state: the scene to show, its own condition in words, and how to ask. Pages read it, each
-in its own time; what they ask goes through here too, so that twenty pages that ask the same word ask once.
+A source writes the state; pages read it, each in its own time. Queries go through here too, so that the same
+query from twenty pages is computed once.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from gsemsplat_ros.live.page_answer import PageAnswer
 from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.semantics.answer import Question
 
-REMEMBERED = 64  # answers that are kept
+REMEMBERED = 64  # answers kept
 
-Ask = Callable[[str, float | None], PageAnswer]  # phrase, threshold (None: the source's own)
-SemanticColors = Callable[[ShownScene], np.ndarray | None]  # (M, 3) in [0, 1] of what is shown, if known
+Ask = Callable[[str, float | None], PageAnswer]  # phrase, threshold (None: the source's default)
+SemanticColors = Callable[[ShownScene], np.ndarray | None]  # (M, 3) in [0, 1], None if unknown
 
 
 @dataclass(frozen=True, eq=False)
 class ViewState:
     """What the pages show at one time.
 
-    shown: the scene; None: nothing yet. status: in words, '' when there is nothing to say; is_trouble: it
-    is a fault. ask: None while words cannot be asked, for `no_query_reason`. semantic_colors: a scene to its
-    semantic colours (M, 3) in [0, 1], None where they are unknown. version: counts the scenes.
+    shown: None before the first scene. status: text about the source, or ''; is_trouble: it reports a fault.
+    ask: None while queries are impossible, because of `no_query_reason`. semantic_colors: function of a
+    scene. version: grows with each new scene or `ask`.
     """
 
     shown: ShownScene | None = None
@@ -48,7 +47,7 @@ class SharedState:
     """The newest ViewState, for any thread; `listeners` are called, without arguments, after each change."""
 
     def __init__(self, workers: int = 1):
-        """workers: questions that are answered at once."""
+        """workers: queries answered at the same time."""
         self._state, self._lock = ViewState(), threading.Lock()
         self._pool = ThreadPoolExecutor(workers, 'ask')
         self._answers: OrderedDict[tuple, Future] = OrderedDict()
@@ -56,13 +55,11 @@ class SharedState:
 
     @property
     def state(self) -> ViewState:
-        """What is shown now."""
+        """The current state."""
         return self._state
 
     def write(self, **changes: Any) -> None:
-        """Change parts of the state; a new `shown` counts a version up, and what was answered before it is
-        forgotten.
-        """
+        """Change fields of the state. A new `shown` or `ask` raises the version and drops kept answers."""
         with self._lock:
             newer = ('shown' in changes and changes['shown'] is not self._state.shown) or 'ask' in changes
             self._state = replace(self._state, **changes, version=self._state.version + newer)
@@ -72,8 +69,9 @@ class SharedState:
             listener()
 
     def ask(self, text: str, threshold: float | None = None) -> PageAnswer:
-        """The answer to a phrase; the same question to the same scene is asked once, whoever asks. Raises
-        ValueError.
+        """The answer to a phrase; the same query on the same scene is computed once for all visitors.
+
+        Raises ValueError while queries are impossible, and what the source raises.
         """
         with self._lock:
             state = self._state
@@ -89,16 +87,16 @@ class SharedState:
             return future.result()
         except BaseException:
             with self._lock:
-                if self._answers.get(key) is future:  # what failed may be asked again
+                if self._answers.get(key) is future:  # a failed query may be repeated
                     del self._answers[key]
             raise
 
     def close(self) -> None:
-        """Answer no more."""
+        """Answer no further queries."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def question(text: object) -> str:
-    """What a visitor typed as one line of plain text. Raises ValueError when it is none that can be asked."""
+    """A visitor's input as one line of plain text. Raises ValueError if it is not a valid query."""
     words = ' '.join(''.join(c if c.isprintable() else ' ' for c in str(text)).split())
     return Question(words).text

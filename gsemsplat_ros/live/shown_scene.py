@@ -16,18 +16,18 @@ from gsemsplat_ros.images.camera import UP_OF_CAMERA
 from gsemsplat_ros.scene.map import UP_OF_MAP
 from gsemsplat_ros.semantics.objects import Object
 
-INVISIBLE = 0.01  # a page draws nothing of a Gaussian with less opacity
-MIDDLE = 0.05, 0.95  # quantiles that bound what a view from above should hold
-LIGHT = 16_000  # Gaussians of the light level: a browser that draws without a GPU manages them
-CLOSED = 0.42  # a surface looks closed when the middle axis is this share of the spacing
-PROBED = 400  # Gaussians whose neighbours tell the spacing
-WIDEST = 60.0  # degrees from its axis that a camera may see: Gaussians within it were seen by one
+INVISIBLE = 0.01  # Gaussians of lower opacity are not drawn
+MIDDLE = 0.05, 0.95  # quantiles of the means that a view from above should contain
+LIGHT = 16_000  # Gaussians of the light level, for browsers that draw without a GPU
+CLOSED = 0.42  # a surface looks closed if the middle axis is this share of the spacing
+PROBED = 400  # Gaussians whose nearest neighbours give the spacing
+WIDEST = 60.0  # degrees from the optical axis: Gaussians within were seen by one camera
 
 
 @dataclass(frozen=True, eq=False)
 class ShownCamera:
-    """A camera: world_from_camera (4, 4), vertical field of view [rad], width over height, and its picture
-    (H, W, 3) uint8 RGB where known."""
+    """A camera. world_from_camera (4, 4), OpenCV; fov: vertical [rad]; aspect: width over height; image
+    (H, W, 3) uint8 RGB or None."""
 
     name: str
     world_from_camera: np.ndarray
@@ -38,12 +38,12 @@ class ShownCamera:
 
 @dataclass(frozen=True, eq=False)
 class ShownScene:
-    """Gaussians that are shown together; never changes.
+    """Gaussians that are shown together; everything is in their frame.
 
-    gaussians: all, on the CPU; frame as theirs. rows (M,): those that a page draws in full; scale_factor: by
-    which their scales grow, so that what was thinned still closes. up (3,): unit vector; eye (3,): from where
-    distances count, in words `eye_name`; position and look_at (3,): where a visitor begins. unit: 'm', or
-    'units' where nothing told the scale. axes: what the three edges of a box are.
+    gaussians: all, on the CPU. rows (M,): those drawn at full detail; scale_factor: enlarges their scales,
+    so that surfaces still close after thinning. up (3,): unit vector; eye (3,): origin of distances, called
+    `eye_name`; position and look_at (3,): a visitor's first view. unit: 'm', or 'units' if the scale is
+    unknown. axes: names of the three edges of a box.
     """
 
     title: str
@@ -66,20 +66,22 @@ class ShownScene:
 
     @cached_property
     def means(self) -> np.ndarray:
-        """(M, 3) float32 of what is shown."""
+        """(M, 3) float32, of the drawn Gaussians."""
         return self.gaussians.means.numpy()[self.rows]
 
     @cached_property
     def light(self) -> tuple[np.ndarray, float]:
-        """The light level: rows (L,) of what is shown, spread evenly, and by which their scales grow or
-        shrink: as wide as closes the surface and no wider, since software draws by the pixel."""
+        """The light level: rows (L,), an even sample of the drawn Gaussians, and the factor of their scales.
+
+        The factor just closes the surface: wider splats cost more pixels in a software renderer.
+        """
         count = len(self.rows)
         if count <= LIGHT:
             return np.arange(count), 1.0
         solid = np.flatnonzero(self.gaussians.opacities.numpy()[self.rows] >= 0.3)
         pool = solid if len(solid) > LIGHT else np.arange(count)
         rows = np.sort(np.random.default_rng(0).choice(pool, LIGHT, replace=False))
-        # the spacing as it looks from where a visitor begins: noise in depth would make it seem wider
+        # the spacing seen from the first view: noise in depth would enlarge it
         away = torch.from_numpy(self.means[rows] - self.position.astype(np.float32))
         distance = away.norm(dim=1).clamp(min=1e-6)
         sight, probed = away / distance[:, None], slice(None, None, max(LIGHT // PROBED, 1))
@@ -93,29 +95,29 @@ class ShownScene:
             self.gaussians.scales[torch.from_numpy(self.rows[rows])].median(1).values[probed]
             * self.scale_factor
         )
-        # of random points on a surface, half have their nearest within 0.47 spacings
+        # for random points on a surface, the median distance to the nearest is 0.47 spacings
         factor = CLOSED / 0.47 * float((nearest / width.clamp(min=1e-9)).median())
         return rows, min(max(factor, 0.4), 4.0)
 
     @property
     def thinned(self) -> str:
-        """In words, how much of it is shown; '' when all is."""
+        """A note on how many Gaussians are drawn; '' if all are."""
         count, total = len(self.rows), len(self.gaussians)
         return '' if count == total else f'{count:,} of {total:,} Gaussians are drawn, larger instead'
 
     def distance(self, point: ArrayLike) -> float:
-        """From the eye to `point` (3,)."""
+        """Distance from the eye to `point` (3,), in `unit`."""
         return float(np.linalg.norm(np.asarray(point) - self.eye))
 
 
 def shown_from_camera(
     title: str, gaussians: Gaussians, budget: int, metric: bool, cameras: tuple[ShownCamera, ...] = ()
 ) -> ShownScene:
-    """What is shown of one pair: in the frame of its first camera, which looks along +z with y down."""
+    """The shown scene of one pair, in the frame of its first camera (x right, y down, z forward)."""
     gaussians, rows, scale_factor = thin(gaussians, budget)
     depths = gaussians.means.numpy()[rows, 2]
     depth = float(np.median(depths)) if len(depths) else 1.0
-    # a step back, to the right and up, so that depth is felt at once and the first camera stays in sight
+    # a step back, to the right and up, so that depth is visible and the first camera stays in view
     position = depth * np.array([0.26, -0.2, -0.22])
     return ShownScene(
         title=title,
@@ -136,7 +138,7 @@ def shown_from_camera(
 def shown_from_above(
     title: str, gaussians: Gaussians, budget: int, metric: bool, eye_name: str = "the map's origin"
 ) -> ShownScene:
-    """What is shown of a map: z is up, and the visitor looks down on its middle along +x."""
+    """The shown scene of a map with z up; the first view looks down on its middle along +x."""
     gaussians, rows, scale_factor = thin(gaussians, budget)
     means = gaussians.means.numpy()[rows].astype(np.float64)
     low, high = np.quantile(means, MIDDLE, axis=0) if len(means) else (-np.ones(3), np.ones(3))
@@ -158,8 +160,10 @@ def shown_from_above(
 
 
 def shown_from_file(title: str, gaussians: Gaussians, budget: int) -> ShownScene:
-    """What is shown of a PLY file, which names no frame: Gaussians within the field of view of one camera at
-    the origin are taken for its scene; all else for a map with z up."""
+    """The shown scene of a PLY file, whose frame is unknown.
+
+    Gaussians within the field of view of one camera at the origin count as its scene, others as a map, z up.
+    """
     means = gaussians.means.numpy()
     ahead = means[:, 2] > 0
     reach = math.tan(math.radians(WIDEST)) * means[:, 2:]
@@ -170,22 +174,20 @@ def shown_from_file(title: str, gaussians: Gaussians, budget: int) -> ShownScene
 
 
 def first_camera_of(means: np.ndarray) -> ShownCamera | None:
-    """The first camera of a scene, by what it saw: means (N, 3) in its frame; None where they tell
-    nothing.
-    """
+    """The first camera, its field of view estimated from means (N, 3) in its frame; None if impossible."""
     means = means[means[:, 2] > 0]
     if not len(means):
         return None
     x, y = np.quantile(np.abs(means[:, :2] / means[:, 2:]), 0.98, axis=0)
     if not 1e-3 < x < 10:
         return None
-    y = y if x / 4 < y < 4 * x else 0.75 * x  # a line tells no height
+    y = y if x / 4 < y < 4 * x else 0.75 * x  # points on a line give no height
     return ShownCamera('first camera', np.eye(4), 2 * math.atan(y), float(x / y))
 
 
 def thin(gaussians: Gaussians, budget: int) -> tuple[Gaussians, np.ndarray, float]:
-    """What can be drawn of them, on the CPU; the rows (M,) to draw, `budget` at most, the same ones each
-    time; and the factor by which scales grow for it: surfaces, so the root of the share."""
+    """The Gaussians on the CPU, the rows (M,) to draw (at most `budget`, always the same), and the factor of
+    their scales: the root of the inverse share, since they cover surfaces."""
     gaussians = gaussians.to('cpu')
     visible = gaussians.opacities >= INVISIBLE
     for name in ('means', 'quats', 'scales', 'colors'):
@@ -198,9 +200,7 @@ def thin(gaussians: Gaussians, budget: int) -> tuple[Gaussians, np.ndarray, floa
 
 
 def object_hit(origin: ArrayLike, direction: ArrayLike, objects: Iterable[Object]) -> int | None:
-    """The number of the first object whose box the ray from `origin` (3,) along `direction` (3,) meets; None:
-    none.
-    """
+    """Index of the first box hit by the ray from `origin` (3,) along `direction` (3,); None if none is."""
     best, nearest = None, math.inf
     origin, direction = np.asarray(origin, np.float64), np.asarray(direction, np.float64)
     direction = np.where(np.abs(direction) < 1e-12, 1e-12, direction)
@@ -214,8 +214,8 @@ def object_hit(origin: ArrayLike, direction: ArrayLike, objects: Iterable[Object
 
 
 def viewpoint_before(shown: ShownScene, thing: Object, position: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """From where to look at an object (3,), and its centre (3,): nearer along the line of sight from
-    `position` (3,), so that it fills about a third of the view."""
+    """Position (3,) to view an object from, and its centre (3,): on the line of sight from `position` (3,),
+    so close that the object fills about a third of the view."""
     center, up = np.asarray(thing.center, np.float64), np.asarray(shown.up)
     away = np.asarray(position, np.float64) - center
     length = float(np.linalg.norm(away))

@@ -24,14 +24,14 @@ T = TypeVar('T')
 
 
 class SplatCache:
-    """Splats (colors.packed) of a scene, by mode, answer and level. Any thread may ask."""
+    """Splats (colors.packed) of a scene by mode, answer and level of detail. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._made: OrderedDict[tuple, Any] = OrderedDict()
 
     def _once(self, key: tuple, make: Callable[[], T]) -> T:
-        """What `make` returned for this key; the keys say what kind of thing that is."""
+        """The kept value of this key, made by `make` the first time."""
         with self._lock:
             if key not in self._made:
                 self._made[key] = make()
@@ -41,7 +41,7 @@ class SplatCache:
             return self._made[key]
 
     def plain(self, shown: ShownScene) -> np.ndarray:
-        """The light level in its own colours: what all pages share."""
+        """The light level in its own colours, shared by all pages."""
         return self._painted(shown, 'Colour', None, False, lambda: colors.own_colors(shown))
 
     def of(
@@ -52,8 +52,10 @@ class SplatCache:
         semantic_colors: SemanticColors,
         full: bool,
     ) -> np.ndarray | None:
-        """As `mode` shows them, in full or light; None: as all pages share them. Raises ValueError for a mode
-        that this scene does not have."""
+        """Splats in the colours of `mode`, full or light; None if they equal the shared ones.
+
+        Raises ValueError for a mode that does not exist or that this scene lacks.
+        """
         mode, answer = self._shown(mode, answer)
         if (mode, answer) == ('Colour', None) and (not full or len(shown.light[0]) == len(shown.rows)):
             return None
@@ -63,7 +65,7 @@ class SplatCache:
 
     @staticmethod
     def _shown(mode: str, answer: PageAnswer | None) -> tuple[str, PageAnswer | None]:
-        """The mode that is really shown, and the answer where it takes part."""
+        """The mode that can be shown, and the answer if the mode uses it."""
         if mode not in MODES:
             raise ValueError(f'no such mode: wanted one of {", ".join(MODES)}')
         if (mode == 'Relevancy' and answer is None) or (
@@ -80,7 +82,7 @@ class SplatCache:
         full: bool,
         make_colors: Callable[[], np.ndarray],
     ) -> np.ndarray:
-        """The splats in the colours (M, 3) that `make_colors` gives all rows shown."""
+        """The splats in the colours (M, 3) returned by `make_colors`."""
         rows, factor = (np.arange(len(shown.rows)), 1.0) if full else shown.light
 
         def paint() -> np.ndarray:
@@ -113,12 +115,12 @@ class SplatCache:
     def colors(
         self, shown: ShownScene, mode: str, answer: PageAnswer | None, semantic_colors: SemanticColors
     ) -> np.ndarray:
-        """(M, 3) in [0, 1] of what is shown, as `mode` shows it."""
+        """Colours (M, 3) in [0, 1] of the drawn Gaussians in `mode`."""
         mode, answer = self._shown(mode, answer)
         return self._once((shown, mode, answer), lambda: self._colors(shown, mode, answer, semantic_colors))
 
     def ends(self, shown: ShownScene | None, mode: str) -> tuple[float, float] | None:
-        """Near and far of the depth's colours; None: not that mode."""
+        """Nearest and farthest distance of the depth colours; None in other modes."""
         if shown is None or mode != 'Depth':
             return None
         return self._once((shown, 'ends'), lambda: colors.depth_colors(shown)[1:])

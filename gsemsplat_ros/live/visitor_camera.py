@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     import viser
 
 FLIGHT_S = 0.6
-BACKGROUND = (18, 20, 24)  # behind a screenshot
+BACKGROUND = (18, 20, 24)  # RGB of screenshots
 SCREENSHOT_WITHIN_S = 60.0
-MAX_SIDE = 2048  # pixels of a screenshot
-FAST_S = 0.25  # a browser that draws the light level within this gets the full one
-FIRST_S = 1.0  # a GPU makes its first picture within this, whatever it has to load
-PROBE = 120, 160  # pixels, height and width, of the picture that tells
+MAX_SIDE = 2048  # pixels, long side of a screenshot
+FAST_S = 0.25  # a browser that draws the light level within this time gets full detail
+FIRST_S = 1.0  # a GPU draws its first picture within this time, loading included
+PROBE = 120, 160  # height and width of the timed picture [px]
 PROBE_WITHIN_S = 20.0
-PROBE_AFTER_S = 5.0  # first the visitor sees something
+PROBE_AFTER_S = 5.0  # let the visitor see the scene first
 
 
 class VisitorCamera:
-    """`client`: viser's handle of the browser; gone: whether it has left."""
+    """`client`: viser's handle of the browser; gone: it has disconnected. Poses are in the scene's frame."""
 
     def __init__(self, client: viser.ClientHandle):
         self._client, self.gone = client, False
-        self._flight = 0  # the number of the newest
+        self._flight = 0  # number of the newest flight
 
     @property
     def position(self) -> np.ndarray:
@@ -38,7 +38,7 @@ class VisitorCamera:
 
     @property
     def look_at(self) -> np.ndarray:
-        """(3,) in the frame of the scene: what it turns about."""
+        """(3,) in the frame of the scene: the centre of rotation."""
         return np.array(self._client.camera.look_at)
 
     @property
@@ -56,14 +56,14 @@ class VisitorCamera:
         return float(camera.fov), float(camera.aspect)
 
     def stand(self, position: np.ndarray, look_at: np.ndarray) -> None:
-        """Be there, at once."""
+        """Move there at once."""
         camera = self._client.camera
         with self._client.atomic():
             camera.position = position
             camera.look_at = look_at
 
     def fly(self, position: np.ndarray, look_at: np.ndarray) -> None:
-        """Move there; a later flight ends this one."""
+        """Move there smoothly; a later flight ends this one."""
         self._flight += 1
         flight, start = self._flight, time.monotonic()
         from_, at = self.position, self.look_at
@@ -75,7 +75,7 @@ class VisitorCamera:
             self.stand(from_ + eased * (position - from_), at + eased * (look_at - at))
 
     def screenshot(self) -> None:
-        """What the browser shows, without the panel, as a PNG that it saves."""
+        """Send the browser its view, without the panel, as a PNG to save."""
         camera = self._client.camera
         width, height = camera.image_width, camera.image_height
         factor = min(1.0, MAX_SIDE / max(width, height, 1))
@@ -92,16 +92,14 @@ class VisitorCamera:
         self._client.send_file_download('gsemsplat.png', data.tobytes(), save_immediately=True)
 
     def draws_fast(self) -> bool:
-        """Let the browser draw what it has, off screen and in small, once it has shown it, and look at the
-        time.
-        """
+        """Whether the browser draws fast: times two small off-screen renderings, after a pause."""
         time.sleep(PROBE_AFTER_S)
         try:
-            for limit in (FIRST_S, FAST_S):  # the first one loads what drawing needs
+            for limit in (FIRST_S, FAST_S):  # the first includes loading
                 start = time.perf_counter()
                 self._client.get_render(*PROBE, timeout=PROBE_WITHIN_S)
                 if time.perf_counter() - start > limit:
                     return False
         except (RuntimeError, TimeoutError):
-            return False  # left, or too slow to say
+            return False  # disconnected, or too slow
         return True

@@ -1,4 +1,4 @@
-"""The objects in one visitor's scene besides the shared Gaussians: own splats, labelled boxes, cameras."""
+"""Objects that only one visitor sees: own splats over the shared ones, labelled boxes, cameras."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gsemsplat_ros.live.shown_scene import ShownCamera, ShownScene
 if TYPE_CHECKING:
     import viser
 
-BOXES = 8  # objects in the picture
-BOX_COLORS = (255, 190, 60), (235, 235, 235)  # of the best object, of the others
-APART = 0.04  # of the way to what is looked at: pictures of cameras that stand closer cut through each other
-SPLATS = '/splats'  # the shared node, and a page's own in its place
+BOXES = 8  # objects drawn
+BOX_COLORS = (255, 190, 60), (235, 235, 235)  # RGB: best object, others
+APART = 0.04  # share of the viewing distance: the images of cameras closer than this intersect
+SPLATS = '/splats'  # name of the shared node, and of a page's own that replaces it
 
 
 def add_splats(scene: viser.SceneApi) -> viser.GaussianSplatHandle:
-    """A node of splats named SPLATS, to be filled by its `buffer`."""
+    """Add an empty node of splats named SPLATS; fill it through its `buffer`."""
     return scene.add_gaussian_splats(
         SPLATS,
         np.zeros((1, 3), np.float32),
@@ -33,7 +33,7 @@ def add_splats(scene: viser.SceneApi) -> viser.GaussianSplatHandle:
 
 
 class VisitorOverlay:
-    """`client`: viser's handle of the browser. Each function replaces what it showed before."""
+    """`client`: viser's handle of the browser. Each call replaces what the same method showed before."""
 
     def __init__(self, client: viser.ClientHandle):
         self._client = client
@@ -41,7 +41,7 @@ class VisitorOverlay:
         self._marks: list[viser.SceneNodeHandle] = []
 
     def show_splats(self, buffer: np.ndarray | None) -> None:
-        """Show these splats (colors.packed) in place of the shared ones; None: the shared ones."""
+        """Show these splats (colors.packed) instead of the shared ones; None shows the shared ones."""
         with self._client.atomic():
             if buffer is None:
                 if self._splats is not None:
@@ -55,7 +55,7 @@ class VisitorOverlay:
     def show_marks(
         self, answer: PageAnswer | None, cameras: Sequence[ShownCamera], shown: ShownScene
     ) -> None:
-        """The boxes of an answer, with their labels, and the cameras of a scene."""
+        """Show the boxes of an answer with their labels, and the cameras of a scene."""
         with self._client.atomic():
             for mark in self._marks:
                 mark.remove()
@@ -117,5 +117,5 @@ class VisitorOverlay:
 
 
 def _apart(one: ShownCamera, other: ShownCamera) -> float:
-    """Between the two centres."""
+    """Distance of the camera centres."""
     return float(np.linalg.norm(one.world_from_camera[:3, 3] - other.world_from_camera[:3, 3]))

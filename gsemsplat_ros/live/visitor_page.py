@@ -1,9 +1,8 @@
 """One visitor's page: query, answer and picture. Every browser has its own.
 
-What belongs to a visitor: the question and its history, threshold, mode, boxes and camera. What all share:
-the Gaussians in their own colours, sent once, and the answers. A page that shows other colours lays splats of
-its own over the shared ones. Callbacks note what is wanted and return; a job does it, and what was wanted
-meanwhile, only the newest, is done after it.
+Query, history, threshold, mode, boxes and camera belong to the visitor. The Gaussians in their own colours,
+sent once, and the answers are shared. A page in other colours has splats of its own instead of the shared
+ones. Callbacks only note the request; a job carries it out, then the newest of those that came meanwhile.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from gsemsplat_ros.semantics.objects import Object
 if TYPE_CHECKING:
     import viser
 
-PAUSE_S = 0.4  # without a new letter: the word is asked
+PAUSE_S = 0.4  # without a new letter, before the text is queried
 
 
 class VisitorPage:
-    """Made when a browser connects, closed when it goes.
+    """Made when a browser connects, closed when it disconnects.
 
-    `client`: viser's handle of the browser; `submit` calls a function in a thread of the server's pool.
+    `client`: viser's handle of the browser; `submit` calls a function in the server's thread pool.
     """
 
     def __init__(
@@ -51,22 +50,22 @@ class VisitorPage:
         submit: Callable[[Callable[[], None]], None],
     ):
         self._client, self._shared, self._splats = client, shared, splats
-        self._lock = threading.Lock()  # of all that callbacks and the job both use
+        self._lock = threading.Lock()  # for fields used by both callbacks and the job
         self._closed = False
-        self._text: str | None = None  # the question; None: none
-        self._number = 0  # of the question: the same word again is asked again
-        self._threshold: float | None = None  # None: the source's
+        self._text: str | None = None  # the query, if any
+        self._number = 0  # of the query; a repeated text counts as a new query
+        self._threshold: float | None = None  # None: the source's default
         self._history = QuestionHistory()
-        self._complaint = ''  # about what was typed
+        self._complaint = ''  # about the input
         self._pause: threading.Timer | None = None  # runs while the visitor types
-        self._asked: tuple[int, float | None, int] | None = None  # number, threshold, version of the answer
+        self._asked: tuple[int, float | None, int] | None = None  # number, threshold, version of `_answer`
         self._answer: PageAnswer | None = None
-        self._error = ''  # of the source
-        self._state: ViewState | None = None  # what the page shows
+        self._error = ''  # from the source
+        self._state: ViewState | None = None  # shown on the page
         self._shown: ShownScene | None = None
-        self._drawn: tuple | None = None  # what the splats are made of
-        self._marked: tuple | None = None  # what the boxes and cameras are made of
-        self._draws_fast: bool | None = None  # None: not known yet
+        self._drawn: tuple | None = None  # arguments of the shown splats
+        self._marked: tuple | None = None  # arguments of the shown boxes and cameras
+        self._draws_fast: bool | None = None  # None before the probe
         self._camera, self._overlay = VisitorCamera(client), VisitorOverlay(client)
         self._job = RepeatedJob(partial(self._guarded, self._update), submit)
         self._panel = VisitorPanel(
@@ -86,10 +85,10 @@ class VisitorPage:
         client.scene.on_click()(self._clicked)
         self.refresh()
 
-    # what the visitor wants
+    # requests of the visitor
 
     def ask(self, text: str | None, typed: bool = False) -> None:
-        """Ask this phrase, or nothing any more (None). typed: it may be the beginning of a longer one."""
+        """Query this phrase, or clear the query (None). typed: it may be the beginning of a longer one."""
         with self._lock:
             try:
                 self._text = None if text is None else question(text)
@@ -103,11 +102,11 @@ class VisitorPage:
         self.refresh()
 
     def refresh(self) -> None:
-        """Bring the page up to date, soon."""
+        """Update the page soon."""
         self._job.request()
 
     def close(self) -> None:
-        """The browser has gone."""
+        """Stop updating: the browser has disconnected."""
         with self._lock:
             self._closed = self._camera.gone = True
             if self._pause is not None:
@@ -115,12 +114,12 @@ class VisitorPage:
         self._job.close()
 
     def _choose(self, text: str | None) -> None:
-        """Ask this, and let the box say so."""
+        """Query this text and write it into the text box."""
         self._panel.text = text or ''
         self.ask(text)
 
     def _typed(self) -> None:
-        """The text in the box has changed: ask it when its writer pauses."""
+        """The text in the box has changed: query it after a pause in typing."""
         with self._lock:
             if self._pause is not None:
                 self._pause.cancel()
@@ -140,7 +139,7 @@ class VisitorPage:
         self.refresh()
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Do it; a fault is said on the page, unless the browser has left meanwhile."""
+        """Do `work`; show an error on the page, unless the browser has disconnected."""
         try:
             work()
         except Exception as error:
@@ -168,14 +167,14 @@ class VisitorPage:
         self._write()
 
     def _show_scene(self, shown: ShownScene) -> None:
-        """The first sight of a scene, or of another frame: stand where it is seen best."""
+        """Move the camera to the start view if this is the first scene or one of another frame."""
         last, self._shown = self._shown, shown
         if last is None or last.frame != shown.frame or last.up != shown.up:
             self._client.scene.set_up_direction(np.asarray(shown.up))
             self._camera.stand(shown.position, shown.look_at)
 
     def _find(self, state: ViewState) -> None:
-        """Ask, unless it is asked already; keep the old answer while the new one is on its way."""
+        """Query if something changed; the old answer stays until the new one arrives."""
         with self._lock:
             text, number, threshold = self._text, self._number, self._threshold
             wanted = None if text is None else (number, threshold, state.version)
@@ -191,12 +190,12 @@ class VisitorPage:
             except ValueError as failure:
                 error = str(failure)
         with self._lock:
-            if number == self._number:  # else another question came meanwhile
+            if number == self._number:  # else a newer query came meanwhile
                 self._answer, self._error = answer, error
 
     def _draw(self, shown: ShownScene, state: ViewState) -> None:
         answer, mode, full = self._answer, self._panel.mode, self._full
-        if answer is not None and answer.shown is not shown:  # a newer scene came, and nobody answered since
+        if answer is not None and answer.shown is not shown:  # a newer scene, not queried yet
             answer = self._answer = carried_over(answer, shown)
         wanted = shown, mode, answer, full
         if wanted != self._drawn:
@@ -215,7 +214,7 @@ class VisitorPage:
                 threading.Thread(target=self._guarded, args=(self._probe,), name='probe', daemon=True).start()
 
     def _write(self) -> None:
-        """The panel's words: verdict, history, objects, image."""
+        """Update the panel: result, history, objects, image."""
         answer, shown, mode = self._answer, self._shown, self._panel.mode
         self._panel.show_verdict(
             panel_text.verdict(
@@ -232,17 +231,17 @@ class VisitorPage:
 
     @property
     def _full(self) -> bool:
-        """Whether all splats are drawn, not the light level."""
+        """Whether all splats are drawn instead of the light level."""
         detail = self._panel.detail
         return detail == 'Full' or (detail == 'Automatic' and bool(self._draws_fast))
 
     def _probe(self) -> None:
-        """See whether the browser can take the full level."""
+        """Switch to full detail if the browser draws fast enough."""
         self._draws_fast = self._camera.draws_fast()
         if self._draws_fast:
             self.refresh()
 
-    # moving, taking away
+    # flights and downloads
 
     def _clicked(self, event: viser.SceneClickEvent) -> None:
         answer = self._answer
@@ -255,23 +254,23 @@ class VisitorPage:
             self._guarded(partial(self.fly_to, answer.answer.objects[number]))
 
     def fly_to(self, thing: Object) -> None:
-        """Move the visitor's camera before an object."""
+        """Move the camera in front of an object."""
         if self._shown is not None:
             self._camera.fly(*viewpoint_before(self._shown, thing, self._camera.position))
 
     def start_view(self) -> None:
-        """Move it back to where it began."""
+        """Move the camera back to the start view."""
         if self._shown is not None:
             self._camera.fly(self._shown.position, self._shown.look_at)
 
     def download_ply(self) -> None:
-        """The Gaussians as a PLY file for splat viewers, all of them, in their own colours."""
+        """Send all Gaussians in their own colours as a PLY file for splat viewers. Raises ValueError."""
         if self._shown is None:
             raise ValueError('there is nothing to download yet')
         self._client.send_file_download('gsemsplat.ply', self._splats.ply(self._shown), save_immediately=True)
 
     def download_video(self) -> None:
-        """A flight from where the visitor stands, in the colours that the page shows, as an MP4 file."""
+        """Send an MP4 of a flight from the current view, in the page's colours. Raises ValueError."""
         shown, state, camera = self._shown, self._state, self._camera
         if shown is None or state is None:
             raise ValueError('there is nothing to film yet')

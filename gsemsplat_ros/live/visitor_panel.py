@@ -1,4 +1,4 @@
-"""The controls beside one visitor's picture, with their values and texts."""
+"""The panel of one visitor: controls, their values, and texts."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     import viser
 
 DETAILS = 'Automatic', 'Light', 'Full'
-THRESHOLDS = 0.05, 0.95  # the ends of the slider
-OBJECTS = 5  # that are listed
+THRESHOLDS = 0.05, 0.95  # range of the slider
+OBJECTS = 5  # listed
 
 
 @dataclass(frozen=True)
 class PanelActions:
-    """What the controls do; each runs in a thread of the web server.
+    """Callbacks of the controls; each runs in a thread of the web server.
 
-    typed: the text in the box has changed. choose: ask this phrase, None: none any more. redraw: a setting of
-    the picture has changed. set_threshold: the slider has moved. fly_to: move before this object.
+    typed: the text in the box has changed. choose: query this phrase, or clear it (None). redraw: a setting
+    of the picture has changed. set_threshold: the slider has moved. fly_to: move in front of this object.
     """
 
     typed: Callable[[], None]
@@ -50,8 +50,8 @@ class VisitorPanel:
         self._gui, self._actions = client.gui, actions
         gui = client.gui
         self._source = gui.add_html('')
-        # no form, no button: what follows a letter within 50 ms takes that letter's place on the way here
-        # (viser 1.1), so an Enter that a busy browser sends right after the word would cost the word its end
+        # no form and no button: viser 1.1 keeps only the newest message within 50 ms, so an Enter right after
+        # a word would replace the message with its last letters
         self._text = gui.add_text('Find', '', hint='a thing, such as: chair')
         self._text.on_update(lambda _: actions.typed())
         self._history = gui.add_button_group('Asked', ('',), visible=False)
@@ -90,11 +90,11 @@ class VisitorPanel:
         button = self._gui.add_button(label, icon=getattr(viser.Icon, icon), color='gray')
         button.on_click(lambda _: action())
 
-    # what the controls are set to
+    # values of the controls
 
     @property
     def text(self) -> str:
-        """What is in the box."""
+        """The text in the box."""
         return self._text.value
 
     @text.setter
@@ -118,39 +118,39 @@ class VisitorPanel:
 
     @property
     def threshold(self) -> float | None:
-        """Within THRESHOLDS; None: no number."""
+        """Within THRESHOLDS; None for NaN."""
         value = float(self._threshold.value)
         return min(max(value, THRESHOLDS[0]), THRESHOLDS[1]) if value == value else None
 
     @property
     def shows_boxes(self) -> bool:
-        """Whether the boxes of the answer are wanted in the picture."""
+        """Whether to draw the boxes of the answer."""
         return self._boxes.value
 
     @property
     def shows_cameras(self) -> bool:
-        """Whether the cameras that saw the scene are wanted in the picture."""
+        """Whether to draw the cameras that saw the scene."""
         return self._cameras.value
 
-    # what is written
+    # texts
 
     def show_source(self, state: ViewState) -> None:
-        """Write what is shown, and how its source is."""
+        """Show the scene's title and the status of its source."""
         self._source.content = panel_text.head(state)
 
     def show_verdict(self, html: str) -> None:
-        """Write what became of the question."""
+        """Show the result of the query."""
         self._verdict.content = html
 
     def show_history(self, texts: Sequence[str], asked: bool) -> None:
-        """Offer the earlier questions (newest first), and to clear the one that is `asked`."""
+        """Show buttons of the earlier queries (newest first), and `Clear` if one is `asked`."""
         self._clear.visible = asked
         if texts and tuple(texts) != tuple(self._history.options):
             self._history.options = tuple(texts)
         self._history.visible = bool(texts)
 
     def show_objects(self, answer: PageAnswer | None) -> None:
-        """List the objects of the answer, best first, as buttons that fly there."""
+        """Show the answer's objects, best first, as buttons that fly there."""
         for button in self._object_buttons:
             button.remove()
         self._object_buttons = []
@@ -168,7 +168,7 @@ class VisitorPanel:
         self._actions.fly_to(thing)
 
     def show_image(self, image: np.ndarray | None) -> None:
-        """Show the newest image with the relevancy over it, (H, W, 3) uint8 RGB; None: none."""
+        """Show the newest image overlaid with relevancy, (H, W, 3) uint8 RGB; None hides it."""
         if image is None:
             if self._image is not None:
                 self._image.visible = False
