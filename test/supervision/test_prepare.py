@@ -32,7 +32,7 @@ def go(capsys, *words):
 
 
 def mistake(capsys, *words):
-    assert main(['train', 'prepare', *map(str, words)]) == 2
+    assert main(['train', 'prepare', *map(str, words), '--quiet']) == 2
     said = capsys.readouterr().err
     assert said.count('\n') == 1
     return said
