@@ -1,4 +1,4 @@
-"""The furniture catalogues: entries for indoors, their names in plain words, and their authors."""
+"""The furniture catalogues: indoor entries, their names in plain words, and their authors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 import unicodedata
 import zipfile
 
-HELDOUT_NAMES = 0.05  # share of the names that training never hears
-# share of the other meshes that training never sees, where it knows the noun from another
+HELDOUT_NAMES = 0.05  # share of the names that training never uses
+# share of the other meshes that training never sees, if another mesh teaches it the noun
 HELDOUT_MESHES = 0.2
 SOURCES = {  # library -> (authors, licence, link of the licence)
     'BlendSwap-CC-0': (
@@ -138,7 +138,7 @@ def base_noun(name: str) -> str:
 
 
 def drawn(text: str, share: float) -> bool:
-    """Whether `text` is of the `share` of all texts that is put aside; always the same answer."""
+    """Whether `text` belongs to the `share` of all texts that is held out. Deterministic."""
     return int(hashlib.sha1(f'gsemsplat {text}'.encode()).hexdigest(), 16) % 1000 < 1000 * share
 
 
@@ -153,7 +153,7 @@ def read_catalogue(archive: zipfile.ZipFile) -> list[dict[str, str]]:
 
 
 def wanted(entry: dict[str, str], name: str) -> bool:
-    """Whether an entry is something that stands in rooms, neither tiny nor huge."""
+    """Whether an entry is an indoor object, neither tiny nor huge."""
     size = [float(entry[k]) / 100 for k in ('width', 'depth', 'height')]
     indoor = entry['category'] in INDOOR or name in ALSO
     return indoor and bool(name) and not NEVER.search(name) and 0.06 < max(size) < 3.2 and size[2] < 2.35

@@ -1,4 +1,4 @@
-"""A random furnished room, as plain numbers: models and their places, surfaces, lights.
+"""A random furnished room, as plain numbers: models and their poses, surfaces, lights.
 
 World frame: x and y along the walls, z up, origin in one corner of the floor, metres.
 """
@@ -35,7 +35,7 @@ def _hue_matrix(rng: np.random.Generator, textured: bool) -> np.ndarray:
 
 @dataclass(kw_only=True)
 class _Builder(Shell):
-    """kinds: kind -> models to choose from; small_boxes: footprints of what stands on other things."""
+    """kinds: kind -> models to choose from; small_boxes: footprints of objects on top of others."""
 
     furniture: Furniture
     kinds: dict[str, list[int]]
@@ -43,8 +43,10 @@ class _Builder(Shell):
     small_boxes: list[np.ndarray] = field(default_factory=list)
 
     def choose(self, kind: str) -> int | None:
-        """A random model of a kind; names are equally likely apart from the room's theme, which weighs six
-        times."""
+        """Index of a random model of a kind; None if the kind has none.
+
+        Models of the room's theme weigh six times as much; a name with n models weighs sqrt(n).
+        """
         indices = self.kinds.get(kind, [])
         if not indices:
             return None
@@ -114,7 +116,7 @@ class _Builder(Shell):
         return False
 
     def table_group(self, seats: int) -> None:
-        """A table or desk with seats that face it."""
+        """Place a table or desk with seats that face it."""
         model = self.choose('table')
         if model is None:
             return
@@ -137,7 +139,7 @@ class _Builder(Shell):
                 self.add(seat, at[0], at[1], 0.0, turn)
 
     def on_top(self, carrier: int, model: int) -> bool:
-        """Puts a small model on a flat part of the carrier's upper surface, seen in its height map."""
+        """Put a small model on a flat part of the carrier's upper surface, found in its height map."""
         piece, small = self.pieces[carrier], self.furniture.models[model]
         base = self.furniture.models[piece.model]
         turn = self.rng.normal(0, 0.4) + (np.pi if self.rng.random() < 0.1 else 0)
@@ -172,7 +174,7 @@ class _Builder(Shell):
         return False
 
     def lay_rug(self) -> None:
-        """A rectangular rug somewhere on the floor."""
+        """Lay a rectangular rug at a random place on the floor."""
         half = np.minimum(self.rng.uniform(0.5, 1.4, 2), self.size[:2] / 2 - 0.3)
         x, y = self.rng.uniform(half + 0.1, self.size[:2] - half - 0.1)
         self.quad(
@@ -184,7 +186,7 @@ class _Builder(Shell):
         )
 
     def place_larger_pieces(self) -> None:
-        """Up to 6 to 18 pieces in all, or until the floor is 42 % full."""
+        """Place pieces up to a random total of 6 to 18, or until they cover 42 % of the floor."""
         budget = int(self.rng.integers(6, 19))
         for _ in range(40):
             filled = sum(4 * box[2] * box[3] for box in self.boxes) / (self.size[0] * self.size[1])
@@ -201,7 +203,7 @@ class _Builder(Shell):
                 self.anywhere(model, kind == 'seat')
 
     def place_clutter(self) -> None:
-        """Small things on tables and large pieces, and a few on the floor."""
+        """Place small objects on tables and large pieces, and a few on the floor."""
         for carrier in range(len(self.pieces)):
             flat = kind_of(self.furniture.models[self.pieces[carrier].model]) in ('table', 'big')
             for _ in range(self.rng.integers(1, 5) if flat and self.rng.random() < 0.75 else 0):
@@ -214,7 +216,7 @@ class _Builder(Shell):
                 self.anywhere(model, True)
 
     def hang(self) -> None:
-        """Something on a free place of a wall, if there is one."""
+        """Hang a model on a free part of a wall, if there is one."""
         model = self.choose('hung')
         if model is None:
             return
@@ -231,13 +233,13 @@ class _Builder(Shell):
         self.add(model, x, y, bottom, np.arctan2(normal[0], -normal[1]), solid=False)
 
     def hang_height(self, m: Model) -> float:
-        """How high the lower edge of a model hangs [m]: as the catalogue says, where the model then fits."""
+        """Height of the lower edge of a hanging model [m]: the catalogue's if the model then fits."""
         if 0 < m.elevation < self.size[2] - m.size[2]:
             return m.elevation
         return 0.1 if m.name == 'radiator' else 1.2
 
     def hang_from_ceiling(self) -> None:
-        """A lamp near the middle of the ceiling."""
+        """Hang a lamp near the middle of the ceiling."""
         model = self.choose('ceiling')
         if model is None:
             return
@@ -246,7 +248,7 @@ class _Builder(Shell):
         self.add(model, x, y, z, self.rng.integers(4) * np.pi / 2, solid=False)
 
     def light(self) -> Light:
-        """A lamp in the upper part of the room."""
+        """A random light in the upper part of the room."""
         size, rng = self.size, self.rng
         position = np.array([*(rng.uniform(0.2, 0.8, 2) * size[:2]), size[2] - rng.uniform(0.15, 0.5)])
         power = rng.uniform(0.35, 0.8)
@@ -256,8 +258,10 @@ class _Builder(Shell):
 
 
 def sample_room(furniture: Furniture, rng: np.random.Generator, heldout: bool = False) -> Room:
-    """Draws a room of 3-7 m x 3-7 m x 2.4-3 m with 6-18 larger pieces, clutter and 2-4 lights; `heldout`:
-    which side's models."""
+    """Sample a room of 3-7 m x 3-7 m x 2.4-3 m with 6-18 larger pieces, clutter and 2-4 lights.
+
+    heldout: use the held-out models instead of those for training.
+    """
     kinds: dict[str, list[int]] = {}
     for i, m in enumerate(furniture.models):
         if m.heldout == heldout:
@@ -267,7 +271,7 @@ def sample_room(furniture: Furniture, rng: np.random.Generator, heldout: bool = 
     builder.shell()
     if rng.random() < 0.4:
         builder.lay_rug()
-    first = len(builder.names)  # from here on every name is that of a piece, until pictures follow
+    first = len(builder.names)  # from here on each name belongs to a piece, until the pictures
     for _ in range(rng.integers(0, 3)):
         builder.table_group(int(rng.integers(1, 5)))
     builder.place_larger_pieces()

@@ -1,12 +1,9 @@
-"""Furniture with names and true sizes: the Debian package `sweethome3d-furniture`, packed once into one
-mesh file.
+"""Furniture with names and true sizes: the Debian package `sweethome3d-furniture`, packed into one mesh file.
 
-The package holds five `.sh3f` catalogues (zip files with OBJ + MTL models and a latin-1 `.properties` list
-in centimetres).
-`load_furniture` keeps the indoor models whose mesh agrees with the catalogue size and packs them without
-pickle.
-Model axes after packing: x to the right, y to the back (the front looks along -y), z up, origin at the
-middle of the bottom, metres.
+The package has five `.sh3f` catalogues: zip files of OBJ + MTL models and a latin-1 `.properties` list in
+centimetres. `load_furniture` keeps the indoor models whose mesh agrees with the catalogue size and packs them
+without pickle. Model frame after packing: x to the right, y to the back (the front faces -y), z up, origin at
+the middle of the bottom, metres.
 """
 
 from __future__ import annotations
@@ -42,15 +39,15 @@ log = logging.getLogger(__name__)
 PACKAGE_DIR = Path('/usr/share/sweethome3d/furniture')
 TEXTURE = 256  # every texture is this many pixels square
 MAX_FACES = 20_000
-TOP = 32  # cells a side of the height map that small things are put down on
+TOP = 32  # cells per side of the height map on which small objects are placed
 
 
 @dataclass(frozen=True)
 class Model:
-    """One piece of furniture. size (3,) m along x, y, z; elevation m: height above the floor that the
-    catalogue wants;
-    top (TOP, TOP) m: height of the highest surface in each cell of the footprint [row = y, column = x], 0
-    where there is none.
+    """One piece of furniture.
+
+    size (3,) m along x, y, z; elevation m: height above the floor according to the catalogue; top (TOP, TOP)
+    m: height of the highest surface in each cell of the footprint [row = y, column = x], 0 without a surface.
     """
 
     name: str
@@ -66,9 +63,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles of one model: vertices (V,3) float32 m, normals (V,3) float32 (zero: flat shading), uv
-    (V,2) float32 with v down,
-    colors (V,3) uint8, textures (V,) int16 (index for `Furniture.texture`, -1: none), faces (F,3) int32."""
+    """Triangles of one model.
+
+    vertices (V,3) float32 m; normals (V,3) float32, zero for flat shading; uv (V,2) float32, v down; colors
+    (V,3) uint8; textures (V,) int16: index for `Furniture.texture`, -1 for none; faces (F,3) int32.
+    """
 
     vertices: np.ndarray
     normals: np.ndarray
@@ -107,9 +106,9 @@ class Furniture:
 
 
 def load_furniture(cache_dir: Path | None = None, package_dir: Path = PACKAGE_DIR) -> Furniture:
-    """Opens the packed models, packing them first where the cache has none (about half a minute).
+    """Open the packed models; if the cache has none, pack them first (about half a minute).
 
-    Raises ValueError when neither the cache nor the Debian package is there.
+    Raises ValueError if both the cache and the Debian package are missing.
     """
     cache_dir = Path(cache_dir) if cache_dir else Path.home() / '.cache' / 'gsemsplat'
     path = cache_dir / f'furniture-v{FURNITURE_VERSION}.npz'
@@ -126,7 +125,7 @@ def load_furniture(cache_dir: Path | None = None, package_dir: Path = PACKAGE_DI
 
 
 def attribution(furniture: Furniture) -> str:
-    """Markdown list of the libraries, licences and authors whose models the rooms show."""
+    """Markdown list of the libraries, licences and authors of the models."""
     lines = ['| library | models | authors | licence |', '|---|---|---|---|']
     for library, (authors, licence, link) in SOURCES.items():
         mine = [m for m in furniture.models if m.library == library]
@@ -138,7 +137,7 @@ def attribution(furniture: Furniture) -> str:
 
 
 def _height_map(vertices: np.ndarray, faces: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Highest surface point of each cell, by sampling every triangle with a fixed barycentric lattice."""
+    """Highest surface point of each cell (TOP, TOP) [m]: samples every triangle on a barycentric lattice."""
     n = 24 if len(faces) < 3000 else 6
     i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing='ij')
     keep = i + j <= n
@@ -156,8 +155,7 @@ def _mesh(
     files: dict[str, str],
     add_texture: Callable[[zipfile.ZipFile, str | None], int],
 ) -> dict[str, Any] | None:
-    """One catalogue entry as arrays, or None when the mesh is too large, empty or disagrees with its
-    catalogue size."""
+    """One catalogue entry as arrays; None if its mesh is too large, empty, or not of the catalogue size."""
     path = entry['model'].lstrip('/')
     if path.lower() not in files or not path.lower().endswith('.obj'):
         return None
@@ -179,18 +177,17 @@ def _mesh(
     low, high = vertices[used].reshape(-1, 3).min(0), vertices[used].reshape(-1, 3).max(0)
     size = np.array([float(entry[k]) / 100 for k in ('width', 'depth', 'height')])
     ratio = size / np.maximum(high - low, 1e-9)
-    solid = size > 0.02  # a sheet has no proportion to compare
+    solid = size > 0.02  # a thin sheet's thickness cannot be compared
     if solid.sum() < 2 or ratio[solid].max() / ratio[solid].min() > 1.1:
         return None
     ratio = np.where(solid, ratio, np.median(ratio[solid]))
     vertices = (vertices - [*((low + high)[:2] / 2), low[2]]) * ratio
-    corners = corners[opacity[corners[:, 0, 3]] >= 0.1]  # fully transparent helpers are no surface
+    corners = corners[opacity[corners[:, 0, 3]] >= 0.1]  # drop fully transparent helper faces
     if not len(corners):
         return None
     rows = corners.reshape(-1, 4)
-    key = np.ravel_multi_index(
-        (rows + 1).T, rows.max(0) + 2
-    )  # sorting one number is faster than rows of four
+    # sorting single numbers is faster than sorting rows of four
+    key = np.ravel_multi_index((rows + 1).T, rows.max(0) + 2)
     first, index = np.unique(key, return_index=True, return_inverse=True)[1:]
     rows = rows[first]
     faces = index.reshape(-1, 3).astype(np.int32)
@@ -229,7 +226,7 @@ def _pack(package_dir: Path) -> dict[str, np.ndarray]:
     blobs: list[bytes] = []
     seen: dict[str, int] = {}
     taught: set[str] = set()  # nouns on the training side
-    sides: dict[str, bool] = {}  # the same geometry under two names stays on one side of the split
+    sides: dict[str, bool] = {}  # shape -> held out: a shape under two names stays on one side of the split
 
     def add_texture(archive: zipfile.ZipFile, path: str | None) -> int:
         if path is None:

@@ -1,4 +1,4 @@
-"""The value of a furnished room, the places where a kind of model belongs, and collisions of footprints.
+"""The description of a furnished room, where each kind of model belongs, and collisions of footprints.
 
 World frame: x and y along the walls, z up, origin in one corner of the floor, metres.
 """
@@ -24,8 +24,8 @@ HUNG = re.compile(
 
 @dataclass(frozen=True)
 class Piece:
-    """One placed model. position (3,) m: middle of its bottom; yaw rad about z; color (3,3): RGB matrix
-    (tint, hue turn)."""
+    """One placed model. position (3,) m: middle of its bottom; yaw rad about z; color (3,3): RGB matrix of
+    tint and hue rotation."""
 
     model: int
     name: str
@@ -36,9 +36,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Quad:
-    """A textured parallelogram: corner + a * u + b * v with a, b in [0, 1], m. instance: id; tiling:
-    texture repeats along u, v;
-    texture: index into `Room.textures`; glow: 0 lit by the lamps, 1 shines by itself."""
+    """A textured parallelogram: corner + a * u + b * v with a, b in [0, 1] [m].
+
+    instance: id; texture: index into `Room.textures`; tiling: repeats of the texture along u and v; glow:
+    from 0, lit by the lamps, to 1, self-luminous.
+    """
 
     instance: int
     corner: np.ndarray
@@ -59,10 +61,11 @@ class Light:
 
 @dataclass(frozen=True)
 class Room:
-    """size (3,) m; names: name of every instance id (0: void); piece k of `pieces` has the instance id
-    `first_piece + k`;
-    textures: (256,256,3) uint8 each; footprints: (n,5) x, y, half width, half depth, yaw of what stands on
-    the floor.
+    """A furnished room.
+
+    size (3,) m; names: by instance id (0: void); pieces: piece k has the instance id `first_piece + k`;
+    textures: (256,256,3) uint8 each; footprints (n,5): x, y, half width, half depth [m], yaw [rad] of the
+    pieces on the floor.
     """
 
     size: np.ndarray
@@ -77,7 +80,7 @@ class Room:
 
 
 def kind_of(model: Model) -> str:
-    """Where a model belongs: rug, ceiling, hung, small, seat, table or big."""
+    """Where a model is placed: rug, ceiling, hung, small, seat, table or big."""
     wide, high = max(model.size[:2]), model.size[2]
     if RUG.search(model.name) and high < 0.3:
         return 'rug' if wide > 0.4 else 'small'
@@ -93,7 +96,7 @@ def kind_of(model: Model) -> str:
 
 
 def corners(box: np.ndarray) -> np.ndarray:
-    """(4,2) m, counter-clockwise, of a footprint (x, y, half width, half depth, yaw)."""
+    """Corners (4,2) m, counter-clockwise, of a footprint (x, y, half width, half depth, yaw)."""
     x, y, w, d, yaw = box
     c, s = np.cos(yaw), np.sin(yaw)
     local = np.array([[-w, -d], [w, -d], [w, d], [-w, d]])
@@ -101,7 +104,7 @@ def corners(box: np.ndarray) -> np.ndarray:
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two footprints (x, y, half width, half depth, yaw) intersect (separating axes)."""
+    """Whether two footprints (x, y, half width, half depth, yaw) intersect, by separating axes."""
     if np.hypot(*(a[:2] - b[:2])) > np.hypot(*a[2:4]) + np.hypot(*b[2:4]):
         return False
     p, q = corners(a), corners(b)

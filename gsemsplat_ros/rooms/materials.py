@@ -1,5 +1,4 @@
-"""Procedural surfaces of a room: floors, walls, ceilings, rugs, pictures, doors and windows as square RGB
-textures."""
+"""Procedural textures (SIDE, SIDE, 3) uint8 RGB: floors, walls, ceilings, rugs, pictures, doors, windows."""
 
 from __future__ import annotations
 
@@ -10,12 +9,12 @@ SIDE = 256
 
 
 def _color(rng: np.random.Generator, low: float, high: float, chroma: float) -> np.ndarray:
-    """(3,) RGB 0..1 with a random brightness and at most `chroma` deviation of a channel."""
+    """(3,) RGB in [0, 1]: a random brightness, each channel off by at most `chroma`."""
     return np.clip(rng.uniform(low, high) + rng.uniform(-chroma, chroma, 3), 0.02, 1)
 
 
 def _noise(rng: np.random.Generator, cells: int, rows: int | None = None) -> np.ndarray:
-    """(SIDE, SIDE) smooth noise in [-1, 1] that tiles without a seam."""
+    """(SIDE, SIDE) smooth noise in about [-1, 1] that tiles without a seam."""
     coarse = rng.uniform(-1, 1, (rows or cells, cells)).astype(np.float32)
     tiled = np.pad(coarse, 2, mode='wrap')
     scale_y, scale_x = SIDE / coarse.shape[0], SIDE / coarse.shape[1]
@@ -45,7 +44,7 @@ def wood(rng: np.random.Generator) -> np.ndarray:
 
 
 def tiles(rng: np.random.Generator) -> np.ndarray:
-    """Square tiles with grout; sometimes two colours in a checker."""
+    """Square tiles with grout; sometimes a chequerboard of two colours."""
     count = int(rng.choice([2, 4, 8]))
     side = SIDE // count
     colors = [_color(rng, 0.3, 0.9, 0.08)] * 2
@@ -69,13 +68,13 @@ def carpet(rng: np.random.Generator) -> np.ndarray:
 
 
 def plaster(rng: np.random.Generator) -> np.ndarray:
-    """Painted wall with faint unevenness."""
+    """A painted, slightly uneven wall."""
     uneven = 0.02 * _noise(rng, 5) + 0.02 * _noise(rng, 32) + rng.normal(0, 0.012, (SIDE, SIDE))
     return _finish(_color(rng, 0.55, 0.97, 0.1) * (1 + uneven[..., None]))
 
 
 def wallpaper(rng: np.random.Generator) -> np.ndarray:
-    """Stripes, or a small repeated figure, in two near colours."""
+    """Stripes, or a small repeated pattern, in two similar colours."""
     first = _color(rng, 0.45, 0.95, 0.12)
     second = np.clip(first + rng.uniform(-0.25, 0.25, 3) * 0.7, 0.05, 1)
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE * 2 * np.pi
@@ -107,7 +106,7 @@ def bricks(rng: np.random.Generator) -> np.ndarray:
 
 
 def rug(rng: np.random.Generator) -> np.ndarray:
-    """A border and a figure mirrored about both middles."""
+    """A border and a pattern mirrored about both axes."""
     colors = [_color(rng, 0.1, 0.85, 0.3) for _ in range(4)]
     field = _noise(rng, 8) + _noise(rng, 20)
     field = field + field[::-1] + field[:, ::-1] + field[::-1, ::-1]
@@ -141,7 +140,7 @@ def picture(rng: np.random.Generator) -> np.ndarray:
 
 
 def door(rng: np.random.Generator) -> np.ndarray:
-    """A leaf with a frame, sunk panels and a handle (stretched over 0.9 m x 2 m)."""
+    """A door leaf with a frame, sunk panels and a handle, to be stretched over about 0.9 m x 2 m."""
     base = (
         np.array([0.62, 0.43, 0.26]) * rng.uniform(0.5, 1.3)
         if rng.random() < 0.5
@@ -161,7 +160,7 @@ def door(rng: np.random.Generator) -> np.ndarray:
 
 
 def window(rng: np.random.Generator) -> np.ndarray:
-    """Frame and bars around a bright outside: sky, trees or night."""
+    """A frame and bars before sky and trees, by day or night."""
     y = np.linspace(0, 1, SIDE)[:, None, None]
     day = rng.uniform(0.06, 0.2) if rng.random() < 0.15 else rng.uniform(0.7, 1.1)
     image = (np.array([0.65, 0.8, 1.0]) * (1 - y) + np.array([0.95, 0.96, 1.0]) * y) * np.ones(

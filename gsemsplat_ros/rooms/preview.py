@@ -15,9 +15,7 @@ from gsemsplat_ros.pictures.overlay import ROOM, depth_picture
 
 
 def sheet(samples: list[Sample]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: a row a sample; first, second and target view, then depth and names of the
-    first.
-    """
+    """(H, W, 3) uint8 RGB, a row per sample: first, second and target view, depth and names of the first."""
     return np.vstack(
         [
             np.hstack(
@@ -33,9 +31,9 @@ def sheet(samples: list[Sample]) -> np.ndarray:
 
 
 def preview(folder: str | Path, out: str | Path, rows: int = 8) -> None:
-    """Writes the sheet of `rows` samples, evenly spread over the packed rooms of `folder`, as PNG or JPEG.
+    """Write the sheet of `rows` samples, evenly spread over the packed rooms of `folder`, as PNG or JPEG.
 
-    Raises ValueError for a folder without packed rooms, and for a name that is no picture's.
+    Raises ValueError for a folder without packed rooms, and unless `out` ends in .png or .jpg.
     """
     out = Path(out)
     if out.suffix not in ('.png', '.jpg'):

@@ -1,8 +1,8 @@
 """OpenGL rendering of a furnished room (moderngl, headless EGL): colour, metric depth and instance ids.
 
-Colour is drawn twice as fine and filtered down; pixel 2i of the fine grid is pixel i of the image, so depth
-and ids are exact
-samples at the pixel centres (integer coordinates, OpenCV axes) and no half pixel is lost.
+Everything is rendered at twice the resolution, and colour is filtered down. Pixel 2i of the fine grid is
+pixel i of the image, so depth and ids are exact samples at the pixel centres (integer coordinates, OpenCV
+axes), without a shift of half a pixel.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gsemsplat_ros.rooms.furniture import TEXTURE, Furniture
 
 NEAR, FAR = 0.05, 20.0
 MAX_LIGHTS = 4
-SHADOW = 768  # pixels a side of a lamp's shadow map
-SHADOW_REACH = 2.5  # tangent of half of its opening
+SHADOW = 768  # pixels per side of a lamp's shadow map
+SHADOW_REACH = 2.5  # tangent of half of its opening angle
 VERTEX = np.dtype(
     [('position', 'f4', 3), ('normal', 'u1', 4), ('uv', 'f4', 2), ('color', 'u1', 4), ('layer_id', 'f4', 2)]
 )
@@ -85,8 +85,7 @@ void main() { gl_Position = clip_from_world * vec4(position, 1); }"""
 
 @dataclass(frozen=True)
 class RenderedFrame:
-    """rgb (H,W,3) uint8; depth (H,W) float32 m along the optical axis, 0 where nothing is; instance (H,W)
-    int16, 0: void."""
+    """rgb (H,W,3) uint8; depth (H,W) float32 m along the optical axis, instance (H,W) int16: 0 in void."""
 
     rgb: np.ndarray
     depth: np.ndarray
@@ -94,25 +93,24 @@ class RenderedFrame:
 
 
 class RoomRenderer:
-    """One EGL context that shows one room at a time. Raises ValueError when no EGL device answers."""
+    """An EGL context that renders one room at a time. Raises ValueError if EGL is unavailable."""
 
     def __init__(self, furniture: Furniture, height: int, width: int):
         self.furniture, self.height, self.width = furniture, height, width
-        # Mesa's LLVM and triton's (part of PyTorch for CUDA) share a process only when triton's was loaded
-        # first
+        # Mesa's LLVM and triton's (part of PyTorch for CUDA) work together only if triton comes first
         if importlib.util.find_spec('triton'):
             importlib.import_module('triton')
         try:
             self._gl = moderngl.create_standalone_context(
                 require=330,
-                backend='egl',  # type: ignore[arg-type]  # a name, whatever the stub says
+                backend='egl',  # type: ignore[arg-type]  # the stub lacks names
             )
         except Exception as error:
             raise ValueError(
                 f'no EGL rendering here ({error}): install libegl1 and libgl1-mesa-dri'
             ) from error
-        # Only leaves and the like may discard fragments: everything else keeps the early depth test, which
-        # halves the time.
+        # only cut-out textures such as leaves discard fragments: without discard, the early depth test stays
+        # on, which halves the time
         self._programs = [
             self._gl.program(
                 vertex_shader=_VERTEX_SHADER, fragment_shader=_FRAGMENT_SHADER.replace('CUT_OUT', cut)
@@ -135,7 +133,7 @@ class RoomRenderer:
         self._room: list = []
 
     def load(self, room: Room) -> None:
-        """Uploads a room; the room before it is forgotten."""
+        """Upload a room in place of the previous one."""
         for thing in self._room:
             thing.release()
         vertices, opaque, cut_out, layers = _geometry(self.furniture, room)
@@ -188,7 +186,7 @@ class RoomRenderer:
             shade.render()
 
     def render(self, camera: Camera, world_from_camera: np.ndarray) -> RenderedFrame:
-        """Draws the loaded room: `camera` of (height, width) px, world_from_camera (4, 4) [m]."""
+        """Render the loaded room; `camera`: (height, width) px; world_from_camera (4, 4): OpenCV pose [m]."""
         camera_from_world = np.linalg.inv(world_from_camera)
         w, h = 2 * self.width, 2 * self.height
         fine = np.diag([2.0, 2.0, 1.0]) @ camera.K  # pixel 2i of the fine grid is pixel i
@@ -222,10 +220,10 @@ class RoomRenderer:
 
 
 def _geometry(furniture: Furniture, room: Room) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All triangles of a room: vertices (VERTEX), opaque and cut-out faces (F,3) int32, texture layers (L,
-    TEXTURE, TEXTURE, 4)
-    uint8 with layer 0 white. Pieces come before the walls behind them, so that most hidden fragments are
-    never shaded.
+    """All triangles of a room: vertices (VERTEX), opaque and cut-out faces (F,3) int32, and texture layers
+    (L, TEXTURE, TEXTURE, 4) uint8, layer 0 white.
+
+    Pieces come before the walls behind them, so that most hidden fragments are never shaded.
     """
     layers = [np.full((TEXTURE, TEXTURE, 4), 255, np.uint8)]
     layers += [np.dstack([t, np.full(t.shape[:2], 255, np.uint8)]) for t in room.textures]

@@ -1,6 +1,4 @@
-"""The shell of a room: floor, walls, ceiling, doors, windows and pictures, and the occupied parts of the
-walls.
-"""
+"""The shell of a room: floor, walls, ceiling, doors, windows, pictures, and the occupied parts of walls."""
 
 from __future__ import annotations
 
@@ -16,8 +14,8 @@ from gsemsplat_ros.rooms.layout import Quad
 
 @dataclass
 class Shell:
-    """The lists grow while the room is built. size (3,) m; boxes: footprints on the floor;
-    walls: (wall, from, to, lowest, highest) [m] of what hangs or stands at a wall."""
+    """A room under construction; the lists grow. size (3,) m; boxes: footprints on the floor; walls: (wall,
+    from, to, lowest, highest) [m], the occupied parts of walls."""
 
     rng: np.random.Generator
     theme: str
@@ -50,15 +48,14 @@ class Shell:
         return len(self.names) - 1
 
     def wall_frame(self, wall: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """Start corner, unit direction along and inward normal of a wall (0: y=0, then counter-clockwise),
-        and its length."""
+        """Start corner, direction, inward normal and length of a wall (0: y=0, then counter-clockwise)."""
         w, d, _ = self.size
         start = np.array([(0, 0, 0), (w, 0, 0), (w, d, 0), (0, d, 0)][wall], float)
         along = np.array([(1, 0, 0), (0, 1, 0), (-1, 0, 0), (0, -1, 0)][wall], float)
         return start, along, np.array([-along[1], along[0], 0]), (w, d, w, d)[wall]
 
     def shell(self) -> None:
-        """Floor, ceiling and walls with their materials, one or two doors, up to three windows."""
+        """Add floor, ceiling and walls with their materials, one or two doors, up to three windows."""
         rng, (w, d, h) = self.rng, self.size
 
         def pick(choices: list) -> np.ndarray:
@@ -113,7 +110,7 @@ class Shell:
         make: Callable[[np.random.Generator], np.ndarray],
         glow: float = 0.0,
     ) -> None:
-        """A flat door, window or picture somewhere on a wall."""
+        """Add a flat door, window or picture on a free part of a wall; width, height: ranges [m]."""
         w, h = self.rng.uniform(*width), self.rng.uniform(*height)
         h = min(h, self.size[2] - bottom - 0.1)
         spot = self.wall_spot(w, bottom, bottom + h)
@@ -123,13 +120,12 @@ class Shell:
         start, along, normal, _ = self.wall_frame(wall)
         corner = start + along * (s - w / 2) + normal * 0.015 + [0, 0, bottom + h]
         self.quad(self.name(name), corner, along * w, (0, 0, -h), self.texture(make(self.rng)), (1, 1), glow)
-        if name == 'door':  # keep the way in free
+        if name == 'door':  # keep the floor before it free
             middle = start + along * s + normal * 0.4
             self.boxes.append(np.array([*middle[:2], w / 2, 0.35, np.arctan2(along[1], along[0])]))
 
     def wall_spot(self, width: float, z0: float, z1: float) -> tuple[int, float] | None:
-        """A free place (wall, middle along it) for something that wide between two heights; marks it
-        taken."""
+        """Take a free part of a wall, `width` wide between two heights: (wall, middle along it) or None."""
         for _ in range(12):
             wall = int(self.rng.integers(4))
             length = self.wall_frame(wall)[3]

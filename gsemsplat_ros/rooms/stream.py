@@ -18,17 +18,17 @@ from gsemsplat_ros.rooms.furnish import Room, sample_room
 from gsemsplat_ros.rooms.furniture import base_noun, load_furniture
 from gsemsplat_ros.rooms.renderer import RenderedFrame, RoomRenderer
 
-PAIRS = 8  # of each room
-HELDOUT_SEED = 1_000_000  # rooms of held-out furniture come from seeds of their own
-GRAY_SHARE = 0.35  # of the rooms are seen by a gray camera
+PAIRS = 8  # per room
+HELDOUT_SEED = 1_000_000  # offset: rooms of held-out furniture have seeds of their own
+GRAY_SHARE = 0.35  # share of the rooms seen by a gray camera
 MIN_OVERLAP = 0.3  # share of the first view that the second sees
-NEAREST = 0.25  # m: 98 % of a view lies farther away, or the camera stands in something
-SHELL = ('floor', 'wall', 'ceiling', 'rug', 'picture', 'door', 'window')  # names of what is no furniture
-TRIES = 40  # camera poses tried for one pair before the room is given up
+NEAREST = 0.25  # m: if more than 2 % of a view are nearer, the camera is inside an object
+SHELL = ('floor', 'wall', 'ceiling', 'rug', 'picture', 'door', 'window')  # names that are not furniture
+TRIES = 40  # camera poses tried for one pair before it is given up
 
 
 def look(eye: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
-    """world_from_camera (4, 4) of an OpenCV camera at `eye` that looks at `target`; the world's z is up."""
+    """world_from_camera (4, 4) of an OpenCV camera at `eye` (3,) looking at `target` (3,); world z is up."""
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
@@ -43,7 +43,7 @@ def look(eye: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
 def overlap(
     first: RenderedFrame, second: RenderedFrame, camera: Camera, second_from_first: np.ndarray
 ) -> float:
-    """Share of the first view's pixels whose point the second view sees (within 5 % of depth)."""
+    """Share of the first view's pixels whose surface point is visible in the second (depth within 5 %)."""
     pixels = pixel_grid(camera.height, camera.width)[::4, ::4]
     points = camera.rays(pixels) * first.depth[::4, ::4, None]
     local = points @ second_from_first[:3, :3].T + second_from_first[:3, 3]
@@ -54,20 +54,20 @@ def overlap(
 
 
 class Cameras:
-    """Draws camera poses in one loaded room."""
+    """Samples camera poses in one loaded room."""
 
     def __init__(self, renderer: RoomRenderer, room: Room, rng: np.random.Generator):
         self.renderer, self.room, self.rng = renderer, room, rng
 
     def frame(self, camera: Camera, pose: np.ndarray) -> RenderedFrame | None:
-        """The picture, or None when the camera stands in something, before a wall or outside the room."""
+        """The image; None if the camera is inside an object, close to a wall or outside the room."""
         if not (np.all(pose[:3, 3] > 0.15) and np.all(pose[:3, 3] < self.room.size - 0.15)):
             return None
         frame = self.renderer.render(camera, pose)
         return frame if (np.quantile(frame.depth, 0.02) > NEAREST and np.median(frame.depth) > 0.8) else None
 
     def camera(self) -> Camera:
-        """45 to 85 degrees wide, principal point within 2 % of the centre."""
+        """A random camera: 45 to 85 degrees wide, principal point near the centre (sigma 1 % of the side)."""
         rng, height, width = self.rng, self.renderer.height, self.renderer.width
         f = width / 2 / np.tan(np.radians(rng.uniform(45, 85)) / 2)
         cx = (width - 1) / 2 + rng.normal(0, 0.01) * width
@@ -75,7 +75,7 @@ class Cameras:
         return Camera(width, height, float(f), float(f), cx, cy)
 
     def pair(self, stereo: bool) -> tuple[Camera, list[np.ndarray], list[RenderedFrame]] | None:
-        """The camera, three poses and three frames (first, second, target); None when no pose fits."""
+        """Camera, three poses and three frames (first, second, target); None if no poses fit."""
         rng, size = self.rng, self.room.size
         for _ in range(TRIES):
             camera = self.camera()
@@ -114,8 +114,8 @@ class Cameras:
 
 
 class Sensor:
-    """What a camera does to a picture: what its calibration leaves of the lens's distortion, fall-off towards
-    the corners, exposure, tone curve, blur, noise, and perhaps no colour."""
+    """The effects of a random camera: residual lens distortion after calibration, vignetting, exposure, tone
+    curve, blur, noise, and sometimes gray images."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
@@ -123,13 +123,12 @@ class Sensor:
         self.balance = rng.normal(1, 0.05, 3)
         self.blur, self.noise = max(0.0, rng.normal(0.2, 0.4)), rng.uniform(0, 0.025)
         self.gray = rng.random() < GRAY_SHARE
-        self.residual = np.clip(
-            rng.normal(0, 0.003), -0.006, 0.006
-        )  # of the radius at the corners: about a pixel
-        self.falloff = rng.uniform(0, 0.35)  # of the light there
+        # share of the radius at the corners: about a pixel
+        self.residual = np.clip(rng.normal(0, 0.003), -0.006, 0.006)
+        self.falloff = rng.uniform(0, 0.35)  # share of the light lost at the corners
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 to the same."""
+        """Apply the effects to an image (H, W, 3) uint8 RGB; the result has the same shape and type."""
         height, width = rgb.shape[:2]
         v, u = (
             np.mgrid[:height, :width].astype(np.float32)
@@ -157,8 +156,9 @@ class Sensor:
 
 
 class RoomStream:
-    """Rooms as lists of samples, each determined by the split and its number. Iterating yields samples of all
-    rooms.
+    """Rooms as lists of samples, each determined by split and number; iterates over all rooms' samples.
+
+    Raises ValueError for a split other than 'train' and 'heldout', and without furniture or EGL.
     """
 
     def __init__(self, height: int, width: int, split: str = 'train', rooms: range = range(10**9)):
@@ -169,12 +169,12 @@ class RoomStream:
         self.renderer = RoomRenderer(self.furniture, height, width)
 
     def vocabulary(self) -> dict[str, str]:
-        """Every name that the rooms of this split can hold, with its base noun ('office chair': 'chair')."""
+        """All names in the rooms of this split, each with its base noun ('office chair': 'chair')."""
         names = {m.name for m in self.furniture.models if m.heldout == (self.split == 'heldout')}
         return {name: base_noun(name) for name in sorted(names | set(SHELL))}
 
     def room(self, number: int) -> list[Sample]:
-        """The samples of one room; fewer than PAIRS where cameras found no place."""
+        """The samples of one room; fewer than PAIRS if no camera poses fit."""
         rng = np.random.default_rng(number + (HELDOUT_SEED if self.split == 'heldout' else 0))
         room = sample_room(self.furniture, rng, heldout=self.split == 'heldout')
         self.renderer.load(room)
@@ -204,9 +204,7 @@ class RoomStream:
 
 
 def pack(folder: Path, height: int, width: int, numbers: range, split: str = 'train') -> None:
-    """Render the rooms with these `numbers` into `folder`, one file each; those that are there are left
-    alone.
-    """
+    """Render the rooms with these `numbers` into `folder`, one file each; existing files are kept."""
     paths = {number: folder / f'{split}_{number:06d}.npz' for number in numbers}
     missing = {number: path for number, path in paths.items() if not path.exists()}
     if not missing:

@@ -1,5 +1,4 @@
-"""Wavefront OBJ and MTL text as arrays: polygons as triangle fans, diffuse colours, opacities and texture
-names."""
+"""Wavefront OBJ and MTL text as arrays: triangle fans, diffuse colours, opacities and texture names."""
 
 from __future__ import annotations
 
@@ -29,10 +28,10 @@ def read_mtl(text: str) -> dict[str, tuple[tuple[float, float, float], float, st
 
 
 def read_obj(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str], str]:
-    """The text of an OBJ file as vertices (V,3), texture coordinates (T,2), normals (N,3), corners (F,3,4)
-    of triangles with
-    (vertex, uv, normal, material; -1: none), the names of the materials, and the name of the MTL file ('':
-    none).
+    """Read the text of an OBJ file.
+
+    Returns vertices (V,3), texture coordinates (T,2), normals (N,3), corners of triangles (F,3,4) as rows of
+    vertex, uv, normal and material (-1: none), the materials' names, and the MTL file's name ('': none).
     """
     vertices: list[list[float]] = []
     uvs: list[list[float]] = []
@@ -41,7 +40,7 @@ def read_obj(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     materials: list[str] = []
     library = ''
     material = -1
-    known: dict[tuple[str, int], tuple[int, ...]] = {}  # most corners occur in several faces
+    known: dict[tuple[str, int], tuple[int, ...]] = {}  # most corners are shared by several faces
     for line in text.replace('\\\n', ' ').splitlines():
         parts = line.split()
         if not parts:
@@ -67,7 +66,7 @@ def read_obj(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
                 if corner is None:
                     counts = len(vertices), len(uvs), len(normals)
                     corner = (*_corner(token, counts), material)
-                    if '-' not in token:  # counted from the end: means something else further down
+                    if '-' not in token:  # a negative index is relative to the current end
                         known[token, material] = corner
                 polygon.append(corner)
             corners.extend((polygon[0], polygon[k], polygon[k + 1]) for k in range(1, len(polygon) - 1))
@@ -82,6 +81,6 @@ def read_obj(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
 
 
 def _corner(token: str, counts: tuple[int, int, int]) -> list[int]:
-    """'vertex/uv/normal' to their rows, -1 for none; numbers count from 1, negative ones from the end."""
+    """Rows of 'vertex/uv/normal', -1 for none; OBJ indices start at 1, negative ones count from the end."""
     ids = (token.split('/') + ['', ''])[:3]
     return [(int(i) - 1 if int(i) > 0 else n + int(i)) if i else -1 for i, n in zip(ids, counts)]
