@@ -3,6 +3,6 @@
 masks: instance ids, mask folders or Segment Anything
 encoders: image-text encoders for masked crops and dense maps
 teacher: the packaged ImageNet classifier as a dense encoder
-features: the files
-prepare: the work, shared by processes and machines
+features: the files of target features
+prepare: makes the files, on several processes and machines
 """

@@ -1,8 +1,8 @@
 """Image-text encoders for the targets of the semantic codes: masked crops, and a dense map with context.
 
-`minilm-l6` needs nothing but what the training of the small network needs: its classifier's probabilities
-times the embeddings of the class names (teacher.py). `openclip:MODEL` is the image tower of a CLIP model
-whose text tower answers queries later. Both give unit rows of the text space that a checkpoint then names.
+`minilm-l6` needs no further files: the probabilities of the packaged classifier times the embeddings of the
+class names (teacher.py). `openclip:MODEL` is the image tower of a CLIP model whose text tower encodes the
+queries later. Both give unit vectors of the text space that the trained checkpoint names.
 """
 
 from __future__ import annotations
@@ -31,30 +31,26 @@ CLIP_STD = 0.26862954, 0.26130258, 0.27577711
 
 
 class ImageEncoder(Protocol):
-    """name: of the text space; dim: C; text_mean (C,): what the space was centred by, None where it is
-    not.
-    """
+    """name: of the text space; dim: C; text_mean (C,): subtracted to centre the space, None if it is not."""
 
     name: str
     dim: int
     text_mean: np.ndarray | None
 
     def crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """K pictures (CROP, CROP, 3) uint8 to (K, C) float32, unit rows."""
+        """Encode K crops (CROP, CROP, 3) uint8 RGB as (K, C) float32, unit rows."""
 
     def dense(self, image: np.ndarray) -> np.ndarray:
-        """A picture (H, W, 3) uint8, sides multiples of 32, to (h, w, C) float32, unit vectors: places in
-        their context.
-        """
+        """Encode an image (H, W, 3) uint8 RGB, sides multiples of 32, as a map (h, w, C) float32 of unit
+        vectors with context."""
 
     def words(self, names: Sequence[str]) -> np.ndarray | None:
-        """Names to (K, C) float32, unit rows; None from an encoder whose crops are the better teachers."""
+        """Encode K names as (K, C) float32, unit rows; None if this encoder's crops are better targets."""
 
 
 def masked_crop(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """What `mask` (H, W) bool shows of `image` (H, W, 3): its box, black around it, padded to a square of
-    CROP pixels.
-    """
+    """The box of `mask` (H, W) bool in `image` (H, W, 3), black outside the mask, padded to a square and
+    resized to (CROP, CROP, 3)."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     cut = np.where(mask[part][..., None], image[part], 0).astype(np.uint8)
@@ -67,17 +63,15 @@ def masked_crop(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def in_parts(crops: Sequence[np.ndarray], features: Callable[[np.ndarray], Tensor]) -> np.ndarray:
-    """K crops to unit rows (K, C) float32, AT_ONCE of them at a time; `features`: (B, CROP, CROP, 3) uint8 to
-    (B, C)."""
+    """Encode K crops as unit rows (K, C) float32, AT_ONCE at a time, with `features`: (B, CROP, CROP, 3)
+    uint8 -> (B, C)."""
     parts = [np.stack(crops[i : i + AT_ONCE]) for i in range(0, len(crops), AT_ONCE)]
     return np.concatenate([F.normalize(features(part), dim=-1).cpu().numpy() for part in parts])
 
 
 @lru_cache(1)
 def packaged() -> tuple[weights.Checkpoint, MiniLM, Tensor]:
-    """The shipped network, the text space that it is centred in, and the embeddings (1000, C) of its
-    classifier's names.
-    """
+    """The shipped network, its centred text encoder, and the embeddings (1000, C) of the class names."""
     shipped = weights.load(None)
     assert shipped.text_mean is not None, 'the shipped network has a text space'
     encoder = MiniLM(shipped.text_mean.numpy())
@@ -85,9 +79,7 @@ def packaged() -> tuple[weights.Checkpoint, MiniLM, Tensor]:
 
 
 class Packaged:
-    """The ImageNet classifier of the shipped network, in the MiniLM space: nothing to download, and
-    coarse.
-    """
+    """The ImageNet classifier of the shipped network, in the MiniLM space: coarse, needs no download."""
 
     name = MINILM
 
@@ -118,17 +110,15 @@ class Packaged:
 class OpenCLIPImage:
     """The image tower of a plain CLIP vision transformer of open_clip, from a local checkpoint.
 
-    A crop gives the image embedding, as LangSplat's recipe does. The dense map is that of MaskCLIP (Zhou et
-    al. 2022): in the last block every patch keeps its own value vector instead of a mixture by attention, so
-    that it answers words while all blocks before it brought in the context.
+    A crop is encoded as its image embedding, as in LangSplat. The dense map is that of MaskCLIP (Zhou et al.
+    2022): in the last block every patch keeps its own value vector instead of the attention's mixture, so
+    that it matches text, with the context of all blocks before.
     """
 
     text_mean: np.ndarray | None = None
 
     def __init__(self, model: str, checkpoint: str | Path, device: str = 'cpu'):
-        """Raises ValueError as semantics.text.OpenCLIP, and for a tower that is no plain vision
-        transformer.
-        """
+        """Raises ValueError as semantics.text.OpenCLIP, and if the tower is not a plain transformer."""
         _, clip = open_clip_model(model, checkpoint)
         self.name, self._visual = f'openclip:{model}', clip.visual.eval().to(device)
         plain = (
@@ -173,7 +163,7 @@ class OpenCLIPImage:
 
 
 def load_image_encoder(name: str, checkpoint: str | Path | None, device: str = 'cpu') -> ImageEncoder:
-    """`name`: 'minilm-l6' or 'openclip:MODEL', which needs `checkpoint`. Raises ValueError."""
+    """Load the encoder `name`: 'minilm-l6', or 'openclip:MODEL' with `checkpoint`. Raises ValueError."""
     if name == MINILM:
         if checkpoint is not None:
             raise ValueError(

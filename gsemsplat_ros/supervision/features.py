@@ -1,8 +1,8 @@
 """Target features of the views, in the text space: a small file for each frame.
 
-FOLDER/space.json names the space; FOLDER/SCENE/NAME.npz holds a frame: a map of ids as PNG with one feature
-(fp16) an id, and the dense map at the encoder's resolution, 8 bits a channel with a factor a place (cosine to
-the original above 0.9999). 512-d images would be a hundred times larger.
+FOLDER/space.json names the space. FOLDER/SCENE/NAME.npz holds a frame: a map of ids as PNG with one feature
+(fp16) per id, and the dense map at the encoder's resolution, 8 bits per channel with one factor per pixel
+(cosine to the original above 0.9999). 512-d images would be a hundred times larger.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ LEVELS = 127  # of an 8-bit channel
 
 @dataclass(frozen=True)
 class Space:
-    """encoder: the name of the text space; dim: C; text_mean: C numbers, or None; the rest says how the maps
-    were made.
+    """The text space of a folder, and how its features were made.
 
-    source, split: kind of the scenes, and which of them; height, width: of the frames [px]; regions: what
-    made the masks.
+    encoder: name of the text space; dim: C; text_mean: C numbers, or None; source, split: kind and split of
+    the scenes; height, width: of the frames [px]; regions: source of the masks.
     """
 
     encoder: str
@@ -42,8 +41,8 @@ class Space:
 
 @dataclass(frozen=True)
 class Supervision:
-    """Of one frame: ids (H, W) uint16, rows of `features` counted from 1, 0 for nothing; features (M, C)
-    float32 unit rows, region-specific; context (h, w, C) float32 unit vectors, context-aware."""
+    """Targets of one frame: ids (H, W) uint16, rows of `features` counted from 1, 0 for none; features (M, C)
+    float32, region-specific unit rows; context (h, w, C) float32, context-aware unit vectors."""
 
     ids: np.ndarray
     features: np.ndarray
@@ -51,13 +50,13 @@ class Supervision:
 
 
 class Features:
-    """A folder of supervision."""
+    """A folder of target features."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
 
     def space(self) -> Space:
-        """Raises ValueError where the folder holds none, or one of another version."""
+        """The space of the folder. Raises ValueError if there is none, or one of another version."""
         path = self.folder / SPACE
         try:
             return Space(**json.loads(path.read_text()))
@@ -69,9 +68,7 @@ class Features:
             raise ValueError(f'{path} cannot be read ({error}): prepare into another folder') from None
 
     def begin(self, space: Space) -> None:
-        """Write what the folder is for, or check that it is for the same. Raises ValueError where it is
-        not.
-        """
+        """Write the space into a new folder. Raises ValueError if the folder already has another one."""
         path = self.folder / SPACE
         if path.exists():
             before, wanted = asdict(self.space()), asdict(space)
@@ -95,7 +92,7 @@ class Features:
         return self.path(scene, name).is_file()
 
     def save(self, scene: str, name: str, supervision: Supervision) -> None:
-        """The file appears whole or not at all."""
+        """Write the file of a frame, atomically."""
         scale = np.abs(supervision.context).max(-1, keepdims=True).clip(1e-12) / LEVELS
         png = cv2.imencode('.png', supervision.ids)[1].ravel()
         path = self.path(scene, name)
@@ -110,7 +107,7 @@ class Features:
             )
 
     def load(self, scene: str, name: str) -> Supervision:
-        """Raises ValueError for a frame that was not prepared or cannot be read."""
+        """Read the file of a frame. Raises ValueError if it is missing or cannot be read."""
         path = self.path(scene, name)
         try:
             with np.load(path, allow_pickle=False) as file:

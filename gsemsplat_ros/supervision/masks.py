@@ -1,7 +1,6 @@
 """Masks of the objects in an image: instance ids of rooms, a folder of masks, or Segment Anything.
 
-Every provider gives one map of ids: what overlaps is painted from large to small, so that a cup lies on its
-table.
+Each source gives one map of ids; overlapping masks are painted from large to small, a cup over its table.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import numpy as np
 
 from gsemsplat_ros.datasets.frames import Frame, Source
 
-SMALLEST = 1 / 2000  # of the picture: smaller things teach nothing
-SAM_SETTINGS = {  # of LangSplat's recipe, which the paper builds on (docs/published.md 42)
+SMALLEST = 1 / 2000  # share of the image; smaller masks are dropped
+SAM_SETTINGS = {  # from LangSplat, which the paper builds on (docs/published.md 42)
     'points_per_side': 32,
     'pred_iou_thresh': 0.7,
     'box_nms_thresh': 0.7,
@@ -24,16 +23,14 @@ SAM_SETTINGS = {  # of LangSplat's recipe, which the paper builds on (docs/publi
     'crop_n_layers': 1,
     'min_mask_region_area': 100,
 }
-SAME = 0.8  # IoU from which two masks are one (LangSplat)
+SAME = 0.8  # IoU above which two masks are duplicates (LangSplat)
 SCORE = 0.7  # predicted IoU times stability below which a mask is dropped (LangSplat)
 
 Masks = Callable[[Frame], np.ndarray]  # a frame to ids (H, W) uint16, 0: nothing
 
 
 def paint(masks: list[np.ndarray]) -> np.ndarray:
-    """Masks (H, W) bool, at least one, to ids (H, W) uint16, large ones below; ids count from 1 in the order
-    given.
-    """
+    """Paint masks (H, W) bool, at least one, as ids (H, W) uint16, small over large; mask i has id i + 1."""
     ids = np.zeros(masks[0].shape, np.uint16)
     for i in sorted(range(len(masks)), key=lambda i: -int(masks[i].sum())):
         ids[masks[i]] = i + 1
@@ -41,13 +38,13 @@ def paint(masks: list[np.ndarray]) -> np.ndarray:
 
 
 def without_small(ids: np.ndarray) -> np.ndarray:
-    """The same ids; those that cover less than a two-thousandth of the picture are 0."""
+    """The ids, with those that cover less than SMALLEST of the image set to 0."""
     found, counts = np.unique(ids, return_counts=True)
     return np.where(np.isin(ids, found[counts < SMALLEST * ids.size]), 0, ids).astype(np.uint16)
 
 
 def instances(frame: Frame) -> np.ndarray:
-    """The ids that the frame brings along. Raises ValueError where it has none."""
+    """The frame's own instance ids. Raises ValueError if it has none."""
     if frame.instance is None:
         raise ValueError(
             'these scenes come without instance ids: give --masks DIR, or --sam FILE with Segment Anything '
@@ -57,21 +54,22 @@ def instances(frame: Frame) -> np.ndarray:
 
 
 class MaskFolder:
-    """Masks for the pictures on disk: FOLDER/SCENE/NAME.png (ids, 8 or 16 bits) or NAME.npy (ids (H, W), or
-    masks (M, H, W) bool, which may overlap), of the picture's size; NAME is the image's without its
-    suffix."""
+    """Masks on disk, of the size of the image.
+
+    FOLDER/SCENE/NAME.png holds ids of 8 or 16 bits; NAME.npy ids (H, W), or masks (M, H, W) bool, which may
+    overlap. NAME is the file name of the image without its suffix.
+    """
 
     def __init__(self, folder: str | Path, source: Source):
-        """Raises ValueError where there is no such folder."""
+        """Raises ValueError if the folder does not exist."""
         self.folder, self.source = Path(folder), source
         if not self.folder.is_dir():
             raise ValueError(f'no folder of masks at {folder}')
 
     def __call__(self, frame: Frame) -> np.ndarray:
-        """Raises ValueError for a picture without masks or with masks of another size."""
-        name = re.sub(
-            r'\.(jpe?g|png)$', '', frame.name, flags=re.IGNORECASE
-        )  # other dots belong to time stamps
+        """Ids (H, W) uint16 of a frame. Raises ValueError if its masks are missing or of another size."""
+        # not Path.stem: names may be time stamps with a dot
+        name = re.sub(r'\.(jpe?g|png)$', '', frame.name, flags=re.IGNORECASE)
         path = self.folder / frame.scene / f'{name}.png'
         if not path.is_file():
             path = path.with_name(f'{name}.npy')
@@ -105,14 +103,12 @@ class MaskFolder:
 
 
 class SegmentAnything:
-    """Masks by the package `segment_anything` with the user's checkpoint, or by `sam2` where the file is one
-    of SAM 2.
-    """
+    """Masks by the package `segment_anything`, or `sam2` for a checkpoint of SAM 2."""
 
     def __init__(self, checkpoint: str | Path, model: str, device: str):
         """`model`: 'vit_h', 'vit_l' or 'vit_b' of SAM, or a configuration of SAM 2 (its name ends in .yaml).
 
-        Raises ValueError where the package or the file is missing. Files are read as tensors alone.
+        Raises ValueError if the package or the file is missing. The file is read as tensors only.
         """
         import torch
 
@@ -156,9 +152,7 @@ class SegmentAnything:
 
 
 def distinct(masks: list[np.ndarray], scores: list[float]) -> list[np.ndarray]:
-    """The sure ones of M masks (H, W) bool, and of two that show the same the surer; a part of a thing stays
-    beside it.
-    """
+    """The masks (H, W) bool with a score of at least SCORE, of duplicates the best; parts of objects stay."""
     kept: list[np.ndarray] = []
     for i in sorted(
         (i for i in range(len(masks)) if scores[i] >= SCORE and masks[i].any()), key=lambda i: -scores[i]

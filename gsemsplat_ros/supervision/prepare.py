@@ -1,9 +1,7 @@
-"""`gsemsplat train prepare`: the target features of every frame, by processes and machines that work
-independently.
+"""`gsemsplat train prepare`: the target features of every frame, on independent processes and machines.
 
-A frame is one piece of work and one file, so whoever finds the file missing makes it: a run goes on where it
-stopped, and the frames I, I + N, I + 2N, ... are the shard I/N of a machine. No scheduler runs beside it:
-nothing is exchanged.
+A frame is one piece of work and one file, made if the file is missing, so a stopped run continues. Shard I/N
+of a machine is the pieces I, I + N, I + 2N, ... Machines exchange nothing, so no scheduler is needed.
 """
 
 from __future__ import annotations
@@ -27,14 +25,14 @@ from gsemsplat_ros.supervision.encoders import ImageEncoder, load_image_encoder,
 from gsemsplat_ros.supervision.features import Features, Space, Supervision
 from gsemsplat_ros.supervision.masks import MaskFolder, Masks, SegmentAnything, instances, without_small
 
-COVERAGE = ''  # in place of a frame's name: the coverage of its scene
-WAITING = 4  # pieces of work a process that are handed out ahead
+COVERAGE = ''  # instead of a frame's name: the coverage of the scene
+WAITING = 4  # pieces of work queued per process
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How features are made; what a process needs to know. masks: a folder; sam: a checkpoint of Segment
-    Anything; device: 'cpu' or 'cuda', of which a process takes the next one."""
+    """The settings of a run, for its processes. masks: a folder; sam: a checkpoint of Segment Anything;
+    device: 'cpu', or 'cuda' with the processes spread over the GPUs."""
 
     source: Path
     out: Path
@@ -49,7 +47,7 @@ class Recipe:
     device: str
 
     def __post_init__(self) -> None:
-        """Raises ValueError for two makers of masks."""
+        """Raises ValueError if both sources of masks are given."""
         if self.masks and self.sam:
             raise ValueError('masks from a folder or from Segment Anything? give --masks or --sam')
 
@@ -58,23 +56,22 @@ class Recipe:
 
     @property
     def regions(self) -> str:
-        """A word for what makes the masks."""
+        """Description of the source of the masks."""
         if self.sam:
             return f'segment anything, {self.sam_model}, {self.sam.name}'
         return 'mask folder' if self.masks else 'instances'
 
     def masks_of(self, source: Source, device: str) -> Masks:
-        """What makes the masks; Segment Anything is loaded onto the device."""
+        """The source of the masks; Segment Anything is loaded onto the device."""
         if self.sam:
             return SegmentAnything(self.sam, self.sam_model, device)
         return MaskFolder(self.masks, source) if self.masks else instances
 
 
 def supervise(frame: Frame, masks: Masks, encoder: ImageEncoder) -> Supervision:
-    """Both maps of a frame: the region-specific of its masks, the context-aware of the whole picture.
+    """The region-specific features of a frame's masks and the context-aware map of the whole image.
 
-    A thing's feature is its name where the frame knows names and the encoder speaks them, else its masked
-    crop.
+    The feature of an object is its encoded name, if frame and encoder support names, else its encoded crop.
     """
     ids = without_small(masks(frame))
     found = np.unique(ids[ids > 0])
@@ -90,7 +87,7 @@ def supervise(frame: Frame, masks: Masks, encoder: ImageEncoder) -> Supervision:
 
 
 class Supervisor:
-    """One process's encoder and masks."""
+    """Encoder and masks of process `number` of `count`; a call makes one piece of work."""
 
     def __init__(self, recipe: Recipe, number: int = 0, count: int = 1):
         gpus = torch.cuda.device_count()
@@ -111,7 +108,7 @@ class Supervisor:
 
 
 def work_of(source: Source) -> list[tuple[str, str]]:
-    """Every piece of work, (scene, frame), done or not; the coverage of a scene comes before its frames."""
+    """All pieces of work (scene, frame), done or not; the coverage of a scene comes before its frames."""
     return [(scene, name) for scene in source.scenes for name in (COVERAGE, *source.frames(scene))]
 
 
@@ -126,12 +123,12 @@ def done(source: Source, features: Features, scene: str, name: str) -> bool:
 def prepare(
     recipe: Recipe, shard: tuple[int, int], workers: int, report: Callable[[int, int, float], None]
 ) -> dict:
-    """Make the features of a shard (number, count) that are not there yet; returns what there was to do.
+    """Make the missing features of a shard (number, count); returns a summary.
 
-    `report` hears after every piece: pieces done, pieces to do, seconds since the start. Raises ValueError
-    for what the user can mend; what was made until then stays.
+    `report` is called after every piece with: pieces done, pieces to do, seconds since the start. Raises
+    ValueError for errors of the user; files made until then are kept.
     """
-    worker = Supervisor(recipe)  # here too with several processes: mistakes show before anything is written
+    worker = Supervisor(recipe)  # even with several processes: errors appear before anything is written
     source, features, encoder = worker.source, worker.features, worker.encoder
     if recipe.regions == 'instances':
         instances(source.frame(source.scenes[0], source.frames(source.scenes[0])[0]))
@@ -182,7 +179,7 @@ def _begin(recipe: Recipe, numbers: SimpleQueue, count: int) -> None:
     try:
         _worker = Supervisor(recipe, numbers.get(), count)
     except ValueError as error:
-        _worker = error  # an error raised here would reach nobody
+        _worker = error  # an error raised in an initializer is lost
 
 
 def _do(scene: str, name: str) -> None:
@@ -194,7 +191,7 @@ def _do(scene: str, name: str) -> None:
 def _in_processes(
     recipe: Recipe, missing: list[tuple[str, str]], workers: int, report: Callable[[int], None]
 ) -> None:
-    """Make the missing pieces; `report` hears how many are made."""
+    """Make the missing pieces; `report` is called with the number of pieces made."""
     context = multiprocessing.get_context('spawn')  # CUDA and threads do not survive a fork
     numbers = context.SimpleQueue()
     for i in range(workers):

