@@ -3,9 +3,9 @@
 Takes samples; gives a checkpoint and the state of the run.
 
 options: the options of a run
-textspace: the text space, and the names of things in rooms
+textspace: the text space, and the names of objects in rooms
 batches: samples as tensors
-objective: what both objectives share: network, decoders, points
+objective: common part of both objectives: network, decoders, point losses
 room_losses, semantic_losses: the objective of each training
 small_network, semantic_heads: start, data, state and checkpoint of each training
 trainer: optimiser, running average and steps

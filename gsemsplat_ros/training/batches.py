@@ -1,6 +1,6 @@
-"""One pair of a training as tensors, with the views that its Gaussians are drawn at.
+"""One training pair as tensors, with the target views at which its Gaussians are rendered.
 
-Letters: (H, W) image, (h, w) the network's output, K names, C text space. Poses are OpenCV, metres.
+Letters: (H, W) image, (h, w) network output, K names, C text space. Poses are OpenCV, metres.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gsemsplat_ros.supervision.features import Supervision
 
 @dataclass(frozen=True)
 class Target:
-    """A view that is drawn: image (3, H, W) in [0, 1]; seen (H, W) bool, a context view sees the surface too;
+    """A view to render: image (3, H, W) in [0, 1]; seen (H, W) bool: a context view sees this surface too;
     camera of (H, W) px; camera_from_first (4, 4) [m]."""
 
     image: Tensor
@@ -35,14 +35,14 @@ class Target:
 
 @dataclass(frozen=True)
 class RoomTarget(Target):
-    """labels (H, W): rows of the batch's `names`, -1 for nothing."""
+    """labels (H, W): rows of the batch's `names`, -1 for none."""
 
     labels: Tensor
 
 
 @dataclass(frozen=True)
 class SceneTarget(Target):
-    """ids (H, W) int64: rows of `features` (M, C) counted from 1, 0 for nothing; context (h', w', C)."""
+    """ids (H, W) int64: rows of `features` (M, C) counted from 1, 0 for none; context (h', w', C)."""
 
     ids: Tensor
     features: Tensor
@@ -61,7 +61,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class RoomBatch(Batch):
-    """labels (1, 2, h, w): rows of `names` (K, C), -1 for nothing."""
+    """labels (1, 2, h, w): rows of `names` (K, C), -1 for none."""
 
     labels: Tensor
     names: Tensor
@@ -79,9 +79,7 @@ AnyBatch = TypeVar('AnyBatch', bound=Batch)
 
 
 def room_batch(sample: Sample, rows: dict[str, int], names: Tensor, stride: int) -> RoomBatch:
-    """A sample of a room; `rows`: name -> row of `names`, the table of phrases; `stride` of the network's
-    output.
-    """
+    """The batch of a sample; `rows`: name -> row of `names` (K, C); `stride`: of the network's output."""
     table = np.array([-1] + [rows[name] for name in sample.names[1:]])
     points, valid, instance = context_surfaces(
         sample.depth[:2], sample.instance[:2], [sample.camera] * 2, sample.first_from_camera, stride
@@ -98,7 +96,7 @@ def room_batch(sample: Sample, rows: dict[str, int], names: Tensor, stride: int)
 
 
 def scene_batch(views: SceneViews, supervision: Sequence[Supervision], stride: int) -> SceneBatch:
-    """Views of a scene and what each target is to say; `stride` of the network's output."""
+    """The batch of a scene's views and the supervision of each target; `stride`: of the network's output."""
     contexts, frames = views.frames[:2], views.frames[2:]
     geometries = [frame.geometry for frame in contexts]
     points, valid, _ = context_surfaces(
@@ -124,12 +122,12 @@ def scene_batch(views: SceneViews, supervision: Sequence[Supervision], stride: i
 
 
 def context_images(images: Iterable[np.ndarray]) -> Tensor:
-    """Two pictures (H, W, 3) uint8 to (2, 1, 3, H, W) in [-1, 1], as the network takes them."""
+    """Two images (H, W, 3) uint8 as network input (2, 1, 3, H, W) in [-1, 1]."""
     return to_tensor(np.stack(list(images)))[:, None]
 
 
 def target_image(image: np.ndarray) -> Tensor:
-    """A picture (H, W, 3) uint8 to (3, H, W) in [0, 1], as it is compared with what is drawn."""
+    """An image (H, W, 3) uint8 as (3, H, W) in [0, 1], for comparison with renderings."""
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
@@ -140,8 +138,8 @@ def context_surfaces(
     first_from_camera: np.ndarray,
     stride: int,
 ) -> tuple[Tensor, Tensor, np.ndarray]:
-    """What two views (H, W) show at the pixels of the network's output: points (1, 2, h, w, 3) [m] in the
-    first frame, whether they are known, and instances (1, 2, h, w)."""
+    """The surfaces of two views (H, W) at the output pixels of the network: points (1, 2, h, w, 3) [m] in the
+    first frame, whether they are known (1, 2, h, w), and instances (1, 2, h, w)."""
     points, valid, shown = [], [], []
     for depth, instance, camera, pose in zip(depths, instances, cameras, first_from_camera):
         depth, instance = shrink(depth, instance, stride)
@@ -158,9 +156,9 @@ def context_surfaces(
 
 
 def shrink(depth: np.ndarray, instance: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Depth and instances (H, W) at the middles of blocks of `stride` pixels, (h, w) each.
+    """Depth and instances (H, W) reduced to blocks of `stride` x `stride` pixels, (h, w) each.
 
-    A block shows its nearest surface: its instance, and the mean depth of the pixels within 5 % of it.
+    A block takes the instance of its nearest pixel and the mean depth of the pixels within 5 % of that.
     """
     height, width = depth.shape[0] // stride, depth.shape[1] // stride
 
@@ -176,8 +174,7 @@ def shrink(depth: np.ndarray, instance: np.ndarray, stride: int) -> tuple[np.nda
 
 
 def to_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
-    """The batch with its tensors, those of its targets too, on the device; they are pinned first, so that
-    they travel to a GPU while it computes."""
+    """The batch with all its tensors on the device; pinned first, so that the copy overlaps computation."""
     return _moved(batch, device) if device.type == 'cuda' else batch
 
 

@@ -18,17 +18,17 @@ from gsemsplat_ros.device import choose
 
 log = logging.getLogger(__name__)
 
-PATIENCE = timedelta(days=1)  # the others wait so long while the first renders rooms
+PATIENCE = timedelta(days=1)  # the first process may render rooms so long while the others wait
 
 
 class Processes:
-    """rank, count: this process among all; device: its own. `with` joins them (NCCL between GPUs, else Gloo).
-
-    Raises ValueError where the machine has too few GPUs.
-    """
+    """rank, count: this process among all; device: its own. `with` connects them: NCCL on GPUs, else Gloo."""
 
     def __init__(self, device: str):
-        """`device`: 'cpu', 'cuda' (each process of a machine takes the GPU of its number) or 'auto'."""
+        """`device`: 'cpu', 'cuda' (each process of a machine takes the GPU of its number) or 'auto'.
+
+        Raises ValueError for 'cuda' if the machine has too few GPUs.
+        """
         started = dist.is_torchelastic_launched()
         self.rank = int(os.environ['RANK']) if started else 0
         self.count = int(os.environ['WORLD_SIZE']) if started else 1
@@ -57,25 +57,22 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     @property
     def threads(self) -> int:
-        """Threads that load pairs: half of this process's share of the cores."""
+        """Number of threads that load pairs: half of this process's share of the cores."""
         return max(1, (os.cpu_count() or 1) // (2 * self.here))
 
     def take_device(self) -> None:
-        """Make the device the current one; every thread that uploads needs it."""
+        """Make the device the current one; needed in every thread that uploads."""
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """`module` with the first process's tensors, its gradients averaged over all processes at every
-        backward.
-        """
-        # a step may leave a head without gradient: no named pixel, or nothing seen where the new view is
-        # drawn
+        """`module` with the first process's tensors; each backward averages gradients over all processes."""
+        # in some steps a head has no gradient: no named pixel, or no visible one in the rendered view
         return (
             nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
             if self.count > 1
@@ -97,7 +94,7 @@ class Processes:
 
     @property
     def machine(self) -> str:
-        """Name of the GPU or of the CPU with its cores, and how many take part: what a card says."""
+        """Name of the GPU, or of the CPU with its cores, and the number of processes, for a card."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == 'cuda' else cpu_name()
         return name if self.count == 1 else f'{self.count} x {name}'
 

@@ -1,8 +1,7 @@
 """The loop of every training.
 
-One folder holds a run: `state/` (all that it needs to go on, in small files), `log.jsonl`, TensorBoard
-events, and the checkpoint with its card. The same seed and data give the same losses on any number of
-processes.
+One folder holds a run: `state/` (everything to resume it, in small files), `log.jsonl`, TensorBoard events,
+and the checkpoint with its card. Losses depend on seed and data, not on the number of processes.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from gsemsplat_ros.training.options import TrainingOptions
 from gsemsplat_ros.training.progress import ProgressLog
 from gsemsplat_ros.training.trainer import Trainer
 
-AHEAD = 2  # steps whose pairs are being loaded
+AHEAD = 2  # steps whose pairs are loaded in advance
 Options = TypeVar('Options', bound=TrainingOptions)
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """steps: made in all; checkpoint: the file; losses: the means of the last line of the log."""
+    """steps: in all, earlier runs included; checkpoint: the file; losses: means of the last log line."""
 
     steps: int
     checkpoint: Path
@@ -41,7 +40,7 @@ class TrainingResult:
 def run(kind: type[Trainer[Options]], options: Options, quiet: bool = False) -> TrainingResult | None:
     """Train until `options.steps`, `options.minutes` or Ctrl-C. Only the first process returns a result.
 
-    Raises ValueError for what the user can mend.
+    Raises ValueError for errors of the user.
     """
     deadline = time.monotonic() + 60 * options.minutes if options.minutes else float('inf')
     processes = Processes(options.device)
@@ -64,9 +63,7 @@ def run(kind: type[Trainer[Options]], options: Options, quiet: bool = False) -> 
 
 @contextmanager
 def stop_asked() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM, which so never come in the middle of a step; the second one ends at
-    once.
-    """
+    """An event set by the first Ctrl-C or SIGTERM, so that no step is interrupted; a second ends at once."""
     event = threading.Event()
 
     def stop(number: int, frame: object) -> None:
@@ -82,7 +79,7 @@ def stop_asked() -> Iterator[threading.Event]:
 
 
 def train(training: Trainer[Any], log: ProgressLog | None, asked: threading.Event, deadline: float) -> None:
-    """Steps until the last, until any process is `asked` to stop, or until `deadline` [s, time.monotonic]."""
+    """Run steps to the last, until any process is `asked` to stop, or to `deadline` [s, time.monotonic]."""
     options, processes = training.options, training.processes
     done = training.step >= options.steps
     if log and done and not (options.out / training.checkpoint).exists():

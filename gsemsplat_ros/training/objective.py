@@ -1,6 +1,6 @@
-"""The loss terms that both trainings share: points, and Gaussians moved onto them.
+"""The objective that both trainings extend: point losses, and Gaussians moved onto the true points.
 
-Letters: (h, w) the network's output. Everything is in the frame of the first camera.
+Letters: (h, w) network output. Everything is in the frame of the first camera.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.training.batches import Batch
 
 CONF_ALPHA = 0.2  # weight of the log-confidence term (DUSt3R)
-MAX_CONF = 20.0  # an error of 1 % asks for this much; more would let one surprise throw the heads
+MAX_CONF = 20.0  # optimal at an error of 1 %; higher, one outlier could ruin the heads
 
 
 class Objective(nn.Module, ABC):
-    """Network, decoders and losses in one: pairs to what is minimised.
+    """Network, decoders and losses as one module: from pairs to the loss.
 
-    terms: names of the means that it returns; the first, 'total', is minimised. The decoders are called
-    `codec` in the states of runs.
+    terms: names of the returned means; the first, 'total', is minimised. The decoders are called `codec` in
+    the states of runs.
     """
 
     terms: tuple[str, ...]
@@ -36,10 +36,10 @@ class Objective(nn.Module, ABC):
         self.model, self.codec = model, decoders
 
     def forward(self, batches: Sequence[Any], seeds: Sequence[int]) -> Tensor:
-        """The means (len(terms),) of every term over the pairs; a term that a pair lacks is 0.
+        """The mean of every term over the pairs, (len(terms),); a term that a pair lacks counts as 0.
 
-        Every pair has losses and random numbers of its own, so that they are the same on whatever process it
-        is. Raises ValueError for pairs of several sizes.
+        Each pair has its own seed, so its losses do not depend on the process. Raises ValueError for pairs
+        of several sizes.
         """
         sizes = sorted({tuple(batch.images.shape[-2:]) for batch in batches})
         if len(sizes) > 1:
@@ -59,12 +59,12 @@ class Objective(nn.Module, ABC):
         return torch.stack(means) / len(batches)
 
     def predict(self, images: Tensor) -> Prediction:
-        """What the network makes of pairs (2, B, 3, H, W)."""
+        """The network's prediction for pairs (2, B, 3, H, W)."""
         return self.model(*images)
 
     @abstractmethod
     def losses(self, prediction: Prediction, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        """Every term of one pair that has something to say, unweighted, and 'total', their weighted sum."""
+        """The unweighted terms that apply to one pair, and 'total', their weighted sum."""
 
 
 def pair_of(prediction: Prediction, b: int) -> Prediction:
@@ -78,17 +78,17 @@ def pair_of(prediction: Prediction, b: int) -> Prediction:
 
 
 def predicted(tensor: Tensor | None) -> Tensor:
-    """What only some networks predict, from one that does."""
+    """`tensor`, which not every network predicts, from one that does."""
     assert tensor is not None, 'a network without Gaussians or codes'
     return tensor
 
 
 def point_losses(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Relative metric point error with confidence, and the plain one after the median scale of the pair.
+    """Confidence-weighted relative point error, and the unweighted error after the pair's median scale.
 
-    Errors enter as log(1 + e): the network's distances are exponentials, and a far outlier would else throw
-    the whole step. Confidence weighs the metric error alone: an error that ignores scale, weighed up, lets
-    the scale drift until exponentials overflow.
+    Errors enter as log(1 + e), because the network's distances are exponentials and a far outlier would ruin
+    the step. Confidence weighs the metric error only: weighing the scale-free error would let the scale drift
+    until the exponentials overflow.
     """
     views = prediction.first, prediction.second
     points = torch.stack([view.pts3d for view in views], 1)  # (1, 2, h, w, 3)
@@ -106,11 +106,9 @@ def point_losses(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def on_true_points(prediction: Prediction, batch: Batch) -> Gaussians:
-    """The Gaussians of a pair moved onto the true points (their offsets kept), transparent where these are
-    not known.
+    """The Gaussians of a pair moved onto the true points, offsets kept; transparent if those are unknown.
 
-    Drawing from true geometry teaches sizes, opacities, colours and codes without blurring them over wrong
-    depths.
+    On true geometry, wrong depths do not blur the learnt sizes, opacities, colours and codes.
     """
     moved = [
         replace(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What every training is told.
+    """Options of every training.
 
-    out: folder of the run, where it goes on; init: checkpoint to start from, None for the training's own
-    start; steps: in all, of the learning-rate schedule too; batch: pairs a step, on all processes together;
-    accumulate: turns in which a process takes its pairs of a step; lr: peak learning rate; device: 'auto',
-    'cpu' or 'cuda'; minutes: after which it saves and stops [min], None for no limit.
+    out: folder of the run, resumed if it has a state; init: checkpoint to start from, None for the default
+    start; steps: total, also of the learning-rate schedule; batch: pairs per step over all processes;
+    accumulate: passes into which a process splits its pairs of a step; lr: peak learning rate; device:
+    'auto', 'cpu' or 'cuda'; minutes: save and stop after this time [min], None for no limit.
     """
 
     out: Path
@@ -27,7 +27,7 @@ class TrainingOptions:
     minutes: float | None = None
 
     def check(self, processes: int) -> None:
-        """Raises ValueError where so many `processes` cannot share the pairs of a step evenly."""
+        """Raises ValueError if `processes` cannot share the pairs of a step evenly."""
         parts = processes * self.accumulate
         if self.batch % parts:
             turns = f' that accumulate {self.accumulate} times' if self.accumulate > 1 else ''
@@ -39,8 +39,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SmallNetworkOptions(TrainingOptions):
-    """data: folder of packed rooms; rooms: how many to render into it first, of (height, width) px, None for
-    none."""
+    """data: folder of packed rooms; rooms: number to render into it first, of (height, width) px, if any."""
 
     data: Path
     rooms: int | None = None
@@ -50,9 +49,8 @@ class SmallNetworkOptions(TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticHeadsOptions(TrainingOptions):
-    """source: scenes on disk; features: folder of what was prepared for them; tune: what learns,
-    'semantics', 'gaussians' or 'all'; lpips: public file with the weights of the perceptual loss, None for no
-    such loss."""
+    """source: scenes on disk; features: folder of their target features; tune: trained part, 'semantics',
+    'gaussians' or 'all'; lpips: public file with weights for the perceptual loss, None for no such loss."""
 
     source: Path
     features: Path

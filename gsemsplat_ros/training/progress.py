@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 from gsemsplat_ros.training.trainer import Trainer
 
-LOG_EVERY = 20  # steps; the first ones are logged singly
-LOG_SINGLY = 10  # steps
+LOG_EVERY = 20  # steps
+LOG_SINGLY = 10  # first steps, logged one by one
 
 
 class ProgressLog:
-    """A bar on stderr, log.jsonl and TensorBoard events in the folder of the run: means since the last line.
+    """A bar on stderr, and means since the last line in log.jsonl and TensorBoard in the folder of the run.
 
     losses: the means of the newest line.
     """
@@ -27,7 +27,7 @@ class ProgressLog:
         self.losses: dict[str, float] = {}
         self.log = (options.out / 'log.jsonl').open('a')
         self.board = SummaryWriter(str(options.out), purge_step=training.step + 1)
-        # pairs, not steps: the bar then says pairs a second and the time left by itself
+        # in pairs, not steps, so that the bar shows pairs per second
         self.bar = tqdm(
             total=options.steps * options.batch,
             initial=training.step * options.batch,
@@ -36,7 +36,7 @@ class ProgressLog:
         )
 
     def step(self, values: dict[str, float]) -> None:
-        """Take in the `values` of a step by name; NaN for what it does not have."""
+        """Add the `values` of a step by name; NaN for terms that it lacks."""
         self.since.append(values)
         self.bar.update(self.training.options.batch)
         step = self.training.step
@@ -61,7 +61,7 @@ class ProgressLog:
             self.board.add_scalar(name, value, step)
 
     def save(self) -> None:
-        """Write state and checkpoint, and show what the network does."""
+        """Write state and checkpoint, and a picture of the predictions to TensorBoard."""
         self.board.add_image('first pair', self.training.save(), self.training.step, dataformats='HWC')
 
     def close(self) -> None:

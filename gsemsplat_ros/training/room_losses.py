@@ -16,18 +16,17 @@ from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.training.batches import RoomBatch
 from gsemsplat_ros.training.objective import Objective, on_true_points, point_losses, predicted
 
-TEMPERATURE = 0.1  # of the cosines: LERF's factor 10, so what is learnt is what relevancy reads
-LABEL_PIXELS = 512  # pixels of each view whose name is asked for
-SMALL = 0.005  # of the view: what fills more is asked for as often as all else, for a name counts as a name
-WINDOW = 32  # side of the drawn windows [px]
-WINDOWS = 2  # of the target view of every pair
+TEMPERATURE = 0.1  # of the cosines: LERF's factor 10, as in the relevancy of queries
+LABEL_PIXELS = 512  # pixels per view in the name loss
+SMALL = 0.005  # share of the view: names that fill much more are sampled equally often
+WINDOW = 32  # side of the rendered windows [px]
+WINDOWS = 2  # per pair, in its target view
 WEIGHTS = {'points': 2.0, 'aligned': 0.5, 'names': 0.5, 'colour': 4.0, 'opacity': 0.1, 'drawn_names': 0.25}
-DRAWN = 'colour', 'opacity', 'drawn_names'  # terms of drawings
+DRAWN = 'colour', 'opacity', 'drawn_names'  # terms of renderings
 
 
 class RoomObjective(Objective):
-    """draws: whether this step's Gaussians are made and drawn; the terms of drawings are NaN where they are
-    not."""
+    """draws: whether Gaussians are predicted and rendered in this step; if not, their terms are NaN."""
 
     terms = ('total', *WEIGHTS)
 
@@ -64,10 +63,9 @@ class RoomObjective(Objective):
 def name_loss(
     codes: Tensor, labels: Tensor, decoders: Decoders, names: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Cross-entropy of the region code's decoded feature among all `names` (K, C), small things nearly as
-    likely as walls.
+    """Cross-entropy over all `names` (K, C) of decoded region codes, small objects nearly as likely as walls.
 
-    codes (M, 16) of M pixels of one view, labels (M,) rows of `names`, -1 for nothing.
+    codes (M, 16): of M pixels of one view; labels (M,): rows of `names`, -1 for none.
     """
     counts = torch.bincount(labels.clamp(min=0), minlength=len(names)).float()
     chance = torch.where(labels >= 0, 1 / (counts[labels] + SMALL * len(labels)), 0.0)
@@ -83,8 +81,9 @@ def name_loss(
 def drawing_losses(
     prediction: Prediction, batch: RoomBatch, decoders: Decoders, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Colour, opacity and names in random windows of the target, where a context view saw the surface;
-    nothing where none did.
+    """Colour, opacity and name losses in random windows of the target, over surfaces seen by a context view.
+
+    Empty if there are none.
     """
     target = batch.target
     height, width = target.seen.shape

@@ -1,8 +1,7 @@
-"""`gsemsplat train semantics`: semantic heads and code decoders on a network that has learnt points and
-Gaussians (docs/published.md 38, 41).
+"""`gsemsplat train semantics`: trains semantic heads and code decoders on a network that already predicts
+points and Gaussians (docs/published.md 38, 41).
 
-Codes are drawn at target views, decoded, and compared with the prepared region-specific and context-aware
-maps.
+Codes are rendered at target views, decoded, and compared with the features that were prepared for them.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from gsemsplat_ros.training.semantic_losses import SemanticObjective
 from gsemsplat_ros.training.snapshots import scene_snapshot
 from gsemsplat_ros.training.trainer import Trainer, channels_last, parent_of, part
 
-# widths before the text space; LangSplat's, for the paper's are not published
+# widths before the text space: LangSplat's, because the paper's are not published
 DECODER = 16, 32, 64, 128, 256, 256
-LANGUAGE_CHANNELS = 33  # of the public head; the last is never read
-DECAY = 10 / 12  # part of the steps after which the rate falls (published: epoch 10)
-DECAYED = 0.1  # part of the rate that then remains
-LEARNT = {  # what is trained: parts of parameter names
+LANGUAGE_CHANNELS = 33  # of the public head; the last is unused
+DECAY = 10 / 12  # share of the steps after which the rate drops (published: epoch 10)
+DECAYED = 0.1  # factor of the rate from then on
+LEARNT = {  # tune -> parts of the names of the trained parameters
     'semantics': ('.gaussian_language.', 'model.context.code.', 'codec.'),
     'gaussians': ('.gaussian_language.', 'model.context.code.', 'codec.', '.gaussian_dpt.'),
     'all': ('',),
@@ -76,7 +75,7 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
         self.optimize(objective, state, weight_decay=0.0, betas=(0.9, 0.999))  # published: Adam without decay
 
     def check_same_run(self, parent: dict, path: Path) -> None:
-        """Raises ValueError where the state began from another checkpoint, or trains something else."""
+        """Raises ValueError if the state started from another checkpoint or has another `tune`."""
         options = self.options
         if self.facts.setdefault('parent', parent) != parent:
             raise ValueError(
@@ -89,7 +88,7 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
             )
 
     def decoders(self, start: weights.Checkpoint) -> Decoders:
-        """Those of the checkpoint where they lead into the prepared text space, else new ones."""
+        """The checkpoint's decoders if they decode into the prepared text space, else new ones."""
         if start.decoders and start.card.get('text_encoder') == self.space.encoder:
             return Decoders.from_state_dict(start.decoders)
         return Decoders.small((*DECODER, self.space.dim))
@@ -98,7 +97,7 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
         return self.collate(self.sampler.draw(np.random.default_rng((self.options.seed, step, number))))
 
     def collate(self, views: SceneViews) -> SceneBatch:
-        """Views with what the targets are to say, on the device."""
+        """Views with the features of their targets, on the device. Raises ValueError if those do not fit."""
         wanted = [self.features.load(frame.scene, frame.name) for frame in views.frames[2:]]
         for frame, supervision in zip(views.frames[2:], wanted):
             if (
@@ -116,27 +115,25 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
         return self.options.lr * (1.0 if self.step < DECAY * self.options.steps else DECAYED)
 
     def save(self) -> np.ndarray:
-        """Write the state and the checkpoint. Returns what the averaged network does with a pair
-        (`scene_snapshot`).
-        """
-        # what is frozen stays in the file that the run started from
+        """Write the state and the checkpoint. Returns the averaged network's `scene_snapshot` of a pair."""
+        # frozen weights are not saved: they are in the file that the run started from
         self.save_state(self.trained)
         model, decoders = self.objective.model, self.objective.codec
         with self.averaged():
             tensors = {**model.state_dict(), **decoders.state_dict()}
             if self.space.text_mean is not None:
                 tensors[weights.TEXT_MEAN] = torch.tensor(self.space.text_mean)
-            # the public weights are kept as they are
+            # public weights keep their precision
             tensors = {
                 name: t.cpu().half() if model.config.stem and t.is_floating_point() else t.cpu()
                 for name, t in tensors.items()
             }
             weights.save(self.options.out / self.checkpoint, tensors, self.card())
-            shown = self.sampler.draw(np.random.default_rng(0))  # always the same, whatever was drawn before
+            shown = self.sampler.draw(np.random.default_rng(0))  # the same pair each time
             return scene_snapshot(self.objective, shown, self.collate(shown))
 
     def card(self) -> dict:
-        """What the checkpoint is: how, where and on what it was trained."""
+        """The card of the checkpoint: how, where and on what it was trained."""
         space, options = self.space, self.options
         training = {
             **self.spent(),
@@ -164,7 +161,7 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
 
 
 def with_heads(start: weights.Checkpoint) -> GSemSplat:
-    """The network of a checkpoint with Gaussian and language heads; those that it lacks are new."""
+    """The network of a checkpoint with Gaussian and language heads; missing heads are new."""
     config = start.model.config
     wanted = config.replace(gaussians=True, language_channels=config.language_channels or LANGUAGE_CHANNELS)
     if wanted == config:
@@ -176,7 +173,7 @@ def with_heads(start: weights.Checkpoint) -> GSemSplat:
 
 
 def open_prepared(path: Path, features: Features) -> Source:
-    """The scenes at `path`. Raises ValueError where the features were prepared for others."""
+    """The scenes at `path`. Raises ValueError if the features were prepared for others."""
     space = features.space()
     source = open_source(path, space.split, space.height, space.width)
     if (source.kind, source.height, source.width) != (space.source, space.height, space.width):

@@ -1,7 +1,7 @@
 """The losses of the semantic heads: rendered and decoded codes against both feature maps, and colours.
 
-The paper gives the maps, the colour losses and their weights. The semantic losses and how many pixels are
-asked are ours (docs/training.md).
+The maps, the colour losses and their weights are the paper's; the semantic losses and the number of sampled
+pixels are ours (docs/training.md).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from gsemsplat_ros.training.batches import SceneBatch, SceneTarget
 from gsemsplat_ros.training.objective import Objective, on_true_points, point_losses, predicted
 
 WEIGHTS = {'region': 1.0, 'context': 1.0, 'colour': 1.0, 'perceptual': 0.25, 'points': 0.05}
-PIXELS = 16384  # of a drawn window that are decoded
-WINDOW = 64  # side of the parts of a target that the CPU draws [px]; a GPU draws all of it
-WINDOWS = 2  # of these parts
+PIXELS = 16384  # decoded pixels per rendered window
+WINDOW = 64  # side of the windows of a target that the CPU renders [px]; a GPU renders all of it
+WINDOWS = 2  # per target, on the CPU
 
 Window = tuple[int, int, int, int]  # x0, y0, width, height [px]
 
 
 class SemanticObjective(Objective):
-    """perceptual: None for no perceptual loss; tuned: the backbone learns too, so its points are held to the
-    measured ones."""
+    """perceptual: None for no perceptual loss; tuned: the backbone is trained too, so its points have a loss
+    against the measured ones."""
 
     terms = ('total', *WEIGHTS)
 
@@ -39,7 +39,7 @@ class SemanticObjective(Objective):
         self.perceptual, self.tuned = perceptual, tuned
 
     def train(self, mode: bool = True) -> SemanticObjective:
-        """Stays in evaluation mode: a public decoder may hold batch norms, whose statistics are to stay."""
+        """Stay in evaluation mode, which keeps the statistics of batch norms in public decoders."""
         return super().train(False)
 
     def losses(
@@ -56,13 +56,13 @@ class SemanticObjective(Objective):
         terms = {name: torch.stack(values).mean() for name, values in drawn.items()}
         if self.tuned:
             terms['points'], _ = point_losses(prediction, batch)
-        # a pair that sees nothing has a gradient too, of zeros
+        # a pair without visible pixels must have a gradient too: zeros
         zero = 0 * predicted(prediction.first.means).sum() + 0 * predicted(prediction.first.codes).sum()
         terms['total'] = sum((WEIGHTS[name] * value for name, value in terms.items()), zero)
         return terms
 
     def gaussians(self, prediction: Prediction, batch: SceneBatch) -> Gaussians:
-        """Those of one pair; on the measured points for the small network, whose geometry is soft."""
+        """The Gaussians of a pair; of the small network, whose geometry is coarse, on the measured points."""
         if self.model.config.stem:
             return on_true_points(prediction, batch)
         return Gaussians.from_prediction(prediction, 'first')
@@ -70,11 +70,10 @@ class SemanticObjective(Objective):
     def window_losses(
         self, drawing: Rendering, window: Window, target: SceneTarget, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Every term of one drawn window of a target that has something to say there; nothing where no pixel
-        is seen.
+        """The terms that apply to one rendered window of a target; empty without visible pixels.
 
         Means are over the pixels of the mask and, for colours, over their three channels (docs/published.md
-        39: the published expression divides by the pixels alone, and mixes up the masks of several targets).
+        39: the published expression divides by the pixels only, and mixes up the masks of several targets).
         """
         x0, y0, width, height = window
         part = (..., slice(y0, y0 + height), slice(x0, x0 + width))
@@ -102,8 +101,7 @@ class SemanticObjective(Objective):
 
 
 def drawings(gaussians: Gaussians, target: SceneTarget, windows: list[Window]) -> list[Rendering]:
-    """Windows of a target, drawn so that gradients flow: by gsplat on a GPU, by the plain renderer on the
-    CPU."""
+    """Differentiable renderings of windows of a target: gsplat on a GPU, the plain renderer on the CPU."""
     if not gaussians.means.is_cuda:
         return render_windows(gaussians, target.camera, target.camera_from_first, windows)
     whole = render(gaussians, target.camera, target.camera_from_first)
@@ -112,7 +110,7 @@ def drawings(gaussians: Gaussians, target: SceneTarget, windows: list[Window]) -
 
 
 def windows_of(height: int, width: int, whole: bool, generator: torch.Generator) -> list[Window]:
-    """The parts of a target that are drawn: everything, or some at random places."""
+    """The windows of a target to render: the whole view, or WINDOWS random ones."""
     if whole:
         return [(0, 0, width, height)]
     high, wide = min(WINDOW, height), min(WINDOW, width)
@@ -124,19 +122,19 @@ def windows_of(height: int, width: int, whole: bool, generator: torch.Generator)
 
 
 def decode(stack: nn.Sequential, codes: Tensor, picks: Tensor) -> Tensor:
-    """Features (M, C) of the pixels `picks` (M,), rows of the flat map, of `codes` (h, w, 16) as drawn."""
+    """Features (M, C) of rendered `codes` (h, w, 16) at the pixels `picks` (M,), rows of the flat map."""
     if all(isinstance(layer, nn.ReLU) or getattr(layer, 'kernel_size', None) == (1, 1) for layer in stack):
         return stack(codes.flatten(0, 1)[picks].T[None, :, :, None])[0, :, :, 0].T
-    return stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T[picks]  # neighbours count: the whole map
+    return stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T[picks]  # larger kernels need the whole map
 
 
 def context_at(context: Tensor, v: Tensor, u: Tensor, height: int, width: int) -> Tensor:
-    """A dense map (h', w', C) over a picture of (height, width), bilinear at pixels (v, u) (M,): (M, C)."""
+    """A dense map (h', w', C) of an image of (height, width), bilinear at pixels (v, u) (M,): (M, C)."""
     grid = torch.stack(((2 * u + 1) / width - 1, (2 * v + 1) / height - 1), -1)[None, None]  # (1, 1, M, 2)
     maps = context.permute(2, 0, 1)[None]
     return F.grid_sample(maps, grid, padding_mode='border', align_corners=False)[0, :, 0].T
 
 
 def away(features: Tensor, targets: Tensor) -> Tensor:
-    """Mean of 1 - cosine over rows (M, C); queries read directions alone."""
+    """Mean of 1 - cosine over rows (M, C), because queries use only the direction of features."""
     return (1 - F.cosine_similarity(features, targets, dim=1)).mean()

@@ -1,4 +1,4 @@
-"""The training of the small network, from a start to a checkpoint."""
+"""`gsemsplat train`: the training of the small network in rooms."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from gsemsplat_ros.training.textspace import TextSpace
 from gsemsplat_ros.training.trainer import Trainer, channels_last, parent_of, part, short_digest
 
 WARMUP = 100  # steps
-TEACHER_IMAGES = 256  # images whose class probabilities the context codes are distilled on
-DRAW_EVERY = 4  # steps; Gaussians learn fast, points and names are what takes long
+TEACHER_IMAGES = 256  # images whose class probabilities are used to distil the context codes
+DRAW_EVERY = 4  # steps; Gaussians are learnt faster than points and names
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -39,7 +39,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 @torch.no_grad()
 def seen_probabilities(model: GSemSplat, rooms: PackedRooms) -> Tensor:
-    """Class probabilities (M, 1000) that the frozen classifier gives on images of the rooms."""
+    """Class probabilities (M, 1000) of the frozen classifier on images of the rooms."""
     picks = np.linspace(0, len(rooms) - 1, min(len(rooms), TEACHER_IMAGES)).astype(int)
     images = [context_images(rooms[int(i)].images[:1])[0] for i in picks]
     return torch.cat([model.context.probabilities(model.stem(image)[32])[0].flatten(1).T for image in images])
@@ -55,7 +55,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
 
     @classmethod
     def make_data(cls, options: SmallNetworkOptions) -> None:
-        """Render the rooms that were asked for and are not there yet."""
+        """Render the requested rooms that are missing."""
         if options.rooms:
             from gsemsplat_ros.rooms.stream import pack
 
@@ -64,7 +64,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
     def __init__(self, options: SmallNetworkOptions, processes: Processes):
         super().__init__(options, processes)
         self.rooms = rooms = PackedRooms(options.data)
-        self.sample = rooms[0]  # what the snapshots show
+        self.sample = rooms[0]  # of the snapshots
         size = self.sample.depth.shape[1:]
         if options.rooms and size != (options.height, options.width):
             raise ValueError(
@@ -84,7 +84,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             model.load_state_dict(start.model.state_dict())
             decoders.load_state_dict(start.decoders)
             self.facts['parent'] = parent_of(options.init, start.card)
-        elif processes.first:  # the others get it from here
+        elif processes.first:  # the others receive its weights
             model.init_weights()
             load_stem(model)
             self.facts['context_cosine'] = round(
@@ -103,12 +103,12 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
         self.optimize(objective, state, weight_decay=0.05, betas=(0.9, 0.99))
 
     def phrases(self, step: int) -> tuple[dict[str, int], Tensor]:
-        """What a step calls things (TextSpace.names)."""
+        """The phrases of a step (TextSpace.names)."""
         return self.space.names(step, np.random.default_rng((self.options.seed, step)))
 
     def pair(self, step: int, number: int) -> RoomBatch:
-        """One pair of a step, on the device; half of them mirrored, half of the free-moving ones turned
-        round. For loading threads."""
+        """One pair of a step, on the device; half are mirrored, half of the free pairs reversed. Called in
+        loading threads."""
         rng = np.random.default_rng((self.options.seed, step, number))
         sample = self.rooms[int(rng.integers(len(self.rooms)))]
         if not sample.stereo and rng.random() < 0.5:
@@ -133,9 +133,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
         self.rooms.refresh()
 
     def save(self) -> np.ndarray:
-        """Write the state and the checkpoint. Returns what the averaged network sees in the first pair
-        (`room_snapshot`).
-        """
+        """Write the state and the checkpoint. Returns the averaged network's `room_snapshot` of a pair."""
         text_mean = {weights.TEXT_MEAN: torch.from_numpy(self.space.mean)}
         self.save_state(self.objective.state_dict(), text_mean)
         model, decoders = self.objective.model, self.objective.codec
@@ -150,7 +148,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             return room_snapshot(self.objective, self.sample, self.collate(self.sample, 0), rows)
 
     def card(self) -> dict:
-        """What the checkpoint is: how, where and on what it was trained."""
+        """The card of the checkpoint: how, where and on what it was trained."""
         facts = self.facts
         height, width = self.sample.depth.shape[1:]
         training = {

@@ -28,10 +28,10 @@ from gsemsplat_ros.training.semantic_losses import SemanticObjective, context_at
 def room_snapshot(
     objective: RoomObjective, sample: Sample, batch: RoomBatch, rows: dict[str, int]
 ) -> np.ndarray:
-    """(2 H, 4 W, 3) uint8 RGB of a sample and its batch; `rows`: name -> row of the batch's table of phrases.
+    """(2 H, 4 W, 3) uint8 RGB of a sample and its batch; `rows`: name -> row of the batch's `names`.
 
-    Above: first and second view, the target, the target as the network's Gaussians draw it. Below: depth and
-    names of the first view, each beside what the network says; it chooses among the names that are there.
+    Above: first and second view, target, rendered target. Below, for the first view: true and predicted
+    depth, true and predicted names, predicted among the names in the view.
     """
     with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
         prediction = objective.model(*batch.images)
@@ -58,9 +58,8 @@ def room_snapshot(
 def scene_snapshot(objective: SemanticObjective, views: SceneViews, batch: SceneBatch) -> np.ndarray:
     """(2 H, 4 W, 3) uint8 RGB of a pair with its targets and their batch.
 
-    Above: both context views, the first target, the same as the network draws it. Below: region-specific and
-    context-aware features of the target in main colours, each as it should be and as it is drawn; black is
-    what no loss asks for.
+    Above: both context views, first target, rendered target. Below: wanted and rendered region-specific
+    features of the target, then context-aware ones, by principal components; pixels without a loss are black.
     """
     with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
         prediction = objective.model(*batch.images)
@@ -79,7 +78,7 @@ def scene_snapshot(objective: SemanticObjective, views: SceneViews, batch: Scene
 
 
 def draw(gaussians: Gaussians, target: Target) -> Rendering:
-    """A target as the Gaussians draw it."""
+    """Render the Gaussians at a target."""
     return render(gaussians, target.camera, target.camera_from_first)
 
 
@@ -89,9 +88,7 @@ def rgb_picture(drawing: Rendering) -> np.ndarray:
 
 
 def feature_pictures(wanted: Tensor, found: Tensor, known: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Two maps of features (H, W, C) to RGB by the main directions of the first, where they are `known` (H,
-    W).
-    """
+    """Two feature maps (H, W, C) as RGB by the first's principal components, black unless `known` (H, W)."""
     if not known.any():
         black = np.zeros((*known.shape, 3), np.uint8)
         return black, black
@@ -106,13 +103,13 @@ def feature_pictures(wanted: Tensor, found: Tensor, known: Tensor) -> tuple[np.n
 
 
 def sheet(above: Sequence[np.ndarray], below: Sequence[np.ndarray]) -> np.ndarray:
-    """Two rows of pictures (H, W, 3) uint8, all brought to the size of the first one's."""
+    """Two rows of pictures (H, W, 3) uint8, all resized to the first one."""
     size = above[0].shape[:2]
     return np.vstack([np.hstack([full(picture, size) for picture in row]) for row in (above, below)])
 
 
 def full(small: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """A picture or a map of ids (h, w, ...) to `size` (H, W), the nearest."""
+    """Resize a picture or a map of ids (h, w, ...) to `size` (H, W), nearest neighbour."""
     kind = small.dtype
     large = cv2.resize(small.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
     return large.astype(kind)

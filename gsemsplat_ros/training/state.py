@@ -1,7 +1,6 @@
 """The state of a run: tensors and values in a folder of small files.
 
-`index.json` names the files and is written last, so that a crash between files leaves the previous state
-whole.
+`index.json` names the files and is written last, so a crash between files leaves the previous state intact.
 """
 
 from __future__ import annotations
@@ -17,15 +16,13 @@ from torch import Tensor
 
 from gsemsplat_ros.files import write_whole
 
-LARGEST = 12 * 2**20  # bytes of a file
-ROOM = 2**20  # bytes of it that its header may take
+LARGEST = 12 * 2**20  # bytes per file
+ROOM = 2**20  # bytes of it reserved for the header
 INDEX = 'index.json'
 
 
 def shards(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The tensors in order, flat and cut into pieces `name/number` where they are large, in groups of one
-    file each.
-    """
+    """The tensors in order, flat, large ones split into pieces `name/number`, grouped by file."""
     shard: dict[str, Tensor] = {}
     size, largest = 0, LARGEST - ROOM
     for name, tensor in tensors.items():
@@ -35,17 +32,17 @@ def shards(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
             if size + piece.nbytes > largest:
                 yield shard
                 shard, size = {}, 0
-            shard[f'{name}/{number}'] = piece.clone()  # a view would bring its whole tensor along
+            shard[f'{name}/{number}'] = piece.clone()  # a view would save its whole tensor
             size += piece.nbytes
     yield shard
 
 
 def save_state(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict) -> None:
-    """Write the state of `step`; the files of older states go. `facts`: what JSON can hold."""
+    """Write the state of `step` and delete the files of older states. `facts`: JSON values."""
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / INDEX
     if index.exists() and json.loads(index.read_text())['step'] == step:
-        return  # the files in use have these very names
+        return  # do not overwrite the files of the saved state
     files = []
     for number, shard in enumerate(shards(tensors)):
         files.append(f'{step:08d}-{number:03d}.safetensors')
@@ -60,7 +57,7 @@ def save_state(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict)
 
 
 def load_state(folder: Path) -> tuple[int, dict[str, Tensor], dict] | None:
-    """Step, tensors and facts; None where there is no state. Raises ValueError for one that is not whole."""
+    """Step, tensors and facts; None if there is no state. Raises ValueError if it is incomplete."""
     path = folder / INDEX
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""The text space of a training, and the names of things in rooms."""
+"""The text space of a training, and the names of objects in rooms."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gsemsplat_ros.supervision.teacher import class_names
 
 
 class TextSpace:
-    """The centred MiniLM space of a run: its mean, and ways to name what the rooms hold.
+    """The centred MiniLM space of a run: its mean, and phrases for the objects in the rooms.
 
-    A step asks for full names, for base nouns, or for what people say instead (phrasings.txt: synonyms and
-    descriptions, another one for each noun and step). The canonical phrases stand among the rivals, so that a
-    named thing learns to beat what queries are compared with.
+    Steps use in turn full names, base nouns, and synonyms or descriptions (phrasings.txt, a random one for
+    each noun and step). The canonical phrases, which queries are compared with, are always among the
+    negatives.
     """
 
     def __init__(self, vocabulary: dict[str, str], mean: np.ndarray | None = None):
@@ -33,7 +33,7 @@ class TextSpace:
         self.embeddings = torch.from_numpy(self.encoder.encode(list(self.row)))
 
     def names(self, step: int, rng: np.random.Generator) -> tuple[dict[str, int], Tensor]:
-        """Row of each name in the step's table of phrases, and the table (K, C) of unit embeddings."""
+        """Row of each name in the step's table of phrases, and that table (K, C) of unit embeddings."""
         said = self.vocabulary if step % 3 == 1 else {name: name for name in self.vocabulary}
         if step % 3 == 2:
             drawn = {

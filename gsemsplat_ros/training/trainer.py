@@ -1,4 +1,4 @@
-"""The parts of every training: weights with running average and optimiser, steps, time, state in files."""
+"""The common part of both trainings: weights, running average, optimiser, steps, time, state in files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gsemsplat_ros.training.objective import Objective
 from gsemsplat_ros.training.options import TrainingOptions
 from gsemsplat_ros.training.state import load_state, save_state
 
-EMA = 0.998  # of the weights that are shipped
+EMA = 0.998  # decay of the running average of the weights, which is shipped
 STATE = 'state'  # folder of a run
 Options = TypeVar('Options', bound=TrainingOptions)
 
@@ -28,9 +28,8 @@ Options = TypeVar('Options', bound=TrainingOptions)
 class Trainer(ABC, Generic[Options]):
     """One training on one or many processes.
 
-    shown: terms on the progress bar; checkpoint: file name of what a run makes; clip: largest gradient norm;
-    facts: what goes into the state beside tensors: pairs and hours that were spent, where, and what the run
-    started from.
+    shown: terms on the progress bar; checkpoint: its file name; clip: largest gradient norm; facts: JSON part
+    of the state: pairs, hours by machine, and the checkpoint that the run started from.
     """
 
     objective: Objective
@@ -42,15 +41,15 @@ class Trainer(ABC, Generic[Options]):
     save_every = 200  # steps
 
     def __init__(self, options: Options, processes: Processes):
-        """Take up the options alone; a subclass then calls `begin` and `optimize`."""
+        """Keep the options; a subclass then calls `begin` and `optimize`."""
         self.options, self.processes = options, processes
 
     @classmethod
     def make_data(cls, options: Options) -> None:
-        """What the first process makes before the others join: nothing, unless a training says otherwise."""
+        """Make data in the first process before the others join; does nothing by default."""
 
     def begin(self) -> dict[str, Tensor]:
-        """Take up the state of the run's folder, and return its tensors; none for a new run."""
+        """Load the state of the run's folder and return its tensors; empty for a new run."""
         found = load_state(self.options.out / STATE) if self.processes.first else None
         found = self.processes.share(found)
         if found is None:
@@ -62,7 +61,7 @@ class Trainer(ABC, Generic[Options]):
     def optimize(
         self, objective: Objective, state: dict[str, Tensor], weight_decay: float, betas: tuple[float, float]
     ) -> None:
-        """Train what of `objective` asks for gradients, from the averages and moments of `state`."""
+        """Set up to train the parameters that require gradients, with averages and moments from `state`."""
         self.objective = objective
         objective.to(self.processes.device).train()
         self.parallel = self.processes.wrap(self.objective)
@@ -80,20 +79,18 @@ class Trainer(ABC, Generic[Options]):
         if state:
             for name, p in self.trained.items():
                 self.average[name].copy_(state[f'average/{name}'])
-                for key, value in part(state, f'optimizer/{name}').items():  # moments lie in memory as p does
+                for key, value in part(state, f'optimizer/{name}').items():  # in the memory layout of p
                     moment = value if key == 'step' else torch.empty_like(p).copy_(value)
                     self.optimizer.state[p][key] = moment
 
     @property
     def share(self) -> range:
-        """Which pairs of a step are this process's."""
+        """Numbers of this process's pairs in a step."""
         return range(self.processes.rank, self.options.batch, self.processes.count)
 
     @abstractmethod
     def pair(self, step: int, number: int) -> Any:
-        """One pair of a step, on the device; it depends on the seed, the step and the number alone. For
-        loading threads.
-        """
+        """One pair, on the device; depends only on seed, step and number. Called in loading threads."""
 
     @abstractmethod
     def rate(self) -> float:
@@ -101,16 +98,14 @@ class Trainer(ABC, Generic[Options]):
 
     @abstractmethod
     def save(self) -> np.ndarray:
-        """Write the state and the checkpoint. Returns a picture (H, W, 3) uint8 of what the averaged network
-        does.
-        """
+        """Write state and checkpoint. Returns a picture (H, W, 3) uint8 of the averaged network's output."""
 
     def refresh(self) -> None:
-        """Take in data that appeared since."""
+        """Include data added since the start."""
 
     def train_step(self, pairs: list) -> Tensor:
-        """One update by this process's pairs of the step, a part of them at a time. Returns their `terms` and
-        the norm of all gradients."""
+        """One update from this process's pairs, `accumulate` passes. Returns the means of the objective's
+        `terms` and the gradient norm, (len(terms) + 1,)."""
         for group in self.optimizer.param_groups:
             group['lr'] = self.rate()
         seeds = [
@@ -123,12 +118,12 @@ class Trainer(ABC, Generic[Options]):
         terms = torch.zeros(len(self.objective.terms), device=self.processes.device)
         for i in range(parts):
             own = slice(i * size, (i + 1) * size)
-            with self.gradients_stay() if i < parts - 1 else nullcontext():  # they travel once a step
+            with self.gradients_stay() if i < parts - 1 else nullcontext():  # shared once per step
                 values = self.parallel(pairs[own], seeds[own]) / parts
                 values[0].backward()
             terms += values.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.clip)
-        if torch.isfinite(norm):  # a step without a number would spoil all that follow
+        if torch.isfinite(norm):  # a NaN would ruin all later steps
             self.optimizer.step()
         decay = min(EMA, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(
@@ -139,17 +134,17 @@ class Trainer(ABC, Generic[Options]):
         return torch.cat((terms, norm[None]))
 
     def gradients_stay(self) -> AbstractContextManager[None]:
-        """Inside, the gradients of a backward are kept here instead of shared among the processes."""
+        """Inside, gradients stay in this process instead of being averaged over all."""
         parallel = self.parallel
         return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()
 
     def spend(self, seconds: float) -> None:
-        """Count time of this machine."""
+        """Add to the hours of this machine."""
         hours, machine = self.facts['hours'], self.processes.machine
         hours[machine] = hours.get(machine, 0.0) + seconds / 3600
 
     def spent(self) -> dict:
-        """What a card says of the steps, the time and the machines."""
+        """Steps, time and machines, for a card."""
         hours = self.facts['hours']
         return {
             'steps': self.step,
@@ -164,7 +159,7 @@ class Trainer(ABC, Generic[Options]):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the network is the running average, which is what ships."""
+        """Inside, the network has the running average of its weights, which is shipped."""
         trained = [p.data for p in self.trained.values()]
         live = [p.clone() for p in trained]
         torch._foreach_copy_(trained, list(self.average.values()))
@@ -186,17 +181,17 @@ class Trainer(ABC, Generic[Options]):
 
 
 def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """What lies under `name`/, without that prefix."""
+    """The entries below `name`/, without that prefix."""
     return {key[len(name) + 1 :]: t for key, t in state.items() if key.startswith(name + '/')}
 
 
 def channels_last(model: nn.Module) -> None:
-    """Lay out the weights as bf16 convolutions are fastest in."""
+    """Use the memory layout in which bf16 convolutions are fastest."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
 
 
 def parent_of(path: Path, card: dict) -> dict:
-    """What a state and a card say of the checkpoint that a run started from."""
+    """File, digest and steps of the checkpoint that a run started from, for state and card."""
     return {'file': path.name, 'sha256': short_digest(path), 'steps': card.get('training', {}).get('steps')}
 
 
