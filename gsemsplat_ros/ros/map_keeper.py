@@ -56,8 +56,10 @@ class MapKeeper:
         """Begin anew, empty."""
         self._take(Map.empty(self.frame, self._voxel), stamp_ns, loaded=False)
 
-    def add(self, scene: Scene, pair: Pair, budget: int) -> Fusion:
-        """Fuse a scene into the map of at most `budget` Gaussians, or say why not."""
+    def add(self, scene: Scene, pair: Pair, budget: int) -> Kept:
+        """Fuse a scene into the map of at most `budget` Gaussians. Returns what is kept then, which says too
+        whether it was fused.
+        """
         with self._lock:
             kept = self.kept
             if self.tied and pair.first.map_from_camera is None and not len(kept.map):
@@ -79,7 +81,7 @@ class MapKeeper:
             else:
                 kept = replace(kept, left_out=kept.left_out + 1)
             self.latest.change(kept=kept)
-        return fusion
+        return kept
 
     def save(self, name: str) -> str:
         """Write the map; returns what was written, in words. Raises ValueError for a name or disk that will

@@ -54,8 +54,10 @@ from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.ros.worker import Worker
 
 REPEAT_S = 5.0  # the same complaint is logged at most this often
-OF_THE_CLOUD = {'max_points', 'publish_codes'}  # parameters that change what is published of a scene
-OF_THE_ANSWERS = {'queries', 'threshold', 'max_objects'}  # and those that change the standing answers
+# Parameters that change what is published of a scene, of the map, and of the standing queries.
+OF_THE_CLOUD = {'max_points', 'publish_codes'}
+OF_THE_MAP = {'max_points'}
+OF_THE_ANSWERS = {'queries', 'threshold', 'max_objects'}
 
 Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
@@ -232,11 +234,14 @@ class GsemsplatNode(LifecycleNode):
     def _adopt_change(self, wanted: Iterable[Parameter]) -> None:
         before, self.parameters = self.parameters, changed(self.parameters, wanted, running=False)
         if configured := self._configured:
-            names = differing(before, self.parameters)
-            if names & OF_THE_CLOUD:
-                configured.worker.mailbox.request(configured.perception.publish_again)
-            if names & OF_THE_ANSWERS:
-                configured.worker.mailbox.request(configured.perception.answer_again)
+            names, perception = differing(before, self.parameters), configured.perception
+            for some, job in (
+                (OF_THE_CLOUD, perception.publish_cloud_again),
+                (OF_THE_MAP, perception.publish_map_again),
+                (OF_THE_ANSWERS, perception.answer_again),
+            ):
+                if names & some:
+                    configured.worker.mailbox.request(job)
 
     def _on_timer(self) -> None:
         if configured := self._configured:

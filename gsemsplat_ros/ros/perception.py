@@ -94,14 +94,19 @@ class Perception:
         self.latest.change(refused=self.latest.now.refused + 1, last_error=self._complain(error))
         self._changed()
 
-    def publish_again(self) -> None:
-        """The newest scene and the map, by the parameters of now."""
+    def publish_cloud_again(self) -> None:
+        """The newest scene, by the parameters of now."""
         p, scene = self._parameters(), self.latest.now.scene
         with self._complaining():
             if scene is not None:
                 with self._output_lock:
                     self._results.cloud(scene, p.max_points, p.publish_codes)
-            self._show_map()
+
+    def publish_map_again(self) -> None:
+        """The map, by the parameters of now."""
+        with self._complaining():
+            if len(self.latest.now.kept.map):
+                self._show_map()
 
     def answer_again(self) -> None:
         """The standing queries, by the parameters of now."""
@@ -114,22 +119,22 @@ class Perception:
         budget = self._parameters().map_max_gaussians
         if not budget:
             return
-        fusion = self.keeper.add(scene, pair, budget)
-        if fusion.fused:
+        kept = self.keeper.add(scene, pair, budget)
+        if kept.last_fused:
             self._show_map()
             if not self.keeper.tied:
-                self._results.place(self.latest.now.kept, messages.scene_header(scene))
+                self._results.place(kept, messages.scene_header(scene))
         else:
-            self._say(f'a scene was left out of the map: {fusion.reason}')
+            self._say(f'a scene was left out of the map: {kept.reason}')
 
     def _answer_standing(self, scene: Scene) -> None:
         """Publish the answers of the map and of `scene` to the standing queries."""
         with self._output_lock:
-            standing = {}
-            for text in self._parameters().queries:
+            p, now, standing = self._parameters(), self.latest.now, {}
+            for text in p.queries:
                 try:
-                    question = answers.question(text, self._parameters())
-                    reply = answers.find(question, self.pipeline, self._indexes, self.latest.now)
+                    question = answers.question(text, p)
+                    reply = answers.find(question, self.pipeline, self._indexes, now)
                 except ValueError as error:
                     self._say(f"standing query '{text}': {error}")
                     continue
@@ -179,5 +184,6 @@ class Perception:
                 self._results.objects(self._shown.all, reply.header)
 
     def _show_map(self) -> None:
-        kept = self.latest.now.kept
-        self._results.map(kept.map, answers.map_header(kept), self._parameters().max_points)
+        with self._output_lock:  # or an older map could be shown after the newest
+            kept = self.latest.now.kept
+            self._results.map(kept.map, answers.map_header(kept), self._parameters().max_points)

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from gsemsplat_ros.ros.node import OF_THE_ANSWERS, OF_THE_CLOUD
+from gsemsplat_ros.ros.node import OF_THE_ANSWERS, OF_THE_CLOUD, OF_THE_MAP
 from gsemsplat_ros.ros.parameters import Parameters, differing
 from gsemsplat_ros.ros.worker import Mailbox
 
@@ -32,6 +32,6 @@ def test_jobs_come_before_the_newest_input_and_a_waiting_one_is_done_once():
 
 def test_the_parameters_that_make_work_are_live_ones():
     live = {field.name for field in fields(Parameters) if field.metadata['live']}
-    assert live >= OF_THE_CLOUD | OF_THE_ANSWERS
+    assert live >= OF_THE_CLOUD | OF_THE_MAP | OF_THE_ANSWERS
     changed = Parameters(max_points=7, robot_radius_m=0.5)
     assert differing(Parameters(), changed) == {'max_points', 'robot_radius_m'}

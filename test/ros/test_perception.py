@@ -1,0 +1,135 @@
+"""From inputs to results, without topics: what goes out, whatever other threads do meanwhile."""
+
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from gsemsplat_msgs.srv import Query
+from support.node_program import FakePipeline
+from support.ros_messages import LEFT, RIGHT, picture
+
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.ros.map_keeper import MapKeeper
+from gsemsplat_ros.ros.parameters import Parameters
+from gsemsplat_ros.ros.perception import Perception
+
+
+class Recorded:
+    """In the place of Results: (topic, arguments) of what goes out."""
+
+    def __init__(self):
+        self.out = []
+
+    def __getattr__(self, topic):
+        return lambda *arguments: self.out.append((topic, arguments))
+
+    def of(self, topic):
+        return [arguments for name, arguments in self.out if name == topic]
+
+
+class Camp:
+    """A perception with a stereo camera that stands, its results and its parameters."""
+
+    def __init__(self, folder):
+        self.parameters = Parameters(map_directory=str(folder))
+        pipeline = FakePipeline('')
+        self.keeper, self.results, self.said = MapKeeper(self.parameters, pipeline.code_space), Recorded(), []
+        self.perception = Perception(
+            pipeline, self.keeper, self.results, lambda: self.parameters, self.said.append, lambda: None
+        )
+        self._seconds = 0
+
+    @property
+    def now(self):
+        return self.perception.latest.now
+
+    def see(self):
+        """One more pair."""
+        self._seconds += 1
+        stamp, camera = self._seconds * 10**9, Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
+        left, right = (np.full((48, 64, 3), color, np.uint8) for color in (LEFT, RIGHT))
+        pair = Pair(View(left, camera, 'left', stamp), View(right, camera, 'right', stamp), 0.12)
+        source = SimpleNamespace(pair=lambda raw: pair, built=lambda pair: None)
+        self.perception.build((source, SimpleNamespace(images=[picture(LEFT, stamp_ns=stamp)])))
+
+    def ask(self, text):
+        response = Query.Response()
+        self.perception.answer(self.now, Query.Request(text=text), response, None)
+        return response
+
+
+@pytest.fixture
+def camp(tmp_path):
+    return Camp(tmp_path)
+
+
+def test_a_map_that_is_cleared_right_after_a_scene_was_fused_harms_nothing(camp, monkeypatch):
+    add = camp.keeper.add
+
+    def add_and_clear(*arguments):
+        done = add(*arguments)
+        camp.keeper.clear(7)
+        return done
+
+    monkeypatch.setattr(camp.keeper, 'add', add_and_clear)
+    camp.see()
+    assert (camp.now.scenes, camp.now.kept.fused, camp.said) == (1, 1, [])
+    ((kept, _),) = camp.results.of('place')
+    assert kept.map_from_camera is not None and len(kept.map) and not len(camp.now.kept.map)
+
+
+def test_the_map_that_was_shown_last_is_the_newest_whichever_thread_showed_it(camp, monkeypatch):
+    shown, others = [], []
+
+    def show(map_, *arguments):
+        if not shown and not others:  # another thread clears the map while this one is on its way out
+            others.append(threading.Thread(target=clear))
+            others[0].start()
+            others[0].join(0.2)
+        shown.append(map_)
+
+    def clear():
+        camp.keeper.clear(7)
+        camp.perception.map_replaced()
+
+    monkeypatch.setattr(camp.results, 'map', show, raising=False)
+    camp.see()
+    others[0].join(10)
+    assert len(shown) == 2 and shown[-1] is camp.now.kept.map and not len(shown[-1])
+
+
+def test_before_the_first_scene_a_changed_parameter_publishes_nothing(camp):
+    camp.perception.publish_cloud_again()
+    camp.perception.publish_map_again()
+    camp.perception.answer_again()
+    assert camp.results.out == []
+
+
+def test_a_changed_parameter_publishes_what_it_changes(camp):
+    camp.see()
+    camp.results.out.clear()
+    camp.perception.publish_cloud_again()
+    assert [topic for topic, _ in camp.results.out] == ['cloud']
+    camp.perception.publish_map_again()
+    assert [topic for topic, _ in camp.results.out] == ['cloud', 'map']
+
+
+def test_the_markers_of_a_standing_query_that_was_removed_go(camp):
+    camp.parameters = Parameters(queries=('chair', 'door'))
+    camp.see()
+    camp.ask('chair 2')
+
+    def texts():
+        answers, _ = camp.results.of('objects')[-1]
+        return [answer.text for answer, _ in answers]
+
+    assert texts() == ['chair', 'door', 'chair 2']
+    camp.parameters = Parameters(queries=('door',))
+    camp.perception.answer_again()
+    assert texts() == ['door', 'chair 2']
+    camp.parameters = Parameters()
+    camp.perception.answer_again()
+    camp.see()
+    assert texts() == []  # goes out, or the old ones would stay
