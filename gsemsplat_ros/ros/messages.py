@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Transform, TransformStamped, Vector3
 from gsemsplat_msgs.msg import Object
@@ -109,11 +110,13 @@ def object_detections(answers: Sequence[tuple[Answer, Header]], header: Header) 
 
 
 def object_markers(answers: Sequence[Answer], header: Header) -> MarkerArray:
-    """A box and a label for each object of each answer; replaces all markers shown before."""
+    """A box and a label for each object of each answer, in a colour of its text; they replace all markers
+    shown before.
+    """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
-    for color_index, answer in enumerate(answers):
-        hue = np.array([[[color_index * 47 % 180, 200, 255]]], np.uint8)
-        r, g, b = (cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0] / 255.0).tolist()
+    for answer in answers:
+        hue = zlib.crc32(answer.text.encode()) / 2**32  # the same in every node and at every start
+        r, g, b = colorsys.hsv_to_rgb(hue, 0.8, 1.0)
         for i, thing in enumerate(answer.objects):
             box = Marker(
                 header=header,

@@ -82,6 +82,7 @@ class Results:
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             self._made.callback(node.destroy_lifecycle_publisher, publisher)
+            self._made.callback(publisher.on_deactivate, None)  # of a query in hand: nothing more goes out
             return publisher
 
         self._cloud = OnDemand(create(PointCloud2, 'gaussians'))

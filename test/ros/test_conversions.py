@@ -270,6 +270,8 @@ def test_objects_become_boxes_and_labels():
     assert (box.scale.x, box.scale.y, box.scale.z) == (0.5, 1.0, 0.4)
     assert label.text == 'chair 0.90' and all(m.header == HEADER for m in markers)
     assert markers[1].color != markers[5].color
+    alone = messages.object_markers(answers[1:2], HEADER).markers
+    assert alone[1].color == markers[5].color  # wherever it stands among others
     described = messages.object_messages(answers[0])
     assert [(o.label, round(o.score, 3), o.pose.position.z, o.size.y) for o in described] == [
         ('chair', 0.9, 3.0, 1.0),

@@ -7,8 +7,9 @@ import time
 from gsemsplat_msgs.srv import Query
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import GetState
+from sensor_msgs.msg import PointCloud2
 from support.node_process import DEADLINE_S
-from support.ros_client import ask, change_state, set_parameter
+from support.ros_client import EVERY_PAIR, Stereo, ask, change_state, set_parameter
 from support.ros_messages import LEFT, camera_info, picture
 
 S = 10**9
@@ -80,6 +81,22 @@ def test_interrupts_among_callbacks(start, client):
             time.sleep(0.001 * delay_s)
         node.stop(times=0)
         client.node.destroy_client(service)
+
+
+def test_a_query_in_hand_outlives_a_shutdown(start, client):
+    node, name = start('-r', '__ns:=/e', *EVERY_PAIR), '/e/gsemsplat'
+    node.wait_for('waiting for')
+    client.listen(PointCloud2, name + '/gaussians')
+    Stereo(client, '/e').scene()
+    service = client.node.create_client(Query, '/e/query')
+    client.until(service.service_is_ready, 'the query service')
+    service.call_async(Query.Request(text='slow'))
+    client.spin()
+    node.wait_for('asking')
+    assert change_state(client, name, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    node.wait_for('asked')
+    node.stop()
+    assert 'query failed' not in node.output, node.output
 
 
 def test_shutdown_transition_and_bad_start(start, client):

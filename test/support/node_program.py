@@ -113,6 +113,10 @@ class FakePipeline:
     def query(self, target, question):
         if question.text == 'boom':
             raise RuntimeError('a fault of ours')
+        if question.text == 'slow':
+            print('asking', flush=True)
+            time.sleep(2)
+            print('asked', flush=True)
         return (answer_of_scene if isinstance(target, Scene) else answer_of_map)(target, question)
 
 
