@@ -24,7 +24,10 @@ def pixel_grid(height: int, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: size and focal lengths in pixels, principal point with pixel centres at integers."""
+    """A pinhole camera: size and focal lengths in pixels, principal point with pixel centres at integers.
+
+    Raises ValueError for a size or focal length that is not positive.
+    """
 
     width: int
     height: int
@@ -68,18 +71,17 @@ class Camera:
 
     @property
     def aspect(self) -> float:
-        """Width over height of what is seen at one depth."""
+        """Width over height of the field of view at one depth."""
         return self.width / self.height * self.fy / self.fx
 
     def project(self, points: np.ndarray, near: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """Points (..., 3) in the camera's frame to pixels (..., 2), and which (...) bool lie in front of it,
-        farther than `near` along its axis. The pixels of the others mean nothing, and are finite if the
-        points are.
+        """Points (..., 3) in the camera's frame to pixels (..., 2), and which (...) bool lie farther than
+        `near` along the axis. The pixels of the others are meaningless, but finite if the points are.
         """
         x, y, z = points[..., 0], points[..., 1], points[..., 2]
         in_front = z > near
         z = np.where(in_front, z, 1.0)
-        with np.errstate(over='ignore', invalid='ignore'):  # what is not finite stays so
+        with np.errstate(over='ignore', invalid='ignore'):  # non-finite points stay non-finite
             return np.stack((self.fx * x / z + self.cx, self.fy * y / z + self.cy), -1), in_front
 
     def rays(self, uv: np.ndarray) -> np.ndarray:
@@ -97,25 +99,24 @@ class Camera:
         return (u > edge) & (u < self.width - 1 - edge) & (v > edge) & (v < self.height - 1 - edge)
 
     def index(self, uv: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-        """Where an image holds the pixels uv (..., 2): rows and columns (...) int of the nearest ones, and
-        which (...) bool lie in the image; row and column are 0 for the others.
+        """Rows and columns (...) int of the image nearest to the pixels uv (..., 2), and which (...) bool lie
+        in the image; row and column are 0 for the others.
         """
         inside = self.in_image(uv)
         u, v = (np.rint(np.where(inside, uv[..., axis], 0)).astype(int) for axis in (0, 1))
         return (v, u), inside
 
     def length(self, pixels: float) -> float:
-        """What so many `pixels` along a row cover at depth 1, in the unit of depth."""
+        """Length that `pixels` along a row cover at depth 1, in the unit of depth."""
         return pixels / self.fx
 
     def pixels(self, length: np.ndarray, depth: np.ndarray) -> np.ndarray:
-        """How many pixels a `length` across the axis covers at `depth`, along a row or a column, where it is
-        more."""
+        """Pixels that a `length` across the axis covers at `depth`, in a row or column, whichever is more."""
         return max(self.fx, self.fy) * length / depth
 
     def depth_of(self, disparity: np.ndarray, baseline: float) -> np.ndarray:
-        """Depth, in the unit of `baseline`, of what a like camera at +x by `baseline` sees `disparity` [px]
-        farther to the left.
+        """Depth, in the unit of `baseline`, of points that an equal camera `baseline` along +x sees
+        `disparity` [px] farther to the left.
         """
         return self.fx * baseline / disparity
 

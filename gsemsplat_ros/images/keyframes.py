@@ -1,4 +1,4 @@
-"""Which two images of one moving camera make a pair, by what moved between them."""
+"""Selection of the two images of one moving camera that make a pair, by the motion between them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ STILL = 'the image stands still'
 class KeyframeSelector:
     """Chooses the frames of one moving camera that make a pair with the keyframe before.
 
-    A frame makes a pair when the image moved by at least `min_motion` and at most `max_motion` (fractions of
-    the width) and at least `min_overlap` of the keyframe's features are still seen; it is then the next
-    keyframe. A camera that stands still makes none. The pair is dropped and the frame becomes the keyframe
-    when too much moved or when the keyframe is older than `max_age_s`: then the two images may show two
-    states of the world.
+    A frame makes a pair when the image moved by at least `min_motion` and at most `max_motion`
+    (fractions of the width) and at least `min_overlap` of the keyframe's features are still tracked;
+    it is then the next keyframe. A still camera makes no pairs. The pair is dropped and the frame
+    becomes the keyframe when too much moved or when the keyframe is older than `max_age_s`: then the
+    two images may show two states of the world.
 
-    pairs: how many were made; dropped: how many were not, although the camera moved. reason: in words, why
-    the last frame made a pair or none. motion: last measured, or None.
+    pairs: number made. dropped: number not made although the camera moved. reason: why the last frame made a
+    pair or none, in words. motion: last measured, or None.
     """
 
     def __init__(
@@ -36,9 +36,7 @@ class KeyframeSelector:
         self.reason = 'no image yet'
 
     def offer(self, view: View) -> Pair | None:
-        """A Pair (first: `view`, second: the keyframe before: the scene stands in the newest frame), or
-        None.
-        """
+        """A Pair of `view` (first, so the scene is in the newest frame) and the keyframe before, or None."""
         keyframe, self.motion = self._keyframe, None
         if keyframe is None:
             self._restart(view, 'first image: waiting for motion')

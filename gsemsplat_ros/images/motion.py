@@ -11,7 +11,7 @@ from gsemsplat_ros.images.view import View
 
 FLOW_SIDE = 320  # optical flow is measured on a gray image whose longer side has this many pixels
 MAX_CORNERS = 200
-MIN_CORNERS = 20  # fewer corners than this say nothing about motion
+MIN_CORNERS = 20  # with fewer corners motion is not measured
 ROUND_TRIP_PX = 1.0  # a corner is tracked when forward and backward flow agree to this many pixels
 
 
@@ -43,11 +43,11 @@ class TrackedView:
         return cls(view, gray, np.asarray(corners, np.float32).reshape(-1, 1, 2))
 
     def same_camera(self, view: View) -> bool:
-        """Whether `view` has its size and frame."""
+        """Whether `view` has the same size and frame."""
         return self.view.image.shape == view.image.shape and self.view.frame == view.frame
 
     def motion_to(self, gray: np.ndarray) -> Motion | None:
-        """How far the image moved until another, `gray` as `small_gray` makes it; None: too few corners."""
+        """Motion to another image, `gray` (h, w) from `small_gray`; None: fewer than MIN_CORNERS corners."""
         if len(self.corners) < MIN_CORNERS:
             return None
         there, seen = _follow(self.gray, gray, self.corners)
@@ -63,7 +63,7 @@ class TrackedView:
 
 
 def small_gray(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) RGB to a gray picture, FLOW_SIDE pixels on its longer side."""
+    """(H, W, 3) uint8 RGB to gray (h, w) uint8, FLOW_SIDE pixels on its longer side."""
     height, width = image.shape[:2]
     factor = FLOW_SIDE / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))

@@ -13,8 +13,8 @@ class StereoPairer(Generic[Item]):
     The plain twin of message_filters.ApproximateTimeSynchronizer for two inputs: the new item takes the
     nearest one of the other stream. Keeps the `depth` newest items of each side.
 
-    pairs: how many were made. dropped: items of each side that left without a partner. skew_ns: stamp of the
-    right item minus that of the left one in the last pair [ns], None before the first.
+    pairs: number made. dropped: items of each side discarded without a partner. skew_ns: stamp of the right
+    item minus that of the left one in the last pair [ns], None before the first.
     """
 
     def __init__(self, slop_s: float, depth: int = 10):
@@ -26,9 +26,7 @@ class StereoPairer(Generic[Item]):
         self.skew_ns: int | None = None
 
     def add(self, side: int, stamp_ns: int, item: Item) -> tuple[Item, Item] | None:
-        """Take in an item of side 0 (left) or 1 (right); return the (left, right) pair that it completes, or
-        None.
-        """
+        """Add an item of side 0 (left) or 1 (right); returns the (left, right) pair it completes, or None."""
         own, others = self._waiting[side], self._waiting[1 - side]
         if stamp_ns in own:  # two items with one stamp: the newer one counts
             self.dropped[side] += 1

@@ -11,19 +11,20 @@ from gsemsplat_ros.images.keyframes import STILL
 from gsemsplat_ros.images.motion import Motion, TrackedView, small_gray
 from gsemsplat_ros.images.view import View
 
-CELLS = 80  # along the longer side of the image, in which changes are looked for
+CELLS = 80  # along the longer side of the image; changes are detected cell by cell
 CHANGE = 10.0  # gray levels by which a cell must leave the range of its surroundings; noise is far below
-CHANGED_CELLS = 2  # a change is at least so many cells wide and high: vibration makes thin lines of them
+CHANGED_CELLS = 2  # least width and height of a change: vibration changes thin lines of cells
 
 
 class StillGate:
-    """Whether a stereo camera sees anything new since the last scene: it moved, or something before it did.
+    """Whether a stereo camera shows anything new since the last scene: it, or something before it, moved.
 
-    A view is new when the image moved by at least `min_motion` (median, fraction of the width) against the
-    one of the last scene, or when some part of it changed; light and exposure may. `min_motion` 0: every view
-    is.
+    A view is new when the image moved by at least `min_motion` (median, fraction of the width)
+    since the last scene, or when part of it changed; changes of light and exposure do not count.
+    With `min_motion` 0 every view is new.
 
-    skipped: how many views were not new. motion: last measured, or None; changed: part of the cells that did.
+    skipped: number of views that were not new. reason: the last decision in words. motion: last measured, or
+    None. changed: fraction of the cells that changed.
     """
 
     def __init__(self, min_motion: float = 0.03):
@@ -41,13 +42,13 @@ class StillGate:
         return self.reason != STILL
 
     def keep(self, view: View) -> None:
-        """A scene was made of `view`."""
+        """Record that a scene was made of `view`."""
         if self._min_motion > 0:
             tracked = TrackedView.of(view)
             self._last = _Seen(tracked, _cells(tracked.gray))
 
     def forget(self) -> None:
-        """The next view is new, whatever it shows."""
+        """Forget the last scene: the next view is new, whatever it shows."""
         self._last = None
 
     def _compare(self, view: View) -> tuple[Motion | None, float, str]:
@@ -66,26 +67,24 @@ class StillGate:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the last scene was made of: its view, and the means (h, w) of its cells."""
+    """The view of the last scene, and the means (h, w) of its cells."""
 
     tracked: TrackedView
     cells: np.ndarray
 
 
 def _changed(old: np.ndarray, new: np.ndarray) -> float:
-    """Part of the cells (h, w) that show something else, whatever the exposure."""
+    """Fraction of the cells (h, w) that changed, apart from exposure."""
     gain, offset = _exposure(old, new)
     old = old * gain + offset
-    out = (_outside(new, old) | _outside(old, new)).astype(np.uint8)  # what came, and what went
+    out = (_outside(new, old) | _outside(old, new)).astype(np.uint8)  # appeared, or disappeared
     return float(
         cv2.morphologyEx(out, cv2.MORPH_OPEN, np.ones((CHANGED_CELLS, CHANGED_CELLS), np.uint8)).mean()
     )
 
 
 def _outside(cells: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which cells leave the range of the others there and next to it: so a shift by one cell changes
-    nothing.
-    """
+    """Which cells leave the range of the others in their 3x3 surroundings: a shift by one cell does not."""
     square = np.ones((3, 3), np.uint8)
     return (cells < cv2.erode(others, square) - CHANGE) | (cells > cv2.dilate(others, square) + CHANGE)
 
@@ -99,9 +98,7 @@ def _cells(gray: np.ndarray) -> np.ndarray:
 
 
 def _exposure(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
-    """Gain and offset with which most cells of `old` become those of `new`: fitted twice, without what
-    differs most.
-    """
+    """Gain and offset from the cells of `old` to those of `new`, refitted without the worst 30 %."""
     x, y, gain, offset = old.ravel(), new.ravel(), 1.0, 0.0
     for part in 1.0, 0.7:
         error = np.abs(gain * x + offset - y)

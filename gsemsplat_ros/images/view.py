@@ -19,7 +19,8 @@ PATCH = 16  # the network works on whole patches of this many pixels
 class View:
     """One image: `image` (H, W, 3) uint8 RGB, its camera (None: unknown), optical frame and time [ns].
 
-    map_from_camera (4, 4): where the camera stood then in a frame that does not move [m]; None: unknown.
+    map_from_camera (4, 4): pose of the camera at that time in a fixed frame [m]; None: unknown. Raises
+    ValueError for another shape or type, and for a camera of another size.
     """
 
     image: np.ndarray
@@ -43,8 +44,9 @@ class View:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two views of one scene. `baseline_m` [m]: a rectified stereo pair whose second camera stands at +x;
-    else None.
+    """Two views of one scene. `baseline_m` [m]: of a rectified stereo pair, second camera at +x; else None.
+
+    Raises ValueError for a baseline that is not positive, or one without a camera or with two image sizes.
     """
 
     first: View
@@ -68,9 +70,7 @@ class Pair:
 
     @property
     def first_from_second(self) -> np.ndarray | None:
-        """(4, 4) where the second camera stood in the frame of the first [m]; None unless both know their
-        place.
-        """
+        """(4, 4) pose of the second camera in the frame of the first [m]; None if a pose is unknown."""
         if self.first.map_from_camera is None or self.second.map_from_camera is None:
             return None
         return np.linalg.inv(self.first.map_from_camera) @ self.second.map_from_camera
@@ -80,7 +80,7 @@ def network_size(width: int, height: int, long_side: int = 512, square: bool = F
     """Width and height for the network: multiples of 16, `long_side` pixels on the long side.
 
     `square` is the published 512 x 512 centre crop (docs/published.md 1); otherwise the field of view is kept
-    up to the rounding to whole patches (2).
+    up to the rounding to whole patches (docs/published.md 2).
     """
     if square:
         return long_side, long_side
@@ -89,7 +89,7 @@ def network_size(width: int, height: int, long_side: int = 512, square: bool = F
 
 
 class Fitted(NamedTuple):
-    """A view as the network sees it, with its camera, and where in its input image that is."""
+    """A view cropped and resized for the network, with its camera, and its window in the input image."""
 
     view: View
     window: Window
@@ -118,9 +118,7 @@ def fit(view: View, width: int, height: int) -> Fitted:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB with EXIF orientation applied. Raises ValueError for anything that is not an
-    image.
-    """
+    """(H, W, 3) uint8 RGB, EXIF orientation applied. Raises ValueError for anything but an image."""
     path = Path(path)
     try:
         with Image.open(path) as image:

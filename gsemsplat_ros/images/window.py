@@ -36,10 +36,9 @@ class Window:
         return (np.asarray(uv, np.float64) + 0.5 - (self.x0, self.y0)) / (self.scale_x, self.scale_y) - 0.5
 
     def expand(self, image_map: np.ndarray, fill: float = np.nan) -> np.ndarray:
-        """A map (h, w) over the window, of any resolution, to (input_height, input_width) float32 with `fill`
-        outside.
+        """A map (h, w) over the window to (input_height, input_width) float32, with `fill` outside.
 
-        Bilinear; NaN stays where the nearest map value is NaN.
+        The map may have any resolution. Bilinear; NaN stays where the nearest map value is NaN.
         """
         h, w = image_map.shape
         invalid = ~np.isfinite(image_map)
