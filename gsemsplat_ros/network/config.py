@@ -14,19 +14,20 @@ CLASSES = 1000  # ImageNet classes of the stem's classifier
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Every number of one network. The defaults are the public ViT-L encoder with two base decoders (MASt3R,
-    2024).
+    """All sizes of one network; defaults: the public ViT-L encoder with two base decoders (MASt3R, 2024).
 
-    long_side: of the images that the network was trained on [px]; inputs are brought to it. stem: True for
-    the hybrid network, whose 16-pixel patches and fine levels come from an EfficientNet-Lite0; it also
-        carries the context-aware code (a frozen classifier's), so its language head predicts the region code
-        alone.
+    long_side: of the images that the network was trained on [px]; inputs are resized to it.
+    stem: True for the hybrid network, whose 16-pixel patches and fine levels come from an
+    EfficientNet-Lite0; it also carries the context-aware code (of a frozen classifier), so its
+    language head predicts the region code alone.
     enc_*, dec_*: width, blocks and heads of the encoder and of each decoder; heads are `dim / heads` wide.
-    layer_dims, dpt_dim, last_dim: channels of the DPT's four levels, of its fusion and of its last
-    convolutions. dpt_norm: normalise the DPT's features (groups of channels); the public heads do not, and
-    learn slowly for it. output_stride: input pixels per output pixel, 1 or 2. gaussians, language_channels,
-    descriptors: which heads exist beside the point head (0 channels: no language head). scale_bias: initial
-    ln of a Gaussian's scale [ln m].
+    layer_dims, dpt_dim, last_dim: channels of the DPT's four levels, its fusion and its last convolutions.
+    dpt_norm: normalise the DPT's features (groups of channels); the public heads do not, and learn slowly.
+    output_stride: input pixels per output pixel, 1 or 2.
+    gaussians, language_channels, descriptors: heads beside the point head (0 channels: no language head).
+    scale_bias: initial ln of a Gaussian's scale [ln m].
+
+    Raises ValueError for sizes that do not fit together.
     """
 
     name: str = 'large'

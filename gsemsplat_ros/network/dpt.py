@@ -31,15 +31,14 @@ class FusionBlock(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(GROUPS, dim) if norm else nn.Identity()
         self.out_conv = nn.Conv2d(dim, dim, 1)
-        # the coarsest level leaves it unused; public files hold its weights
+        # unused at the coarsest level, but public files hold its weights
         self.resConfUnit1 = ResidualConv(dim)
         self.resConfUnit2 = ResidualConv(dim)
 
     def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
         if level is not None:
             x = x + self.resConfUnit1(level)
-        # A 1x1 convolution commutes with bilinear interpolation (weights sum to 1): before it, at a quarter
-        # of the cost
+        # a 1x1 convolution and bilinear interpolation commute (weights sum to 1); first, it costs a quarter
         return upsample(self.norm(self.out_conv(self.resConfUnit2(x))))
 
 

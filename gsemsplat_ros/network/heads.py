@@ -1,6 +1,4 @@
-"""From feature levels to a point, confidence, Gaussian, semantic code and descriptor for each pixel
-(docs/published.md 9-16).
-"""
+"""Feature levels to points, confidences, Gaussians, semantic codes, descriptors (docs/published.md 9-16)."""
 
 from __future__ import annotations
 
@@ -39,16 +37,14 @@ class Head(nn.Module):
             self.gaussian_language = NestedDPT(DPT(config, config.language_channels, in_dims))
 
     def init_points(self) -> None:
-        """All points near (0, 0, 2.3 m): from the origin, every layer would first race the same way to leave
-        it.
-        """
+        """All points near (0, 0, 2.3 m): at the origin every layer would first learn only to leave it."""
         last = self.dpt.last_layer
         assert last.bias is not None
         nn.init.xavier_uniform_(last.weight, 0.1)
         last.bias.data.copy_(torch.tensor([0.0, 0.0, 1.2, 0.0]))
 
     def init_gaussians(self, scale_bias: float) -> None:
-        """Small, almost transparent Gaussians on the points: what training starts from."""
+        """Small, almost transparent Gaussians on the points, from which training starts."""
         last = self.gaussian_dpt.dpt.last_layer
         assert last.bias is not None
         biases = (0.001, scale_bias, 0.0, 0.0, -2.0)
@@ -60,15 +56,12 @@ class Head(nn.Module):
             nn.init.constant_(bias.detach(), value)
 
     def descriptors(self, encoded: Tensor, decoded: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """First and last entry of the token list to descriptors (B, H, W, 24) and their confidence (B, H,
-        W).
-        """
+        """First and last entry of a token list to descriptors (B, H, W, 24) and confidence (B, H, W)."""
         tokens = torch.cat((encoded, decoded), -1).to(self.head_local_features.fc1.weight.dtype)
         x = self.head_local_features(tokens).float()  # (B, N, 25 * 256)
         x = F.pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), PATCH).permute(0, 2, 3, 1)
         confidence = x[..., DESC_DIM].exp()
-        # MASt3R itself starts the range at 0; the networks grown from it fell back to the points' rule
-        # (docs/published.md 11)
+        # MASt3R's range starts at 0; the networks derived from it add 1, as for points (docs/published.md 11)
         return F.normalize(x[..., :DESC_DIM], dim=-1), confidence + (1 if self.config.gaussians else 0)
 
 
@@ -80,9 +73,7 @@ def points(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussians(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Raw (B, 14, h, w) to offsets [m], scales [m], quats (x, y, z, w), sh (..., 3) and opacities (B, h,
-    w).
-    """
+    """Raw (B, 14, h, w) to offsets [m], scales [m], quats (x, y, z, w), sh (..., 3), opacities (B, h, w)."""
     offset, scale, rotation, sh, opacity = x.permute(0, 2, 3, 1).split(GAUSSIAN_CHANNELS, -1)
     r = offset.norm(dim=-1, keepdim=True)
     shift = torch.tensor(-OFFSET_SHIFT).exp().item()

@@ -1,8 +1,7 @@
 """The network on one device: its precision, the encodings that it reuses, and CUDA graphs.
 
-Nothing here but `wait` waits for the device: images go up asynchronously, and what comes out stays on the
-device until somebody reads it. On a CPU, images are encoded one by one, so that an encoding is the same bit
-for bit, kept or not.
+Only `wait` blocks: images are uploaded asynchronously, and outputs stay on the device until they are read. On
+a CPU, images are encoded one by one, so that a kept encoding equals a new one bit for bit.
 """
 
 from __future__ import annotations
@@ -30,27 +29,26 @@ from gsemsplat_ros.network.model import (
 from gsemsplat_ros.network.pixels import to_tensor
 from gsemsplat_ros.network.stem import TAPS
 
-KEPT = 2  # encodings: of the last two images; a sequence pairs each keyframe twice
+KEPT = 2  # encodings of the last two images: each keyframe of a sequence is in two pairs
 RECORDED = 6  # passes kept at most: two batches to encode and one to predict, for two sizes of image
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies in bfloat16 by itself; elsewhere it is only emulated."""
+    """Whether the device multiplies bfloat16 in hardware; elsewhere it is only emulated."""
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if not hasattr(torch.cpu, 'get_capabilities'):  # PyTorch before 2.8 cannot tell
+    if not hasattr(torch.cpu, 'get_capabilities'):  # PyTorch before 2.8
         return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ('avx512_bf16', 'amx_bf16', 'amx_tile', 'bf16'))
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep the process's freed memory, up to half a gigabyte, instead of handing it back each
-    time.
+    """Make glibc keep the process's freed memory, up to half a gigabyte, instead of returning it each time.
 
     A pass makes and drops hundreds of tensors of megabytes; getting fresh pages for them costs more than the
     work on them (a pass of the small network: 0.58 s with fresh pages, 0.36 s without, one core). Other C
-    libraries have no mallopt and do as they please.
+    libraries have no mallopt and are left alone.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, 'mallopt'):
@@ -61,8 +59,8 @@ def keep_memory() -> None:
 class ParallelRunner:
     """A Runner on a CPU: the work of both views at once, each with half of PyTorch's threads.
 
-    The two views meet in cross attention alone, so their work splits in two better than each tensor does: the
-    pass of the small network takes two thirds of the time on two cores.
+    The two views interact in cross attention only, so splitting by view is faster than splitting each tensor:
+    a pass of the small network takes two thirds of the time on two cores.
     """
 
     def __init__(self):
@@ -72,7 +70,7 @@ class ParallelRunner:
             if threads > 1
             else None
         )
-        if self._pool:  # the number is each thread's own, but that of threads to come is whoever's spoke last
+        if self._pool:  # the number is per thread; new threads inherit the one set last, so set ours again
             barrier = threading.Barrier(3)
             for _ in range(2):
                 self._pool.submit(barrier.wait)
@@ -83,15 +81,15 @@ class ParallelRunner:
         if not self._pool:
             return run_serial(first, second)
         futures = [self._pool.submit(torch.inference_mode()(work)) for work in (first, second)]
-        wait(futures)  # neither goes on behind an error of the other
+        wait(futures)  # both have ended before the error of one is raised
         return futures[0].result(), futures[1].result()
 
 
 class Inference:
-    """A network made ready for pairs of images; belongs to one thread.
+    """A network prepared for pairs of images; for use by one thread.
 
-    Takes the model over: where the device has units for bfloat16, and unless `exact`, its weights become
-    bfloat16 and its convolutions channels-last. `bf16` says so; `run` runs the work of the two views.
+    Changes `model`: where the device has units for bfloat16, and unless `exact`, its weights become bfloat16
+    and its convolutions channels-last; `bf16` is then True. `run` runs the work of the two views.
     """
 
     def __init__(self, model: GSemSplat, device: torch.device, exact: bool = False):
@@ -106,7 +104,7 @@ class Inference:
         self._recorded: dict[tuple, Recording] = {}
 
     def upload(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 to (1, 3, H, W) in [-1, 1] on the device; the copy to a GPU is not waited for."""
+        """(H, W, 3) uint8 to (1, 3, H, W) in [-1, 1] on the device; the copy to a GPU is asynchronous."""
         tensor = torch.from_numpy(image)
         if self.device.type == 'cuda':
             tensor = tensor.pin_memory().to(self.device, non_blocking=True)
@@ -118,8 +116,8 @@ class Inference:
     ) -> list[Encoding]:
         """The encodings of `images` (H, W, 3) uint8, all of one size.
 
-        keys: the arrays that the images were made from (None: themselves). An encoding is kept as long as its
-        key is one of the last two, and taken again when the very same array comes with the same size.
+        keys: the arrays that the images were made from (None: the images themselves). The encodings of the
+        last two keys are kept, and reused for the same array object at the same size.
         """
         keys = images if keys is None else keys
         known = [self._kept_encoding(key, image) for key, image in zip(keys, images)]
@@ -130,7 +128,7 @@ class Inference:
 
     @torch.inference_mode()
     def predict(self, first: Encoding, second: Encoding) -> Prediction:
-        """What the network says of a pair, without descriptors."""
+        """The network's output for a pair, without descriptors."""
         if self.device.type != 'cuda':
             return self.model.forward_encoded(first, second, run=self.run)
         count = 2 + len(self._strides)  # tensors of an encoding
@@ -143,7 +141,7 @@ class Inference:
         return _prediction(self._replay('predict', forward, tensors))
 
     def wait(self) -> None:
-        """Return when the device has computed all that was asked of it."""
+        """Block until the device has finished all its work."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
 
@@ -177,7 +175,7 @@ class Inference:
     def _replay(
         self, name: str, forward: Callable[..., dict[str, Tensor]], tensors: tuple[Tensor, ...]
     ) -> dict[str, Tensor]:
-        """`forward(*tensors)`, recorded the first time that these shapes come."""
+        """`forward(*tensors)`, recorded at the first call with these shapes."""
         key = (name, *(tuple(t.shape) for t in tensors))
         if key not in self._recorded:
             if len(self._recorded) > RECORDED:
@@ -187,16 +185,14 @@ class Inference:
 
 
 class Recording:
-    """A function of tensors on a GPU as a CUDA graph: replayed without Python and without launching kernel by
-    kernel.
-    """
+    """A function of tensors on a GPU as a CUDA graph, replayed without Python or launching single kernels."""
 
     def __init__(self, function: Callable[..., dict[str, Tensor]], inputs: tuple[Tensor, ...]):
         self.inputs = tuple(x.clone(memory_format=torch.preserve_format) for x in inputs)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(2):  # libraries choose their kernels, tables are made
+            for _ in range(2):  # warm-up: libraries choose their kernels, tables are built
                 function(*self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
@@ -217,7 +213,7 @@ def _tensors(encoding: Encoding) -> tuple[Tensor, ...]:
 
 
 def _flat(prediction: Prediction) -> dict[str, Tensor]:
-    """The tensors that there are, by the names 'first.pts3d' ..."""
+    """The tensors that are not None, by the names 'first.pts3d' ..."""
     return {
         f'{view}.{field.name}': tensor
         for view in ('first', 'second')

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 ROPE_BASE = 100.0
 NORM_EPS = 1e-6
-CACHED_HEADS = 4  # whose scores of 768 tokens, 5 MB, a CPU's cache holds
+CACHED_HEADS = 4  # their scores of 768 tokens, 5 MB, fit a CPU's cache
 
 
 @lru_cache(maxsize=16)
@@ -23,8 +23,7 @@ CACHED_HEADS = 4  # whose scores of 768 tokens, 5 MB, a CPU's cache holds
 def rope_table(
     height: int, width: int, head_dim: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines (N, 1, D) of the 2-D rotary embedding of a token grid, made once for each
-    grid.
+    """Cosines and signed sines (N, 1, D) of the 2-D rotary embedding of a token grid; cached for each grid.
 
     A head's channels are [u_y, v_y, u_x, v_x]; (u_k, v_k) turns by coordinate * 100^(-4k/D).
     """
@@ -50,15 +49,14 @@ def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class AttendInCache(torch.autograd.Function):
-    """Attention over (B, N, H, D) in bfloat16 on a CPU, a few heads at a time, so that their scores stay in
-    the cache.
+    """Attention over (B, N, H, D) in bfloat16 on a CPU, a few heads at a time to keep scores in the cache.
 
-    The price: scores and their exponentials are rounded to bfloat16 once, as all else is.
+    Scores and their exponentials are rounded to bfloat16 once, as everything else is.
     """
 
     @staticmethod
     def parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Views (h, N, D) of the same few heads of one image of every tensor."""
+        """Views (h, N, D) of every tensor (B, N, H, D): a few heads of one image at a time."""
         step = max(CACHED_HEADS, torch.get_num_threads())
         for b in range(len(tensors[0])):
             for h in range(0, tensors[0].shape[2], step):
@@ -91,10 +89,10 @@ class AttendInCache(torch.autograd.Function):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Queries, keys and values (B, N, H, D) to what each token gathers (B, N, H * D).
+    """Scaled dot-product attention: queries, keys and values (B, N, H, D) to (B, N, H * D).
 
-    PyTorch's fused attention, but in bfloat16 on a CPU: there it does not use the units for bfloat16 (65 of
-    380 GFLOP/s, AMD EPYC), and matrix products are 2.5 times as fast.
+    PyTorch's fused attention, except in bfloat16 on a CPU: there it does not use the units for bfloat16 (65
+    of 380 GFLOP/s, AMD EPYC), and matrix products are 2.5 times as fast.
     """
     if q.device.type == 'cpu' and q.dtype == torch.bfloat16:
         return AttendInCache.apply(q, k, v).flatten(2)
@@ -135,7 +133,7 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, y: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Tokens `x` ask tokens `y` of the other view; both views have the same grid."""
+        """Tokens `x` (B, N, C) attend to tokens `y` of the other view; both views have the same grid."""
         q, k, v = (
             projection(t).unflatten(-1, (self.heads, -1))  # (B, N, H, D)
             for projection, t in ((self.projq, x), (self.projk, y), (self.projv, y))

@@ -52,7 +52,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Encoding:
-    """One batch of images after the encoder: what a kept keyframe reuses.
+    """One batch of images after the encoder; reused for a kept keyframe.
 
     images (B, 3, H, W) in [-1, 1]; tokens (B, N, C) after the final norm; maps: the stem's, by stride.
     """
@@ -80,7 +80,7 @@ Result = TypeVar('Result')
 
 
 class Runner(Protocol):
-    """Runs the independent work of the two views; returns what both gave."""
+    """Runs the independent work of the two views; returns both results."""
 
     def __call__(
         self, first: Callable[[], Result], second: Callable[[], Result]
@@ -93,10 +93,9 @@ def run_serial(first: Callable[[], Result], second: Callable[[], Result]) -> tup
 
 
 def coordinates(maps: Tensor) -> Tensor:
-    """Where each place of `maps` (B, C, h, w) lies: (B, 2, h, w), x from -1 to 1 and y in the same unit.
+    """Coordinates (B, 2, h, w) of each place of `maps` (B, C, h, w): x from -1 to 1, y in the same unit.
 
-    Rotary positions are relative, and the ray of a pixel is not: without this it is learnt from the borders,
-    slowly.
+    Rotary positions are relative, a pixel's ray is not; without this it is learnt slowly, from the borders.
     """
     height, width = maps.shape[-2:]
     x = (torch.arange(width, device=maps.device, dtype=maps.dtype) + 0.5) * 2 / width - 1
@@ -105,8 +104,9 @@ def coordinates(maps: Tensor) -> Tensor:
 
 
 def hybrid_patches(maps: dict[int, Tensor]) -> Tensor:
-    """The stem's maps to patches (B, C, H/16, W/16): what lies there, where, and what the classifier makes of
-    the surroundings, which by itself knows things by more than their shape."""
+    """The stem's maps to patches (B, C, H/16, W/16): local features, coordinates, and the classifier's
+    features of the surroundings, which by themselves identify things by more than their shape.
+    """
     fine = maps[16]
     coarse = F.interpolate(maps[32] / DEEP_SPREAD, fine.shape[-2:], mode='bilinear', align_corners=False)
     return torch.cat((fine, coordinates(fine), coarse), 1)
@@ -124,7 +124,7 @@ class GSemSplat(nn.Module):
             self.context = ContextBranch()
         stem_dim = STEM_DIMS[16] + 2 + STEM_DIMS[32]
         self.patch_embed = PatchEmbed(stem_dim, c.enc_dim, 1) if c.stem else PatchEmbed(3, c.enc_dim, PATCH)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.dec_dim))  # of the pre-training: only stored
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.dec_dim))  # of the pre-training: stored, not used
         self.enc_blocks = nn.ModuleList(EncoderBlock(c.enc_dim, c.enc_heads) for _ in range(c.enc_depth))
         self.enc_norm = nn.LayerNorm(c.enc_dim, eps=NORM_EPS)
         self.decoder_embed = nn.Linear(c.enc_dim, c.dec_dim)
@@ -135,9 +135,7 @@ class GSemSplat(nn.Module):
         self.downstream_head2 = Head(c)
 
     def init_weights(self) -> None:
-        """What training from scratch starts from: xavier in the transformer, both decoders alike, points on a
-        plane.
-        """
+        """Initialise for training from scratch: Xavier transformer, equal decoders, points on a plane."""
         for module in (self.patch_embed, self.enc_blocks, self.decoder_embed, self.dec_blocks):
             for layer in module.modules():
                 if isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -149,7 +147,7 @@ class GSemSplat(nn.Module):
             head.init_points()
 
     def encode(self, images: Tensor) -> Encoding:
-        """Images (B, 3, H, W) in [-1, 1], sides multiples of 16."""
+        """Images (B, 3, H, W) in [-1, 1] to an encoding. Raises ValueError unless 16 divides the sides."""
         for axis, size in zip(('height', 'width'), images.shape[-2:]):
             if size % PATCH:
                 raise ValueError(
@@ -168,12 +166,12 @@ class GSemSplat(nn.Module):
     def decode(
         self, first: Encoding, second: Encoding, run: Runner = run_serial
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Token lists of both views: entry 0 the encoder's output, entry k the output of decoder block k."""
+        """Token lists (B, N, C) of both views: 0 is the encoder's output, k that of decoder block k."""
         out1, out2 = [first.tokens], [second.tokens]
         x1, x2 = self.decoder_embed(first.tokens), self.decoder_embed(second.tokens)
         rope = rope_table(*first.grid, self.config.dec_dim // self.config.dec_heads, x1.device, x1.dtype)
         for block1, block2 in zip(self.dec_blocks, self.dec_blocks2):
-            # each reads what the previous layer made of both
+            # each reads both views' outputs of the previous layer
             x1, x2 = run(partial(block1, x1, x2, rope), partial(block2, x2, x1, rope))
             out1.append(x1)
             out2.append(x2)
@@ -200,7 +198,7 @@ class GSemSplat(nn.Module):
             offset, scales, quats, sh, opacities = gaussians(head.gaussian_dpt(levels).float())
             image = encoding.images if self.config.output_stride == 1 else F.avg_pool2d(encoding.images, 2)
             residual = image.float().permute(0, 2, 3, 1) / 2 / SH_C0  # (x + 1) / 2 - 0.5 over C0
-            # as published, the offset does not pull on the points
+            # as published, no gradient flows from the means to the points
             out.update(
                 means=pts3d.detach() + offset,
                 scales=scales,
@@ -232,7 +230,7 @@ class GSemSplat(nn.Module):
         run: Runner = run_serial,
         gaussians: bool = True,
     ) -> Prediction:
-        """The same from encodings that exist already."""
+        """`forward` from existing encodings."""
         tokens1, tokens2 = self.decode(first, second, run)
         views = run(
             partial(self.predict, self.downstream_head1, first, tokens1, descriptors, gaussians),

@@ -1,4 +1,4 @@
-"""Pixels as the network takes them."""
+"""Images as tensors for the network."""
 
 from __future__ import annotations
 

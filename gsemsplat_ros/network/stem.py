@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 (Tan & Le 2019): the stem of the small network and its context-aware branch.
 
-Batch norms are folded into the convolutions, for the stem is always frozen. Images come in [-1, 1], as its
+Batch norms are folded into the convolutions, because the stem is always frozen. Images are in [-1, 1]; its
 weights were trained on (x - 127) / 128.
 """
 
@@ -24,16 +24,14 @@ STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-TAPS = {1: 4, 2: 8, 4: 16, 6: 32}  # stage -> stride of the map that is handed out
-SPREAD = {4: 7.6, 8: 7.2, 16: 6.1, 32: 1.0}  # what the maps are divided by: standard deviations seen on rooms
-DEEP_SPREAD = 2.5  # what patches divide the classifier's map by
+TAPS = {1: 4, 2: 8, 4: 16, 6: 32}  # stage -> stride of the map that is returned
+SPREAD = {4: 7.6, 8: 7.2, 16: 6.1, 32: 1.0}  # divisors of the maps: their standard deviations on rooms
+DEEP_SPREAD = 2.5  # divisor of the classifier's map in patches
 TEMPERATURE = 2.0  # of the class probabilities: measured best on real stereo pairs
 
 
 class SameConv(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding: an even image is padded at its far side only, under stride
-    2.
-    """
+    """Convolution with TensorFlow's SAME padding: at stride 2 an even image is padded at the far side."""
 
     def forward(self, x: Tensor) -> Tensor:
         k, s = self.kernel_size[0], self.stride[0]
@@ -61,8 +59,7 @@ class MBConv(nn.Module):
 class Stem(nn.Module):
     """Images (B, 3, H, W) in [-1, 1] to feature maps {stride: (B, STEM_DIMS[stride], H/stride, W/stride)}.
 
-    The maps that a trained layer reads are brought to unit spread; the classifier's (stride 32) stays as it
-    is.
+    The maps that trained layers read are scaled to unit spread; the classifier's (stride 32) is not.
     """
 
     def __init__(self):
@@ -87,10 +84,10 @@ class Stem(nn.Module):
 
 
 class ContextBranch(nn.Module):
-    """The context-aware code, carried by the stem's own ImageNet classifier run densely and kept frozen.
+    """The context-aware code, from the stem's own ImageNet classifier run densely and kept frozen.
 
     Class probabilities at stride 32 (temperature 2, 3x3 mean of the logits) times one 16-d code a class; the
-    context decoder takes such mixtures back to the text space. `code.weight` is (16, 1000, 1, 1).
+    context decoder maps such mixtures back to the text space. `code.weight` is (16, 1000, 1, 1).
     """
 
     def __init__(self):
