@@ -1,8 +1,8 @@
 """Checkpoints: safetensors with a JSON card in the header.
 
 One file holds the network (under its public names), the two semantic decoders (`language_decoder_sam.*`,
-`language_decoder_patch.*`) and, where the text space is centred, its mean (`text_mean`). The card says what
-the file is: configuration, kind, text encoder, licence, how it was trained and what it scored.
+`language_decoder_patch.*`) and, where the text space is centred, its mean (`text_mean`). The card holds
+configuration, kind, text encoder, licence, training and scores.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 
 SHIPPED = Path(__file__).parents[1] / 'weights' / 'small.safetensors'
-# names in the public checkpoints: of the region-specific branch's decoder (0), of the context-aware one's (1)
+# names in the public checkpoints: the decoders of the region-specific (0) and context-aware branch (1)
 DECODERS = ('language_decoder_sam', 'language_decoder_patch')
 TEXT_MEAN = 'text_mean'
 CARD_KEY = 'gsemsplat'
@@ -30,9 +30,7 @@ CARD_KEY = 'gsemsplat'
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded file: the network in evaluation mode, the semantic decoders' tensors, the text mean and the
-    card.
-    """
+    """A loaded file: network in evaluation mode, the semantic decoders' tensors, text mean and card."""
 
     model: GSemSplat
     decoders: dict[str, Tensor]
@@ -52,7 +50,7 @@ def save(path: str | Path, tensors: dict[str, Tensor], card: dict) -> None:
 
 
 def read_card(path: str | Path) -> dict:
-    """The card of a checkpoint. Raises ValueError for a file that is none of ours."""
+    """The card of a checkpoint. Raises ValueError for any other file."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(
@@ -73,7 +71,7 @@ def update_card(path: str | Path, changes: dict) -> None:
     """Write `changes` into the card of a checkpoint; its tensors stay bit for bit."""
     card = read_card(path)
     with safe_open(path, 'pt') as file:
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  (a safetensors file is no dictionary)
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  (not a dictionary)
     save(path, tensors, {**card, **changes})
 
 
@@ -85,14 +83,13 @@ def add_scores(path: str | Path, name: str, scores: Mapping[str, float | str | N
 def load(path: str | Path | None = None, device: str | torch.device = 'cpu') -> Checkpoint:
     """Load `path` (None: the shipped small network) in fp32, in evaluation mode.
 
-    Raises ValueError when the file is none of ours or its tensors do not match its configuration, naming
-    them.
+    Raises ValueError for any other file, and for tensors that do not match the configuration, naming them.
     """
     path = SHIPPED if path is None else Path(path)
     card = read_card(path)
     config = NetworkConfig.from_json(card['config'])
     with safe_open(path, 'pt', device=str(device)) as file:
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  (a safetensors file is no dictionary)
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  (not a dictionary)
     tensors = {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
     decoders = {k: tensors.pop(k) for k in list(tensors) if k.split('.')[0] in DECODERS}
     text_mean = tensors.pop(TEXT_MEAN, None)

@@ -30,11 +30,11 @@ _DUPLICATE = '.scratch.layer_rn.'  # the same tensors as scratch.layer1_rn ... l
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What became of a file; every tuple is sorted, names are as in the file.
+    """The result of a conversion; every tuple is sorted, names are as in the file.
 
     kind: 'mast3r', 'splatt3r' or 'gsemsplat'. placeholders: classes and functions that the file names, none
     of which was called. missing: what the complete GSemSplat network has beyond this kind. left_over: entries
-    that nothing here reads. dropped: duplicates and training losses. written: keys of the new file.
+    that were not used. dropped: duplicates and training losses. written: keys of the new file.
     """
 
     kind: str
@@ -142,7 +142,7 @@ def _kind(source: Path, network: Mapping) -> str:
 
 
 def _decoder_problems(decoders: Mapping) -> list[str]:
-    """The decoders are stacks of convolutions, 16 to 512 channels; their depth only the file knows."""
+    """Decoders are stacks of convolutions from 16 to 512 channels; only the file determines their depth."""
     problems = []
     for prefix in (f'{decoder}.' for decoder in weights.DECODERS):
         parts = {name: tuple(tensor.shape) for name, tensor in decoders.items() if name.startswith(prefix)}

@@ -1,10 +1,10 @@
 """A pickle interpreter that runs no code: plain containers, numbers and text; placeholders for the rest.
 
 A pickle is a small program, and Python's unpickler imports and calls whatever it names. Here the program is
-decoded by `pickletools.genops`, which executes nothing, and interpreted by `Machine`: only names in a table
-mean something, exactly, and what they mean are functions of ours; every other class, function and object
-becomes a `Placeholder` that does nothing, whatever the program does to it. The limits stop programs that are
-small but unfold in memory or go on for ever; an ordinary checkpoint stays far below them.
+decoded by `pickletools.genops`, which executes nothing, and interpreted by `Machine`: only exact names in a
+table are resolved, to functions of ours; every other class, function and object becomes a `Placeholder` that
+does nothing, whatever the program does to it. The limits stop small programs that unfold in memory or run for
+ever; an ordinary checkpoint stays far below them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': (
 
 @dataclass(frozen=True, eq=False)
 class Placeholder:
-    """Stands for a class, a function or an object that is no plain container. Does nothing."""
+    """In place of a class, a function or an object other than a plain container. Does nothing."""
 
     name: str
 
@@ -67,10 +67,10 @@ class Known(Placeholder):
 
 
 class Machine:
-    """Interprets one pickle from `stream`, which it leaves behind the pickle's end.
+    """Interprets one pickle from `stream` and leaves the stream at the pickle's end.
 
-    known: what exact (module, name) pairs stand for, beside the containers of Python. persistent: makes a
-    value of a persistent id. `names` afterwards holds the name of every placeholder.
+    known: values of exact (module, name) pairs, besides the containers of Python. persistent: makes a value
+    from a persistent id. `names` afterwards holds the name of every placeholder.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Machine:
                     if count >= MAX_OPCODES:
                         raise ValueError(f'the pickle has more than {MAX_OPCODES} steps')
                     self.step(opcode.name, argument)
-        except (IndexError, KeyError):  # the stack or the memo is read where nothing is
+        except (IndexError, KeyError):  # the pickle reads an empty stack or memo
             pass
         raise ValueError('truncated or damaged pickle')
 
@@ -239,7 +239,7 @@ class Machine:
         raise ValueError('the pickle calls something that is no function')
 
     def spend(self, size: int) -> None:
-        """Counts what a call copies: by memo references a small file can ask for one copy again and again."""
+        """Counts bytes that calls copy: with memo references a small file can repeat a copy without end."""
         self.copied += size
         if self.copied > MAX_BYTES:
             raise ValueError('the pickle unfolds to more than it should')

@@ -1,7 +1,7 @@
 """LPIPS (Zhang et al. 2018) on VGG-16: a map of the perceptual difference of two images.
 
-Its weights are not ours to ship. The public Splatt3R and GSemSplat files carry them (docs/published.md
-20, `lpips_criterion.*`), so that the user's file is all that is needed.
+Its weights are not ours to ship. The public Splatt3R and GSemSplat files hold them (docs/published.md 20,
+`lpips_criterion.*`), so the user's file suffices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SMALLEST = 16  # px: four halvings
 
 
 class ScalingLayer(nn.Module):
-    """What brings the colors of a picture to the network's range."""
+    """Shifts and scales the colours of a picture to the network's range."""
 
     shift: Tensor
     scale: Tensor
@@ -57,9 +57,7 @@ class LPIPS(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> LPIPS:
-        """From a public Splatt3R or GSemSplat file; nothing in it is run. Raises ValueError for a file
-        without it.
-        """
+        """From a public Splatt3R or GSemSplat file; no code in it is run. Raises ValueError without LPIPS."""
         tree = read_torch_file(path).tree
         found = tree.get('state_dict', tree) if isinstance(tree, dict) else {}
         tensors = {
@@ -93,9 +91,7 @@ class LPIPS(nn.Module):
         return out
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two batches (B, 3, H, W) in [0, 1], sides of at least 16 px, to the difference of every pixel (B,
-        H, W).
-        """
+        """Two batches (B, 3, H, W) in [0, 1], sides >= 16 px, to the difference of every pixel (B, H, W)."""
         assert a.shape == b.shape and min(a.shape[-2:]) >= SMALLEST, (a.shape, b.shape)
         total = a.new_zeros(())
         for number, (x, y) in enumerate(zip(self.levels(a), self.levels(b))):

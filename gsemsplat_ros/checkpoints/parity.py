@@ -48,7 +48,7 @@ def rule_model(config: NetworkConfig) -> GSemSplat:
 
 
 def rule_images(seed: int, height: int, width: int) -> torch.Tensor:
-    """(2, 3, H, W) in [0, 1]."""
+    """The rule's two images (2, 3, H, W) in [0, 1]: uniform noise."""
     generator = np.random.Generator(np.random.PCG64(seed))
     return torch.from_numpy(generator.random((2, 3, height, width), dtype=np.float32))
 
@@ -101,7 +101,7 @@ def fields(view: ViewPrediction, image: torch.Tensor) -> dict[str, torch.Tensor]
 
 
 def read_fixture(path: str | Path) -> dict[str, np.ndarray]:
-    """Raises ValueError for anything but a parity fixture."""
+    """The arrays of a fixture by name. Raises ValueError for anything but a parity fixture."""
     try:
         with np.load(path, allow_pickle=False) as file:
             fixture = {k: file[k] for k in file.files}
@@ -129,7 +129,10 @@ def read_fixture(path: str | Path) -> dict[str, np.ndarray]:
 
 @torch.inference_mode()
 def check_parity(path: str | Path) -> dict:
-    """Run the large network on a fixture. Returns {'fields': {name: error}, 'max_error', 'passed'}."""
+    """Run the large network on a fixture. Returns {'fields': {name: error}, 'max_error', 'passed'}.
+
+    Raises ValueError for anything but a parity fixture.
+    """
     fixture = read_fixture(path)
     height, width = int(fixture['height']), int(fixture['width'])
     images = rule_images(int(fixture['seed']), height, width)

@@ -1,8 +1,9 @@
 """Tensors and plain containers of a file written by `torch.save`, without running code in it.
 
-Both formats are read: the zip archive (since torch 1.6: `data.pkl` and one stored record per storage) and the
-older stream (pickles followed by raw storages). The pickle goes through `inert_pickle`; tensors stay in the
-mapped file until `LazyTensor.read`, so a checkpoint with optimizer states costs only what is asked for.
+Both formats are read: the zip archive (since torch 1.6: `data.pkl` and one stored record per
+storage) and the older stream (pickles followed by raw storages). The pickle goes through
+`inert_pickle`; tensors stay in the mapped file until `LazyTensor.read`, so of a checkpoint with
+optimizer states only the tensors in use are read.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class _Storage:
     data: mmap.mmap = field(repr=False)
     dtype: torch.dtype
     numel: int
-    start: int | None = None  # the stream tells it only after the pickle
+    start: int | None = None  # in the older stream known only after the pickle
     crc: int | None = None
 
     @property
@@ -95,7 +96,7 @@ class LazyTensor:
 
 @dataclass(frozen=True)
 class TorchFile:
-    """What a file holds.
+    """The contents of a file.
 
     tree: dicts, lists, tuples, sets, numbers, text, bytes, torch.dtype, `LazyTensor` and, for all the rest,
     `Placeholder`; it may contain itself. placeholders: their names, sorted.
@@ -116,7 +117,7 @@ def read_torch_file(path: str | Path) -> TorchFile:
     if path.stat().st_size == 0:
         raise ValueError(f'{path} is empty')
     try:
-        with open(path, 'rb') as file:  # a private mapping: torch wants writable memory; nobody writes to it
+        with open(path, 'rb') as file:  # a private mapping: torch wants writable memory; nothing writes to it
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
         raise ValueError(f'{path} cannot be read: {error.strerror}') from None
@@ -219,13 +220,13 @@ def _read_stream(data: mmap.mmap) -> TorchFile:
 
 
 def _check_crc(data: mmap.mmap, start: int, size: int, crc: int | None, what: str) -> None:
-    # torch writes 0 where it was told to compute no checksums
+    # torch writes 0 if it computes no checksums
     if crc and zlib.crc32(memoryview(data)[start : start + size]) != crc:
         raise ValueError(f'{what} is damaged: its checksum differs')
 
 
 def _storage_reader(storage: Callable[[str, torch.dtype, int], _Storage]) -> Callable[[Any], _Storage]:
-    """What a persistent id of torch means: ('storage', type, key, device, numel[, None])."""
+    """The reader of torch's persistent ids: ('storage', type, key, device, numel[, None])."""
 
     def persistent(value: Any) -> _Storage:
         match value:
@@ -276,7 +277,7 @@ def _device(_: Machine, arguments: tuple) -> str:
     raise ValueError('torch.device is made from unsuitable arguments')
 
 
-# Exact names that mean something in a torch file; what they mean is ours, nothing is looked up by name.
+# The only names resolved in a torch file, to functions and types of ours; nothing is imported by name.
 _KNOWN = {
     **{
         (module, name): Known(f'{module}.{name}', function)
