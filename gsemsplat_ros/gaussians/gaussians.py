@@ -1,7 +1,6 @@
 """Semantic 3D Gaussians as one value, and the transforms that keep it consistent.
 
-A similarity x -> s R x + t takes the covariance to s^2 R cov R^T: orientations turn and scales grow with the
-means.
+A similarity x -> s R x + t takes covariances to s^2 R cov R^T: quats and scales change with the means.
 """
 
 from __future__ import annotations
@@ -56,9 +55,7 @@ class Gaussians:
 
     @classmethod
     def from_prediction(cls, prediction: Prediction, frame: str) -> Gaussians:
-        """Batch item 0 of the network's output as one set in `frame`: view 1 first, row by row
-        (docs/published.md 15).
-        """
+        """Batch item 0 of `prediction` in one set: view 1 first, row by row (docs/published.md 15)."""
         views = (prediction.first, prediction.second)
         assert all(view.means is not None for view in views), 'a network without Gaussian heads'
 
@@ -85,7 +82,7 @@ class Gaussians:
         return self._map(lambda tensor: tensor[index])
 
     def transformed(self, a_from_b: np.ndarray, frame: str) -> Gaussians:
-        """The same Gaussians in `frame`: `a_from_b` (4, 4) rigid, b the present frame. Codes do not turn."""
+        """The same Gaussians in `frame`: `a_from_b` (4, 4) rigid, b the present frame. Codes stay."""
         matrix = np.asarray(a_from_b, dtype=np.float64)
         rotation = matrix[:3, :3]
         assert matrix.shape == (4, 4), matrix.shape

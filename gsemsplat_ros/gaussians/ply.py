@@ -1,7 +1,7 @@
 """Gaussians as PLY files that standard splat viewers show correctly.
 
-The 17 float32 properties of 3DGS (docs/published.md 23) with what viewers apply undone: opacity as logit,
-scales as logarithms, rotation w x y z, colour as the degree-0 coefficient. Codes follow as code_0 ...;
+The 17 float32 properties of 3DGS (docs/published.md 23), to which viewers apply their activations: opacity as
+logit, scales as logarithms, rotation w x y z, colour as the degree-0 coefficient. Codes follow as code_0 ...;
 viewers skip them.
 """
 
@@ -75,7 +75,7 @@ def write_ply(path: str | Path, gaussians: Gaussians) -> None:
 
 
 def read_ply(path: str | Path, frame: str) -> Gaussians:
-    """Gaussians of a 3DGS PLY file (ours or another's, little endian), which lie in `frame`; on the CPU.
+    """Gaussians of a 3DGS PLY file (ours or another's, little endian) in `frame`, on the CPU.
 
     Higher SH degrees and unknown properties are left out; quaternions are normalised.
     Raises ValueError for a missing, foreign or truncated file.

@@ -1,6 +1,4 @@
-"""The entry to the renderers: gsplat for tensors on CUDA, the compiled renderer on the CPU, one
-convention.
-"""
+"""The entry to the renderers, in one convention: gsplat for tensors on CUDA, render_cpu on the CPU."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The renderer for machines without CUDA: compiled with numba, as many threads as torch may use.
 
-`render_plain` says what is computed; here is how it becomes fast. Gaussians are sorted by depth once, listed
+`render_plain` defines what is computed; here it is made fast. Gaussians are sorted by depth once, listed
 per tile of 16 x 16 pixels, and drawn one after the other on a tile that stays in the L2 cache: a row of 16
 pixels is one vector of alphas and transmittances, a pixel's channels are one short vector sum.
 
@@ -27,9 +27,9 @@ from gsemsplat_ros.gaussians.render_plain import DILATION, MAX_PIXELS, NEAR, Ren
 from gsemsplat_ros.images.camera import Camera
 
 TILE = 16
-CHECK = 32  # Gaussians between two looks at whether a tile is finished
+CHECK = 32  # Gaussians between two checks whether a tile is finished
 LANES = 8  # channels are padded to whole vectors of this many
-BOX, SHAPE = 4, 8  # columns of the tables that pass from stage to stage, see `_project`
+BOX, SHAPE = 4, 8  # columns of the tables between the stages, see `_project`
 
 # numba takes Python floats for float64; the drawing loop is float32 throughout. Compiled code holds these
 # values: after a change in render_plain.py touch this file, for numba's cache looks at this one only.
@@ -105,13 +105,13 @@ def _project(start, stop, means, quats, scales, opacities, world, lens, limits, 
         u, v = sx * x + cx, sy * y + cy
         reach = 2 * math.log(opacities[i] / MIN_ALPHA)
         rx, ry = math.sqrt(reach * variance_x), math.sqrt(reach * variance_y)
-        if not (abs(u) + rx < MAX_PIXELS and abs(v) + ry < MAX_PIXELS):  # no NaN passes
+        if not (abs(u) + rx < MAX_PIXELS and abs(v) + ry < MAX_PIXELS):  # rejects NaN too
             continue
         if u + rx < 0 or v + ry < 0 or u - rx > width - 1 or v - ry > height - 1:
             continue
         left, right = math.ceil(max(u - rx, 0)), math.floor(min(u + rx, width - 1))
         top, bottom = math.ceil(max(v - ry, 0)), math.floor(min(v + ry, height - 1))
-        if left > right or top > bottom:  # between pixels, as faint ones may lie
+        if left > right or top > bottom:  # a faint one between pixels
             continue
         boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3] = left, right, top, bottom
         shapes[i, 0], shapes[i, 1], shapes[i, 2] = u, v, variance_y / det
@@ -151,7 +151,7 @@ def _order_by_depth(boxes, shapes):
 def _list_tiles(order, boxes, across, down):
     """starts (tiles + 1,) and entries: tile t holds the Gaussians entries[starts[t]:starts[t + 1]]."""
     starts = np.zeros(across * down + 1, np.int64)
-    for i in range(len(boxes)):  # in memory order: counting does not ask for depth
+    for i in range(len(boxes)):  # in memory order: counts do not depend on depth
         if boxes[i, 1] >= 0:
             for y in range(boxes[i, 2] // TILE, boxes[i, 3] // TILE + 1):
                 for x in range(boxes[i, 0] // TILE, boxes[i, 1] // TILE + 1):
@@ -250,7 +250,7 @@ def render_cpu(
     background: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Rendering:
     """See `render`; tensors on the CPU, not differentiable. Safe to call from several threads at once."""
-    # numba compiles anew for every new type and layout, read-only ones too: all arguments are made alike
+    # numba compiles anew for each type and layout, also for read-only arrays: so all are made alike
     means, quats, scales, opacities, colors, codes = (
         np.ascontiguousarray(getattr(gaussians, name).detach().numpy(), dtype=np.float32) for name in TENSORS
     )

@@ -1,8 +1,8 @@
 """The renderer in plain differentiable torch: twin of the fast ones, and the renderer of training.
 
-3D Gaussian splatting with EWA projection (docs/published.md 21). A Gaussian at camera
-point (x, y, z) with covariance V = A A^T becomes the image Gaussian with covariance S = (J A)(J A)^T +
-0.3 I, J the Jacobian of the projection. At pixel offset d = (dx, dy) from its centre, completing the square,
+3D Gaussian splatting with EWA projection (docs/published.md 21). A Gaussian at camera point (x, y, z) with
+covariance V = A A^T becomes the image Gaussian with covariance S = (J A)(J A)^T + 0.3 I, J the Jacobian of
+the projection. At pixel offset d = (dx, dy) from its centre, completing the square,
 
     d^T S^-1 d = precision (dx - slope dy)^2 + dy^2 / variance_y,
     variance_y = S_yy, slope = S_xy / S_yy, precision = S_yy / det S,
@@ -28,7 +28,7 @@ DILATION = 0.3  # [px^2] added to both image variances: no Gaussian falls betwee
 MAX_ALPHA = 0.99  # one Gaussian never hides all behind it
 MIN_ALPHA = 1 / 255  # weaker contributions are skipped
 STOP = 1e-4  # a Gaussian that would take the transmittance below this ends its pixel, undrawn
-MIN_DEPTH_ALPHA = 0.01  # depth is NaN where less was drawn; who needs firmer ground thresholds `alpha`
+MIN_DEPTH_ALPHA = 0.01  # depth is NaN where less was drawn; for firmer depths threshold `alpha`
 MAX_PIXELS = 1e9  # centres and extents beyond this are left out (float32 cannot hold their pixels)
 BLOCK = 4  # pixels are drawn in blocks of this side, each with the Gaussians that reach it
 
@@ -64,8 +64,7 @@ class _Projected:
 
 
 def jacobian_limits(camera: Camera) -> tuple[float, float, float, float]:
-    """Bounds (x_min, x_max, y_min, y_max) of x/z and y/z in the Jacobian: the image and 15 % of its size
-    around.
+    """Bounds (x_min, x_max, y_min, y_max) of x/z and y/z in the Jacobian: the image plus 15 % a side.
 
     Beyond them the linearisation explodes. For a centred principal point this is 3DGS's 1.3 tan(fov / 2).
     """
@@ -96,7 +95,7 @@ def render_windows(
 
     Each result equals that part of `render_plain`'s picture; its cost grows with the window, not the picture.
     """
-    with torch.no_grad():  # what no window shows asks for no gradient, nor for memory
+    with torch.no_grad():  # Gaussians outside all windows need no gradient and no memory
         rough = _project(replace(gaussians, codes=gaussians.codes[:, :0]), camera, camera_from_world)
         near = torch.stack([_reaches(rough, window) for window in windows]).any(0)
     projected = _project(gaussians.select(rough.index[near]), camera, camera_from_world)
@@ -129,7 +128,7 @@ def _project(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray
     with torch.no_grad():
         reach = 2 * torch.log(gaussians.opacities / MIN_ALPHA)  # d^T S^-1 d where alpha falls to MIN_ALPHA
         extents = torch.stack([(reach * variance_x).sqrt(), (reach * variance_y).sqrt()], -1)
-        inside = ((geometry[:, :2].abs() + extents) < MAX_PIXELS).all(-1).nonzero()[:, 0]  # no NaN passes
+        inside = ((geometry[:, :2].abs() + extents) < MAX_PIXELS).all(-1).nonzero()[:, 0]  # rejects NaN too
         order = inside[torch.argsort(z[inside], stable=True)]
     return _Projected(
         visible[order], geometry.index_select(0, order), features.index_select(0, order), extents[order]
@@ -145,7 +144,7 @@ def _reaches(projected: _Projected, window: tuple[int, int, int, int]) -> Tensor
 
 
 def _draw(projected: _Projected, window: tuple[int, int, int, int], background: Sequence[float]) -> Rendering:
-    """Letters of the shapes: M Gaussians; B blocks of P pixels, each with up to K of the Gaussians."""
+    """Shapes: M Gaussians; B blocks of P pixels, each with up to K of the Gaussians."""
     x0, y0, width, height = window
     columns, rows = -(-width // BLOCK), -(-height // BLOCK)
     with torch.no_grad():
@@ -165,14 +164,14 @@ def _draw(projected: _Projected, window: tuple[int, int, int, int], background: 
     def pick(table: Tensor) -> Tensor:  # (M, C) -> (B, K, C)
         return table.index_select(0, index.flatten()).unflatten(0, index.shape)
 
-    # (B, 1, K) each, to stand against the pixels (B, P, 1)
+    # (B, 1, K) each, to broadcast against the pixels (B, P, 1)
     u, v, precision, slope, inverse_y, opacities = pick(projected.geometry)[:, None].unbind(-1)
     dx, dy = pixels[..., :1] - u, pixels[..., 1:] - v  # (B, P, K)
     power = -0.5 * (precision * (dx - slope * dy).square() + inverse_y * dy.square())
     alpha = (opacities * power.exp()).clamp(max=MAX_ALPHA)
     alpha = torch.where((alpha >= MIN_ALPHA) & used[:, None], alpha, 0.0)
     log_pass = torch.log1p(-alpha)
-    log_after = log_pass.cumsum(-1)  # light behind each
+    log_after = log_pass.cumsum(-1)  # ln of the light behind each
     weights = torch.where(log_after.exp() >= STOP, alpha * (log_after - log_pass).exp(), 0.0)
 
     def picture(blocks: Tensor) -> Tensor:  # (B, P, C) -> (height, width, C)

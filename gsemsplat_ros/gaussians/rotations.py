@@ -1,6 +1,6 @@
 """Rotations: unit quaternions (w, x, y, z) and matrices, as NumPy arrays or torch tensors.
 
-ROS messages hold quaternions as x, y, z, w; what reads and writes them turns the order.
+ROS messages hold quaternions as x, y, z, w; their readers and writers reorder them.
 """
 
 from __future__ import annotations
