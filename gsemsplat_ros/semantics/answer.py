@@ -8,15 +8,15 @@ import numpy as np
 
 from gsemsplat_ros.semantics.objects import Object
 
-MAX_TEXT = 200  # characters: longer phrases are no names of things
+MAX_TEXT = 200  # characters: longer texts do not name a thing
 THRESHOLD = 0.5  # relevancy below which a phrase is not found (LERF)
 MAX_OBJECTS = 8
 
 
 @dataclass(frozen=True)
 class Question:
-    """Where is `text`? It counts as found from the relevancy `threshold`, in (0, 1), on; `max_objects`
-    objects are told at most. Blanks around the text are taken off.
+    """A query for `text`, blanks around it removed. It is found if its relevancy reaches `threshold`, in (0,
+    1); at most `max_objects` objects are returned.
 
     Raises ValueError, in one line, for an empty or very long text and a threshold outside (0, 1).
     """
@@ -39,7 +39,7 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class AnswerPicture:
-    """What the rendering of a scene's keyframe shows of a phrase.
+    """The answer to a phrase in the rendering of a scene's keyframe.
 
     relevancy (h, w) float32: smoothed, in [0, 1], of the branch that answers, NaN where nothing was rendered;
     mask (h, w) bool: the phrase's pixels, none when it was not found.
@@ -53,14 +53,14 @@ class AnswerPicture:
 class Answer:
     """The answer to one phrase, of a scene or of a map; lengths and frame are those of its Gaussians.
 
-    threshold: from which a score counts as found, None where only the node that was asked knows. score: the
-    peak of relevancy, in [0, 1]; peak_point (x, y, z): where it lies, None where nothing could be compared;
-    peak_pixel (u, v): the same in the first input image, None of a map. objects: best first, none when not
-    found. branch: which one answers, 0 region-specific, 1 context-aware, 0 where both are mixed.
+    threshold: from which a score counts as found, None where the node used its own. score: the peak of
+    relevancy, in [0, 1]; peak_point (x, y, z): its position, None where nothing could be compared; peak_pixel
+    (u, v): the same in the first input image, None for a map. objects: best first, none when not found.
+    branch: the one that answers, 0 region-specific, 1 context-aware, 0 where both are mixed.
 
     relevancy (N,) float32: of each Gaussian, NaN where unknown: hidden, or a stray; lit (N,) bool: the
-    Gaussians that the phrase names, none when it was not found. Both are None in the answer of a node, which
-    tells boxes, not Gaussians. picture: None but for a scene.
+    Gaussians of the phrase, none when it was not found. Both are None in the answer of a node, which returns
+    boxes only. picture: None except for a scene.
     """
 
     text: str

@@ -1,8 +1,8 @@
 """The decoders of a checkpoint, from rendered codes to the text space, and the fast comparison with phrases.
 
-A code has 32 channels: 0-15 are read by the region-specific decoder ("sam"), 16-31 by the context-aware one
-("patch"). The two are the branches 0 and 1 of every result. Letters: H, W map; P = H * W pixels; D last
-hidden width; C text space; K phrases.
+A code has 32 channels: the region-specific decoder ("sam") reads 0-15, the context-aware one ("patch") 16-31.
+They are the branches 0 and 1 of every result. Letters: H, W map; P = H * W pixels; D last hidden width; C
+text space; K phrases.
 """
 
 import re
@@ -20,7 +20,7 @@ from gsemsplat_ros.network.config import CODE_CHANNELS, CODE_DIM
 from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, NORM_EPS, Mixture, relevancy
 
 _MAX_LAYERS = 64
-_CHUNK = 1 << 12  # pixels that go through the layers together on a CPU: they stay in its cache
+_CHUNK = 1 << 12  # pixels that pass the layers together on a CPU, so that they stay in its cache
 
 
 class Decoders(nn.Module):
@@ -51,11 +51,11 @@ class Decoders(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor], mixture: Mixture | None = None) -> 'Decoders':
-        """The decoders whose tensors lie in `state`, built from shapes; keys of other modules are left alone.
+        """The decoders in `state`, built from the shapes of their tensors; keys of other modules are ignored.
 
         `<branch>.<i>.weight` of rank 4 is a convolution with padding k // 2, `<branch>.<i>.running_mean`
-        makes layer i a batch normalisation, and an index without tensors is a ReLU: the code of the public
-        decoders was never released, so this rule is all there is to know.
+        makes layer i a batch normalisation, and an index without tensors is a ReLU. The code of the public
+        decoders was never released, so this rule replaces it.
 
         Raises:
             ValueError: a tensor that fits no layer (its key is named), or widths other than 16 in and C out.
@@ -90,12 +90,11 @@ class Decoders(nn.Module):
     def prepare(
         self, codes: Tensor, canonical: np.ndarray | Tensor, alpha: Tensor | None = None
     ) -> 'HiddenCodes':
-        """Does once for a map what every query shares.
+        """Computes once for a map what all queries share.
 
-        codes: (H, W, 32), weighted by alpha as rendered and not divided by it, as published; the codes of N
-        Gaussians come as (N, 1, 32). canonical: (M, C) unit embeddings of the canonical phrases. alpha: (H,
-        W) accumulated opacity; None: as if all were opaque. An empty pixel's code decodes to words that mean
-        nothing.
+        codes: (H, W, 32), weighted by alpha as rendered and not divided by it, as published; those of N
+        Gaussians: (N, 1, 32). canonical: (M, C) unit embeddings of the canonical phrases. alpha: (H, W)
+        accumulated opacity, None: all opaque; codes of empty pixels decode to arbitrary words.
         """
         _check(codes)
         branches = (
@@ -125,18 +124,18 @@ class HiddenBranch:
         phrases = torch.as_tensor(phrases, dtype=self.hidden.dtype, device=self.hidden.device)  # (K, C)
         assert phrases.ndim == 2 and phrases.shape[1] == len(self.bias), (phrases.shape, self.bias.shape)
         queries = phrases @ self.weight  # (K, D)
-        # one phrase is asked twice: for a single column PyTorch calls MKL's matrix-vector product, which took
+        # a single phrase is doubled: for one column PyTorch calls MKL's matrix-vector product, which took
         # four times as long as a product with two columns (AMD EPYC)
         columns = queries.repeat(2, 1) if len(queries) == 1 else queries
         dots = (self.hidden @ columns.T)[
             :, : len(queries)
-        ].T.contiguous()  # (K, P): what follows reads phrase by phrase
+        ].T.contiguous()  # (K, P): read phrase by phrase below
         return torch.addcmul(dots, (phrases @ self.bias)[:, None], self.scale)  # (K, P)
 
 
 @dataclass(frozen=True)
 class HiddenCodes:
-    """A map of codes made ready for queries by `Decoders.prepare`; read only, so threads may share it.
+    """A map of codes prepared for queries by `Decoders.prepare`; read only, so threads may share it.
 
     branches: region-specific, context-aware; best_negative (2, H, W): the largest similarity with a canonical
     phrase; inside (H, W) bool or None: where something was rendered; mixture: of the decoders; only: the
@@ -157,9 +156,7 @@ class HiddenCodes:
 
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray | Tensor) -> Tensor:
-        """Unit embeddings (K, C) -> relevancy (2, K, H, W) in (0, 1), before smoothing; (1, K, H, W) of a
-        mixture.
-        """
+        """Unit embeddings (K, C) -> unsmoothed relevancy (2, K, H, W) in (0, 1); mixed: (1, K, H, W)."""
         if self.mixture is None:
             both = relevancy(self.similarities(phrases), self.best_negative[:, None])
             if self.only is not None:
@@ -175,16 +172,15 @@ class HiddenCodes:
         return mixed.reshape(1, len(phrases), *self.best_negative.shape[1:])
 
     def _contrasts(self, branch: int, phrases: np.ndarray | Tensor) -> Tensor:
-        """(K, P) of one branch: by how much the similarity with a phrase beats the best canonical one."""
+        """(K, P) of one branch: the similarity with a phrase minus the largest with a canonical one."""
         return self.branches[branch].similarities(phrases).sub_(self.best_negative[branch].flatten())
 
 
 def _prepare(stack: nn.Sequential, codes: Tensor) -> HiddenBranch:
-    """Codes (H, W, 16) -> what queries need.
+    """Codes (H, W, 16) -> the branch that queries read.
 
-    With a linear last layer, f = W h + b, the norm of f follows from [W b] = Q R as |f| = |R [h; 1]|. That
-    is the Gram form h^T W^T W h + 2 (W^T b)^T h + b^T b without its cancellation. Other decoders keep their
-    features.
+    With a linear last layer, f = W h + b, |f| = |R [h; 1]| follows from [W b] = Q R. That is the Gram form
+    h^T W^T W h + 2 (W^T b)^T h + b^T b without its cancellation. Other decoders keep their features.
     """
     last = stack[-1]
     if _pointwise(last) and isinstance(last, nn.Conv2d):
@@ -196,7 +192,7 @@ def _prepare(stack: nn.Sequential, codes: Tensor) -> HiddenBranch:
             weight.new_empty(codes[..., 0].numel()),
         )
         start = 0
-        # all that is done to some pixels while they lie in the cache
+        # all steps for some pixels while they are in the cache
         for part in _parts(nn.Sequential(*list(stack)[:-1]), codes):
             rows = slice(start, start + len(part))
             start += len(part)
@@ -216,9 +212,7 @@ def _run(stack: nn.Sequential, codes: Tensor) -> Tensor:
 
 
 def _parts(stack: nn.Sequential, codes: Tensor) -> Iterator[Tensor]:
-    """Codes (H, W, 16) through the layers, (<= P, channels) at a time in their order; may be read, and
-    once.
-    """
+    """Codes (H, W, 16) through the layers, (<= P, channels) at a time, in order. Read each part once."""
     if not all(map(_pointwise, stack)):
         yield stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T.contiguous()
         return

@@ -9,7 +9,7 @@ import numpy as np
 
 _VOXELS_ACROSS = 100  # default voxel edge: the scene's robust diagonal over this, 6 cm in a room
 _LOW, _HIGH = 0.05, 0.95  # quantiles that bound an object: a few flying Gaussians must not stretch it
-# the 13 of the 26 neighbours that come later in key order: with each pair once, all pairs are there
+# the 13 of the 26 neighbours that come later in key order: each pair of neighbours once
 _FORWARD = [(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if (x, y, z) > (0, 0, 0)]
 
 _EDGES = np.array([(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b).bit_count() == 1])
@@ -17,10 +17,7 @@ _EDGES = np.array([(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b).
 
 @dataclass(frozen=True)
 class Object:
-    """An axis-aligned box around one answer in the frame of the Gaussians.
-
-    center (x, y, z) [m]; size (x, y, z) [m]; score 0..1.
-    """
+    """An axis-aligned box in the frame of the Gaussians: center and size (x, y, z) [m]; score in [0, 1]."""
 
     center: tuple[float, float, float]
     size: tuple[float, float, float]
@@ -63,11 +60,10 @@ def find_objects(
 ) -> tuple[Object, ...]:
     """Groups the Gaussians whose score reaches `gate` into objects, best first, `max_objects` at most.
 
-    means: (N, 3) [m]; scores: (N,) relevancy 0..1, NaN: unknown, left out; opacities: (N,) (0, 1), the
-    weights. voxel: edge [m] of the grid in which occupied voxels that touch, by a corner too, are one
-    object. None: a hundredth of the diagonal of the box that holds the middle 90 % of `means` along each
-    axis, so that a scene without metric scale works alike. Groups of fewer than `min_points` Gaussians are
-    dropped.
+    means: (N, 3) [m]; scores: (N,) relevancy 0..1, NaN: unknown, left out; opacities: (N,) in (0, 1), the
+    weights. voxel: edge [m] of the grid in which occupied voxels that touch, by a corner too, are one object.
+    None: a hundredth of the diagonal of the box that holds the middle 90 % of `means` along each axis, so
+    that scenes without metric scale give the same. Groups of fewer than `min_points` Gaussians are dropped.
 
     A box spans the weighted 5 % to 95 % quantiles along each axis; its score is the weighted 95 % quantile.
     """

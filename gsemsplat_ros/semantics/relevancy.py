@@ -1,5 +1,4 @@
-"""Relevancy of every pixel to a phrase (LERF), its smoothing, and whether the phrase is there. Pure
-functions.
+"""Relevancy of every pixel to a phrase (LERF), its smoothing, and presence of the phrase. Pure functions.
 
 Branches: 0 region-specific, 1 context-aware. Letters: H, W map; K phrases; M canonical phrases; C text space.
 """
@@ -13,17 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CANONICAL = (
-    'object',
-    'things',
-    'stuff',
-    'texture',
-)  # phrases that every query is compared with (LERF; docs/published.md 26)
+# phrases that every query is compared with (LERF; docs/published.md 26)
+CANONICAL = ('object', 'things', 'stuff', 'texture')
 NORM_EPS = 1e-6  # added to a feature's norm, as published
 SMOOTHING_BOX = 30  # pixels, for a map of 512
 _SMOOTHING_SIDE = 512
 TEMPERATURE = 10.0
-MIN_ALPHA = 0.5  # opacity below which a pixel shows nothing that a phrase could be found in
+MIN_ALPHA = 0.5  # opacity below which no phrase is found in a pixel
 LEAST = -2.0  # of a contrast
 _MASK_LEVEL = 0.75  # of a map's own range
 _RANGE_EPS = 1e-9
@@ -31,17 +26,16 @@ _RANGE_EPS = 1e-9
 
 @dataclass(frozen=True)
 class Mixture:
-    """How a checkpoint that is not the published one combines the two branches: the region-specific one says
-    where a thing is, the context-aware one says so more coarsely, and whether it is there at all.
+    """How a checkpoint other than the published one mixes the two branches: the region-specific one
+    localises, the context-aware one is coarser and mainly decides presence.
 
     The contrast of a branch is the cosine with the phrase minus the largest with a canonical phrase. With
     weights w and the contrasts of both branches,
 
         relevancy = sigmoid(10 * (w[0] * region + w[1] * context + w[2] * max(context) - margin))
 
-    where the maximum is over all that is asked: a picture, a map. The margin puts the border between what is
-    there and what is not at 0.5 (evaluation/mixture_fit.py). Raises ValueError for other than three
-    weights.
+    where the maximum is over the whole picture or map. The margin puts the border between present and absent
+    names at 0.5 (evaluation/mixture_fit.py). Raises ValueError for a number of weights other than three.
     """
 
     weights: tuple[float, float, float]
@@ -55,26 +49,26 @@ class Mixture:
 
     def of(self, first: Tensor, second: Tensor, inside: Tensor | None = None) -> Tensor:
         """Relevancy (K, P) from the contrast (K, P) of both branches, computed in the memory of `first`;
-        `inside` (P,) bool: where the second may be highest."""
+        `inside` (P,) bool: where the maximum of the second is taken.
+        """
         highest = (second if inside is None else second.masked_fill(~inside, LEAST)).amax(-1, keepdim=True)
         region, place, presence = self.weights
         mixed = first.mul_(region).add_(second, alpha=place).add_(highest, alpha=presence)
         return mixed.sub_(self.margin).mul_(TEMPERATURE).sigmoid_()
 
     def of_one(self, contrast: Tensor) -> Tensor:
-        """Relevancy of one branch alone, with all the weight, computed in the memory of its `contrast`."""
+        """Relevancy of one branch with all the weight, computed in the memory of its `contrast`."""
         return contrast.sub_(self.margin).mul_(TEMPERATURE).sigmoid_()
 
 
 def relevancy(similarity: Tensor, best_negative: Tensor, mixture: Mixture | None = None) -> Tensor:
     """LERF relevancy in (0, 1) from the cosine with a phrase and the largest cosine with a canonical phrase.
 
-    similarity and best_negative (2, K, P) for the two branches; the result (2, K, P), or (1, K, P) of a
-    mixture.
+    similarity and best_negative (2, K, P) for the two branches; returns (2, K, P), of a mixture (1, K, P).
 
-    LERF takes the smallest of the pairwise softmaxes exp(10 p) / (exp(10 p) + exp(10 n_j)) over the
-    canonical phrases j. Each is sigmoid(10 (p - n_j)), which falls as n_j grows, so the smallest belongs to
-    the largest n_j.
+    LERF takes the smallest of the pairwise softmaxes exp(10 p) / (exp(10 p) + exp(10 n_j))
+    over the canonical phrases j. Each is sigmoid(10 (p - n_j)), which falls as n_j grows, so
+    the smallest belongs to the largest n_j.
     """
     contrast = similarity - best_negative
     return mixture.of(contrast[0], contrast[1])[None] if mixture else contrast.mul_(TEMPERATURE).sigmoid_()
@@ -95,9 +89,9 @@ def box_size(height: int, width: int) -> int:
 def smooth(maps: Tensor, box: int = SMOOTHING_BOX, inside: Tensor | None = None) -> Tensor:
     """Half the map plus half its mean over a box, as published; maps (..., H, W), box in pixels.
 
-    An even box reaches one pixel further to the top left, and the border mirrors without repeating its
-    pixel (anchor and border of OpenCV's filter2D). `inside` (H, W) bool: the mean takes these pixels alone,
-    so that what was not rendered does not spill over the edge of what was; pixels outside keep their value.
+    An even box reaches one pixel further to the top left, and the border mirrors without repeating its pixel
+    (anchor and border of OpenCV's filter2D). `inside` (H, W) bool: only these pixels enter the mean, so that
+    unrendered ones do not spill over the edge; pixels outside keep their value.
     """
     if inside is None:
         return (maps + _box_mean(maps, box)) / 2
@@ -121,10 +115,9 @@ def _box_mean(maps: Tensor, box: int) -> Tensor:
 
 
 def relative_mask(map_: np.ndarray, level: float = _MASK_LEVEL) -> np.ndarray:
-    """Map (H, W) -> the published mask (H, W) bool: the top quarter of the map's own range (above `level`),
-    without NaN.
+    """Map (H, W) -> the published mask (H, W) bool: above `level` of the map's own range; false for NaN.
 
-    Any map that varies has such a quarter, whether the phrase is there or not: look at the peak first.
+    Any map that varies has such pixels, whether the phrase is present or not: check the peak first.
     """
     z = map_ - np.nanmin(map_)
     return z / (np.nanmax(z) + _RANGE_EPS) > level
@@ -132,12 +125,12 @@ def relative_mask(map_: np.ndarray, level: float = _MASK_LEVEL) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """Whether a phrase is there, and where, in pixels or in Gaussians alike.
+    """Whether a phrase is found, and where, in pixels or in Gaussians alike.
 
-    found: the peak reaches the threshold; score: the peak, 0..1 (0 where there was nothing to compare);
-    branch: 0 region, 1 context, 0 for a mixture; relevancy (...) float32: smoothed, of that branch, NaN
-    outside; mask (...) bool: what belongs to the phrase, nothing when not found; peak: index of the peak,
-    None where there was nothing to compare.
+    found: the peak reaches the threshold; score: the peak, 0..1 (0 if nothing could be compared); branch: 0
+    region, 1 context, 0 for a mixture; relevancy (...) float32: smoothed, of that branch, NaN outside; mask
+    (...) bool: pixels or Gaussians of the phrase, none if not found; peak: index of the peak, None if nothing
+    could be compared.
     """
 
     found: bool
@@ -151,13 +144,13 @@ class Decision:
 def decide(
     smoothed: np.ndarray, support: np.ndarray, threshold: float = 0.5, min_support: float = MIN_ALPHA
 ) -> Decision:
-    """Chooses the branch with the higher peak and says whether the phrase is there.
+    """Chooses the branch with the higher peak and decides whether the phrase is found.
 
     smoothed (2, ...): smoothed relevancy of the two branches, or (1, ...) of their mixture, of the pixels (H,
-    W) of a picture or the Gaussians (N,) of a map; support (...): how much stands behind each, of a pixel its
-    accumulated opacity. What has less than `min_support` is outside: an empty pixel decodes to a fixed vector
-    that means nothing, so it may neither win nor set the range. The published mask alone would find
-    everything everywhere; `threshold` on the peak, in the absolute scale of relevancy, comes first.
+    W) of a picture or the Gaussians (N,) of a map; support (...): weight of evidence of each, for a pixel its
+    accumulated opacity. Entries below `min_support` are outside: an empty pixel decodes to an arbitrary fixed
+    vector, so it may neither win nor set the range. The published mask alone would find everything
+    everywhere; so the peak must first reach `threshold`, on the absolute scale of relevancy.
     """
     assert smoothed.shape[1:] == support.shape, (smoothed.shape, support.shape)
     inside = (support >= min_support) & np.isfinite(smoothed).all(0)

@@ -1,7 +1,7 @@
-"""Text encoders: phrases to unit vectors of the text space that a checkpoint names.
+"""Text encoders: phrases to unit vectors of the text space of a checkpoint.
 
-`minilm-l6` (384-d) needs nothing but one small package; `openclip:MODEL` (512-d for ViT-B-16) needs open_clip
-and a checkpoint file that the user brings. Nothing here reaches for a network. Use `load_text_encoder`.
+`minilm-l6` (384-d) needs one small package only; `openclip:MODEL` (512-d for ViT-B-16) needs open_clip and a
+checkpoint file of the user. Nothing here uses a network connection. Use `load_text_encoder`.
 """
 
 import threading
@@ -41,7 +41,7 @@ class MiniLM:
 
     `mean` (384,): the mean embedding over a vocabulary of names. Unrelated names have a cosine near 0.4 in
     this space; with a mean, an embedding e becomes normalise(e - mean), which brings them near zero. A
-    checkpoint that was trained in the centred space carries its mean.
+    checkpoint trained in the centred space contains its mean.
     """
 
     name = MINILM
@@ -64,9 +64,9 @@ class MiniLM:
             ) from error
         with resources.as_file(folder / 'tokenizer.json') as path:
             self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_padding()  # the file asks for 128 tokens a phrase; `encode` pads to the longest
+        self._tokenizer.no_padding()  # the file pads to 128 tokens; `encode` pads to the longest phrase
         self._tokenizer.enable_truncation(_MINILM_MAX_TOKENS)
-        with torch.device('meta'):  # no random weights first: the file's tensors take their place
+        with torch.device('meta'):  # no random weights, as the file's tensors replace them
             self._bert = _Bert()
         with resources.as_file(folder / 'model.safetensors') as path:
             self._bert.load_state_dict(_bert_state(load_file(path)), assign=True)
@@ -112,7 +112,7 @@ class _Bert(nn.Module):
 
 
 def _bert_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published BERT tensors under the names of `_Bert`; the pooler is of no use for sentence vectors."""
+    """The published BERT tensors under the names of `_Bert`; sentence vectors need no pooler."""
     state = {
         'words.weight': published['embeddings.word_embeddings.weight'],
         'positions.weight': published['embeddings.position_embeddings.weight'],
@@ -142,9 +142,9 @@ def _bert_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def import_open_clip():
     """The module open_clip. Raises ImportError where it is missing.
 
-    The torchvision of the package index is built for CUDA: beside a CPU build of torch its operators do not
-    load, and its import stops because two of them were never declared. Declared (no text tower calls them),
-    it passes.
+    The torchvision of the package index is built for CUDA: beside a CPU build of torch its
+    operators do not load, and its import stops because two of them were never declared. With these
+    declared it passes; no text tower calls them.
     """
     try:
         import torchvision  # noqa: F401
@@ -161,8 +161,9 @@ def import_open_clip():
 
 
 def open_clip_model(model: str, checkpoint: str | Path) -> tuple:
-    """The module open_clip, and its plain CLIP `model` with the tensors of a local file. Raises ValueError as
-    `OpenCLIP`.
+    """The module open_clip, and its plain CLIP `model` with the tensors of a local file.
+
+    Raises ValueError as `OpenCLIP`.
     """
     try:
         open_clip = import_open_clip()
@@ -187,7 +188,7 @@ def open_clip_model(model: str, checkpoint: str | Path) -> tuple:
 class OpenCLIP:
     """The text tower of a CLIP model of the open_clip package, float32 on the CPU, from a local checkpoint.
 
-    The public GSemSplat networks speak `ViT-B-16` trained as laion2b_s34b_b88k (512-d), raw phrases.
+    The public GSemSplat networks use `ViT-B-16` trained as laion2b_s34b_b88k (512-d), raw phrases.
     """
 
     def __init__(self, model: str, checkpoint: str | Path) -> None:
@@ -202,7 +203,7 @@ class OpenCLIP:
         open_clip, clip = open_clip_model(model, checkpoint)
         self.name = f'openclip:{model}'
         self.dim = clip.visual.output_dim
-        del clip.visual  # three fifths of the memory, and only words come here
+        del clip.visual  # three fifths of the memory, not needed for text
         self._clip = clip.eval()
         self._tokenize = open_clip.get_tokenizer(model)
 
@@ -266,13 +267,12 @@ class Cached:
 def load_text_encoder(
     name: str, checkpoint: str | Path | None = None, mean: np.ndarray | Sequence[float] | None = None
 ) -> Cached:
-    """The text encoder that a checkpoint names: 'minilm-l6' or 'openclip:MODEL', cached by phrase.
+    """The text encoder of the name in a checkpoint: 'minilm-l6' or 'openclip:MODEL', cached by phrase.
 
     `checkpoint`: the user's file, for openclip only. `mean` (384,): centres the space, for minilm-l6 only.
 
     Raises:
-        ValueError: unknown name; a package or file that is missing or foreign; an argument of the other
-        encoder.
+        ValueError: unknown name; a missing or foreign package or file; an argument of the other encoder.
     """
     if name == MINILM:
         if checkpoint is not None:
