@@ -1,7 +1,7 @@
 """Two calibrated views of the same points: depths, errors and relative motion.
 
 Rays (N, 3) have depth 1 in their camera. A motion is the pose of the second camera in the frame of the first,
-(4, 4) rigid; `_rel` says that the unit of its translation is not known, only that depths have the same.
+(4, 4) rigid; `_rel`: in an unknown unit, the same for its translation and for depths.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import numpy as np
 def triangulate(
     rays_first: np.ndarray, rays_second: np.ndarray, first_from_second_rel: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Depths in both views of the closest points of two rays each, and the angle between the rays [rad], (N,)
-    each.
-    """
+    """Depths (N,) in both views of the closest points of two rays, and the angles (N,) between them [rad]."""
     turned, t = rays_second @ first_from_second_rel[:3, :3].T, first_from_second_rel[:3, 3]
     aa, bb, ab = (rays_first**2).sum(1), (turned**2).sum(1), (rays_first * turned).sum(1)
     at, bt = rays_first @ t, turned @ t
@@ -39,9 +37,9 @@ def epipolar_errors(
 def polish(
     first_from_second_rel: np.ndarray, rays_first: np.ndarray, rays_second: np.ndarray, tolerance: float
 ) -> np.ndarray:
-    """The motion with a translation of length 1 that brings all matches nearest to their epipolar lines.
+    """The motion, with a translation of length 1, that brings all matches nearest to their epipolar lines.
 
-    Gauss-Newton over the turn and the direction, matches beyond `tolerance` fading out (Geman-McClure).
+    Gauss-Newton over rotation and direction; matches beyond `tolerance` [at depth 1] fade (Geman-McClure).
     """
 
     def moved(step: np.ndarray) -> np.ndarray:
@@ -66,7 +64,7 @@ def polish(
             1,
         )
         weights = 1 / (1 + (errors / tolerance) ** 2)
-        # the length of the translation has no say: the least-squares step of smallest norm leaves it alone
+        # errors do not depend on the length of the translation: the step of smallest norm leaves it alone
         better = moved(np.linalg.lstsq(slopes * weights[:, None], -errors * weights, rcond=1e-6)[0])
         after = epipolar_errors(better, rays_first, rays_second)
         if not cost(after) < cost(errors) - 1e-6:

@@ -1,8 +1,8 @@
 """Dense matches of two calibrated views: pixels predicted from motion and depths, corrected by optical flow.
 
-Matched corners fix how the camera moved. Then the depths say where every pixel of the first view lies in the
-second; the second view, drawn back from there, differs from the first only by what the depths are wrong, and
-optical flow sees by how much, to a fraction of a pixel wherever there is texture.
+Matched corners fix the motion. With it, the depths predict where every pixel of the first view lies in the
+second. The second view, warped back from there, differs from the first only by the errors of the depths;
+optical flow measures these to a fraction of a pixel wherever there is texture.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from gsemsplat_ros.geometry.matches import MIN_PARALLAX, PairMatches
 from gsemsplat_ros.geometry.refine import MIN_DEPTH
 from gsemsplat_ros.images.camera import Camera, pixel_grid
 
-THERE_AND_BACK_PX = 1.0  # flow and the flow back end this close to where they began,
+THERE_AND_BACK_PX = 1.0  # flow there and back must end this close to its start,
 EPIPOLAR_PX = 1.0  # and this close to the epipolar line of the pixel
-# root mean square of the gradient about a pixel [gray levels a px]: flatter, flow only guesses
+# root mean square of the gradient around a pixel [gray levels a px]: on flatter areas flow is unreliable
 MIN_TEXTURE = 2.0
 TEXTURE_BOX = 7  # px
-POLISHED_BY = 1000  # matches, drawn at random, that the motion is polished by
-MIN_MATCHES = 500  # fewer are no better than the corners
+POLISHED_BY = 1000  # random matches that polish the motion
+MIN_MATCHES = 500  # fewer are not better than the corners
 STRIDE = 2  # every so many pixels along a row or column become a match
 
 
@@ -35,8 +35,9 @@ def warp(image: np.ndarray, uv: np.ndarray) -> np.ndarray:
 def project(
     depth: np.ndarray, camera: Camera, second: Camera, first_from_second_rel: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the pixels of the first `camera` lie in the second: (H, W, 2) float32 pixels, and which (H, W) it
-    can see, but for what stands in between. depth (H, W) along the first camera's axis, unit of the pose."""
+    """Pixels (H, W, 2) float32 of the second camera where those of the first `camera` fall, and which (H, W)
+    bool lie in its image, occlusion ignored. depth (H, W) along the first camera's axis, in the pose's unit.
+    """
     points = (camera.unproject(depth) - first_from_second_rel[:3, 3]) @ first_from_second_rel[:3, :3]
     uv, in_front = second.project(points, near=MIN_DEPTH)
     return uv.astype(np.float32), in_front & second.in_image(uv, margin=0.5)
@@ -48,8 +49,8 @@ def flow_matches(
     cameras: tuple[Camera, Camera],
     first_from_second_rel: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 2) of both images (H, W, 3) that show the same points, by depth (H, W) of the first, in the
-    unit of the motion, and flow (Kroeger et al. 2016).
+    """Pixels (N, 2) of both images (H, W, 3) of the same points, by depth (H, W) of the first, in the unit of
+    the motion, and by dense flow (Kroeger et al. 2016).
     """
     one, two = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images)
     uv, inside = project(depth, *cameras, first_from_second_rel)
@@ -77,8 +78,8 @@ def dense_matches(
 ) -> PairMatches | None:
     """Matches at every textured pixel, from those of corners, whose motion they polish. None: too few.
 
-    depth (h, w): along the axis of the first camera, in the unit of `corners`, whose pixels are its own, as
-    those of the result are; images (H, W, 3) and their cameras. The distance between the cameras stays.
+    depth (h, w): along the axis of the first camera, in the unit of `corners`; pixels of `corners` and of the
+    result are those of `depth`. images (H, W, 3) and their cameras. The distance between the cameras stays.
     """
     height, width = images[0].shape[:2]
     size = depth.shape[::-1]

@@ -1,6 +1,4 @@
-"""What the two images of a pair show without the network: matched pixels, the motion between two calibrated
-cameras, and depths by triangulation.
-"""
+"""Matched pixels, motion and depths from the images of a pair alone, without the network."""
 
 from __future__ import annotations
 
@@ -16,10 +14,10 @@ from gsemsplat_ros.images.window import Window
 
 LONG_SIDE = 640  # images are matched at most at this size [px]
 FEATURES = 2000
-RATIO = 0.85  # Lowe's test: the second-best match is this much worse
-EPIPOLAR_PX = 1.0  # a match agrees with a motion when it lies this close to its epipolar line
-MIN_MATCHES = 30  # fewer say nothing
-MIN_PARALLAX = np.deg2rad(1.0)  # between the rays of a match, in the median: less, and the direction is noise
+RATIO = 0.85  # Lowe's test: distance of the best match over that of the second best
+EPIPOLAR_PX = 1.0  # a match this close to its epipolar line agrees with a motion
+MIN_MATCHES = 30  # fewer are no evidence
+MIN_PARALLAX = np.deg2rad(1.0)  # median angle between the rays of a match: below it the direction is noise
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class PairMatches:
     z_second: np.ndarray
 
     def scaled(self, factor: float) -> PairMatches:
-        """The same in another unit, of which there are `factor` in one of this."""
+        """The same in another unit: lengths times `factor`."""
         pose = self.first_from_second_rel.copy()
         pose[:3, 3] *= factor
         return replace(
@@ -46,7 +44,7 @@ class PairMatches:
         )
 
     def on_grid(self, first: Window, second: Window, width: int, height: int) -> PairMatches:
-        """With pixels of maps of `width` x `height` over the windows of the two views."""
+        """The same with pixels of maps of `width` x `height` over the windows of the two views."""
         uv = [
             (window.to_network(x) + 0.5) * (width / window.width, height / window.height) - 0.5
             for window, x in ((first, self.uv_first), (second, self.uv_second))
@@ -55,7 +53,7 @@ class PairMatches:
 
 
 def match_pair(pair: Pair) -> PairMatches | None:
-    """What the images of a calibrated pair show, None where they show nothing. Needs no network."""
+    """The matches of a calibrated pair, without the network; None: not calibrated, or too few."""
     if pair.baseline_m is not None:
         return match_stereo(pair)
     if pair.first.camera is None or pair.second.camera is None:
@@ -73,7 +71,8 @@ def gray(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 def disparity(left: np.ndarray, right: np.ndarray, smallest: int = 0) -> np.ndarray:
     """(H, W) float32 [px] of a rectified gray pair, > `smallest`; NaN where the match fails its checks
-    (semi-global matching, Hirschmueller 2008)."""
+    (semi-global matching, Hirschmueller 2008).
+    """
     count = max(16, left.shape[1] // 4 // 16 * 16)
     matcher = cv2.StereoSGBM_create(  # type: ignore[attr-defined]  # not in cv2's stubs
         minDisparity=smallest,
@@ -92,14 +91,12 @@ def disparity(left: np.ndarray, right: np.ndarray, smallest: int = 0) -> np.ndar
 
 
 def match_stereo(pair: Pair) -> PairMatches | None:
-    """Depths [m] of a rectified pair from its disparities. None: too few matches (no texture, not
-    rectified).
-    """
+    """Depths [m] of a rectified pair from its disparities. None: too few (no texture, not rectified)."""
     assert pair.first.camera is not None and pair.baseline_m is not None, pair  # Pair has checked it
     (left, factor), (right, _) = gray(pair.first.image), gray(pair.second.image)
     height, width = left.shape
     camera = pair.first.camera.resized(width, height)
-    # where the principal points differ, infinity does not lie at zero
+    # where the principal points differ, the disparity of infinity is not zero
     offset = 0.0 if pair.second.camera is None else pair.second.camera.resized(width, height).cx - camera.cx
     found = disparity(left, right, round(-offset))
     v, u = np.nonzero(np.isfinite(found))

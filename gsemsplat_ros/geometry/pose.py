@@ -1,7 +1,6 @@
 """Camera geometry from point maps: focal length, relative pose, and the metric scale of a pair.
 
-A point map holds for each pixel its 3-D point in the frame of view 1 (OpenCV axes). Pixel centres lie at
-integers.
+A point map: the 3-D point of each pixel in the frame of view 1. OpenCV axes, pixel centres at integers.
 """
 
 from __future__ import annotations
@@ -17,20 +16,18 @@ from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.images.view import Pair
 
 REPROJECTION_PX = 5.0  # PnP inlier threshold at 512 px width, docs/published.md 43
-MIN_INLIERS = 50  # fewer correspondences than this say nothing
-MIN_SHARE = 0.5  # of the correspondences: a minority is no consensus
-MIN_CELLS = 20  # fewer measured pixels than this fix no scale
+MIN_INLIERS = 50  # with fewer correspondences there is no pose
+MIN_SHARE = 0.5  # of the correspondences: a minority is not a consensus
+MIN_CELLS = 20  # with fewer measured pixels there is no scale
 RATIO_TOLERANCE = 0.25  # a measured depth agrees with the scale when it lies within this fraction
-MIN_MOVED_M = 0.05  # odometry says nothing about scale when the camera moved less
-MAX_TURN_APART = np.deg2rad(10)  # odometry and visual motion that differ by more disagree
-MAX_DIRECTION_APART = np.deg2rad(30)
+MIN_MOVED_M = 0.05  # after shorter motions odometry gives no scale
+MAX_TURN_APART = np.deg2rad(10)  # odometry and visual motion disagree beyond this,
+MAX_DIRECTION_APART = np.deg2rad(30)  # or beyond this angle between their directions
 
 
 @dataclass(frozen=True)
 class RelativePose:
-    """`first_from_second_net` (4, 4) rigid, translation in the network's unit; `inliers` of `points`
-    correspondences agree.
-    """
+    """`first_from_second_net` (4, 4) rigid, in network units; `inliers` of `points` correspondences agree."""
 
     first_from_second_net: np.ndarray
     inliers: int
@@ -39,12 +36,12 @@ class RelativePose:
 
 @dataclass(frozen=True)
 class PairPose:
-    """Where the second camera stands and how large the scene is.
+    """Pose of the second camera, and scale of the scene.
 
     first_from_second_net (4, 4): translation in the network's unit; None: not found. first_from_points_net:
-    the same as the second point map has it, by itself. scale: metres per such unit; scale_source: 'stereo
-    baseline', 'tf' or 'network'; `inliers` of `points` measurements agree with scale or pose. matches: in the
-    network's unit; None: too few.
+    the same from the second point map alone. scale: metres per such unit; scale_source: 'stereo baseline',
+    'tf' or 'network'; `inliers` of `points` measurements agree with scale or pose. matches: in the network's
+    unit; None: too few.
     """
 
     first_from_second_net: np.ndarray | None = None
@@ -57,7 +54,7 @@ class PairPose:
 
     @property
     def first_from_second(self) -> np.ndarray | None:
-        """(4, 4) with its translation in metres, as far as `scale` knows them."""
+        """(4, 4) with its translation in metres, as far as `scale` is metric."""
         if self.first_from_second_net is None:
             return None
         pose = self.first_from_second_net.copy()
@@ -65,8 +62,9 @@ class PairPose:
         return pose
 
     def with_matches(self, matches: PairMatches, depth: np.ndarray) -> PairPose:
-        """By other `matches`, about in the network's unit, which `depth` (h, w) of the first view then fixes;
-        too few agree with it: unchanged."""
+        """With other `matches`, roughly in the network's unit; `depth` (h, w) of the first view fixes the
+        exact factor. Unchanged if too few agree with it.
+        """
         factor, inliers, points = network_factor(matches, depth)
         if inliers < MIN_CELLS:
             return self
@@ -74,7 +72,7 @@ class PairPose:
         return replace(
             self,
             first_from_second_net=matches.first_from_second_rel,
-            scale=self.scale / factor if self.scale_source == 'tf' else self.scale,  # odometry's metres stay
+            scale=self.scale / factor if self.scale_source == 'tf' else self.scale,  # keeps odometry's metres
             inliers=inliers,
             points=points,
             matches=matches,
@@ -113,8 +111,7 @@ def focal_from_points(points: np.ndarray, conf: np.ndarray, iterations: int = 10
 def relative_pose(points: np.ndarray, conf: np.ndarray, camera: Camera) -> RelativePose | None:
     """Pose of view 2 from its points (H, W, 3) in the frame of view 1 and its own `camera` of the same size.
 
-    RANSAC over the more confident half of a grid of pixels, SQPnP (Terzakis & Lourakis 2020). None: no
-    consensus.
+    RANSAC with SQPnP (Terzakis & Lourakis 2020) on the more confident half of a grid. None: no consensus.
     """
     height, width = conf.shape
     assert (camera.height, camera.width) == (height, width), (camera, conf.shape)
@@ -147,9 +144,9 @@ def relative_pose(points: np.ndarray, conf: np.ndarray, camera: Camera) -> Relat
 
 
 def motion_scale(network: np.ndarray, metric: np.ndarray) -> float | None:
-    """Metres per unit of the network from one motion (4, 4) measured twice: by the images, by odometry [m].
+    """Metres per network unit from one motion (4, 4) measured twice: by the images, by odometry [m].
 
-    None when the camera moved too little, or when the two do not agree in turn and direction.
+    None when the camera moved too little, or when the two disagree in rotation or direction.
     """
     way, metric_way = network[:3, 3], metric[:3, 3]
     length, metres = float(np.linalg.norm(way)), float(np.linalg.norm(metric_way))
@@ -168,12 +165,12 @@ def pair_pose(
     conf_second: np.ndarray,
     camera: Camera,
 ) -> PairPose:
-    """Pose and scale of a pair from what the network predicts of it and from its `matches` on the same grid.
+    """Pose and scale of a pair from its prediction and from its `matches` on the same grid.
 
     depth (h, w) of the first view, point map (h, w, 3) of the second in the frame of the first, and its
-    confidence (h, w); `camera` of the second view at that size. A rectified stereo pair knows its pose and
-    takes its scale from the disparities. Any other takes the pose from its matches, or from PnP on the second
-    point map, and the scale from the way that the camera went where that is known, else the network's.
+    confidence (h, w); `camera` of the second view at that size. A rectified stereo pair has a known pose and
+    takes its scale from the disparities. Any other pair takes the pose from its matches, or else from PnP on
+    the second point map, and the scale from the known motion of the camera, else the network's.
     """
     factor, inliers, points = (0.0, 0, 0) if matches is None else network_factor(matches, depth)
     matches = matches.scaled(factor) if matches is not None and inliers >= MIN_CELLS else None
@@ -204,9 +201,9 @@ def pair_pose(
 
 
 def network_factor(matches: PairMatches, depth: np.ndarray) -> tuple[float, int, int]:
-    """Units of the network per unit of the matches, and how many of how many pixels agree with it.
+    """Network units per unit of the matches, how many pixels agree with it, and how many were measured.
 
-    depth (h, w): of the first view; the factor is the median over its pixels that were measured.
+    depth (h, w): of the first view; the factor is the median over its measured pixels.
     """
     logs, count = log_ratios(depth, matches.uv_first, matches.z_first)
     logs = logs[count > 0]

@@ -1,8 +1,8 @@
 """Predicted points moved onto the true rays of calibrated cameras.
 
-The network sees uncalibrated images and predicts rays of its own. Where `camera_info` says better, each
-view's points are moved onto its true rays, so that what is drawn falls on the pixel it came from; their
-depths stay the network's, bent to those that were measured.
+The network gets uncalibrated images and predicts rays of its own. With a calibration each view's points are
+moved onto its true rays, so that each is drawn at the pixel it came from; depths stay the network's,
+corrected to the measured ones.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def snap_view(
 ) -> ViewPrediction:
     """Points (1, h, w, 3) of one view onto the rays of `camera` (w x h) at `first_from_camera` (4, 4).
 
-    first_from_points (4, 4): of the camera as the points themselves have it, in which their depths are read;
+    first_from_points (4, 4): pose of the camera by the points themselves, from which their depths are taken;
     image (h, w, 3) uint8; measured: pixels (N, 2) and depths (N,). All in the network's unit. Gaussians keep
-    their offsets; those whose depth grows grow with it.
+    their offsets; offsets and scales grow with the depths.
     """
     assert view.means is not None and view.scales is not None, 'a prediction without Gaussians'
     device = view.pts3d.device
@@ -60,8 +60,7 @@ def snap_to_rays(
     pose: PairPose,
     images: tuple[np.ndarray, np.ndarray],
 ) -> Prediction:
-    """Both views onto the rays of their cameras (the second only when its pose is known) and to the measured
-    depths.
+    """Both views onto the rays of their cameras (the second if its pose is known) and to measured depths.
 
     images: of the two views, (h, w, 3) uint8 at the size of the cameras.
     """
@@ -74,7 +73,7 @@ def snap_to_rays(
     snap_first = partial(snap_view, prediction.first, cameras[0], np.eye(4), np.eye(4), images[0], first_seen)
     if pose.first_from_second_net is None or pose.first_from_points_net is None:
         return Prediction(snap_first(), prediction.second)
-    with ThreadPoolExecutor(1) as pool:  # the views know nothing of each other here: at once
+    with ThreadPoolExecutor(1) as pool:  # the views are independent here: in parallel
         second = pool.submit(
             snap_view,
             prediction.second,

@@ -1,8 +1,8 @@
 """Predicted depths corrected to the measured ones, by a smooth factor in each view.
 
-The network knows the shape of things but not how large and far they are; triangulation knows that, but only
-here and there. The factor between the two is spread over each surface and stops at its edges, by the fast
-global smoother of Min et al. (2014): along rows and columns in turn, one tridiagonal system each.
+The network predicts shapes well, sizes and distances less; triangulation measures those, but only at some
+pixels. The factor between the two is spread over each surface and stops at its edges, by the fast global
+smoother of Min et al. (2014): along rows and columns in turn, one tridiagonal system each.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import numpy as np
 
 SMOOTHNESS = 100.0  # how far, squared [px], a measurement reaches over a smooth surface
 ROUNDS = 3  # of rows and columns
-DEPTH_EDGE = 0.05  # a step of ln depth from pixel to pixel that stops the spreading,
-IMAGE_EDGE = 0.02  # and one of the image's brightness (0..1)
+DEPTH_EDGE = 0.05  # step of ln depth from pixel to pixel that stops the spreading,
+IMAGE_EDGE = 0.02  # and step of the image's brightness (0..1) that does
 PRIOR = 0.001  # weight of the median factor beside one measurement a pixel
-MAX_LOG = 1.0  # ln of the largest factor about the median that is no mistake,
-MAX_STRAY = 0.2  # and about the other measurements of the same surface
-MIN_DEPTH = 1e-3  # unit of the network: what lies behind or in the camera counts as just before it
-MIN_AGREEING = 0.5  # share of the measurements within MAX_LOG: below, the two do not see one scene
+MAX_LOG = 1.0  # measurements farther from the median [ln of the factor] are mistakes,
+MAX_STRAY = 0.2  # and so are those farther from the others of the same surface
+MIN_DEPTH = 1e-3  # in network units: points in or behind the camera count as just before it
+MIN_AGREEING = 0.5  # share of the measurements within MAX_LOG: below it, the two show different scenes
 
 
-@numba.njit(cache=True, nogil=True)  # two views at once
+@numba.njit(cache=True, nogil=True)  # nogil: two views in parallel
 def _smooth_rows(x: np.ndarray, link: np.ndarray, strength: float) -> None:
     """In place: each row of x (C, H, W) solves (1 + strength L) y = x, L the Laplacian with weights link (H,
-    W): that between a pixel and the next. Thomas's algorithm."""
+    W) between a pixel and the next (Thomas's algorithm).
+    """
     channels, height, width = x.shape
     c = np.empty(width)
     for i in range(height):
@@ -42,8 +43,7 @@ def _smooth_rows(x: np.ndarray, link: np.ndarray, strength: float) -> None:
 
 
 def spread(values: np.ndarray, weights: np.ndarray, depth: np.ndarray, brightness: np.ndarray) -> np.ndarray:
-    """(H, W) the weighted mean of `values` about each pixel, over the surface that it lies on; 0 where none
-    reaches.
+    """(H, W) weighted mean of `values` around each pixel, over its surface; 0 without values in reach.
 
     values, weights (H, W); depth (H, W) > 0 and brightness (H, W) in [0, 1]: their steps stop the spreading.
     """
@@ -56,7 +56,7 @@ def spread(values: np.ndarray, weights: np.ndarray, depth: np.ndarray, brightnes
 
     across, along = links(1), np.ascontiguousarray(links(0).T)
     x = np.stack((values * weights, weights)).astype(np.float64)
-    for t in range(ROUNDS):  # ever less, so that no stripes of the last direction remain
+    for t in range(ROUNDS):  # weaker each time, so that the last direction leaves no stripes
         strength = 1.5 * SMOOTHNESS * 4.0 ** (ROUNDS - 1 - t) / (4.0**ROUNDS - 1)
         _smooth_rows(x, across, strength)
         x = np.ascontiguousarray(x.transpose(0, 2, 1))
@@ -66,7 +66,7 @@ def spread(values: np.ndarray, weights: np.ndarray, depth: np.ndarray, brightnes
 
 
 def log_ratios(depth: np.ndarray, uv: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """ln of measured over predicted depth, (H, W), and how many measurements fell on each pixel.
+    """ln of measured over predicted depth (H, W), and the number (H, W) of measurements on each pixel.
 
     depth (H, W); uv (N, 2) pixels of it; z (N,) measured depths, in any unit.
     """
@@ -83,11 +83,10 @@ def log_ratios(depth: np.ndarray, uv: np.ndarray, z: np.ndarray) -> tuple[np.nda
 
 
 def bend(depth: np.ndarray, image: np.ndarray, uv: np.ndarray, z: np.ndarray) -> np.ndarray | None:
-    """(H, W) factor that brings `depth` to the measurements.
+    """(H, W) factor that corrects `depth` to the measurements.
 
     depth (H, W) of the network; image (H, W, 3) uint8 of the same pixels; uv (N, 2), z (N,) as in log_ratios,
-    z in the unit of `depth` up to a common factor of about 1. None: the measurements and the network do not
-    see one scene.
+    z in the unit of `depth` up to a common factor of about 1. None: measurements and network disagree.
     """
     logs, count = log_ratios(depth, uv, z)
     measured = count > 0

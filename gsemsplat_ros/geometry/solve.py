@@ -19,13 +19,13 @@ from gsemsplat_ros.network.model import Prediction, ViewPrediction
 
 @dataclass(frozen=True)
 class Solved:
-    """The geometry of a pair, (h, w) being the size of the network's output.
+    """The geometry of a pair; (h, w) is the size of the network's output.
 
-    camera, second_camera: of the two views at that size; prediction: in the network's unit, of calibrated
-    cameras on their rays and with their depths bent to the measured ones. first_from_second (4, 4): pose of
-    the second camera in the frame of the first [m], None: not found; scale: metres per unit of the network;
-    scale_source: 'stereo baseline', 'tf' or 'network', in which case the network's guess counts as metres;
-    `inliers` of `points` measurements agree with scale or pose.
+    camera, second_camera: of the two views at that size; prediction: in the network's unit; with calibrated
+    cameras on their rays, and with depths corrected to the measured ones. first_from_second (4, 4): pose of
+    the second camera in the frame of the first [m], None: not found; scale: metres per network unit;
+    scale_source: 'stereo baseline', 'tf' or 'network' (the network's guess counts as metres); `inliers` of
+    `points` measurements agree with scale or pose.
     """
 
     camera: Camera
@@ -43,9 +43,9 @@ def solve(
 ) -> Solved:
     """Cameras, pose, scale and corrected points of `pair`.
 
-    first, second: its views as the network saw them; matches: of the pair (`match_pair`), in pixels of its
-    images. Without a camera of the first view its focal length is that of the predicted points, and nothing
-    is corrected; a second view without one is taken to have the first's. Raises ValueError where no point
+    first, second: its views as fitted to the network; matches: of the pair (`match_pair`), in pixels of its
+    images. Without a camera of the first view the focal length is taken from the predicted points, and
+    nothing is corrected; a second view without a camera takes the first's. Raises ValueError where no point
     lies in front of an unknown camera.
     """
     points, conf = _maps(prediction.first)
@@ -63,7 +63,7 @@ def solve(
     pose = pair_pose(pair, matches, points[..., 2], points_second, conf_second, second_camera)
     if known:
         small = _resized(first.view.image, width, height), _resized(second.view.image, width, height)
-        if pose.matches is not None and pair.baseline_m is None:  # stereo matching was dense at once
+        if pose.matches is not None and pair.baseline_m is None:  # stereo matches are dense already
             pose = _by_flow(pose, pose.matches, points[..., 2], small[0], first, second)
         prediction = snap_to_rays(prediction, (camera, second_camera), pose, small)
     return Solved(
@@ -96,7 +96,7 @@ def _by_flow(
     """
     cameras = first.view.camera, second.view.camera
     assert cameras[0] is not None and cameras[1] is not None, 'matched views have cameras'
-    factor = bend(depth, small, corners.uv_first, corners.z_first)  # to the corners, so that flow is short
+    factor = bend(depth, small, corners.uv_first, corners.z_first)  # by the corners, so that flow is short
     bent = depth if factor is None else depth * factor
     dense = dense_matches(corners, bent, (first.view.image, second.view.image), (cameras[0], cameras[1]))
     return pose if dense is None else pose.with_matches(dense, depth)

@@ -1,4 +1,4 @@
-"""The surfaces that a view with known depth sees. OpenCV cameras, pixel centres at integers, metres."""
+"""The surfaces visible in a view with known depth. OpenCV cameras, pixel centres at integers, metres."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from gsemsplat_ros.images.camera import Camera
 
-TOLERANCE = 0.05  # m, and the same fraction of the depth: the same surface
+TOLERANCE = 0.05  # m, plus this fraction of the depth: within it, the same surface
 
 
 def surface_points(depth: np.ndarray, camera: Camera, first_from_camera: np.ndarray) -> np.ndarray:
@@ -17,7 +17,7 @@ def surface_points(depth: np.ndarray, camera: Camera, first_from_camera: np.ndar
 def seen_by(
     points: np.ndarray, depth: np.ndarray, camera: Camera, camera_from_first: np.ndarray
 ) -> np.ndarray:
-    """Which points (H, W, 3) of the first frame a view with `depth` (h, w; 0: unknown) sees."""
+    """Which points (H, W, 3) of the first frame are visible in a view with `depth` (h, w; 0: unknown)."""
     local = points @ camera_from_first[:3, :3].T + camera_from_first[:3, 3]
     uv, in_front = camera.project(local)
     pixels, inside = camera.index(uv)
