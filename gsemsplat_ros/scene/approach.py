@@ -1,7 +1,7 @@
 """The approach pose: free ground in front of an object, in sight of it, and reachable on a free path.
 
-The ground is a grid of cells. What stands between ankle and head of the robot blocks a cell; what was never
-seen does not, for a planner with a costmap drives the way and this only says where to.
+The ground is a grid of cells. Points between ankle and head of the robot block a cell. Unseen cells are free:
+a planner with a costmap drives the way, and this only chooses the goal.
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ from gsemsplat_ros.gaussians.rotations import rotation_to_quat
 from gsemsplat_ros.semantics.objects import Object
 
 CELL = 0.05  # m
-LOW, HIGH = 0.05, 1.5  # m above the floor: what lies between blocks the way
-MIN_IN_CELL = 2  # points: a single one may fly
+LOW, HIGH = 0.05, 1.5  # m above the floor: points between them block the way
+MIN_IN_CELL = 2  # points: a single one may be a stray
 STRAY = 0.02  # of the points may lie below the floor
-FLOOR_NOISE = 0.15  # m above the lowest of the others: there the fullest layer is the floor
-MARGIN = 5.0  # m about robot and object: ways further out are not looked for
+FLOOR_NOISE = 0.15  # m above the lowest of the others: the floor is the fullest layer in this range
+MARGIN = 5.0  # m around robot and object: paths further out are not searched
 FARTHER = 1.0  # m beyond the standoff, for what cannot be approached nearer (a cup on a table)
-SIGHT_LOW, SIGHT_HIGH = 0.05, 0.3  # m over the object's top, or over EYE: what has points there hides it
-EYE = 1.2  # m above the floor: taller things are seen by this much of them
-NEAR_START = 0.5  # m: a robot that seems to stand in an obstacle starts from free ground this near
+SIGHT_LOW, SIGHT_HIGH = 0.05, 0.3  # m over the object's top, or over EYE: points between hide it
+EYE = 1.2  # m above the floor: taller objects need to be visible up to here only
+NEAR_START = 0.5  # m: a robot that appears to be in an obstacle starts from free ground this near
 
 
 @dataclass(frozen=True)
 class Approach:
-    """A pose on the floor, in the map's frame: position (x, y, z) [m]; quat (w, x, y, z): x to the object, z
-    up.
-    """
+    """A pose on the floor, in the map's frame: position [m]; quat (w, x, y, z): x to the object, z up."""
 
     position: tuple[float, float, float]
     quat: tuple[float, float, float, float]
@@ -39,10 +37,9 @@ class Approach:
 
 @dataclass(frozen=True)
 class Ground:
-    """A grid of cells of CELL metres; (i, j) covers `origin` + (i .. i + 1, j .. j + 1) CELL along the
-    ground's x, y.
+    """A grid of cells of CELL m: (i, j) covers `origin` + (i .. i + 1, j .. j + 1) CELL along ground x, y.
 
-    blocked, hiding (I, J) bool: what stands in the way; what hides the object.
+    blocked, hiding (I, J) bool: cells that block the way; cells that hide the object.
     """
 
     origin: np.ndarray
@@ -50,12 +47,12 @@ class Ground:
     hiding: np.ndarray
 
     def cell(self, xy: np.ndarray) -> tuple[int, int]:
-        """The cell of a place (2,) [m]."""
+        """The cell (i, j) of a place (2,) [m]."""
         i, j = np.floor((np.asarray(xy) - self.origin) / CELL).astype(int).tolist()
         return i, j
 
     def centers(self) -> np.ndarray:
-        """(I, J, 2) [m]."""
+        """(I, J, 2) [m] centres of the cells."""
         return (np.stack([*np.indices(self.blocked.shape)], -1) + 0.5) * CELL + self.origin
 
 
@@ -67,15 +64,16 @@ def approach_pose(
     standoff_m: float,
     up: tuple[float, float, float] = (0.0, 0.0, 1.0),
 ) -> tuple[Approach | None, str]:
-    """A pose in front of `target`, facing it, or None and why there is none.
+    """A pose in front of `target`, facing it, or None; and the reason for None.
 
     target: box in the map's frame [m]; points (N, 3): means of the map's Gaussians [m], the target's among
-    them; robot (3,): where the robot or its camera is; robot_radius_m: of the robot seen from above;
+    them; robot (3,): position of the robot or its camera [m]; robot_radius_m: of the robot seen from above;
     standoff_m: from the robot's middle to the target's box, or up to 1 m more where nothing nearer is free;
     up: unit vector against gravity in the map's frame ((0, -1, 0) for a level camera's optical frame).
 
-    Of the free places nearest to the standoff, from which the target's top can be seen, it is the one with
-    the shortest free way from the robot. Raises ValueError for a radius, a standoff or an up that is none.
+    Of the free places nearest to the standoff from which the target's top is visible, the
+    one with the shortest free path from the robot. Raises ValueError for a radius or
+    standoff not above 0, or an unusable up.
     """
     if not robot_radius_m > 0 or not standoff_m > 0:
         raise ValueError(f'robot radius {robot_radius_m} m, standoff {standoff_m} m: wanted both above 0')
@@ -89,7 +87,7 @@ def approach_pose(
     ground = survey(points, floor, center, half, start)
 
     distance = cv2.distanceTransform((~ground.blocked).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    free = (distance - 0.5) * CELL >= robot_radius_m  # from the middle of the cell to the edge of the blocked
+    free = (distance - 0.5) * CELL >= robot_radius_m  # from the middle to the edge of a blocked cell
     steps = way(free, ground, start[:2], robot_radius_m)
     if steps is None:
         return None, f'the robot has no free ground within {NEAR_START} m'
@@ -102,10 +100,10 @@ def approach_pose(
     if not wanted.any():
         return None, 'no free way leads from the robot to the object'
     places = np.argwhere(wanted)
-    # steps are whole, and a little too few on slanting ways; but no way is shorter than the straight one
+    # whole steps are slightly too few on oblique paths, but no path is shorter than the straight line
     length = np.maximum((steps - 1) * CELL, np.linalg.norm(centers - start[:2], axis=-1))
-    ring = np.floor((away[wanted] - standoff_m) / (2 * CELL) + 0.5)  # the first is as wide as two cells
-    rank = np.lexsort((length[wanted], ring))  # nearest first, in it the shortest way
+    ring = np.floor((away[wanted] - standoff_m) / (2 * CELL) + 0.5)  # rings are two cells wide
+    rank = np.lexsort((length[wanted], ring))  # nearest ring first, within it the shortest path
     chosen = centers[tuple(places[rank].T)]
     number = _first_in_sight(ground.hiding, ground.origin, chosen, center[:2], half[:2])
     if number >= 0:
@@ -120,9 +118,7 @@ def approach_pose(
 
 
 def upright(up: np.ndarray) -> np.ndarray:
-    """ground_from_map (3, 3): a rotation that takes `up` (3,) to z; the identity where it is z. Raises
-    ValueError.
-    """
+    """ground_from_map (3, 3): a rotation of `up` (3,) to z; the identity if it is z. Raises ValueError."""
     length = np.linalg.norm(up)
     if not np.isfinite(length) or length < 1e-6:
         raise ValueError(f'up {tuple(up)}: wanted a direction, such as (0, 0, 1)')
@@ -136,7 +132,7 @@ def upright(up: np.ndarray) -> np.ndarray:
 def floor_height(heights: np.ndarray, robot_height: float) -> float:
     """Height [m] of the floor: the fullest of the lowest layers, and never above the robot.
 
-    Where no floor was seen, it is the lowest thing that was.
+    Without a visible floor it is the lowest visible surface. heights (N,) [m] of the points.
     """
     if not len(heights):
         return robot_height
@@ -149,7 +145,7 @@ def floor_height(heights: np.ndarray, robot_height: float) -> float:
 def survey(
     points: np.ndarray, floor: float, center: np.ndarray, half: np.ndarray, start: np.ndarray
 ) -> Ground:
-    """The ground about robot and object: what blocks the way, and what hides the object."""
+    """The ground around robot and object: the cells that block the way and those that hide the object."""
     low = np.minimum(start[:2], center[:2] - half[:2]) - MARGIN
     shape = np.ceil((np.maximum(start[:2], center[:2] + half[:2]) + MARGIN - low) / CELL).astype(int)
     eye = min(center[2] + half[2] - floor, EYE)
@@ -159,7 +155,7 @@ def survey(
 
 @njit(nogil=True, cache=True)
 def _counts(points, low, width, height, floor, eye):
-    """How many points (N, 3) block each cell, and how many hide things there: two (width, height) int32."""
+    """How many points (N, 3) block each cell, and how many hide objects there: two (width, height) int32."""
     blocked, hiding = np.zeros((width, height), np.int32), np.zeros((width, height), np.int32)
     for n in range(len(points)):
         i, j = np.floor((points[n, 0] - low[0]) / CELL), np.floor((points[n, 1] - low[1]) / CELL)
@@ -171,10 +167,9 @@ def _counts(points, low, width, height, floor, eye):
 
 
 def way(free: np.ndarray, ground: Ground, start: np.ndarray, radius: float) -> np.ndarray | None:
-    """Steps (I, J) from the robot to each free cell, -1 where no free way leads; None: it stands nowhere
-    free.
+    """Steps (I, J) from the robot to each free cell, -1 if unreachable; None: no free ground near the robot.
 
-    A wave that widens by four and by eight neighbours in turn, so that its front is nearly round.
+    A wave that expands to four and to eight neighbours in turn, so that its front is nearly round.
     """
     apart = np.linalg.norm(ground.centers() - start, axis=-1)
     near = np.where(free, apart, np.inf)
@@ -186,14 +181,12 @@ def way(free: np.ndarray, ground: Ground, start: np.ndarray, radius: float) -> n
 
 @njit(nogil=True, cache=True)
 def _wave(free, i, j):
-    """Steps (I, J) int64 of the wave from cell (i, j) over the free cells (I, J) bool, -1 where it does not
-    come.
-    """
+    """Steps (I, J) int64 of the wave from cell (i, j) over the free cells (I, J) bool, -1 if not reached."""
     width, height = free.shape
     steps = np.full((width, height), -1)
     steps[i, j] = 0
-    # cells in the order in which they were reached: those from `first` on have met no square yet, from `new`
-    # on nothing
+    # cells in the order in which they were reached: from `first` on not yet expanded to eight neighbours,
+    # from `new` on not expanded at all
     cells = np.empty((width * height, 2), np.int32)
     cells[0, 0], cells[0, 1] = i, j
     first, new, count, number = 0, 0, 1, 0
@@ -212,15 +205,16 @@ def _wave(free, i, j):
                             count += 1
         if square:
             if count == end:
-                return steps  # what the cross does not reach, the square may: not after a cross
+                return steps  # end here only: where four neighbours reach nothing, eight still may
             first = end
         new = end
 
 
 @njit(nogil=True, cache=True)
 def _first_in_sight(hiding, origin, places, center, half):
-    """The first of `places` (N, 2) [m] from which nothing hides the object, up to its box, on the straight
-    line to its middle; -1: none."""
+    """The first of `places` (N, 2) [m] from which nothing hides the object on the straight line to its
+    middle, up to its box; -1: none.
+    """
     for n in range(len(places)):
         dx, dy = center[0] - places[n, 0], center[1] - places[n, 1]
         count = int(np.ceil(np.sqrt(dx * dx + dy * dy) / (CELL / 2))) + 1

@@ -13,16 +13,16 @@ from gsemsplat_ros.semantics.answer import Answer, AnswerPicture, Question
 from gsemsplat_ros.semantics.objects import Object, find_objects
 from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, box_size, decide, smooth
 
-MIN_IN_CELL = 3  # Gaussians in a cell of the map, fewer are strays
-MIN_IN_OBJECT = 10  # Gaussians of an object in the map, each of which stands for a voxel
-TOUCHING = 3  # voxels of the map across which an object goes on: what is far away was seen in wide steps
+MIN_IN_CELL = 3  # Gaussians in a cell of the map: fewer are strays
+MIN_IN_OBJECT = 10  # Gaussians of an object in the map, one for each voxel
+TOUCHING = (
+    3  # edge of the grid that connects objects, in voxels of the map: distant surfaces are sampled coarsely
+)
 
 
 @torch.inference_mode()
 def ask_scene(scene: Scene, questions: Sequence[Question], phrases: np.ndarray) -> list[Answer]:
-    """The answers of one scene in the order of `questions`, of which `phrases` (K, C) are the unit
-    embeddings; all are compared in one product.
-    """
+    """Answers of one scene in the order of `questions`; `phrases` (K, C): their unit embeddings."""
     rendering = scene.keyframe.rendering
     alpha, depth = rendering.alpha.cpu().numpy(), rendering.depth.cpu().numpy()
     inside, box = rendering.alpha >= MIN_ALPHA, box_size(*alpha.shape)

@@ -1,5 +1,7 @@
-"""What maps (map_file.py) and scenes (scene_file.py) on disk share: Gaussians with codes, a JSON card that
-says what reads them, and a digest of the whole, in one safetensors file that appears whole or not at all."""
+"""The common part of maps (map_file.py) and scenes (scene_file.py) on disk: Gaussians
+with codes, a JSON card that names their decoders, and a digest of the whole, in one
+safetensors file that appears whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from gsemsplat_ros.files import digest, write_whole
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.network.config import CODE_CHANNELS
 
-# half precision keeps 3 digits: enough for all but positions; the scales as logarithms
+# half precision keeps 3 digits: enough for all but positions, with scales as logarithms
 DTYPES = {
     'means': torch.float32,
     'quats': torch.float16,
@@ -39,9 +41,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class CodeSpace:
-    """What reads the codes of a file: the checkpoint's file name, its text encoder, and a digest of its
-    decoders.
-    """
+    """The space of a file's codes: the checkpoint's file name, its text encoder, a digest of its decoders."""
 
     weights: str
     text_encoder: str
@@ -49,7 +49,7 @@ class CodeSpace:
 
     @classmethod
     def of_card(cls, card: Mapping[str, object]) -> CodeSpace:
-        """That of a file; what its card lacks is empty."""
+        """That of a file; entries missing from its card are empty."""
         return cls(*(str(card.get(name, '')) for name in ('weights', 'text_encoder', 'decoders')))
 
     @classmethod
@@ -64,7 +64,7 @@ class CodeSpace:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file. name: 'map' or 'scene'; key: of its card; maker: what writes it, in words."""
+    """A kind of file. name: 'map' or 'scene'; key: of its card; maker: command or service that writes it."""
 
     name: str
     key: str
@@ -84,7 +84,7 @@ def fingerprint(card: dict, tensors: Mapping[str, Tensor]) -> str:
 
 
 def tensors_of(gaussians: Gaussians) -> dict[str, Tensor]:
-    """Gaussians on the CPU as they are kept."""
+    """The tensors of a file, on the CPU, from Gaussians."""
     tensors = {
         'means': gaussians.means,
         'quats': gaussians.quats,
@@ -97,7 +97,7 @@ def tensors_of(gaussians: Gaussians) -> dict[str, Tensor]:
 
 
 def gaussians_of(tensors: Mapping[str, Tensor], frame: str) -> Gaussians:
-    """The Gaussians of a file that holds together."""
+    """The Gaussians of a checked file, on the CPU."""
     values = {name: tensors[name].float() for name in DTYPES}
     return Gaussians(
         values['means'],
@@ -118,14 +118,15 @@ def write(
     space: CodeSpace,
     beside: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write card and tensors to `path`, and what `beside` writes. Raises ValueError when the disk will not;
-    what was there before then stays."""
+    """Write card and tensors to `path`, then call `beside`, which may write more. Raises ValueError when the
+    disk is full or the folder not writable; earlier files then stay.
+    """
     card = {'version': kind.version, **card, **asdict(space)}
     data = save(dict(tensors), {kind.key: json.dumps({**card, 'sha256': fingerprint(card, tensors)})})
     try:
         with write_whole(path) as part:
             part.write_bytes(data)
-            beside()  # now that there was room for this one: a full disk leaves both as they were
+            beside()  # once this one is written: a full disk leaves both files as they were
     except OSError as error:
         raise ValueError(
             f'cannot write the {kind.name} {path} ({error.strerror or error}): is there space, and may this '
@@ -136,7 +137,7 @@ def write(
 def read(
     path: Path, kind: Kind, defect: Callable[[dict, dict[str, Tensor]], str]
 ) -> tuple[dict, dict[str, Tensor]]:
-    """Card and tensors of the file at `path`. `defect` says what is wrong with them, '' for nothing.
+    """Card and tensors of the file at `path`. `defect` returns what is wrong with them, '' for nothing.
 
     Raises ValueError, in one line, for a file that is missing, damaged or of another kind.
     """
@@ -145,7 +146,7 @@ def read(
     try:
         with safe_open(path, 'pt') as file:
             card = json.loads((file.metadata() or {})[kind.key])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
     except (SafetensorError, KeyError, OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f'{path} is no {kind.name}, or only a part of one ({type(error).__name__}): give a file that '
@@ -166,9 +167,7 @@ def read(
 
 
 def check_space(path: Path, theirs: CodeSpace, ours: CodeSpace, cure: str) -> None:
-    """Raises ValueError, with the cure in words, for codes that other decoders or another text encoder
-    read.
-    """
+    """Raises ValueError, ending in `cure`, for codes of other decoders or another text encoder."""
     if (theirs.text_encoder, theirs.decoders) != (ours.text_encoder, ours.decoders):
         raise ValueError(
             f'{path} was made with a {theirs.weights} ({theirs.text_encoder}) of other decoders than the '
@@ -177,7 +176,7 @@ def check_space(path: Path, theirs: CodeSpace, ours: CodeSpace, cure: str) -> No
 
 
 def missing(card: dict, kinds: Mapping[str, type]) -> str:
-    """The first entry of a card that is not there or of another type, in words; ''."""
+    """The first entry of a card that is missing or of another type, in words; '' for none."""
     wrong = [name for name, kind in kinds.items() if not isinstance(card.get(name), kind)]
     return f'its card lacks {wrong[0]}' if wrong else ''
 
@@ -187,8 +186,9 @@ def misshapen(
     dtypes: Mapping[str, torch.dtype],
     shapes: Mapping[str, tuple[int, ...] | None],
 ) -> str:
-    """The first tensor that is none of `dtypes` and `shapes` (of each Gaussian; None: any number of bytes) or
-    holds what is no number, in words; ''."""
+    """The first tensor whose type or shape differs from `dtypes` and `shapes` (of each Gaussian; None: any
+    number of bytes), or with values that are not finite, in words; '' for none.
+    """
     if tensors.keys() != dtypes.keys():
         return f'its tensors are {sorted(tensors)}, wanted {sorted(dtypes)}'
     count = len(tensors['means']) if tensors['means'].ndim else 0

@@ -1,6 +1,4 @@
-"""The place of a scene in the map, and whether it is accepted. The mapper belongs to one thread, its map to
-all.
-"""
+"""Placing scenes in the map, and accepting them. One thread uses the mapper, any thread its map."""
 
 from __future__ import annotations
 
@@ -15,22 +13,21 @@ from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 
-MIN_SHARE = 0.3  # of measurements, or of matched features, must agree on one pose, else there is none
-MIN_SAME = 0.5  # of the depths that two scenes share must agree on one ratio: of noise, a third does
-MAX_RESCALE = 2.0  # a scene of the network's scale is corrected by at most this factor against the one before
-MIN_ALPHA = 0.5  # a rendering knows the depth where at least this much was drawn
-# without a pose from outside the map begins at the first camera, as if level: x forward, y left, z up (REP
-# 103)
+MIN_SHARE = 0.3  # of measurements, or of matched features, must agree on one pose
+MIN_SAME = 0.5  # of the depths in two scenes must agree on one ratio; of random depths a third does
+MAX_RESCALE = 2.0  # largest correction of a non-metric scene's scale against the scene before
+MIN_ALPHA = 0.5  # a rendered depth is used where at least this much was drawn
+# without a given pose the map begins at the first camera, as if level: x forward, y left, z up (REP 103)
 START = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """What became of a scene.
+    """The result of fusing a scene.
 
-    fused: it is in the map now. reason: in words, how it was placed or why it was left out. map_from_camera
-    (4, 4): its keyframe's pose in the map, None where unknown; scale: the map's units for one of the scene's;
-    inliers of points: depths that agree with the last scene's, or the pair's own measurements where those
+    fused: whether it is now in the map. reason: in words, how it was placed or why it was left out.
+    map_from_camera (4, 4): its keyframe's pose in the map, None if unknown; scale: map units per unit of the
+    scene; inliers of points: depths that agree with the last scene's, or the pair's own measurements if those
     were too few (0 of 0 when the pose was given and nothing was compared).
     """
 
@@ -44,9 +41,7 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Anchor:
-    """The last scene in the map, by which the next one is placed; `scale`: the map's units for one of the
-    scene's.
-    """
+    """The last scene in the map, which places the next one; scale: map units per unit of the scene."""
 
     scene: Scene
     map_from_camera: np.ndarray
@@ -55,9 +50,10 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Link:
-    """How a scene's camera stands to the anchor's: `anchor_from_camera` (4, 4) in the map's unit; `ratio`:
-    the map's units for one of the scene's, by its depths; `inliers` of `points` of them agree; `by`: what was
-    compared."""
+    """The scene's camera relative to the anchor's. anchor_from_camera (4, 4): in the map's
+    unit; ratio: map units per unit of the scene, by its depths; `inliers` of `points` of them
+    agree; by: kind of comparison, in words.
+    """
 
     anchor_from_camera: np.ndarray
     ratio: float
@@ -67,10 +63,9 @@ class Link:
 
 
 class Mapper:
-    """Fuses scene after scene. `map` is replaced, never changed, so any thread may read it; `add` belongs to
-    one.
+    """Fuses scene after scene. `map` is replaced, never changed, so any thread may read it; one thread adds.
 
-    budget: Gaussians that the map keeps at most; it may change at any time.
+    budget: largest number of Gaussians in the map; it may change at any time.
     """
 
     def __init__(self, map_: Map, budget: int):
@@ -79,13 +74,12 @@ class Mapper:
         self._anchor: Anchor | None = None
 
     def add(self, scene: Scene, pair: Pair) -> Fusion:
-        """Fuse `scene`, which was built from `pair`, into the map, or say why not: then the map stays as it
-        was.
+        """Fuse `scene`, which was built from `pair`, into the map; if refused, the map stays as it was.
 
-        Where the pair's first view knows its `map_from_camera` [m], in the map's frame, it stands there. Else
-        the scene is chained to the last one in the map: by the keyframe that both hold, where the pair's
-        second view is the last scene's first; or by features of the two first images. A scene whose scale is
-        the network's takes the map's.
+        If the pair's first view has a `map_from_camera` [m], in the map's frame, that is its pose.
+        Else the scene is chained to the last one in the map: by the keyframe in both, if the pair's
+        second view is the last scene's first; or by features of the two first images. A scene
+        without metric scale takes the map's.
         """
         given = pair.first.map_from_camera
         problem = self_check(scene)
@@ -144,9 +138,7 @@ def self_check(scene: Scene) -> str:
 
 
 def link_check(link: Link, anchor: Anchor, metric: bool) -> str:
-    """Why the scene does not fit the map, `metric`: it is in metres and not to be rescaled; '' when it
-    does.
-    """
+    """Why the scene does not fit the map, '' if it does; `metric`: in metres, not to be rescaled."""
     if link.inliers < max(MIN_INLIERS, MIN_SAME * link.points):
         share = f'{link.inliers} of {link.points} depths'
         return f'{share} agree with the last scene in the map ({link.by}): too few'
@@ -163,7 +155,7 @@ def link_check(link: Link, anchor: Anchor, metric: bool) -> str:
 def shared_keyframe(anchor: Anchor, scene: Scene, pair: Pair) -> Link | None:
     """The link by one image in two scenes: second in the new, first in the anchor's; None: they share none.
 
-    Each of its pixels has a depth in both, and the median of their ratios is the scale.
+    Each of its pixels has a depth in both; the median of their ratios is the scale.
     """
     keyframe = anchor.scene.keyframe
     if pair.baseline_m is not None or (pair.second.stamp_ns, pair.second.frame) != (
@@ -184,9 +176,7 @@ def shared_keyframe(anchor: Anchor, scene: Scene, pair: Pair) -> Link | None:
 
 
 def by_features(anchor: Anchor, scene: Scene) -> Link | None:
-    """The link by features of the two first images, the anchor's depths of them and PnP; None: too few
-    agree.
-    """
+    """The link by features of both first images, the anchor's depths and PnP; None: too few agree."""
     old, new = anchor.scene.keyframe, scene.keyframe
     before, after = matched_pixels(old.image, new.image)
     points, seen = lifted(old, before)
@@ -216,9 +206,7 @@ def by_features(anchor: Anchor, scene: Scene) -> Link | None:
 
 
 def depth_ratio(before: np.ndarray, after: np.ndarray) -> tuple[float, int]:
-    """Median of before / after over depths (N,) of the same points, and how many agree with it; (nan, 0) for
-    none.
-    """
+    """Median of before / after over depths (N,) of the same points, and how many agree; (nan, 0): none."""
     ahead = (before > 0) & (after > 0)  # false for NaN
     if not ahead.any():
         return float('nan'), 0
@@ -228,13 +216,14 @@ def depth_ratio(before: np.ndarray, after: np.ndarray) -> tuple[float, int]:
 
 
 def map_units(scene: Scene, ratio: float) -> float:
-    """The map's units for one of the scene's: a scene in metres stays as it is."""
+    """Map units per unit of the scene: 1 for a scene in metres."""
     return 1.0 if scene.metric else ratio
 
 
 def lifted(keyframe: Keyframe, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (M, 3) in the keyframe's camera, in its scene's unit, at pixels (M, 2) of the input image, and
-    which (M,) bool the rendering knows."""
+    which (M,) bool have a rendered depth.
+    """
     camera = keyframe.camera
     uv = keyframe.to_rendering_pixel(pixels)
     at, inside = camera.index(uv)

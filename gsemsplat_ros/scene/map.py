@@ -1,11 +1,10 @@
-"""One map out of many scenes: at most one Gaussian a voxel, merged by certainty, within a budget; and its
-words.
+"""One map from many scenes: at most one Gaussian a voxel, merged by certainty, within a budget.
 
-A map never changes: `merged` makes a new one, so a query goes on reading the one that it began with.
+A map never changes: `merged` makes a new one, so a running query keeps reading its own.
 
-What several Gaussians of one voxel become is the mixture they are, seen as one: weighted means of position,
-colour, opacity and code, and the mixture's variances along the axes of the strongest of them. So the one that
-stays covers what the many covered, and the map has no holes where it had none.
+The Gaussians of one voxel become their mixture as one Gaussian: weighted means of position, colour, opacity
+and code, and the mixture's variances along the axes of the strongest of them. So the merged one covers what
+they covered, and the map has no new holes.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from torch import Tensor
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.scene.scene import is_metric
 
-MIN_OPACITY = 0.05  # fainter Gaussians are haze: they do not enter a map
-MIN_DISTANCE = 0.3  # m: nearer Gaussians are not more certain than those here
+MIN_OPACITY = 0.05  # fainter Gaussians are haze and are left out
+MIN_DISTANCE = 0.3  # m: certainty does not grow below this distance
 KEY_BITS = 21  # of a voxel's index along one axis: 2^20 voxels to either side of the origin
 HALF = 1 << KEY_BITS - 1
 UP_OF_MAP = (0.0, 0.0, 1.0)  # REP 103
@@ -31,13 +30,13 @@ UP_OF_MAP = (0.0, 0.0, 1.0)  # REP 103
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """N Gaussians in the map's frame, ordered by voxel, and what is known of each; torch tensors on the CPU.
+    """N Gaussians in the map's frame, ordered by voxel, and the history of each; torch tensors on the CPU.
 
     gaussians: in `frame`, [m] where the map is `metric`. keys (N,) int64, ascending: their voxels
-    (`voxel_keys`). weights (N,) float32 [1/m^2]: certainty, the sum of opacity / distance^2 over all that was
-    merged, since errors of depth grow with the distance to the camera. counts (N,) int32: how many scenes saw
-    the voxel; last_seen (N,) int32: the number of the last of them, 1 for the first. scenes: how many were
-    fused. voxel: edge [m]. scale_source: of the first scene ('' for an empty map).
+    (`voxel_keys`). weights (N,) float32 [1/m^2]: certainty, the sum of opacity / distance^2 over all merged
+    Gaussians, since errors of depth grow with the distance to the camera. counts (N,) int32: number of scenes
+    with the voxel; last_seen (N,) int32: number of the last of them, 1 for the first. scenes: number fused.
+    voxel: edge [m]. scale_source: of the first scene ('' for an empty map).
     """
 
     gaussians: Gaussians
@@ -87,10 +86,9 @@ class Map:
     ) -> Map:
         """The map with one more scene in it.
 
-        gaussians: in the map's frame and unit; camera_position (3,): where they were seen from; budget:
-        Gaussians to keep at most. The certainty of each, divided by the number of scenes since it was last
-        seen, says who stays: the oldest and least certain go first. Haze, and what is not finite or beyond
-        the grid, is left out.
+        gaussians: in the map's frame and unit; camera_position (3,): from which they were seen; budget:
+        Gaussians to keep at most, those with the highest certainty over the number of scenes since they were
+        last seen. Gaussians that are haze, not finite or beyond the grid are left out.
         """
         assert gaussians.frame == self.frame, (gaussians.frame, self.frame)
         old, new, number = arrays_of(self.gaussians), arrays_of(gaussians), self.scenes + 1
@@ -109,7 +107,7 @@ class Map:
         seen, sizes = new_keys[first], np.diff(first, append=len(new_keys))
         added = np.bincount(np.repeat(np.arange(len(seen)), sizes), new_weights, len(seen))
 
-        # the new map's voxels: the old one's, with the unknown ones put in by key
+        # the new map's voxels: the old one's, with the unknown ones inserted by key
         old_keys, old_weights = self.keys.numpy(), self.weights.numpy()
         place = np.searchsorted(old_keys, seen)
         known = np.searchsorted(old_keys, seen, 'right') > place
@@ -171,9 +169,7 @@ def unchanged_rows(map_: Map, before: Map) -> np.ndarray:
 
 
 def voxel_keys(means: np.ndarray, voxel: float) -> tuple[np.ndarray, np.ndarray]:
-    """Means (N, 3) to the keys (N,) int64 of their voxels, one key a voxel, and which (N,) bool lie in the
-    grid.
-    """
+    """Means (N, 3) to the keys (N,) int64 of their voxels, and which (N,) bool lie in the grid."""
     with np.errstate(invalid='ignore'):
         cells = np.floor(means.astype(np.float64) / voxel)
         inside = np.all(np.abs(cells + 0.5) < HALF, axis=1)  # false for NaN
@@ -209,7 +205,7 @@ def arrays_of(gaussians: Gaussians) -> Arrays:
 
 
 def gaussians_of(arrays: Arrays, frame: str) -> Gaussians:
-    """The other way round; they share the memory."""
+    """The inverse of `arrays_of`; shares the memory."""
     return Gaussians(
         **{name: torch.from_numpy(getattr(arrays, name)) for name in Arrays._fields}, frame=frame
     )

@@ -1,7 +1,6 @@
 """Maps on disk: one safetensors file that can be queried without images, and a PLY beside it for viewers.
 
-The header's JSON card says what the file is and which decoders read its codes. A file appears whole or not at
-all.
+The header's JSON card holds frame, voxel and the decoders of its codes. Files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ STATE = {'keys': torch.int64, 'weights': torch.float32, 'counts': torch.int32, '
 def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
     """Write `map_` to `path`, and its Gaussians without codes to the same name with .ply.
 
-    Raises ValueError when the folder cannot be written to or the disk is full; what was there before then
-    stays.
+    Raises ValueError when the folder cannot be written to or the disk is full; earlier files then stay.
     """
     path = Path(path)
     if path.suffix == '.ply':
@@ -53,8 +51,8 @@ def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
 def load_map(path: str | Path, space: CodeSpace) -> Map:
     """Read the map at `path`, for the decoders of `space`.
 
-    Raises ValueError, in one line, for a file that is missing, damaged or none of ours, and for a map whose
-    codes other decoders or another text encoder read.
+    Raises ValueError, in one line, for a file that is missing, damaged or of another kind, and for codes of
+    other decoders or another text encoder.
     """
     map_, theirs = read_map(path)
     codedfile.check_space(Path(path), theirs, space, 'set weights to that checkpoint')
@@ -62,9 +60,7 @@ def load_map(path: str | Path, space: CodeSpace) -> Map:
 
 
 def read_map(path: str | Path) -> tuple[Map, CodeSpace]:
-    """The map at `path`, whatever reads its codes, and what does. Raises ValueError as `load_map` does for
-    the file.
-    """
+    """The map at `path` and its code space, not compared. Raises ValueError for the file as `load_map`."""
     card, tensors = codedfile.read(Path(path), KIND, defect)
     map_ = Map(
         gaussians=codedfile.gaussians_of(tensors, card['frame']),

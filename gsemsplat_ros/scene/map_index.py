@@ -14,14 +14,14 @@ from gsemsplat_ros.scene.map import Map, unchanged_rows, voxel_keys
 from gsemsplat_ros.semantics.decoder import Decoders, HiddenBranch
 from gsemsplat_ros.semantics.relevancy import Mixture, relevancy
 
-# edge of the cells over which relevancy is smoothed: with 3 cm, the published box 2 m away
+# edge of the cells over which relevancy is smoothed: with voxels of 3 cm, the published box at 2 m
 SMOOTHING_VOXELS = 5
-CHUNK = 1 << 15  # Gaussians whose codes are decoded together: 16 MB, which the process keeps (keep_memory)
+CHUNK = 1 << 15  # Gaussians decoded together: 16 MB, which the process keeps (keep_memory)
 
 
 @dataclass(frozen=True, eq=False)
 class BranchIndex:
-    """One branch's share of MapIndex, as HiddenBranch is of a picture's, on the device of the decoders.
+    """One branch of a MapIndex, as HiddenBranch is of HiddenCodes, on the device of the decoders.
 
     hidden (N, D) float16, scale (N,), weight (C, D) and bias (C,): see HiddenBranch; best_negative (N,): the
     largest similarity with a canonical phrase.
@@ -45,9 +45,7 @@ class BranchIndex:
         )
 
     def updated(self, row_before: Tensor, changed: Tensor, fresh: BranchIndex) -> BranchIndex:
-        """The index of N Gaussians: row_before (N,) is where each stood in this one, and the rows `changed`
-        (M,) are those of `fresh`.
-        """
+        """The index of N Gaussians: rows row_before (N,) of this one, `changed` (M,) ones from `fresh`."""
 
         def joined(before: Tensor, values: Tensor) -> Tensor:
             return before.index_select(0, row_before).index_copy_(0, changed, values)
@@ -71,17 +69,15 @@ class BranchIndex:
 
 @dataclass(frozen=True, eq=False)
 class MapIndex:
-    """The codes of a map made ready for words, as `HiddenCodes` is for a picture; read only, so threads may
-    share it.
+    """The codes of a map prepared for queries, as `HiddenCodes` for a picture; read only, so thread-safe.
 
-    A picture's codes are sums weighted by alpha, and alpha is near 1 where there is something to see. So a
-    Gaussian's code is read as it is, not multiplied by its opacity: it is what a picture would show of a
-    surface of such Gaussians. (Measured on rooms: relevancy follows the rendered one with a correlation of
-    0.99; multiplied by opacity, errors grow by a fifth.) Opacity weighs in where Gaussians are averaged: in
-    merging, smoothing and boxes.
+    A picture's codes are sums weighted by alpha, and alpha is near 1 on surfaces. So a Gaussian's code is
+    used as it is, not multiplied by its opacity: a surface of such Gaussians would be rendered with this
+    code. (Measured on rooms: relevancy follows the rendered one with a correlation of 0.99; multiplied by
+    opacity, errors grow by a fifth.) Opacity is the weight where Gaussians are averaged: in merging,
+    smoothing and boxes.
 
-    branches: region-specific, context-aware; cells (N,): number of the smoothing cell; mixture: of the
-    decoders.
+    branches: region-specific, context-aware; cells (N,): number of smoothing cell; mixture: of the decoders.
     """
 
     map: Map
@@ -96,8 +92,8 @@ class MapIndex:
     ) -> MapIndex:
         """Decode the map's codes; those that did not change since `before` are taken from there.
 
-        canonical (M, C): unit embeddings of the canonical phrases. Raises ValueError for decoders that look
-        at a pixel's neighbours: a Gaussian has none.
+        canonical (M, C): unit embeddings of the canonical phrases. Raises ValueError for decoders that read a
+        pixel's neighbours, which a Gaussian does not have.
         """
         if any(getattr(layer, 'kernel_size', (1, 1)) != (1, 1) for layer in decoders.modules()):
             raise ValueError(
@@ -117,15 +113,15 @@ class MapIndex:
 
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray) -> Tensor:
-        """Unit embeddings (K, C) -> relevancy (2, K, N) in (0, 1) of every Gaussian, before smoothing;
-        (1, K, N) of a mixture."""
+        """Unit embeddings (K, C) -> unsmoothed relevancy (2, K, N) in (0, 1); mixed: (1, K, N)."""
         similarities = torch.stack([branch.similarities(phrases) for branch in self.branches])
         best_negative = torch.stack([branch.best_negative for branch in self.branches])
         return relevancy(similarities, best_negative[:, None], self.mixture)
 
     def smooth(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Half the values (..., N) plus half their mean, weighted by opacity, over the Gaussian's cell; and
-        how many Gaussians (N,) lie in that cell."""
+        the number (N,) of Gaussians in that cell.
+        """
         cells, weights = self.cells, self.map.gaussians.opacities.numpy()
         total = np.bincount(cells, weights)
         rows = values.reshape(-1, len(cells))
@@ -134,7 +130,7 @@ class MapIndex:
 
 
 def decoded(codes: Tensor, decoders: Decoders, canonical: np.ndarray) -> tuple[BranchIndex, ...]:
-    """The codes (N, 32) of Gaussians, by both decoders, a chunk at a time."""
+    """The branches of the codes (N, 32) of Gaussians, decoded a chunk at a time."""
     device = next(decoders.parameters()).device
     branches: tuple[BranchIndex, ...] = ()
     for start in range(0, max(len(codes), 1), CHUNK):
@@ -148,12 +144,10 @@ def decoded(codes: Tensor, decoders: Decoders, canonical: np.ndarray) -> tuple[B
 
 
 class IndexCache:
-    """The index of the map that was asked last, for any thread: decoded when a map is first asked, and then
-    only what changed since the one before.
-    """
+    """The index of the map queried last, for any thread; a new map decodes only what changed since then."""
 
     def __init__(self, index: Callable[[Map, MapIndex | None], MapIndex]):
-        """`index`: makes a map's index, from another map's where there is one, as Pipeline.index does."""
+        """`index`: makes a map's index, reusing another map's if there is one, as Pipeline.index does."""
         self._index = index
         self._newest: MapIndex | None = None
         self._lock = threading.Lock()  # held while decoding too: a second thread would do the same work twice

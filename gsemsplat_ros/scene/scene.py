@@ -13,23 +13,21 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.semantics.decoder import HiddenCodes
 
-SAME_SURFACE = 0.1  # a Gaussian within this fraction of the rendered depth belongs to what is seen
+SAME_SURFACE = 0.1  # a Gaussian within this fraction of the rendered depth is visible
 NETWORK_SCALE = 'network'  # the scale source of scenes and maps whose lengths are the network's guess
 
 
 def is_metric(scale_source: str) -> bool:
-    """Whether lengths are metres, by what told the scale: 'stereo baseline', 'tf', or 'network' (its
-    guess)."""
+    """Whether lengths are metres, by the source of scale: 'stereo baseline', 'tf', or 'network' (a guess)."""
     return scale_source != NETWORK_SCALE
 
 
 @dataclass(frozen=True)
 class Keyframe:
-    """A view that queries are answered in.
+    """The view in which queries are answered; its camera is the scene's frame.
 
-    camera: of the rendering; rendering: the scene drawn there; hidden_codes: the codes, made ready for words;
-    image (H, W, 3) uint8 RGB: the input; window: where the rendering lies in it; frame and stamp_ns: the
-    input's. The keyframe's camera is the scene's frame.
+    camera: of the rendering; rendering: the scene drawn there; hidden_codes: its codes, prepared for queries;
+    image (H, W, 3) uint8 RGB: the input; window: of the rendering in it; frame and stamp_ns: the input's.
     """
 
     camera: Camera
@@ -64,8 +62,8 @@ class Scene:
     """gaussians: in the first view's frame, in metres when the scene is `metric`.
 
     first_from_second (4, 4): pose of the second camera, translation in the unit of the Gaussians; None: not
-    found. scale: metres per unit of the network; scale_source: 'stereo baseline', 'tf' or 'network'; inliers
-    of points: measurements that agree with scale or pose. timings: stage -> seconds.
+    found. scale: metres per network unit; scale_source: 'stereo baseline', 'tf' or 'network'; inliers of
+    points: measurements that agree with scale or pose. timings: stage -> seconds.
     """
 
     gaussians: Gaussians
@@ -84,9 +82,7 @@ class Scene:
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """(N,) int64: of each Gaussian the pixel of the rendering that it falls on, counted row by row; -1
-        where it is hidden or outside, so that nothing is known of it.
-        """
+        """(N,) int64: the pixel of the rendering (row by row) under each Gaussian; -1: hidden or outside."""
         camera, depth = self.keyframe.camera, self.keyframe.rendering.depth.cpu().numpy()
         means = self.gaussians.means.cpu().numpy()
         uv, in_front = camera.project(means)

@@ -1,7 +1,7 @@
-"""Scenes on disk: one safetensors file that can be queried with the same result, and has the images.
+"""Scenes on disk: one safetensors file with the images, which gives the same answers as the scene.
 
-Its Gaussians are kept as they are, one for each pixel of both images; a map (map_file.py) merges them by
-voxel. What queries read is drawn again from them when the file is loaded. A file appears whole or not at all.
+Its Gaussians are stored unmerged, one for each pixel of both images; a map (map_file.py) merges them by
+voxel. The rendering that queries read is drawn again on loading. A file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ IMAGES = 'image', 'second_image'
 
 
 def save_scene(path: str | Path, scene: Scene, second_image: np.ndarray, space: CodeSpace) -> None:
-    """Write `scene` and the pair's `second_image` (H, W, 3) uint8 RGB. Raises ValueError when the disk will
-    not.
-    """
+    """Write `scene` and the pair's `second_image` (H, W, 3) uint8 RGB. Errors as of coded_file.write."""
     gaussians, keyframe, pose = scene.gaussians.to('cpu'), scene.keyframe, scene.first_from_second
     card = {
         'frame': gaussians.frame,
@@ -55,8 +53,8 @@ def load_scene(
 ) -> tuple[Scene, np.ndarray]:
     """The scene at `path` and the pair's second image (H, W, 3) uint8 RGB.
 
-    `decoders`, `canonical` and `space`: of the pipeline that will be asked. Raises ValueError, in one line,
-    for a file that is missing, damaged or none of ours, and for one whose codes other decoders read.
+    `decoders`, `canonical` and `space`: of the pipeline that will answer. Raises ValueError, in one line, for
+    a file that is missing, damaged or of another kind, and for codes of other decoders.
     """
     gaussians, card, image, second = read_scene(path)
     codedfile.check_space(Path(path), CodeSpace.of_card(card), space, 'give that checkpoint as --weights')
@@ -81,8 +79,7 @@ def load_scene(
 
 
 def read_scene(path: str | Path) -> tuple[Gaussians, dict, np.ndarray, np.ndarray]:
-    """What the file holds, without a pipeline: Gaussians on the CPU, its card, both images (H, W, 3) uint8
-    RGB.
+    """Gaussians on the CPU, card and both images (H, W, 3) uint8 RGB of a file, without a pipeline.
 
     Raises ValueError in one line.
     """
@@ -131,7 +128,7 @@ def encoded(image: np.ndarray) -> Tensor:
 
 
 def decoded(data: Tensor) -> np.ndarray | None:
-    """The bytes of a JPEG as (H, W, 3) uint8 RGB; None: they are none."""
+    """The bytes of a JPEG as (H, W, 3) uint8 RGB; None if they cannot be decoded."""
     if not 0 < data.numel() <= MAX_IMAGE:
         return None
     image = cv2.imdecode(data.numpy(), cv2.IMREAD_COLOR)
