@@ -12,8 +12,9 @@ FAINT = 0.4  # of the full heat, for what was not found
 
 
 def heat(relevancy: np.ndarray, found: bool) -> np.ndarray:
-    """Relevancy (...), NaN where unknown, for the eye: the upper half of its own range as 0..1, as published
-    (docs/published.md 29), faint when nothing was found; NaN stays."""
+    """Relevancy (...), NaN where unknown, for display: the upper half of its own range as 0..1, as published
+    (docs/published.md 29), faint if not found; NaN stays.
+    """
     known = relevancy[np.isfinite(relevancy)]
     if not known.size:
         return relevancy

@@ -1,19 +1,19 @@
-"""Names in an image: each with its colour, written at its place. NumPy and OpenCV only."""
+"""Names in an image: each with its colour, written where it is. NumPy and OpenCV only."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-SHOWN = 0.015  # share of the picture that a thing must cover to be written on
-GOLDEN = 111  # degrees / 2: steps of the golden angle go round the hues without meeting
+SHOWN = 0.015  # least share of the picture on which a name is written
+GOLDEN = 111  # degrees / 2: steps of the golden angle spread over the hues
 FONT, FONT_SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.33
 
 
 def name_map(labels: np.ndarray, names: list[str]) -> np.ndarray:
-    """labels (H, W): rows of `names`, 0 for nothing, to (H, W, 3) uint8 RGB; the names are written on their
-    larger places. Under one list of names a name has one colour, and neighbours in the list have very
-    different ones."""
+    """labels (H, W), rows of `names`, 0 for nothing, to (H, W, 3) uint8 RGB, with names written on larger
+    areas. In one list of names each has one colour, and neighbours in the list have very different ones.
+    """
     order = {name: i for i, name in enumerate(dict.fromkeys(names[1:]))}
     hsv = [(0, 0, 0)] + [
         (order[name] * GOLDEN % 180, 150 - 50 * (order[name] % 2), 235 - 45 * (order[name] % 3))

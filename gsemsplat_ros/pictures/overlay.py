@@ -7,7 +7,7 @@ import numpy as np
 
 UNKNOWN = (32, 34, 38)  # RGB of pixels without depth
 ROOM = 0.5, 7.0  # m: near and far end of depths in rooms, one scale for all their pictures
-QUANTILES = 0.02, 0.98  # of the depth: the ends of its colours, so that a few flyers do not wash out the rest
+QUANTILES = 0.02, 0.98  # of the depth: the ends of its colours, unaffected by a few strays
 
 
 def turbo(level: np.ndarray) -> np.ndarray:
@@ -19,7 +19,7 @@ def turbo(level: np.ndarray) -> np.ndarray:
 def overlay(image: np.ndarray, relevancy: np.ndarray) -> np.ndarray:
     """Relevancy (H, W) in [0, 1] over the image (H, W, 3) uint8 RGB: the warmer and denser the more relevant.
 
-    The image stays as it is where the relevancy is NaN (nothing was rendered there).
+    The image is unchanged where the relevancy is NaN (not rendered).
     """
     assert image.shape[:2] == relevancy.shape, (image.shape, relevancy.shape)
     known = np.isfinite(relevancy)

@@ -6,20 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-QUANTILES = (
-    0.02,
-    0.98,
-)  # of each component: the ends of its colour, so that a few strays do not wash out the rest
-WEAKEST = 0.05  # of the strongest component's range: the least that is stretched to a whole colour
+QUANTILES = (0.02, 0.98)  # of each component: the ends of its colour, unaffected by a few strays
+WEAKEST = 0.05  # of the strongest component's range: narrower ranges are not stretched to a whole colour
 LEVELS = 0.1, 0.95  # of the colours: neither black, which is the background, nor glaring
 
 
 @dataclass(frozen=True)
 class Principal:
-    """A fixed way from features to colours, so that one feature has one colour in every picture.
+    """A fixed map from features to colours, so that one feature has one colour in every picture.
 
     components (3, C): orthonormal, strongest first, each with its largest entry positive; low, high (3,): the
-    projections that become the ends of a colour.
+    projections at the ends of the colours.
     """
 
     components: np.ndarray
@@ -37,7 +34,7 @@ class Principal:
         components = np.zeros((3, features.shape[1]))
         components[: len(vectors)] = vectors * np.where(signs == 0, 1, signs)[:, None]
         low, high = np.quantile(features @ components.T, QUANTILES, axis=0)
-        # a direction without differences would show nothing but rounding
+        # a direction without differences would show rounding only
         middle, spread = (low + high) / 2, np.maximum(high - low, max(WEAKEST * (high - low).max(), 1e-9))
         return cls(components, middle - spread / 2, middle + spread / 2)
 
