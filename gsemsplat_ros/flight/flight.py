@@ -17,17 +17,17 @@ from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.pictures.principal import Principal
 from gsemsplat_ros.semantics.decoder import Decoders
 
-ANGLES = (-12, -6, 0, 6, 12)  # degrees around what the first camera looks at
+ANGLES = (-12, -6, 0, 6, 12)  # degrees around the point that the first camera looks at
 LONG_SIDE = 400  # pixels: as large as a filmstrip shows them
 VIDEO_LONG_SIDE = 512  # pixels
 BACKGROUND = (0.125, 0.133, 0.149)  # the page's frames
 SAMPLE = 5_000  # Gaussians that the semantic colours are fitted to
-SOLID = 0.5  # opacity of a Gaussian that is looked at for them
+SOLID = 0.5  # least opacity of these Gaussians
 
 
 @dataclass(frozen=True)
 class NewView:
-    """The scene drawn from somewhere else: where that is, in words, and the picture (H, W, 3) uint8 RGB."""
+    """The scene from another pose: its description in words, and the picture (H, W, 3) uint8 RGB."""
 
     title: str
     picture: np.ndarray
@@ -35,8 +35,9 @@ class NewView:
 
 @dataclass(frozen=True)
 class Film:
-    """A flight through the scene, in its colours and coloured by meaning: the name of its path, frames, how
-    long it plays [s], the two first pictures (H, W, 3) uint8 RGB, and the two MP4 files."""
+    """A flight through the scene, in its colours and in semantic ones: name of the path, number of frames,
+    duration [s], the two first pictures (H, W, 3) uint8 RGB, and the two MP4 files.
+    """
 
     path: str
     frames: int
@@ -45,7 +46,7 @@ class Film:
     files: tuple[bytes, bytes]
 
     def summary(self) -> dict:
-        """As JSON holds it."""
+        """The JSON form, without pictures."""
         return {'path': self.path, 'frames': self.frames, 'seconds': self.seconds}
 
 
@@ -56,17 +57,14 @@ def resized(camera: Camera, long_side: int) -> Camera:
 
 
 def looked_at(gaussians: Gaussians, camera: Camera) -> tuple[np.ndarray, float]:
-    """Depth (h, w) [m] (NaN: unknown) seen from `camera` at the origin, and its median, 1 where nothing is
-    seen.
-    """
+    """Depth (h, w) [m] (NaN: unknown) from `camera` at the origin, and its median, 1 if all is unknown."""
     depth = render(gaussians, camera, np.eye(4)).depth.cpu().numpy()
     seen = depth[np.isfinite(depth)]
     return depth, float(np.median(seen)) if len(seen) else 1.0
 
 
 def draw(gaussians: Gaussians, camera: Camera) -> tuple[np.ndarray, tuple[NewView, ...]]:
-    """Depth (h, w) [m] (NaN: unknown) seen from the first `camera`, and pictures on an arc about what it
-    looks at.
+    """Depth (h, w) [m] (NaN: unknown) from the first `camera`, and pictures on an arc about what it sees.
 
     The Gaussians lie in the frame of that camera; pictures have LONG_SIDE pixels on the long side.
     """
@@ -85,9 +83,9 @@ def draw(gaussians: Gaussians, camera: Camera) -> tuple[np.ndarray, tuple[NewVie
 def fly(
     gaussians: Gaussians, semantic: Tensor, path: CameraPath, camera: Camera
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The pictures of the path, drawn when they are asked for: (H, W, 3) uint8 RGB in the scene's colours,
-    and in the `semantic` colours (N, 3) in [0, 1] of the Gaussians, which lie in the frame in which the path
-    starts."""
+    """The pictures of the path, drawn on demand: (H, W, 3) uint8 RGB in the scene's colours, and in
+    `semantic` colours (N, 3) in [0, 1] of the Gaussians, which lie in the frame in which the path starts.
+    """
     camera, background = path.camera or camera, torch.tensor(BACKGROUND)
     both = replace(gaussians, codes=semantic.to(gaussians.means))  # one rendering draws the two
     for pose in path.start_from_camera:
@@ -100,12 +98,12 @@ def fly(
 
 @torch.inference_mode()
 def semantic_colors(gaussians: Gaussians, decoders: Decoders) -> Tensor:
-    """(N, 3) in [0, 1]: what each Gaussian means, as a colour. Close meanings have close colours.
+    """(N, 3) in [0, 1]: the meaning of each Gaussian as a colour. Close meanings have close colours.
 
     The three principal components of the unit features that the region-specific decoder reads from the codes.
-    The published demo decodes what was drawn and fits on it; here the Gaussians themselves are coloured, so
-    that nothing flickers along a path, and a picture costs no decoding. Where the decoder looks at
-    neighbouring pixels, which Gaussians have not, the codes themselves are compared.
+    The published demo decodes the rendering and fits on it; here the Gaussians themselves are coloured, so
+    that nothing flickers along a path, and a picture costs no decoding. If the decoder reads neighbouring
+    pixels, which Gaussians do not have, the codes themselves are compared.
     """
     if not len(gaussians):
         return gaussians.means.new_zeros(0, 3)

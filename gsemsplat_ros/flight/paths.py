@@ -1,8 +1,8 @@
 """Camera paths for pictures and videos of a scene.
 
 A path is a list of poses in the frame of the camera that it starts from: the keyframe's camera for a scene,
-the browser's for a page. That camera looks along +z, x to the right and y down, at a pivot `distance` before
-it; for a path elsewhere multiply: `world_from_camera = world_from_start @ path.start_from_camera`.
+the browser's for a page. That camera looks along +z, x to the right and y down, at a pivot `distance` in
+front; for a path elsewhere multiply: `world_from_camera = world_from_start @ path.start_from_camera`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from numpy.typing import ArrayLike
 from gsemsplat_ros.images.camera import Camera
 
 FPS = 16.0  # of the published demo, and of all paths here
-FRAMES = 48  # of a path of ours: three seconds
-SWING = 12.0  # degrees to either side: further away two views leave holes
-TILT = 6.0  # degrees around the line of sight, of the orbit
-APPROACH = 0.3  # share of the way to the pivot, of the dolly
-# the published demo (docs/published.md 25): pure yaw in steps of two degrees about the first camera, whose
-# pictures have 512 x 512 px; its principal point (256, 256) counts from the corner of the first pixel, ours
-# from its centre
+FRAMES = 48  # of our own paths: three seconds
+SWING = 12.0  # degrees to either side: further away the scene of two views has holes
+TILT = 6.0  # of the orbit, degrees around the line of sight
+APPROACH = 0.3  # of the dolly, share of the way to the pivot
+# the published demo (docs/published.md 25): pure yaw in steps of two degrees about the first camera, of
+# 512 x 512 px; its principal point (256, 256) counts from the corner of the first pixel, ours from its centre
 PUBLISHED_YAW = np.arange(-16.0, 19.0, 2.0)
 PUBLISHED_RADIUS = 1e-4
 PUBLISHED_CAMERA = Camera(512, 512, 582.69, 582.69, 255.5, 255.5)
@@ -31,7 +30,8 @@ PUBLISHED_CAMERA = Camera(512, 512, 582.69, 582.69, 255.5, 255.5)
 class CameraPath:
     """start_from_camera (N, 4, 4) float64, rigid, translation in the unit of the distance; fps: poses a
     second; camera: the path's own, None: that of the caller. All but the published path lead from the last
-    pose on to the first."""
+    pose on to the first.
+    """
 
     name: str
     start_from_camera: np.ndarray
@@ -48,9 +48,7 @@ class CameraPath:
 
 
 def looking(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The pose (4, 4) of an upright camera at `position` (3,) that looks at `target` (3,); neither above the
-    other.
-    """
+    """Pose (4, 4) of an upright camera at `position` (3,) towards `target` (3,), not vertical."""
     z = np.asarray(target, np.float64) - position
     z /= np.linalg.norm(z)
     x = np.cross((0.0, 1.0, 0.0), z)
@@ -62,9 +60,7 @@ def looking(position: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def around(distance: float, degrees: ArrayLike) -> np.ndarray:
-    """Poses (N, 4, 4) on the horizontal circle about the pivot; positive angles stand to the right of the
-    start.
-    """
+    """Poses (N, 4, 4) on the horizontal circle around the pivot; positive angles lie right of the start."""
     pivot, angles = np.array([0.0, 0.0, distance]), np.radians(degrees)
     positions = distance * np.stack([np.sin(angles), np.zeros_like(angles), 1 - np.cos(angles)], axis=1)
     return np.array([looking(position, pivot) for position in positions])
@@ -94,7 +90,8 @@ def dolly(distance: float) -> CameraPath:
 
 def published(distance: float) -> CameraPath:
     """The path of the published demo with its camera: from 16 degrees to the left to 18 to the right, turning
-    on the spot. The distance plays no part."""
+    on the spot; independent of the distance.
+    """
     yaw = np.radians(PUBLISHED_YAW)
     ahead = np.stack([np.sin(yaw), np.zeros_like(yaw), np.cos(yaw)], axis=1)
     poses = np.array([looking(PUBLISHED_RADIUS * z, (1 + PUBLISHED_RADIUS) * z) for z in ahead])
@@ -105,7 +102,7 @@ PRESETS = {'arc': arc, 'orbit': orbit, 'dolly': dolly, 'published': published}
 
 
 def camera_path(preset: str, distance: float) -> CameraPath:
-    """The path called `preset`, about what lies at `distance` [m or units of the scene] before the start.
+    """The path called `preset`, around a pivot `distance` [m or units of the scene] in front of the start.
 
     Raises ValueError for another name and for a distance that is not above zero.
     """

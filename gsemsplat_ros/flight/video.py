@@ -1,6 +1,4 @@
-"""Videos that browsers and phones play: H.264 in MP4, through PyAV (`pip install av`), which brings FFmpeg
-along.
-"""
+"""Videos for browsers and phones: H.264 in MP4, through PyAV (`pip install av`), which includes FFmpeg."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ import numpy as np
 from gsemsplat_ros.files import write_whole
 
 QUALITY = 21  # x264's constant rate factor: lower is better and larger
-BT709 = 1  # how FFmpeg numbers ITU-R BT.709, in primaries, transfer and matrix alike
+BT709 = 1  # FFmpeg's number of ITU-R BT.709, for primaries, transfer and matrix
 
 
 def load_av() -> ModuleType:
@@ -28,11 +26,10 @@ def load_av() -> ModuleType:
 
 
 class VideoWriter:
-    """Writes frames to the file `path`, which appears whole at the end of the `with`, and not at all after an
-    error.
+    """Writes frames to the file `path`, which appears whole at the end of the `with`, or not after an error.
 
-    Frames are (H, W, 3) uint8 RGB, all of one size; an odd side loses its last line of pixels, for the format
-    wants even ones. fps: frames a second. Raises ValueError without PyAV, or when there was no frame.
+    Frames are (H, W, 3) uint8 RGB, all of one size; an odd side loses its last line of pixels, as the format
+    needs even ones. fps: frames a second. Raises ValueError without PyAV, or when there was no frame.
     """
 
     def __init__(self, path: str | Path, fps: float):
@@ -43,7 +40,7 @@ class VideoWriter:
         self._av = load_av()
         with ExitStack() as opened:
             part = opened.enter_context(write_whole(self.path))
-            # faststart: the table of frames comes first, so that a browser begins before it has read all
+            # faststart: the table of frames comes first, so that a browser starts before it has it all
             options = {'movflags': '+faststart'}
             container = self._av.open(str(part), 'w', format='mp4', options=options)
             self._container = opened.enter_context(container)
