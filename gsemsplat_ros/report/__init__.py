@@ -2,7 +2,7 @@
 
 markup: HTML in which everything else is escaped
 pair_result: the results of a pair, also for summary.json
-checkpoint_card: what a checkpoint is, as a part of a page
+checkpoint_card: the card of a checkpoint as a part of a page
 pair_page: the page of `infer` and `demo`, from report.html
 evaluation_page: the page of `eval scannetpp`
 """

@@ -11,8 +11,7 @@ TEXT = 200  # characters of one entry
 
 
 def checkpoint_card(file: str, card: dict[str, Any]) -> list[Markup]:
-    """What the checkpoint in `file` is, and folded away, chapter by chapter, what its card tells beyond the
-    sizes of its layers."""
+    """The checkpoint in `file` and, folded away by chapters, its card without the sizes of its layers."""
     rows = [('file', file)]
     if 'config' in card:
         rows.append(('network', str(card['config'].get('name', ''))))
@@ -24,7 +23,7 @@ def checkpoint_card(file: str, card: dict[str, Any]) -> list[Markup]:
 
 
 def chapters_of(card: dict[str, Any], before: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
-    """The dictionaries of a card that hold values of their own, with the way to them."""
+    """Titles and contents of the dictionaries of a card that hold values of their own."""
     for name, value in card.items():
         if isinstance(value, dict) and name != 'config':
             title = f'{before}{words(name)}'

@@ -15,7 +15,7 @@ from gsemsplat_ros.report.markup import Markup, figure, pairs_table, safe, table
 from gsemsplat_ros.report.pair_page import TEMPLATE
 
 WIDTH = 360  # px of the small pictures
-TRUTH = (64, 224, 208)  # RGB of what was annotated
+TRUTH = (64, 224, 208)  # RGB of the annotation
 RIGHT, WRONG = (60, 200, 90), (230, 60, 50)
 DIM = 0.3  # brightness outside a mask
 
@@ -25,8 +25,8 @@ class PhrasePictures:
     """One phrase in one view.
 
     relevancy (H, W): smoothed, of the head that answered; found, truth (H, W) bool: the masks that were
-    compared; peaks (n, 2) of x, y [px]; branch: which head, in words. iou and localised as published, the
-    other two corrected, None where the phrase does not count.
+    compared; peaks (n, 2) of x, y [px]; branch: the head, in words. iou and localised as published, the other
+    two corrected, None where the phrase does not count.
     """
 
     text: str
@@ -43,8 +43,9 @@ class PhrasePictures:
 
 @dataclass(frozen=True)
 class EvaluationPage:
-    """What the page shows. tables: title, header and rows, cells as `markup.table` takes them; notes:
-    sentences about what was left out; sections: of `section`; facts: how it was made, name and value."""
+    """The contents of the page. tables: title, header and rows, cells as in `markup.table`; notes: sentences
+    about omissions; sections: from `section`; facts: names and values of how it was made.
+    """
 
     title: str
     lead: str
@@ -56,7 +57,7 @@ class EvaluationPage:
 
 
 def page(content: EvaluationPage) -> str:
-    """The page. Texts are escaped, pictures are inside, nothing comes from outside."""
+    """The page as self-contained HTML: texts are escaped, pictures are inside."""
     opening = tag(
         'header',
         tag('p', 'gsemsplat', class_='kicker'),
@@ -122,7 +123,7 @@ def heat_map(relevancy: np.ndarray) -> np.ndarray:
 
 
 def composite(image: np.ndarray, relevancy: np.ndarray) -> np.ndarray:
-    """What is relevant by itself, above 0.5, in colours over the image (docs/published.md 29)."""
+    """Absolute relevancy above 0.5 in colours over the image (docs/published.md 29)."""
     above = np.clip(np.nan_to_num(relevancy) - 0.5, 0, 1)
     colours = turbo(above / max(float(above.max()), 1e-9))
     return np.where((np.nan_to_num(relevancy) < 0.5)[..., None], image, colours)
@@ -134,9 +135,7 @@ def mask_picture(image: np.ndarray, found: np.ndarray, truth: np.ndarray) -> np.
 
 
 def peak_picture(image: np.ndarray, truth: np.ndarray, peaks: np.ndarray, right: bool | None) -> np.ndarray:
-    """The image with the annotation's outline and a ring around the first of the peaks, green where it is
-    right.
-    """
+    """The image with the annotation's outline and a ring around the first peak, green if `right`."""
     drawn = outlined(image, truth)
     if len(peaks):
         inside = [(x, y) for x, y in peaks if truth[y, x]]
@@ -156,7 +155,7 @@ def outlined(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def small_figure(image: np.ndarray, caption: str) -> Markup:
-    """A picture (H, W, 3) uint8 RGB, WIDTH wide at most, with words below."""
+    """A picture (H, W, 3) uint8 RGB, at most WIDTH px wide, with `caption` below."""
     height, width = image.shape[:2]
     if width > WIDTH:
         image = cv2.resize(image, (WIDTH, round(height * WIDTH / width)), interpolation=cv2.INTER_AREA)

@@ -9,7 +9,7 @@ from html import escape
 import cv2
 import numpy as np
 
-QUALITY = 80  # of WebP, which every browser since 2020 shows and which takes half the room of JPEG
+QUALITY = 80  # of WebP: all browsers since 2020 show it, and it takes half the space of JPEG
 VOID = {'img', 'circle', 'path'}  # elements without content
 
 
@@ -41,7 +41,7 @@ def tag(name: str, *content: object, **attributes: object) -> Markup:
 
 
 def picture(image: np.ndarray, alt: str, width: int | None = None) -> Markup:
-    """(H, W, 3) uint8 RGB as an <img> that carries its data, `width` pixels wide at most."""
+    """(H, W, 3) uint8 RGB as an <img> with its data inside, `width` pixels wide at most."""
     height = image.shape[0]
     if width and image.shape[1] > width:
         height = round(image.shape[0] * width / image.shape[1])
@@ -50,9 +50,7 @@ def picture(image: np.ndarray, alt: str, width: int | None = None) -> Markup:
 
 
 def video(mp4: bytes, poster: np.ndarray, label: str) -> Markup:
-    """An MP4 file as a <video> that carries it, with the picture (H, W, 3) uint8 RGB that stands until it
-    plays.
-    """
+    """An MP4 file as a <video> with its data inside; poster (H, W, 3) uint8 RGB: shown before it plays."""
     height, width = poster.shape[:2]
     return tag(
         'video',
@@ -77,12 +75,12 @@ def image_url(image: np.ndarray) -> str:
 
 
 def data_url(kind: str, data: bytes) -> str:
-    """Bytes of the media type `kind` as an address that carries them."""
+    """Bytes of the media type `kind` as a data URL."""
     return f'data:{kind};base64,' + base64.b64encode(data).decode()
 
 
 def table(rows: Iterable[Iterable[object]], header: Iterable[object] = ()) -> Markup:
-    """Rows of cells; numbers, given as (text,) tuples, stand to the right."""
+    """Rows of cells; numbers, given as (text,) tuples, are right-aligned."""
 
     def cell(name: str, value: object) -> Markup:
         if isinstance(value, tuple):
@@ -94,7 +92,7 @@ def table(rows: Iterable[Iterable[object]], header: Iterable[object] = ()) -> Ma
 
 
 def pairs_table(rows: Iterable[tuple[str, object]]) -> Markup:
-    """Names and values."""
+    """A table of names and values."""
     return tag(
         'table',
         tag(
@@ -108,5 +106,5 @@ def pairs_table(rows: Iterable[tuple[str, object]]) -> Markup:
 
 
 def figure(image: np.ndarray, alt: str, caption: object) -> Markup:
-    """A picture with words below."""
+    """A picture (H, W, 3) uint8 RGB with `caption` below."""
     return tag('figure', tag('div', picture(image, alt), class_='frame'), tag('figcaption', caption))

@@ -21,7 +21,7 @@ from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.objects import Object
 
 TEMPLATE = Path(__file__).with_name('report.html')
-NEAREST = 0.05  # m: a box that reaches closer to the camera is not drawn
+NEAREST = 0.05  # m: boxes that reach closer to the camera are not drawn
 SHOWN_OBJECTS = 5  # of an answer, best first
 # a light line on a dark one shows on every picture
 OUTLINE = {'stroke': '#000', 'stroke_width': 4.5, 'opacity': 0.4}, {'stroke': '#fff', 'stroke_width': 1.8}
@@ -29,9 +29,7 @@ OUTLINE = {'stroke': '#000', 'stroke_width': 4.5, 'opacity': 0.4}, {'stroke': '#
 
 @dataclass(frozen=True)
 class PairReport:
-    """What the page shows. card: of the checkpoint; versions: name -> version; command: makes the page
-    again.
-    """
+    """The contents of the page. card: of the checkpoint; versions: by name; command: that reproduces it."""
 
     title: str
     results: tuple[PairResult, ...]
@@ -41,7 +39,7 @@ class PairReport:
 
 
 def page(report: PairReport) -> str:
-    """The page. Texts are escaped, pictures are inside."""
+    """The page as self-contained HTML: texts are escaped, pictures are inside."""
     body = [
         opening(report),
         *(pair_section(number, result) for number, result in enumerate(report.results, 1)),
@@ -53,7 +51,7 @@ def page(report: PairReport) -> str:
 
 
 def opening(report: PairReport) -> Markup:
-    """Title, the figures that sum it up, and a way to each pair."""
+    """Title, the figures that sum it up, and a link to each pair."""
     results = report.results
     answers = [answer for result in results for answer in result.answers]
     several = len(results) > 1
@@ -159,7 +157,7 @@ def films(film: Film) -> Markup:
 
 
 def answer_card(reported: ReportedAnswer, camera: Camera, unit: str) -> Markup:
-    """Where one phrase is, or that it is not there."""
+    """Where one phrase is, or that it was not found."""
     answer = reported.answer
     things = answer.objects[:SHOWN_OBJECTS] if answer.found else ()
     place = 'Nothing was rendered where it could be.'
@@ -223,7 +221,7 @@ def peak_mark(answer: Answer) -> list[Markup]:
 
 
 def box_mark(thing: Object, camera: Camera) -> list[Markup]:
-    """The edges of an object's box as the first camera sees them; none when it reaches behind the camera."""
+    """The edges of an object's box in the first image; none when it reaches behind the camera."""
     if thing.corners[:, 2].min() < NEAREST:
         return []
     uv, _ = camera.project(thing.edges)
@@ -232,15 +230,13 @@ def box_mark(thing: Object, camera: Camera) -> list[Markup]:
 
 
 def number_mark(number: int, thing: Object, camera: Camera) -> list[Markup]:
-    """The row of the table that tells of an object, written where its centre is seen; none behind the
-    camera.
-    """
+    """An object's row number in the table, written at its centre; none behind the camera."""
     (u, v), in_front = camera.project(np.array(thing.center), NEAREST)
     return [tag('text', number, x=f'{u:.1f}', y=f'{v:.1f}')] if in_front else []
 
 
 def making(report: PairReport) -> Markup:
-    """How the page came about: times, checkpoint, versions, command."""
+    """How the page was made: times, checkpoint, versions, command."""
     return tag(
         'section',
         tag('h2', 'How it was made'),
@@ -276,5 +272,5 @@ def timings(results: Sequence[PairResult]) -> Markup:
 
 
 def seconds(value: float) -> str:
-    """A duration, in the unit that it is best read in."""
+    """A duration [s] as text, in s or ms."""
     return f'{value:.2f} s' if value >= 0.1 else f'{value * 1e3:.0f} ms'

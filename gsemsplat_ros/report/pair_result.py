@@ -16,9 +16,9 @@ from gsemsplat_ros.semantics.answer import Answer
 
 @dataclass(frozen=True, eq=False)
 class ReportedAnswer:
-    """An answer and how it is shown.
+    """An answer and its picture.
 
-    picture (H, W, 3) uint8 RGB: the relevancy over the first input image (None: not asked for); seconds: from
+    picture (H, W, 3) uint8 RGB: the relevancy over the first input image (None: not requested); seconds: from
     question to answer.
     """
 
@@ -27,7 +27,7 @@ class ReportedAnswer:
     seconds: float
 
     def summary(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The JSON form."""
         answer = self.answer
         return {
             'text': answer.text,
@@ -45,11 +45,11 @@ class ReportedAnswer:
 
 @dataclass(frozen=True, eq=False)
 class PairResult:
-    """A pair of images, the scene that it became and what the scene answered.
+    """A pair of images, its scene and the scene's answers.
 
     first, second (H, W, 3) uint8 RGB: the input; camera: of the first; depth (h, w) [m] of the first camera,
-    NaN where unknown; gaussians: how many; scale: metres per unit of the network; timings: stage -> seconds;
-    film: None where none was asked for.
+    NaN where unknown; gaussians: their number; scale: metres per network unit; timings: stage -> seconds;
+    film: None if not requested.
     """
 
     name: str
@@ -73,7 +73,7 @@ class PairResult:
         return is_metric(self.scale_source)
 
     def summary(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The JSON form."""
         return {
             'gaussians': self.gaussians,
             'pair_seconds': self.pair_seconds,
