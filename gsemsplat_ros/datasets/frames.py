@@ -1,7 +1,7 @@
 """Scenes of posed RGB-D frames: one interface for every layout on disk.
 
-Cameras are OpenCV (x right, y down, z forward), pixel centres lie at integers, lengths are metres. A frame is
-cut to the size that the network trains on, and its camera with it; so every layout gives the same values.
+Cameras are OpenCV (x right, y down, z forward), pixel centres lie at integers, lengths are metres. A frame
+and its camera are cut to the training size of the network, so every layout gives the same values.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ SIZE = 512  # published height and width of a training view [px]
 
 @dataclass(frozen=True)
 class Cut:
-    """The part of a picture that is trained on, docs/published.md 35: the largest window that is
-    symmetric about the rounded principal point, made smaller until both sides just cover (`height`, `width`),
-    and its centre.
+    """The part of a picture used in training (docs/published.md 35): the largest window that is symmetric
+    about the rounded principal point, scaled until both sides just cover (`height`, `width`), and its centre.
 
     box: left, top, right, bottom of the window in the picture [px]; resized: its width and height after
     scaling; offset: left and top of the cut in it.
@@ -41,8 +40,7 @@ class Cut:
     @classmethod
     def of(cls, camera: Camera, height: int, width: int) -> Cut:
         """Raises ValueError for a principal point outside the picture."""
-        # in edge coordinates (pixel u covers [u, u + 1)) a symmetric window of whole pixels has its axis on
-        # an edge
+        # in edge coordinates (pixel u covers [u, u + 1)) the axis of a window of whole pixels is an edge
         x, y = round(camera.cx + 0.5), round(camera.cy + 0.5)
         half_x, half_y = min(x, camera.width - x), min(y, camera.height - y)
         if half_x < 1 or half_y < 1:
@@ -79,9 +77,7 @@ class Cut:
         return np.ascontiguousarray(self._cut(whole))
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
-        """A map (H, W) of depths or ids to (height, width): what lies under each pixel's centre, never a
-        mixture.
-        """
+        """A map (H, W) of depths or ids to (height, width): the value under each pixel's centre, unmixed."""
         left, top, right, bottom = self.box
         wide, high = self.resized
         rows = top + ((np.arange(high) + 0.5) * (bottom - top) / high).astype(int)
@@ -106,8 +102,8 @@ class Geometry:
 class Frame:
     """One picture of a scene: image (H, W, 3) uint8 RGB with its geometry.
 
-    instance (H, W) uint16: ids of things, 0 for nothing, None where nobody knows; names: the name of each id,
-    None where nobody knows.
+    instance (H, W) uint16: ids of objects, 0 for nothing, None: unknown;
+    names: the name of each id, None: unknown.
     """
 
     scene: str
@@ -119,10 +115,9 @@ class Frame:
 
 
 class Source(ABC):
-    """Scenes on disk. kind: a word for the layout; height, width: of every frame [px]; scenes: their names,
-    in order.
+    """Scenes on disk. kind: of the layout; height, width: of every frame [px]; scenes: names, in order.
 
-    Nothing is read before it is asked for, and an object may be used from several threads.
+    Files are read on demand, and an object may be used from several threads.
     """
 
     kind: str
@@ -132,9 +127,7 @@ class Source(ABC):
 
     @abstractmethod
     def frames(self, scene: str) -> tuple[str, ...]:
-        """The names of a scene's frames, in order. Raises ValueError for what is missing or cannot be
-        read.
-        """
+        """The names of a scene's frames, in order. Raises ValueError for missing or unreadable files."""
 
     @abstractmethod
     def geometry(self, scene: str, name: str) -> Geometry:
@@ -145,11 +138,11 @@ class Source(ABC):
         """One frame, cut. Raises ValueError as `frames`."""
 
     def cut(self, scene: str, name: str) -> Cut:
-        """Where the frame lies in the picture on disk: for maps that were made for it, such as masks."""
+        """The cut of a frame in its picture on disk: for maps made for that picture, such as masks."""
         raise ValueError(f'frames of {self.kind} have no pictures on disk that masks could belong to')
 
     def published_coverage(self, scene: str) -> np.ndarray | None:
-        """(N, N) coverage of a scene's frames that somebody published with it; None: it is to be computed."""
+        """(N, N) coverage of a scene's frames that was published with it; None: to be computed."""
         return None
 
 
@@ -164,7 +157,7 @@ def read_depth(path: Path, units: float) -> np.ndarray:
 
 
 def read_color(path: Path, camera: Camera) -> np.ndarray:
-    """The picture (H, W, 3) uint8 RGB of a camera. Raises ValueError where its size is another."""
+    """The picture (H, W, 3) uint8 RGB of a camera. Raises ValueError for one of another size."""
     image = read_image(path)
     if image.shape[:2] != (camera.height, camera.width):
         raise ValueError(

@@ -20,7 +20,7 @@ import numpy as np
 from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.images.camera import Camera
 
-FURNITURE_VERSION = 2  # of the choice and the split of the furniture in the rooms that are packed today
+FURNITURE_VERSION = 2  # of the choice and split of the furniture in rooms packed now
 VOCABULARY = 'names.json'  # every name of the split with its base noun
 VIEWS = 3  # of a sample
 JPEG_QUALITY = 93
@@ -30,7 +30,7 @@ class PackedRooms:
     """The samples of a folder of packed rooms, by number. Raises ValueError for a folder without any."""
 
     def __init__(self, folder: str | Path, kept: int = 4096):
-        """`kept`: how many packed rooms stay in memory (0.6 MB each at 192 x 256)."""
+        """`kept`: largest number of packed rooms in memory (0.6 MB each at 192 x 256)."""
         self.folder, self.kept = Path(folder), kept
         self.cache: OrderedDict[Path, dict] = OrderedDict()
         self.lock = threading.Lock()
@@ -43,7 +43,7 @@ class PackedRooms:
             )
 
     def refresh(self) -> int:
-        """Take in rooms that appeared since; returns the number of samples."""
+        """Add rooms that appeared since; returns the number of samples."""
         for path in sorted(self.folder.glob('*.npz')):
             if path not in self.known:
                 self.known.add(path)
@@ -59,21 +59,19 @@ class PackedRooms:
             except (OSError, ValueError, zipfile.BadZipFile) as error:
                 raise ValueError(f'{path} is no packed room ({error}): delete it and pack it again') from None
             made = int(room.get('furniture', 1))
-            if made != FURNITURE_VERSION:  # another split: what is held out may stand in it
+            if made != FURNITURE_VERSION:  # with another split it may show held-out furniture
                 raise ValueError(
                     f'{path} holds furniture of version {made}, wanted {FURNITURE_VERSION}: pack the rooms '
                     'into a new folder'
                 )
-            with self.lock:  # loader threads read side by side
+            with self.lock:  # loader threads read in parallel
                 self.cache[path] = room
                 if len(self.cache) > self.kept:
                     self.cache.popitem(last=False)
         return room
 
     def vocabulary(self) -> dict[str, str]:
-        """Name -> base noun of everything that these rooms can hold. Raises ValueError where the file is
-        missing.
-        """
+        """Name -> base noun of all objects of these rooms. Raises ValueError where the file is missing."""
         path = self.folder / VOCABULARY
         try:
             return json.loads(path.read_text())
@@ -92,7 +90,7 @@ class PackedRooms:
 
 def encode(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """Samples of one room to the arrays of its file: JPEG pictures, PNG depths [mm] and PNG instances as one
-    string of bytes with the ends of its parts; the rest as it is.
+    string of bytes with the ends of its parts; the rest unchanged.
     """
     blobs = []
     for sample in samples:

@@ -18,8 +18,8 @@ class Sample:
 
     images (3, H, W, 3) uint8 RGB; depth (3, H, W) float32 [m] along z, 0 for nothing; instance (3, H, W)
     int16, rows of `names`, 0 for nothing; first_from_camera (3, 4, 4) OpenCV poses [m] in the frame of the
-    first view; camera of (H, W) px; names of the instances, that of 0 is never read; stereo: the context
-    views are a rectified pair, the second to the right of the first.
+    first view; camera of (H, W) px; names of the instances, that of 0 is unused; stereo: the context views
+    are a rectified pair, the second to the right of the first.
     """
 
     images: np.ndarray
@@ -37,11 +37,11 @@ class Sample:
         return Pair(first, second, float(self.first_from_camera[1][0, 3]) if self.stereo else None)
 
     def points(self, i: int) -> np.ndarray:
-        """The surface (H, W, 3) [m] that view `i` shows, in the frame of the first view."""
+        """The surface (H, W, 3) [m] visible in view `i`, in the frame of the first view."""
         return surface_points(self.depth[i], self.camera, self.first_from_camera[i])
 
     def target_seen(self) -> np.ndarray:
-        """(H, W) bool: the pixels of the target whose surface a context view sees too."""
+        """(H, W) bool: the pixels of the target whose surface is visible in a context view too."""
         surface, seen = self.points(2), np.zeros(self.depth.shape[1:], bool)
         for i in range(2):
             seen |= seen_by(surface, self.depth[i], self.camera, np.linalg.inv(self.first_from_camera[i]))
@@ -60,8 +60,9 @@ class Sample:
         )
 
     def mirrored(self) -> Sample:
-        """In a mirror that exchanges left and right; a rectified pair has its views exchanged too, so that
-        the second camera still stands to the right."""
+        """Left and right exchanged; the views of a rectified pair are exchanged too, so that the second
+        camera is still on the right.
+        """
         mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
         images, depth, instance = (
             np.ascontiguousarray(np.flip(maps, 2)) for maps in (self.images, self.depth, self.instance)

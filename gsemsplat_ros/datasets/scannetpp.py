@@ -1,4 +1,4 @@
-"""ScanNet++ as it lies on disk after undistortion and rendering of depths (docs/published.md 34).
+"""ScanNet++ on disk after undistortion and rendering of depths (docs/published.md 34).
 
 ROOT/raw/splits/nvs_sem_{train,val}.txt                         scenes, one a line
 ROOT/raw/data/SCENE/dslr/train_test_lists.json                  "train": file names
@@ -93,9 +93,7 @@ class ScanNetPP(Source):
         return self._processed(scene) / 'undistorted_images' / name
 
     def _read_scene(self, scene: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        """Poses by the name of the frames that count, K (3, 3), and which of the listed frames these are (N,)
-        bool.
-        """
+        """Poses of the usable frames by name, K (3, 3), and which (N,) bool of the list are usable."""
         raw = self.root / 'raw' / 'data' / scene / 'dslr'
         listed = read_json(raw / 'train_test_lists.json', 'part of the ScanNet++ download')
         flags = read_json(raw / 'nerfstudio' / 'transforms.json', 'part of the ScanNet++ download')
@@ -135,7 +133,7 @@ class ScanNetPP(Source):
 
 
 def read_json(path: Path, what: str) -> dict:
-    """A JSON file of a scene. Raises ValueError that says `what` the file is."""
+    """A JSON file of a scene. Raises ValueError, with `what` the file is in words."""
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError:

@@ -1,6 +1,4 @@
-"""The reader that fits a folder, and samples of its scenes: two context views and target views in one
-frame.
-"""
+"""The reader for a folder, and samples of its scenes: two context views and target views in one frame."""
 
 from __future__ import annotations
 
@@ -61,7 +59,7 @@ class Rooms(Source):
         return Cut.of(self.geometry(scene, name).camera, self.height, self.width)
 
     def _sample(self, scene: str) -> Sample:
-        last = self._last  # one reference: threads may swap it, never tear it
+        last = self._last  # one reference: another thread may replace it at any time
         if last is not None and last[0] == scene:
             return last[1]
         sample = self.rooms[self._numbers[scene]]
@@ -76,10 +74,10 @@ class Rooms(Source):
 
 
 def open_source(path: str | Path, split: str, height: int, width: int) -> Source:
-    """The scenes below `path`. `split`: 'train' or 'val', of ScanNet++; rooms keep the size that they were
-    rendered in.
+    """The scenes below `path`. `split`: 'train' or 'val', for ScanNet++ only.
 
-    Raises ValueError for a folder of no known layout, and for what its layout lacks.
+    height, width: of the frames [px]; packed rooms keep the size of their rendering. Raises ValueError for a
+    folder of unknown layout, and for missing parts of a layout.
     """
     path = Path(path)
     if not path.is_dir():
@@ -96,16 +94,15 @@ def open_source(path: str | Path, split: str, height: int, width: int) -> Source
 @dataclass(frozen=True)
 class SceneViews:
     """frames: first and second context view, then the targets; first_from_camera: their poses (V, 4, 4)
-    float64 [m] in the frame of the first."""
+    float64 [m] in the frame of the first.
+    """
 
     frames: tuple[Frame, ...]
     first_from_camera: np.ndarray
 
 
 class SceneSampler:
-    """Random samples of a source. `folder`: where coverages that nobody published are kept,
-    SCENE/coverage.npy.
-    """
+    """Random samples of a source. `folder`: for computed coverages, SCENE/coverage.npy."""
 
     def __init__(self, source: Source, folder: str | Path):
         self.source, self.folder = source, Path(folder)
@@ -121,7 +118,7 @@ class SceneSampler:
             return self._coverage[scene]
 
     def kept(self, scene: str) -> np.ndarray:
-        """The coverage of a scene that lies in the folder; it is computed first where it is not there yet."""
+        """The coverage of a scene from the folder, computed first if missing there."""
         path, names = self.folder / scene / 'coverage.npy', self.source.frames(scene)
         if path.is_file():
             matrix = np.load(path, allow_pickle=False)
@@ -135,7 +132,7 @@ class SceneSampler:
         return matrix
 
     def draw(self, rng: np.random.Generator) -> SceneViews:
-        """A sample of a random scene; every scene is as likely as another, as published."""
+        """A sample of a random scene, all scenes being equally likely, as published."""
         scene = self.source.scenes[int(rng.integers(len(self.source.scenes)))]
         first, second, targets = draw(self.coverage(scene), rng)
         names = self.source.frames(scene)

@@ -23,9 +23,9 @@ from gsemsplat_ros.images.camera import Camera
 
 log = logging.getLogger(__name__)
 
-UNITS = 5000  # of a depth picture a metre
-TOGETHER = 0.02  # s: stamps that far apart belong together
-MOST = 400  # frames of a scene; a video's neighbours show the same
+UNITS = 5000  # of a depth picture, per metre
+TOGETHER = 0.02  # s: stamps at most this far apart belong together
+MOST = 400  # frames of a scene: neighbours in a video show the same
 LISTS = ('rgb.txt', 'depth.txt', 'groundtruth.txt')
 INTRINSICS = 'intrinsics.txt'
 FREIBURG = {  # fx fy cx cy, k1 k2 p1 p2 k3 of the benchmark's colour cameras
@@ -82,9 +82,7 @@ class Folders(Source):
     def _read_scene(
         self, scene: str
     ) -> tuple[dict[str, tuple[Path, Path, np.ndarray]], Camera, tuple | None]:
-        """Image, depth and pose by the frames' names; the camera; maps that undistort (None: nothing to
-        do).
-        """
+        """Image, depth and pose by name of frame; the camera; undistortion maps (None: no distortion)."""
         folder = self._folders[scene]
         colors, depths, poses = (read_list(folder / name) for name in LISTS)
         stamps = [np.array(sorted(entries)) for entries in (depths, poses)]
@@ -127,7 +125,7 @@ class Folders(Source):
 
 
 def read_list(path: Path) -> dict[float, list[str]]:
-    """Stamp [s] -> the words behind it. Raises ValueError for a file that is missing, foreign or empty."""
+    """Stamp [s] -> the words after it. Raises ValueError for a file that is missing, foreign or empty."""
     if not path.is_file():
         raise ValueError(f'no {path}: wanted {", ".join(LISTS)} in every scene')
     lines = [
