@@ -16,8 +16,8 @@ BLOCK = 1 << 20  # bytes read at once
 def write_whole(path: str | Path) -> Iterator[Path]:
     """Yields the path of a new file in the same folder: after the `with` it is the file at `path`.
 
-    A reader sees the old file or the whole new one, also after a power cut and where several processes write
-    the same path. After an error nothing is left of the new one. The folder has to be there.
+    A reader sees the old file or the whole new one, also after a power cut and when several processes write
+    the same path. After an error nothing is left of the new one. The folder must exist.
     """
     path = Path(path)
     part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
@@ -31,7 +31,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
 
 
 def digest(*parts: Path | bytes | memoryview) -> str:
-    """SHA-256 of the parts one after the other, in hexadecimal; a Path stands for what is in that file."""
+    """SHA-256 of the parts one after the other, in hexadecimal; of a Path the contents of its file."""
     sha = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):

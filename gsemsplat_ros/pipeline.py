@@ -1,4 +1,4 @@
-"""The face of the core without ROS: build a scene from a pair once, then query it many times.
+"""The entry to the core without ROS: build a scene from a pair once, then query it many times.
 
 pipeline = Pipeline.load()
 scene = pipeline.build(Pair(View(left), View(right)))
@@ -33,11 +33,11 @@ from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import CANONICAL, Mixture
 from gsemsplat_ros.semantics.text import TextEncoder, load_text_encoder
 
-TOGETHER = 8  # phrases that are compared at once: bounds the memory
+TOGETHER = 8  # phrases compared at once: bounds the memory
 
 
 class Pipeline:
-    """A network, its text space and a device. `build` belongs to one thread; `query` may run beside it."""
+    """A network, its text space and a device. One thread builds; `query` may run in another meanwhile."""
 
     def __init__(
         self,
@@ -71,11 +71,13 @@ class Pipeline:
         canonical: tuple[str, ...] = CANONICAL,
         exact: bool = False,
     ) -> Pipeline:
-        """`weights`: a checkpoint of ours (None: the shipped small network); `device`: 'auto', 'cpu' or
-        'cuda'; `text_checkpoint`: the OpenCLIP file for a checkpoint that names OpenCLIP; `square`: the
-        published 512 x 512 centre crop instead of the whole field of view; `canonical`: phrases that every
-        query is compared with; `exact`: the network computes in float32 even where the machine has units for
-        bfloat16. These are about three times as fast and change an output by a hundredth of its range at most
+        """A pipeline from files.
+
+        weights: a checkpoint of this package (None: the shipped small network); device: 'auto', 'cpu' or
+        'cuda'; text_checkpoint: the OpenCLIP file, for a checkpoint with that text encoder; square: the
+        published 512 x 512 centre crop instead of the whole field of view; canonical: phrases that every
+        query is compared with; exact: compute the network in float32 even where the machine has units for
+        bfloat16. These are about three times as fast and change an output by at most a hundredth of its range
         in the mean (`gsemsplat bench` measures both).
 
         On Linux the process keeps up to half a gigabyte of freed memory from then on.
@@ -96,7 +98,7 @@ class Pipeline:
     @torch.inference_mode()
     def build(self, pair: Pair) -> Scene:
         """The scene of `pair`: one pass of the network, its geometry and Gaussians, and the rendering that
-        queries read, its codes made ready for words. Raises ValueError for a pair without depth.
+        queries read, with its codes prepared. Raises ValueError for a pair without depth.
         """
         clock = Clock()
         height, width = pair.first.image.shape[:2]
@@ -141,16 +143,16 @@ class Pipeline:
         )
 
     def query(self, target: Scene | MapIndex, question: Question | str) -> Answer:
-        """Where in the scene, or in the whole map, the thing is that `question` asks for; text alone is asked
-        with the usual threshold.
+        """The answer of the scene, or of the whole map, to `question`; a text has the default threshold.
 
-        Raises ValueError for a text that cannot be asked (see Question).
+        Raises ValueError for an unusable text (see Question).
         """
         return self.query_all(target, (question,))[0]
 
     def query_all(self, target: Scene | MapIndex, questions: Sequence[Question | str]) -> list[Answer]:
-        """`query` for each of `questions`, in their order; a scene compares several in one product. Errors as
-        of `query`.
+        """`query` for each of `questions`, in order; for a scene several are compared in one product.
+
+        Raises ValueError as `query`.
         """
         asked = [Question(question) if isinstance(question, str) else question for question in questions]
         if isinstance(target, MapIndex):
@@ -162,7 +164,7 @@ class Pipeline:
         return answers
 
     def index(self, map_: Map, before: MapIndex | None = None) -> MapIndex:
-        """The map made ready for `query`; codes that did not change since `before` are not decoded again."""
+        """The map prepared for `query`; codes that did not change since `before` are not decoded again."""
         return MapIndex.prepare(map_, self.decoders, self.canonical, before)
 
 
