@@ -3,7 +3,7 @@
 Both formats are read: the zip archive (since torch 1.6: `data.pkl` and one stored record per
 storage) and the older stream (pickles followed by raw storages). The pickle goes through
 `inert_pickle`; tensors stay in the mapped file until `LazyTensor.read`, so of a checkpoint with
-optimizer states only the tensors in use are read.
+optimiser states only the tensors in use are read.
 """
 
 from __future__ import annotations

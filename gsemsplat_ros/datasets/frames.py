@@ -138,7 +138,7 @@ class Source(ABC):
         """One frame, cut. Raises ValueError as `frames`."""
 
     def cut(self, scene: str, name: str) -> Cut:
-        """The cut of a frame in its picture on disk: for maps made for that picture, such as masks."""
+        """The cut of a frame in its picture on disk, for masks of it. Raises ValueError without pictures."""
         raise ValueError(f'frames of {self.kind} have no pictures on disk that masks could belong to')
 
     def published_coverage(self, scene: str) -> np.ndarray | None:

@@ -51,6 +51,7 @@ class PackedRooms:
         return len(self.index)
 
     def read(self, path: Path) -> dict[str, np.ndarray]:
+        """The arrays of one file, cached. Raises ValueError for a file that `encode` did not fill."""
         room = self.cache.get(path)
         if room is None:
             try:

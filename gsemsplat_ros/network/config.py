@@ -66,7 +66,7 @@ class NetworkConfig:
 
     @classmethod
     def large(cls, kind: str = 'gsemsplat') -> NetworkConfig:
-        """The public networks: `kind` is 'mast3r', 'splatt3r' or 'gsemsplat'."""
+        """The public network `kind`: 'mast3r', 'splatt3r' or 'gsemsplat'. Raises ValueError for another."""
         if kind not in ('mast3r', 'splatt3r', 'gsemsplat'):
             raise ValueError(f"unknown network {kind!r}: wanted 'mast3r', 'splatt3r' or 'gsemsplat'")
         return cls(gaussians=kind != 'mast3r', language_channels=33 if kind == 'gsemsplat' else 0)

@@ -11,6 +11,7 @@ GROUPS = 8  # of the normalisations, where there are any
 
 
 def upsample(x: Tensor) -> Tensor:
+    """(B, C, h, w) to (B, C, 2 h, 2 w), bilinear, corners aligned as in the public networks."""
     return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True)
 
 

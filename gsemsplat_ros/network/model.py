@@ -63,6 +63,7 @@ class Encoding:
 
     @property
     def grid(self) -> tuple[int, int]:
+        """Rows and columns of the tokens."""
         return self.images.shape[-2] // PATCH, self.images.shape[-1] // PATCH
 
     def split(self) -> tuple[Encoding, Encoding]:
