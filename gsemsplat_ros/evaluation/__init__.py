@@ -1,16 +1,16 @@
 """Accuracy: takes a pipeline and labelled data, gives scores.
 
-metrics: the numbers in plain NumPy
+metrics: the metrics in plain NumPy
 published: the published evaluation of queries, exactly
 corrected: the same without its flaws, and LSM's eight classes
 image_quality: PSNR, SSIM and LPIPS, as published and corrected
-json_fields: fields of a JSON file, with the place of a mistake
-annotated_views: the published eval_datasets
-input_pairs: the input images of an annotated view
+json_fields: fields of a JSON file, with their path for error messages
+annotated_views: reader of the published eval_datasets
+input_pairs: finds the input images of an annotated view
 splat_points, methods: the network and its baselines on such a view
 annotated_scores: the scores of `eval scannetpp`
 held_out_rooms, stereo_pairs: scores on rooms and on labelled stereo pairs
 phrasings: descriptions that were not used in training
-ablation: each semantic branch alone and both
-mixture_fit: the mixture of the branches and its threshold
+ablation: scores of each semantic branch and of both
+mixture_fit: fit of the branches' mixture and its threshold
 """

@@ -1,8 +1,7 @@
-"""The contribution of each semantic branch: region-specific alone, context-aware alone, and both, on the same
-scenes.
+"""The contribution of each semantic branch: region-specific, context-aware and both, on the same scenes.
 
-Nothing here depends on the border between found and not found: the margin of a checkpoint is set for both
-branches together, so a branch alone would be judged by the other's border.
+No measure depends on the threshold between found and not found: a checkpoint's margin is fitted for both
+branches together and would be unfair to a single one.
 """
 
 from __future__ import annotations
@@ -36,18 +35,17 @@ assert set(ORDER) == set(BRANCHES)
 def ablate_rooms(
     pipeline: Pipeline, samples: Iterable[Sample], seed: int = 0, taught: frozenset[str] = frozenset()
 ) -> dict:
-    """The three rows for `samples` of rooms and names as `evaluate_rooms` takes and asks them.
+    """Scores of 'region', 'context' and 'both' on `samples` of rooms, with the queries of `evaluate_rooms`.
 
-    Measures, each a mean over all phrases: localisation_accuracy; taught_ and new_localisation; mask_iou, of
-    the published relative mask, found or not; miou_argmax, every pixel takes its most relevant present name;
-    told_apart, how often a name that is there scores higher than one that is not there, in the same picture
-    (ties half).
+    Measures, each a mean over all phrases: localisation_accuracy; taught_ and new_localisation; mask_iou of
+    the published relative mask, found or not; miou_argmax, each pixel labelled with its most relevant present
+    name; told_apart, how often a present name scores higher than an absent one in the same image (ties half).
 
-    Returns pairs, seed, `rows` {branch: {measure: mean}}, `intervals` of the same form (95 %, pairs drawn
-    again), and `added` {branch: {measure: {mean, interval}}}: both minus the other branch alone, pair by
-    pair, so that it says what this branch adds.
+    Returns pairs, seed, `rows` {branch: {measure: mean}}, `intervals` of the same form (95 %, bootstrap over
+    pairs), and `added` {branch: {measure: {mean, interval}}}, the contribution of this branch: both minus
+    the other branch alone, pair by pair.
 
-    Raises ValueError for no samples.
+    Raises ValueError without samples.
     """
     samples = list(samples)
     if not samples:
@@ -85,7 +83,7 @@ def ablate_stereo(pipeline: Pipeline, labels_path: str | Path, seed: int = 0) ->
             there = [(pipeline.query(alone, text), box) for text, box in labelled.objects]
             absent = [pipeline.query(alone, text).score for text in labelled.absent]
             inside = [
-                float(box[0] <= u <= box[2] and box[1] <= v <= box[3])  # a NaN is nowhere
+                float(box[0] <= u <= box[2] and box[1] <= v <= box[3])  # false for NaN
                 for (u, v), box in ((answer.peak_pixel or (math.nan, math.nan), box) for answer, box in there)
             ]
             groups[branch].append(
@@ -102,17 +100,14 @@ def ablate_stereo(pipeline: Pipeline, labels_path: str | Path, seed: int = 0) ->
 
 
 def told_apart(present: Sequence[float], absent: Sequence[float]) -> list[float]:
-    """For each pair of a present and an absent name: 1 when the present one scores higher, 0.5 for a tie,
-    else 0.
-    """
+    """For each pair of scores of a present and an absent name: 1 if the present one is higher, 0.5 if equal,
+    else 0; in all len(present) * len(absent) values."""
     difference = np.subtract.outer(np.asarray(present, float), np.asarray(absent, float))
     return ((np.sign(difference) + 1) / 2).ravel().tolist()
 
 
 def compare(groups: dict[str, list[dict[str, list[float]]]], measures: Sequence[str], seed: int) -> dict:
-    """`rows`, `intervals` and `added` as of `ablate_rooms`; groups: branch -> for each pair its values by
-    measure.
-    """
+    """`rows`, `intervals` and `added` of `ablate_rooms`; groups: branch -> per pair, measure -> values."""
 
     def values(branch: str, measure: str) -> list[list[float]]:
         return [pair[measure] for pair in groups[branch]]

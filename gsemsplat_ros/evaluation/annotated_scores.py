@@ -1,7 +1,6 @@
 """The published evaluation on annotated views of ScanNet++ (or scenes in that layout), with baselines.
 
-Everything is scored in two forms: as published, and corrected (evaluation/corrected.py,
-evaluation/image_quality.py).
+All scores have two forms, published and corrected (evaluation/corrected.py, evaluation/image_quality.py).
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from gsemsplat_ros.evaluation.methods import Method, Shown
 from gsemsplat_ros.evaluation.metrics import bootstrap_interval, mean
 from gsemsplat_ros.evaluation.published import THRESHOLD, FrameScores, evaluate_frame
 
-CHANCE = 'chance'  # a random pixel, the whole picture as the mask, the mean colour
-# the columns of a phrase's row, and what their means over scenes are called
+CHANCE = 'chance'  # a random pixel, everything visible as the mask, the mean colour
+# columns of a phrase's row, and the names of their means over scenes
 WORDS = ('iou', 'localised', 'corrected_iou', 'corrected_localised')
 WORD_MEANS = ('miou', 'localisation_accuracy', 'corrected_miou', 'corrected_localisation_accuracy')
 VIEW_MEANS = ('eight_miou', 'eight_accuracy', *COLOR_SCORES)  # of whole views
@@ -36,11 +35,10 @@ MEANS = (*WORD_MEANS, *VIEW_MEANS)
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What one method scored in one view.
+    """Scores of one method in one view; None for what the method lacks.
 
-    words: a row for each phrase that counts in one form at least (None: it has no words); colors: numbers of
-    `color_scores` (None: no picture); eight: of `evaluate_eight`; picture (H, W, 3) uint8 RGB or None;
-    published, corrected: the scores that the rows come from.
+    words: a row for each phrase that counts in at least one form; colors: of `color_scores`; eight: of
+    `evaluate_eight`; picture (H, W, 3) uint8 RGB; published, corrected: the scores behind the rows.
     """
 
     name: str
@@ -54,9 +52,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class FrameResult:
-    """One annotated view and what every method scored there; inputs: None where saved features were
-    scored.
-    """
+    """One annotated view with the scores of all methods; inputs: None if saved features were scored."""
 
     frame: AnnotatedView
     inputs: Inputs | None
@@ -71,15 +67,15 @@ def evaluate_frames(
     eight: bool = False,
     perceptual: Perceptual | None = None,
 ) -> Iterator[FrameResult]:
-    """Scores every annotated view below `folder` (evaluation/annotated_views.py), one after the other.
+    """Score every annotated view below `folder` (evaluation/annotated_views.py), one after the other.
 
-    find: the inputs of a view of a scene folder that has no cameras.json, or None for saved features alone;
-    threshold: of the published masks (0.5; LangSplat 0.4); eight: LSM's eight classes too; perceptual: as of
-    `color_scores`.
+    find: (scene folder, view) -> inputs, for scenes without cameras.json; None to score saved features.
+    threshold: of the published masks (0.5; LangSplat 0.4); eight: also the eight classes of LSM; perceptual:
+    LPIPS, as in `color_scores`.
 
-    Raises ValueError, in one line, for a piece that is missing or does not fit.
+    Raises ValueError for missing or inconsistent files.
     """
-    # all is read before anything is scored, so that a mistake in the last scene is known at once
+    # read everything before scoring, so that an error in the last scene appears at once
     views = [(scene, read_view(path)) for scene in find_scenes(folder) for path in annotation_files(scene)]
     for scene, frame in views:
         inputs = None if find is None else read_cameras(scene, frame) or find(scene, frame)
@@ -100,7 +96,7 @@ def score(
     eight: bool,
     perceptual: Perceptual | None,
 ) -> MethodResult:
-    """What one method scores in one view."""
+    """The scores of one method in one view."""
     result = MethodResult(name)
     if shown.rgb is not None:
         result = replace(
@@ -125,7 +121,7 @@ def score(
 
 
 def word_rows(phrases: Sequence[str], published: FrameScores, corrected: FrameScores) -> list[dict]:
-    """A row for each phrase that counts in one form at least."""
+    """A row for each phrase that counts in at least one form."""
     return [
         {
             'text': text,
@@ -140,7 +136,7 @@ def word_rows(phrases: Sequence[str], published: FrameScores, corrected: FrameSc
 
 
 def word(scores: FrameScores, k: int) -> dict:
-    """What phrase k scored; None where it does not count."""
+    """The scores of phrase k; None if it does not count."""
     counts = bool(np.isfinite(scores.iou[k]))
     return {
         'iou': float(scores.iou[k]) if counts else None,
@@ -149,8 +145,8 @@ def word(scores: FrameScores, k: int) -> dict:
 
 
 def chance(frame: AnnotatedView) -> MethodResult:
-    """What nothing scores: a random visible pixel as the peak, all that is visible as the mask, its mean
-    colour as the picture. localised is a share, the expected value."""
+    """Scores without a method: a random visible pixel as the peak (`localised` is its expected value), all
+    visible pixels as the mask, their mean colour as the picture."""
     nothing = np.zeros((1, len(frame.phrases), *frame.visible.shape), np.float32)
     polygons = [frame.polygons[text] for text in frame.phrases]
     scores = (
@@ -182,16 +178,16 @@ def chance(frame: AnnotatedView) -> MethodResult:
 
 
 def summarise(results: Iterable[FrameResult]) -> dict:
-    """The table over all views.
+    """The scores over all views.
 
-    miou, localisation_accuracy and the corrected ones: the mean over the phrases of a scene that count, then
-    over the scenes; eight_* and the colours: the mean over views. Intervals (95 %): scenes drawn again, or
+    miou, localisation_accuracy and their corrected forms: mean over the phrases of a scene that count, then
+    over scenes; eight_* and colour scores: mean over views. Intervals (95 %): bootstrap over scenes, or over
     the views of a single scene; None for fewer than two.
 
-    Returns scenes, frames; methods [{name, each of MEANS, phrases: how many count, intervals}]; phrases: one
+    Returns scenes, frames; methods [{name, each of MEANS, phrases: number that count, intervals}]; phrases: a
     row for each view, method and phrase {scene, frame, method, text, iou, localised, head, corrected_iou,
-    corrected_localised, found}; views: one row for each view and method with its colours and eight-class
-    numbers; dropped: queries without annotation.
+    corrected_localised, found}; views: a row for each view and method with its colour and eight-class scores;
+    dropped: queries without annotation.
     """
     phrases, views, dropped = [], [], []
     names: dict[str, None] = {}
@@ -230,13 +226,11 @@ def summarise(results: Iterable[FrameResult]) -> dict:
 
 
 def method_row(name: str, phrases: Sequence[dict], views: Sequence[dict], group: str) -> dict:
-    """The row of one method: its `phrases` and `views`, grouped by 'scene', or by 'frame' where there is but
-    one scene.
-    """
+    """The row of one method from its `phrases` and `views`; group: 'scene', or 'frame' for a single scene."""
     values: dict[str, list[list[float]]] = {}
     for measure, column in zip(WORD_MEANS, WORDS):
         values[measure] = list(grouped(phrases, column, group).values())
-        if group == 'scene':  # every scene counts as much as another, however many phrases it has
+        if group == 'scene':  # scenes have equal weight, whatever their number of phrases
             values[measure] = [[float(np.mean(scores))] for scores in values[measure]]
     for measure in VIEW_MEANS:
         values[measure] = list(grouped(views, measure, group).values())

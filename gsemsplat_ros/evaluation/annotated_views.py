@@ -1,21 +1,22 @@
 """Reader of the published `eval_datasets`: annotated views of ScanNet++ scenes, and their input images.
 
-    DIR/<scene>/queries.txt            names to ask for, one a line (commas part them too)
-                frame_<n>.json         info {name, width, height, scene_name}, objects [{category,
-                segmentation, bbox}] frame_<n>.jpg          the view that was annotated render_frame_<n>.jpg
-                a rendering of it (may be missing) mask_<n>.npy           (H, W), the pixels that an input
-                view sees restored_feat.npy      (2, H, W, C) decoded features of the two branches, to score
-                saved features cameras.json           ours: the two input images and where everything stands,
-                to score a network
+    DIR/<scene>/queries.txt           names to query, separated by line ends or commas
+                frame_<n>.json        info {name, width, height, scene_name},
+                                      objects [{category, segmentation, bbox}]
+                frame_<n>.jpg         the annotated view
+                render_frame_<n>.jpg  a rendering of it (optional)
+                mask_<n>.npy          (H, W), the pixels that an input view sees
+                restored_feat.npy     (2, H, W, C), decoded features of both branches, to score saved features
+                cameras.json          ours: input images, cameras and poses, to score a network
 
-A segmentation is one polygon [[x, y], ...] in pixels; polygons of one category are united. The published file
-layout says one annotated view a scene; with more, each has `restored_feat_frame_<n>.npy` (or .npz).
+A segmentation is one polygon [[x, y], ...] in pixels; polygons of one category are united. The published
+layout has one annotated view per scene; with more, each has `restored_feat_frame_<n>.npy` (or .npz).
 `cameras.json`:
 
     {"context": [{"image": "a.jpg", "K": 3x3, "world_from_camera": 4x4}, {...}],
      "frames": {"frame_<n>": {"K": 3x3, "world_from_camera": 4x4}}}
 
-K [px] of that very image, pixel centres at integers; OpenCV cameras, metres.
+K [px] belongs to that image, pixel centres at integers; OpenCV cameras, metres.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ from gsemsplat_ros.semantics.answer import MAX_TEXT
 from gsemsplat_ros.semantics.relevancy import SMOOTHING_BOX
 
 FEATURES = 'restored_feat'
-MAX_COORDINATE = 30000  # px of a polygon: what OpenCV fills without overflow
+MAX_COORDINATE = 30000  # px of a polygon: OpenCV fills it without overflow
 WANTED = 'an annotation {"info": {...}, "objects": [...]}'
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a network is given for one annotated view, and where that view stands.
+    """The input of a network for one annotated view, and the pose of that view.
 
-    first, second: input views with cameras, their map_from_camera known; camera: of the annotated view;
-    first_from_camera (4, 4): where that stands in the frame of the first input [m].
+    first, second: input views with camera and map_from_camera; camera: of the annotated view;
+    first_from_camera (4, 4): its pose in the frame of the first input [m].
     """
 
     first: View
@@ -57,9 +58,9 @@ class Inputs:
 class AnnotatedView:
     """One annotated view.
 
-    image (H, W, 3) uint8 RGB; polygons: category -> its polygons (n, 2) of x, y [px]; visible (H, W) bool;
-    queries: names to ask for, whether annotated here or not; rendering (H, W, 3) uint8 RGB that lay beside
-    it, or None; features: file with decoded features, or None.
+    image (H, W, 3) uint8 RGB; polygons: category -> its polygons (n, 2) of x, y [px]; visible (H, W) bool: an
+    input view sees the pixel; queries: names of the scene, annotated in this view or not; rendering
+    (H, W, 3) uint8 RGB, stored with the view, or None; features: file with decoded features, or None.
     """
 
     scene: str
@@ -73,7 +74,7 @@ class AnnotatedView:
 
     @property
     def phrases(self) -> tuple[str, ...]:
-        """What is asked of this view: the queries that are annotated, in the order of the queries."""
+        """The queries that are annotated in this view, in the order of the queries."""
         return tuple(text for text in self.queries if text in self.polygons)
 
     @property
@@ -83,7 +84,7 @@ class AnnotatedView:
 
 
 def find_scenes(folder: str | Path) -> list[Path]:
-    """The scene folders below `folder`, or itself when it is one. Raises ValueError when there is none."""
+    """The scene folders in `folder`, or itself if it is one. Raises ValueError if there is none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f'no folder {folder}: wanted the published eval_datasets, a folder a scene')
@@ -102,9 +103,9 @@ def annotation_files(scene: Path) -> list[Path]:
 
 
 def read_view(path: Path) -> AnnotatedView:
-    """The annotated view that the JSON file `path` describes.
+    """Read the annotated view of the JSON file `path`.
 
-    Raises ValueError, in one line, for each piece that is missing or does not fit.
+    Raises ValueError for missing or inconsistent files.
     """
     scene, name = path.parent, path.stem
     content = Field.read(path, WANTED)
@@ -149,7 +150,7 @@ def read_polygon(field: Field) -> np.ndarray:
 
 
 def read_queries(path: Path) -> tuple[str, ...]:
-    """Names, each once, in the order of the file."""
+    """Distinct names in the order of the file. Raises ValueError."""
     try:
         text = path.read_text(encoding='utf-8')
     except FileNotFoundError:
@@ -175,9 +176,8 @@ def picture(path: Path, width: int, height: int) -> np.ndarray:
 
 
 def read_mask(scene: Path, name: str, width: int, height: int) -> np.ndarray:
-    """The visibility mask of a view: the file with its name or number, or the only one of a scene with one
-    view.
-    """
+    """The visibility mask (height, width) bool of a view: the file with its name or number, or the only mask
+    of a scene with one view. Raises ValueError."""
     masks = sorted(scene.glob('mask_*.npy'))
     mine = [path for path in masks if path.stem == f'mask_{name}' or number_of(path.stem) == number_of(name)]
     if not mine and len(masks) == 1 == len(annotation_files(scene)):
@@ -197,9 +197,7 @@ def read_mask(scene: Path, name: str, width: int, height: int) -> np.ndarray:
 
 
 def find_features(scene: Path, name: str) -> Path | None:
-    """The saved features of a view. One file for several views is none: its features belong to one of
-    them.
-    """
+    """The saved features of a view; an unnumbered file counts only if the scene has a single view."""
     alone = len(annotation_files(scene)) == 1
     for stem in (f'{FEATURES}_{name}', *((FEATURES,) if alone else ())):
         for suffix in ('.npy', '.npz'):
@@ -209,10 +207,9 @@ def find_features(scene: Path, name: str) -> Path | None:
 
 
 def read_features(frame: AnnotatedView, folder: Path) -> np.ndarray:
-    """Decoded features (2, H, W, C) of a view, of any float type, not read into memory where the file allows
-    it.
+    """Decoded features (2, H, W, C) of a view, of any float type, memory-mapped if the file allows it.
 
-    Raises ValueError when they are missing or do not fit.
+    Raises ValueError if they are missing or of another shape.
     """
     height, width = frame.image.shape[:2]
     if frame.features is None:
@@ -231,7 +228,7 @@ def read_features(frame: AnnotatedView, folder: Path) -> np.ndarray:
 
 
 def load_array(path: Path) -> np.ndarray:
-    """The array of an .npy, or the first one of an .npz. Raises ValueError; pickled objects are refused."""
+    """The array of an .npy, or the first of an .npz, without unpickling. Raises ValueError."""
     try:
         loaded = np.load(path, mmap_mode='r', allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -256,7 +253,7 @@ def load_array(path: Path) -> np.ndarray:
 
 
 def read_cameras(scene: Path, frame: AnnotatedView) -> Inputs | None:
-    """What `cameras.json` of a scene says about a view; None without such a file. Raises ValueError."""
+    """The inputs of a view from the scene's `cameras.json`; None without such a file. Raises ValueError."""
     path = scene / 'cameras.json'
     if not path.exists():
         return None
@@ -295,6 +292,6 @@ def read_pose(field: Field) -> np.ndarray:
 
 
 def number_of(stem: str) -> int | None:
-    """The number at the end of a file's name."""
+    """The number at the end of a file's stem, or None."""
     digits = re.search(r'(\d+)$', stem)
     return int(digits[1]) if digits else None

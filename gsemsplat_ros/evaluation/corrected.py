@@ -1,5 +1,4 @@
-"""Two more scores of queries in an annotated view: the published one without its flaws, and LSM's eight
-classes.
+"""Two more scores of queries in an annotated view: the published one corrected, and LSM's eight classes.
 
 Letters: K phrases; H, W map; branches 1 or 2.
 """
@@ -16,17 +15,9 @@ from gsemsplat_ros.evaluation.published import THRESHOLD, FrameScores, fill
 from gsemsplat_ros.semantics.relevancy import SMOOTHING_BOX, relative_mask, smooth
 
 FOUND = 0.5  # relevancy from which a phrase counts as found (LERF)
-MIN_ALPHA = 0.5  # opacity below which a pixel shows nothing
-EIGHT = (
-    'wall',
-    'floor',
-    'ceiling',
-    'chair',
-    'table',
-    'sofa',
-    'bed',
-    'other',
-)  # LSM (arXiv 2410.18956), sec. 4
+MIN_ALPHA = 0.5  # opacity below which a pixel counts as empty
+# LSM (arXiv 2410.18956), sec. 4
+EIGHT = ('wall', 'floor', 'ceiling', 'chair', 'table', 'sofa', 'bed', 'other')
 
 
 def evaluate_corrected(
@@ -36,13 +27,13 @@ def evaluate_corrected(
     alpha: np.ndarray | None = None,
     threshold: float = THRESHOLD,
 ) -> FrameScores:
-    """Scores one frame as `evaluate_frame` does, without its flaws (docs/published.md 31).
+    """Score one frame as `evaluate_frame`, without its flaws (docs/published.md 31).
 
-    Pixels that are not visible, or where less than half was rendered (`alpha` (H, W), None: all were),
-    neither win nor set the range of a map, and smoothing does not mix them in. One branch answers, that with
-    the higher peak there, for the mask and for the peak alike. A peak below 0.5 means that the phrase was not
-    found: its mask is empty, its IoU 0. The smoothing box is odd, so that it shifts nothing, and no mask is
-    filtered. The truth is all that is annotated and visible, rendered or not.
+    Pixels that are invisible or have an opacity `alpha` (H, W) below 0.5 (None: all are opaque) are excluded
+    from peaks, from the range of a map, and from smoothing. One branch, that with the higher peak on the
+    other pixels, gives both mask and peak. A phrase with a peak below 0.5 is not found: its mask is empty,
+    its IoU 0. The smoothing box is odd, so that it does not shift the map, and masks are not filtered. The
+    truth is every annotated visible pixel, rendered or not.
     """
     _, count, height, width = relevancy.shape
     inside = visible if alpha is None else visible & (alpha >= MIN_ALPHA)
@@ -71,18 +62,14 @@ def evaluate_corrected(
 
 
 def class_of(category: str) -> int:
-    """The row of EIGHT that a category of ScanNet++ belongs to: an office chair is a chair, a door is
-    "other".
-    """
+    """The row of EIGHT for a category of ScanNet++: an office chair is a chair, a door is "other"."""
     noun = category.lower().split()[-1]
     noun = {'couch': 'sofa'}.get(noun, noun)
     return EIGHT.index(noun if noun in EIGHT else 'other')
 
 
 def label_map(polygons: Mapping[str, Sequence[np.ndarray]], height: int, width: int) -> np.ndarray:
-    """Rows of EIGHT (H, W) int, -1 where nothing is annotated; where polygons overlap, the smaller one is in
-    front.
-    """
+    """Rows of EIGHT (H, W) int, -1 without annotation; of overlapping polygons the smaller one is on top."""
     labels = np.full((height, width), -1)
     rings = [
         (fill([ring], height, width), class_of(category))
@@ -97,11 +84,11 @@ def label_map(polygons: Mapping[str, Sequence[np.ndarray]], height: int, width: 
 def evaluate_eight(
     relevancy: np.ndarray, polygons: Mapping[str, Sequence[np.ndarray]], visible: np.ndarray
 ) -> dict:
-    """LSM's protocol on an annotated view: every pixel takes the class of EIGHT that it is most like.
+    """LSM's protocol on an annotated view: every pixel takes its most relevant class of EIGHT.
 
-    relevancy (branches, 8, H, W) of the eight words, not smoothed; of two branches the surer one speaks
-    (ours: LSM has one). Counts pixels that are annotated and visible. Returns `miou`, over the classes that
-    are there or were said, and `accuracy` of the pixels; None where nothing counts.
+    relevancy (branches, 8, H, W): of the eight words, not smoothed; of two branches the maximum counts (ours:
+    LSM has one). Only annotated visible pixels count. Returns `miou` over the classes that are present or
+    predicted, and `accuracy` over the pixels; None if no pixel counts.
     """
     labels = label_map(polygons, *visible.shape)
     counted = visible & (labels >= 0)

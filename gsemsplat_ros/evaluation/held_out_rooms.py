@@ -1,6 +1,6 @@
 """Accuracy in held-out rooms: depth, pose, new views and queries, beside simple baselines.
 
-The rooms come from whoever calls, as samples; nothing here makes or trains anything.
+The caller gives the rooms, as samples.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.relevancy import relative_mask
 
-MIN_FRACTION = 0.01  # of the picture: a name that fills less is not asked for
-ABSENT = 5  # absent names asked of every first view
-# What is measured, in the order of the table: means over the pairs that have it.
+MIN_FRACTION = 0.01  # share of the image: names that cover less are not queried
+ABSENT = 5  # absent names queried in every first view
+# measure -> its meaning, in the order of the table; each a mean over the pairs that have it
 MEASURES = {
     'abs_rel': 'depth of view 1 as rendered, in metres, no alignment',
     'abs_rel_aligned': 'the same after the median scale',
@@ -74,11 +74,10 @@ MEASURES = {
 
 @dataclass
 class Scores:
-    """What one pair gave.
+    """The results of one pair.
 
-    truth: depth (h, w) m at the rendering's pixels; seconds: of building the scene; values: a list for each
-    of MEASURES that it has; phrases: one row for each present name that was asked for; absent: the scores of
-    the names that are not there.
+    truth: depth (h, w) m at the rendering's pixels; seconds: of building the scene; values: by measure;
+    phrases: a row for each queried present name; absent: the scores of the absent names.
     """
 
     truth: np.ndarray
@@ -102,25 +101,24 @@ def evaluate_rooms(
     calibrated: bool = True,
     nouns: dict[str, str] | None = None,
 ) -> dict:
-    """Scores `pipeline` on `samples` of rooms by MEASURES; shows a progress bar on a terminal.
+    """Score `pipeline` on `samples` of rooms by MEASURES; shows a progress bar on a terminal.
 
-    samples: all held in memory; a rectified pair is given with its baseline, two free views with their
-    calibration alone. branches: 'both', or one branch of the words alone ('region', 'context'). taught: the
-    words that training used for things; names made of them alone count as taught, the others as new.
-    calibrated: False gives the images alone, so that the network is measured without what calibration and
-    matches add. nouns: the base noun of every name ('chair' of 'office chair'); with it, phrasings that no
-    training used (evaluation/phrasings.txt) are asked too, those that mean something on 1 % of view 1 at
-    least.
+    samples: all held in memory; a rectified pair has its baseline, two free views only their calibration.
+    branches: 'both', or only 'region' or 'context'. taught: words that training used for objects; names of
+    these words only count as taught, others as new. calibrated: False gives only the images, to measure the
+    network without the help of calibration and matches. nouns: base noun of every name ('chair' for 'office
+    chair'); if given, phrasings that training did not use (evaluation/phrasings.txt) are queried too, those
+    that describe at least 1 % of view 1.
 
-    Asked is every name on at least 1 % of view 1 (all instances of the name and of its kinds together: an
-    office chair is a chair), and five absent names a view, drawn from all names of the samples that share no
-    word with a name in view 1 or 2.
+    Queries are every name on at least 1 % of view 1 (instances of the name and of its kinds together: an
+    office chair is a chair), and five absent names per view, drawn from all names of the samples that share
+    no word with a name in view 1 or 2.
 
-    Returns the mean of each measure over all pairs (None where nothing counts), and 95 % bootstrap
-    `intervals` for the same keys; by_name [{text, count, localised, iou, found}], most frequent first; pairs,
+    Returns the mean of each measure over all pairs (None if nothing counts) and 95 % bootstrap `intervals`
+    by the same keys; by_name [{text, count, localised, iou, found}], most frequent first; pairs,
     stereo_pairs, seconds_pair and seconds_query (medians), seed, branches, calibrated.
 
-    Raises ValueError for no samples or unknown branches.
+    Raises ValueError without samples or for unknown branches.
     """
     samples = list(samples)
     if not samples:
@@ -159,7 +157,7 @@ def evaluate_rooms(
 
 
 def score_pair(pipeline: Pipeline, sample: Sample, calibrated: bool = True) -> tuple[Scores, Scene]:
-    """Builds the scene of one sample and scores depth, pose and the new view."""
+    """Build the scene of one sample and score depth, pose and the new view."""
     pair = sample.pair
     poses = sample.first_from_camera
     if not calibrated:
@@ -208,7 +206,7 @@ def score_words(
     absent: list[str],
     taught: frozenset[str],
 ) -> list[float]:
-    """Asks view 1 for the names that it shows and for `absent` ones; returns the seconds of each query."""
+    """Query the names in view 1 and the `absent` ones, and add their scores; returns seconds per query."""
     texts = sorted(set(sample.names[1:]))
     row_of = np.array([-1] + [texts.index(name) for name in sample.names[1:]])
     full = row_of[sample.instance[0]]  # (H, W)
@@ -224,9 +222,8 @@ def score_words(
         return answer
 
     for row in present:
-        kind = [
-            i for i, text in enumerate(texts) if words(texts[row]) <= words(text)
-        ]  # an office chair is a chair
+        # an office chair is a chair
+        kind = [i for i, text in enumerate(texts) if words(texts[row]) <= words(text)]
         answer, truth = ask(texts[row]), np.isin(labels, kind)
         assert answer.picture is not None  # of a scene
         relevancy, peak = answer.picture.relevancy, answer.peak_pixel
@@ -270,7 +267,7 @@ def score_words(
 
 
 def absent_names(sample: Sample, vocabulary: list[str], rng: np.random.Generator) -> list[str]:
-    """Up to five names that share no word with what views 1 and 2 show: an office chair is a chair."""
+    """Up to ABSENT random names that share no word with a name in view 1 or 2: an office chair is a chair."""
     rows = np.unique(sample.instance[:2])
     seen = {word for row in rows if row > 0 for word in words(sample.names[row])}
     candidates = [name for name in vocabulary if not seen & words(name)]
@@ -282,7 +279,7 @@ def words(name: str) -> set[str]:
 
 
 def by_name(rows: list[dict]) -> list[dict]:
-    """Means of the phrases' rows for each text, most frequent first."""
+    """Means of the rows by text, most frequent first."""
     texts: dict[str, list[dict]] = {}
     for row in rows:
         texts.setdefault(row['text'], []).append(row)

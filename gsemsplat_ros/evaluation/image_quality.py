@@ -1,11 +1,10 @@
-"""Similarity of a rendered view and the photograph, over the pixels that an input view sees: as published,
-and corrected.
+"""Similarity of a rendered view and the photograph over the visible pixels, as published and corrected.
 
-Published numbers (Splatt3R tab. 1; docs/published.md 39, 40) come in two forms. "Plain" ones black out what
-is not visible in both pictures and average over the whole picture: the black that both share flatters them.
-Numbers in parentheses average over the visible pixels, but sum the squared error over the three channels
-without dividing by three, so their PSNR is 4.77 dB too low. Pictures are (H, W, 3) RGB in [0, 1]; a number
-that nothing counts for is NaN.
+Published numbers (Splatt3R tab. 1; docs/published.md 39, 40) come in two forms. "Plain" ones black out the
+pixels that no input view sees in both pictures and average over the whole picture: the shared black makes
+them too good. Numbers in parentheses average over the visible pixels, but sum the squared error over the
+three channels without dividing by three, so their PSNR is 4.77 dB too low. Pictures are (H, W, 3) RGB in
+[0, 1]; without pixels to count, a number is NaN.
 """
 
 from __future__ import annotations
@@ -36,19 +35,18 @@ COLOR_SCORES = (
 )
 
 
-Perceptual = Callable[
-    [np.ndarray, np.ndarray], np.ndarray
-]  # picture and truth to LPIPS at every pixel (H, W)
+# (picture, truth) -> LPIPS at every pixel (H, W)
+Perceptual = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def color_scores(
     picture: np.ndarray, truth: np.ndarray, visible: np.ndarray, perceptual: Perceptual | None = None
 ) -> dict[str, float]:
-    """All numbers of one view.
+    """All numbers of one view; visible (H, W) bool.
 
-    psnr: over all channels of the visible pixels; ssim: over the visible pixels whose whole window is
-    visible; lpips: over the visible pixels, with what is not visible equal in both pictures. psnr_plain,
-    ssim_plain, lpips_plain and psnr_masked, lpips_masked: as published, without and in parentheses.
+    psnr: over all channels of the visible pixels; ssim: over pixels whose whole window is visible; lpips:
+    over the visible pixels, with the invisible ones equal in both pictures. psnr_plain, ssim_plain,
+    lpips_plain and psnr_masked, lpips_masked: as published, without and in parentheses.
 
     perceptual: (picture, truth) -> LPIPS at every pixel (H, W), or None to leave LPIPS out.
     """
@@ -67,9 +65,8 @@ def color_scores(
         ssim_plain=float(within(ssim_map(shown, wanted)).mean()),
     )
     if visible.any():
-        summed = np.square(shown - wanted).sum() / np.count_nonzero(
-            visible
-        )  # over channels: the published slip
+        # the published error sums over the channels
+        summed = np.square(shown - wanted).sum() / np.count_nonzero(visible)
         scores['psnr_masked'] = float(-10 * np.log10(max(summed, MIN_MSE)))
     if perceptual:
         plain = perceptual(shown, wanted)
@@ -82,10 +79,9 @@ def color_scores(
 
 
 def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Structural similarity (Wang et al. 2004) at every pixel (H, W), the mean over the channels.
+    """Structural similarity (Wang et al. 2004) at every pixel (H, W), mean over the channels.
 
-    Gaussian window of 11 px, sample covariance, data range 1: what scikit-image computes for the published
-    numbers.
+    Gaussian window of 11 px, sample covariance, data range 1, as in the published numbers (scikit-image).
     """
 
     def blur(image: np.ndarray) -> np.ndarray:
@@ -104,7 +100,7 @@ def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def within(values: np.ndarray) -> np.ndarray:
-    """Without the border whose windows reach beyond the picture."""
+    """`values` (H, W) without the border where windows reach beyond the picture."""
     edge = WINDOW // 2
     return values[edge:-edge, edge:-edge]
 
@@ -112,8 +108,8 @@ def within(values: np.ndarray) -> np.ndarray:
 def load_lpips(path: str | Path | None = None, device: str | torch.device = 'cpu') -> Perceptual:
     """LPIPS (Zhang et al. 2018) with VGG features, as published: (picture, truth) -> (H, W).
 
-    path: the public Splatt3R or GSemSplat file, which carries its weights (checkpoints/lpips.py); None: the
-    package lpips. Raises ValueError in one line where the file, the package or its weights are not there.
+    path: the public Splatt3R or GSemSplat file, which contains its weights (checkpoints/lpips.py); None: the
+    package lpips. Raises ValueError if the file, the package or its weights are missing.
     """
     if path is not None:
         network: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = LPIPS.load(path).to(device)
@@ -124,11 +120,8 @@ def load_lpips(path: str | Path | None = None, device: str | torch.device = 'cpu
             network = partial(
                 lpips.LPIPS(net='vgg', spatial=True, verbose=False).eval().to(device), normalize=True
             )
-        except (
-            ImportError,
-            RuntimeError,
-            OSError,
-        ) as error:  # no package; a foreign torchvision; weights unreachable
+        # no package; an incompatible torchvision; weights that cannot be downloaded
+        except (ImportError, RuntimeError, OSError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ValueError(
                 f'LPIPS is left out ({reason}): give --lpips FILE, the public Splatt3R checkpoint, or '

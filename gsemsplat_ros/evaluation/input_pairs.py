@@ -1,7 +1,7 @@
-"""The input pair of an annotated view, found in a scene on disk, because the annotations do not name it.
+"""Finds the input pair of an annotated view in a scene on disk, because the annotations do not name it.
 
-The frame is the one that looks like the annotated picture. The inputs are the two frames that see together
-what the visibility mask shows, for the mask is made from them (docs/published.md 32, 37).
+The view's frame is the one that looks like the annotated image. The inputs are the two frames that together
+see the pixels of the visibility mask, which was made from them (docs/published.md 32, 37).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from gsemsplat_ros.evaluation.annotated_views import AnnotatedView, Inputs
 from gsemsplat_ros.geometry.visibility import seen_by, surface_points
 from gsemsplat_ros.images.view import View
 
-THUMB = 64  # px: side of the pictures that are compared
-ALIKE = 0.95  # correlation of two pictures of one view; neighbouring views stay below
-GRID = 64  # px: masks are compared on a grid of about this side
-AGREE = 0.7  # IoU of a pair's visible pixels with the mask
+THUMB = 64  # px: side of the compared thumbnails
+ALIKE = 0.95  # least correlation of two images of one view; neighbouring views are below
+GRID = 64  # side of the grid of pixels on which masks are compared, approximately
+AGREE = 0.7  # least IoU of a pair's visible pixels with the mask
 
 
 def find_inputs(source: Source, scene: str, frame: AnnotatedView) -> Inputs:
-    """What a network is given for `frame`.
+    """The inputs of a network for `frame`.
 
     source: scenes of posed RGB-D frames, cut to the size of the annotated view.
 
-    Raises ValueError where no frame looks like the view, or no pair sees what its mask shows.
+    Raises ValueError if no frame looks like the view, or no pair sees the pixels of its mask.
     """
     names = source.frames(scene)
     likeness = [alike(frame.image, source.frame(scene, name).image) for name in names]
@@ -69,7 +69,7 @@ def find_inputs(source: Source, scene: str, frame: AnnotatedView) -> Inputs:
 
 
 def alike(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of two pictures (H, W, 3) uint8, made small and grey."""
+    """Correlation of two images (H, W, 3) uint8 as small grey thumbnails."""
     x, y = (
         cv2.resize(
             cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (THUMB, THUMB), interpolation=cv2.INTER_AREA
@@ -82,11 +82,8 @@ def alike(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def find_pair(seen: Sequence[np.ndarray | None], mask: np.ndarray) -> tuple[int, int, float]:
-    """Rows of the two masks (h, w) bool whose union is most like `mask`, the one that covers more first, and
-    their IoU.
-
-    None stands for a frame that cannot be chosen.
-    """
+    """Indices of the two masks (h, w) bool whose union has the highest IoU with `mask`, the larger one first,
+    and that IoU. Frames with None cannot be chosen."""
     rows = [i for i, part in enumerate(seen) if part is not None]
     flat = np.stack([part.ravel() for part in seen if part is not None]).astype(np.float32)  # (N, P)
     size = flat.sum(1)

@@ -1,4 +1,4 @@
-"""Fields of a hand-written JSON file, with their place in it, so that a mistake is named in one line."""
+"""Fields of a hand-written JSON file with their place in it, for precise error messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from gsemsplat_ros.semantics.answer import MAX_TEXT
 
 @dataclass(frozen=True)
 class Field:
-    """A value of the JSON file and where it stands there, such as `pairs[2].objects[0].box`."""
+    """A value of a JSON file and its place there, such as `pairs[2].objects[0].box`.
+
+    Methods raise ValueError, with that place, if the value is not of the wanted kind.
+    """
 
     path: Path
     where: str
@@ -24,12 +27,12 @@ class Field:
 
     @classmethod
     def read(cls, path: Path, wanted: str) -> Field:
-        """The whole content of `path`; `wanted` says what it should be. Raises ValueError."""
+        """The whole content of `path`; `wanted`: its description for errors. Raises ValueError."""
         try:
             content = json.loads(path.read_text(encoding='utf-8'))
         except FileNotFoundError:
             raise ValueError(f'no file {path}: wanted {wanted}') from None
-        except (OSError, ValueError, RecursionError) as error:  # not text and not JSON are both ValueErrors
+        except (OSError, ValueError, RecursionError) as error:  # ValueError: not text, or not JSON
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ValueError(f'{path} cannot be read as JSON ({reason}): wanted {wanted}') from None
         return cls(path, 'the content', content)
@@ -59,7 +62,7 @@ class Field:
     def number(self, positive: bool = False) -> float:
         value = math.nan
         if isinstance(self.value, (int, float)) and not isinstance(self.value, bool):
-            with suppress(OverflowError):  # JSON knows no largest whole number
+            with suppress(OverflowError):  # JSON integers have no limit
                 value = float(self.value)
         if not math.isfinite(value) or (positive and value <= 0):
             raise self.wrong('a positive number' if positive else 'a number')
@@ -85,7 +88,7 @@ class Field:
         return self.value.strip()
 
     def load(self, reader: Callable[[Path], np.ndarray]) -> np.ndarray:
-        """What `reader` makes of the file that this field names, relative to the JSON file."""
+        """The result of `reader` on the file that this field names, relative to the JSON file."""
         if not isinstance(self.value, str) or not self.value:
             raise self.wrong('the path of a file')
         try:

@@ -1,6 +1,6 @@
 """Methods that are scored on an annotated view: the network, stored features, and baselines.
 
-Each is asked the same and gives what it has: a picture, relevancies, both or one of them.
+All get the same queries; each gives a picture, relevancies, or both.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.relevancy import relevancy_of_features
 from gsemsplat_ros.semantics.text import TextEncoder
 
-CHUNK = 1 << 26  # values of saved features that are in memory together
-WHOLE = 32  # px: sides of pictures for dense features are multiples of this
+CHUNK = 1 << 26  # values of saved features in memory at a time
+WHOLE = 32  # px: sides of images for dense features are multiples of this
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a method shows of one view: rgb (H, W, 3) float in [0, 1]; relevancy (branches, K, H, W) float32
-    before smoothing; alpha (H, W), how much was drawn (None: everything). None for what it has not."""
+    """The output of a method for one view, None for what it lacks: rgb (H, W, 3) float in [0, 1]; relevancy
+    (branches, K, H, W) float32 before smoothing; alpha (H, W), opacity (None: opaque everywhere)."""
 
     rgb: np.ndarray | None = None
     relevancy: np.ndarray | None = None
@@ -41,20 +41,18 @@ class Shown:
 
 
 class Method(Protocol):
-    """name: of the row."""
+    """name: of its row in the table."""
 
     name: str
 
     def show(
         self, frame: AnnotatedView, inputs: Inputs | None, folder: Path, phrases: Sequence[str]
     ) -> Shown:
-        """The view `frame` of the scene in `folder`; inputs: None where only saved features are scored."""
+        """The output for `frame` of the scene in `folder`; inputs: None if only saved features are scored."""
 
 
 class SavedFeatures:
-    """Decoded features beside the annotations, as the public script reads them, and the rendering that lies
-    with them.
-    """
+    """Decoded features stored with the annotations, as the public script reads them, and their rendering."""
 
     name = 'saved features'
 
@@ -84,9 +82,7 @@ class SavedFeatures:
 
 
 class Network:
-    """Our pipeline. calibrated: it is told the cameras and poses of its input views; the published setting
-    tells nothing.
-    """
+    """Our pipeline. calibrated: it gets cameras and poses of its input, unlike in the published setting."""
 
     def __init__(self, pipeline: Pipeline, calibrated: bool = False, name: str = 'this network'):
         self.name, self.pipeline, self.calibrated = name, pipeline, calibrated
@@ -114,9 +110,7 @@ class Network:
 
 
 class ColorOnly:
-    """The plain Splatt3R path: images to Gaussians as the network predicts them, nothing else, and no
-    words.
-    """
+    """The plain Splatt3R path: the Gaussians that the network predicts from images; no queries."""
 
     name = 'Splatt3R path'
 
@@ -125,9 +119,7 @@ class ColorOnly:
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device) -> ColorOnly:
-        """From a converted Splatt3R checkpoint, in float32. Raises ValueError for one without Gaussian
-        heads.
-        """
+        """Load a converted Splatt3R checkpoint in float32. Raises ValueError if it has no Gaussian heads."""
         checkpoint = weights.load(path, device)
         if not checkpoint.model.config.gaussians:
             raise ValueError(f'{path} predicts no Gaussians: wanted a converted Splatt3R checkpoint')
@@ -135,7 +127,7 @@ class ColorOnly:
 
     @torch.inference_mode()
     def gaussians(self, inputs: Inputs) -> Gaussians:
-        """What the network predicts from the two pictures alone."""
+        """The network's prediction from the two images only."""
         height, width = inputs.first.image.shape[:2]
         size = network_size(width, height, self.network.model.config.long_side, self.square)
         images = [fit(View(view.image), *size)[0].image for view in (inputs.first, inputs.second)]
@@ -151,10 +143,9 @@ class ColorOnly:
 
 
 class LiftedFeatures:
-    """Text features of the input pictures, pixel by pixel, lifted by our depth: opaque points, nothing learnt
-    in 3D.
+    """Pixelwise text features of the input images on opaque points from our depth: nothing learnt in 3D.
 
-    The nearest point that covers a pixel gives its colour and its relevancy. `dense`: a picture (H, W, 3)
+    A pixel takes colour and relevancy of the nearest point that covers it. `dense`: an image (H, W, 3)
     uint8, sides multiples of 32, to features (h, w, C) of the network's text space.
     """
 
@@ -186,11 +177,10 @@ class LiftedFeatures:
             [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images]
         )
         rgb = np.where(known[..., None], colors.reshape(-1, 3)[index] / 255, 0.0)
-        lifted = self.relevancies(images, height, width, phrases).reshape(len(phrases), -1)[
-            :, index
-        ]  # (K, H, W)
+        # (K, H, W)
+        lifted = self.relevancies(images, height, width, phrases).reshape(len(phrases), -1)[:, index]
         least = lifted[:, known].min(1) if known.any() else np.zeros(len(phrases))
-        # where no point fell, nothing wins and nothing sets the range
+        # pixels without a point get the minimum: neither a peak nor a change of the range
         return Shown(
             rgb,
             np.where(known, lifted, least[:, None, None]).astype(np.float32)[None],
@@ -200,7 +190,7 @@ class LiftedFeatures:
     def relevancies(
         self, images: Sequence[np.ndarray], height: int, width: int, phrases: Sequence[str]
     ) -> np.ndarray:
-        """Relevancy of both input pictures (K, 2, height, width)."""
+        """Relevancy (K, 2, height, width) of both input images."""
         pipeline = self.network.pipeline
         sides = [max(WHOLE, round(side / WHOLE) * WHOLE) for side in images[0].shape[1::-1]]
         whole = [cv2.resize(image, sides, interpolation=cv2.INTER_AREA) for image in images]

@@ -1,7 +1,7 @@
-"""The scores of the evaluations, in plain NumPy.
+"""The metrics of the evaluations, in plain NumPy.
 
-Depth maps are in metres or in any one unit; a pixel counts where both depths are finite and positive. A
-number without anything to count is NaN.
+Depth maps (H, W) share one unit; a pixel counts if both depths are finite and positive. Without pixels to
+count, a metric is NaN.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from gsemsplat_ros.scene.scene import Keyframe, Scene
 BRANCHES = ('both', 'region', 'context')
 DRAWS = 1000  # of the bootstrap
 LEVEL = 0.95  # of its intervals
-MIN_MSE = 1e-10  # 100 dB: a picture cannot be better than that
+MIN_MSE = 1e-10  # limits PSNR to 100 dB
 
 
 def countable(depth: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Where both depths are known: (H, W) bool."""
+    """Pixels (H, W) bool where both depths are known."""
     return np.isfinite(depth) & (depth > 0) & np.isfinite(truth) & (truth > 0)
 
 
@@ -32,20 +32,20 @@ def abs_rel(depth: np.ndarray, truth: np.ndarray) -> float:
 
 
 def delta1(depth: np.ndarray, truth: np.ndarray) -> float:
-    """Fraction of pixels whose depth lies within a factor of 1.25 of the truth."""
+    """Fraction of pixels whose depth is within a factor of 1.25 of the truth."""
     use = countable(depth, truth)
     ratio = depth[use] / truth[use]
     return float(np.mean(np.maximum(ratio, 1 / ratio) < 1.25)) if use.any() else float('nan')
 
 
 def median_scale(depth: np.ndarray, truth: np.ndarray) -> float:
-    """The factor on `depth` that fits the truth best in the median: the median of truth / depth."""
+    """The median of truth / depth, the factor that aligns `depth` with the truth."""
     use = countable(depth, truth)
     return float(np.median(truth[use] / depth[use])) if use.any() else float('nan')
 
 
 def best_constant(truth: np.ndarray) -> float:
-    """The one depth with the least abs_rel to `truth`, of any shape: its median, weighted by 1 / truth."""
+    """The constant depth with the least abs_rel to `truth` (any shape): the median weighted by 1 / truth."""
     values = np.sort(truth[np.isfinite(truth) & (truth > 0)].astype(np.float64))
     if not len(values):
         return float('nan')
@@ -65,7 +65,7 @@ def rotation_error_deg(estimate: np.ndarray, truth: np.ndarray) -> float:
 
 
 def direction_error_deg(estimate: np.ndarray, truth: np.ndarray) -> float:
-    """Angle [deg] between the translations of two poses (4, 4); NaN where one of them stands still."""
+    """Angle [deg] between the translations of two poses (4, 4); NaN if one of them is zero."""
     a, b = estimate[:3, 3], truth[:3, 3]
     if not (np.linalg.norm(a) > 0 and np.linalg.norm(b) > 0):
         return float('nan')
@@ -73,7 +73,7 @@ def direction_error_deg(estimate: np.ndarray, truth: np.ndarray) -> float:
 
 
 def psnr(picture: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
-    """Peak signal to noise [dB] of (H, W, 3) in [0, 1]: squared error over all channels, where `mask`."""
+    """Peak signal-to-noise ratio [dB] of pictures (H, W, 3) in [0, 1], over all channels in `mask` (H, W)."""
     if not mask.any():
         return float('nan')
     error = np.mean(np.square(picture[mask].astype(np.float64) - truth[mask]))
@@ -81,29 +81,29 @@ def psnr(picture: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
 
 
 def iou(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Intersection over union of two masks; NaN where both are empty."""
+    """Intersection over union of two masks; NaN if both are empty."""
     union = np.count_nonzero(mask | truth)
     return np.count_nonzero(mask & truth) / union if union else float('nan')
 
 
 def random_iou(fraction: float, count: int) -> float:
-    """Expected IoU of a name that fills `fraction` when each pixel gets one of `count` names at random."""
+    """IoU expected for a name on `fraction` of the pixels if each gets one of `count` names at random."""
     both = fraction / count
     return both / (fraction + 1 / count - both)
 
 
 def mean(groups: Sequence[Sequence[float]]) -> float | None:
-    """Mean of all finite values; None (JSON's null) without any."""
+    """Mean of all finite values; None (JSON's null) if there are none."""
     values = np.array([value for group in groups for value in group], np.float64)
     values = values[np.isfinite(values)]
     return float(values.mean()) if len(values) else None
 
 
 def bootstrap_interval(groups: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float] | None:
-    """95 % percentile interval of `mean(groups)` when whole groups are drawn again, with replacement.
+    """95 % percentile interval of `mean(groups)`, from a bootstrap over whole groups.
 
-    A group holds what one image gives: phrases asked of the same image are not independent. None for fewer
-    than two groups with a finite value.
+    A group has the values of one image, because phrases of the same image are not independent. None for
+    fewer than two groups with a finite value.
     """
     kept = [np.array(group, np.float64)[np.isfinite(group)] for group in groups]
     kept = [group for group in kept if len(group)]
@@ -117,20 +117,20 @@ def bootstrap_interval(groups: Sequence[Sequence[float]], seed: int = 0) -> tupl
 
 
 def at_keyframe(keyframe: Keyframe, truth: np.ndarray) -> np.ndarray:
-    """What is known of the input image (H, W, ...), at the pixels (h, w) of its rendering: the nearest."""
+    """`truth` of the input image (H, W, ...) at the pixels (h, w) of its rendering, nearest neighbour."""
     return nearest(truth, keyframe.to_input_pixel(pixel_grid(keyframe.camera.height, keyframe.camera.width)))
 
 
 def nearest(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """`values` (H, W, ...) at the pixels nearest to `uv` (..., 2), which lie in the image."""
+    """`values` (H, W, ...) at the pixels nearest to `uv` (..., 2), clipped to the image."""
     u, v = np.rint(uv[..., 0]).astype(int), np.rint(uv[..., 1]).astype(int)
     return values[np.clip(v, 0, values.shape[0] - 1), np.clip(u, 0, values.shape[1] - 1)]
 
 
 def only_branch(scene: Scene, branches: str) -> Scene:
-    """The scene as it answers with 'both' branches, or the 'region'-specific or 'context'-aware one alone.
+    """The scene restricted to `branches`: 'both', 'region' (region-specific) or 'context' (context-aware).
 
-    In a mixture it takes all the weight. Raises ValueError for a branch that there is not.
+    In a mixture, a single branch takes all the weight. Raises ValueError for other branches.
     """
     if branches not in BRANCHES:
         raise ValueError(f'branches {branches!r}: wanted one of {", ".join(BRANCHES)}')

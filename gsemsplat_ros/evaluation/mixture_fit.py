@@ -1,7 +1,7 @@
 """Fit of the mixture of the two branches and of its threshold, on training rooms with known contents.
 
-Canonical phrases alone do not make 0.5 the border between present and absent: a network that was taught to
-beat them everywhere beats them everywhere.
+Comparison with canonical phrases does not make 0.5 the border between present and absent: training teaches
+the network to beat them everywhere.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.relevancy import TEMPERATURE, Mixture
 
-# of region, of context there and of context anywhere: seen on 24 held-out and four real pairs, where more of
-# context there helps real images and hurts rooms
+# of the region branch, of the context branch at the pixel, and of its maximum; chosen on 24 held-out and four
+# real pairs: a higher second weight helps real images and hurts rooms
 WEIGHTS = 1.0, 0.1, 0.4
-# share of the absent names that may be found in training rooms; unseen rooms show twice that
+# share of absent names that may be found in training rooms; in unseen rooms it is about twice that
 FALSE_ALARMS = 0.1
 
 
 def calibrate(pipeline: Pipeline, samples: Iterable[Sample], seed: int = 0) -> dict:
-    """The mixture, from names that are in the first view and names that share no word with any of them.
+    """Fit the mixture from names in the first view and absent names that share no word with them.
 
-    Returns mixture (for the card), recall, false_alarm_rate and the counts.
+    Returns mixture (for the card), recall, false_alarm_rate, and the numbers of present and absent names.
+    Raises ValueError if one of them is 0.
     """
     samples = list(samples)
     vocabulary = sorted({name for sample in samples for name in sample.names[1:]})
@@ -56,12 +57,12 @@ def calibrate(pipeline: Pipeline, samples: Iterable[Sample], seed: int = 0) -> d
 
 
 def mixed_by(mixture: Mixture, scene: Scene) -> Scene:
-    """The scene as it answers where `mixture` combines the branches."""
+    """The scene with its branches combined by `mixture`."""
     hidden = replace(scene.keyframe.hidden_codes, mixture=mixture)
     return replace(scene, keyframe=replace(scene.keyframe, hidden_codes=hidden))
 
 
 def contrast(pipeline: Pipeline, scene: Scene, text: str) -> float:
-    """By how much the peak of a phrase beats the canonical ones [cosine], from its relevancy."""
+    """Margin of a phrase's peak over the canonical phrases [cosine], from its relevancy."""
     p = min(max(pipeline.query(scene, text).score, 1e-7), 1 - 1e-7)
     return float(np.log(p / (1 - p))) / TEMPERATURE

@@ -1,4 +1,4 @@
-"""Queries that were not used in training: descriptions and orders that mean one of several things."""
+"""Queries that training did not use: descriptions and commands, each with the nouns that it may mean."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def read_phrasings() -> dict[str, frozenset[str]]:
 def ask_phrasings(
     pipeline: Pipeline, scene: Scene, sample: Sample, nouns: dict[str, str], min_fraction: float
 ) -> Iterator[dict]:
-    """Asks view 1 of a sample for every phrase that means something it shows.
+    """Query view 1 of a sample with every phrase that means an object in it.
 
-    nouns: base noun of every name of the sample; min_fraction: of the picture that the things meant fill at
-    least. Yields rows of text; localised: the peak lies on one of them, found or not; found; chance: of a
-    random pixel [0, 1].
+    nouns: base noun of every name of the sample; min_fraction: least share of the image that these objects
+    cover. Yields rows {text; localised: the peak lies on one of them, found or not; found; chance: the same
+    for a random pixel}.
     """
     meant = np.array([nouns.get(name, '') if row else '' for row, name in enumerate(sample.names)])
     full = sample.instance[0]

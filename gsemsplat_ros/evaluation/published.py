@@ -1,11 +1,9 @@
-"""The published evaluation of text queries, exactly (docs/published.md 30), and the check against
-its stored results.
+"""The published evaluation of text queries, exactly (docs/published.md 30), and a check with stored results.
 
 Per phrase: IoU of the top quarter of the smoothed relevancy with the annotated polygon, for the branch with
-the higher peak, and whether the peak lies in the polygon. Two traits are kept because the published numbers
-have them: both masks go through a majority filter that never reads the last row and column, and the branch is
-chosen on the whole map for the IoU but on the visible part for the localisation. Letters: K phrases; H, W
-map.
+the higher peak, and whether the peak is in the polygon. Two flaws are kept because the published numbers have
+them: the majority filter of both masks ignores the last row and column, and the branch is chosen on the whole
+map for the IoU but on the visible part for the localisation. Letters: K phrases; H, W map.
 """
 
 import json
@@ -36,12 +34,12 @@ _ARRAYS = ('pos', 'neg', 'feat', 'vis', 'prompts', 'polygons', 'relevancy', 'iou
 
 @dataclass(frozen=True)
 class FrameScores:
-    """Scores of one frame, and the pictures that they were read from.
+    """Scores of one frame, and the maps and masks behind them.
 
-    iou (K,): of the chosen branch, NaN where the phrase does not count; branch (K,) int: 0 region, 1 context;
-    localised (K,) bool: a peak lies in the ground truth. maps (branches, K, H, W): smoothed; found, truth
-    (K, H, W) bool: the two masks that were compared; peaks: for each phrase its peak pixels (n, 2) of x, y,
-    none where it does not count.
+    iou (K,): of the chosen branch, NaN if the phrase does not count; branch (K,) int: 0 region, 1 context;
+    localised (K,) bool: a peak lies in the ground truth; maps (branches, K, H, W): smoothed relevancy; found,
+    truth (K, H, W) bool: the compared masks; peaks: for each phrase its peak pixels (n, 2) of x, y, none if
+    it does not count.
     """
 
     iou: np.ndarray
@@ -54,7 +52,7 @@ class FrameScores:
 
     @property
     def localisation_accuracy(self) -> float:
-        """Correct peaks over the phrases that count, to four digits as published; NaN without any."""
+        """Share of correct peaks of the phrases that count, to four digits as published; NaN if none do."""
         counted = np.isfinite(self.iou)
         return round(float(self.localised[counted].mean()), 4) if counted.any() else float('nan')
 
@@ -65,12 +63,11 @@ def evaluate_frame(
     visible: np.ndarray,
     threshold: float = THRESHOLD,
 ) -> FrameScores:
-    """Scores one frame.
+    """Score one frame.
 
-    relevancy: (2, K, H, W) before smoothing, of the two branches (or (1, K, H, W): one branch that always
-    answers); polygons: for each phrase its polygons (n, 2) of pixel x, y, united; visible: (H, W) bool, the
-    pixels that an input view saw; threshold: of the published script, on twice the upper half of a map's
-    range (0.5; LangSplat 0.4).
+    relevancy (2, K, H, W): of both branches before smoothing, or (1, K, H, W) of a single one; polygons: for
+    each phrase its polygons (n, 2) of pixel x, y, united; visible (H, W) bool: an input view sees the pixel;
+    threshold: of the published script (0.5; LangSplat 0.4), on the upper half of a map's range as [0, 1].
     """
     _, count, height, width = relevancy.shape
     assert visible.shape == (height, width) and len(polygons) == count, (relevancy.shape, visible.shape)
@@ -94,7 +91,7 @@ def evaluate_frame(
 
 
 def fill(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Polygons (n, 2) of x, y, cut to whole pixels -> their union (H, W) bool."""
+    """The union (H, W) bool of polygons (n, 2) of x, y, with coordinates truncated to whole pixels."""
     mask = np.zeros((height, width), np.uint8)
     for polygon in polygons:
         cv2.fillPoly(mask, [np.asarray(polygon).astype(np.int32)], 1)
@@ -102,9 +99,9 @@ def fill(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
 
 
 def majority(mask: np.ndarray) -> np.ndarray:
-    """Mask (H, W) bool -> bool: true where more than half of the 7x7 window is; ties are false.
+    """Majority filter of a mask (H, W) bool: true where more than half of the 7x7 window is; ties are false.
 
-    The window is cut at the border, and the last row and column are never in it.
+    The window is cut at the border and never includes the last row and column.
     """
     usable = np.zeros(mask.shape, np.float32)
     usable[:-1, :-1] = 1
@@ -117,7 +114,7 @@ def majority(mask: np.ndarray) -> np.ndarray:
 
 
 def check_protocol(path: str | Path) -> dict:
-    """Runs the evaluation on the stored inputs of `path` (.npz) and compares with the stored results.
+    """Run the evaluation on the stored inputs of `path` (.npz) and compare with the stored results.
 
     Returns `max_relevancy_error`, `max_iou_error`, `heads_equal`, `localisation_equal`, and `passed`:
     relevancy to 1e-5, IoU to 1e-6, the other two equal.
@@ -135,7 +132,7 @@ def check_protocol(path: str | Path) -> dict:
     iou_error = float(np.abs(scores.iou - fixture['iou']).max())
     branches = bool((scores.branch == fixture['level']).all())
     localisation = scores.localisation_accuracy == float(fixture['loc_acc'])
-    # written as positive tests: a NaN fails them
+    # with <=, so that a NaN fails
     passed = (
         relevancy_error <= MAX_RELEVANCY_ERROR and iou_error <= MAX_IOU_ERROR and branches and localisation
     )

@@ -6,15 +6,13 @@ import numpy as np
 
 from gsemsplat_ros.images.camera import Camera
 
-LARGEST = 3  # px: half side of the largest square, so that what is far too near does not cover the picture
-SLACK = 0.05  # px: a surface seen from where it was measured needs no wider squares
+LARGEST = 3  # px: half side of the largest square, so that very near points do not cover the image
+SLACK = 0.05  # px: avoids wider squares for a surface seen from where it was measured
 NEAR = 0.01  # m
 
 
 def spacing(points: np.ndarray) -> np.ndarray:
-    """Point maps (V, h, w, 3) [m] to the distance of each point from its nearest neighbour in the map (V, h,
-    w) [m].
-    """
+    """Distance (V, h, w) [m] of each point of the maps (V, h, w, 3) [m] to its nearest neighbour there."""
     across = np.linalg.norm(np.diff(points, axis=2), axis=-1)
     down = np.linalg.norm(np.diff(points, axis=1), axis=-1)
     nearest = np.full(points.shape[:3], np.inf)
@@ -31,11 +29,10 @@ def spacing(points: np.ndarray) -> np.ndarray:
 def nearest_points(
     points: np.ndarray, size: np.ndarray, camera: Camera, camera_from_points: np.ndarray
 ) -> np.ndarray:
-    """Which point is seen at each pixel: its row (H, W) int, -1 where none is.
+    """Row (H, W) int of the point visible at each pixel, -1 for none.
 
-    points (N, 3) [m]; size (N,) [m]: of the surface that each stands for, seen face on. A point covers as
-    many pixels as leave no hole in a surface seen face on, at least the one that it falls on and at most 7 x
-    7; the nearest one wins.
+    points (N, 3) [m]; size (N,) [m]: side of the surface that each point represents. A point covers enough
+    pixels to close a surface that faces the camera: at least its own, at most 7 x 7. The nearest point wins.
     """
     local = points @ camera_from_points[:3, :3].T + camera_from_points[:3, 3]
     rows = np.flatnonzero(np.isfinite(local).all(1))
@@ -61,5 +58,5 @@ def nearest_points(
     pixels, depths, owners = (np.concatenate(parts) for parts in (pixels, depths, owners))
     seen = np.full(camera.height * camera.width, -1)
     farthest_first = np.argsort(-depths, kind='stable')
-    seen[pixels[farthest_first]] = owners[farthest_first]  # of several values for one pixel, the last stays
+    seen[pixels[farthest_first]] = owners[farthest_first]  # the last value for a pixel stays
     return seen.reshape(camera.height, camera.width)

@@ -1,4 +1,4 @@
-"""Queries and depth on real rectified stereo pairs that were labelled with boxes.
+"""Queries and depth on real rectified stereo pairs, labelled with boxes.
 
 The labels are one JSON file, paths relative to it:
     {"pairs": [{"left": path, "right": path,
@@ -6,8 +6,7 @@ The labels are one JSON file, paths relative to it:
                 "disparity": path of an .npz,                           (its first array, for the left image)
                 "objects": [{"text": words, "box": [x0, y0, x1, y1]}],  (px of the left image)
                 "absent": [words, ...]}]}
-Disparity, objects and absent may be missing, and doffs: by how much the right principal point lies farther
-right than the left one (Middlebury's name for it), 0 as a rule.
+Optional: disparity, objects, absent, and doffs (default 0), right cx minus left cx (Middlebury's name).
 """
 
 from __future__ import annotations
@@ -52,11 +51,10 @@ MEANS = (
 
 @dataclass(frozen=True)
 class LabelledPair:
-    """A calibrated pair and what a person knows about it.
+    """A calibrated pair with its labels.
 
-    name: the left image as the labels call it; depth: (H, W) m of the left image, NaN where unknown, or None;
-    objects: words and box [px] of things that the left image shows; absent: words for things that it does not
-    show.
+    name: path of the left image in the labels; depth (H, W) m: of the left image, NaN where unknown, or None;
+    objects: words and box (x0, y0, x1, y1) [px] of objects in the left image; absent: words for others.
     """
 
     name: str
@@ -67,22 +65,20 @@ class LabelledPair:
 
 
 def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str = 'both') -> dict:
-    """Scores `pipeline` on the labelled pairs; shows a progress bar on a terminal.
+    """Score `pipeline` on the labelled pairs; shows a progress bar on a terminal.
 
-    `branches`: 'both', or one branch of the words alone ('region', 'context').
+    `branches`: 'both', or only 'region' or 'context'.
 
-    Returns, over all pairs (None where nothing counts), with 95 % bootstrap `intervals` for the same keys:
-    - localisation_accuracy: the peak lies in the box, its edges included, found or not; chance: the same for
-      a random pixel (the box's part of the image); found_rate; false_alarm_rate: found, of the absent
-      phrases.
-    - abs_rel_metric, delta1: depth of the left view as rendered, for pairs with a disparity (depth = fx *
-      baseline / (disparity + doffs), known where that is finite and positive; the nearest to each of the
-      rendering's pixels); abs_rel_aligned: after the median scale; coverage: part of the true depth that was
-      rendered.
-    Besides: pairs, seconds_pair (median), branches; phrases [{pair, text, present, found, score, head,
+    Returns means over all pairs (None if nothing counts), with 95 % bootstrap `intervals` by the same keys:
+    - localisation_accuracy: the peak is in the box, edges included, found or not; chance: the same for a
+      random pixel (the box's share of the image); found_rate; false_alarm_rate: absent phrases found.
+    - abs_rel_metric, delta1: of the rendered depth of the left view, for pairs with a disparity (depth = fx *
+      baseline / (disparity + doffs), if finite and positive, nearest to each pixel of the rendering);
+      abs_rel_aligned: after the median scale; coverage: share of the true depth that was rendered.
+    Also pairs, seconds_pair (median), branches; phrases [{pair, text, present, found, score, head,
     peak_pixel, localised}]; depths [{pair, abs_rel_aligned, abs_rel_metric, delta1, coverage, scale_source}].
 
-    Raises ValueError, in one line that names the file and the field, for labels that cannot be used.
+    Raises ValueError for unusable labels, with file and field.
     """
     pairs = read_labels(labels_path)
     groups: dict[str, list[list[float]]] = {name: [[] for _ in pairs] for name in MEANS}
@@ -110,7 +106,7 @@ def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str =
                 add(false_alarm_rate=answer.found)
             else:
                 x0, y0, x1, y1 = box
-                row['localised'] = bool(x0 <= u <= x1 and y0 <= v <= y1)  # a NaN is nowhere
+                row['localised'] = bool(x0 <= u <= x1 and y0 <= v <= y1)  # false for NaN
                 add(
                     localisation_accuracy=row['localised'],
                     found_rate=answer.found,
@@ -147,13 +143,13 @@ def evaluate_stereo(pipeline: Pipeline, labels_path: str | Path, branches: str =
 
 
 def add_values(groups: dict[str, list[list[float]]], index: int, **values: float) -> None:
-    """Append to the groups of pair `index`, by measure."""
+    """Append `values` to the groups of pair `index`."""
     for name, value in values.items():
         groups[name][index].append(float(value))
 
 
 def read_labels(path: str | Path) -> list[LabelledPair]:
-    """All pairs of a file of labels, with images and disparities. Raises ValueError as `evaluate_stereo`."""
+    """All pairs of a file of labels, images and depth included. Raises ValueError as `evaluate_stereo`."""
     path = Path(path)
     if not path.exists():
         raise ValueError(f'no labels at {path}')
