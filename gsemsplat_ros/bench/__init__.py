@@ -2,9 +2,9 @@
 
 tools: clock, statistics, memory, the machine's peak
 plain: the public algorithm in plain steps
-stages: the stages that are compared, each with its inputs
+stages: the compared stages with their inputs
 flops: floating-point operations of both paths
 compare: the plain and the fast path, in alternation
 scale: growth with image size, map and queries
-plot: its picture
+plot: the plot of that growth
 """

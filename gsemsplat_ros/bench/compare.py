@@ -1,8 +1,8 @@
 """`gsemsplat bench`: the public algorithm and the fast path, stage by stage, in alternation in one process.
 
-Both have the same weights and see the same pictures. `small` are the weights that ship. `large` has random
-ones by the rule of checkpoints/parity.py, for the public ones cannot be had here: the time does not depend on
-them, but the differences between the paths are those of random weights.
+Both have the same weights and the same images. `small` has the shipped weights, `large` random ones by the
+rule of checkpoints/parity.py, because the public ones cannot be shipped: times do not depend on the weights,
+but the differences between the paths do.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.network.inference import keep_memory
 
 REPEATS = {'large': 3, 'small': 7}
-# largest and mean difference of an output from the plain path, in parts of the output's range, bfloat16
+# largest and mean difference of an output from the plain path, relative to the output's range, bfloat16
 TOLERANCE, MEAN_TOLERANCE = 0.15, 0.015
-Step = Callable[[str], None]  # is told before each measurement what comes
+Step = Callable[[str], None]  # called with a description before each measurement
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The stages as they were measured. plain, fast: stage -> times; peaks: type -> FLOP/s of matrix
-    products; differences: output -> largest and mean difference of the paths; memory: path -> MB beside the
-    weights, None where nobody tells."""
+    """Measurements. plain, fast: stage -> times; peaks: type -> FLOP/s of matrix products; differences:
+    output -> largest and mean difference of the paths; memory: path -> MB besides the weights or None."""
 
     stages: Sequence[Stage]
     plain: dict[str, Times]
@@ -47,9 +46,9 @@ def bench(
     more: Iterable[Callable[[Gaussians], Stage]] = (),
     step: Step = lambda text: None,
 ) -> dict[str, Any]:
-    """Measure; the result is what `gsemsplat bench --json` prints.
+    """Measure; returns the output of `gsemsplat bench --json`.
 
-    repeats: of each stage (0: REPEATS); more: makers of further stages from the Gaussians that are drawn.
+    repeats: of each stage (0: REPEATS); more: functions that make further stages from the rendered Gaussians.
     """
     keep_memory()
     repeats = repeats or REPEATS[size]
@@ -71,15 +70,15 @@ def bench(
 
 
 def compare(stages: Sequence[Stage], work: Workload, repeats: int, step: Step) -> Comparison:
-    """Run the stages on both paths, in turn, `repeats` times."""
-    for stage in stages:  # libraries choose their kernels, compiled code is loaded
+    """Run the stages on both paths, alternating, `repeats` times."""
+    for stage in stages:  # libraries choose kernels, compiled code is loaded
         step(f'{stage.name}, warming up')
         if stage.network:
             stage.plain()
         stage.fast()
     plain = {stage.name: Times() for stage in stages}
     fast = {stage.name: Times() for stage in stages}
-    made: dict[str, tuple[Any, Any]] = {}  # by the stages whose outputs are compared, the newest
+    made: dict[str, tuple[Any, Any]] = {}  # stage -> newest outputs, if they are compared
     peaks = {torch.float32: 0.0, fast_type(work): 0.0}
     for repeat in range(repeats):
         for kind in peaks:
@@ -88,7 +87,7 @@ def compare(stages: Sequence[Stage], work: Workload, repeats: int, step: Step) -
         for stage in stages:
             step(stage.name)
             theirs, ours = made.get(stage.name, (None, None))
-            # dense compositing takes longer than all else: twice is enough
+            # dense compositing is the slowest step: twice is enough
             if stage.name != 'render' or repeat < 2:
                 theirs = plain[stage.name].of(stage.plain, work.device)
             ours = fast[stage.name].of(stage.fast, work.device)
@@ -114,7 +113,7 @@ def compare(stages: Sequence[Stage], work: Workload, repeats: int, step: Step) -
 
 
 def summary(compared: Comparison, work: Workload) -> dict[str, Any]:
-    """The measurements as `gsemsplat bench --json` prints them."""
+    """The measurements in the form of `gsemsplat bench --json`."""
     rows = {stage.name: row(stage, compared) for stage in compared.stages}
     network = [stage.name for stage in compared.stages if stage.network]
     plain_seconds = sum(rows[name]['plain_seconds'] for name in network)
@@ -147,7 +146,7 @@ def summary(compared: Comparison, work: Workload) -> dict[str, Any]:
 
 
 def row(stage: Stage, compared: Comparison) -> dict[str, float]:
-    """A stage in numbers."""
+    """The numbers of one stage."""
     plain, fast = compared.plain[stage.name], compared.fast[stage.name]
     out = {
         'plain_seconds': plain.median,
@@ -167,7 +166,7 @@ def row(stage: Stage, compared: Comparison) -> dict[str, float]:
 
 
 def difference(ours: Tensor, theirs: Tensor) -> dict[str, float]:
-    """Largest and mean difference in parts of the range of `theirs`, where both are known."""
+    """Largest and mean difference relative to the range of `theirs`, where both are finite."""
     ours, theirs = ours.float(), theirs.float()
     known = torch.isfinite(theirs) & torch.isfinite(ours)
     ours, theirs = ours[known], theirs[known]
@@ -177,18 +176,18 @@ def difference(ours: Tensor, theirs: Tensor) -> dict[str, float]:
 
 
 def fast_type(work: Workload) -> torch.dtype:
-    """In which the fast path multiplies."""
+    """The type in which the fast path multiplies."""
     return torch.bfloat16 if work.fast.bf16 else torch.float32
 
 
 def megabytes(model: torch.nn.Module) -> float:
-    """Of a model's weights."""
+    """Size of a model's weights [MB]."""
     return sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
 
 
 @contextmanager
 def public_precision() -> Iterator[None]:
-    """On a GPU, float32 products as the public code has them: in TF32."""
+    """Inside, float32 products on a GPU use TF32, as in the public code."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     try:

@@ -18,7 +18,7 @@ T = TypeVar('T')
 
 @dataclass(frozen=True)
 class Flops:
-    """Floating-point operations of one stage on each path; 0: not counted."""
+    """Floating-point operations of one stage on each path; 0 if not counted."""
 
     plain: float = 0.0
     fast: float = 0.0
@@ -31,15 +31,15 @@ NOT_COUNTED = Flops()
 
 
 def network_flops(config: NetworkConfig, height: int, width: int) -> dict[str, Flops]:
-    """Of the stages encode, decode and heads, for a pair of that size [px]: the plain path encodes both
-    images and runs all heads, the fast one encodes the newer image and leaves the descriptors out."""
+    """Operations of the stages encode, decode and heads for a pair of that size [px]: the plain path encodes
+    both images and runs all heads, the fast one encodes only the newer image and skips the descriptors."""
     with torch.device('meta'):
         model = GSemSplat(config).eval()
     images = torch.zeros(2, 3, height, width, device='meta')
     both, encodings = _count(lambda: model.encode(images).split())
     one, _ = _count(lambda: model.encode(images[:1]))
     decode, tokens = _count(lambda: model.decode(*encodings))
-    heads = {True: 0.0, False: 0.0}  # with the descriptors, where there are any, and without
+    heads = {True: 0.0, False: 0.0}  # with descriptors, if the network has any, and without
     for head, encoding, own in zip((model.downstream_head1, model.downstream_head2), encodings, tokens):
         for descriptors in heads:
             wanted = descriptors and config.descriptors
@@ -52,7 +52,7 @@ def network_flops(config: NetworkConfig, height: int, width: int) -> dict[str, F
 
 
 def _count(work: Callable[[], T]) -> tuple[float, T]:
-    """Operations of `work`, and what it returned."""
+    """Number of operations of `work`, and its result."""
     with FlopCounterMode(display=False) as counter:
         result = work()
     return float(counter.get_total_flops()), result

@@ -1,9 +1,8 @@
 """The public algorithm in plain steps, on the same weights: the reference of the bench.
 
 float32; both images encoded; attention as softmax(Q K^T / sqrt(D)) V with rotary tables made for every call;
-the last convolution of a DPT level after the upsampling; all heads, descriptors included; every pixel's
-feature built in full; and every pixel composited densely. Written from docs/published.md, for `gsemsplat
-bench` alone.
+the last convolution of a DPT level after the upsampling; all heads, descriptors included; a full feature for
+every pixel; dense compositing of every pixel. Written from docs/published.md, only for `gsemsplat bench`.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction, ViewPre
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import NORM_EPS, TEMPERATURE, Mixture
 
-WINDOW = 32  # side of the windows that are composited one after the other [px]: bounds the memory
+WINDOW = 32  # side of the windows composited one after the other [px], to limit memory
 
 
 def rope(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Queries or keys (B, H, N, D) turned by their tokens' positions on the `grid`."""
+    """Queries or keys (B, H, N, D) rotated by the positions of their tokens on the `grid` (rows, columns)."""
     height, width = grid
     quarter = x.shape[-1] // 4
     frequencies = ROPE_BASE ** (-torch.arange(quarter, device=x.device).float() / quarter)
@@ -47,19 +46,19 @@ def rope(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, H, N, D) each to (B, N, H * D)."""
+    """Attention with rotary positions: q, k, v (B, H, N, D) to (B, N, H * D)."""
     weights = torch.softmax(rope(q, grid) @ rope(k, grid).mT / math.sqrt(q.shape[-1]), -1)  # (B, H, N, N)
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
 def self_attention(layer: SelfAttention, x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Tokens x (B, N, C) attend to each other; the same shape."""
+    """Tokens x (B, N, C) attend to each other; returns the same shape."""
     q, k, v = layer.qkv(x).unflatten(-1, (3, layer.heads, -1)).permute(2, 0, 3, 1, 4)
     return layer.proj(attention(q, k, v, grid))
 
 
 def cross_attention(layer: CrossAttention, x: Tensor, y: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Tokens x (B, N, C) attend to y (B, N, C) of the other view; the shape of x."""
+    """Tokens x (B, N, C) attend to y (B, N, C) of the other view; returns the shape of x."""
     q, k, v = (
         projection(t).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
         for projection, t in ((layer.projq, x), (layer.projk, y), (layer.projv, y))
@@ -68,20 +67,20 @@ def cross_attention(layer: CrossAttention, x: Tensor, y: Tensor, grid: tuple[int
 
 
 def encoder_block(block: EncoderBlock, x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, N, C) to the same, as `EncoderBlock.forward`."""
+    """Tokens x (B, N, C) to the same shape, as `EncoderBlock.forward`."""
     x = x + self_attention(block.attn, block.norm1(x), grid)
     return x + block.mlp(block.norm2(x))
 
 
 def decoder_block(block: DecoderBlock, x: Tensor, y: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Tokens x (B, N, C) beside y of the other view, as `DecoderBlock.forward`."""
+    """Tokens x (B, N, C) with y of the other view to the shape of x, as `DecoderBlock.forward`."""
     x = x + self_attention(block.attn, block.norm1(x), grid)
     x = x + cross_attention(block.cross_attn, block.norm2(x), block.norm_y(y), grid)
     return x + block.mlp(block.norm3(x))
 
 
 def encode(model: GSemSplat, images: Tensor) -> tuple[Encoding, Encoding]:
-    """Both images (2, 3, H, W) in one batch."""
+    """Encode both images (2, 3, H, W) in one batch."""
     maps = model.stem(images) if model.config.stem else {}
     x = model.patch_embed(hybrid_patches(maps) if maps else images)
     grid = Encoding(images, x, maps).grid
@@ -109,7 +108,7 @@ def fuse(fusion: FusionBlock, x: Tensor, level: Tensor | None = None) -> Tensor:
     if level is not None:
         x = x + fusion.resConfUnit1(level)
     x = fusion.resConfUnit2(x)
-    if not isinstance(fusion.norm, torch.nn.Identity):  # our own small network normalises before it upsamples
+    if not isinstance(fusion.norm, torch.nn.Identity):  # our small network normalises before upsampling
         return F.interpolate(
             fusion.norm(fusion.out_conv(x)), scale_factor=2, mode='bilinear', align_corners=True
         )
@@ -167,7 +166,7 @@ def predict(
 
 
 def composite(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray) -> Rendering:
-    """The picture window by window, each pixel weighing all Gaussians that reach its block."""
+    """Render window by window; each pixel weighs all Gaussians that reach its block."""
     corners = [(x, y) for y in range(0, camera.height, WINDOW) for x in range(0, camera.width, WINDOW)]
     windows = [(x, y, min(WINDOW, camera.width - x), min(WINDOW, camera.height - y)) for x, y in corners]
     parts = render_windows(gaussians, camera, camera_from_world, windows)
@@ -182,16 +181,15 @@ def composite(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarra
 
 
 def features(decoders: Decoders, codes: Tensor) -> Tensor:
-    """Codes (H, W, 32) to unit features (2, H, W, C), every one of them built."""
+    """Codes (H, W, 32) to the unit features (2, H, W, C) of all pixels."""
     found = decoders(codes.permute(2, 0, 1)[None])[:, 0].permute(0, 2, 3, 1)
     return found / (found.norm(dim=-1, keepdim=True) + NORM_EPS)
 
 
 def relevancy(found: Tensor, phrase: Tensor, canonical: Tensor, mixture: Mixture | None) -> Tensor:
-    """Unit features (2, H, W, C) and a unit phrase (C,) to relevancy (2 or 1, H, W): the least pairwise
-    softmax.
+    """Unit features (2, H, W, C) and a unit phrase (C,) to relevancy (2, H, W): the least pairwise softmax.
 
-    A mixture (our own) compares contrasts instead, the second head's at its highest.
+    A mixture (ours) gives (1, H, W): a weighted sum of both contrasts and the context branch's highest one.
     """
     similarity, negatives = found @ phrase, found @ canonical.T  # (2, H, W), (2, H, W, M)
     if mixture:

@@ -1,6 +1,4 @@
-"""The plot of `gsemsplat bench --scale` as SVG: a panel for each axis, time and memory on logarithmic
-scales.
-"""
+"""The plot of `gsemsplat bench --scale` as SVG: time and memory over each axis, on logarithmic scales."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ PANELS = (('seconds', 'time [s]'), ('megabytes', 'memory [MB]'))
 
 
 def plot(result: dict) -> str:
-    """The SVG text of what `scale` returned."""
+    """The SVG text for a result of `scale`."""
     parts = []
     for column, axis in enumerate(AXES):
         for row, (key, label) in enumerate(PANELS):
@@ -33,7 +31,7 @@ def plot(result: dict) -> str:
 
 
 def panel(rows: list[dict], key: str, x_label: str, y_label: str) -> str:
-    """One diagram: a line for each `what` of the rows, `key` over `at`."""
+    """One diagram: `key` over `at`, a line for each `what` of the rows."""
     rows = [row for row in rows if row[key] is not None and row[key] > 0]
     if not rows:
         return ''

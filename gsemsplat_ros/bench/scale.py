@@ -26,16 +26,16 @@ from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, box_size, decide, smoot
 SIDES = 256, 320, 384, 448, 512
 COUNTS = 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000
 QUERIES = 1, 2, 5, 10, 20, 50, 100
-DRAWN = 512  # side of the picture that the standing queries ask [px]
+DRAWN = 512  # side of the rendering for the standing queries [px]
 VOXEL = 0.03  # of the map [m]
 REPEATS = 5
-SHORT_S, LONG_S = 0.3, 2.0  # what is shorter is measured three times as often, what is longer once
-SPARE = 1.3  # memory that must be free, of what the next size will take
+SHORT_S, LONG_S = 0.3, 2.0  # shorter work is measured three times as often, longer work once
+SPARE = 1.3  # free memory required, relative to the need of the next size
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A thing that grows. name: in the result; label: for people."""
+    """A growing quantity. name: key in the result; label: in the plot."""
 
     name: str
     label: str
@@ -50,8 +50,8 @@ Rows = Iterator[dict]
 
 
 def scale(device: torch.device, step: Callable[[str], None] = lambda name: None) -> dict:
-    """Measure along all three axes. Each row says at which size, what was done, seconds, spread and memory;
-    sizes that would not fit into the memory at hand are left out and named in 'left_out'."""
+    """Measure along all three axes; rows as of `measured`. Sizes that do not fit into the free memory are
+    skipped and listed in 'left_out'."""
     keep_memory()
     left_out: list[str] = []
     with torch.inference_mode():
@@ -65,9 +65,8 @@ def scale(device: torch.device, step: Callable[[str], None] = lambda name: None)
 
 
 def measured(at: int, what: str, work: Callable, device: torch.device, repeats: int = REPEATS) -> dict:
-    """One row: medians of about `repeats`, more when it is short, fewer when long, after one for the memory
-    alone.
-    """
+    """One row {at, what, seconds, iqr_seconds, megabytes}: medians of `repeats` runs, more if they are short,
+    fewer if long, after one run for the memory."""
     times = Times()
     with Memory(device) as used:
         times.of(work, device)
@@ -84,14 +83,14 @@ def measured(at: int, what: str, work: Callable, device: torch.device, repeats: 
 
 
 def images(device: torch.device, step: Callable[[str], None]) -> Rows:
-    """The small network on square pairs, and its scene drawn with codes."""
+    """The small network on square pairs, and the rendering of its scene with codes."""
     network = Inference(weights.load(device=device).model, device)
     for side in SIDES:
         step(f'images of {side} px')
         predict = partial(predict_new_pair, network, [picture(side, side, seed) for seed in (0, 1)])
         gaussians, camera = wall(side, side)
         draw = partial(render, gaussians.to(device), camera, np.eye(4))
-        if side == SIDES[0]:  # what libraries keep for ever is not of this size
+        if side == SIDES[0]:  # do not count memory that libraries keep
             predict()
             draw()
         yield measured(side, 'small network', predict, device)
@@ -99,12 +98,12 @@ def images(device: torch.device, step: Callable[[str], None]) -> Rows:
 
 
 def predict_new_pair(network: Inference, images: Sequence[np.ndarray]) -> Prediction:
-    """What the network says of a pair that it has not seen before: of copies, so that nothing is kept."""
+    """The prediction for a pair as if it were new: copies, so that no kept encoding is used."""
     return network.predict(*network.encode([image.copy() for image in images]))
 
 
 def maps(device: torch.device, step: Callable[[str], None], left_out: list[str]) -> Rows:
-    """The first question to a map, which decodes its codes, and the next one."""
+    """The first query of a map, which decodes its codes, and the next one."""
     decoders = (
         Decoders.from_state_dict(weights.load(device=device).decoders).to(device).eval().requires_grad_(False)
     )
@@ -124,13 +123,13 @@ def maps(device: torch.device, step: Callable[[str], None], left_out: list[str])
 
 
 def ask_map(index: MapIndex, phrase: Tensor) -> object:
-    """The answer of a map to a phrase (1, C) unit."""
+    """The answer of a map to a unit phrase (1, C)."""
     relevancy, support = index.smooth(index.relevancy(phrase.numpy())[:, 0].cpu().numpy())
     return decide(relevancy, support, 0.5, 1)
 
 
 def random_map(count: int) -> Map:
-    """`count` Gaussians in voxels of their own, strewn over a room that grows with them."""
+    """`count` Gaussians in voxels of their own, spread over a volume that grows with `count`."""
     rng = np.random.default_rng(0)
     side = int(np.ceil((4 * count) ** (1 / 3)))
     cells = np.sort(rng.permutation(side**3)[:count])  # a quarter of the voxels
@@ -144,7 +143,7 @@ def random_map(count: int) -> Map:
 
 
 def queries(device: torch.device, step: Callable[[str], None]) -> Rows:
-    """Standing queries on one kept picture, as Pipeline.query_all answers them, and decoding that picture."""
+    """Standing queries on one decoded rendering, as in Pipeline.query_all."""
     checkpoint = weights.load(device=device)
     decoders = Decoders.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
     gaussians, camera = wall(DRAWN, DRAWN)
@@ -157,7 +156,7 @@ def queries(device: torch.device, step: Callable[[str], None]) -> Rows:
 
 
 def ask_picture(hidden: HiddenCodes, phrases: Tensor, alpha: Tensor) -> None:
-    """Answer phrases (K, C) unit on a picture of opacity `alpha` (H, W)."""
+    """Answer unit phrases (K, C) on a rendering of opacity `alpha` (H, W)."""
     inside, opacity = alpha >= MIN_ALPHA, alpha.cpu().numpy()
     for some in phrases.split(TOGETHER):
         relevancy = hidden.relevancy(some)

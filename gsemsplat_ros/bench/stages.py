@@ -1,6 +1,6 @@
 """The stages that `gsemsplat bench` measures, from a pair of images to an answer, in both implementations.
 
-A stage is given what the stages before it made, once and in advance, so that each can be repeated alone.
+The inputs of a stage are made once, by the stages before it, so that each can be repeated alone.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import box_size, decide, smooth
 
-WIDTH, HEIGHT = 512, 384  # of the network's pictures
-INPUT = 640, 480  # of the camera's
-# width and height of the picture that is drawn and asked: the published crop; what ships
+WIDTH, HEIGHT = 512, 384  # of the network's input [px]
+INPUT = 640, 480  # width and height of the camera's images [px]
+# width and height of the queried rendering [px]: the published crop; that of the shipped network
 DRAWN = {'large': (512, 512), 'small': (256, 192)}
-PUBLIC_WIDTHS = (16, 64, 128, 512)  # of the decoders for `large`: the published ones were never released
+PUBLIC_WIDTHS = (16, 64, 128, 512)  # of the decoders for `large`; the published ones were not released
 Outputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of both paths: `plain` and `fast` do it once, and return what it makes.
+    """One step of both paths: `plain` and `fast` run it once and return its result.
 
-    outputs: of what it makes, the tensors by name that the two paths are compared by; None: it is not
-    compared. network: whether it belongs to the way from the pair to the Gaussians."""
+    outputs: function of the result to the tensors, by name, that are compared between the paths, or None.
+    network: whether the stage is part of the way from the pair to the Gaussians."""
 
     name: str
     plain: Callable[[], Any]
@@ -57,10 +57,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Workload:
-    """What both paths work on, for one size of network.
+    """The inputs of both paths, for one size of network.
 
-    model: as it is, for the plain path; fast: its copy made ready; weights: in words, which. views: the pair.
-    gaussians, camera: the scene that is drawn; phrases (5, C) unit: one that is asked, four canonical ones.
+    model: for the plain path; fast: the fast path on a copy of it; weights: description; views: the pair;
+    gaussians, camera: the rendered scene; phrases (5, C): unit, one query and four canonical phrases.
     """
 
     device: torch.device
@@ -75,7 +75,7 @@ class Workload:
 
     @classmethod
     def of_size(cls, size: str, device: torch.device) -> Workload:
-        """Of the network that ships ('small') or of the public architecture ('large')."""
+        """The workload of the shipped network ('small') or of the public architecture ('large')."""
         torch.manual_seed(0)
         if size == 'small':
             checkpoint = weights.load(device=device)
@@ -101,7 +101,7 @@ class Workload:
 
 
 def network_stages(work: Workload) -> list[Stage]:
-    """From the pair to the Gaussians and their codes."""
+    """The stages from the pair to the Gaussians and their codes."""
     model, fast = work.model, work.fast
     batch = upload(work)
     plain_encodings = plain.encode(model, batch)
@@ -119,7 +119,7 @@ def network_stages(work: Workload) -> list[Stage]:
             network=True,
         ),
     ]
-    if work.device.type == 'cuda':  # the fast path has both in one recording
+    if work.device.type == 'cuda':  # the fast path has both in one CUDA graph
         return [
             *first,
             Stage(
@@ -153,7 +153,7 @@ def network_stages(work: Workload) -> list[Stage]:
 
 
 def fitted(views: Sequence[View]) -> list[np.ndarray]:
-    """The images (HEIGHT, WIDTH, 3) uint8 as the network takes them."""
+    """The images (HEIGHT, WIDTH, 3) uint8 of the network's input size."""
     return [fit(view, WIDTH, HEIGHT)[0].image for view in views]
 
 
@@ -163,7 +163,7 @@ def upload(work: Workload) -> Tensor:
 
 
 def encode_new_keyframe(fast: Inference, images: Sequence[np.ndarray]) -> tuple[Encoding, Encoding]:
-    """The encodings of the pair, the first image a new one, the second kept from the last call."""
+    """The encodings of the pair: the first image is new, the second kept from the last call."""
     first, second = fast.encode([images[0].copy(), images[1]])
     return first, second
 
@@ -182,7 +182,7 @@ def predict_side_by_side(
 
 
 def scene_stages(work: Workload) -> list[Stage]:
-    """From the Gaussians to the answer to a phrase; the words are asked of the fast path's picture."""
+    """The stages from the Gaussians to the answer to a phrase, on the fast path's rendering."""
     rendering = render(work.gaussians, work.camera, np.eye(4))
     alpha = rendering.alpha.cpu().numpy()
     features = plain.features(work.decoders, rendering.codes)
@@ -213,8 +213,8 @@ def scene_stages(work: Workload) -> list[Stage]:
 def published_relevancy(
     features: Tensor, phrases: Tensor, decoders: Decoders, alpha: np.ndarray
 ) -> np.ndarray:
-    """The relevancy (H, W) that answers, as published: of both branches from features (2, H, W, C), a box
-    filter over each, then the branch with the higher peak."""
+    """The relevancy (H, W) as published: of both branches from features (2, H, W, C), each smoothed by a box
+    filter, then that of the branch with the higher peak."""
     found = plain.relevancy(features, phrases[0], phrases[1:], decoders.mixture).cpu().numpy()
     box = box_size(*alpha.shape)
     kernel = np.full((box, box), 1 / box**2, np.float32)
@@ -226,12 +226,12 @@ def published_relevancy(
 
 
 def decided(smoothed: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Of smoothed relevancy (branches, H, W) the one (H, W) that answers."""
+    """The deciding branch (H, W) of smoothed relevancy (branches, H, W)."""
     return decide(smoothed, alpha, 0.5, 0.0).relevancy
 
 
 def prediction_outputs(prediction: Prediction) -> Outputs:
-    """Outputs of both views; covariances for scales and quaternions, whose sign and order mean nothing."""
+    """Outputs of both views; covariances instead of scales and quaternions, which are ambiguous."""
     out: Outputs = {}
     for name, view in (('first', prediction.first), ('second', prediction.second)):
         assert view.scales is not None and view.quats_xyzw is not None
@@ -249,5 +249,5 @@ def prediction_outputs(prediction: Prediction) -> Outputs:
 
 
 def rendering_outputs(rendering: Rendering) -> Outputs:
-    """All channels of a picture."""
+    """All channels of a rendering."""
     return {f'drawn {field.name}': getattr(rendering, field.name) for field in fields(rendering)}

@@ -1,6 +1,4 @@
-"""Shared parts of the benches: a clock for the device, statistics, memory, the peak of the machine, a test
-scene.
-"""
+"""Shared parts of the benches: device clock, statistics, memory, the machine's peak, a test scene."""
 
 from __future__ import annotations
 
@@ -24,18 +22,18 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network.config import CODE_CHANNELS
 
 T = TypeVar('T')
-PEAK_SIDE = {'cpu': 2048, 'cuda': 8192}  # of the square matrices whose product is the peak
+PEAK_SIDE = {'cpu': 2048, 'cuda': 8192}  # of the square matrices for the peak
 
 
 @dataclass
 class Times:
-    """Seconds of one thing, measured several times."""
+    """Repeated measurements of one duration [s]."""
 
     seconds: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
-        """Their median [s]."""
+        """Median [s]."""
         return float(np.median(self.seconds))
 
     @property
@@ -45,7 +43,7 @@ class Times:
         return float(high - low)
 
     def of(self, work: Callable[[], T], device: torch.device) -> T:
-        """Do `work`, note how long it took until the device had done, and return what it returned."""
+        """Run `work`, record the time until the device has finished, and return its result."""
         synchronize(device)
         start = time.perf_counter()
         result = work()
@@ -55,13 +53,13 @@ class Times:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished."""
     if device.type == 'cuda':
         torch.cuda.synchronize()
 
 
 def peak_product(device: torch.device, dtype: torch.dtype, repeats: int = 3) -> float:
-    """FLOP/s of the best of `repeats` square matrix products."""
+    """FLOP/s of the fastest of `repeats` square matrix products."""
     side = PEAK_SIDE[device.type]
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     times, out = Times(), torch.empty_like(a)
@@ -72,8 +70,7 @@ def peak_product(device: torch.device, dtype: torch.dtype, repeats: int = 3) -> 
 
 
 class Memory:
-    """How much more memory the process held at most, in a `with`, than when it began: `megabytes`; None where
-    nobody tells (no Linux)."""
+    """A `with` that measures `megabytes`: the peak memory above that at its start, None if not on Linux."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -90,7 +87,7 @@ class Memory:
         if trim:
             trim(0)
         with contextlib.suppress(OSError):
-            Path('/proc/self/clear_refs').write_text('5')  # the high-water mark begins again
+            Path('/proc/self/clear_refs').write_text('5')  # resets the peak, VmHWM
         self._before = _resident('VmRSS')
         return self
 
@@ -105,7 +102,7 @@ class Memory:
 
 
 def _resident(name: str) -> float | None:
-    """A line of /proc/self/status [kB]."""
+    """A value of /proc/self/status [kB], None if unknown."""
     try:
         lines = Path('/proc/self/status').read_text().splitlines()
     except OSError:
@@ -114,7 +111,7 @@ def _resident(name: str) -> float | None:
 
 
 def available_megabytes() -> float:
-    """Memory that can be had without swapping; infinite where nobody tells."""
+    """Memory available without swapping; infinite if unknown."""
     try:
         lines = Path('/proc/meminfo').read_text().splitlines()
     except OSError:
@@ -125,7 +122,7 @@ def available_megabytes() -> float:
 
 
 def machine(device: torch.device) -> str:
-    """The device in words."""
+    """Description of the device."""
     if device.type == 'cuda':
         return f'{torch.cuda.get_device_name()} (PyTorch {torch.__version__})'
     name = platform.processor() or platform.machine()
@@ -139,16 +136,15 @@ def machine(device: torch.device) -> str:
 
 
 def wall(width: int, height: int, channels: int = CODE_CHANNELS, seed: int = 0) -> tuple[Gaussians, Camera]:
-    """Two Gaussians for each pixel, as a pair makes: a waving wall seen twice, and the camera that sees it
-    whole.
+    """Two Gaussians per pixel, as from a pair: a wavy wall seen twice, and the camera that sees all of it.
 
-    Sizes are about a pixel, opacities from faint to opaque, colours and codes smooth over the wall and noisy.
+    Sizes are about a pixel, opacities and colours random, codes smooth over the wall with some noise.
     """
     rng = np.random.default_rng(seed)
     camera = Camera.centred(width, height, 0.9 * width)
     v, u = np.mgrid[:height, :width].reshape(2, -1)
     parts = []
-    for shift in (0.0, 0.3):  # the second view's fall between the pixels
+    for shift in (0.0, 0.3):  # those of the second view are between the pixels
         z = 2.5 + 0.7 * np.sin(u / width * 9) * np.cos(v / height * 7) + rng.normal(0, 0.01, u.shape)
         parts.append(camera.rays(np.stack((u + shift, v + shift), -1)) * z[:, None])
     means = np.concatenate(parts).astype(np.float32)
@@ -172,13 +168,13 @@ def wall(width: int, height: int, channels: int = CODE_CHANNELS, seed: int = 0) 
 
 
 def unit_phrases(count: int, dim: int, seed: int = 0) -> Tensor:
-    """(count, dim) unit vectors, in the place of embedded phrases."""
+    """Random unit vectors (count, dim), instead of embedded phrases."""
     phrases = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.normalize(phrases, dim=1)
 
 
 def picture(width: int, height: int, seed: int) -> np.ndarray:
-    """(height, width, 3) uint8: smooth texture with some noise."""
+    """An image (height, width, 3) uint8 of smooth texture with some noise."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, height // 16 + 2, width // 16 + 2)))
     smooth = (
