@@ -114,9 +114,7 @@ def map_header(kept: Kept) -> Header:
 
 
 def robot_position(kept: Kept, base_frame: str, tf: TfListener | None) -> np.ndarray | None:
-    """Where the robot is in the map (3,) [m]: TF's word, else where the last keyframe stood; None:
-    unknown.
-    """
+    """Position of the robot in the map (3,) [m]: from TF, else of the last keyframe; None: unknown."""
     if tf:
         map_from_base, _ = tf.lookup(kept.map.frame, base_frame, 0)
         if map_from_base is not None:
@@ -125,9 +123,7 @@ def robot_position(kept: Kept, base_frame: str, tf: TfListener | None) -> np.nda
 
 
 def _approach(reply: Reply, parameters: Parameters, tf: TfListener | None) -> tuple[Approach | None, str]:
-    """Where to stand before the best object, in the frame of the reply; None and why there is no such
-    place.
-    """
+    """Approach pose for the best object, in the frame of the reply; or None and the reason."""
     if not reply.source.metric:
         return None, "the scale is the network's guess: give a stereo baseline or map_frame"
     robot: np.ndarray | None

@@ -1,6 +1,4 @@
-"""camera_info to cameras: binning and region of interest (REP 104), stereo baseline, rectification of raw
-images.
-"""
+"""camera_info to cameras: binning and region of interest (REP 104), stereo baseline, rectification."""
 
 from __future__ import annotations
 
@@ -62,17 +60,14 @@ def _projection(info: CameraInfo) -> np.ndarray:
 def camera_of(info: CameraInfo, width: int, height: int, topic: str = 'camera_info') -> Camera:
     """The camera of a rectified image of `width` x `height` pixels, from P.
 
-    Raises ValueError that names `topic` when the camera is uncalibrated (K[0] = 0, REP 104) or of another
-    size.
+    Raises ValueError that names `topic` for an uncalibrated camera (K[0] = 0, REP 104) or another image size.
     """
     _check(info, width, height, topic)
     return _to_image(_projection(info), info)
 
 
 def baseline_of(right: CameraInfo, topic: str = 'right/camera_info') -> float:
-    """Distance of the two cameras [m]: -P[3] / P[0] of the RIGHT camera_info. Raises ValueError unless
-    positive.
-    """
+    """Stereo baseline [m]: -P[3] / P[0] of the RIGHT camera_info. Raises ValueError unless positive."""
     baseline = (0.0 - float(right.p[3])) / float(right.p[0]) if right.p[0] else 0.0  # 0 - 0 is no -0
     if not 0 < baseline < float('inf'):
         raise ValueError(
@@ -91,9 +86,7 @@ class _Maps:
 
 
 class Rectifier:
-    """Turns raw images into rectified ones with K, D, R, P of camera_info; keeps the maps while these stay
-    the same.
-    """
+    """Rectifies raw images with K, D, R, P of camera_info; reuses its maps until these change."""
 
     def __init__(self):
         self._maps: _Maps | None = None

@@ -16,8 +16,7 @@ from gsemsplat_ros.ros.conversions import sized
 
 # One point: x y z [m]; colour packed as 0x00RRGGBB (as RViz and PCL read it); opacity (0, 1); scales =
 # standard deviations along the Gaussian's own axes [m]; rot_0..3 = quaternion w, x, y, z (the order of splat
-# PLY files; ROS quaternions are x, y, z, w). Scales and opacities are linear, not logarithms and logits as in
-# PLY.
+# PLY files; ROS quaternions are x, y, z, w). Unlike in PLY, scales and opacities are linear.
 FIELDS = ('x', 'y', 'z', 'rgb', 'opacity', *(f'scale_{i}' for i in range(3)), *(f'rot_{i}' for i in range(4)))
 _BLOCKS = (('means', 'V12'), ('rgb', '<u4'), ('opacities', '<f4'), ('scales', 'V12'), ('quats', 'V16'))
 
@@ -29,10 +28,9 @@ def gaussian_cloud(
     codes: bool = False,
     inside: np.ndarray | None = None,
 ) -> PointCloud2:
-    """Gaussians as PointCloud2: FIELDS, then code_0 ... when `codes`; every field is one little-endian
-    FLOAT32.
+    """Gaussians as PointCloud2: FIELDS, then code_0 ... if `codes`; each field is a little-endian FLOAT32.
 
-    `inside` (N,) bool keeps part of them; `max_points` > 0 then thins evenly.
+    `inside` (N,) bool selects a part of them; `max_points` > 0 then thins evenly.
     """
     index = np.arange(len(gaussians)) if inside is None else np.flatnonzero(inside)
     index = index[thinned(len(index), max_points)] if max_points else index
@@ -79,9 +77,7 @@ def gaussian_cloud(
 
 
 def cloud_to_gaussians(cloud: PointCloud2) -> Gaussians:
-    """What `gaussian_cloud` made, on the CPU, without codes. Raises ValueError for a cloud that lacks a
-    field.
-    """
+    """Gaussians of a `gaussian_cloud`, on the CPU, without codes. Raises ValueError for a missing field."""
     points = cloud_points(cloud)
 
     def tensor(*names: str) -> torch.Tensor:
@@ -100,7 +96,7 @@ def cloud_to_gaussians(cloud: PointCloud2) -> Gaussians:
 
 def cloud_points(cloud: PointCloud2) -> np.ndarray:
     """(N,) structured: FIELDS, each a float32, a view of the message's memory. Raises ValueError for a cloud
-    that lacks one.
+    without one of them.
     """
     offsets = {field.name: field.offset for field in cloud.fields}
     missing = [name for name in FIELDS if name not in offsets]

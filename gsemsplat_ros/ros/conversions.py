@@ -46,9 +46,7 @@ ENCODINGS: dict[str, tuple[int, int, int | None]] = {
 
 
 def quoted(text: str) -> str:
-    """A string out of a message for a line of the log: in quotes, in one line, not longer than 60
-    characters.
-    """
+    """A string from a message for a line of the log: quoted, on one line, at most 60 characters."""
     return repr(text if len(text) <= 60 else text[:57] + '...')
 
 
@@ -114,8 +112,7 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
             pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None or pixels.shape != (height, width, 3):
         raise ValueError(wanted + f'{width}x{height} px, is cut off or damaged')
-    # 'rgb8; jpeg compressed bgr8', as image_transport writes: what follows `compressed` is what the encoder
-    # was given
+    # 'rgb8; jpeg compressed bgr8', as image_transport writes: after `compressed` comes the encoder's input
     return pixels if 'compressed rgb' in kind else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
@@ -132,9 +129,8 @@ def make_header(frame: str, stamp_ns: int) -> Header:
 def sized(data: array.array, count: int) -> array.array:
     """The empty `data` of a new message, grown in place to `count` > 0 zero bytes, for NumPy to write into.
 
-    The public way that costs least: assigning an ndarray looks at every element (170 ms for 4 MB), assigning
-    bytes or an array copies once more, and writing the private `_data` depends on generated code that
-    promises nothing.
+    The cheapest public way: assigning an ndarray checks every element (170 ms for 4 MB), assigning bytes or
+    an array copies once more, and the private `_data` belongs to generated code.
     """
     assert len(data) == 0 and count > 0, (len(data), count)
     data.append(0)

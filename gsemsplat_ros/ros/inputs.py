@@ -29,9 +29,7 @@ JUMP_AHEAD_S = 10.0  # of a clock that was set, not of a bag that is played fast
 
 
 def input_topics(node: Node, parameters: Parameters) -> list[tuple[str, str]]:
-    """Resolved names of the image and camera_info topic of each camera; a remapped image topic keeps its
-    transport.
-    """
+    """Resolved image and camera_info topic of each camera; a remapped image keeps its transport."""
     ending = '/compressed' if parameters.image_transport == 'compressed' else ''
     return [
         (node.resolve_topic_name(image) + ending, node.resolve_topic_name(info))
@@ -41,17 +39,14 @@ def input_topics(node: Node, parameters: Parameters) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Input:
-    """Raw messages of one moment: an image a camera, and the newest camera_info of each (None: none came
-    yet).
-    """
+    """Raw messages of one moment: an image from each camera, and its newest camera_info (None: none yet)."""
 
     images: tuple[Image | CompressedImage, ...]
     infos: tuple[CameraInfo | None, ...]
 
 
 class Heard:
-    """A topic as received: resolved name, count, and the monotonic time of the last message [s] (None:
-    never).
+    """A subscribed topic: resolved name, count, monotonic time of the last message [s] (None: none yet).
 
     jumps: how often its stamps went back, or ahead by JUMP_AHEAD_S more than the time that passed; jumped:
     the last such step in words, at the monotonic time jumped_s.
@@ -75,9 +70,7 @@ class Heard:
 
 
 class Subscriptions:
-    """The input topics of one mode; `deliver(Input)` is called for every image or synchronised stereo
-    pair.
-    """
+    """The input topics of one mode; calls `deliver(Input)` for each image or synchronised stereo pair."""
 
     def __init__(self, node: Node, parameters: Parameters, deliver: Callable[[Input], None]):
         self._node, self._deliver = node, deliver

@@ -52,8 +52,8 @@ class _Interrupt:
 
 def _spin(node: GsemsplatNode) -> bool:
     """Run callbacks until the process is told to stop; a callback that raises (a message that cannot be
-    decoded) is logged and the node lives on. Returns whether the callbacks in hand have ended within
-    STOP_WITHIN_S."""
+    decoded) is logged and the node lives on. Returns whether running callbacks ended within STOP_WITHIN_S.
+    """
     executor = MultiThreadedExecutor(num_threads=3)
     executor.add_node(node)
     while rclpy.ok():
@@ -77,9 +77,7 @@ def foreign_arguments(arguments: list[str]) -> list[str]:
 
 
 def main(args: list[str] | None = None, load_pipeline: Callable[..., Pipeline] = Pipeline.load) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for a mistake in the start
-    parameters.
-    """
+    """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for wrong start parameters."""
     node: GsemsplatNode | None = None
     code, ended = 0, True
     keep_memory()

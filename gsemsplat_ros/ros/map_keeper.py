@@ -1,6 +1,4 @@
-"""The node's map: grown by the worker, read by queries, saved and loaded by services, below one folder
-only.
-"""
+"""The node's map: grown by the worker, read by queries, saved and loaded below one folder."""
 
 from __future__ import annotations
 
@@ -57,8 +55,8 @@ class MapKeeper:
         self._take(Map.empty(self.frame, self._voxel), stamp_ns, loaded=False)
 
     def add(self, scene: Scene, pair: Pair, budget: int) -> Kept:
-        """Fuse a scene into the map of at most `budget` Gaussians. Returns what is kept then, which says too
-        whether it was fused.
+        """Fuse a scene into the map of at most `budget` Gaussians. Returns the new state: whether it was
+        fused, and why not.
         """
         with self._lock:
             kept = self.kept
@@ -84,9 +82,7 @@ class MapKeeper:
         return kept
 
     def save(self, name: str) -> str:
-        """Write the map; returns what was written, in words. Raises ValueError for a name or disk that will
-        not do.
-        """
+        """Write the map; returns the files in words. Raises ValueError for a wrong name or a failing disk."""
         path, map_ = self.path(name), self.kept.map
         if not len(map_):
             raise ValueError('the map is empty: there is nothing to save')
@@ -106,9 +102,7 @@ class MapKeeper:
         return f'{path} and its .ply: {len(map_)} Gaussians of {map_.scenes} scene(s)'
 
     def load(self, name: str, stamp_ns: int) -> str:
-        """Take the map of a file; returns what was read, in words. Raises ValueError, and keeps the map it
-        has.
-        """
+        """Replace the map by that of a file; returns it in words. Raises ValueError and keeps the old map."""
         path = self.path(name)
         map_ = load_map(path, self._space)
         if self.tied and map_.frame != self.frame:
@@ -120,9 +114,7 @@ class MapKeeper:
         return f"{path}: {len(map_)} Gaussians of {map_.scenes} scene(s) in frame '{map_.frame}'"
 
     def path(self, name: str) -> Path:
-        """The file of this name. Raises ValueError for one that does not lie below the folder, links
-        resolved.
-        """
+        """The file of this name. Raises ValueError unless it lies below the folder after resolving links."""
         folder = self.folder
         try:
             folder = folder.expanduser().resolve()

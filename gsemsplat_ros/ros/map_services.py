@@ -16,9 +16,7 @@ from gsemsplat_ros.ros.services import answered
 
 
 class MapServices:
-    """Made when the node configures, closed when it cleans up; `changed()` is called when another map is
-    there.
-    """
+    """Created on configure, closed on cleanup; calls `changed()` after a service replaced the map."""
 
     def __init__(self, node: Node, keeper: MapKeeper, changed: Callable[[], None]):
         self._node, self._keeper, self._changed = node, keeper, changed

@@ -89,9 +89,7 @@ def approach_message(approach: Approach) -> Pose:
 
 
 def object_detections(answers: Sequence[tuple[Answer, Header]], header: Header) -> Any:
-    """vision_msgs/Detection3DArray: the objects of each (answer, header); class_id is the phrase, id its
-    rank.
-    """
+    """vision_msgs/Detection3DArray: the objects of each (answer, header); class_id: phrase, id: rank."""
     detections = []
     for answer, own in answers:
         for rank, thing in enumerate(object_messages(answer)):
@@ -110,9 +108,7 @@ def object_detections(answers: Sequence[tuple[Answer, Header]], header: Header) 
 
 
 def object_markers(answers: Sequence[Answer], header: Header) -> MarkerArray:
-    """A box and a label for each object of each answer, in a colour of its text; they replace all markers
-    shown before.
-    """
+    """A box and a label for each object, coloured by its text; they replace all previous markers."""
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for answer in answers:
         hue = zlib.crc32(answer.text.encode()) / 2**32  # the same in every node and at every start
@@ -150,9 +146,7 @@ def quaternion(rotation: np.ndarray) -> Quaternion:
 
 
 def pose_message(first_from_second: np.ndarray, header: Header) -> PoseStamped:
-    """Pose of the second camera in the frame of the first; `first_from_second` (4, 4) rigid, translation in
-    metres.
-    """
+    """Pose of the second camera in the first's frame; `first_from_second` (4, 4) rigid, translation [m]."""
     return PoseStamped(
         header=header,
         pose=Pose(

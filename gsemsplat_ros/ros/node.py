@@ -11,10 +11,10 @@ time, in any of them):
     map services         save_map, load_map, clear_map           latest.kept; the source's memory (forget)
     (worker thread)      an input; what a parameter changes      source; latest; shown, under the output lock
 
-The main thread runs the first transitions before the executor spins, and the last release after it. What one
-thread makes and another reads is a value that is replaced and never changed: `parameters`, `configured`,
-`active`, `latest.now`, `source.selection`. Who needs several takes them once, at the beginning. Who publishes
-a scene or an answer holds the output lock.
+The main thread runs the first transitions before the executor spins, and the last release after it. Between
+threads go values that are replaced and never changed: `parameters`, `configured`, `active`, `latest.now`,
+`source.selection`. Code that needs one several times reads it once. Only the counters of inputs and TF are
+read while they change. Scenes, answers and maps go out under the output lock, `~/status` from any thread.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
 def _logged(transition: Transition) -> Transition:
-    """rclpy turns an exception in a transition into ERROR and says nothing: say it, then let on_error clean
-    up.
-    """
+    """Log an exception in a transition, which rclpy only turns into ERROR; on_error then cleans up."""
 
     @functools.wraps(transition)
     def logged(self: GsemsplatNode, state: LifecycleState) -> TransitionCallbackReturn:
@@ -100,9 +98,7 @@ class GsemsplatNode(LifecycleNode):
 
     @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the network, open topics and services. FAILURE (with the reason on the log) leaves all as it
-        was.
-        """
+        """Load the network, create topics and services. FAILURE (logged with the reason) changes nothing."""
         p, start = self.parameters, time.monotonic()
         try:
             pipeline = self._load_pipeline(
@@ -175,7 +171,7 @@ class GsemsplatNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """A transition failed on the way: back to unconfigured."""
+        """A transition failed: release everything, back to unconfigured."""
         self.release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -185,9 +181,7 @@ class GsemsplatNode(LifecycleNode):
             active.made.close()
 
     def release(self, timeout_s: float | None = None) -> bool:
-        """Take down what on_configure and on_activate made. False: the worker is still busy after
-        `timeout_s`.
-        """
+        """Destroy what on_configure and on_activate made. Returns whether the worker ended in time."""
         self._unsubscribe()
         configured, self._configured = self._configured, None
         if configured is None:
@@ -214,9 +208,7 @@ class GsemsplatNode(LifecycleNode):
         configured.perception.answer(now, request, response, active.tf if active else None)
 
     def _map_replaced(self) -> None:
-        """A service cleared the map or loaded another: what stands before a standing robot belongs into
-        it.
-        """
+        """A service cleared the map or loaded another: the current view is new to this map."""
         if active := self._active:
             active.source.forget()
         if configured := self._configured:
@@ -258,8 +250,9 @@ class GsemsplatNode(LifecycleNode):
         return status_of(self.get_clock().now().to_msg(), self._configured, self._active)
 
     def _say(self, message: str) -> None:
-        """Warn, the same message, whatever its numbers, at most every REPEAT_S (rclpy's own throttle would
-        hide a second, other message). Any thread may."""
+        """Log a warning, from any thread. Messages that differ only in their numbers are logged once in
+        REPEAT_S (rclpy's throttle would also suppress other messages).
+        """
         now, words = time.monotonic(), re.sub(r'\d+', '0', message)
         with self._say_lock:
             if now - self._said.get(words, float('-inf')) < REPEAT_S:

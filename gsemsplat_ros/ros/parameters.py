@@ -30,9 +30,7 @@ def _field(
     choices: tuple[str, ...] = (),
     live: bool = False,
 ) -> Any:
-    """A parameter: default, description, unit, inclusive range or choices, whether it may change while
-    running.
-    """
+    """A parameter: default, description, unit, inclusive range or choices; `live`: can change later."""
     return field(
         default=default, metadata=dict(doc=doc, unit=unit, low=low, high=high, choices=choices, live=live)
     )
@@ -40,9 +38,7 @@ def _field(
 
 @dataclass(frozen=True)
 class Parameters:
-    """All parameters of the node. Raises ValueError that names the parameter, its value and what is
-    allowed.
-    """
+    """All parameters of the node. Raises ValueError with the parameter, its value and the allowed values."""
 
     mode: str = _field(
         'stereo',
@@ -194,8 +190,7 @@ def _descriptor(f: Field) -> ParameterDescriptor:
         descriptor.floating_point_range = [FloatingPointRange(from_value=m['low'], to_value=m['high'])]
     elif isinstance(f.default, int) and not isinstance(f.default, bool):
         descriptor.integer_range = [IntegerRange(from_value=m['low'], to_value=m['high'])]
-    # An empty list has no element type in ROS: with a static type, `queries: []` could not be told from
-    # bytes.
+    # An empty list has no element type in ROS: with a static type, `queries: []` would be read as bytes.
     descriptor.dynamic_typing = isinstance(f.default, tuple)
     return descriptor
 
@@ -225,8 +220,7 @@ def declare(node: Node) -> Parameters:
 
 
 def changed(current: Parameters, wanted: Iterable[Parameter], running: bool) -> Parameters:
-    """`current` with the `wanted` changes; names that are not ours (use_sim_time, qos_overrides) are passed
-    over.
+    """`current` with the `wanted` changes; foreign names (use_sim_time, qos_overrides) are ignored.
 
     Raises ValueError with the reason when a value is not allowed, or when the node is `running` (configured)
     and the parameter is read only while it configures.

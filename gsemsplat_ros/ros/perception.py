@@ -28,9 +28,9 @@ from gsemsplat_ros.semantics.answer import Answer
 
 
 class Perception:
-    """Makes scenes in the worker and answers anywhere; what it knows is in `latest`.
+    """Makes scenes in the worker and answers queries in any thread; its results are in `latest`.
 
-    parameters: those of now. say: warn. changed: called when `latest` has news for programs.
+    parameters: returns the current ones. say: logs a warning. changed: called after each new result.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Perception:
     # The worker thread
 
     def build(self, task: tuple[Source, Input]) -> None:
-        """Make a scene of an input, if it shows anything new. Raises what is wrong with it."""
+        """Make a scene of an input that shows anything new. Raises if the input cannot be used."""
         (source, raw), p, now = task, self._parameters(), self.latest.now
         stamp = stamp_ns(raw.images[0].header)
         if now.used_ns is not None and 0 <= stamp - now.used_ns < p.min_interval_s * 1e9:
@@ -90,12 +90,12 @@ class Perception:
         self._changed()
 
     def refuse(self, error: Exception) -> None:
-        """An input that could not be used, or a fault of ours: said, counted, and the node lives on."""
+        """Log and count an input that could not be used, or a fault of ours; the node lives on."""
         self.latest.change(refused=self.latest.now.refused + 1, last_error=self._complain(error))
         self._changed()
 
     def publish_cloud_again(self) -> None:
-        """The newest scene, by the parameters of now."""
+        """Publish the newest scene with the current parameters."""
         p, scene = self._parameters(), self.latest.now.scene
         with self._complaining():
             if scene is not None:
@@ -103,13 +103,13 @@ class Perception:
                     self._results.cloud(scene, p.max_points, p.publish_codes)
 
     def publish_map_again(self) -> None:
-        """The map, by the parameters of now."""
+        """Publish the map with the current parameters."""
         with self._complaining():
             if len(self.latest.now.kept.map):
                 self._show_map()
 
     def answer_again(self) -> None:
-        """The standing queries, by the parameters of now."""
+        """Answer the standing queries with the current parameters."""
         scene = self.latest.now.scene
         with self._complaining():
             if scene is not None:
@@ -146,14 +146,14 @@ class Perception:
 
     @contextmanager
     def _complaining(self) -> Iterator[None]:
-        """An error within is said; it is no input that is refused."""
+        """Log an error of a job, which is not counted as a refused input."""
         try:
             yield
         except Exception as error:
             self._complain(error)
 
     def _complain(self, error: Exception) -> str:
-        """Warn of an error, with where it came from if it is a fault of ours; what was said of it."""
+        """Log an error, with its traceback if it is a fault of ours; returns its words."""
         words = str(error) or type(error).__name__
         fault = [] if isinstance(error, ValueError) else traceback.format_tb(error.__traceback__)
         self._say(''.join(fault) + words)
@@ -169,9 +169,7 @@ class Perception:
     def answer(
         self, now: Snapshot, request: Query.Request, response: Query.Response, tf: TfListener | None
     ) -> None:
-        """Fill `response` from `now`, in which there is something to ask. Raises ValueError when the question
-        cannot be answered.
-        """
+        """Fill `response` from `now`, which holds a scene or a map. Raises ValueError for a bad question."""
         p = self._parameters()
         question = answers.question(request.text, p, request.threshold, request.max_objects)
         reply = answers.find(question, self.pipeline, self._indexes, now)

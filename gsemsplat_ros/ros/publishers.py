@@ -37,9 +37,7 @@ from gsemsplat_ros.semantics.answer import Answer
 
 
 class OnDemand:
-    """A publisher whose message is built when somebody listens; the newest offer replaces one that nobody
-    took.
-    """
+    """A publisher whose message is built when there is a subscriber; a newer offer replaces a waiting one."""
 
     def __init__(self, publisher: LifecyclePublisher):
         self.publisher = publisher
@@ -57,7 +55,7 @@ class OnDemand:
         self.serve()
 
     def serve(self) -> None:
-        """Publish what nobody listened to before, if somebody does now."""
+        """Publish the waiting message if there is a subscriber now."""
         with self._lock:
             if (
                 self._build is not None
@@ -69,7 +67,7 @@ class OnDemand:
 
 
 class Results:
-    """The publishers of scenes and answers. Made when the node configures, closed when it cleans up."""
+    """The publishers of scenes and answers. Created on configure, closed on cleanup."""
 
     def __init__(self, node: LifecycleNode):
         self._made = ExitStack()
@@ -125,9 +123,7 @@ class Results:
         self._relevancy_map.offer(lambda: image_message(keyframe.window.expand(picture.relevancy), of_image))
 
     def objects(self, answers: Sequence[tuple[Answer, Header]], newest: Header) -> None:
-        """~/objects (where vision_msgs is installed) and ~/objects/markers: the objects of all (answer,
-        header).
-        """
+        """~/objects (if vision_msgs is installed) and ~/objects/markers, of all (answer, header)."""
         markers = messages.object_markers([answer for answer, _ in answers], newest)
         frames = {
             answer.text: header for answer, header in answers
@@ -153,7 +149,7 @@ class Results:
             )
 
     def serve(self) -> None:
-        """Give late subscribers what was not built for want of one."""
+        """Publish what waited for a subscriber."""
         for output in (self._cloud, self._image, self._relevancy_map, self._map):
             output.serve()
 

@@ -1,4 +1,4 @@
-"""The answers whose markers are shown: to the standing queries, and the newest ones to services."""
+"""The answers shown as markers: to the standing queries, and the newest ones to services."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Shown(Generic[Answer]):
         return [*self._standing.values(), *self._asked.values()]
 
     def stand(self, answers: Mapping[str, Answer]) -> None:
-        """These are the answers to all standing queries now, by text."""
+        """Replace the answers to the standing queries, by text."""
         self._standing = dict(answers)
         for text in answers:
             self._asked.pop(text, None)
 
     def ask(self, text: str, answer: Answer) -> None:
-        """A service answered."""
+        """Add the answer to a service."""
         if text in self._standing:
             self._standing[text] = answer
             return
@@ -41,6 +41,6 @@ class Shown(Generic[Answer]):
             self._asked.popitem(last=False)
 
     def clear(self) -> None:
-        """A new scene: what was answered before is about another one."""
+        """There is a new scene: the answers were about another one."""
         self._standing.clear()
         self._asked.clear()

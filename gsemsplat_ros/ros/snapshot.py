@@ -1,4 +1,4 @@
-"""The results of the node as one value that is replaced and never changed, so that any thread may read it."""
+"""The results of the node, as one value that is replaced and never changed: any thread may read it."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """The last scene with which all is done: fused, and asked the standing queries. latencies: stage ->
-    seconds that it took.
-    """
+    """The last finished scene: shown, offered to the map, and queried. latencies: stage -> seconds."""
 
     scene: Scene
     latencies: Mapping[str, float]
@@ -54,9 +52,9 @@ class Done:
 class Snapshot:
     """What the node has made since it was configured.
 
-    scene: the newest, which queries read; done: the last that all was done with, None before; scenes: how
-    many were. refused: inputs that could not be used; last_error: why the last input could not, else ''.
-    used_ns: stamp of the last input that a scene was made of, or tried to.
+    scene: the newest, which queries read; done: the last finished one; scenes: number of finished ones.
+    refused: inputs that could not be used; last_error: why the last input could not, else ''. used_ns: stamp
+    of the last input of which a scene was made, or should have been.
     """
 
     kept: Kept
@@ -76,6 +74,6 @@ class Latest:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def change(self, **fields: Any) -> None:
-        """Replace these fields of the snapshot, whichever thread replaces others meanwhile."""
+        """Replace these fields of the snapshot; other threads may replace others at the same time."""
         with self._lock:
             self.now = replace(self.now, **fields)

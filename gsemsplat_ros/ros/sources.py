@@ -50,19 +50,17 @@ class Source(Protocol):
     selection: Selection
 
     def pair(self, raw: Input) -> Pair | None:
-        """None while there is nothing new to see. Raises ValueError with the reason when the messages make no
-        pair."""
+        """None if there is nothing new to see. Raises ValueError for messages that make no pair."""
 
     def built(self, pair: Pair) -> None:
         """A scene was made of `pair`."""
 
     def forget(self) -> None:
-        """What stands before the cameras is to be seen again, even if nothing moved. Any thread may call."""
+        """The current view is to be used again, even if nothing moved. Any thread may call."""
 
 
 class _Lens:
-    """One camera: its message to a View, rectified where asked for. `topics`: resolved names of image and
-    info.
+    """One camera: converts its messages to Views, rectified on request. `topics`: resolved (image, info).
 
     complaints: what is doubtful about the last image, though it is used.
     """
@@ -89,7 +87,7 @@ class _Lens:
         return View(pixels, camera, frame, stamp_ns(message.header))
 
     def placed(self, view: View) -> View:
-        """The view with the place where its camera stood, as TF says; waits for it for a moment."""
+        """The view with its camera's pose from TF, for which it waits a moment."""
         if self._tf is None:
             return view
         return replace(view, map_from_camera=self._tf.map_from(view.frame, view.stamp_ns))
@@ -161,9 +159,7 @@ class StereoSource:
         return Pair(self._lenses[0].placed(left), right, baseline_of(raw.infos[1], self._info_topics[1]))
 
     def built(self, pair: Pair) -> None:
-        """A scene was made of `pair`: what shows the same makes none, unless TF did not say where this one
-        was seen.
-        """
+        """A scene was made of `pair`: the same view makes no other, unless TF did not place it."""
         if not self._tied or pair.first.map_from_camera is not None:
             self._gate.keep(pair.first)
 

@@ -1,4 +1,4 @@
-"""The parts of the node in each lifecycle state, one value for each, which also closes them."""
+"""The parts of the node in each lifecycle state, as values that also close them."""
 
 from __future__ import annotations
 

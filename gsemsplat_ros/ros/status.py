@@ -1,4 +1,4 @@
-"""The state of the node as gsemsplat_msgs/Status: on ~/status for programs, and as text in /diagnostics."""
+"""The state of the node as gsemsplat_msgs/Status: for programs on ~/status, as text in /diagnostics."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NAN = float('nan')
 
 
 def status_of(stamp: Time, configured: Configured | None, active: Active | None) -> Status:
-    """All that is known at this time, while other threads go on: `stereo_pairs` is read last, so there are
-    never fewer of them than scenes, refused and dropped inputs.
+    """The current status, while other threads go on. `stereo_pairs` is read last, so it is never less than
+    the scenes, refused and dropped inputs together.
     """
     status = Status()
     status.header.stamp = stamp

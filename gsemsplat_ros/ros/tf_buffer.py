@@ -137,9 +137,7 @@ class PlainBuffer:
         yield from ((child, samples[-1]) for child, samples in self._moving.items() if samples)
 
     def _climb(self, frame: str, at_ns: int) -> tuple[dict[str, np.ndarray], str]:
-        """For `frame` and each frame above it: frame_from_(the one below), multiplied up; and why it ended
-        early.
-        """
+        """For `frame` and each frame above it: frame_from_(the one below), multiplied; and why it ended."""
         poses, pose, missing = {frame: np.eye(4)}, np.eye(4), ''
         for _ in range(MAX_CHAIN):
             try:

@@ -108,9 +108,7 @@ class TfListener:
                 self._changed.wait(left_s)
 
     def map_from(self, frame: str, stamp_ns: int) -> np.ndarray | None:
-        """map_from_frame (4, 4) at this time; None when TF does not say so within WAIT_S: then `reason` has
-        why.
-        """
+        """map_from_frame (4, 4) at this time; None if not known within WAIT_S: see `reason`."""
         pose, self.reason = self.lookup(self.map_frame, frame, stamp_ns, WAIT_S if self.messages else 0.0)
         if pose is None:
             self._warn(f"no place of {quoted(frame)} in map_frame '{self.map_frame}' is known: {self.reason}")

@@ -1,4 +1,4 @@
-"""One thread for the heavy work, with a mailbox: of the inputs the newest is used, every job is done."""
+"""One thread for the heavy work, with a mailbox: only the newest input is used, every job is done."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Job = Callable[[], None]
 
 
 class Mailbox(Generic[Item]):
-    """One place for an input: `put` replaces one that was not taken yet and counts it in `dropped`. And a
-    line of jobs, which come first.
+    """Holds one input and a queue of jobs, which come first. `put` replaces an input that was not taken, and
+    counts it in `dropped`.
     """
 
     def __init__(self) -> None:
@@ -24,21 +24,21 @@ class Mailbox(Generic[Item]):
         self.dropped = 0
 
     def put(self, item: Item) -> None:
-        """Leave `item` for the taker. Returns at once."""
+        """Leave `item` for the worker. Returns at once."""
         with self._condition:
             self.dropped += self._item is not None
             self._item = item
             self._condition.notify()
 
     def request(self, job: Job) -> None:
-        """Have `job` done before the next input; one that waits already is done once. Returns at once."""
+        """Do `job` before the next input; a job that waits already is not added again. Returns at once."""
         with self._condition:
             if job not in self._jobs:
                 self._jobs.append(job)
             self._condition.notify()
 
     def take(self, work: Callable[[Item], None]) -> Job | None:
-        """Wait for what is to be done: a job, or `work` on the input. None once the mailbox is closed."""
+        """Wait for the next thing to do: a job, or `work` on the input. None once the mailbox is closed."""
         with self._condition:
             self._condition.wait_for(lambda: self._closed or self._jobs or self._item is not None)
             if self._closed:
@@ -50,21 +50,19 @@ class Mailbox(Generic[Item]):
             return partial(work, item)
 
     def clear(self) -> None:
-        """Forget the input that lies there."""
+        """Discard the waiting input."""
         with self._condition:
             self._item = None
 
     def close(self) -> None:
-        """Wake the taker for the last time."""
+        """End the worker: `take` returns None from now on."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
 
 
 class Worker(Generic[Item]):
-    """Calls `work(input)` for each input of its mailbox and does its jobs, in one thread; `failed(error)` for
-    each exception.
-    """
+    """Calls `work(input)` for each input and does the jobs, in one thread; `failed(error)` on exceptions."""
 
     def __init__(self, work: Callable[[Item], None], failed: Callable[[Exception], None]):
         self.mailbox: Mailbox[Item] = Mailbox()

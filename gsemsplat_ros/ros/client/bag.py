@@ -36,8 +36,8 @@ class BagPair:
 class Bag:
     """A bag that is open for reading; use it in a `with`.
 
-    topics: its stereo camera; rectified: whether its images are; seconds: its length; counts: images of left
-    and right.
+    topics: its stereo camera; rectified: whether its images are; seconds: its length; counts: left and right
+    images in it.
     """
 
     def __init__(self, path: str | Path, left: str | None = None, right: str | None = None):
@@ -120,9 +120,7 @@ class Bag:
     def _messages(
         self, topics: tuple[str, str], start_ns: int | None = None
     ) -> Iterator[tuple[str, int, Any]]:
-        """(topic, time of recording [ns], message) from there on. Raises ValueError for a bag that is
-        damaged.
-        """
+        """(topic, time of recording [ns], message) from there on. Raises ValueError for a damaged bag."""
         wanted = [c for c in self._reader.connections if c.topic in topics]
         try:
             for connection, at, data in self._reader.messages(wanted, start=start_ns):

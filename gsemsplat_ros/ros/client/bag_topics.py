@@ -45,8 +45,7 @@ def choose(topics: Mapping[str, str], left: str | None = None, right: str | None
     """The stereo camera among `topics` (name -> type 'package/msg/Name').
 
     left, right: its image topics, where the user names them. Of several, the one whose images are rectified,
-    in colour, not compressed; then the first by name. Raises ValueError that says what is wanted and what
-    there is.
+    in colour, not compressed; then the first by name. Raises ValueError if there is none.
     """
     images = {name: kind for name, kind in topics.items() if kind in (IMAGE, COMPRESSED)}
     for name in filter(None, (left, right)):

@@ -33,9 +33,7 @@ def find(client: Client, text: str, service: str = '/query') -> PoseStamped:
 
 
 def drive(client: Client, goal: PoseStamped, action: str, timeout_s: float) -> bool:
-    """Send the robot there; whether it arrived within `timeout_s`. What stops it on the way, as Ctrl-C,
-    cancels it.
-    """
+    """Send the robot there; returns whether it arrived within `timeout_s`. Ctrl-C cancels the drive."""
     from action_msgs.msg import GoalStatus
     from nav2_msgs.action import NavigateToPose
     from rclpy.action import ActionClient

@@ -1,8 +1,8 @@
 """A followed node as a source of the live page: its clouds become scenes, its service answers.
 
-One thread owns the ROS side: it spins, makes scenes of the newest clouds, and carries questions to the
-service, several at once. It alone writes what is known of the node. The page's threads hand it questions and
-wait."""
+One thread owns the ROS side: it spins, makes scenes of the newest clouds, and sends questions to the service,
+several at once. It alone writes the state of the node. The page's threads hand it questions and wait.
+"""
 
 from __future__ import annotations
 
@@ -182,8 +182,7 @@ class LiveNode:
     # the page's threads
 
     def ask(self, text: str, threshold: float | None) -> PageAnswer:
-        """The node's answer; threshold: None: the node's own. Raises ValueError, in one line, when there is
-        none."""
+        """The node's answer; threshold None: the node's own. Raises ValueError, in one line, without one."""
         request = Query.Request(
             text=text, threshold=float(threshold or 0.0), max_objects=MAX_OBJECTS, with_image=True
         )

@@ -25,9 +25,7 @@ COMMAND = (sys.executable, '-m', 'gsemsplat_ros.cli', 'node')
 
 
 def share_file(name: str) -> Path:
-    """A file of the package's share folder: of the ROS workspace, the Python environment, or the source
-    checkout.
-    """
+    """A file of the package's share folder: in the ROS workspace, the Python environment or the checkout."""
     prefixes = [*filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)), sys.prefix]
     places = [Path(prefix) / 'share' / 'gsemsplat_ros' / name for prefix in prefixes]
     places.append(Path(gsemsplat_ros.__file__).parents[1] / name)

@@ -39,8 +39,7 @@ class NodeState:
 
     @property
     def searched_cloud(self) -> PointCloud2 | None:
-        """The cloud that queries search: the map once they do, else the newest scene; None: nothing to
-        show."""
+        """The cloud that queries search: the map or the newest scene; None: nothing to show."""
         cloud = self.map if self._searches_map() else self.scene
         return cloud if cloud is not None and cloud.width else None
 
@@ -96,8 +95,7 @@ class NodeScenes:
 
 
 def scene_cameras(means: np.ndarray, second_pose: PoseStamped | None) -> tuple[ShownCamera, ...]:
-    """The two cameras of a scene whose means (N, 3) lie in the first's frame; the second where its pose is
-    known."""
+    """The cameras of a scene whose means (N, 3) lie in the first's frame; the second only with its pose."""
     first = first_camera_of(means)
     if first is None:
         return ()

@@ -24,9 +24,8 @@ PAIR_WITHIN_S = 120.0
 AGAIN_S = 10.0  # a pair without an answer for so long is sent again
 SIDES = 'left', 'right'
 TOPICS = [f'{side}/{name}' for name in ('camera_info', 'image_raw') for side in SIDES]
-# A file that is played is not a camera: every message counts, also on a machine that is too busy to listen.
-# Each pair is a place of its own, and answers for itself: no map, also of one that shows what the last one
-# did.
+# For a recording, unlike a camera, every message counts, even on a busy machine: the inputs are reliable.
+# Each pair is independent: no map, and a pair is used even if it shows what the last one did.
 PARAMETERS = {
     'mode': 'stereo',
     'max_points': 0,
@@ -82,9 +81,7 @@ class Player:
         self._status = status
 
     def wait_for_node(self, messages: Messages) -> None:
-        """Until the node answers queries and knows the cameras of `messages`. Raises Failure when it does
-        not.
-        """
+        """Wait until the node answers queries and knows the cameras of `messages`. Raises Failure if not."""
         end, service = time.monotonic() + READY_WITHIN_S, self._client.wait_for_service
         self._until(
             lambda: (
@@ -111,9 +108,7 @@ class Player:
         return all(topic.count for topic in self._status.inputs if not topic.is_image)
 
     def play(self, messages: Messages) -> Received:
-        """Send a pair, its left image stamped now, until its Gaussians are here. Raises Failure when they do
-        not come.
-        """
+        """Send a pair, its left image stamped now, until its Gaussians arrive. Raises Failure if not."""
         stamp, scenes = time.time_ns(), self._status.scenes
         _restamp(messages, stamp)
         start, end = time.perf_counter(), time.monotonic() + PAIR_WITHIN_S
@@ -162,9 +157,7 @@ def _restamp(messages: Messages, stamp: int) -> None:
 
 
 def stereo_messages(pair: Pair, stamp: int) -> Messages:
-    """The messages of a pair, in the order of TOPICS; stamp [ns]. Raises ValueError for one that is not
-    calibrated.
-    """
+    """The messages of a pair, in the order of TOPICS; stamp [ns]. Raises ValueError without a calibration."""
     header, camera, baseline_m = make_header(pair.first.frame, stamp), pair.first.camera, pair.baseline_m
     if camera is None or baseline_m is None:
         raise ValueError('a pair without camera or baseline cannot be played: give its calibration')

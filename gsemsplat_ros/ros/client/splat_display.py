@@ -1,9 +1,8 @@
-"""A bridge to RVizSplat, a plugin that draws splats in RViz (github.com/RVizSplat/RVizSplat, Apache-2.0;
-docs/rviz.md).
+"""Bridge to RVizSplat, which draws splats in RViz (github.com/RVizSplat/RVizSplat, Apache-2.0; docs/rviz.md).
 
-Hears Gaussians as the node sends them (PointCloud2) and sends them on as gsplat_msgs/SplatArray, on
+Subscribes to the node's Gaussians (PointCloud2) and republishes them as gsplat_msgs/SplatArray on
 /gsemsplat/splats. That message holds a pose with a 6 x 6 covariance for every splat: about 400 bytes, eight
-times as much as the cloud. So this is a process of its own, for those who have the plugin.
+times as much as the cloud. So the bridge is a process of its own, for users of the plugin.
 """
 
 from __future__ import annotations
@@ -81,9 +80,7 @@ def _layout(frame_length: int) -> np.dtype:
 
 
 class SplatDisplay(Node):
-    """The bridge as a node; `topic`: of the Gaussians. Raises Failure where gsplat_msgs is not
-    installed.
-    """
+    """The bridge as a node; `topic`: of the Gaussians. Raises Failure without gsplat_msgs."""
 
     def __init__(self, topic: str):
         try:
