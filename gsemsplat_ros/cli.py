@@ -1,7 +1,7 @@
 """The command `gsemsplat`: finds the subcommand, runs it, and turns errors into one line and an exit status.
 
-0: done. 1: a fault of ours or of the machine. 2: a mistake of the user. 130: Ctrl-C. A subcommand's module,
-and all that it needs, is imported when it is asked for, so that `--help` answers at once.
+Exit status 0: done; 1: a failure of the program or the machine; 2: an error of the user; 130: Ctrl-C. Only
+the chosen subcommand's module is imported, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ COMMANDS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one line for a mistake, and no guessing of abbreviated options."""
+    """argparse with errors as ValueErrors of one line, and without abbreviated options."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Raises ValueError with the mistake, in one line."""
+        """Raises ValueError with `message` in one line."""
         raise ValueError(f'{message}; see `{self.prog} --help`')
 
 
 def build_parser(chosen: str | None) -> Parser:
-    """The parser, with the arguments of the `chosen` command alone."""
+    """The parser, with the arguments of the `chosen` command only."""
     parser = Parser(
         prog=PROG, description='Turns two camera images into a 3D scene that can be searched with words.'
     )
@@ -63,7 +63,7 @@ def build_parser(chosen: str | None) -> Parser:
 
 
 def run(argv: list[str]) -> int:
-    """The exit status of a command line; errors are exceptions."""
+    """Run a command line and return its exit status; failures are exceptions."""
     chosen = next((word for word in argv if not word.startswith('-')), None)
     parser = build_parser(chosen)
     args, unknown = parser.parse_known_args(argv)
@@ -91,22 +91,19 @@ def run(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `argv` (None: the process's arguments). Returns the exit status; says one line on stderr unless it
-    is 0.
-    """
-    # before torch is imported: threads that wait for work sleep, or a node and its neighbours starve each
-    # other
+    """Run `argv` (None: the process's arguments); prints errors in one line on stderr, returns the status."""
+    # before torch is imported: idle threads must sleep, or a node and its neighbours starve each other
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     try:
         if hasattr(signal, 'SIGTERM'):
-            signal.signal(signal.SIGTERM, _end)  # so that `finally` runs and no process stays behind
+            signal.signal(signal.SIGTERM, _end)  # so that `finally` runs and stops child processes
         return run(sys.argv[1:] if argv is None else argv)
     except SystemExit as end:  # --help, SIGTERM
         return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # whoever read stdout has gone; the interpreter would complain once more when it flushes
+        # the reader of stdout has closed it; without this the interpreter would fail again in its final flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ValueError as error:

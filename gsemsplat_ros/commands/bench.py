@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to measure."""
+    """Arguments: what to measure."""
     parser.description = (
         'Runs the public algorithm in plain steps (float32, both images encoded, every head) and the fast '
         'path, interleaved in one process, and compares their outputs. Both see the same weights: '
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Measure what was asked for; raises Failure where the paths differ too much."""
+    """Run the chosen measurement. Raises Failure if the outputs of the paths differ too much."""
     if args.node:
         run_node(console)
         return
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def further_stages() -> tuple[Callable[[Gaussians], Stage], ...]:
-    """Stages that need ROS, where there is ROS."""
+    """Stages that need ROS, if it is installed."""
     if importlib.util.find_spec('rclpy') is None:
         return ()
     from gsemsplat_ros.ros.client.bench_messages import message_stage
@@ -87,7 +87,7 @@ def further_stages() -> tuple[Callable[[Gaussians], Stage], ...]:
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """The result as tables."""
+    """Print the result as tables."""
     console.say(f'{result["size"]} on {result["device"]}')
     console.say(
         f'weights: {result["weights"]}; pictures {result["pictures"]}; drawn and asked: '
@@ -138,13 +138,13 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def gigaflops(stage: dict[str, float], path: str) -> int | None:
-    """Of a stage on a path; None: not counted."""
+    """GFLOP/s of a stage on a path, None if not counted."""
     value = stage.get(f'{path}_flops_per_second')
     return None if value is None else round(value / 1e9)
 
 
 def run_node(console: Console) -> None:
-    """What the node itself costs."""
+    """Measure and print the overhead of the node."""
     from gsemsplat_ros.ros.client.bench_node import bench_node
 
     with console.steps('bench') as step:
@@ -154,7 +154,7 @@ def run_node(console: Console) -> None:
 
 
 def run_scale(picture: str, device: torch.device, console: Console) -> None:
-    """How time and memory grow; the plot goes into `picture`, an .svg file."""
+    """Measure and print the growth of time and memory, and plot it into `picture`, an .svg file."""
     from gsemsplat_ros.bench.plot import plot
     from gsemsplat_ros.bench.scale import AXES, scale
     from gsemsplat_ros.terminal.output import write_text

@@ -21,7 +21,7 @@ BAG_QUERIES = 'chair', 'table', 'door', 'plant'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to play, what to ask, and where to write."""
+    """Arguments: pairs, queries and output folder."""
     from gsemsplat_ros.datasets.demo_pairs import QUERIES
 
     parser.description = (
@@ -71,7 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Play the pairs to a node, and write its Gaussians, its answers and the report into the folder."""
+    """Play the pairs to a node, and write its Gaussians, its answers and the report into the folder.
+
+    Raises ValueError for errors of the user.
+    """
     from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, read_card
     from gsemsplat_ros.ros.client.node_process import COMMAND
     from gsemsplat_ros.terminal.output import output_folder, write_json
@@ -96,8 +99,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 @dataclass(frozen=True)
 class Program:
-    """What is played. parameters: of the node, besides player.PARAMETERS; title: of the report; about: facts
-    for the summary."""
+    """What to play. parameters: of the node, besides player.PARAMETERS; title: of the report; about: facts
+    for the summary of the run."""
 
     scenes: Sequence[DemoScene]
     parameters: Mapping[str, Any]
@@ -106,7 +109,7 @@ class Program:
 
 
 def _packaged_program(args: argparse.Namespace) -> Program:
-    """The pairs that come with the package stereodemo."""
+    """The pairs of the package stereodemo."""
     from gsemsplat_ros.datasets.demo_pairs import QUERIES, load_scene
 
     alone = [f'--{name}' for name in ('left', 'right') if getattr(args, name)]
@@ -117,7 +120,7 @@ def _packaged_program(args: argparse.Namespace) -> Program:
 
 
 def _program_of_bag(args: argparse.Namespace, console: Console) -> Program:
-    """Pairs out of a bag."""
+    """Pairs from a bag."""
     from gsemsplat_ros.datasets.demo_pairs import DemoScene
     from gsemsplat_ros.ros.client.bag import Bag
 
@@ -155,8 +158,8 @@ def play(
     command: Sequence[str],
     parameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[PairResult]:
-    """Start the node with `command` and `parameters` besides player.PARAMETERS, play the scenes, ask, and end
-    the node. Writes out/scene.ply, of the first scene."""
+    """Start the node by `command` with `parameters` besides player.PARAMETERS, play and query the scenes, and
+    stop it. Writes out/scene.ply from the first scene and out/node.log."""
     from gsemsplat_ros.flight.flight import draw
     from gsemsplat_ros.gaussians.ply import write_ply
     from gsemsplat_ros.report.pair_result import PairResult
@@ -185,7 +188,7 @@ def play(
             if not results:
                 write_ply(out / 'scene.ply', received.gaussians)
             camera = scene.pair.first.camera
-            assert camera is not None  # of a calibrated stereo pair
+            assert camera is not None  # the pair is calibrated
             depth, views = draw(received.gaussians, camera)
             results.append(
                 PairResult(

@@ -1,4 +1,4 @@
-"""`gsemsplat drive`: ask a running node where a thing is, and send the robot there with Nav2."""
+"""`gsemsplat drive`: query a running node for an object, and send the robot there with Nav2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gsemsplat_ros.terminal.console import Console, Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to drive to, and the interfaces of the node and of Nav2."""
+    """Arguments: the object, and the interfaces of the node and of Nav2."""
     parser.add_argument('text', metavar='TEXT', help="what to drive to, e.g. 'red chair'")
     parser.add_argument(
         '--service', default='/query', metavar='NAME', help='service of the node (default: %(default)s)'
@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Ask the node, and send the robot there; raises Failure where it does not arrive."""
+    """Query the node and send the robot there. Raises ValueError, and Failure if it does not arrive."""
     from gsemsplat_ros.ros.client.client import Client
     from gsemsplat_ros.ros.client.drive import check_nav2, drive, find
 
-    check_nav2()  # before the question, not after it
+    check_nav2()  # fail before the query, not after it
     with Client() as client:
         goal = find(client, args.text, args.service)
         at, frame = goal.pose.position, goal.header.frame_id

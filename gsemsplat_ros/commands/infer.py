@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from gsemsplat_ros.report.pair_result import PairResult
     from gsemsplat_ros.scene.scene import Scene
 
-PATHS = 'arc', 'orbit', 'dolly', 'published'  # of flight/paths.py, which `--help` does not import
+PATHS = 'arc', 'orbit', 'dolly', 'published'  # copy from flight/paths.py, not imported for a fast `--help`
 VIDEOS = 'rgb', 'semantics'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Two images, what to ask, and where to write."""
+    """Arguments: two images, queries and output folder."""
     parser.add_argument('left', metavar='LEFT', help='image of the first camera; results are in its frame')
     parser.add_argument('right', metavar='RIGHT', help='image of the second camera')
     parser.add_argument(
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if args.video:
         from gsemsplat_ros.flight.video import load_av
 
-        load_av()  # before the work, not after it
+        load_av()  # fail before the work, not after it
     out = output_folder(args.out)
     with console.progress(2 + len(args.query), 'step', 'load') as bar:
         pipeline = Pipeline.load(args.weights, args.device, args.text_checkpoint)
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         bar.set_description('build')
         result, scene = build_and_ask(pipeline, pair, args.query, Path(args.left).stem, bar)
     write_ply(out / 'scene.ply', scene.gaussians)
-    # what `gsemsplat view` asks
+    # for `gsemsplat view`
     save_scene(out / 'scene.safetensors', scene, pair.second.image, pipeline.code_space)
     summary = {**result.summary(), 'report': str(out / 'report.html'), 'scene': str(out / 'scene.ply')}
     if args.video:
@@ -107,8 +107,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def read_pair(left: str, right: str, calibration: list[float] | None) -> Pair:
-    """The two images as a Pair. Raises ValueError for files that are no images and numbers that are no
-    calibration.
+    """The two images as a Pair; calibration: fx, fy, cx, cy [px] and perhaps the baseline [m].
+
+    Raises ValueError for unreadable images and wrong calibrations.
     """
     from gsemsplat_ros.images.camera import Camera
     from gsemsplat_ros.images.view import Pair, View, read_image
@@ -133,7 +134,7 @@ def read_pair(left: str, right: str, calibration: list[float] | None) -> Pair:
 def build_and_ask(
     pipeline: Pipeline, pair: Pair, queries: Sequence[str], name: str, bar: tqdm
 ) -> tuple[PairResult, Scene]:
-    """Build the scene, ask it, draw it; `bar` counts the scene and each answer."""
+    """Build, query and render the scene; `bar` counts the scene and each answer."""
     from gsemsplat_ros.flight.flight import draw
     from gsemsplat_ros.pictures.heat import answer_overlay
     from gsemsplat_ros.report.pair_result import PairResult, ReportedAnswer
@@ -173,8 +174,8 @@ def build_and_ask(
 def film_scene(
     pipeline: Pipeline, scene: Scene, camera: Camera, preset: str, out: Path, console: Console
 ) -> Film:
-    """Fly along the path `preset`, seen with `camera` unless the path has its own, into out/rgb.mp4 and
-    out/semantics.mp4."""
+    """Render the path `preset` with `camera`, unless the path has its own, into `rgb.mp4` and
+    `semantics.mp4` in the folder `out`."""
     from gsemsplat_ros.flight.flight import VIDEO_LONG_SIDE, Film, fly, looked_at, resized, semantic_colors
     from gsemsplat_ros.flight.paths import camera_path
     from gsemsplat_ros.flight.video import VideoWriter

@@ -8,13 +8,13 @@ EXAMPLE = 'gsemsplat node --ros-args -p mode:=sequential -r image:=/camera/image
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None of its own: ROS arguments go to the node."""
+    """No arguments of its own: ROS arguments go to the node."""
     parser.usage = 'gsemsplat node [--ros-args ...]'
     parser.epilog = f'Example: {EXAMPLE}. Parameters stand in config/gsemsplat.yaml.'
 
 
 def run(arguments: list[str]) -> int:
-    """Run the node until SIGINT or SIGTERM; `arguments` are ROS arguments. Raises ValueError for others."""
+    """Run the node until SIGINT or SIGTERM; returns the exit status. Raises ValueError for other options."""
     import signal
 
     from gsemsplat_ros.ros.main import foreign_arguments, main
@@ -24,5 +24,5 @@ def run(arguments: list[str]) -> int:
         raise ValueError(
             f'the node takes ROS arguments only, not {" ".join(others)}: for example `{EXAMPLE}`'
         )
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # rclpy has its own way to end a node
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # rclpy handles it
     return main(['gsemsplat', *arguments])

@@ -12,7 +12,7 @@ NAME = re.compile(r'[~/]?[A-Za-z_][\w/]*')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How the node is started."""
+    """Arguments: the remappings and namespace of the node."""
     parser.description = (
         f'{parser.description} Prints a policy that allows the node its own topics and services and no '
         'others, for `ros2 security create_permission KEYSTORE /gsemsplat policy.xml`.'
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Print the policy."""
+    """Print the policy. Raises ValueError for names that the node does not have."""
     from gsemsplat_ros.ros.policy import permissions, policy
 
     remaps = dict(args.remap)

@@ -11,7 +11,7 @@ from gsemsplat_ros.terminal.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to ask, and whom."""
+    """Arguments: the queries, and the service of the node."""
     parser.add_argument(
         'text', nargs='+', metavar='TEXT', help='objects to look for; quote phrases of several words'
     )
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Ask, and print the answers."""
+    """Query the node and print the answers. Raises ValueError without the service."""
     from gsemsplat_ros.ros.client.client import Client
 
     with Client() as client:

@@ -1,4 +1,4 @@
-"""`gsemsplat splats`: Gaussians to RVizSplat, a display of RViz."""
+"""`gsemsplat splats`: sends Gaussians to RVizSplat, a display of RViz."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gsemsplat_ros.terminal.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The topic."""
+    """Arguments: the topic."""
     parser.add_argument(
         'topic',
         nargs='?',
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Until Ctrl-C."""
+    """Send Gaussians until Ctrl-C."""
     from gsemsplat_ros.ros.client import splat_display
 
     splat_display.run(args.topic)

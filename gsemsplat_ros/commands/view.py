@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 LOCAL = '127.0.0.1', 'localhost', '::1'
 DEMO_SCENE = 'living_room'
-FILES = 'scene.safetensors', 'scene.ply'  # of a folder, the first that is there
+FILES = 'scene.safetensors', 'scene.ply'  # opened from a folder, the first that exists
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to show, and where the page is served."""
+    """Arguments: what to show, and where to serve the page."""
     parser.description = (
         f'{parser.description} Without SCENE and --live it shows a real stereo pair of the demo.'
     )
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Serve the page until Ctrl-C."""
+    """Serve the page until Ctrl-C. Raises ValueError for errors of the user."""
     from gsemsplat_ros.live.server import ViewServer
     from gsemsplat_ros.live.shared_state import SharedState
 
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def open_source(args: argparse.Namespace, shared: SharedState) -> Callable[[], None]:
-    """Show what is there already; returns a function that loads the rest. Raises ValueError."""
+    """Show what can be shown at once; returns a function that loads the rest. Raises ValueError."""
     from gsemsplat_ros.live import file_source
 
     def load() -> Pipeline:
@@ -143,7 +143,7 @@ def file_of(name: str) -> Path:
 
 
 def _load(loading: Callable[[], None], shared: SharedState, console: Console) -> None:
-    """Run in a thread, while the page is already there: what goes wrong is said on the page too."""
+    """Run `loading` in a thread, while the page is already up; errors are shown on the page too."""
     try:
         loading()
     except Exception as error:

@@ -1,6 +1,4 @@
-"""`gsemsplat weights`: convert public checkpoints, print the card of ours, compare the network with the
-public one.
-"""
+"""`gsemsplat weights`: convert public checkpoints, print cards, compare the network with the public one."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from gsemsplat_ros.terminal.console import Console, Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One action each for converting, describing and checking."""
+    """Actions: convert, info, parity."""
     actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', title='actions')
     convert = actions.add_parser(
         'convert',
@@ -42,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_convert(args: argparse.Namespace, console: Console) -> None:
-    """Convert a public file."""
+    """Convert a public checkpoint, and print what was converted."""
     from dataclasses import asdict
 
     from gsemsplat_ros.checkpoints.convert import convert
@@ -88,7 +86,7 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
 
 
 def run_parity(args: argparse.Namespace, console: Console) -> None:
-    """Compare the large network with stored outputs; raises Failure where they differ."""
+    """Compare the large network with stored outputs. Raises Failure if they differ."""
     from gsemsplat_ros.checkpoints.parity import TOLERANCE, check_parity
 
     with console.progress(1, 'fixture', 'running the large network on the CPU') as bar:
@@ -108,7 +106,7 @@ def run_parity(args: argparse.Namespace, console: Console) -> None:
 
 
 def flat(values: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, object]]:
-    """(dotted name, value) of every leaf; lists in one line, but a line for each dictionary in one."""
+    """(dotted name, value) of every leaf; a list is one line, a list of dictionaries a line for each."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from flat(value, f'{prefix}{name}.')

@@ -7,14 +7,13 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
-Actions: TypeAlias = (
-    'argparse._SubParsersAction[argparse.ArgumentParser]'  # of a command with second-level ones
-)
-DEVICES = 'auto', 'cpu', 'cuda'  # device.NAMES; `--help` does not wait for PyTorch
+# of a command with subcommands of its own
+Actions: TypeAlias = 'argparse._SubParsersAction[argparse.ArgumentParser]'
+DEVICES = 'auto', 'cpu', 'cuda'  # copy of device.NAMES, so that `--help` does not import PyTorch
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """--json and --quiet, the same for every command."""
+    """Add --json and --quiet, the same for every command."""
     group = parser.add_argument_group('output')
     group.add_argument(
         '--json', action='store_true', help='print the result as one JSON object, the last line of stdout'
@@ -23,7 +22,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--weights and --text-checkpoint, the same for every command that loads a network with its words."""
+    """Add --weights and --text-checkpoint, for commands that load a network with its text encoder."""
     parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the shipped network)')
     parser.add_argument(
         '--text-checkpoint', metavar='FILE', help='OpenCLIP file, for checkpoints that need OpenCLIP'
@@ -31,7 +30,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device_argument(parser: argparse._ActionsContainer, help: str) -> None:
-    """--device; `help`: what runs there."""
+    """Add --device with this `help`."""
     parser.add_argument('--device', choices=DEVICES, default='auto', help=help)
 
 
@@ -60,7 +59,7 @@ def fraction(text: str) -> float:
 
 
 def port(text: str) -> int:
-    """An argparse type: a port, 0 for any that is free."""
+    """An argparse type: a port, 0 for any free one."""
     number = int(text)
     if not 0 <= number < 65536:
         raise argparse.ArgumentTypeError(f'{text} is no port: wanted 0 to 65535')
@@ -68,7 +67,7 @@ def port(text: str) -> int:
 
 
 def pixels(multiple: int) -> Callable[[str], int]:
-    """An argparse type: a side of an image [px], a multiple of `multiple` from 32 on."""
+    """An argparse type: a side of an image [px], at least 32 and a multiple of `multiple`."""
 
     def side(text: str) -> int:
         number = int(text)

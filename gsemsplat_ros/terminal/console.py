@@ -1,4 +1,4 @@
-"""Output of a command: results on stdout as tables or a line of JSON, notes and progress on stderr."""
+"""Output of a command: results on stdout as tables or one line of JSON, notes and progress on stderr."""
 
 from __future__ import annotations
 
@@ -16,35 +16,31 @@ from tqdm import tqdm
 from gsemsplat_ros.terminal.json_values import without_nan
 
 NARROWEST = 20  # columns in which words are still wrapped
-JOINERS = '\u200c\u200d'  # invisible, and part of how some scripts are written
+JOINERS = '\u200c\u200d'  # invisible, but needed by some scripts
 
 
 class Failure(Exception):
-    """A command could not do its work and says why in one line; not the user's mistake (that is a
-    ValueError).
-    """
+    """A command failed, with the reason in one line; errors of the user are ValueErrors instead."""
 
 
 class Console:
-    """as_json: the result as one JSON object, the last line on stdout, and no tables; quiet: no notes, no
-    progress.
-    """
+    """as_json: print the result as one JSON object in the last line, no tables; quiet: no notes and bars."""
 
     def __init__(self, as_json: bool = False, quiet: bool = False):
         self.as_json, self.quiet = as_json, quiet
 
     def note(self, text: str) -> None:
-        """What is going on, for a person who waits."""
+        """Print a note on stderr, for a person who waits."""
         if not self.quiet:
             tqdm.write(text, file=sys.stderr)  # above a bar, if there is one
 
     def progress(self, total: int, unit: str, title: str) -> tqdm:
-        """A bar on stderr, on a terminal only; `update()` it, and use it in a `with`."""
+        """A progress bar on stderr, only on a terminal, for use in a `with`; `update()` counts."""
         return tqdm(total=total, unit=unit, desc=title, leave=False, disable=True if self.quiet else None)
 
     @contextmanager
     def steps(self, title: str) -> Iterator[Callable[[str], None]]:
-        """Yields a function to be called before each step of a work of unknown length, with what comes."""
+        """Yields a function to call with a description before each step, if their number is unknown."""
         with self.progress(0, 'step', title) as bar:
 
             def step(text: str) -> None:
@@ -54,13 +50,13 @@ class Console:
             yield step
 
     def say(self, text: str = '') -> None:
-        """A line of the result for people."""
+        """Print a line of the result, unless it is printed as JSON."""
         if not self.as_json:
             print(text)
 
     def table(self, rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:
-        """Columns aligned: numbers to the right, words to the left. On a terminal, words of the last column
-        that do not fit go on below themselves."""
+        """Print aligned columns, numbers to the right, words to the left. On a terminal, text that does not
+        fit into the last column is wrapped there."""
         if self.as_json or not rows:
             return
         cells = [[_cell(value) for value in row] for row in rows]
@@ -77,14 +73,14 @@ class Console:
                 print(' ' * indent + words)
 
     def result(self, result: dict) -> None:
-        """The JSON object of a command run with --json."""
+        """Print the result as JSON if the command has --json."""
         if self.as_json:
             print(json.dumps(without_nan(result), allow_nan=False), flush=True)
 
 
 def width(text: str) -> int:
-    """The columns that a terminal gives to printable `text`: two to a character of East Asian width (Unicode
-    annex 11), none to one that combines with the one before it or joins two."""
+    """The columns of printable `text` on a terminal: two for a character of East Asian width (Unicode annex
+    11), none for a combining or joining one, else one."""
     return sum(
         0
         if unicodedata.category(c) in ('Mn', 'Me', 'Cf')
@@ -96,9 +92,7 @@ def width(text: str) -> int:
 
 
 def printable(text: str) -> str:
-    """`text` in one line, without what would steer the terminal: words of a query and names of files may hold
-    anything.
-    """
+    """`text` in one line without control characters, which queries and file names may contain."""
     return ''.join(c if c.isprintable() or c in JOINERS else ' ' if c.isspace() else '\ufffd' for c in text)
 
 
@@ -107,7 +101,7 @@ def _is_number(value: object) -> bool:
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    """One line of a table: each cell as wide as its column, at its right end where `right` says so."""
+    """One line of a table: each cell padded to its column, right-aligned where `right`."""
     parts = []
     for cell, wide, to_right in zip(cells, widths, right):
         fill = ' ' * (wide - width(cell))
@@ -116,7 +110,7 @@ def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool])
 
 
 def _wrapped(text: str, columns: int) -> list[str]:
-    """Lines of `text`, `columns` wide at most; one line where that is too narrow to read, or 0: no limit."""
+    """`text` wrapped to `columns`; a single line if they are too few to read (0: no limit)."""
     if columns < NARROWEST:
         return [text]
     return textwrap.wrap(text, columns) or ['']
@@ -131,6 +125,6 @@ def _cell(value: object) -> str:
 
 
 def _bold(text: str) -> str:
-    """Bold where a person reads it on a terminal that can (no-color.org)."""
+    """Bold text on a terminal that supports it, unless NO_COLOR is set (no-color.org)."""
     plain = not sys.stdout.isatty() or os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb'
     return text if plain else f'\033[1m{text}\033[0m'

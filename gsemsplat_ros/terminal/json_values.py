@@ -6,7 +6,7 @@ import math
 
 
 def without_nan(value: object) -> object:
-    """`value` as JSON can hold it: NaN and infinities become null, tuples lists."""
+    """`value` in JSON types: NaN and infinities become None (null), tuples lists, keys strings."""
     if isinstance(value, dict):
         return {str(key): without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

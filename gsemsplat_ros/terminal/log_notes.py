@@ -1,4 +1,4 @@
-"""What the core logs, as notes of a command."""
+"""Log messages of the core as notes of a command."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from gsemsplat_ros.terminal.console import Console
 
-CORE = logging.getLogger('gsemsplat_ros')  # every module of the package logs below it
+CORE = logging.getLogger('gsemsplat_ros')  # parent of the loggers of all modules
 
 
 class NoteHandler(logging.Handler):
-    """Shows a record as a note on stderr; warnings and errors say what they are."""
+    """Prints records as notes on stderr; warnings and errors with their level."""
 
     def __init__(self, console: Console):
         super().__init__()
@@ -25,7 +25,7 @@ class NoteHandler(logging.Handler):
 
 @contextmanager
 def log_as_notes(console: Console) -> Iterator[None]:
-    """Until the end of the `with`, what the core logs from INFO on is a note of `console`."""
+    """Inside, messages of the core from INFO upwards are notes of `console`."""
     handler, level = NoteHandler(console), CORE.level
     CORE.addHandler(handler)
     CORE.setLevel(logging.INFO)

@@ -11,9 +11,7 @@ from gsemsplat_ros.terminal.json_values import without_nan
 
 
 def output_folder(path: str | Path) -> Path:
-    """Make the folder `path` before the work begins. Raises ValueError when it cannot be made or written
-    to.
-    """
+    """Make the folder `path` before the work begins. Raises ValueError if it cannot be made or written to."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -25,7 +23,7 @@ def output_folder(path: str | Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8; a reader sees the old file or the whole new one."""
+    """Write `text` as UTF-8, atomically."""
     with write_whole(path) as part:
         part.write_text(text, encoding='utf-8')
 

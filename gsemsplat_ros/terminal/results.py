@@ -1,4 +1,4 @@
-"""The end of `infer` and `demo`: the table of answers, the page."""
+"""The results of `infer` and `demo`: the table of answers and the report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gsemsplat_ros.terminal.versions import versions
 
 
 def answers_table(console: Console, results: Sequence[PairResult]) -> None:
-    """One line for each query: whether, how surely and where."""
+    """Print a line for each query: found or not, score, peak, distance, number of objects."""
     rows = []
     for result in results:
         for answer in (reported.answer for reported in result.answers):
@@ -39,5 +39,5 @@ def answers_table(console: Console, results: Sequence[PairResult]) -> None:
 def write_page(
     path: Path, title: str, results: Sequence[PairResult], card: dict, command_line: Sequence[str]
 ) -> None:
-    """Write the report."""
+    """Write the HTML report to `path`."""
     write_text(path, page(PairReport(title, tuple(results), card, versions(), shlex.join(command_line))))

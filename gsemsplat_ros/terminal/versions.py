@@ -10,7 +10,7 @@ PACKAGES = {'PyTorch': 'torch', 'NumPy': 'numpy', 'numba': 'numba', 'rclpy': 'rc
 
 
 def versions() -> dict[str, str]:
-    """Name -> version; what is not installed is left out."""
+    """Name -> version, without packages that are not installed; also ROS distribution and machine."""
     found = {
         'gsemsplat_ros': _version('gsemsplat_ros') or 'source checkout',
         'Python': platform.python_version(),

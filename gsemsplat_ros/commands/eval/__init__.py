@@ -1,4 +1,4 @@
-"""`gsemsplat eval`: the published protocol, and how good a checkpoint is in rooms and on real pairs."""
+"""`gsemsplat eval`: the published protocol, and the accuracy of a checkpoint in rooms and on real pairs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gsemsplat_ros.commands.eval import ablation, calibrate, protocol, rooms, sc
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One action a module."""
+    """Actions, one per module."""
     actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', title='actions')
     for action in (protocol, rooms, stereo, calibrate, ablation, scannetpp):
         action.add_parser(actions)

@@ -1,6 +1,4 @@
-"""`gsemsplat eval ablation`: the contribution of each semantic branch, on held-out rooms and labelled real
-pairs.
-"""
+"""`gsemsplat eval ablation`: the contribution of each semantic branch, in rooms and on labelled pairs."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ def add_parser(actions: Actions) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Ask by each branch alone and by both."""
+    """Score each branch alone and both."""
     from gsemsplat_ros.evaluation.ablation import ablate_rooms, ablate_stereo
     from gsemsplat_ros.pipeline import Pipeline
 
@@ -64,7 +62,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Branches and what each adds, with 95 % intervals."""
+    """Print the scores of the branches and the contribution of each, with 95 % intervals."""
     measures = list(result['rows']['both'])
     header = ('branches', *(TITLES[name] for name in measures))
     console.table(

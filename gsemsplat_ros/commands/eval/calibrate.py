@@ -1,4 +1,4 @@
-"""`gsemsplat eval calibrate`: how a checkpoint combines its two branches, fitted on training rooms."""
+"""`gsemsplat eval calibrate`: fits the mixture of a checkpoint's two branches on training rooms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_parser(actions: Actions) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Fit the mixture, and write it into the card."""
+    """Fit the mixture and write it into the card of the checkpoint."""
     import numpy as np
 
     from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, update_card

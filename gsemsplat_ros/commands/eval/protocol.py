@@ -1,4 +1,4 @@
-"""`gsemsplat eval protocol`: the published evaluation, against stored results."""
+"""`gsemsplat eval protocol`: compares the published evaluation with stored results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_parser(actions: Actions) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Raises Failure where a result differs."""
+    """Compare and print. Raises Failure if a result differs."""
     from gsemsplat_ros.evaluation.published import check_protocol
 
     result = check_protocol(args.fixture)

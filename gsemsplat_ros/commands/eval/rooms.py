@@ -1,4 +1,4 @@
-"""`gsemsplat eval rooms`: a checkpoint in synthetic rooms whose furniture no training has seen."""
+"""`gsemsplat eval rooms`: scores a checkpoint in synthetic rooms of held-out furniture."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_parser(actions: Actions) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Draw the rooms and score the checkpoint in them."""
+    """Render the rooms and score the checkpoint in them."""
     from gsemsplat_ros.evaluation.held_out_rooms import evaluate_rooms
     from gsemsplat_ros.pipeline import Pipeline
     from gsemsplat_ros.rooms.furniture import base_noun

@@ -1,6 +1,4 @@
-"""`gsemsplat eval scannetpp`: the published evaluation on annotated views, peers beside the network, a page
-of pictures.
-"""
+"""`gsemsplat eval scannetpp`: the published evaluation on annotated views, with baselines and a report."""
 
 from __future__ import annotations
 
@@ -78,7 +76,7 @@ def add_parser(actions: Actions) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Score every annotated view, and write the page where it is wanted."""
+    """Score every annotated view, and write the report if --out is given."""
     from gsemsplat_ros.commands.eval.scannetpp_report import evaluation_page, show, view_section
     from gsemsplat_ros.evaluation import annotated_views
     from gsemsplat_ros.evaluation.annotated_scores import evaluate_frames, summarise
@@ -120,7 +118,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 def perceptual_measure(
     args: argparse.Namespace, notes: list[str]
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
-    """LPIPS from the file that was given or from the package; None, with a note, where it cannot be had."""
+    """LPIPS from --lpips or the package; None, with a note, if the package is missing. Raises ValueError."""
     from gsemsplat_ros.device import choose
     from gsemsplat_ros.evaluation.image_quality import load_lpips
 
@@ -134,14 +132,14 @@ def perceptual_measure(
 
 
 def networks(args: argparse.Namespace, notes: list[str]) -> tuple[Sequence[Method], dict[str, Any]]:
-    """Our network and its peers, and what made them."""
+    """Our network and its baselines, and their checkpoint and text encoder for the summary."""
     from gsemsplat_ros.checkpoints.checkpoint import read_card
     from gsemsplat_ros.evaluation.methods import ColorOnly, LiftedFeatures, Network
     from gsemsplat_ros.pipeline import Pipeline
     from gsemsplat_ros.supervision.encoders import load_image_encoder
 
     if args.splatt3r:
-        read_card(args.splatt3r)  # a mistake there is known before the other network is loaded
+        read_card(args.splatt3r)  # fail before the other network is loaded
     pipeline = Pipeline.load(args.weights, args.device, args.text_checkpoint, exact=True)
     network = Network(pipeline, args.calibrated)
     colour = ColorOnly.load(args.splatt3r, pipeline.device) if args.splatt3r else ColorOnly(pipeline.network)
@@ -155,9 +153,8 @@ def networks(args: argparse.Namespace, notes: list[str]) -> tuple[Sequence[Metho
 
 
 def saved_features(args: argparse.Namespace) -> tuple[Sequence[Method], dict[str, Any]]:
-    """Saved features in the text space of --weights, of OpenCLIP with --text-checkpoint, or of the shipped
-    network.
-    """
+    """The method of saved features, in the text space of --weights, else of OpenCLIP from --text-checkpoint,
+    else of the shipped network."""
     from gsemsplat_ros.checkpoints import checkpoint as weights
     from gsemsplat_ros.evaluation.methods import SavedFeatures
     from gsemsplat_ros.semantics.relevancy import CANONICAL
@@ -176,8 +173,9 @@ def saved_features(args: argparse.Namespace) -> tuple[Sequence[Method], dict[str
 
 
 def inputs_finder(root: str | None, scenes: list[Path]) -> Callable[[Path, AnnotatedView], Inputs | None]:
-    """(scene folder, view) -> its input pair, from ScanNet++ at `root`. Raises ValueError where nothing names
-    a pair.
+    """A function (scene folder, view) -> input pair, from ScanNet++ at `root`.
+
+    Raises ValueError if a scene has neither `root` nor cameras.json.
     """
     alone = [scene for scene in scenes if not (scene / 'cameras.json').exists()]
     if alone and root is None:
@@ -196,7 +194,7 @@ def inputs_finder(root: str | None, scenes: list[Path]) -> Callable[[Path, Annot
         if (Path(root) / 'raw' / 'splits' / f'nvs_sem_{split}.txt').is_file()
     ]
     splits = splits or ['val']
-    ScanNetPP(root, splits[0])  # says what is missing before the network is loaded
+    ScanNetPP(root, splits[0])  # fail before the network is loaded
 
     def find(folder: Path, frame: AnnotatedView) -> Inputs | None:
         sources = [ScanNetPP(root, split, frame.image.shape[0], frame.image.shape[1]) for split in splits]

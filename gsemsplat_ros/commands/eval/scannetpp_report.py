@@ -1,4 +1,4 @@
-"""What `gsemsplat eval scannetpp` shows: tables on the terminal, and a page of pictures."""
+"""The output of `gsemsplat eval scannetpp`: tables on the terminal, and a report with pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gsemsplat_ros.evaluation.annotated_scores import FrameResult
     from gsemsplat_ros.report.markup import Markup
 
-# title -> (measure, its name in the table); parentheses as in the paper: over the visible pixels alone
+# title -> (measure, its name in the table); parentheses as in the paper: over the visible pixels only
 TABLES = {
     'words, as published': (('miou', 'mIoU'), ('localisation_accuracy', 'localisation')),
     'words, corrected': (('corrected_miou', 'mIoU'), ('corrected_localisation_accuracy', 'localisation')),
@@ -30,12 +30,12 @@ TABLES = {
 
 
 def view_section(result: FrameResult) -> Markup:
-    """One view for the page: the network's words, and everybody's picture."""
+    """The section of one view in the report: queries of the first method, pictures of all."""
     from gsemsplat_ros.report.evaluation_page import PhrasePictures, section
 
     first = result.methods[0]
     frame, published = result.frame, first.published
-    assert published is not None and first.words is not None  # the first method answers words
+    assert published is not None and first.words is not None  # the first method has relevancy
     others = (
         []
         if result.inputs is None
@@ -72,7 +72,7 @@ def view_section(result: FrameResult) -> Markup:
 def shown_tables(
     summary: dict[str, Any],
 ) -> Iterator[tuple[str, Sequence[tuple[str, str]], list[tuple[str, ...]]]]:
-    """Titles, columns and rows of what was measured; a measure that nobody has is no column."""
+    """Titles, columns and rows of the tables, without measures that no method has."""
     for title, columns in TABLES.items():
         known = [
             (key, name)
@@ -91,7 +91,7 @@ def shown_tables(
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
-    """Every method with its 95 % intervals, and one row a phrase."""
+    """Print all methods with 95 % intervals, and a row per phrase."""
     console.say(
         f'{count(summary["frames"], "view")} of {count(summary["scenes"], "scene")}, mean [95 % interval]'
     )
@@ -127,12 +127,12 @@ def show(summary: dict[str, Any], console: Console) -> None:
 
 
 def count(number: int, noun: str) -> str:
-    """So many of them, in words."""
+    """Number and noun, such as '3 views'."""
     return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
 def evaluation_page(summary: dict[str, Any], sections: Sequence[Markup], command_line: Sequence[str]) -> str:
-    """The HTML of the page; `sections`: of view_section."""
+    """The HTML of the report; `sections`: from view_section."""
     from gsemsplat_ros.report.evaluation_page import EvaluationPage, page
     from gsemsplat_ros.terminal.versions import versions
 

@@ -1,4 +1,4 @@
-"""What the actions of `gsemsplat eval` share: arguments, held-out rooms, and how scores are shown."""
+"""Shared by the actions of `gsemsplat eval`: arguments, held-out rooms, and tables of scores."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gsemsplat_ros.terminal.console import Console
 if TYPE_CHECKING:
     from gsemsplat_ros.datasets.sample import Sample
 
-HEIGHT, WIDTH = 384, 512  # of the drawn rooms [px]
+HEIGHT, WIDTH = 384, 512  # of the rendered rooms [px]
 
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
-    """Whose scores, and where they are kept."""
+    """Add arguments: checkpoint, branches, and whether to write its card."""
     add_model_arguments(parser)
     parser.add_argument(
         '--branches',
@@ -27,7 +27,7 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def draw_held_out_rooms(rooms: int, console: Console) -> tuple[list[Sample], frozenset[str]]:
-    """Pairs of so many rooms of held-out furniture, and the words that training used for things."""
+    """Pairs of this number of rooms of held-out furniture, and the words of the training furniture."""
     from gsemsplat_ros.evaluation.held_out_rooms import words
     from gsemsplat_ros.rooms.stream import RoomStream
 
@@ -43,7 +43,7 @@ def draw_held_out_rooms(rooms: int, console: Console) -> tuple[list[Sample], fro
 
 
 def report_scores(name: str, result: dict[str, Any], args: argparse.Namespace, console: Console) -> None:
-    """Show the numbers, and keep them in the card under `name` where asked to."""
+    """Print the scores, and with --card write them into the card under `name`."""
     if args.card:
         from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, add_scores
 
@@ -72,7 +72,7 @@ def report_scores(name: str, result: dict[str, Any], args: argparse.Namespace, c
 
 
 def score_cell(value: float | None, interval: tuple[float, float] | None, sign: str = '') -> str:
-    """A mean with its 95 % interval in a table; `sign` '+': a difference."""
+    """A mean with its 95 % interval as text; `sign`: '+' for differences."""
     if value is None:
         return '-'
     text = f'{value:{sign}.2f}'

@@ -1,4 +1,4 @@
-"""`gsemsplat eval stereo`: a checkpoint on real stereo pairs that a person labelled."""
+"""`gsemsplat eval stereo`: scores a checkpoint on labelled real stereo pairs."""
 
 from __future__ import annotations
 

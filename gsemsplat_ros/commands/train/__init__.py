@@ -1,5 +1,7 @@
-"""`gsemsplat train`: the small network, from rooms that it renders or finds packed; with `prepare` and
-`semantics`, the semantic heads of any network from posed RGB-D frames."""
+"""`gsemsplat train`: trains the small network in rooms, rendered or already packed.
+
+Its actions `prepare` and `semantics` train the semantic heads of any network on posed RGB-D frames.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ HEIGHT, WIDTH = 192, 256  # of rendered rooms [px]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Rooms, the training in them, and the other trainings as actions."""
+    """Arguments: rooms and training; actions: the other trainings."""
     rooms = parser.add_argument_group('rooms')
     rooms.add_argument('--data', type=Path, metavar='DIR', help='packed rooms')
     rooms.add_argument(
@@ -71,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Train the small network, or draw a preview of its rooms."""
+    """Train the small network, or draw a preview of its rooms. Raises ValueError."""
     if not args.data:
         raise ValueError('the following arguments are required: --data; see `gsemsplat train --help`')
     if args.preview:

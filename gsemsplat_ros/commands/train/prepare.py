@@ -11,7 +11,7 @@ from gsemsplat_ros.terminal.arguments import Actions, add_output_arguments, at_l
 from gsemsplat_ros.terminal.console import Console
 
 SIZE = 512  # px: published
-NOTE_EVERY = 60.0  # s: in a log, where no bar is drawn
+NOTE_EVERY = 60.0  # s between notes if there is no bar, as in a log
 MODELS = 'vit_h, vit_l, vit_b of SAM, or a .yaml of SAM 2'
 
 
@@ -91,7 +91,7 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Compute the features that are not there yet."""
+    """Compute the missing features."""
     from torch import distributed
 
     from gsemsplat_ros.device import choose
@@ -137,6 +137,6 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def time_left(done: int, total: int, seconds: float) -> str:
-    """'2 h 05 min': what remains at the mean pace so far."""
+    """The time left at the mean pace so far, such as '2 h 05 min'."""
     minutes = round((total - done) * seconds / done / 60)
     return f'{minutes // 60} h {minutes % 60:02} min' if minutes >= 60 else f'{minutes} min'

@@ -1,4 +1,4 @@
-"""`gsemsplat train semantics`: the semantic heads and decoders of a network, from prepared features."""
+"""`gsemsplat train semantics`: trains semantic heads and decoders of a network on prepared features."""
 
 from __future__ import annotations
 

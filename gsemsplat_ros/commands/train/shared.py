@@ -1,4 +1,4 @@
-"""What `gsemsplat train` and `gsemsplat train semantics` share: arguments, options, and what they print."""
+"""Shared by `gsemsplat train` and `gsemsplat train semantics`: arguments, options and output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_training_arguments(
     parser: argparse.ArgumentParser | argparse._ArgumentGroup, steps: int, lr: float
 ) -> None:
-    """The arguments of every training, with its own defaults of `steps` and `lr`."""
+    """Add the arguments of every training, with the defaults `steps` and `lr`."""
     parser.add_argument(
         '--steps',
         type=at_least_one,
@@ -43,7 +43,7 @@ def add_training_arguments(
 
 
 def several_processes(command: str) -> str:
-    """The end of a training's help."""
+    """Help text on training with several processes."""
     return (
         f'Several processes or machines: torchrun --nproc_per_node=N $(which gsemsplat) {command} ... '
         'with the same arguments. Ctrl-C saves and stops.'
@@ -51,12 +51,12 @@ def several_processes(command: str) -> str:
 
 
 def options_of(kind: type[Options], args: argparse.Namespace) -> Options:
-    """The arguments as options; what a command has no argument for keeps its default."""
+    """The arguments as options; an option without an argument keeps its default."""
     return kind(**{field.name: getattr(args, field.name) for field in fields(kind) if field.name in args})
 
 
 def show_result(result: TrainingResult | None, console: Console) -> None:
-    """Print what a training made; only its first process has a result."""
+    """Print the result of a training; only its first process has one."""
     if result:
         console.say(f'{result.checkpoint} after {result.steps} steps')
         console.table(list(result.losses.items()), ('loss', 'value'))
