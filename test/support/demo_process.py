@@ -1,4 +1,4 @@
-"""`gsemsplat demo` as a process of its own, with a node whose answers are known."""
+"""`gsemsplat demo` as a process of its own, with a node of known answers."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ sys.exit(main(sys.argv[4:]))
 
 
 def demo_process(out, *arguments):
-    """`gsemsplat demo` as a process, with the fake node and a card of its own."""
+    """Start `gsemsplat demo` with the fake node and a fake card."""
     card = out / 'card.safetensors'
     weights.save(card, {'x': torch.zeros(1)}, {'config': {'name': 'fake'}})
     return subprocess.Popen(

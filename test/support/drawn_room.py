@@ -1,4 +1,4 @@
-"""A room with a crate, drawn ray by ray, and written in the layouts in which public data sets come."""
+"""A room with a crate, ray-traced, and writers for the layouts of public data sets."""
 
 import json
 
@@ -17,9 +17,7 @@ NAMES = 'nothing', 'wall', 'floor', 'crate'
 
 
 def hit(box, eye, rays, inside):
-    """Distance along `rays` (H, W, 3) to an axis-parallel box, seen from inside or from outside; infinite
-    where missed.
-    """
+    """Distance along `rays` (H, W, 3) to an axis-parallel box, from inside or outside; infinite if missed."""
     with np.errstate(divide='ignore', invalid='ignore'):
         a, b = ((side - eye) / rays for side in box)
     near, far = np.fmin(a, b).max(-1), np.fmax(a, b).min(-1)
@@ -37,12 +35,12 @@ def draw(pose, camera=CAMERA):
     points = eye + rays * depth[..., None]
     ids = np.where(near < far, 3, np.where(points[..., 2] < 1e-6, 2, 1))
     tint = np.array([(0, 0, 0), (60, 20, 120), (10, 90, 30), (120, 60, 0)])[ids]
-    rgb = tint + 100 * (0.5 + 0.5 * np.sin(3 * points + np.arange(3)))  # smooth, and the same from everywhere
+    rgb = tint + 100 * (0.5 + 0.5 * np.sin(3 * points + np.arange(3)))  # smooth, and independent of the view
     return rgb.astype(np.uint8), depth.astype(np.float32), ids.astype(np.uint16)
 
 
 def poses(count=5):
-    """world_from_camera (count, 4, 4): a step to the side each, all looking at the crate."""
+    """world_from_camera (count, 4, 4): cameras side by side, all looking at the crate."""
     return np.stack(
         [
             look(np.array([0.9 + 0.35 * i, 0.6, 1.4]), np.array([1.9, 2.6, 0.5 + 0.02 * i]))
@@ -57,7 +55,7 @@ def write_json(path, value):
 
 
 def write_scannetpp(root, scenes=('aaaa000001',), count=5, bad=(), split='train'):
-    """Scenes in the public layout; frames `bad` are flagged. Returns the names of the frames."""
+    """Write scenes in the public layout, with the frames `bad` flagged; returns the names of the frames."""
     names = [f'DSC{i:05d}.JPG' for i in range(count)]
     splits = root / 'raw' / 'splits'
     splits.mkdir(parents=True, exist_ok=True)
@@ -98,16 +96,14 @@ def write_scannetpp(root, scenes=('aaaa000001',), count=5, bad=(), split='train'
 
 
 def write_masks(folder, scene, names):
-    """Ids of every frame of `poses`, as PNG of the pictures' size."""
+    """Write the ids of every frame of `poses` as PNG of the image size."""
     (folder / scene).mkdir(parents=True)
     for name, pose in zip(names, poses(len(names))):
         cv2.imwrite(str(folder / scene / f'{name}.png'), draw(pose)[2])
 
 
 def write_tum(folder, count=4, intrinsics=True):
-    """One scene as the TUM benchmark writes it: depths 7 ms after the images, poses at 100 Hz. Returns the
-    stamps.
-    """
+    """Write a scene in the TUM layout: depths 7 ms, poses 3 ms after the images; returns the image stamps."""
     (folder / 'rgb').mkdir(parents=True)
     (folder / 'depth').mkdir()
     stamps = [1305031102.175304 + i / 3 for i in range(count)]
@@ -138,7 +134,7 @@ def quaternion(pose):
 
 
 def assert_true(frame, pose):
-    """A frame shows what its own camera would see from `pose`; half a pixel beside it would show."""
+    """Assert that a frame equals the view of its camera from `pose`; detects a shift of half a pixel."""
     rgb, depth, _ = draw(pose, frame.geometry.camera)
     away, tint = frame.geometry.depth - depth, frame.image.astype(float) - rgb
     smooth = np.abs(away) < 0.1  # not across the edges of the crate
@@ -147,15 +143,13 @@ def assert_true(frame, pose):
     assert np.abs(np.median(tint[smooth], 0)).max() < 1.5 and np.median(np.abs(tint[smooth])) < 2
     ys, xs = np.gradient(depth)
     flat = smooth & (np.abs(xs) < 0.05) & (np.abs(ys) < 0.05)
-    for slope in (xs, ys):  # in pixels: how far it is moved
+    for slope in (xs, ys):  # shift in pixels
         moved = (away * slope)[flat].sum() / (slope**2)[flat].sum()
         assert abs(moved) < 0.1, moved
 
 
 def assert_consistent(a, b, tolerance=0.02):
-    """The surfaces of frame `a` lie, in frame `b`, where they were measured and with their colour, where `b`
-    sees them.
-    """
+    """Assert that the surfaces of frame `a`, where `b` sees them, have the same depth and colour in `b`."""
     from gsemsplat_ros.geometry.visibility import surface_points
 
     g, h = a.geometry, b.geometry

@@ -1,4 +1,4 @@
-"""Samples of a room with known geometry, and a pipeline that answers what a test wants."""
+"""Samples of a room with known geometry, and a pipeline with given answers."""
 
 import math
 
@@ -13,7 +13,7 @@ from gsemsplat_ros.images.view import fit
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.semantics.answer import Answer, AnswerPicture
 
-WIDTH, HEIGHT, FOCAL = 32, 16, 16.0  # of the images; the keyframe is half as fine
+WIDTH, HEIGHT, FOCAL = 32, 16, 16.0  # of the images [px]; the keyframe has half the resolution
 
 
 K = np.array([[FOCAL, 0, 15.5], [0, FOCAL, 7.5], [0, 0, 1]])
@@ -60,7 +60,7 @@ NOTHING = flat_gaussians([[0, 0, -1.0]], [[1.0, 1, 1]])  # behind every camera
 
 
 class FakePipeline:
-    """build: a scene with the given depth (8, 16); query: the given map and whether it counts as found."""
+    """build: a scene with the given depth (8, 16); query: the given relevancy map and `found`."""
 
     def __init__(self, depth=2.0, gaussians=NOTHING, pose=None, answers=None):
         self.depth, self.gaussians, self.pose = depth, gaussians, pose

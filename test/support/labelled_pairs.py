@@ -9,7 +9,7 @@ WIDTH, HEIGHT = 32, 16
 
 
 def write_labels(folder, change=None):
-    """Labels of two pairs, images and a disparity in `folder`; `change` edits the content first."""
+    """Write labels of two pairs, images and a disparity into `folder`; `change` edits the labels first."""
     image = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH), np.uint8)
     for name in ('a_left', 'a_right', 'b_left', 'b_right'):
         cv2.imwrite(str(folder / f'{name}.png'), image)

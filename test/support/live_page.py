@@ -1,4 +1,4 @@
-"""The live page on Gaussians and answers that are known."""
+"""The live page with known Gaussians and answers."""
 
 import threading
 
@@ -26,7 +26,7 @@ CHAIR = Object((0.0, 0.25, 2.0), (0.5, 1.0, 0.25), 0.9)
 
 
 def some(count=300, codes=4, frame='cam', seed=0):
-    """Gaussians before a camera, 1 to 4 m away."""
+    """Random Gaussians 1 to 4 m in front of a camera."""
     rng = torch.Generator().manual_seed(seed)
     z = 1 + 3 * torch.rand(count, generator=rng)
     means = torch.stack(
@@ -48,7 +48,7 @@ THINGS = {'chair': (CHAIR,), 'door': (Object((-0.5, 0.0, 3.0), (0.3, 0.6, 0.3), 
 
 
 class Served:
-    """A page on a scene, with answers that are known; 'slow' waits for `release`."""
+    """A page with a scene and known answers; the query 'slow' waits for `release`, 'boom' fails."""
 
     def __init__(self, count=2000):
         self.shared, self.release, self.asked = SharedState(4), threading.Event(), []

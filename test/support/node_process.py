@@ -12,7 +12,7 @@ DEADLINE_S = 60.0  # a busy machine may be slow; a test that waits this long fai
 
 
 class NodeProcess:
-    """node_program.py with ROS arguments; its output is collected as it comes."""
+    """node_program.py with ROS arguments; collects its output."""
 
     def __init__(self, *ros_args, domain):
         environment = dict(
@@ -36,15 +36,15 @@ class NodeProcess:
         for line in self._process.stdout:
             self.output += line
 
-    def wait_for(self, text, deadline_s=3 * DEADLINE_S):  # to start is what takes longest
-        """Until the process has printed `text`."""
+    def wait_for(self, text, deadline_s=3 * DEADLINE_S):  # starting takes longest
+        """Wait until the process has printed `text`."""
         end = time.monotonic() + deadline_s
         while text not in self.output:
             assert time.monotonic() < end and self._process.poll() is None, f'no {text!r} in:\n{self.output}'
             time.sleep(0.01)
 
     def interrupt(self):
-        """One SIGINT."""
+        """Send one SIGINT."""
         self._process.send_signal(signal.SIGINT)
 
     @property
@@ -53,11 +53,11 @@ class NodeProcess:
 
     @property
     def active(self):
-        """Whether the node has started and not ended."""
+        """Whether the node has started and is running."""
         return 'waiting for' in self.output and self._process.poll() is None
 
     def stop(self, *, times=1):
-        """SIGINT; it ends cleanly: with status 0, no thread left, nothing raised by the signal."""
+        """Send SIGINT and assert a clean end: status 0, no thread left, no KeyboardInterrupt."""
         for _ in range(times):
             self.interrupt()
         status = self.wait()
@@ -65,13 +65,13 @@ class NodeProcess:
         assert 'KeyboardInterrupt' not in self.output, self.output[-3000:]
 
     def wait(self):
-        """Exit status."""
+        """Wait for the end; returns the exit status."""
         status = self._process.wait(DEADLINE_S)
         self._reader.join(DEADLINE_S)
         return status
 
     def kill(self):
-        """Leave nothing behind."""
+        """Kill the process if it runs, and free its resources."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()

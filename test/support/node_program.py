@@ -1,8 +1,6 @@
-"""The real node as a process of its own, on a pipeline whose answers are known: `python node_program.py
-[--ros-args ...]`.
+"""The real node with a fake pipeline, as a process of its own: `python node_program.py [--ros-args ...]`.
 
-Scenes tell what came in, so that a test sees whether the right pixels, camera and baseline reached the
-pipeline.
+The Gaussians of its scenes encode the input, so that tests can check the pixels, camera and baseline.
 """
 
 import sys
@@ -23,7 +21,7 @@ from gsemsplat_ros.semantics.answer import Answer, AnswerPicture
 from gsemsplat_ros.semantics.objects import Object
 
 COUNT = 100  # Gaussians
-FOUND = {  # by the first word
+FOUND = {  # first word of a query -> object
     'chair': Object(center=(0.5, 0.25, 2.0), size=(0.4, 0.6, 0.4), score=0.875),
     'door': Object(center=(-1.0, 0.0, 4.0), size=(1.0, 2.0, 0.25), score=0.75),
 }
@@ -33,9 +31,7 @@ RENDERING = SimpleNamespace(depth=torch.full((24, 32), 2.0), alpha=torch.ones(24
 
 
 class FakePipeline:
-    """weights: 'missing' and 'broken' fail to load, 'slow' takes a minute for a scene, 'busy' half a
-    second.
-    """
+    """weights: 'missing' and 'broken' fail to load, 'slow' takes 60 s for a scene, 'busy' 0.5 s."""
 
     def __init__(self, weights):
         self.weights = str(weights or 'fake')
@@ -137,8 +133,7 @@ def answer_of_scene(scene, question):
 
 
 def answer_of_map(index, question):
-    """What was FOUND lies in the middle of the map's Gaussians, 2 m above them: out of the robot's way.
-    No map knows the door."""
+    """FOUND without the door, 2 m above the middle of the map's Gaussians, out of the robot's way."""
     word = question.text.split(' ')[0]
     thing = FOUND.get(word) if word != 'door' else None
     score = thing.score if thing else 0.25
@@ -152,7 +147,7 @@ def answer_of_map(index, question):
 
 if __name__ == '__main__':
     status = main(load_pipeline=FakePipeline.load)
-    # the executor's pool ends with the interpreter
+    # except the executor's pool, which ends with the interpreter
     print(
         'left over:',
         [

@@ -1,4 +1,4 @@
-"""Packed rooms, and a training in them, so small that a test can run it."""
+"""Packed rooms, and a training small enough for tests."""
 
 import json
 
@@ -16,9 +16,7 @@ NAMES = {'chair': 'chair', 'floor': 'floor', 'oak table': 'table'}
 
 
 def sample(seed=0, stereo=True):
-    """A slanted wall seen by three parallel cameras 10 cm apart; its left half is a chair, its right half a
-    table.
-    """
+    """A slanted wall seen by three parallel cameras within 10 cm; left half a chair, right half a table."""
     rng = np.random.default_rng(seed)
     u = np.arange(WIDTH)[None].repeat(HEIGHT, 0)
     poses = np.stack([np.eye(4)] * 3)
@@ -44,7 +42,7 @@ def pack_folder(folder, count=2):
 
 
 def quicken(setattr=setattr):
-    """Training without what takes long: few weights and words, a short warm-up, nothing distilled."""
+    """Make training fast: few weights and words, a short warm-up, no distillation."""
     small = NetworkConfig.small().replace(
         enc_dim=64, enc_depth=1, dec_dim=64, layer_dims=(16, 16, 32, 32), dpt_dim=16, last_dim=16
     )

@@ -1,10 +1,10 @@
-"""A written page as a browser reads it."""
+"""A parser of HTML pages for tests."""
 
 from html.parser import HTMLParser
 
 
 class Reader(HTMLParser):
-    """The page as a browser reads it; fails on an element that is not closed."""
+    """Elements and texts of a page; fails on elements that are not closed."""
 
     def __init__(self, html):
         super().__init__()

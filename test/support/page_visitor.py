@@ -1,4 +1,4 @@
-"""A visitor of the live page without a browser: it speaks viser's own protocol over a WebSocket."""
+"""A visitor of the live page without a browser, over viser's WebSocket protocol."""
 
 import threading
 import time
@@ -12,8 +12,8 @@ DEADLINE_S = 60.0
 
 
 class Visitor:
-    """Connects, keeps what the page shows, and does what a person would. `gui`: uuid -> message; `nodes`:
-    scene nodes by (name, owner); `splats`: the newest buffers, by owner ('server' or 'own')."""
+    """Connects, records the content of the page, and acts as a user. gui: uuid -> message; nodes: scene nodes
+    by (name, owner); notes: notifications; files: downloads by name; buffers: bytes received."""
 
     def __init__(self, port):
         self._socket = websockets.sync.client.connect(
@@ -42,7 +42,7 @@ class Visitor:
         )
 
     def send(self, kind, **fields):
-        """One message to the server."""
+        """Send a message to the server."""
         self._socket.send(msgspec.msgpack.encode({'type': kind, **fields}))
 
     def _read(self):
@@ -55,7 +55,7 @@ class Visitor:
                     for message in inner['messages']:
                         self._take(message)
         except Exception:
-            pass  # the server has gone
+            pass  # the server has closed
 
     def _take(self, message):
         kind = message['type']
@@ -110,7 +110,7 @@ class Visitor:
             return {name for name, _ in self.nodes}
 
     def set(self, label, value):
-        """Give an element a value."""
+        """Set the value of an element."""
         self.until(lambda: self.element(label), f'an element {label}')
         self.send('GuiUpdateMessage', uuid=self.element(label), updates={'value': value})
 
@@ -119,21 +119,21 @@ class Visitor:
         self.set(label, True)
 
     def find(self, text):
-        """Type a word."""
+        """Type a query."""
         self.set('Find', text)
 
     def until(self, condition, what, deadline_s=DEADLINE_S):
-        """Wait for it."""
+        """Wait until `condition()` is true; `what` names it in errors."""
         end = time.monotonic() + deadline_s
         while not condition():
             assert time.monotonic() < end, f'no {what} in:\n{self.text()}\n{self.names()}\n{self.notes}'
             time.sleep(0.01)
 
     def reads(self, text):
-        """Wait until the panel says `text`."""
+        """Wait until the panel shows `text`."""
         self.until(lambda: text in self.text(), repr(text))
 
     def close(self):
-        """Leave."""
+        """Disconnect."""
         self._socket.close()
         self._reader.join(DEADLINE_S)

@@ -1,4 +1,4 @@
-"""A box with patterned walls, drawn with its depth from any pose."""
+"""A box with patterned walls, rendered with depth from any pose."""
 
 import cv2
 import numpy as np
@@ -8,17 +8,12 @@ from gsemsplat_ros.images.camera import Camera
 CAMERA = Camera(320, 240, 250.0, 250.0, 160.0, 118.0)
 
 
-WALLS = (
-    (2, 4.0, (0, 1)),
-    (1, 1.0, (0, 2)),
-    (1, -1.2, (0, 2)),
-    (0, -1.5, (1, 2)),
-    (0, 1.8, (1, 2)),
-)  # axis, where, along
+# axis of the normal, coordinate on it, axes along the wall
+WALLS = ((2, 4.0, (0, 1)), (1, 1.0, (0, 2)), (1, -1.2, (0, 2)), (0, -1.5, (1, 2)), (0, 1.8, (1, 2)))
 
 
 def room_view(first_from_camera, camera=CAMERA):
-    """Image and depth (H, W) of a box with patterned walls, seen from `first_from_camera`."""
+    """Image (H, W, 3) uint8 and depth (H, W) of the box, seen from `first_from_camera` (4, 4)."""
     v, u = np.mgrid[: camera.height, : camera.width].astype(float)
     rays = np.stack(((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)), -1)
     turned, eye = rays @ first_from_camera[:3, :3].T, first_from_camera[:3, 3]

@@ -5,7 +5,7 @@ import numpy as np
 
 
 def clouds(width, height):
-    """A picture with detail of every size, as rooms have: octaves of noise."""
+    """An image (height, width, 3) uint8 with detail at every scale, as in rooms: octaves of noise."""
     rng, octaves = np.random.default_rng(5), np.zeros((height, width, 3), np.float32)
     for cells in (6, 12, 24, 48, 96):
         noise = rng.random((cells // 2, cells, 3), np.float32)

@@ -1,10 +1,10 @@
-"""The smoothing of the published evaluation, written without thought of speed."""
+"""The majority filter of the published evaluation, in plain loops."""
 
 import numpy as np
 
 
 def plain_majority(mask):
-    """One pixel after the other."""
+    """The filtered mask (H, W) bool, pixel by pixel."""
     height, width = mask.shape
     out = np.zeros_like(mask)
     for row in range(height):

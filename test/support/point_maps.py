@@ -1,4 +1,4 @@
-"""Points before a camera, with known depth and pose."""
+"""Points in front of a camera, with known depth and pose."""
 
 import numpy as np
 

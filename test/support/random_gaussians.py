@@ -10,7 +10,7 @@ from gsemsplat_ros.network.model import Prediction, ViewPrediction
 
 
 def axis_angle(axis, angle):
-    """(rotation (3, 3), quaternion w x y z) of a turn; the matrix is an exponential, no quaternion in it."""
+    """(rotation (3, 3), quaternion w x y z); the matrix is an exponential, independent of the quaternion."""
     axis = np.asarray(axis, float) / np.linalg.norm(axis)
     x, y, z = axis * angle
     generator = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
@@ -19,7 +19,7 @@ def axis_angle(axis, angle):
 
 
 def random_gaussians(n=20, codes=4, seed=0, frame='camera'):
-    """(Gaussians, rotations (N, 3, 3)) with the rotations known as matrices."""
+    """Random Gaussians and their rotations as matrices (N, 3, 3)."""
     rng = np.random.default_rng(seed)
     turns = [axis_angle(rng.normal(size=3), rng.uniform(0, math.pi)) for _ in range(n)]
     arrays = {

@@ -1,4 +1,4 @@
-"""A client with deadlines: it sends a node what cameras send, and hears what the node says."""
+"""A ROS client with deadlines: publishes camera messages to a node and collects its messages."""
 
 import time
 
@@ -20,11 +20,11 @@ LATCHED = QoSProfile(
     depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-EVERY_PAIR = '-p', 'keyframe_min_motion:=0.0'  # also one that shows what the last one did
+EVERY_PAIR = '-p', 'keyframe_min_motion:=0.0'  # process pairs without motion too
 
 
 class Client:
-    """Publishes images to nodes and collects what they say, by topic."""
+    """Publishes to nodes and collects their messages; heard: by topic."""
 
     def __init__(self, domain):
         self._context = Context()
@@ -40,7 +40,7 @@ class Client:
         return self.node.create_subscription(kind, topic, self.heard[topic].append, qos)
 
     def publish(self, topic, message):
-        """Send; waits for a subscriber first."""
+        """Publish; waits for a subscriber on the first use of the topic."""
         if topic not in self._publishers:
             publisher = self._publishers[topic] = self.node.create_publisher(type(message), topic, RELIABLE)
             self.until(publisher.get_subscription_count, f'a subscriber of {topic}')
@@ -52,7 +52,7 @@ class Client:
             self.node.destroy_publisher(self._publishers.pop(topic))
 
     def call(self, kind, name, request):
-        """The answer of a service."""
+        """The response of a service."""
         client = self._clients.setdefault(name, None) or self.node.create_client(kind, name)
         self._clients[name] = client
         self.until(client.service_is_ready, f'the service {name}')
@@ -69,7 +69,7 @@ class Client:
         return value
 
     def spin(self):
-        """Take in what came, for at most 20 ms."""
+        """Receive messages for at most 20 ms."""
         self._executor.spin_once(timeout_sec=0.02)
 
     def of(self, topic, stamp):
@@ -77,7 +77,7 @@ class Client:
         return [message for message in self.heard[topic] if stamp_ns(message.header) == stamp]
 
     def next(self, topic, condition=lambda message: True):
-        """The next message of a topic that fulfils `condition`, after what is in heard now."""
+        """The next message of a topic that fulfils `condition`, after those already in `heard`."""
         seen = len(self.heard[topic])
         self.until(lambda: any(map(condition, self.heard[topic][seen:])), f'a message on {topic}')
         return next(m for m in self.heard[topic][seen:] if condition(m))
@@ -90,7 +90,7 @@ class Client:
 
 
 class Stereo:
-    """Sends stereo pairs with ever later stamps to the node of one namespace."""
+    """Sends stereo pairs with increasing stamps to the node of one namespace."""
 
     def __init__(self, client, node='/a'):
         self.client, self.stamp, self.name = client, 1000 * 10**9, node
@@ -110,7 +110,7 @@ class Stereo:
         return self.stamp
 
     def scene(self, **messages):
-        """Send until the cloud of that pair arrives; pairs may meet a busy worker or new subscriptions."""
+        """Send pairs until the cloud of one arrives; some may be dropped by a busy or starting node."""
         topic = self.name + '/gsemsplat/gaussians'
         for _ in range(20):
             stamp = self.send(**messages)
@@ -123,18 +123,18 @@ class Stereo:
 
 
 def ask(client, text, node='/a', **more):
-    """The answer to a query."""
+    """The node's response to a query."""
     return client.call(Query, node + '/query', Query.Request(text=text, **more))
 
 
 def set_parameter(client, name, value, node='/a/gsemsplat'):
-    """The result: successful, reason."""
+    """Set a parameter of a node; returns the result (successful, reason)."""
     request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
     return client.call(SetParameters, node + '/set_parameters', request).results[0]
 
 
 def change_state(client, node, transition):
-    """Whether the lifecycle node took the transition."""
+    """Request a transition of a lifecycle node; returns whether it succeeded."""
     return client.call(
         ChangeState, node + '/change_state', ChangeState.Request(transition=Transition(id=transition))
     ).success

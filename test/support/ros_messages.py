@@ -1,4 +1,4 @@
-"""Messages as cameras and TF send them, and clouds read as tables."""
+"""Messages of cameras and TF, and point clouds as tables."""
 
 import math
 
@@ -12,12 +12,12 @@ LEFT, RIGHT = (200, 100, 50), (10, 20, 30)  # colours of the two cameras
 
 
 def picture(color, width=64, height=48, frame='left_optical', stamp_ns=0) -> Image:
-    """One colour everywhere, rgb8."""
+    """An rgb8 image of one colour."""
     return image_message(np.full((height, width, 3), color, np.uint8), make_header(frame, stamp_ns))
 
 
 def raw_image(encoding, shape, **changes) -> Image:
-    """An image of ones with whatever is wrong about it in `changes`."""
+    """An image of ones; `changes` overwrite fields, to make it invalid."""
     pixels = np.ones(shape, np.uint8)
     message = picture(LEFT, width=shape[1], height=shape[0])
     message.encoding, message.step, message.data = encoding, pixels.nbytes // shape[0], pixels.tobytes()
@@ -70,7 +70,7 @@ def info(
 
 
 def table(cloud):
-    """Points by field name, as the fields of the message say."""
+    """The points of a cloud as a structured array, by the fields of the message."""
     dtype = np.dtype(
         {
             'names': [f.name for f in cloud.fields],

@@ -1,4 +1,4 @@
-"""A prepared scene and a network, so small that a test can train its semantic heads."""
+"""A prepared scene and networks small enough to train semantic heads in tests."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from gsemsplat_ros.supervision.features import Features, Space, Supervision
 from gsemsplat_ros.supervision.teacher import load_stem
 
 SCENE, SIZE, DIM = 'aaaa000001', 32, 24
-# the classes of the public network, a few blocks deep; real Gaussians are 1 mm wide, too thin for 32 px
+# the public architecture with a few blocks; a higher scale bias, because its 1 mm are too thin for 32 px
 TINY = NetworkConfig.large().replace(
     name='tiny',
     enc_dim=64,
@@ -31,7 +31,7 @@ TINY = NetworkConfig.large().replace(
     descriptors=False,
     scale_bias=-3.0,
 )
-# those of the shipped one: Gaussians on the measured points, so that what is learnt can be right
+# the shipped architecture: its Gaussians are on the measured points, so that training can converge
 SMALL = NetworkConfig.small().replace(
     enc_dim=64, enc_depth=1, dec_dim=64, layer_dims=(16, 16, 32, 32), dpt_dim=16, last_dim=16
 )
@@ -43,8 +43,8 @@ def unit(rng, *shape):
 
 
 def prepare(root: Path, encoder='openclip:tiny', dim=DIM, count=4, size=SIZE) -> Path:
-    """A scene in the layout of ScanNet++ below `root`, and made-up features for it: each thing has a
-    direction of its own, the picture's halves two others. Returns the folder of features."""
+    """Write a scene in the layout of ScanNet++ below `root`, and made-up features for it: one direction per
+    object, one per half of the image. Returns the folder of features."""
     names = write_scannetpp(root / 'data', count=count)
     source = open_source(root / 'data', 'train', size, size)
     rng = np.random.default_rng(0)
@@ -59,9 +59,7 @@ def prepare(root: Path, encoder='openclip:tiny', dim=DIM, count=4, size=SIZE) ->
 
 
 def checkpoint(path: Path, config=TINY, dim=0, encoder=None, seed=0) -> Path:
-    """An untrained network whose points lie on a plane 2 m ahead; with `dim`, also decoders into a space of
-    that many.
-    """
+    """Save an untrained network, its points on a plane 2 m ahead; with `dim`, also decoders of that width."""
     torch.manual_seed(seed)
     model = GSemSplat(config)
     model.init_weights()
@@ -79,6 +77,6 @@ def checkpoint(path: Path, config=TINY, dim=0, encoder=None, seed=0) -> Path:
 
 
 def frame(pose, camera):
-    """A frame of the analytic scene."""
+    """A frame of the drawn room, seen by `camera` from `pose`."""
     rgb, depth, ids = draw(pose, camera)
     return Frame(SCENE, 'x', rgb, Geometry(depth, camera, pose), ids)

@@ -1,4 +1,4 @@
-"""Clouds of Gaussians for maps, and a map that knows a word."""
+"""Clouds of Gaussians for maps, and a map in which a word is found."""
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ def scene_cloud(seed, count=1500, side=0.45, channels=32):
 
 
 def worded_map(pipeline, text='chair'):
-    """A floor whose codes say little of `text`, and on it two clusters whose codes say much: map and their
-    centres.
+    """A floor with codes least relevant to `text` and two clusters on it with the most relevant ones.
+
+    Returns the map, the centres (2, 3) of the clusters, and the highest relevancy.
     """
     rng = np.random.default_rng(0)
     codes = torch.from_numpy(rng.normal(size=(4000, 32)).astype(np.float32))
