@@ -1,7 +1,7 @@
 """Thousands of pairs through the real node with the shipped network: memory, threads and files stay what they
 were.
 
-`python test/test_soak.py PAIRS FILE` writes what was measured along the way, a line a pair.
+`python test/ros/test_soak.py PAIRS FILE` writes what was measured along the way, a line a pair.
 """
 
 import itertools
