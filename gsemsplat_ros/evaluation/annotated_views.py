@@ -99,6 +99,7 @@ def find_scenes(folder: str | Path) -> list[Path]:
 
 
 def annotation_files(scene: Path) -> list[Path]:
+    """The annotations frame_*.json of a scene folder, by number."""
     return sorted(scene.glob('frame_*.json'), key=lambda path: (number_of(path.stem) or 0, path.name))
 
 
@@ -140,6 +141,7 @@ def read_view(path: Path) -> AnnotatedView:
 
 
 def read_polygon(field: Field) -> np.ndarray:
+    """A polygon (n, 2) of x, y [px]. Raises ValueError."""
     corners = field.items()
     if len(corners) < 3:
         raise field.wrong('a polygon [[x, y], ...] of at least three corners')
@@ -167,6 +169,7 @@ def read_queries(path: Path) -> tuple[str, ...]:
 
 
 def picture(path: Path, width: int, height: int) -> np.ndarray:
+    """The image (height, width, 3) uint8 RGB at `path`. Raises ValueError for another size."""
     image = read_image(path)
     if image.shape[:2] != (height, width):
         raise ValueError(
@@ -273,6 +276,7 @@ def read_cameras(scene: Path, frame: AnnotatedView) -> Inputs | None:
 
 
 def read_camera(field: Field, image: np.ndarray) -> Camera:
+    """The camera of `image` from K in `field`. Raises ValueError."""
     K = field.get('K').matrix(3, 3)
     if not (K[0, 0] > 0 and K[1, 1] > 0 and (K[2] == (0, 0, 1)).all()):
         raise field.get('K').wrong('[[fx, 0, cx], [0, fy, cy], [0, 0, 1]] [px]')
@@ -280,6 +284,7 @@ def read_camera(field: Field, image: np.ndarray) -> Camera:
 
 
 def read_pose(field: Field) -> np.ndarray:
+    """A pose (4, 4) [m]. Raises ValueError if it is not a rigid motion."""
     pose = field.matrix(4, 4)
     turn = pose[:3, :3]
     if not (

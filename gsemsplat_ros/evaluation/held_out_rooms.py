@@ -87,6 +87,7 @@ class Scores:
     absent: list[float] = field(default_factory=list)
 
     def add(self, **values: float) -> None:
+        """Append to `values`, by measure."""
         for name, value in values.items():
             self.values.setdefault(name, []).append(float(value))
 
@@ -275,6 +276,7 @@ def absent_names(sample: Sample, vocabulary: list[str], rng: np.random.Generator
 
 
 def words(name: str) -> set[str]:
+    """The lower-case words of a name."""
     return set(re.findall(r"[a-z']+", name.lower()))
 
 

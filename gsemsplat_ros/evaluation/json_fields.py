@@ -38,15 +38,18 @@ class Field:
         return cls(path, 'the content', content)
 
     def wrong(self, wanted: str) -> ValueError:
+        """The error for this value: file, place, value and what was `wanted`."""
         got = json.dumps(self.value)
         if len(got) > 60:
             got = got[:57] + '...'
         return ValueError(f'{self.path}: {self.where} is {got}: wanted {wanted}')
 
     def has(self, name: str) -> bool:
+        """Whether this object has the member `name`, not null."""
         return isinstance(self.value, dict) and self.value.get(name) is not None
 
     def get(self, name: str) -> Field:
+        """The member `name` of this object."""
         if not isinstance(self.value, dict):
             raise self.wrong(f'an object with "{name}"')
         where = name if self.where == 'the content' else f'{self.where}.{name}'
@@ -55,11 +58,13 @@ class Field:
         return Field(self.path, where, self.value[name])
 
     def items(self) -> list[Field]:
+        """The elements of this list."""
         if not isinstance(self.value, list):
             raise self.wrong('a list')
         return [Field(self.path, f'{self.where}[{i}]', value) for i, value in enumerate(self.value)]
 
     def number(self, positive: bool = False) -> float:
+        """A finite number, above 0 if `positive`."""
         value = math.nan
         if isinstance(self.value, (int, float)) and not isinstance(self.value, bool):
             with suppress(OverflowError):  # JSON integers have no limit
@@ -83,6 +88,7 @@ class Field:
         return np.array([[value.number() for value in line] for line in lines])
 
     def words(self) -> str:
+        """Text of 1 to MAX_TEXT characters, stripped."""
         if not isinstance(self.value, str) or not 0 < len(self.value.strip()) <= MAX_TEXT:
             raise self.wrong(f'words, at most {MAX_TEXT} characters')
         return self.value.strip()

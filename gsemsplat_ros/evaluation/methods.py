@@ -161,12 +161,13 @@ class LiftedFeatures:
         scene = self.network.scene(inputs)
         height, width = scene.keyframe.camera.height, scene.keyframe.camera.width
         points = scene.gaussians.means.cpu().numpy().reshape(2, height, width, 3)
+        # (H, W), -1 for none
         index = nearest_points(
             points.reshape(-1, 3),
             spacing(points).ravel(),
             inputs.camera,
             np.linalg.inv(inputs.first_from_camera),
-        )  # (H, W), -1: none
+        )
         known = index >= 0
         window = scene.keyframe.window
         images = [
@@ -202,4 +203,5 @@ class LiftedFeatures:
 
 
 def same_views(a: Inputs, b: Inputs) -> bool:
+    """Whether both inputs have the same two images."""
     return all(np.array_equal(x.image, y.image) for x, y in ((a.first, b.first), (a.second, b.second)))

@@ -54,6 +54,7 @@ def best_constant(truth: np.ndarray) -> float:
 
 
 def angle_deg(cosine: float, sine: float) -> float:
+    """Angle [deg] from its cosine and sine, up to a common factor; exact near 0 and 180."""
     return float(np.degrees(np.arctan2(sine, cosine)))
 
 

@@ -161,6 +161,7 @@ def read_labels(path: str | Path) -> list[LabelledPair]:
 
 
 def read_pair(field: Field) -> LabelledPair:
+    """One pair of the labels. Raises ValueError as `evaluate_stereo`."""
     calibration = field.get('calibration')
     fx, fy, baseline = (calibration.get(name).number(positive=True) for name in ('fx', 'fy', 'baseline'))
     cx, cy = (calibration.get(name).number() for name in ('cx', 'cy'))
@@ -189,6 +190,7 @@ def read_pair(field: Field) -> LabelledPair:
 
 
 def read_box(field: Field, width: int, height: int) -> tuple[float, float, float, float]:
+    """A box (x0, y0, x1, y1) [px] inside the image. Raises ValueError."""
     wanted = f'[x0, y0, x1, y1] with x0 < x1 and y0 < y1 inside the {width} x {height} image'
     numbers = field.items()
     if len(numbers) != 4:
@@ -206,6 +208,7 @@ def read_disparity(path: Path) -> np.ndarray:
             values = archive[archive.files[0]]
     except FileNotFoundError:
         raise ValueError(f'no disparity at {path}') from None
+    # TypeError, AttributeError: an .npy, which is an array, not an archive
     except (
         OSError,
         ValueError,
@@ -215,7 +218,7 @@ def read_disparity(path: Path) -> np.ndarray:
         EOFError,
         zipfile.BadZipFile,
         zlib.error,
-    ) as error:  # an .npy is an array, not an archive
+    ) as error:
         raise ValueError(f'{path} cannot be read as an .npz with an array ({error})') from None
     if values.dtype.kind not in 'fiu' or values.ndim != 2:
         raise ValueError(
@@ -225,4 +228,5 @@ def read_disparity(path: Path) -> np.ndarray:
 
 
 def size(image: np.ndarray) -> str:
+    """Width x height of an image (H, W, ...), for messages."""
     return f'{image.shape[1]} x {image.shape[0]}'

@@ -36,14 +36,17 @@ class Shell:
         tiling: tuple[float, float] = (1.0, 1.0),
         glow: float = 0.0,
     ) -> None:
+        """Add a Quad."""
         corner, u, v = np.asarray(corner, float), np.asarray(u, float), np.asarray(v, float)
         self.quads.append(Quad(instance, corner, u, v, texture, tiling, glow))
 
     def texture(self, image: np.ndarray) -> int:
+        """Add a texture; returns its index."""
         self.textures.append(image)
         return len(self.textures) - 1
 
     def name(self, name: str) -> int:
+        """Add an instance of this name; returns its id."""
         self.names.append(name)
         return len(self.names) - 1
 

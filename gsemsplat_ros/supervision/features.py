@@ -86,9 +86,11 @@ class Features:
             part.write_text(json.dumps(asdict(space)))
 
     def path(self, scene: str, name: str) -> Path:
+        """The file of a frame."""
         return self.folder / scene / f'{name}.npz'
 
     def has(self, scene: str, name: str) -> bool:
+        """Whether the file of a frame exists."""
         return self.path(scene, name).is_file()
 
     def save(self, scene: str, name: str, supervision: Supervision) -> None:

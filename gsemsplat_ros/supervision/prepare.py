@@ -52,6 +52,7 @@ class Recipe:
             raise ValueError('masks from a folder or from Segment Anything? give --masks or --sam')
 
     def open(self) -> Source:
+        """The scenes. Raises ValueError."""
         return open_source(self.source, self.split, self.height, self.width)
 
     @property
@@ -113,6 +114,7 @@ def work_of(source: Source) -> list[tuple[str, str]]:
 
 
 def done(source: Source, features: Features, scene: str, name: str) -> bool:
+    """Whether a piece of work is done."""
     if name != COVERAGE:
         return features.has(scene, name)
     return (features.folder / scene / 'coverage.npy').is_file() or source.published_coverage(
