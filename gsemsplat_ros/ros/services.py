@@ -15,8 +15,9 @@ def answered(what: str, work: Callable[[], None], response: Response, log: Calla
     try:
         work()
     except ValueError as error:
-        response.message = str(error)
+        response.success, response.message = False, str(error)
     except Exception as error:
         log(f'{what} failed:\n{traceback.format_exc()}')
+        response.success = False
         response.message = f'internal error ({type(error).__name__}: {error}): see the log of the node'
     return response
