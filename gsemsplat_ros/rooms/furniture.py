@@ -142,7 +142,8 @@ def _height_map(vertices: np.ndarray, faces: np.ndarray, size: np.ndarray) -> np
     i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing='ij')
     keep = i + j <= n
     b = np.stack([i[keep], j[keep], n - i[keep] - j[keep]], 1) / n
-    points = np.einsum('kb,fbc->fkc', b, vertices[faces]).reshape(-1, 3)
+    first, second, third = np.moveaxis(vertices[faces][:, :, None], 1, 0)  # (F, 1, 3) each
+    points = (b[:, :1] * first + b[:, 1:2] * second + b[:, 2:] * third).reshape(-1, 3)
     cell = np.clip(((points[:, :2] / np.maximum(size[:2], 1e-6) + 0.5) * TOP).astype(int), 0, TOP - 1)
     top = np.zeros((TOP, TOP))
     np.maximum.at(top, (cell[:, 1], cell[:, 0]), points[:, 2])

@@ -118,6 +118,7 @@ def test_a_typed_word_changes_the_picture_and_lists_objects(served, browser):
     until(lambda: '900 Gaussians' in text(browser) and 'another room' in text(browser), 'the new scene')
 
 
+@pytest.mark.heavy  # viser's own client does it
 def test_the_page_comes_back_when_the_server_does(served, browser):
     browser.get(served.server.url + '?fixedDpr=0.5')
     until(lambda: '1,500 Gaussians' in text(browser), 'panel')
