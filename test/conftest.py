@@ -69,28 +69,14 @@ def pipeline_weights(tmp_path_factory):
     """Checkpoint of a random network with opaque Gaussians where the pixels' rays meet the plane z = 2, and
     decoders into the text encoder's space."""
     import torch
+    from support.tiny_network import TINY
 
     from gsemsplat_ros.checkpoints import checkpoint
-    from gsemsplat_ros.network.config import NetworkConfig
     from gsemsplat_ros.network.model import GSemSplat
     from gsemsplat_ros.semantics.decoder import Decoders
 
     torch.manual_seed(0)
-    model = GSemSplat(
-        NetworkConfig(
-            enc_dim=32,
-            enc_depth=1,
-            enc_heads=2,
-            dec_dim=32,
-            dec_depth=4,
-            dec_heads=2,
-            layer_dims=(8, 8, 8, 8),
-            dpt_dim=8,
-            last_dim=8,
-            output_stride=2,
-            descriptors=False,
-        )
-    )
+    model = GSemSplat(TINY.replace(enc_depth=1, output_stride=2, descriptors=False))
     for head in (model.downstream_head1, model.downstream_head2):
         torch.nn.init.zeros_(head.dpt.head[-1].weight)
         head.dpt.head[-1].bias.data = torch.tensor([0.0, 0.0, np.log1p(2.0), 0.0])

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from support.tiny_network import TINY
 
 from gsemsplat_ros import cli
 from gsemsplat_ros.bench import compare
@@ -24,17 +25,6 @@ from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import relevancy_of_features
 
 CPU = torch.device('cpu')
-TINY = dict(
-    enc_dim=32,
-    enc_depth=2,
-    enc_heads=2,
-    dec_dim=32,
-    dec_depth=4,
-    dec_heads=2,
-    layer_dims=(8, 8, 8, 8),
-    dpt_dim=8,
-    last_dim=8,
-)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +34,7 @@ TINY = dict(
 def test_the_plain_network_is_the_network(changes):
     """The twin walks through the same weights by its own steps: every output agrees in float32."""
     torch.manual_seed(0)
-    model = GSemSplat(NetworkConfig(**TINY).replace(**changes)).eval()
+    model = GSemSplat(TINY.replace(**changes)).eval()
     images = torch.rand(2, 3, 48, 80) * 2 - 1
     with torch.no_grad():
         encodings = bench_plain.encode(model, images)

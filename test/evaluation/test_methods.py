@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.annotated_views import CONTEXT, SCENE, SIDE, write_eval
 from support.drawn_room import poses
+from support.tiny_network import TINY
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.datasets.scannetpp import ScanNetPP
@@ -21,7 +22,6 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import View, fit
-from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.scene import Keyframe, Scene
@@ -179,20 +179,7 @@ def tiny(tmp_path_factory):
     """A random network without a stem, as the public ones, with its pipeline; and its Splatt3R file."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp('weights')
-    config = NetworkConfig(
-        long_side=48,
-        enc_dim=32,
-        enc_depth=1,
-        enc_heads=2,
-        dec_dim=32,
-        dec_depth=4,
-        dec_heads=2,
-        layer_dims=(8, 8, 8, 8),
-        dpt_dim=8,
-        last_dim=8,
-        output_stride=2,
-        descriptors=False,
-    )
+    config = TINY.replace(long_side=48, enc_depth=1, output_stride=2, descriptors=False)
     model = GSemSplat(config)
     for head in (model.downstream_head1, model.downstream_head2):
         head.dpt.head[-1].bias.data = torch.tensor([0.0, 0.0, np.log1p(2.0), 0.0])

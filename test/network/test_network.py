@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.tiny_network import TINY
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.parity import check_parity, covariances_xyzw, read_fixture, rule_model
@@ -144,17 +145,7 @@ def test_fusion_before_upsampling_equals_after():
 
 def tiny(**changes) -> GSemSplat:
     torch.manual_seed(0)
-    config = NetworkConfig(
-        enc_dim=32,
-        enc_depth=2,
-        enc_heads=2,
-        dec_dim=32,
-        dec_depth=4,
-        dec_heads=2,
-        layer_dims=(8, 8, 8, 8),
-        dpt_dim=8,
-        last_dim=8,
-    ).replace(**changes)
+    config = TINY.replace(**changes)
     model = GSemSplat(config)
     model.init_weights()
     return model.eval()
