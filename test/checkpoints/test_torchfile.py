@@ -12,6 +12,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+import torch.utils.serialization  # its options are not loaded with torch
 
 from gsemsplat_ros.checkpoints.torchfile import LazyTensor, Placeholder, read_torch_file
 
