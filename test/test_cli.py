@@ -127,7 +127,7 @@ def test_help_imports_nothing_heavy():
         ['weights', 'parity'],
         ['eval', 'protocol'],
         ['eval', 'rooms'],
-        ['eval', 'stereo'],
+        ['eval', 'pairs'],
     ],
     ids=' '.join,
 )
@@ -406,8 +406,8 @@ def test_eval_protocol(capsys):
     assert result['passed'] is True and result['max_relevancy_error'] < 1e-5
 
 
-def test_eval_stereo_shows_means(pipeline, monkeypatch, capsys):
-    from gsemsplat_ros.evaluation import stereo_pairs as stereo
+def test_eval_pairs_shows_its_measures(pipeline, monkeypatch, capsys):
+    from gsemsplat_ros.evaluation import labelled_pairs
 
     result = {
         'localisation_accuracy': 0.5,
@@ -416,12 +416,12 @@ def test_eval_stereo_shows_means(pipeline, monkeypatch, capsys):
         'phrases': [{'text': 'door'}],
         'intervals': {'localisation_accuracy': (0.25, 0.75), 'chance': None},
     }
-    monkeypatch.setattr(stereo, 'evaluate_stereo', lambda *args: result)
-    assert main(['eval', 'stereo', 'labels.json']) == 0
+    monkeypatch.setattr(labelled_pairs, 'evaluate_pairs', lambda *args: result)
+    assert main(['eval', 'pairs', 'labels.json']) == 0
     out = capsys.readouterr().out
     assert re.search(r'^localisation_accuracy +0\.5 +0\.25 to 0\.75$', out, re.MULTILINE)
     assert re.search(r'^chance +- +-$', out, re.MULTILINE) and re.search(r'^pairs +2$', out, re.MULTILINE)
-    assert main(['eval', 'stereo', 'labels.json', '--json']) == 0
+    assert main(['eval', 'pairs', 'labels.json', '--json']) == 0
     assert json.loads(capsys.readouterr().out)['phrases'] == [{'text': 'door'}]
 
 

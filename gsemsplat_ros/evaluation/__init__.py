@@ -9,7 +9,8 @@ annotated_views: reader of the published eval_datasets
 input_pairs: finds the input images of an annotated view
 splat_points, methods: the network and its baselines on such a view
 annotated_scores: the scores of `eval scannetpp`
-held_out_rooms, stereo_pairs: scores on rooms and on labelled stereo pairs
+held_out_rooms: scores on rooms
+pair_labels, labelled_pairs: reader of labelled real pairs, and scores on them
 phrasings: descriptions that were not used in training
 ablation: scores of each semantic branch and of both
 mixture_fit: fit of the branches' mixture and its threshold

@@ -6,7 +6,6 @@ branches together and would be unfair to a single one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.evaluation.held_out_rooms import Scores, absent_names, score_words
 from gsemsplat_ros.evaluation.metrics import BRANCHES, bootstrap_interval, mean, only_branch
-from gsemsplat_ros.evaluation.stereo_pairs import read_labels
+from gsemsplat_ros.evaluation.pair_labels import read_labels
 from gsemsplat_ros.pipeline import Pipeline
 
 ORDER = ('region', 'context', 'both')
@@ -69,10 +68,10 @@ def ablate_rooms(
     return {'pairs': len(samples), 'seed': seed, **compare(groups, MEASURES, seed)}
 
 
-def ablate_stereo(pipeline: Pipeline, labels_path: str | Path, seed: int = 0) -> dict:
-    """The same for labelled real pairs (evaluation/stereo_pairs.py): localisation_accuracy and told_apart.
+def ablate_pairs(pipeline: Pipeline, labels_path: str | Path, seed: int = 0) -> dict:
+    """The same for labelled real pairs (evaluation/pair_labels.py): localisation_accuracy and told_apart.
 
-    Raises ValueError as `evaluate_stereo`.
+    Raises ValueError as `read_labels`.
     """
     pairs = read_labels(labels_path)
     groups: dict = {branch: [] for branch in ORDER}
@@ -80,16 +79,14 @@ def ablate_stereo(pipeline: Pipeline, labels_path: str | Path, seed: int = 0) ->
         scene = pipeline.build(labelled.pair)
         for branch in ORDER:
             alone = only_branch(scene, branch)
-            there = [(pipeline.query(alone, text), box) for text, box in labelled.objects]
+            there = [(thing, pipeline.query(alone, thing.text)) for thing in labelled.objects]
             absent = [pipeline.query(alone, text).score for text in labelled.absent]
-            inside = [
-                float(box[0] <= u <= box[2] and box[1] <= v <= box[3])  # false for NaN
-                for (u, v), box in ((answer.peak_pixel or (math.nan, math.nan), box) for answer, box in there)
-            ]
             groups[branch].append(
                 {
-                    'localisation_accuracy': inside,
-                    'told_apart': told_apart([answer.score for answer, _ in there], absent),
+                    'localisation_accuracy': [
+                        float(thing.contains(answer.peak_pixel)) for thing, answer in there
+                    ],
+                    'told_apart': told_apart([answer.score for _, answer in there], absent),
                 }
             )
     return {

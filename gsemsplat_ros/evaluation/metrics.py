@@ -6,7 +6,7 @@ count, a metric is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -115,6 +115,49 @@ def bootstrap_interval(groups: Sequence[Sequence[float]], seed: int = 0) -> tupl
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def pooled_interval(
+    groups: Sequence[np.ndarray], statistic: Callable[[np.ndarray], float], seed: int = 0
+) -> tuple[float, float] | None:
+    """95 % percentile interval of `statistic` of all rows, for one that is no mean: whole groups are drawn,
+    and their rows pooled.
+
+    groups: arrays (n, ...) of the values of one pair each. Draws without a finite statistic do not count;
+    None for fewer than two groups with a row.
+    """
+    kept = [group for group in groups if len(group)]
+    if len(kept) < 2:
+        return None
+    drawn = np.random.default_rng(seed).integers(len(kept), size=(DRAWS, len(kept)))
+    values = np.array([statistic(np.concatenate([kept[i] for i in draw])) for draw in drawn])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def auc(scores: np.ndarray, present: np.ndarray) -> float:
+    """Area under the ROC curve: how often a score (N,) of something `present` (N,) bool is higher than one of
+    something absent, ties half; NaN without one of both.
+    """
+    there, absent = scores[present], scores[~present]
+    if not (len(there) and len(absent)):
+        return float('nan')
+    return float((np.sign(np.subtract.outer(there, absent)) + 1).mean() / 2)
+
+
+def calibration_error(scores: np.ndarray, present: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error of scores (N,) in [0, 1], read as probabilities of being `present` (N,)
+    bool: |mean score - share present| in each of `bins` of equal width, weighted by their numbers; NaN
+    without scores (Guo et al. 2017, sec. 2).
+    """
+    if not len(scores):
+        return float('nan')
+    row = np.minimum((scores * bins).astype(int), bins - 1)
+    surplus = np.bincount(row, scores, bins) - np.bincount(row, present.astype(float), bins)
+    return float(np.abs(surplus).sum() / len(scores))
 
 
 def at_keyframe(keyframe: Keyframe, truth: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from support.labelled_pairs import write_labels
 from gsemsplat_ros.cli import main
 from gsemsplat_ros.commands.eval import ablation as ablation_command
 from gsemsplat_ros.evaluation import ablation
-from gsemsplat_ros.evaluation.ablation import ORDER, ablate_rooms, ablate_stereo, compare, told_apart
+from gsemsplat_ros.evaluation.ablation import ORDER, ablate_pairs, ablate_rooms, compare, told_apart
 from gsemsplat_ros.pipeline import Pipeline
 
 HALF = np.zeros((8, 16), np.float32)
@@ -108,7 +108,7 @@ def test_differences_are_paired():
 
 
 def test_real_pairs(branches, tmp_path):
-    result = ablate_stereo(branches, write_labels(tmp_path))
+    result = ablate_pairs(branches, write_labels(tmp_path))
     assert set(result['rows']) == set(ORDER) and result['pairs'] == 2
     assert all(0 <= result['rows'][branch]['localisation_accuracy'] <= 1 for branch in ORDER)
 

@@ -1,11 +1,15 @@
-"""Labelled stereo pairs on disk."""
+"""Labelled pairs on disk: two rectified ones."""
 
+import importlib.util
 import json
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 WIDTH, HEIGHT = 32, 16
+DEVELOPMENT = Path(__file__).parents[1] / 'data' / 'pair_labels.json'
 
 
 def write_labels(folder, change=None):
@@ -19,25 +23,27 @@ def write_labels(folder, change=None):
     disparity[8:10, 24:] = np.nan
     disparity[10:12, 24:] = -1
     np.savez(folder / 'a_disparity.npz', disparity, np.zeros(3))
-    calibration = {'fx': 20, 'fy': 21.0, 'cx': 15.5, 'cy': 7.5, 'baseline': 0.2}
+    camera = {'fx': 20, 'fy': 21.0, 'cx': 15.5, 'cy': 7.5}
     content = {
         'pairs': [
             {
-                'left': 'a_left.png',
-                'right': 'a_right.png',
-                'calibration': dict(calibration),
+                'first': 'a_left.png',
+                'second': 'a_right.png',
+                'camera': dict(camera),
+                'baseline': 0.2,
                 'disparity': 'a_disparity.npz',
                 'objects': [
-                    {'text': 'chair', 'box': [4, 2, 12, 10]},
-                    {'text': 'door', 'box': [16, 0, 32, 16]},
+                    {'text': 'chair', 'boxes': [[4, 2, 12, 10]]},
+                    {'text': 'door', 'boxes': [[16, 0, 32, 16]]},
                 ],
                 'absent': ['bed', 'sink'],
             },
             {
-                'left': 'b_left.png',
-                'right': 'b_right.png',
-                'calibration': dict(calibration),
-                'objects': [{'text': 'lamp', 'box': [0, 0, 8, 4]}],
+                'first': 'b_left.png',
+                'second': 'b_right.png',
+                'camera': dict(camera),
+                'baseline': 0.2,
+                'objects': [{'text': 'lamp', 'boxes': [[0, 0, 8, 4]]}],
                 'absent': ['tree'],
             },
         ]
@@ -47,3 +53,17 @@ def write_labels(folder, change=None):
     path = folder / 'labels.json'
     path.write_text(json.dumps(content))
     return path
+
+
+def development_folder():
+    """The images of the package `stereodemo`, which is not imported."""
+    [package] = importlib.util.find_spec('stereodemo').submodule_search_locations
+    return Path(package) / 'datasets' / 'oak-d'
+
+
+def copy_development_labels(folder):
+    """Copy the labels made by eye and their images into `folder`; returns the path of the labels."""
+    for pair in json.loads(DEVELOPMENT.read_text())['pairs']:
+        for side in ('first', 'second'):
+            shutil.copy(development_folder() / pair[side], folder)
+    return Path(shutil.copy(DEVELOPMENT, folder))

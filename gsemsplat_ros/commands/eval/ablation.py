@@ -36,7 +36,7 @@ def add_parser(actions: Actions) -> None:
         help='number of rooms, of up to 8 pairs each (default: %(default)s)',
     )
     parser.add_argument(
-        '--labels', metavar='LABELS.json', help='also labelled real pairs, as in `eval stereo`'
+        '--labels', metavar='LABELS.json', help='also labelled real pairs, as in `eval pairs`'
     )
     add_model_arguments(parser)
     add_output_arguments(parser)
@@ -45,13 +45,13 @@ def add_parser(actions: Actions) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     """Score each branch alone and both."""
-    from gsemsplat_ros.evaluation.ablation import ablate_rooms, ablate_stereo
+    from gsemsplat_ros.evaluation.ablation import ablate_pairs, ablate_rooms
     from gsemsplat_ros.pipeline import Pipeline
 
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
     result: dict[str, Any] = {}
     if args.labels:
-        result['stereo'] = ablate_stereo(pipeline, args.labels)
+        result['real'] = ablate_pairs(pipeline, args.labels)
     samples, taught = draw_held_out_rooms(args.rooms, console)
     result['rooms'] = ablate_rooms(pipeline, samples, taught=taught)
     for name, part in result.items():
