@@ -406,25 +406,6 @@ def test_eval_protocol(capsys):
     assert result['passed'] is True and result['max_relevancy_error'] < 1e-5
 
 
-def test_eval_pairs_shows_its_measures(pipeline, monkeypatch, capsys):
-    from gsemsplat_ros.evaluation import labelled_pairs
-
-    result = {
-        'localisation_accuracy': 0.5,
-        'chance': None,
-        'pairs': 2,
-        'phrases': [{'text': 'door'}],
-        'intervals': {'localisation_accuracy': (0.25, 0.75), 'chance': None},
-    }
-    monkeypatch.setattr(labelled_pairs, 'evaluate_pairs', lambda *args: result)
-    assert main(['eval', 'pairs', 'labels.json']) == 0
-    out = capsys.readouterr().out
-    assert re.search(r'^localisation_accuracy +0\.5 +0\.25 to 0\.75$', out, re.MULTILINE)
-    assert re.search(r'^chance +- +-$', out, re.MULTILINE) and re.search(r'^pairs +2$', out, re.MULTILINE)
-    assert main(['eval', 'pairs', 'labels.json', '--json']) == 0
-    assert json.loads(capsys.readouterr().out)['phrases'] == [{'text': 'door'}]
-
-
 @needs_ros
 def test_node_gets_its_ros_arguments_in_order(monkeypatch):
     from gsemsplat_ros.ros import main as ros_main

@@ -11,6 +11,7 @@ splat_points, methods: the network and its baselines on such a view
 annotated_scores: the scores of `eval scannetpp`
 held_out_rooms: scores on rooms
 pair_labels, labelled_pairs: reader of labelled real pairs, and scores on them
+dense_classifier: their untrained peer
 phrasings: descriptions that were not used in training
 ablation: scores of each semantic branch and of both
 mixture_fit: fit of the branches' mixture and its threshold

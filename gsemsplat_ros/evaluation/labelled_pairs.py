@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from gsemsplat_ros.evaluation.dense_classifier import DenseClassifier
 from gsemsplat_ros.evaluation.metrics import (
     abs_rel,
     at_keyframe,
@@ -38,7 +39,6 @@ NEAR_DEG = 10.0  # of pose_within_10deg
 # measure -> its meaning, in the order of the table
 MEASURES = {
     'localisation_accuracy': 'the peak of a present phrase lies in one of its boxes, found or not',
-    'chance': "the same for a random pixel: the boxes' part of the image",
     'found_rate': 'part of the present phrases that were found',
     'found_and_right': 'part of the present phrases that were found with their peak in a box',
     'false_alarm_rate': 'part of the absent phrases that were found',
@@ -54,21 +54,33 @@ MEASURES = {
     'delta1': 'part of its pixels within a factor of 1.25 of the truth, no alignment',
     'coverage': 'part of the true depth that was rendered at all',
 }
+# the same of what needs no training: a random pixel, and the dense classifier (dense_classifier.py)
+PEERS = {
+    'chance': "localisation_accuracy of a random pixel: the boxes' part of the image",
+    'classifier_localisation': 'localisation_accuracy of the untrained dense classifier',
+    'classifier_presence_auc': 'presence_auc of the untrained dense classifier',
+}
 MEDIANS = 'rotation_deg', 'direction_deg', 'scale_error'
-POOLED = {'presence_auc': auc, 'calibration_error': calibration_error}  # of (scores, present)
+# measure -> column of the phrases' rows, and what compares it with presence
+POOLED = {
+    'presence_auc': ('score', auc),
+    'calibration_error': ('score', calibration_error),
+    'classifier_presence_auc': ('classifier_score', auc),
+}
 
 
 @dataclass
 class PairScores:
     """The results of one pair.
 
-    seconds: of building the scene; phrases: a row for each, in the order of `answers`; pose and depth: a row,
-    None without truth; values: by measure.
+    seconds: of building the scene; scene and answers: None and empty once they were shown; phrases: a row for
+    each answer; pose and depth: a row, None without truth; values: by measure.
     """
 
     seconds: float
-    phrases: list[dict] = field(default_factory=list)
+    scene: Scene | None
     answers: list[Answer] = field(default_factory=list)
+    phrases: list[dict] = field(default_factory=list)
     pose: dict | None = None
     depth: dict | None = None
     values: dict[str, list[float]] = field(default_factory=dict)
@@ -78,10 +90,10 @@ class PairScores:
         for name, value in values.items():
             self.values.setdefault(name, []).append(float(value))
 
-    @property
-    def presence(self) -> np.ndarray:
-        """(n, 2) score and presence of every phrase."""
-        return np.array([(row['score'], row['present']) for row in self.phrases]).reshape(-1, 2)
+    def presence(self, column: str) -> np.ndarray:
+        """(n, 2) values of a column and presence of every phrase that has one."""
+        rows = [(row[column], row['present']) for row in self.phrases if column in row]
+        return np.array(rows, np.float64).reshape(-1, 2)
 
 
 def evaluate_pairs(
@@ -89,46 +101,50 @@ def evaluate_pairs(
     labels_path: str | Path,
     branches: str = 'both',
     calibrated: bool = True,
-    after: Callable[[LabelledPair, PairScores], object] = lambda labelled, scores: None,
+    classifier: DenseClassifier | None = None,
+    show: Callable[[LabelledPair, PairScores], object] = lambda labelled, scores: None,
 ) -> dict[str, Any]:
     """Score `pipeline` on the labelled pairs by MEASURES; shows a progress bar on a terminal.
 
-    branches: 'both', or only 'region' or 'context'. calibrated: False gives only the images. after: called
-    with each pair and its scores, whose answers are dropped then.
+    branches: 'both', or only 'region' or 'context'. calibrated: False gives only the images. classifier: the
+    untrained peer, None: left out. show: called with each pair and its scores.
 
-    Returns each measure over all pairs (None if nothing counts), with 95 % `intervals` by the same keys from
-    a bootstrap over pairs. All are means but the MEDIANS and the POOLED. A pose counts where the true motion
-    is known and the pair is not given as rectified; its direction is that of first_from_second, its scale
-    counts as metres, whatever `scale_source` says. True depth comes from disparities.
+    Returns MEASURES and PEERS over all pairs (None if nothing counts), with 95 % `intervals` by the same keys
+    from a bootstrap over pairs. All are means but the MEDIANS and the POOLED. A pose counts where the true
+    motion is known and the pair is not given as rectified; its direction is that of first_from_second, its
+    scale counts as metres, whatever `scale_source` says. True depth comes from disparities.
 
-    Also worst_rotation_deg and worst_direction_deg of the poses found; pairs, seconds_pair (median),
-    branches, calibrated; phrases [{pair, text, present, found, score, head, peak_pixel, localised}], the last
-    of present ones only; poses [{pair, found, rotation_deg, direction_deg, scale_ratio, scale_source}];
-    depths [{pair, abs_rel_aligned, abs_rel_metric, delta1, coverage, scale_source}].
+    Also worst_rotation_deg and worst_direction_deg of the poses found; labels (name of the file), pairs,
+    seconds_pair (median), branches, calibrated; phrases [{pair, text, present, found, score, head,
+    peak_pixel, localised, classifier_score, classifier_localised}], localised of present ones only; poses
+    [{pair, found, rotation_deg, direction_deg, scale_ratio, scale_source}]; depths [{pair, abs_rel_aligned,
+    abs_rel_metric, delta1, coverage, scale_source}].
 
     Raises ValueError for unusable labels, with file and field, and for unknown branches.
     """
     pairs = read_labels(labels_path)
     scores = []
     for labelled in tqdm(pairs, unit='pair', desc='pairs', disable=None):
-        scored = score_pair(pipeline, labelled, branches, calibrated)
-        after(labelled, scored)
-        scored.answers.clear()
+        scored = score_pair(pipeline, labelled, branches, calibrated, classifier)
+        show(labelled, scored)
+        scored.scene, scored.answers = None, []  # not needed any more, and large
         scores.append(scored)
-    groups = {name: [scored.values.get(name, []) for scored in scores] for name in MEASURES}
-    presence = [scored.presence for scored in scores]
     totals, intervals = {}, {}
-    for name in MEASURES:
+    for name in (*MEASURES, *PEERS):
+        groups = [scored.values.get(name, []) for scored in scores]
         if name in POOLED:
-            totals[name], intervals[name] = pooled(presence, partial(of_presence, POOLED[name]))
+            column, measure = POOLED[name]
+            rows = [scored.presence(column) for scored in scores]
+            totals[name], intervals[name] = pooled(rows, partial(of_presence, measure))
         elif name in MEDIANS:
-            totals[name], intervals[name] = pooled([np.array(group) for group in groups[name]], finite_median)
+            totals[name], intervals[name] = pooled([np.array(group) for group in groups], finite_median)
         else:
-            totals[name], intervals[name] = mean(groups[name]), bootstrap_interval(groups[name])
+            totals[name], intervals[name] = mean(groups), bootstrap_interval(groups)
     poses = [scored.pose for scored in scores if scored.pose]
     return {
         **totals,
         **{f'worst_{name}': worst(poses, name) for name in ('rotation_deg', 'direction_deg')},
+        'labels': Path(labels_path).name,
         'pairs': len(pairs),
         'seconds_pair': float(np.median([scored.seconds for scored in scores])),
         'branches': branches,
@@ -140,15 +156,23 @@ def evaluate_pairs(
     }
 
 
-def score_pair(pipeline: Pipeline, labelled: LabelledPair, branches: str, calibrated: bool) -> PairScores:
+def score_pair(
+    pipeline: Pipeline,
+    labelled: LabelledPair,
+    branches: str,
+    calibrated: bool,
+    classifier: DenseClassifier | None,
+) -> PairScores:
     """Build the scene of one pair and score its words, pose and depth."""
     pair = labelled.pair
     if not calibrated:
         pair = Pair(View(pair.first.image), View(pair.second.image))
     start = time.perf_counter()
     scene = only_branch(pipeline.build(pair), branches)
-    scores = PairScores(time.perf_counter() - start)
+    scores = PairScores(time.perf_counter() - start, scene)
     score_words(scores, pipeline, scene, labelled)
+    if classifier is not None:
+        score_classifier(scores, classifier, labelled)
     if labelled.first_from_second is not None and pair.baseline_m is None:
         score_pose(scores, scene, labelled.name, labelled.first_from_second)
     if labelled.depth is not None:
@@ -187,6 +211,16 @@ def score_words(scores: PairScores, pipeline: Pipeline, scene: Scene, labelled: 
     for text in labelled.absent:
         answer, _ = ask(text, False)
         scores.add(false_alarm_rate=answer.found)
+
+
+def score_classifier(scores: PairScores, classifier: DenseClassifier, labelled: LabelledPair) -> None:
+    """Ask the untrained classifier the same phrases, and add its columns to their rows."""
+    peaks = classifier.peaks(labelled.pair.first.image, [row['text'] for row in scores.phrases])
+    for row, (score, _) in zip(scores.phrases, peaks):
+        row['classifier_score'] = score
+    for row, thing, (_, pixel) in zip(scores.phrases, labelled.objects, peaks):  # the objects come first
+        row['classifier_localised'] = thing.contains(pixel)
+        scores.add(classifier_localisation=row['classifier_localised'])
 
 
 def score_pose(scores: PairScores, scene: Scene, name: str, truth: np.ndarray) -> None:

@@ -4,5 +4,6 @@ markup: HTML in which everything else is escaped
 pair_result: the results of a pair, also for summary.json
 checkpoint_card: the card of a checkpoint as a part of a page
 pair_page: the page of `infer` and `demo`, from report.html
-evaluation_page: the page of `eval scannetpp`
+evaluation_page: the pages of evaluations, and the views of `eval scannetpp`
+pairs_page: the pairs of `eval pairs`
 """

@@ -1,4 +1,4 @@
-"""The page of `eval scannetpp`: the table, and the pictures of each annotated view."""
+"""The pages of evaluations: tables, and for `eval scannetpp` the pictures of each annotated view."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def page(content: EvaluationPage) -> str:
         opening,
         tag(
             'section',
-            tag('h2', 'All views'),
+            tag('h2', 'Scores'),
             tag('div', tables, class_='columns'),
             [tag('p', note, class_='meta') for note in content.notes],
             id='table',

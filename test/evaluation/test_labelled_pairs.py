@@ -9,7 +9,7 @@ import torch
 from support.evaluated_rooms import moved, turn_y
 from support.labelled_pairs import HEIGHT, WIDTH, copy_development_labels, write_labels
 
-from gsemsplat_ros.evaluation.labelled_pairs import MEASURES, evaluate_pairs
+from gsemsplat_ros.evaluation.labelled_pairs import MEASURES, PEERS, evaluate_pairs
 from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import fit
@@ -78,7 +78,7 @@ def test_words(tmp_path):
     pair = pipeline.pairs[0]
     assert pair.baseline_m == 0.2 and (pair.first.camera.fx, pair.first.camera.fy) == (20, 21)
     assert pair.first.camera == pair.second.camera
-    assert set(MEASURES) <= set(result) and set(result['intervals']) == set(MEASURES)
+    assert {*MEASURES, *PEERS} <= set(result) and set(result['intervals']) == {*MEASURES, *PEERS}
     json.dumps(result, allow_nan=False)
 
 
@@ -187,6 +187,32 @@ def test_nothing_to_count(tmp_path):
     assert result['seconds_pair'] >= 0 and result['branches'] == 'both'
     for key in ('localisation_accuracy', 'false_alarm_rate', 'chance', 'abs_rel_metric', 'abs_rel_aligned'):
         assert result[key] is None, key
+
+
+class FakeClassifier:
+    """Says where a phrase is, and its score, in the order of the phrases."""
+
+    def __init__(self, peaks):
+        self.answers = peaks
+
+    def peaks(self, image, phrases):
+        return [self.answers[phrase] for phrase in phrases]
+
+
+def test_the_classifier_is_asked_the_same(tmp_path):
+    texts = ('chair', 'door', 'lamp', 'bed', 'sink', 'tree')
+    pixels = ((5.0, 5.0), (5.0, 5.0), (8.0, 4.0), CORNER, CORNER, CORNER)
+    peaks = {text: (score, pixel) for text, score, pixel in zip(texts, (9.0, 2, 3, 2, 1, 1), pixels)}
+    pipeline = FakePipeline(answers=dict.fromkeys(texts, (CORNER, False)))
+    result = evaluate_pairs(pipeline, write_labels(tmp_path), classifier=FakeClassifier(peaks))
+    assert result['classifier_localisation'] == pytest.approx(2 / 3)
+    assert result['classifier_presence_auc'] == pytest.approx((3 + 2.5 + 3) / 9)
+    assert result['presence_auc'] == 0.5
+    rows = {row['text']: row for row in result['phrases']}
+    assert rows['chair']['classifier_localised'] and not rows['door']['classifier_localised']
+    assert rows['tree']['classifier_score'] == 1 and 'classifier_localised' not in rows['tree']
+    without = evaluate_pairs(pipeline, write_labels(tmp_path))
+    assert without['classifier_localisation'] is without['classifier_presence_auc'] is None
 
 
 @pytest.mark.heavy

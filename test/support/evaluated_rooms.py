@@ -69,7 +69,8 @@ class FakePipeline:
     def build(self, pair):
         self.pairs.append(pair)
         view, window = fit(pair.first, WIDTH, HEIGHT)
-        camera = view.camera.resized(WIDTH // 2, HEIGHT // 2)
+        camera = view.camera or Camera.centred(WIDTH, HEIGHT, FOCAL)
+        camera = camera.resized(WIDTH // 2, HEIGHT // 2)
         shape = camera.height, camera.width
         depth = torch.from_numpy(np.broadcast_to(np.float32(self.depth), shape).copy())
         rendering = Rendering(torch.zeros(*shape, 3), depth, torch.ones(shape), torch.zeros(*shape, 32))

@@ -45,14 +45,7 @@ def draw_held_out_rooms(rooms: int, console: Console) -> tuple[list[Sample], fro
 def report_scores(name: str, result: dict[str, Any], args: argparse.Namespace, console: Console) -> None:
     """Print the scores, and with --card write them into the card under `name`."""
     if args.card:
-        from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, add_scores
-
-        scores = {
-            key: round(value, 4) if isinstance(value, float) else value
-            for key, value in result.items()
-            if isinstance(value, (int, float, str)) or value is None
-        }
-        add_scores(args.weights or SHIPPED, name, scores)
+        write_card(name, result, args.weights)
     intervals = result['intervals']
     console.table(
         [
@@ -69,6 +62,20 @@ def report_scores(name: str, result: dict[str, Any], args: argparse.Namespace, c
         ]
     )
     console.result(result)
+
+
+def write_card(name: str, result: dict[str, Any], weights: str | None) -> None:
+    """Write the single values of the scores into the card of the checkpoint `weights` (None: the shipped
+    one) under `name`.
+    """
+    from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, add_scores
+
+    scores = {
+        key: round(value, 4) if isinstance(value, float) else value
+        for key, value in result.items()
+        if isinstance(value, (int, float, str)) or value is None
+    }
+    add_scores(weights or SHIPPED, name, scores)
 
 
 def score_cell(value: float | None, interval: tuple[float, float] | None, sign: str = '') -> str:

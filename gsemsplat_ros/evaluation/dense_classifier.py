@@ -1,0 +1,70 @@
+"""The untrained peer: a packaged ImageNet classifier run densely, without Gaussians, codes or training.
+
+A phrase is a mixture of the class names, by their likeness in the text space. Whatever a trained network
+answers must be better than this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gsemsplat_ros.semantics.text import TextEncoder
+
+LONG_SIDES = 384, 512, 640  # of the image [px]; the logits are averaged
+FINER = 4  # cells of their grid along one of the largest image's
+STRIDE = 32  # of the classifier: image sides are multiples of it
+SHARPNESS = 0.05  # temperature of the softmax over the class names
+
+
+class DenseClassifier:
+    """Answers phrases by the logits of a classifier at each cell of an image.
+
+    logits: images (1, 3, h, w) float32 in [-1, 1], RGB, to (1, classes, h / 32, w / 32); names: of the
+    classes, in that order.
+    """
+
+    def __init__(self, logits: Callable[[Tensor], Tensor], names: Sequence[str], encoder: TextEncoder):
+        self._logits, self._encoder = logits, encoder
+        self._names = torch.from_numpy(encoder.encode(names))  # (classes, C)
+
+    @torch.inference_mode()
+    def maps(self, image: np.ndarray, phrases: Sequence[str]) -> np.ndarray:
+        """Image (H, W, 3) uint8 RGB and K phrases to maps (K, h, w) float32 that cover it: weighted means of
+        the classes' logits.
+        """
+        grids = [self._logits(network_input(image, side)) for side in LONG_SIDES]
+        size = [FINER * side for side in grids[-1].shape[-2:]]
+        mean = torch.stack([F.interpolate(grid, size, mode='bilinear') for grid in grids]).mean(0)
+        mean = F.avg_pool2d(mean, 3, stride=1, padding=1, count_include_pad=False)
+        likeness = torch.from_numpy(self._encoder.encode(phrases)) @ self._names.T
+        weights = torch.softmax(likeness / SHARPNESS, 1)  # (K, classes)
+        return torch.einsum('kc,chw->khw', weights, mean[0].cpu()).numpy()
+
+    def peaks(self, image: np.ndarray, phrases: Sequence[str]) -> list[tuple[float, tuple[float, float]]]:
+        """Of each phrase: score, the peak of its map [logits], and where, as pixel (u, v) of the image."""
+        if not phrases:
+            return []
+        height, width = image.shape[:2]
+        answers = []
+        for map_ in self.maps(image, phrases):
+            v, u = np.unravel_index(map_.argmax(), map_.shape)
+            pixel = (u + 0.5) * width / map_.shape[1] - 0.5, (v + 0.5) * height / map_.shape[0] - 0.5
+            answers.append((float(map_.max()), pixel))
+        return answers
+
+
+def network_input(image: np.ndarray, long_side: int) -> Tensor:
+    """Image (H, W, 3) uint8 RGB to (1, 3, h, w) float32 in [-1, 1], in whole cells, to which the aspect gives
+    way.
+    """
+    scale = long_side / max(image.shape[:2])
+    height, width = (max(1, round(side * scale / STRIDE)) * STRIDE for side in image.shape[:2])
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    resized = cv2.resize(image, (width, height), interpolation=interpolation)
+    return torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 127.5 - 1
