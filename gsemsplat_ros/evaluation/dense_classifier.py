@@ -17,12 +17,11 @@ from torch import Tensor
 from gsemsplat_ros.semantics.text import TextEncoder
 
 LONG_SIDES = 384, 512, 640  # of the image [px]; the logits are averaged
-FINER = 4  # cells of their grid along one of the largest image's
 STRIDE = 32  # of the classifier: image sides are multiples of it
 SHARPNESS = 0.05  # temperature of the softmax over the class names
 
 
-class DenseClassifier:
+class ClassifierPeer:
     """Answers phrases by the logits of a classifier at each cell of an image.
 
     logits: images (1, 3, h, w) float32 in [-1, 1], RGB, to (1, classes, h / 32, w / 32); names: of the
@@ -31,20 +30,29 @@ class DenseClassifier:
 
     def __init__(self, logits: Callable[[Tensor], Tensor], names: Sequence[str], encoder: TextEncoder):
         self._logits, self._encoder = logits, encoder
-        self._names = torch.from_numpy(encoder.encode(names))  # (classes, C)
+        named = encoder.encode(names)
+        self._mean = named.mean(0)
+        self._names = self._centred(named)  # (classes, C)
+
+    def _centred(self, embeddings: np.ndarray) -> Tensor:
+        """Unit rows (K, C) minus the mean of the classes, unit again: unrelated words are then unlike."""
+        return F.normalize(torch.from_numpy(embeddings - self._mean), dim=1)
 
     @torch.inference_mode()
     def maps(self, image: np.ndarray, phrases: Sequence[str]) -> np.ndarray:
         """Image (H, W, 3) uint8 RGB and K phrases to maps (K, h, w) float32 that cover it: weighted means of
-        the classes' logits.
+        the classes' logits, each the mean of 3x3 cells and over the sizes of the image.
         """
-        grids = [self._logits(network_input(image, side)) for side in LONG_SIDES]
-        size = [FINER * side for side in grids[-1].shape[-2:]]
-        mean = torch.stack([F.interpolate(grid, size, mode='bilinear') for grid in grids]).mean(0)
-        mean = F.avg_pool2d(mean, 3, stride=1, padding=1, count_include_pad=False)
-        likeness = torch.from_numpy(self._encoder.encode(phrases)) @ self._names.T
-        weights = torch.softmax(likeness / SHARPNESS, 1)  # (K, classes)
-        return torch.einsum('kc,chw->khw', weights, mean[0].cpu()).numpy()
+        grids = [
+            F.avg_pool2d(
+                self._logits(network_input(image, side)), 3, stride=1, padding=1, count_include_pad=False
+            )
+            for side in LONG_SIDES
+        ]
+        size = grids[-1].shape[-2:]
+        mean = torch.stack([F.interpolate(grid, size, mode='bilinear') for grid in grids]).mean(0)[0]
+        likeness = self._centred(self._encoder.encode(phrases)) @ self._names.T
+        return torch.einsum('kc,chw->khw', torch.softmax(likeness / SHARPNESS, 1), mean).numpy()
 
     def peaks(self, image: np.ndarray, phrases: Sequence[str]) -> list[tuple[float, tuple[float, float]]]:
         """Of each phrase: score, the peak of its map [logits], and where, as pixel (u, v) of the image."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -13,8 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from gsemsplat_ros.semantics.answer import MAX_TEXT
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,17 +60,6 @@ class Field:
     def others(self, known: Collection[str]) -> list[str]:
         """The members of this object that are not `known`."""
         return [name for name in self.value if name not in known] if isinstance(self.value, dict) else []
-
-    def warn_of_others(self, known: Collection[str]) -> None:
-        """Log a warning that names the members that are not `known`."""
-        if others := self.others(known):
-            log.warning(
-                '%s: %s: %s not read; known are %s',
-                self.path,
-                self.where,
-                ', '.join(others),
-                ', '.join(known),
-            )
 
     def items(self) -> list[Field]:
         """The elements of this list."""

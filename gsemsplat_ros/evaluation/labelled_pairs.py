@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gsemsplat_ros.evaluation.dense_classifier import DenseClassifier
+from gsemsplat_ros.evaluation.dense_classifier import ClassifierPeer
 from gsemsplat_ros.evaluation.metrics import (
     abs_rel,
     at_keyframe,
@@ -101,7 +101,7 @@ def evaluate_pairs(
     labels_path: str | Path,
     branches: str = 'both',
     calibrated: bool = True,
-    classifier: DenseClassifier | None = None,
+    classifier: ClassifierPeer | None = None,
     show: Callable[[LabelledPair, PairScores], object] = lambda labelled, scores: None,
 ) -> dict[str, Any]:
     """Score `pipeline` on the labelled pairs by MEASURES; shows a progress bar on a terminal.
@@ -161,7 +161,7 @@ def score_pair(
     labelled: LabelledPair,
     branches: str,
     calibrated: bool,
-    classifier: DenseClassifier | None,
+    classifier: ClassifierPeer | None,
 ) -> PairScores:
     """Build the scene of one pair and score its words, pose and depth."""
     pair = labelled.pair
@@ -213,7 +213,7 @@ def score_words(scores: PairScores, pipeline: Pipeline, scene: Scene, labelled: 
         scores.add(false_alarm_rate=answer.found)
 
 
-def score_classifier(scores: PairScores, classifier: DenseClassifier, labelled: LabelledPair) -> None:
+def score_classifier(scores: PairScores, classifier: ClassifierPeer, labelled: LabelledPair) -> None:
     """Ask the untrained classifier the same phrases, and add its columns to their rows."""
     peaks = classifier.peaks(labelled.pair.first.image, [row['text'] for row in scores.phrases])
     for row, (score, _) in zip(scores.phrases, peaks):

@@ -14,6 +14,7 @@ doffs (Middlebury's name) is the second cx minus the first, 0 unless the cameras
 
 from __future__ import annotations
 
+import logging
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from gsemsplat_ros.evaluation.json_fields import Field
 from gsemsplat_ros.evaluation.metrics import rotation_error_deg
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View, read_image
+
+log = logging.getLogger(__name__)
 
 KNOWN = (
     'first',
@@ -101,13 +104,15 @@ def read_labels(path: str | Path) -> list[LabelledPair]:
     pairs = labels.get('pairs').items()
     if not pairs:
         raise labels.get('pairs').wrong('at least one pair')
+    unknown = sorted({name for pair in pairs for name in pair.others(KNOWN)})
+    if unknown:
+        log.warning('%s: %s of its pairs not read: known are %s', path, ', '.join(unknown), ', '.join(KNOWN))
     return [read_pair(pair) for pair in pairs]
 
 
 def read_pair(field: Field) -> LabelledPair:
     """One pair of the labels. Raises ValueError as `read_labels`."""
     first, second = (field.get(name).load(read_image) for name in ('first', 'second'))
-    field.warn_of_others(KNOWN)
     pair = Pair(*read_views(field, first, second), read_baseline(field, first, second))
     height, width = first.shape[:2]
     depth = read_depth(field, pair) if field.has('disparity') else None

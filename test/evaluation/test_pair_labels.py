@@ -187,7 +187,7 @@ def test_unknown_members_are_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, 'gsemsplat_ros'):
         read_labels(write_labels(tmp_path, wrong('pairs', 1, 'abset', value=['bed'])))
     [record] = caplog.records
-    assert 'pairs[1]: abset not read; known are first, second, camera' in record.getMessage()
+    assert 'labels.json: abset of its pairs not read: known are first, second,' in record.getMessage()
 
 
 def test_two_sizes(tmp_path):
