@@ -8,7 +8,8 @@ answer = pipeline.query(scene, 'chair')  # or Question('chair', threshold=0.6); 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from gsemsplat_ros.geometry.solve import solve
 from gsemsplat_ros.images.view import Pair, fit, network_size
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat
-from gsemsplat_ros.scene.ask import ask_map, ask_scene
+from gsemsplat_ros.scene.ask import ask_map, ask_scene, not_asked
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_index import MapIndex
@@ -32,6 +33,7 @@ from gsemsplat_ros.semantics.answer import Answer, Question
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import CANONICAL, Mixture
 from gsemsplat_ros.semantics.text import TextEncoder, load_text_encoder
+from gsemsplat_ros.semantics.words import read
 
 TOGETHER = 8  # phrases compared at once: bounds the memory
 
@@ -143,7 +145,8 @@ class Pipeline:
         )
 
     def query(self, target: Scene | MapIndex, question: Question | str) -> Answer:
-        """The answer of the scene, or of the whole map, to `question`; a text has the default threshold.
+        """The answer of the scene, or of the whole map, to `question`; a text has the default threshold. What
+        the text encoder does not understand is in the answer's note.
 
         Raises ValueError for an unusable text (see Question).
         """
@@ -155,13 +158,24 @@ class Pipeline:
         Raises ValueError as `query`.
         """
         asked = [Question(question) if isinstance(question, str) else question for question in questions]
+        readings = [read(each.text, self.text_encoder.knows) for each in asked]
+        understood = [(each, reading.words) for each, reading in zip(asked, readings) if reading.words]
+        answers = self._ask(target, understood)
+        return [
+            replace(next(answers) if reading.words else not_asked(target, each), note=reading.note)
+            for each, reading in zip(asked, readings)
+        ]
+
+    def _ask(self, target: Scene | MapIndex, asked: Sequence[tuple[Question, str]]) -> Iterator[Answer]:
+        """The answers to questions, each with the words that stand for it."""
         if isinstance(target, MapIndex):
-            return [ask_map(target, each, self.text_encoder.encode([each.text])) for each in asked]
-        answers = []
+            for question, words in asked:
+                yield ask_map(target, question, self.text_encoder.encode([words]))
+            return
         for start in range(0, len(asked), TOGETHER):
             some = asked[start : start + TOGETHER]
-            answers += ask_scene(target, some, self.text_encoder.encode([each.text for each in some]))
-        return answers
+            phrases = self.text_encoder.encode([words for _, words in some])
+            yield from ask_scene(target, [question for question, _ in some], phrases)
 
     def index(self, map_: Map, before: MapIndex | None = None) -> MapIndex:
         """The map prepared for `query`; codes that did not change since `before` are not decoded again."""

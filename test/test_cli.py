@@ -86,7 +86,8 @@ class FakePipeline:
             picture = AnswerPicture(relevancy, relevancy > 0.8)
             return Answer(text, 0.5, True, 0.875, BOX.center, (20.0, 17.0), (BOX,), picture=picture)
         picture = AnswerPicture(relevancy, relevancy > 1)
-        return Answer(text, 0.5, False, 0.2, None, None, (), 1, picture=picture)
+        note = f"not understood: '{text}'" if text == '椅子' else ''
+        return Answer(text, 0.5, False, 0.2, None, None, (), 1, picture=picture, note=note)
 
 
 @pytest.fixture
@@ -233,6 +234,7 @@ def test_infer_writes_what_it_says(pipeline, images, tmp_path, capsys):
         'text': 'door',
         'found': True,
         'score': 0.875,
+        'note': '',
         'peak_pixel': [20.0, 17.0],
         'peak_point': [0.5, 0.25, 2.0],
         'objects': [{'center': [0.5, 0.25, 2.0], 'size': [0.4, 0.6, 0.2], 'score': 0.875}],
@@ -241,6 +243,7 @@ def test_infer_writes_what_it_says(pipeline, images, tmp_path, capsys):
         'text': 'sofa',
         'found': False,
         'score': 0.2,
+        'note': '',
         'peak_pixel': None,
         'peak_point': None,
         'objects': [],
@@ -252,6 +255,20 @@ def test_infer_writes_what_it_says(pipeline, images, tmp_path, capsys):
     assert len(scene) == 768 and torch.allclose(scene.means[:, 2], torch.tensor(WALL_M))
     html = (out / 'report.html').read_text()
     assert 'gsemsplat infer' in html and 'door' in html
+
+
+def test_infer_says_what_it_did_not_understand(pipeline, images, tmp_path, capsys):
+    out = tmp_path / 'o'
+    assert main(['infer', *images, '--query', 'door', '椅子', 'sofa', '--out', str(out)]) == 0
+    table = capsys.readouterr().out
+    assert "'椅子': not understood: '椅子'" in table.splitlines()
+    assert [
+        sum(f' {state} ' in line for line in table.splitlines()) for state in ('found', 'not understood')
+    ] == [2, 1]
+    queries = json.loads((out / 'summary.json').read_text())['queries']
+    assert [query['note'] for query in queries] == ['', "not understood: '椅子'", '']
+    html = (out / 'report.html').read_text()
+    assert 'Not understood</span>' in html and 'Not found</span>' in html
 
 
 def test_infer_films(pipeline, images, tmp_path, capsys):
@@ -430,3 +447,31 @@ def test_json_has_no_nan():
         'b': [1, None],
         'c': [0.5],
     }
+
+
+def test_query_says_what_the_node_did_not_understand(monkeypatch, capsys):
+    pytest.importorskip('rclpy')
+    from gsemsplat_msgs.srv import Query
+
+    from gsemsplat_ros.ros.client.client import Client
+
+    note = "left out, as not understood: '🪑'"
+
+    class Ready:
+        def done(self):
+            return True
+
+        def result(self):
+            return Query.Response(success=True, message=f"'door 🪑' not found: score 0.2; {note}")
+
+    class Service:
+        def service_is_ready(self):
+            return True
+
+        def call_async(self, request):
+            return Ready()
+
+    monkeypatch.setattr(Client, '_service', lambda self, name: Service())
+    assert main(['query', 'door🪑']) == 0
+    shown = capsys.readouterr().out
+    assert f"'door🪑': {note}" in shown.splitlines() and ' not found ' in shown

@@ -10,7 +10,7 @@ import torch
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
-from gsemsplat_ros.pictures.heat import heat
+from gsemsplat_ros.pictures.heat import answer_overlay, heat
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.semantics.answer import Question
 
@@ -113,6 +113,7 @@ def test_heat_is_what_stands_out():
     [
         ('', 0.5, 'empty query'),
         ('   ', 0.5, 'empty query'),
+        ('\u200b', 0.5, 'empty query'),
         ('a' * 201, 0.5, '201 characters'),
         ('chair', 0.0, 'threshold'),
         ('chair', 1.5, 'threshold'),
@@ -123,6 +124,42 @@ def test_a_question_that_cannot_be_asked_says_why(text, threshold, message):
     with pytest.raises(ValueError, match=message) as error:
         Question(text, threshold)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('text', ['椅子', '🪑', '🪑🚪', 'стул', 'not a chair', 'anything but a chair', '!?'])
+def test_what_is_not_understood_is_not_looked_for(pipeline, scene, text):
+    answer = pipeline.query(scene, Question(text, 0.01))
+    assert answer.state == 'not understood' and not answer.found and answer.score == 0
+    assert answer.note.startswith('not understood: ') and '\n' not in answer.note
+    assert answer.objects == () and answer.peak_pixel is None and answer.peak_point is None
+    assert answer.relevancy.shape == (len(scene.gaussians),) and np.isnan(answer.relevancy).all()
+    assert not answer.lit.any() and not answer.picture.mask.any()
+    assert (answer_overlay(scene.keyframe, answer) == scene.keyframe.image).all()
+
+
+def test_the_rest_of_a_phrase_is_looked_for(pipeline, scene):
+    chair = pipeline.query(scene, Question('chair', 0.01))
+    assert chair.note == '' and chair.state == 'found'
+    for text, note in (
+        ('ｃｈａｉｒ', ''),
+        ('"chair".', ''),
+        ('chair🪑', "left out, as not understood: '🪑'"),
+        ('椅子 chair', "left out, as not understood: '椅子'"),
+    ):
+        answer = pipeline.query(scene, Question(text, 0.01))
+        assert (answer.score, answer.found, answer.note) == (chair.score, True, note)
+    texts = ['chair', '🪑', 'door', 'no door', 'door 🚪']
+    answers = pipeline.query_all(scene, [Question(text, 0.01) for text in texts])
+    assert [answer.state for answer in answers] == [
+        'found',
+        'not understood',
+        'found',
+        'not understood',
+        'found',
+    ]
+    assert answers[0].score == pytest.approx(chair.score) and answers[2].score == pytest.approx(
+        answers[4].score
+    )
 
 
 def test_queries_run_beside_each_other_and_beside_a_build(pipeline, scene):

@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> None:
     """Query the node and print the answers. Raises ValueError without the service."""
     from gsemsplat_ros.ros.client.client import Client
+    from gsemsplat_ros.terminal.results import say_notes
 
     with Client() as client:
         if not client.wait_for_service(args.service, args.timeout):
@@ -60,11 +61,10 @@ def run(args: argparse.Namespace, console: Console) -> None:
     header = replies[-1][1]
     rows = []
     for answer in (reported.answer for reported, _ in replies):
-        state = 'found' if answer.found else 'not found'
         rows.append(
             (
                 answer.text,
-                state,
+                answer.state,
                 f'{answer.score:.3f}',
                 _numbers(answer.peak_pixel, 0),
                 _numbers(answer.peak_point, 2),
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
             for i, thing in enumerate(answer.objects, 1)
         ]
     console.table(rows, ('query', 'answer', 'score', 'peak [px]', 'at x, y, z [m]', 'size [m]'))
+    say_notes(console, (reported.answer for reported, _ in replies))
     console.say(f'frame {header.frame_id}, images of {header.stamp.sec}.{header.stamp.nanosec:09d} s')
     console.result(
         {

@@ -72,6 +72,8 @@ def verdict(
                     color=GOOD,
                 )
             )
+        elif answer.answer.state == 'not understood':
+            parts.append(block(name, ': not understood', color=BAD))
         else:
             at = f', threshold {answer.answer.threshold:.2f}' if answer.answer.threshold else ''
             parts.append(block(name, f': not found (score {answer.answer.score:.2f}{at})', color=BAD))
@@ -82,8 +84,7 @@ def verdict(
                     color=QUIET,
                 )
             )
-        if answer.note:
-            parts.append(block(answer.note, color=QUIET))
+        parts += [block(note, color=QUIET) for note in (answer.answer.note, answer.note) if note]
     if mode == 'Depth' and ends and np.isfinite(ends).all():
         parts.append(_legend(f'{ends[0]:.2f}', f'{ends[1]:.2f}', 'to left'))
     elif mode == 'Relevancy' and answer is not None:

@@ -98,5 +98,4 @@ class SharedState:
 
 def question(text: object) -> str:
     """A visitor's input as one line of plain text. Raises ValueError if it is not a valid query."""
-    words = ' '.join(''.join(c if c.isprintable() else ' ' for c in str(text)).split())
-    return Question(words).text
+    return Question(str(text)).text

@@ -160,7 +160,7 @@ def answer_card(reported: ReportedAnswer, camera: Camera, unit: str) -> Markup:
     """Where one phrase is, or that it was not found."""
     answer = reported.answer
     things = answer.objects[:SHOWN_OBJECTS] if answer.found else ()
-    place = 'Nothing was rendered where it could be.'
+    place = '' if answer.state == 'not understood' else 'Nothing was rendered where it could be.'
     if answer.peak_point is not None:
         x, y, z = answer.peak_point
         name = 'Peak' if answer.found else 'Closest match, below the threshold:'
@@ -180,7 +180,7 @@ def answer_card(reported: ReportedAnswer, camera: Camera, unit: str) -> Markup:
         tag(
             'div',
             tag('h4', answer.text),
-            tag('span', 'Found' if answer.found else 'Not found', class_='badge'),
+            tag('span', answer.state.capitalize(), class_='badge'),
             class_='verdict',
         ),
         tag(
@@ -189,7 +189,7 @@ def answer_card(reported: ReportedAnswer, camera: Camera, unit: str) -> Markup:
             f'{answer.score:.2f}',
             class_='score',
         ),
-        tag('p', place, class_='where'),
+        [tag('p', line, class_='where') for line in (place, answer.note) if line],
         listed,
     ]
     shot = None

@@ -33,6 +33,7 @@ class ReportedAnswer:
             'text': answer.text,
             'found': answer.found,
             'score': answer.score,
+            'note': answer.note,
             'peak_pixel': _numbers(answer.peak_pixel),
             'peak_point': _numbers(answer.peak_point),
             'objects': [

@@ -80,16 +80,17 @@ def fill(
     parameters: Parameters,
     tf: TfListener | None,
 ) -> None:
-    """The response of /query."""
+    """The response of /query, without success where the question was not understood."""
     answer, gaussians = reply.answer, reply.source.gaussians
     response.header = reply.header
-    response.success, response.found, response.score = True, answer.found, answer.score
+    understood = answer.state != 'not understood'
+    response.success, response.found, response.score = understood, answer.found, answer.score
     response.peak = messages.point(answer.peak_point)
     response.peak_u, response.peak_v = messages.pixel(answer.peak_pixel)
     response.objects = messages.object_messages(answer)
     response.message = (
-        f"'{answer.text}' "
-        + (f'found, {len(answer.objects)} object(s)' if answer.found else 'not found')
+        f"'{answer.text}' {answer.state}"
+        + (f', {len(answer.objects)} object(s)' if answer.found else '')
         + f': score {answer.score:.3f}, threshold {answer.threshold:.3f}'
     )
     if request.with_cloud:
@@ -106,6 +107,8 @@ def fill(
             response.approach = messages.approach_message(found)
         else:
             response.message += f'; no approach: {reason}'
+    if answer.note:  # last, where ros/client/reply.py finds it
+        response.message = f'{response.message}; {answer.note}' if understood else answer.note
 
 
 def map_header(kept: Kept) -> Header:

@@ -46,6 +46,7 @@ class Perception:
         self._results, self._parameters, self._say, self._changed = results, parameters, say, changed
         self._shown: Shown[tuple[Answer, Header]] = Shown()  # (answer, its header)
         self._indexes = IndexCache(pipeline.index)
+        self._noted: set[str] = set()  # standing queries whose note was logged
         self._output_lock = threading.Lock()  # one scene or answer at a time goes out
 
     # The worker thread
@@ -131,6 +132,7 @@ class Perception:
         """Publish the answers of the map and of `scene` to the standing queries."""
         with self._output_lock:
             p, now, standing = self._parameters(), self.latest.now, {}
+            self._noted &= set(p.queries)
             for text in p.queries:
                 try:
                     question = answers.question(text, p)
@@ -138,6 +140,9 @@ class Perception:
                 except ValueError as error:
                     self._say(f"standing query '{text}': {error}")
                     continue
+                if reply.answer.note and text not in self._noted:
+                    self._noted.add(text)
+                    self._say(f"standing query '{text}': {reply.answer.note}")
                 standing[reply.answer.text] = reply.answer, reply.header
                 if reply.seen is not None:  # as there is a scene
                     self._results.answer(scene, reply.seen, reply.answer, reply.header)

@@ -72,6 +72,27 @@ def _answer_of_scene(
     )
 
 
+def not_asked(target: Scene | MapIndex, question: Question) -> Answer:
+    """The answer to a question of which nothing is understood: not found, with no relevancy anywhere."""
+    gaussians = target.map.gaussians if isinstance(target, MapIndex) else target.gaussians
+    unknown, picture = np.full(len(gaussians), np.nan, np.float32), None
+    if isinstance(target, Scene):
+        pixels = np.full(target.keyframe.rendering.alpha.shape, np.nan, np.float32)
+        picture = AnswerPicture(pixels, np.zeros(pixels.shape, bool))
+    return Answer(
+        question.text,
+        question.threshold,
+        found=False,
+        score=0.0,
+        peak_point=None,
+        peak_pixel=None,
+        objects=(),
+        relevancy=unknown,
+        lit=np.zeros(len(unknown), bool),
+        picture=picture,
+    )
+
+
 @torch.inference_mode()
 def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
     """The answer of the whole map; `phrase` (1, C): the unit embedding of the question."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gsemsplat_ros.semantics.objects import Object
+from gsemsplat_ros.semantics.words import NOT_UNDERSTOOD, normalised
 
 MAX_TEXT = 200  # characters: longer texts do not name a thing
 THRESHOLD = 0.5  # relevancy below which a phrase is not found (LERF)
@@ -15,8 +16,8 @@ MAX_OBJECTS = 8
 
 @dataclass(frozen=True)
 class Question:
-    """A query for `text`, blanks around it removed. It is found if its relevancy reaches `threshold`, in (0,
-    1); at most `max_objects` objects are returned.
+    """A query for `text`, which is normalised. It is found if its relevancy reaches `threshold`, in (0, 1);
+    at most `max_objects` objects are returned.
 
     Raises ValueError, in one line, for an empty or very long text and a threshold outside (0, 1).
     """
@@ -26,7 +27,7 @@ class Question:
     max_objects: int = MAX_OBJECTS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'text', self.text.strip())
+        object.__setattr__(self, 'text', normalised(self.text))
         if not self.text:
             raise ValueError("empty query: ask for a thing, such as 'chair'")
         if len(self.text) > MAX_TEXT:
@@ -56,7 +57,8 @@ class Answer:
     threshold: from which a score counts as found, None where the node used its own. score: the peak of
     relevancy, in [0, 1]; peak_point (x, y, z): its position, None where nothing could be compared; peak_pixel
     (u, v): the same in the first input image, None for a map. objects: best first, none when not found.
-    branch: the one that answers, 0 region-specific, 1 context-aware, 0 where both are mixed.
+    branch: the one that answers, 0 region-specific, 1 context-aware, 0 where both are mixed. note: what of
+    the phrase was not understood, '' if nothing; where that is all of it, nothing was looked for.
 
     relevancy (N,) float32: of each Gaussian, NaN where unknown: hidden, or a stray; lit (N,) bool: the
     Gaussians of the phrase, none when it was not found. Both are None in the answer of a node, which returns
@@ -74,3 +76,11 @@ class Answer:
     relevancy: np.ndarray | None = None
     lit: np.ndarray | None = None
     picture: AnswerPicture | None = None
+    note: str = ''
+
+    @property
+    def state(self) -> str:
+        """'found', 'not found', or 'not understood' where nothing was looked for."""
+        if self.note.startswith(NOT_UNDERSTOOD):
+            return 'not understood'
+        return 'found' if self.found else 'not found'

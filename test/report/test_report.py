@@ -321,6 +321,7 @@ def test_summary_is_json_with_nulls():
         'text': 'sofa',
         'found': False,
         'score': 0.2,
+        'note': '',
         'peak_pixel': None,
         'peak_point': None,
         'objects': [],

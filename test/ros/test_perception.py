@@ -133,3 +133,29 @@ def test_the_markers_of_a_standing_query_that_was_removed_go(camp):
     camp.perception.answer_again()
     camp.see()
     assert texts() == []  # goes out, or the old ones would stay
+
+
+def test_words_that_are_not_understood_are_answered_as_such(camp):
+    camp.see()
+    response = camp.ask('椅子')
+    assert not response.success and not response.found and not response.objects
+    assert response.message == "not understood: '椅子'; ask in English letters, such as 'chair'"
+    response = camp.ask('chair🪑')
+    assert (
+        response.success and response.found and response.message.startswith("'chair 🪑' found, 2 object(s)")
+    )
+    assert response.message.endswith("; left out, as not understood: '🪑'")
+    assert 'understood' not in camp.ask('ｃｈａｉｒ').message
+
+
+def test_a_standing_query_that_is_not_understood_is_logged_once(camp):
+    note = "not understood: the negation 'no'; name the thing itself, such as 'chair'"
+    camp.parameters = Parameters(queries=('chair', 'no chair'))
+    camp.see()
+    camp.perception.answer_again()
+    assert camp.said == [f"standing query 'no chair': {note}"]
+    camp.parameters = Parameters(queries=('chair',))
+    camp.perception.answer_again()
+    camp.parameters = Parameters(queries=('no chair',))
+    camp.perception.answer_again()
+    assert len(camp.said) == 2  # it was asked anew

@@ -421,6 +421,10 @@ def test_the_whole_map_answers_in_its_frame(pipeline):
     assert answer.peak_pixel is None and answer.picture is None
     assert (answer.relevancy[answer.lit] >= 0.5 * score).all() and answer.lit.any() and not refused.lit.any()
     assert not refused.found and refused.objects == () and refused.score == pytest.approx(answer.score)
+    unread = pipeline.query(index, '椅子')
+    assert (
+        unread.state == 'not understood' and unread.relevancy.shape == (len(map_),) and not unread.lit.any()
+    )
 
 
 def test_relevancy_of_a_gaussian_is_that_of_its_code():

@@ -53,6 +53,16 @@ def test_mean_centres_the_space(minilm):
     assert (raw @ raw.T)[apart].mean() > 0.25 and abs((centred @ centred.T)[apart].mean()) < 0.25
 
 
+@pytest.mark.parametrize('word', ['chair', 'Café', 't-shirt', "doll's", 'flubber', '7', '&'])
+def test_minilm_knows_words_of_latin_letters(minilm, word):
+    assert minilm.knows(word) and Cached(minilm).knows(word)
+
+
+@pytest.mark.parametrize('word', ['🪑', '椅子', '子', 'стул', 'a' * 150, '[UNK]'])
+def test_minilm_does_not_know_what_has_no_meaning_for_it(minilm, word):
+    assert not minilm.knows(word) and not Cached(minilm).knows(word)
+
+
 def test_mean_of_a_wrong_shape_is_refused():
     with pytest.raises(ValueError, match=r'shape \(384,\), got \(3,\)'):
         MiniLM([1, 2, 3])
@@ -178,6 +188,7 @@ def test_openclip_is_the_text_tower(clip, tmp_path, suffix):
         expected = clip.encode_text(tokens, normalize=True).numpy()
     assert (encoder.name, encoder.dim) == ('openclip:tiny', 512)
     np.testing.assert_allclose(encoder.encode(['a chair', 'door']), expected, atol=1e-5)
+    assert encoder.knows('chair') and not encoder.knows('椅子') and not encoder.knows('🪑')
 
 
 def test_openclip_refuses_foreign_files(clip, tmp_path):

@@ -6,6 +6,7 @@ The Gaussians of its scenes encode the input, so that tests can check the pixels
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,7 @@ from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.semantics.answer import Answer, AnswerPicture
 from gsemsplat_ros.semantics.objects import Object
+from gsemsplat_ros.semantics.words import is_latin, read
 
 COUNT = 100  # Gaussians
 FOUND = {  # first word of a query -> object
@@ -113,7 +115,8 @@ class FakePipeline:
             print('asking', flush=True)
             time.sleep(2)
             print('asked', flush=True)
-        return (answer_of_scene if isinstance(target, Scene) else answer_of_map)(target, question)
+        answer = (answer_of_scene if isinstance(target, Scene) else answer_of_map)(target, question)
+        return replace(answer, note=read(question.text, is_latin).note)
 
 
 def answer_of_scene(scene, question):

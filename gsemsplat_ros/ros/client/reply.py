@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,9 @@ from std_msgs.msg import Header
 from gsemsplat_ros.ros.conversions import image_to_rgb
 from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.objects import Object
+from gsemsplat_ros.semantics.words import LEFT_OUT, NOT_UNDERSTOOD
+
+_NOTE = re.compile(f'^{NOT_UNDERSTOOD}.*|(?<=; ){LEFT_OUT}.*')  # the note at the end of a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +36,11 @@ class NodeReply:
 
 
 def reply_of(request: Query.Request, response: Query.Response) -> NodeReply:
-    """The reply to `request`. Raises ValueError with the node's words when it could not answer."""
-    if not response.success:
+    """The reply to `request`, also where the node did not understand it. Raises ValueError with the node's
+    words when it could not answer.
+    """
+    note = _NOTE.search(response.message)
+    if not response.success and not note:
         raise ValueError(response.message)
     answer = Answer(
         text=request.text,
@@ -43,6 +50,7 @@ def reply_of(request: Query.Request, response: Query.Response) -> NodeReply:
         peak_point=_known(_xyz(response.peak)),
         peak_pixel=_known((response.peak_u, response.peak_v)),
         objects=tuple(Object(_xyz(o.pose.position), _xyz(o.size), o.score) for o in response.objects),
+        note=note[0] if note else '',
     )
     approach = None
     if response.approach_found:

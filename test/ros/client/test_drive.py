@@ -70,6 +70,26 @@ def test_a_refusal_keeps_the_words_of_the_node():
         reply_of(Query.Request(text='chair'), response(success=False, message='no scene yet'))
 
 
+@pytest.mark.parametrize(
+    'success, message, note, state',
+    [
+        (True, "'chair' found, 1 object(s): score 0.9, threshold 0.5", '', 'found'),
+        (
+            True,
+            "'chair 🪑' found; no approach: a wall; left out, as not understood: '🪑'",
+            "left out, as not understood: '🪑'",
+            'found',
+        ),
+        (False, "not understood: '椅子; x'; ask", "not understood: '椅子; x'; ask", 'not understood'),
+    ],
+)
+def test_a_reply_says_what_was_not_understood(success, message, note, state):
+    answer = reply_of(
+        Query.Request(text='?'), response(success=success, found=success, message=message)
+    ).answer
+    assert (answer.note, answer.state) == (note, state)
+
+
 class FakeClient:
     def __init__(self, answer):
         self.answer = answer
