@@ -16,9 +16,9 @@ Box = tuple[float, float, float, float]
 VERDICTS = {
     'Found': 'found',
     'Found elsewhere': 'found wrong',
-    'Not found': 'missed',
+    'Missed': 'missed',
     'False alarm': 'found wrong',
-    'Not there, not found': 'absent',
+    'Not found': 'absent',
 }
 
 
@@ -40,9 +40,9 @@ class JudgedAnswer:
     def verdict(self) -> str:
         """One of VERDICTS."""
         if not self.boxes:
-            return 'False alarm' if self.answer.found else 'Not there, not found'
+            return 'False alarm' if self.answer.found else 'Not found'
         if not self.answer.found:
-            return 'Not found'
+            return 'Missed'
         return 'Found' if self.right else 'Found elsewhere'
 
 

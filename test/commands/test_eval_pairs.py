@@ -63,7 +63,7 @@ def test_the_report(pipeline, tmp_path, capsys):
     assert cards == ['answer found', 'answer found wrong', 'answer found wrong', 'answer absent',
                      'answer missed', 'answer absent']  # fmt: skip
     text = ' '.join(page.texts)
-    assert 'False alarms: bed (a_left.png, 0.90)' in text and 'Not found: lamp (b_left.png, 0.30)' in text
+    assert 'False alarms: bed (a_left.png, 0.90)' in text and 'Missed: lamp (b_left.png, 0.30)' in text
     assert 'Found elsewhere: door (a_left.png, 0.90)' in text
     # the chair's box dark and light, then the peak's ring in it
     first = [attributes for attributes in page.all('path') if attributes['d'].startswith('M4.0 2.0')]

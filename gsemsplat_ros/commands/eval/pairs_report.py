@@ -111,7 +111,7 @@ def notes(result: dict[str, Any]) -> Iterator[str]:
         'Found elsewhere': [
             row for row in result['phrases'] if row['found'] and row.get('localised') is False
         ],
-        'Not found': [row for row in result['phrases'] if row['present'] and not row['found']],
+        'Missed': [row for row in result['phrases'] if row['present'] and not row['found']],
     }
     for kind, wrong in kinds.items():
         if wrong:
