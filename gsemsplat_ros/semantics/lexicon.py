@@ -20,6 +20,8 @@ _PREPOSITIONS = """of with without on in at for from to under above below behind
 _MEASURES = 'pair set piece row stack pile heap bunch group roll slice couple lot kind type sort number'
 PREPOSITIONS = frozenset(_PREPOSITIONS.split())
 MEASURES = frozenset(_MEASURES.split())
+# A toy horse is no horse, and may be anything; what is stuffed is one thing.
+LIKENESSES = {'toy': '', 'stuffed': 'stuffed animal'}
 IRREGULAR = {
     'men': 'man',
     'women': 'woman',
@@ -107,6 +109,8 @@ class Lexicon:
             for end in reversed(ends):
                 if entry := self._named(words[start:end], head - start):
                     return entry
+            if words[start] in LIKENESSES:
+                return self._by_name.get(LIKENESSES[words[start]])
         return self.find(' '.join(words[head + 1 :])) if measured else None
 
     def _named(self, words: Sequence[str], head: int) -> Entry | None:

@@ -100,6 +100,9 @@ def test_table(row):
         ('doll’s house', "doll's house"),
         ('clothes horse', 'drying rack'),
         ('guinea pigs', 'guinea pig'),
+        ('a stuffed dog', 'teddy bear'),
+        ('toy box', 'box'),
+        ('red toy cars', 'toy car'),
         ('clothes iron', 'iron'),
     ],
 )
@@ -109,7 +112,19 @@ def test_find(phrase, word):
 
 
 @pytest.mark.parametrize(
-    'phrase', ['', '!?', 'the', 'of', 'pair of', 'on the table', 'table and chairs', 'zebra']
+    'phrase',
+    [
+        '',
+        '!?',
+        'the',
+        'of',
+        'pair of',
+        'on the table',
+        'table and chairs',
+        'toy giraffe on wheels',
+        'toy dinosaur',
+        'zebra',
+    ],
 )
 def test_no_household_word(phrase):
     assert LEXICON.find(phrase) is None
