@@ -103,7 +103,7 @@ class Lexicon:
         ends = [i for i, word in enumerate(words) if word in PREPOSITIONS] + [len(words)]
         head = ends[0]
         measured = 0 < head < len(words) - 1 and words[head] == 'of' and _is_measure(words[head - 1])
-        if {'and', 'or'} & set(words):  # two things, unless they have one name
+        if {'and', 'or'} & set(words[:head]):  # two things, unless they have one name
             return self._named(words, len(words))
         for start in range(head):
             for end in reversed(ends):
