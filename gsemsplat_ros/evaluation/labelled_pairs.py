@@ -115,7 +115,7 @@ def evaluate_pairs(
     scale counts as metres, whatever `scale_source` says. True depth comes from disparities.
 
     Also worst_rotation_deg and worst_direction_deg of the poses found; labels (name of the file), pairs,
-    seconds_pair (median), branches, calibrated; phrases [{pair, text, present, found, score, head,
+    seconds_pair (median), branches, calibrated; phrases [{pair, text, note, present, found, score, head,
     peak_pixel, localised, classifier_score, classifier_localised}], localised of present ones only; poses
     [{pair, found, rotation_deg, direction_deg, scale_ratio, scale_source}]; depths [{pair, abs_rel_aligned,
     abs_rel_metric, delta1, coverage, scale_source}].
@@ -189,6 +189,7 @@ def score_words(scores: PairScores, pipeline: Pipeline, scene: Scene, labelled: 
         row = {
             'pair': labelled.name,
             'text': text,
+            'note': answer.note,
             'present': present,
             'found': answer.found,
             'score': answer.score,

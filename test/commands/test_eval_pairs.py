@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,33 @@ def test_the_table(pipeline, tmp_path, capsys):
     assert [row['text'] for row in result['phrases']] == ['chair', 'door', 'bed', 'sink', 'lamp', 'tree']
     assert main(['eval', 'pairs', 'no.json']) == 2
     assert capsys.readouterr().err.count('no labels at no.json') == 1
+
+
+def test_what_is_not_understood_is_said(pipeline, tmp_path):
+    """A phrase that is read as another keeps its boxes; one that is not read is missed."""
+    nothing = np.full((8, 16), np.nan, np.float32)
+
+    def odd(content):
+        content['pairs'][0]['objects'] = [
+            {'text': 'ｃｈａｉｒ', 'boxes': [[4, 2, 12, 10]]},
+            {'text': '椅子', 'boxes': [[4, 2, 12, 10]]},
+        ]
+
+    query = pipeline.query
+
+    def answer(scene, text):
+        if text == '椅子':
+            pipeline.answers[text] = (nothing, False)
+            return replace(query(scene, text), note='not understood: it')
+        return replace(query(scene, 'chair'), text='chair')
+
+    pipeline.query = answer
+    assert main(['eval', 'pairs', str(write_labels(tmp_path, odd)), '--out', str(tmp_path)]) == 0
+    page = Reader((tmp_path / 'report.html').read_text())
+    assert [element['class'] for element in page.all('article')][:2] == ['answer found', 'answer missed']
+    assert 'not understood: it, outside the boxes' in page.texts
+    rows = json.loads((tmp_path / 'scores.json').read_text())['phrases']
+    assert [row['note'] for row in rows[:2]] == ['', 'not understood: it']
 
 
 def test_the_card(pipeline, tmp_path, monkeypatch):

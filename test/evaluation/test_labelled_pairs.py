@@ -64,6 +64,7 @@ def test_words(tmp_path):
     assert rows['chair'] == {
         'pair': 'a_left.png',
         'text': 'chair',
+        'note': '',
         'present': True,
         'found': False,
         'score': 0.7,

@@ -67,18 +67,20 @@ def view_section(labelled: LabelledPair, scores: PairScores) -> Markup:
     for row, answer in zip(scores.phrases, scores.answers):
         assert answer.picture is not None, 'a scene answers with a picture'
         level = heat(answer.picture.relevancy, answer.found or row['present'])  # a miss is to be seen
-        note = '' if answer.peak_pixel is None else 'Peak at {:.0f}, {:.0f}'.format(*answer.peak_pixel)
+        notes = [answer.note] if answer.note else []
+        if answer.peak_pixel is not None:
+            notes.append('peak at {:.0f}, {:.0f}'.format(*answer.peak_pixel))
         if row['present']:
-            note += ', in a box' if row['localised'] else ', outside the boxes'
+            notes.append('in a box' if row['localised'] else 'outside the boxes')
         if 'classifier_localised' in row:
-            note += f'; of the classifier: {"inside" if row["classifier_localised"] else "outside"}'
+            notes.append('classifier ' + ('in a box' if row['classifier_localised'] else 'outside'))
         judged.append(
             JudgedAnswer(
                 answer,
                 overlay(keyframe.image, keyframe.window.expand(level)),
-                boxes.get(answer.text, ()),
+                boxes.get(row['text'], ()),
                 row.get('localised', False),
-                note,
+                ', '.join(notes),
             )
         )
     images = labelled.pair.first.image, labelled.pair.second.image
