@@ -10,6 +10,7 @@ input_pairs: finds the input images of an annotated view
 splat_points, methods: the network and its baselines on such a view
 annotated_scores: the scores of `eval scannetpp`
 held_out_rooms: scores on rooms
+boxes: the boxes of an answer against the true ones
 pair_labels, labelled_pairs: reader of labelled real pairs, and scores on them
 dense_classifier: their untrained peer
 phrasings: descriptions that were not used in training

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gsemsplat_ros.datasets.sample import Sample
+from gsemsplat_ros.evaluation.boxes import box_scores, boxes_of, true_boxes
 from gsemsplat_ros.evaluation.metrics import (
     abs_rel,
     at_keyframe,
@@ -66,6 +67,9 @@ MEASURES = {
     'new_miou': 'miou of the other names',
     'found_rate': 'part of the present names that were found',
     'false_alarm_rate': 'part of the absent names that were found',
+    'box_precision': "part of the boxes of found names that are an instance's: 3D IoU of at least 0.25",
+    'box_recall': 'part of the instances of found names in view 1 that have such a box',
+    'box_count_error': '|boxes - instances in view 1| of a found name',
     'phrasing_localisation': 'the peak lies on any thing that the phrasing means',
     'phrasing_found_rate': 'part of the phrasings of present things that were found',
     'random_phrasing': 'chance of phrasing_localisation',
@@ -114,6 +118,9 @@ def evaluate_rooms(
     Queries are every name on at least 1 % of view 1 (instances of the name and of its kinds together: an
     office chair is a chair), and five absent names per view, drawn from all names of the samples that share
     no word with a name in view 1 or 2.
+
+    Boxes of a found name are compared with those around the visible part of each of its instances in view 1
+    (evaluation/boxes.py), both along the axes of the first camera, with the scene in true scale.
 
     Returns the mean of each measure over all pairs (None if nothing counts) and 95 % bootstrap `intervals`
     by the same keys; by_name [{text, count, localised, iou, found}], most frequent first; pairs,
@@ -213,6 +220,9 @@ def score_words(
     full = row_of[sample.instance[0]]  # (H, W)
     labels = at_keyframe(scene.keyframe, full)  # (h, w)
     present = [row for row in range(len(texts)) if (labels == row).mean() >= MIN_FRACTION]
+    depth = scene.keyframe.rendering.depth.cpu().numpy()
+    scale = median_scale(depth, at_keyframe(scene.keyframe, sample.depth[0]))
+    surface = sample.points(0)
     seconds: list[float] = []
     maps: list[np.ndarray] = []
 
@@ -237,6 +247,10 @@ def score_words(
             found_rate=answer.found,
             random_localisation=truth.mean(),
         )
+        if answer.found:
+            true = true_boxes(surface, sample.instance[0], np.flatnonzero(np.isin(row_of, kind)))
+            for measure, values in box_scores(boxes_of(answer.objects, scale), true).items():
+                scores.values.setdefault(measure, []).extend(values)
         side = 'taught' if words(texts[row]) <= taught else 'new'
         scores.add(**{f'{side}_localisation': localised, f'{side}_miou': overlap})
         scores.phrases.append(

@@ -52,9 +52,9 @@ def _answer_of_scene(
     if decision.found:
         objects = find_objects(
             scene.gaussians.means.cpu().numpy(),
-            np.where(lit, relevancy, np.nan),
+            relevancy,
+            lit,
             scene.gaussians.opacities.cpu().numpy(),
-            question.threshold,
             max_objects=question.max_objects,
         )
     return Answer(
@@ -108,9 +108,9 @@ def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
     if decision.found:
         objects = find_objects(
             means,
-            np.where(lit, decision.relevancy, np.nan),
+            decision.relevancy,
+            lit,
             map_.gaussians.opacities.numpy(),
-            question.threshold,
             voxel=TOUCHING * map_.voxel,
             min_points=MIN_IN_OBJECT,
             max_objects=question.max_objects,

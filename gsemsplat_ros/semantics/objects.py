@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 _VOXELS_ACROSS = 100  # default voxel edge: the scene's robust diagonal over this, 6 cm in a room
-_LOW, _HIGH = 0.05, 0.95  # quantiles that bound an object: a few flying Gaussians must not stretch it
+_ROOM = 0.05, 0.95  # quantiles that bound the scene
+_LOW, _HIGH = 0.02, 0.98  # quantiles that bound an object: a few flying Gaussians must not stretch it
+_SHARD = 0.1  # of the largest group's volume: less is no object
+_GAP = 0.1  # of the smaller group's diagonal: a gap that does not part an object
 # the 13 of the 26 neighbours that come later in key order: each pair of neighbours once
 _FORWARD = [(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if (x, y, z) > (0, 0, 0)]
 
@@ -50,46 +54,97 @@ def inside_any(objects: Iterable[Object], points: np.ndarray) -> np.ndarray:
 
 def find_objects(
     means: np.ndarray,
-    scores: np.ndarray,
+    relevancy: np.ndarray,
+    lit: np.ndarray,
     opacities: np.ndarray,
-    gate: float,
     *,
     voxel: float | None = None,
     min_points: int = 20,
     max_objects: int = 8,
 ) -> tuple[Object, ...]:
-    """Groups the Gaussians whose score reaches `gate` into objects, best first, `max_objects` at most.
+    """Groups the Gaussians of a phrase into objects, best first, `max_objects` at most.
 
-    means: (N, 3) [m]; scores: (N,) relevancy 0..1, NaN: unknown, left out; opacities: (N,) in (0, 1), the
-    weights. voxel: edge [m] of the grid in which occupied voxels that touch, by a corner too, are one object.
-    None: a hundredth of the diagonal of the box that holds the middle 90 % of `means` along each axis, so
-    that scenes without metric scale give the same. Groups of fewer than `min_points` Gaussians are dropped.
+    means: (N, 3) [m]; relevancy: (N,) 0..1, NaN: unknown, left out; lit: (N,) bool, the Gaussians of the
+    phrase; opacities: (N,) in (0, 1), the weights. voxel: edge [m] of the grid in which occupied voxels that
+    touch, by a corner too, are one group. None: a hundredth of the diagonal of the box that holds the middle
+    90 % of `means` along each axis, so that scenes without metric scale give the same.
 
-    A box spans the weighted 5 % to 95 % quantiles along each axis; its score is the weighted 95 % quantile.
+    The lit Gaussians are only the most relevant part of a thing. So a group takes in all Gaussians in the
+    upper half of the range of relevancy, and counts if at least `min_points` of it are lit. Then groups of
+    less than a tenth of the volume of the largest are dropped as shards, and groups closer to each other than
+    a tenth of the smaller one's diagonal are one object: a gap in a door is bridged, two chairs stay two.
+
+    A box spans the weighted 2 % to 98 % quantiles along each axis; its score is the weighted 98 % quantile.
     """
-    assert means.shape == (*scores.shape, 3) and opacities.shape == scores.shape, (means.shape, scores.shape)
+    assert means.shape == (*relevancy.shape, 3), (means.shape, relevancy.shape)
+    assert lit.shape == opacities.shape == relevancy.shape, (lit.shape, opacities.shape, relevancy.shape)
     finite = np.isfinite(means).all(1)
-    keep = finite & (scores >= gate)  # false for NaN
-    if np.count_nonzero(keep) < min_points:
+    known = finite & np.isfinite(relevancy)
+    lit = lit & known
+    if np.count_nonzero(lit) < min_points:
         return ()
     if voxel is None:
-        low, high = np.quantile(means[finite], (_LOW, _HIGH), axis=0)
+        low, high = np.quantile(means[finite], _ROOM, axis=0)
         voxel = max(float(np.linalg.norm(high - low)) / _VOXELS_ACROSS, 1e-6)
-    means, scores, weights = means[keep].astype(np.float64), scores[keep], opacities[keep]
-    labels = connected_voxels(means, voxel)
-    order = np.argsort(labels, kind='stable')
-    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
-    groups = [group for group in np.split(order, starts[1:]) if len(group) >= min_points]
-    found = [_object(means[group], scores[group], weights[group]) for group in groups]
+    keep = np.flatnonzero(known)
+    values = relevancy[keep]
+    keep = keep[lit[keep] | (values >= (values.min() + values.max()) / 2)]
+    means, relevancy, lit = means[keep].astype(np.float64), relevancy[keep], lit[keep]
+    weights, labels = opacities[keep], connected_voxels(means, voxel)
+    groups = [rows for rows in _rows(labels) if np.count_nonzero(lit[rows]) >= min_points]
+    if not groups:
+        return ()
+    boxes = np.array([_bounds(means[rows], weights[rows]) for rows in groups])
+    volumes = np.maximum(boxes[:, 1] - boxes[:, 0], voxel).prod(1)  # of a flat one: a voxel thick
+    large = np.flatnonzero(volumes >= _SHARD * volumes.max())
+    pairs = _close_pairs([means[groups[i]] for i in large], boxes[large], voxel)
+    joined = _rows(_components(len(large), *pairs))
+    found = []
+    for members in joined:
+        rows = np.concatenate([groups[i] for i in large[members]])
+        bounds = boxes[large[members[0]]] if len(members) == 1 else _bounds(means[rows], weights[rows])
+        found.append(_object(bounds, float(_quantiles(relevancy[rows], weights[rows], (_HIGH,))[0])))
     return tuple(sorted(found, key=lambda item: -item.score)[:max_objects])
+
+
+def _rows(labels: np.ndarray) -> list[np.ndarray]:
+    """The rows of each label, by label."""
+    order = np.argsort(labels, kind='stable')
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+
+def _close_pairs(groups: list[np.ndarray], boxes: np.ndarray, voxel: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs, first (P,) and second (P,), of the groups of points (N, 3) that nearly touch (_GAP).
+
+    boxes (G, 2, 3): theirs. Distances are those between points, one a voxel; only points that are close
+    enough to the other's box are compared.
+    """
+    reaches = _GAP * np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1)
+    pairs = []
+    for i, j in combinations(range(len(groups)), 2):
+        reach = min(reaches[i], reaches[j])
+        a, b = (
+            points[((points >= low - reach) & (points <= high + reach)).all(1)]
+            for points, (low, high) in ((groups[i], boxes[j]), (groups[j], boxes[i]))
+        )
+        if len(a) and len(b):
+            a, b = _one_a_voxel(a, voxel), _one_a_voxel(b, voxel)
+            squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+            if (squares <= reach**2).any():
+                pairs.append((i, j))
+    first, second = np.array(pairs, int).reshape(-1, 2).T
+    return first, second
+
+
+def _one_a_voxel(points: np.ndarray, voxel: float) -> np.ndarray:
+    """One of the points (N, 3) of each voxel."""
+    return points[np.unique(_voxels(points, voxel)[0], return_index=True)[1]]
 
 
 def connected_voxels(points: np.ndarray, voxel: float) -> np.ndarray:
     """Points (N, 3) -> component (N,) int, 0 .. count - 1: voxels that share a face, edge or corner."""
-    cells = np.stack([_without_gaps(column) for column in np.floor(points / voxel).T], 1)
-    sides = cells.max(0) + 2
-    strides = np.array([sides[1] * sides[2], sides[2], 1])
-    keys, voxel_of_point = np.unique(cells @ strides, return_inverse=True)
+    keys, strides = _voxels(points, voxel)
+    keys, voxel_of_point = np.unique(keys, return_inverse=True)
     first, second = [], []
     for offset in _FORWARD:
         wanted = keys + np.dot(offset, strides)
@@ -99,6 +154,14 @@ def connected_voxels(points: np.ndarray, voxel: float) -> np.ndarray:
         second.append(place[touching])
     roots = _components(len(keys), np.concatenate(first), np.concatenate(second))
     return np.unique(roots, return_inverse=True)[1][voxel_of_point]
+
+
+def _voxels(points: np.ndarray, voxel: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, 3) -> keys (N,) int64 of their voxels, and the change of key (3,) a step along each axis."""
+    cells = np.stack([_without_gaps(column) for column in np.floor(points / voxel).T], 1)
+    sides = cells.max(0) + 2
+    strides = np.array([sides[1] * sides[2], sides[2], 1])
+    return cells @ strides, strides
 
 
 def _without_gaps(cells: np.ndarray) -> np.ndarray:
@@ -127,17 +190,21 @@ def _components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray
             parent = up
 
 
-def _object(means: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Object:
-    low, high = (np.array([_quantile(column, weights, q) for column in means.T]) for q in (_LOW, _HIGH))
+def _bounds(means: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(2, 3): the low and high quantiles of the means (N, 3) along each axis."""
+    return np.stack([_quantiles(column, weights, (_LOW, _HIGH)) for column in means.T], 1)
+
+
+def _object(bounds: np.ndarray, score: float) -> Object:
+    low, high = bounds
     # the middle of the box and not the mean: centre and size then describe one box, and a visible front
     # with many Gaussians does not pull the centre out of the object
-    centre, size = (low + high) / 2, high - low
-    return Object(tuple(centre.tolist()), tuple(size.tolist()), _quantile(scores, weights, _HIGH))
+    return Object(tuple(((low + high) / 2).tolist()), tuple((high - low).tolist()), score)
 
 
-def _quantile(values: np.ndarray, weights: np.ndarray, q: float) -> float:
-    """The smallest value that has the share `q` of the weight at or below it."""
+def _quantiles(values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """The smallest values that have the `shares` of the weight at or below them."""
     order = np.argsort(values)
     running = np.cumsum(weights[order], dtype=np.float64)
-    index = np.searchsorted(running, q * running[-1])
-    return float(values[order[min(index, len(order) - 1)]])
+    index = np.searchsorted(running, np.multiply(shares, running[-1]))
+    return values[order[np.minimum(index, len(order) - 1)]]

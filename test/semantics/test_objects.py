@@ -22,50 +22,70 @@ def room(rng, *boxes):
     return means[order], scores[order], rng.uniform(0.5, 1, len(means)).astype(np.float32)
 
 
+def objects_of(means, scores, opacities, gate=0.5, **options):
+    return find_objects(means, scores, scores >= gate, opacities, **options)
+
+
 def test_two_boxes_are_two_objects_best_first():
     rng = np.random.default_rng(0)
-    small, large = ([0.5, 0.5, 1], [0.3, 0.2, 0.4]), ([3, 1, 3], [0.8, 0.4, 0.6])
+    small, large = ([0.5, 0.5, 1], [0.5, 0.4, 0.4]), ([3, 1, 3], [0.8, 0.4, 0.6])
     means, scores, opacities = room(rng, (*small, 0.7, 2000), (*large, 0.9, 3000))
-    found = find_objects(means, scores, opacities, 0.5)
+    found = objects_of(means, scores, opacities)
     assert len(found) == 2
     for item, (center, size), score in zip(found, (large, small), (0.9, 0.7)):
         np.testing.assert_allclose(item.center, center, atol=0.02)
-        np.testing.assert_allclose(item.size, 0.9 * np.array(size), atol=0.03)
+        np.testing.assert_allclose(item.size, 0.96 * np.array(size), atol=0.03)
         assert item.score == pytest.approx(score)
     assert [type(value) for value in (*found[0].center, *found[0].size, found[0].score)] == [float] * 7
 
 
-def test_the_gate_the_limit_and_tiny_groups():
+def test_lit_gaussians_the_limit_and_tiny_groups():
     rng = np.random.default_rng(1)
     boxes = [([0.5 + 0.9 * i, 1, 1], [0.1, 0.1, 0.1], 0.6 + 0.1 * i, 200) for i in range(3)]
-    means, scores, opacities = room(rng, *boxes, ([2, 2.5, 3], [0.05, 0.05, 0.05], 0.95, 19))
-    assert [round(item.score, 1) for item in find_objects(means, scores, opacities, 0.5)] == [0.8, 0.7, 0.6]
-    assert [round(item.score, 1) for item in find_objects(means, scores, opacities, 0.65)] == [0.8, 0.7]
-    assert len(find_objects(means, scores, opacities, 0.5, max_objects=1)) == 1
-    assert find_objects(means, scores, opacities, 0.5, min_points=10)[0].score == pytest.approx(0.95)
-    assert find_objects(means, scores, opacities, 0.99) == ()
+    means, scores, opacities = room(rng, *boxes, ([2, 2.5, 3], [0.1, 0.1, 0.1], 0.95, 19))
+
+    def found(gate, **options):
+        return [round(item.score, 2) for item in objects_of(means, scores, opacities, gate, **options)]
+
+    assert found(0.5) == [0.8, 0.7, 0.6]
+    assert found(0.65) == [0.8, 0.7]  # no Gaussian of the third is lit
+    assert found(0.5, max_objects=1) == [0.8]
+    assert found(0.5, min_points=10) == [0.95, 0.8, 0.7, 0.6]
+    assert found(0.99) == []
+
+
+def test_an_object_takes_in_the_upper_half_of_the_range_around_what_is_lit():
+    rng = np.random.default_rng(2)
+    middle, around = box(rng, [1, 1, 1], [0.2] * 3, 500), box(rng, [1, 1, 1], [0.6] * 3, 4000)
+    for level, size in ((0.6, 0.6), (0.4, 0.2)):  # of a range from 0.1 to 0.9
+        means, scores, _ = room(rng)
+        means = np.concatenate([means, middle, around])
+        scores = np.concatenate([scores, np.full(500, 0.9), np.full(4000, level)])
+        scores[np.abs(means - 1).max(1) < 0.1] = 0.9
+        (found,) = objects_of(means, scores, np.ones(len(means)), 0.85)
+        np.testing.assert_allclose(found.size, [size] * 3, atol=0.05)
 
 
 def test_the_default_voxel_follows_the_scale_of_the_scene():
     rng = np.random.default_rng(2)
     means, scores, opacities = room(rng, ([1, 1, 1], [0.3] * 3, 0.8, 1500), ([3, 1, 3], [0.3] * 3, 0.7, 1500))
-    expected = find_objects(means, scores, opacities, 0.5)
-    scaled = find_objects(1000 * means, scores, opacities, 0.5)
+    expected = objects_of(means, scores, opacities)
+    scaled = objects_of(1000 * means, scores, opacities)
     assert len(expected) == len(scaled) == 2
     np.testing.assert_allclose(
         [item.center for item in scaled], [np.multiply(1000, item.center) for item in expected], rtol=1e-5
     )
-    assert len(find_objects(means, scores, opacities, 0.5, voxel=2.0)) == 1
+    assert len(objects_of(means, scores, opacities, voxel=2.0)) == 1
 
 
 def test_flying_and_broken_gaussians_do_no_harm():
     rng = np.random.default_rng(3)
     means, scores, opacities = room(rng, ([1, 1, 1], [0.3] * 3, 0.8, 1500))
-    expected = find_objects(means, scores, opacities, 0.5)
+    expected = objects_of(means, scores, opacities)
     broken = np.array([[np.nan, 0, 0], [np.inf, 1, 1], [1e30, -1e30, 5], [1, 1, 1]], np.float32)
     means = np.concatenate([means, broken])
     scores = np.append(scores, [0.9, 0.9, 0.9, np.nan])
-    found = find_objects(means, scores, np.append(opacities, [1, 1, 1, 1]), 0.5)
+    found = objects_of(means, scores, np.append(opacities, [1, 1, 1, 1]))
     assert len(found) == 1
     np.testing.assert_allclose(found[0].center, expected[0].center, atol=1e-3)
     np.testing.assert_allclose(found[0].size, expected[0].size, atol=1e-3)
@@ -75,12 +95,68 @@ def test_faint_gaussians_weigh_little():
     rng = np.random.default_rng(4)
     solid, halo = box(rng, [0, 0, 0], [0.2, 0.2, 0.2], 800), box(rng, [0, 0, 0], [0.6, 0.6, 0.6], 800)
     opacities = np.repeat([0.9, 0.01], 800)
-    (found,) = find_objects(np.concatenate([solid, halo]), np.full(1600, 0.8), opacities, 0.5, voxel=0.1)
+    (found,) = objects_of(np.concatenate([solid, halo]), np.full(1600, 0.8), opacities, voxel=0.1)
     assert np.less(found.size, 0.21).all()
 
 
+def slab(rng, width, height, turn, gap=0.0, count=4000, depth=0.04):
+    """A door (N, 3), turned about its vertical axis at (1.5, 1.2, 2.5), without a strip in the middle."""
+    flat = rng.uniform(-0.5, 0.5, (count, 3)) * [width, height, depth]
+    flat = flat[np.abs(flat[:, 0]) > gap / 2]
+    cosine, sine = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    return flat @ [[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]] + [1.5, 1.2, 2.5]
+
+
+@pytest.mark.parametrize('unit', [1.0, 0.03])
+@pytest.mark.parametrize('turn', [0, 45, 80])
+def test_a_door_without_a_strip_is_one_box(turn, unit):
+    rng = np.random.default_rng(5)
+    means, scores, _ = room(rng)
+    whole, cut = slab(rng, 0.9, 2.0, turn), slab(rng, 0.9, 2.0, turn, gap=0.16)
+    boxes = []
+    for door in (whole, cut):
+        points = unit * np.concatenate([means, door])
+        found = objects_of(points, np.append(scores, np.full(len(door), 0.8)), np.ones(len(points)))
+        assert len(found) == 1
+        boxes.append(found[0])
+    np.testing.assert_allclose(boxes[0].size, boxes[1].size, atol=0.02 * unit)
+
+
+@pytest.mark.parametrize('turn', [0, 30, 45])
+def test_two_chairs_beside_each_other_stay_two(turn):
+    rng = np.random.default_rng(6)
+    means, scores, _ = room(rng)
+    pair = slab(rng, 1.3, 0.9, turn, gap=0.3, count=9000, depth=0.5)  # 50 cm wide, 30 cm apart
+    points = np.concatenate([means, pair])
+    found = objects_of(points, np.append(scores, np.full(len(pair), 0.8)), np.ones(len(points)))
+    assert len(found) == 2
+    middle = np.mean([item.center for item in found], 0)
+    np.testing.assert_allclose(middle, [1.5, 1.2, 2.5], atol=0.05)
+
+
+def test_a_shard_is_dropped_and_a_smaller_chair_is_not():
+    rng = np.random.default_rng(7)
+    chair, stool = ([1, 1, 1], [0.5, 0.9, 0.5], 0.8, 4000), ([3, 1.3, 3], [0.3, 0.4, 0.3], 0.7, 1000)
+    shard = ([3, 0.5, 1], [0.2, 0.2, 0.2], 0.95, 300)
+    found = objects_of(*room(rng, chair, stool, shard))
+    assert [round(item.score, 2) for item in found] == [0.8, 0.7]
+
+
+def test_a_door_in_the_voxels_of_a_map():
+    """One Gaussian a voxel of 5 cm, and two columns of them missing between the halves of the door."""
+    along, up = np.meshgrid(np.arange(18) * 0.05, np.arange(40) * 0.05)
+    door = np.stack([along.ravel(), up.ravel(), np.full(along.size, 3.0)], 1) + 0.025
+    cut = door[np.abs(door[:, 0] - 0.45) > 0.06]
+    other = door + [2.0, 0, 0]
+    for points, count in ((door, 1), (cut, 1), (np.concatenate([cut, other]), 2)):
+        scores = np.full(len(points), 0.8)
+        found = objects_of(points, scores, np.ones(len(points)), voxel=0.15, min_points=10)
+        assert len(found) == count
+        assert all(abs(item.size[0] - 0.85) < 0.051 and item.size[1] > 1.8 for item in found)
+
+
 def test_nothing_in_nothing_out():
-    assert find_objects(np.zeros((0, 3)), np.zeros(0), np.zeros(0), 0.5) == ()
+    assert find_objects(np.zeros((0, 3)), np.zeros(0), np.zeros(0, bool), np.zeros(0)) == ()
 
 
 def flood_fill(points, voxel):
