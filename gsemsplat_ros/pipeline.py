@@ -59,6 +59,8 @@ class Pipeline:
         self.text_encoder = text_encoder
         self.device = device
         self.network = Inference(self.model, device, exact)
+        # without calibration, a public network's points are left alone
+        self.as_published = exact or not self.model.config.stem
         self.square = square
         self.canonical = text_encoder.encode(canonical)
         self.code_space = CodeSpace.of(checkpoint.path.name, text_encoder.name, checkpoint.decoders)
@@ -79,8 +81,9 @@ class Pipeline:
         'cuda'; text_checkpoint: the OpenCLIP file, for a checkpoint with that text encoder; square: the
         published 512 x 512 centre crop instead of the whole field of view; canonical: phrases that every
         query is compared with; exact: compute the network in float32 even where the machine has units for
-        bfloat16. These are about three times as fast and change an output by at most a hundredth of its range
-        in the mean (`gsemsplat bench` measures both).
+        bfloat16, and leave the points of a pair without calibration as predicted (a public network's always
+        are). These units are about three times as fast and change an output by at most a hundredth of its
+        range in the mean (`gsemsplat bench` measures both).
 
         On Linux the process keeps up to half a gigabyte of freed memory from then on.
         Raises ValueError in one line for a file or device that cannot be used.
@@ -117,7 +120,7 @@ class Pipeline:
         clock.lap('match')
         self.network.wait()
         clock.lap('predict')
-        solved = solve(pair, first, second, prediction, matches)
+        solved = solve(pair, first, second, prediction, matches, self.as_published)
         gaussians = Gaussians.from_prediction(solved.prediction, pair.first.frame).scaled(solved.scale)
         clock.lap('pose')
         rendering = render(gaussians, solved.camera, np.eye(4))
@@ -142,6 +145,8 @@ class Pipeline:
             solved.inliers,
             solved.points,
             clock.laps,
+            solved.focal_source,
+            solved.focal_spread,
         )
 
     def query(self, target: Scene | MapIndex, question: Question | str) -> Answer:

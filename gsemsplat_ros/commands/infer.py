@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     write_page(out / 'report.html', 'Two images, one scene', [result], pipeline.card, args.command_line)
     console.say(
         f'{result.gaussians:,} Gaussians in {result.pair_seconds:.2f} s with {result.weights}; '
-        f'scale: {result.scale_source}'
+        f'scale: {result.scale_source}; focal length: {result.focal}'
     )
     answers_table(console, [result])
     if args.video:
@@ -112,23 +112,23 @@ def read_pair(left: str, right: str, calibration: list[float] | None) -> Pair:
     Raises ValueError for unreadable images and wrong calibrations.
     """
     from gsemsplat_ros.images.camera import Camera
-    from gsemsplat_ros.images.view import Pair, View, read_image
+    from gsemsplat_ros.images.view import Pair, read_view
 
-    first, second = read_image(left), read_image(right)
+    first, second = read_view(left), read_view(right)
     if calibration is None:
-        return Pair(View(first), View(second))
+        return Pair(first, second)
     if len(calibration) not in (4, 5):
         raise ValueError(
             f'--calibration has {len(calibration)} numbers: wanted FX FY CX CY [px] and perhaps BASELINE [m]'
         )
-    if first.shape != second.shape:
+    if first.image.shape != second.image.shape:
         raise ValueError(
             '--calibration is for two images of one size, but {} has {}x{} px and {} {}x{} px'.format(
-                left, *first.shape[1::-1], right, *second.shape[1::-1]
+                left, *first.image.shape[1::-1], right, *second.image.shape[1::-1]
             )
         )
-    camera = Camera(*first.shape[1::-1], *calibration[:4])
-    return Pair(View(first, camera), View(second, camera), *calibration[4:])
+    camera = Camera(*first.image.shape[1::-1], *calibration[:4])
+    return Pair(replace(first, camera=camera), replace(second, camera=camera), *calibration[4:])
 
 
 def build_and_ask(
@@ -166,6 +166,9 @@ def build_and_ask(
         weights=pipeline.weights,
         scale_source=scene.scale_source,
         scale=float(scene.scale),
+        focal_source=scene.focal_source,
+        focal_spread=float(scene.focal_spread),
+        pose_found=scene.first_from_second is not None,
         timings=dict(scene.timings),
     )
     return result, scene

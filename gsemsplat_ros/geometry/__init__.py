@@ -3,8 +3,11 @@
 Takes the images with their cameras and the `Prediction`; gives poses, metric scale and corrected points.
 
 solve: the one entry, which calls the others in this order
-epipolar: relative motion and depths of matched points
-matches: matched pixels, relative motion and depths from the images alone
+features: pixels of two images that look alike
+matches: matched pixels and their depths; those of rectified pairs
+epipolar: depths, errors and polished motion of matched points
+motion: the motion on which pixels that look alike agree
+calibrate: the cameras of a pair, calibrated or told by file, network and images
 pose: focal length, relative pose and scale from point maps, images and odometry
 visibility: the surfaces visible in a view with known depth
 flow: dense correction of poses and depths by optical flow

@@ -6,8 +6,31 @@ Rays (N, 3) have depth 1 in their camera. A motion is the pose of the second cam
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
+
+NOISE = 1.0  # standard deviation of a right match, in tolerances: counts for what the errors share
+ROUNDS = 10
+
+
+class Polished(NamedTuple):
+    """A motion, with a translation of length 1, and the factor on the focal length that go with it.
+
+    spread: standard deviation [rad] of rotation and direction together, focal_spread: of ln of the factor, as
+    far as the noise of independent matches tells.
+    """
+
+    first_from_second_rel: np.ndarray
+    focal_factor: float
+    spread: float
+    focal_spread: float
+
+
+def with_focal(rays: np.ndarray, factor: float) -> np.ndarray:
+    """The rays (N, 3) of the same pixels if the focal length is `factor` times as long."""
+    return rays / (factor, factor, 1.0)
 
 
 def triangulate(
@@ -35,39 +58,56 @@ def epipolar_errors(
 
 
 def polish(
-    first_from_second_rel: np.ndarray, rays_first: np.ndarray, rays_second: np.ndarray, tolerance: float
-) -> np.ndarray:
-    """The motion, with a translation of length 1, that brings all matches nearest to their epipolar lines.
+    first_from_second_rel: np.ndarray,
+    rays_first: np.ndarray,
+    rays_second: np.ndarray,
+    tolerance: float,
+    focal_spread: float = 0.0,
+    focal_factor: float = 1.0,
+) -> Polished:
+    """The motion that brings all matches nearest to their epipolar lines, from one that is nearly right.
 
-    Gauss-Newton over rotation and direction; matches beyond `tolerance` [at depth 1] fade (Geman-McClure).
+    Gauss-Newton over rotation, direction and, with focal_spread > 0, one factor on the focal lengths of both
+    cameras, from `focal_factor`: the rays assume it is 1 up to this standard deviation of its logarithm.
+    Matches beyond `tolerance` [at depth 1] fade (Geman-McClure).
     """
 
-    def moved(step: np.ndarray) -> np.ndarray:
+    def moved(pose: np.ndarray, log_focal: float, step: np.ndarray) -> tuple[np.ndarray, float]:
         new = pose.copy()
         new[:3, :3] = cv2.Rodrigues(step[:3])[0] @ pose[:3, :3]
-        new[:3, 3] += step[3:]
+        new[:3, 3] += step[3:6]
         new[:3, 3] /= np.linalg.norm(new[:3, 3])
-        return new
+        return new, log_focal + float(step[6])
 
-    def cost(errors: np.ndarray) -> float:
-        squares = (errors / tolerance) ** 2
-        return float((squares / (1 + squares)).sum())
+    def errors_of(pose: np.ndarray, log_focal: float) -> np.ndarray:
+        """In the unit of the tolerance."""
+        factor = np.exp(log_focal)
+        first, second = with_focal(rays_first, factor), with_focal(rays_second, factor)
+        return epipolar_errors(pose, first, second) * (factor / tolerance)
 
-    pose = first_from_second_rel
-    errors = epipolar_errors(pose, rays_first, rays_second)
-    for _ in range(10):
+    def cost(errors: np.ndarray, log_focal: float) -> float:
+        squares = errors**2
+        return float((squares / (1 + squares)).sum() / NOISE**2 + log_focal**2 * prior)
+
+    axes = np.eye(7) if focal_spread else np.eye(6, 7)
+    prior = 1 / focal_spread**2 if focal_spread else 0.0
+    focal = axes[:, 6]
+    pose, log_focal = first_from_second_rel, float(np.log(focal_factor))
+    errors = errors_of(pose, log_focal)
+    for _ in range(ROUNDS):
         slopes = np.stack(
-            [
-                (epipolar_errors(moved(1e-6 * axis), rays_first, rays_second) - errors) / 1e-6
-                for axis in np.eye(6)
-            ],
-            1,
+            [(errors_of(*moved(pose, log_focal, 1e-6 * axis)) - errors) / 1e-6 for axis in axes], 1
         )
-        weights = 1 / (1 + (errors / tolerance) ** 2)
-        # errors do not depend on the length of the translation: the step of smallest norm leaves it alone
-        better = moved(np.linalg.lstsq(slopes * weights[:, None], -errors * weights, rcond=1e-6)[0])
-        after = epipolar_errors(better, rays_first, rays_second)
-        if not cost(after) < cost(errors) - 1e-6:
+        weights = 1 / (1 + errors**2) ** 2 / NOISE**2
+        information = (slopes * weights[:, None]).T @ slopes + prior * np.outer(focal, focal)
+        along = axes[:, 3:6] @ pose[:3, 3]
+        # the length of the translation shows nowhere: it is held
+        covariance = np.linalg.pinv(information + np.trace(information) * np.outer(along, along), rcond=1e-12)
+        downhill = (slopes * weights[:, None]).T @ errors + prior * log_focal * focal
+        better, focal_after = moved(pose, log_focal, -axes.T @ covariance @ downhill)
+        after = errors_of(better, focal_after)
+        if not cost(after, focal_after) < cost(errors, log_focal) - 1e-6:
             break
-        pose, errors = better, after
-    return pose
+        pose, log_focal, errors = better, focal_after, after
+    spreads = np.sqrt(axes.T @ np.diag(covariance))
+    return Polished(pose, float(np.exp(log_focal)), float(np.linalg.norm(spreads[:6])), float(spreads[6]))

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from gsemsplat_ros.geometry.epipolar import epipolar_errors, polish, triangulate
-from gsemsplat_ros.geometry.matches import MIN_PARALLAX, PairMatches
+from gsemsplat_ros.geometry.matches import PairMatches
+from gsemsplat_ros.geometry.motion import MIN_PARALLAX
 from gsemsplat_ros.geometry.refine import MIN_DEPTH
 from gsemsplat_ros.images.camera import Camera, pixel_grid
 
@@ -94,11 +95,9 @@ def dense_matches(
     distance = float(np.linalg.norm(first_from_second_rel[:3, 3]))
     pose = first_from_second_rel.copy()
     pose[:3, 3] /= distance
-    pose = polish(pose, a[drawn], b[drawn], tolerance)
+    pose = polish(pose, a[drawn], b[drawn], tolerance).first_from_second_rel
     z1, z2, angle = triangulate(a, b, pose)
-    good = (
-        (np.abs(epipolar_errors(pose, a, b)) < tolerance) & (z1 > 0) & (z2 > 0) & (angle > MIN_PARALLAX / 2)
-    )
+    good = (np.abs(epipolar_errors(pose, a, b)) < tolerance) & (z1 > 0) & (z2 > 0) & (angle > MIN_PARALLAX)
     if good.sum() < MIN_MATCHES:
         return None
     uv1, uv2 = ((uv[good] + 0.5) * (size[0] / width, size[1] / height) - 0.5 for uv in (uv1, uv2))

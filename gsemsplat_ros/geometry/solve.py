@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from gsemsplat_ros.geometry.calibrate import Calibrated, Observed, calibrated, self_calibrated
+from gsemsplat_ros.geometry.features import Alike
 from gsemsplat_ros.geometry.flow import dense_matches
 from gsemsplat_ros.geometry.matches import PairMatches
 from gsemsplat_ros.geometry.pose import PairPose, focal_from_points, pair_pose
@@ -21,15 +23,19 @@ from gsemsplat_ros.network.model import Prediction, ViewPrediction
 class Solved:
     """The geometry of a pair; (h, w) is the size of the network's output.
 
-    camera, second_camera: of the two views at that size; prediction: in the network's unit; with calibrated
-    cameras on their rays, and with depths corrected to the measured ones. first_from_second (4, 4): pose of
-    the second camera in the frame of the first [m], None: not found; scale: metres per network unit;
-    scale_source: 'stereo baseline', 'tf' or 'network' (the network's guess counts as metres); `inliers` of
-    `points` measurements agree with scale or pose.
+    camera, second_camera: of the two views at that size; focal_source: what tells their focal length,
+    'calibration', 'exif', 'images' or 'network'; focal_spread: standard deviation of its logarithm, 0 for a
+    calibration. prediction: in the network's unit; unless nothing was known or measured, on the rays of these
+    cameras and with depths corrected to the measured ones. first_from_second (4, 4): pose of the second
+    camera in the frame of the first [m], None: not found; scale: metres per network unit; scale_source:
+    'stereo baseline', 'tf' or 'network' (the network's guess counts as metres); `inliers` of `points`
+    measurements agree with scale or pose.
     """
 
     camera: Camera
     second_camera: Camera
+    focal_source: str
+    focal_spread: float
     prediction: Prediction
     first_from_second: np.ndarray | None
     scale: float
@@ -39,36 +45,47 @@ class Solved:
 
 
 def solve(
-    pair: Pair, first: Fitted, second: Fitted, prediction: Prediction, matches: PairMatches | None
+    pair: Pair,
+    first: Fitted,
+    second: Fitted,
+    prediction: Prediction,
+    matches: PairMatches | Alike | None,
+    as_published: bool = False,
 ) -> Solved:
     """Cameras, pose, scale and corrected points of `pair`.
 
-    first, second: its views as fitted to the network; matches: of the pair (`match_pair`), in pixels of its
-    images. Without a camera of the first view the focal length is taken from the predicted points, and
-    nothing is corrected; a second view without a camera takes the first's. Raises ValueError where no point
-    lies in front of an unknown camera.
+    first, second: its views as fitted to the network; matches: what `match_pair` says of the pair. A view
+    without a camera takes the other's. If neither has one, the focal length comes from file, network and
+    images (calibrate.py), and then all goes as with a calibration; but as_published the points stay as
+    predicted, with the pose beside. Raises ValueError where no point lies in front of an unknown camera.
     """
     points, conf = _maps(prediction.first)
     points_second, conf_second = _maps(prediction.second)
     height, width = conf.shape
-    known = first.view.camera
-    camera = (
-        known.resized(width, height)
-        if known
-        else Camera.centred(width, height, focal_from_points(points, conf))
+    known = _cameras(pair, first, second, points, conf, matches)
+    first, second = (
+        fitted._replace(view=replace(fitted.view, camera=camera.in_window(fitted.window)))
+        for fitted, camera in zip((first, second), known.cameras)
     )
-    second_camera = second.view.camera.resized(width, height) if second.view.camera else camera
-    if matches is not None:
-        matches = matches.on_grid(first.window, second.window, width, height)
-    pose = pair_pose(pair, matches, points[..., 2], points_second, conf_second, second_camera)
-    if known:
-        small = _resized(first.view.image, width, height), _resized(second.view.image, width, height)
-        if pose.matches is not None and pair.baseline_m is None:  # stereo matches are dense already
-            pose = _by_flow(pose, pose.matches, points[..., 2], small[0], first, second)
+    camera, second_camera = (
+        camera.in_window(fitted.window).resized(width, height)
+        for fitted, camera in zip((first, second), known.cameras)
+    )
+    measured = (
+        None if known.matches is None else known.matches.on_grid(first.window, second.window, width, height)
+    )
+    pose = pair_pose(pair, measured, points[..., 2], points_second, conf_second, second_camera)
+    small = _resized(first.view.image, width, height), _resized(second.view.image, width, height)
+    if pose.matches is not None and pair.baseline_m is None:  # stereo matches are dense already
+        pose = _by_flow(pose, pose.matches, points[..., 2], small[0], first, second)
+    told = known.focal_source != 'network' or pose.matches is not None
+    if known.focal_source == 'calibration' or (told and not as_published):
         prediction = snap_to_rays(prediction, (camera, second_camera), pose, small)
     return Solved(
         camera,
         second_camera,
+        known.focal_source,
+        known.focal_spread,
         prediction,
         pose.first_from_second,
         pose.scale,
@@ -76,6 +93,36 @@ def solve(
         pose.inliers,
         pose.points,
     )
+
+
+def _cameras(
+    pair: Pair,
+    first: Fitted,
+    second: Fitted,
+    points: np.ndarray,
+    conf: np.ndarray,
+    matches: PairMatches | Alike | None,
+) -> Calibrated:
+    """Cameras and matches by what is given: the calibration of one view or both, or the images alone.
+
+    points (h, w, 3), conf (h, w): of the first view.
+    """
+    own = pair.first.camera, pair.second.camera
+    if not isinstance(matches, Alike):  # a rectified pair, which has its first camera
+        assert own[0] is not None, pair
+        return Calibrated((own[0], own[1] or _same_camera(first, second)), 'calibration', 0.0, matches)
+    observed = Observed(pair, matches, points[..., 2], (first, second))
+    if own[0] is None and own[1] is None:
+        return self_calibrated(observed, focal_from_points(points, conf) * first.window.width / conf.shape[1])
+    return calibrated(
+        observed, (own[0] or _same_camera(second, first), own[1] or _same_camera(first, second))
+    )
+
+
+def _same_camera(known: Fitted, other: Fitted) -> Camera:
+    """The camera of the `other` input image whose fitted image has that of the known one."""
+    assert known.view.camera is not None, known
+    return known.view.camera.around_window(other.window)
 
 
 def _maps(view: ViewPrediction) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +142,7 @@ def _by_flow(
     depth (h, w) and small (h, w, 3) uint8: the network's depth of the first view, and its image.
     """
     cameras = first.view.camera, second.view.camera
-    assert cameras[0] is not None and cameras[1] is not None, 'matched views have cameras'
+    assert cameras[0] is not None and cameras[1] is not None, 'solve has given cameras to both views'
     factor = bend(depth, small, corners.uv_first, corners.z_first)  # by the corners, so that flow is short
     bent = depth if factor is None else depth * factor
     dense = dense_matches(corners, bent, (first.view.image, second.view.image), (cameras[0], cameras[1]))

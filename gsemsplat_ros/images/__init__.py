@@ -4,6 +4,7 @@ Takes images, calibrations and stamps; gives a `Pair` of `View`s with their `Cam
 
 camera: the pinhole camera: projection, rays, crop and scale
 window: the part of an image that the network sees
+exif: the focal length that an image file tells
 view: views, pairs, and the resize to the network's size
 stereo: pairs of left and right images by their stamps
 motion: image motion between two views

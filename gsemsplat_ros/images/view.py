@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.exif import focal_length
 from gsemsplat_ros.images.window import Window
 
 PATCH = 16  # the network works on whole patches of this many pixels
@@ -19,8 +20,9 @@ PATCH = 16  # the network works on whole patches of this many pixels
 class View:
     """One image: `image` (H, W, 3) uint8 RGB, its camera (None: unknown), optical frame and time [ns].
 
-    map_from_camera (4, 4): pose of the camera at that time in a fixed frame [m]; None: unknown. Raises
-    ValueError for another shape or type, and for a camera of another size.
+    map_from_camera (4, 4): pose of the camera at that time in a fixed frame [m]; None: unknown. exif_focal:
+    focal length [px] by the image file, which is less than a calibration; None: not told. Raises ValueError
+    for another shape or type, and for a camera of another size.
     """
 
     image: np.ndarray
@@ -28,6 +30,7 @@ class View:
     frame: str = 'camera'
     stamp_ns: int = 0
     map_from_camera: np.ndarray | None = None
+    exif_focal: float | None = None
 
     def __post_init__(self):
         image = self.image
@@ -117,15 +120,24 @@ def fit(view: View, width: int, height: int) -> Fitted:
     return Fitted(replace(view, image=np.ascontiguousarray(image), camera=camera), window)
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, EXIF orientation applied. Raises ValueError for anything but an image."""
+def read_view(path: str | Path) -> View:
+    """The image at `path` as a view, EXIF orientation applied, with the focal length that the file tells.
+
+    Raises ValueError for anything but an image.
+    """
     path = Path(path)
     try:
         with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert('RGB'))
+            pixels = np.array(ImageOps.exif_transpose(image).convert('RGB'))
+            return View(pixels, exif_focal=focal_length(image))
     except FileNotFoundError:
         raise ValueError(f'no image at {path}') from None
     except IsADirectoryError:
         raise ValueError(f'{path} is a folder: wanted an image file') from None
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f'{path} cannot be read as an image ({error}): wanted a PNG or JPEG file') from None
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, EXIF orientation applied. Raises ValueError for anything but an image."""
+    return read_view(path).image

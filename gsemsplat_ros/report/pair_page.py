@@ -122,6 +122,7 @@ def pair_section(number: int, result: PairResult) -> Markup:
         tag(
             'p', f'{result.gaussians:,} Gaussians in {seconds(result.pair_seconds)} · {scale}', class_='meta'
         ),
+        tag('p', f'Focal length: {result.focal}', class_='meta'),
         tag('div', figures, class_='trio'),
         tag('h3', 'From new viewpoints'),
         tag(

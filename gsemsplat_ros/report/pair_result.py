@@ -13,6 +13,13 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.scene.scene import is_metric
 from gsemsplat_ros.semantics.answer import Answer
 
+FOCAL_SOURCES = {
+    'calibration': 'the calibration',
+    'exif': 'the image file (EXIF)',
+    'images': 'the two images',
+    'network': "the network's guess",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class ReportedAnswer:
@@ -50,7 +57,8 @@ class PairResult:
 
     first, second (H, W, 3) uint8 RGB: the input; camera: of the first; depth (h, w) [m] of the first camera,
     NaN where unknown; gaussians: their number; scale: metres per network unit; timings: stage -> seconds;
-    film: None if not requested.
+    film: None if not requested; focal_source, focal_spread: as of the Scene; pose_found: whether that of the
+    second camera was.
     """
 
     name: str
@@ -67,6 +75,16 @@ class PairResult:
     scale: float
     timings: dict[str, float] = field(default_factory=dict)
     film: Film | None = None
+    focal_source: str = 'calibration'
+    focal_spread: float = 0.0
+    pose_found: bool = True
+
+    @property
+    def focal(self) -> str:
+        """The focal length, what tells it and how surely, and whether the pose is known, in words."""
+        sure = f' (± {100 * self.focal_spread:.0f} %)' if self.focal_spread else ''
+        pose = '' if self.pose_found else '; the pose of the second camera was not found'
+        return f'{self.camera.fx:.0f} px by {FOCAL_SOURCES[self.focal_source]}{sure}{pose}'
 
     @property
     def metric(self) -> bool:
@@ -81,6 +99,10 @@ class PairResult:
             'weights': self.weights,
             'scale_source': self.scale_source,
             'scale': self.scale,
+            'focal_length': self.camera.fx,
+            'focal_source': self.focal_source,
+            'focal_spread': self.focal_spread,
+            'pose_found': self.pose_found,
             'timings': self.timings,
             'queries': [answer.summary() for answer in self.answers],
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from gsemsplat_ros.geometry.matches import matched_pixels
+from gsemsplat_ros.geometry.features import matched_pixels
 from gsemsplat_ros.geometry.pose import MIN_INLIERS, RATIO_TOLERANCE, REPROJECTION_PX
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.scene.map import Map

@@ -63,7 +63,9 @@ class Scene:
 
     first_from_second (4, 4): pose of the second camera, translation in the unit of the Gaussians; None: not
     found. scale: metres per network unit; scale_source: 'stereo baseline', 'tf' or 'network'; inliers of
-    points: measurements that agree with scale or pose. timings: stage -> seconds.
+    points: measurements that agree with scale or pose. timings: stage -> seconds. focal_source: what tells
+    the focal length, 'calibration', 'exif' (the image file), 'images' or 'network'; focal_spread: standard
+    deviation of its logarithm, 0 for a calibration.
     """
 
     gaussians: Gaussians
@@ -74,6 +76,8 @@ class Scene:
     inliers: int
     points: int
     timings: dict[str, float]
+    focal_source: str = 'calibration'
+    focal_spread: float = 0.0
 
     @property
     def metric(self) -> bool:

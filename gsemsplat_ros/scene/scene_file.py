@@ -23,7 +23,7 @@ from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.semantics.decoder import Decoders
 
-KIND = Kind('scene', 'gsemsplat_scene', 1, '`gsemsplat infer`')
+KIND = Kind('scene', 'gsemsplat_scene', 2, '`gsemsplat infer`')
 JPEG = 92  # quality of the images: they are shown, not measured
 MAX_IMAGE = 1 << 26  # bytes of a file's image
 IMAGES = 'image', 'second_image'
@@ -38,6 +38,8 @@ def save_scene(path: str | Path, scene: Scene, second_image: np.ndarray, space: 
         'window': asdict(keyframe.window),
         'stamp_ns': int(keyframe.stamp_ns),
         'first_from_second': None if pose is None else np.asarray(pose, np.float64).tolist(),
+        'focal_source': scene.focal_source,
+        'focal_spread': float(scene.focal_spread),
         'scale': float(scene.scale),
         'scale_source': scene.scale_source,
         'inliers': int(scene.inliers),
@@ -74,6 +76,8 @@ def load_scene(
         card['inliers'],
         card['points'],
         card['timings'],
+        card['focal_source'],
+        card['focal_spread'],
     )
     return scene, second
 
@@ -95,6 +99,8 @@ def defect(card: dict, tensors: dict[str, Tensor]) -> str:
     kinds = {
         'frame': str,
         'stamp_ns': int,
+        'focal_source': str,
+        'focal_spread': float,
         'scale': float,
         'scale_source': str,
         'inliers': int,

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from support.patterned_box import CAMERA, at, moved, room_view
 
+from gsemsplat_ros.geometry.features import matched_pixels
 from gsemsplat_ros.geometry.flow import dense_matches, flow_matches, project
-from gsemsplat_ros.geometry.matches import match_motion
+from gsemsplat_ros.geometry.motion import find_motion
 from gsemsplat_ros.geometry.pose import PairPose, network_factor
 from gsemsplat_ros.geometry.refine import bend
+from gsemsplat_ros.images.view import View, fit
 
 TRUTH = moved((0.3, -0.05, 0.1), 0.1)
 SIZE = (160, 120)  # of the network's depths
@@ -34,7 +36,8 @@ def wrong(depth):
 
 def corner_matches(images, depth):
     """Matches of corners in the unit of `depth`, and on its grid."""
-    corners = match_motion(images, CAMERAS)
+    window = fit(View(images[0]), *SIZE).window
+    corners = find_motion(matched_pixels(*images), CAMERAS, depth, window).matches
     half = [(uv + 0.5) / 2 - 0.5 for uv in (corners.uv_first, corners.uv_second)]
     corners = replace(corners, uv_first=half[0], uv_second=half[1])
     return corners.scaled(network_factor(corners, depth)[0])

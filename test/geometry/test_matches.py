@@ -7,36 +7,10 @@ import pytest
 from support.patterned_box import CAMERA, at, moved, room_view
 
 from gsemsplat_ros.geometry.epipolar import triangulate
-from gsemsplat_ros.geometry.matches import match_motion, match_pair, match_stereo, matched_pixels
+from gsemsplat_ros.geometry.matches import match_stereo
 from gsemsplat_ros.geometry.refine import _smooth_rows, bend, log_ratios
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View, fit
-
-
-def test_motion_of_a_calibrated_camera():
-    truth = moved((0.3, -0.05, 0.1), 0.1)
-    (image1, depth1), (image2, depth2) = room_view(np.eye(4)), room_view(truth)
-    other = Camera(320, 240, 270.0, 270.0, 150.0, 125.0)  # of its own kind
-    image2, depth2 = room_view(truth, other)
-    found = match_pair(Pair(View(image1, CAMERA), View(image2, other)))
-    length = np.linalg.norm(truth[:3, 3])
-    np.testing.assert_allclose(found.first_from_second_rel[:3, :3], truth[:3, :3], atol=0.005)
-    np.testing.assert_allclose(found.first_from_second_rel[:3, 3], truth[:3, 3] / length, atol=0.03)
-    assert len(found.z_first) > 100
-    for z, depth, uv in ((found.z_first, depth1, found.uv_first), (found.z_second, depth2, found.uv_second)):
-        assert np.median(np.abs(z * length / at(depth, uv) - 1)) < 0.025
-    again = match_motion((image1, image2), (CAMERA, other))
-    np.testing.assert_array_equal(again.first_from_second_rel, found.first_from_second_rel)
-
-
-def test_no_motion_is_made_up():
-    image, _ = room_view(np.eye(4))
-    turned, _ = room_view(moved((0, 0, 0), 0.1))
-    blank = np.full_like(image, 90)
-    assert match_motion((image, turned), (CAMERA, CAMERA)) is None  # a turn alone shows no depth
-    assert match_motion((image, blank), (CAMERA, CAMERA)) is None
-    assert len(matched_pixels(blank, blank)[0]) == 0
-    assert match_pair(Pair(View(image), View(turned))) is None  # uncalibrated
 
 
 @pytest.mark.parametrize('offset', [0.0, 12.0])

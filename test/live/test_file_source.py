@@ -44,6 +44,7 @@ def test_a_scene_file_answers_as_the_pair_did(made):
     )
     assert (again.keyframe.camera, again.keyframe.window) == (scene.keyframe.camera, scene.keyframe.window)
     assert (again.scale_source, again.scale) == (scene.scale_source, scene.scale)
+    assert (again.focal_source, again.focal_spread) == (scene.focal_source, scene.focal_spread)
     assert (
         np.abs(second.astype(int) - pair.second.image).mean() < 3 and second.shape == pair.second.image.shape
     )
