@@ -110,11 +110,11 @@ class Pipeline:
         size = network_size(width, height, self.model.config.long_side, self.square)
         first, second = fit(pair.first, *size), fit(pair.second, *size)
         clock.lap('preprocess')
-        encodings = self.network.encode(
+        encoded_first, encoded_second = self.network.encode(
             (first.view.image, second.view.image), (pair.first.image, pair.second.image)
         )
         clock.lap('encode')
-        prediction = self.network.predict(*encodings)
+        prediction = self.network.predict(encoded_first, encoded_second, descriptors=pair.baseline_m is None)
         clock.lap('predict')
         matches = match_pair(pair)  # on the CPU, while a GPU works
         clock.lap('match')

@@ -7,11 +7,13 @@ from functools import cached_property
 
 import numpy as np
 
+from gsemsplat_ros.geometry.descriptors import described_alike
 from gsemsplat_ros.geometry.features import FINE, Alike, matched_pixels
 from gsemsplat_ros.geometry.matches import PairMatches
 from gsemsplat_ros.geometry.motion import Motion, find_motion
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Fitted, Pair
+from gsemsplat_ros.network.model import Prediction
 
 # standard deviations of ln of the focal length: by the network's points (measured in held-out rooms: 0.17),
 # by EXIF (whole millimetres, focus), and of a pinhole fitted to a real lens
@@ -40,19 +42,22 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Observed:
-    """What tells the motion of a free pair: its images; the pixels that look `alike`; depth (h, w) of the
-    first view by the network; and the two views as fitted to it.
+    """What tells the motion of a free pair: its images; the pixels that look `alike`; the network's
+    prediction, with depth (h, w) of the first view; and the two views as fitted to it.
     """
 
     pair: Pair
     alike: Alike
+    prediction: Prediction
     depth: np.ndarray
     fitted: tuple[Fitted, Fitted]
 
     @cached_property
     def finer(self) -> Alike:
-        """The same by smaller and fainter features, which take their time."""
-        return matched_pixels(self.pair.first.image, self.pair.second.image, FINE)
+        """The same by the network's descriptors, or else by smaller and fainter features: both take time."""
+        windows = self.fitted[0].window, self.fitted[1].window
+        described = described_alike(self.prediction, windows)
+        return described or matched_pixels(self.pair.first.image, self.pair.second.image, FINE)
 
     def motion(self, cameras: tuple[Camera, Camera], focal_spread: float = 0.0) -> Motion | None:
         """By features, and by finer ones where these say little; None: neither tells it."""

@@ -62,7 +62,7 @@ def solve(
     points, conf = _maps(prediction.first)
     points_second, conf_second = _maps(prediction.second)
     height, width = conf.shape
-    known = _cameras(pair, first, second, points, conf, matches)
+    known = _cameras(pair, first, second, prediction, matches)
     first, second = (
         fitted._replace(view=replace(fitted.view, camera=camera.in_window(fitted.window)))
         for fitted, camera in zip((first, second), known.cameras)
@@ -96,22 +96,15 @@ def solve(
 
 
 def _cameras(
-    pair: Pair,
-    first: Fitted,
-    second: Fitted,
-    points: np.ndarray,
-    conf: np.ndarray,
-    matches: PairMatches | Alike | None,
+    pair: Pair, first: Fitted, second: Fitted, prediction: Prediction, matches: PairMatches | Alike | None
 ) -> Calibrated:
-    """Cameras and matches by what is given: the calibration of one view or both, or the images alone.
-
-    points (h, w, 3), conf (h, w): of the first view.
-    """
+    """Cameras and matches by what is given: the calibration of one view or both, or the images alone."""
     own = pair.first.camera, pair.second.camera
     if not isinstance(matches, Alike):  # a rectified pair, which has its first camera
         assert own[0] is not None, pair
         return Calibrated((own[0], own[1] or _same_camera(first, second)), 'calibration', 0.0, matches)
-    observed = Observed(pair, matches, points[..., 2], (first, second))
+    points, conf = _maps(prediction.first)
+    observed = Observed(pair, matches, prediction, points[..., 2], (first, second))
     if own[0] is None and own[1] is None:
         return self_calibrated(observed, focal_from_points(points, conf) * first.window.width / conf.shape[1])
     return calibrated(

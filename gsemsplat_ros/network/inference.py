@@ -127,18 +127,20 @@ class Inference:
         return encodings
 
     @torch.inference_mode()
-    def predict(self, first: Encoding, second: Encoding) -> Prediction:
-        """The network's output for a pair, without descriptors."""
+    def predict(self, first: Encoding, second: Encoding, descriptors: bool = False) -> Prediction:
+        """The network's output for a pair; `descriptors`: with these, if it has any."""
+        descriptors = descriptors and self.model.config.descriptors
         if self.device.type != 'cuda':
-            return self.model.forward_encoded(first, second, run=self.run)
+            return self.model.forward_encoded(first, second, descriptors, run=self.run)
         count = 2 + len(self._strides)  # tensors of an encoding
 
         def forward(*tensors: Tensor) -> dict[str, Tensor]:
             first, second = self._encoding(*tensors[:count]), self._encoding(*tensors[count:])
-            return _flat(self.model.forward_encoded(first, second))
+            return _flat(self.model.forward_encoded(first, second, descriptors))
 
         tensors = (*_tensors(first), *_tensors(second))
-        return _prediction(self._replay('predict', forward, tensors))
+        name = 'describe' if descriptors else 'predict'
+        return _prediction(self._replay(name, forward, tensors))
 
     def wait(self) -> None:
         """Block until the device has finished all its work."""

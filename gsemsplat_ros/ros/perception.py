@@ -65,6 +65,12 @@ class Perception:
         self.latest.change(used_ns=stamp)
         scene = self.pipeline.build(pair)
         source.built(pair)
+        if scene.focal_source != 'calibration':
+            focal = scene.keyframe.input_camera.fx
+            self._say(
+                f'no camera_info: the focal length, {focal:.0f} px, is by the '
+                f'{scene.focal_source}, within {100 * scene.focal_spread:.0f} %; publish it to be sure'
+            )
         if pair.first_from_second is not None and not scene.metric:
             self._say(
                 'TF and visual motion disagree, or the camera moved less than 5 cm: the scale of this scene '

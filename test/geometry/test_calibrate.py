@@ -4,25 +4,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from support.patterned_box import CAMERA, moved, room_view
 
 from gsemsplat_ros.geometry.calibrate import NETWORK_SPREAD, Observed, calibrated, self_calibrated
 from gsemsplat_ros.geometry.matches import match_pair
 from gsemsplat_ros.images.view import Pair, View, fit
+from gsemsplat_ros.network.model import Prediction, ViewPrediction
 
 TURNED = moved((0.9, 0.15, 0.3), -0.25)
 CENTRED = replace(CAMERA, cx=159.5, cy=119.5)
 FOCAL = CAMERA.fx
 
 
-def observed(motion, exif=(None, None), blank=False, smaller=False):
+def observed(motion, exif=(None, None), blank=False):
     (first, depth), (second, _) = room_view(np.eye(4), CENTRED), room_view(motion, CENTRED)
     if blank:
         second = np.full_like(second, 90)
     views = [View(image, exif_focal=focal) for image, focal in zip((first, second), exif)]
     pair = Pair(*views)
     fitted = tuple(fit(view, 160, 120) for view in views)
-    return Observed(pair, match_pair(pair), depth[::2, ::2] / 0.8, fitted)
+    nothing = ViewPrediction(torch.empty(0), torch.empty(0))  # no descriptors
+    return Observed(pair, match_pair(pair), Prediction(nothing, nothing), depth[::2, ::2] / 0.8, fitted)
 
 
 @pytest.mark.parametrize('error', [0.8, 1.0, 1.25])

@@ -1,6 +1,7 @@
 """From inputs to results, without topics: what goes out, whatever other threads do meanwhile."""
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -159,3 +160,12 @@ def test_a_standing_query_that_is_not_understood_is_logged_once(camp):
     camp.parameters = Parameters(queries=('no chair',))
     camp.perception.answer_again()
     assert len(camp.said) == 2  # it was asked anew
+
+
+def test_a_focal_length_without_camera_info_is_said_to_be_found(camp):
+    build = camp.perception.pipeline.build
+    camp.perception.pipeline.build = lambda pair: replace(
+        build(pair), focal_source='images', focal_spread=0.04
+    )
+    camp.see()
+    assert 'px, is by the images, within 4 %; publish it' in camp.said[0]
