@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gsemsplat_ros.semantics import objects
 from gsemsplat_ros.semantics.objects import Object, connected_voxels, find_objects, inside_any
 
 
@@ -120,6 +121,15 @@ def test_a_door_without_a_strip_is_one_box(turn, unit):
         assert len(found) == 1
         boxes.append(found[0])
     np.testing.assert_allclose(boxes[0].size, boxes[1].size, atol=0.02 * unit)
+
+
+def test_a_gap_is_measured_in_blocks_of_points_too(monkeypatch):
+    rng = np.random.default_rng(8)
+    a, b = rng.uniform(0, 1, (60, 3)), rng.uniform(0, 1, (70, 3)) + [1.2, 0, 0]
+    nearest = min(np.linalg.norm(point - b, axis=1).min() for point in a)
+    for together in (1 << 18, 500, 1):
+        monkeypatch.setattr(objects, '_TOGETHER', together)
+        assert objects._within(a, b, 1.001 * nearest) and not objects._within(a, b, 0.999 * nearest)
 
 
 @pytest.mark.parametrize('turn', [0, 30, 45])
