@@ -49,6 +49,7 @@ MEASURES = {
     'direction_deg': 'error of the direction to the second camera [degrees], median',
     'pose_within_10deg': 'part of the pairs with true motion: both errors at most 10 degrees',
     'scale_error': '|ln(distance of the cameras found / true)|, median over the poses found',
+    'focal_error': '|ln(focal length found / true)| of images given without it, median',
     'abs_rel_aligned': 'depth of the first view as rendered, after the median scale',
     'abs_rel_metric': 'the same in metres, no alignment',
     'delta1': 'part of its pixels within a factor of 1.25 of the truth, no alignment',
@@ -60,7 +61,7 @@ PEERS = {
     'classifier_localisation': 'localisation_accuracy of the untrained dense classifier',
     'classifier_presence_auc': 'presence_auc of the untrained dense classifier',
 }
-MEDIANS = 'rotation_deg', 'direction_deg', 'scale_error'
+MEDIANS = 'rotation_deg', 'direction_deg', 'scale_error', 'focal_error'
 # measure -> column of the phrases' rows, and what compares it with presence
 POOLED = {
     'presence_auc': ('score', auc),
@@ -175,6 +176,9 @@ def score_pair(
         score_classifier(scores, classifier, labelled)
     if labelled.first_from_second is not None and pair.baseline_m is None:
         score_pose(scores, scene, labelled.name, labelled.first_from_second)
+    camera = labelled.pair.first.camera
+    if camera is not None and pair.first.camera is None:
+        scores.add(focal_error=abs(math.log(scene.keyframe.input_camera.fx / camera.fx)))
     if labelled.depth is not None:
         score_depth(scores, scene, labelled.name, labelled.depth)
     return scores

@@ -18,6 +18,7 @@ from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.semantics.answer import Answer
 
 CORNER = (0.0, 0.0)
+GUESS = 20 * math.exp(-0.25)  # focal length of images given without it [px]; it is 20
 
 
 class FakePipeline:
@@ -32,7 +33,7 @@ class FakePipeline:
     def build(self, pair):
         self.pairs.append(pair)
         view, window = fit(pair.first, WIDTH, HEIGHT)
-        camera = (view.camera or Camera.centred(WIDTH, HEIGHT, 20.0)).resized(WIDTH // 2, HEIGHT // 2)
+        camera = (view.camera or Camera.centred(WIDTH, HEIGHT, GUESS)).resized(WIDTH // 2, HEIGHT // 2)
         depth = torch.from_numpy(np.broadcast_to(np.float32(self.depth), (8, 16)).copy())
         rendering = Rendering(torch.zeros(8, 16, 3), depth, torch.ones(8, 16), torch.zeros(8, 16, 32))
         keyframe = Keyframe(camera, rendering, None, pair.first.image, window, 'camera', 0)
@@ -153,11 +154,12 @@ def test_a_given_motion_is_not_scored(tmp_path):
 
     path = write_labels(tmp_path, bare)
     result = evaluate_pairs(FakePipeline(poses=[moved(0.2), moved(0.2)]), path)
-    assert result['pose_found_rate'] is None and result['poses'] == []
+    assert result['pose_found_rate'] is result['focal_error'] is None and result['poses'] == []
     pipeline = FakePipeline(poses=[moved(0.2), moved(0.3)])
     result = evaluate_pairs(pipeline, path, calibrated=False)
     assert result['pose_within_10deg'] == 1 and result['scale_error'] == pytest.approx(math.log(1.5) / 2)
     assert result['calibrated'] is False
+    assert result['focal_error'] == pytest.approx(0.25)
     for pair in pipeline.pairs:
         assert pair.first.camera is pair.second.camera is pair.baseline_m is None
 

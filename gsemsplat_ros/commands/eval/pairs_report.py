@@ -90,7 +90,11 @@ def view_section(labelled: LabelledPair, scores: PairScores) -> Markup:
 def facts(scores: PairScores) -> Iterator[str]:
     """Time, scale, pose and depth of one pair, in words."""
     assert scores.scene is not None
-    yield f'{scores.seconds:.2f} s · scale from: {scores.scene.scale_source}'
+    scene = scores.scene
+    yield (
+        f'{scores.seconds:.2f} s · scale from: {scene.scale_source} · focal length '
+        f'{scene.keyframe.input_camera.fx:.0f} px from: {scene.focal_source}'
+    )
     if (pose := scores.pose) is not None:
         if pose['found']:
             yield (
