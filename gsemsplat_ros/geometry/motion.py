@@ -33,7 +33,7 @@ MIN_AGREEING = 20  # matches: fewer are no evidence,
 MIN_SHARE = 0.3  # nor is a smaller share of all: repeated patterns agree on much
 MAX_RIVAL = 0.9  # votes of another motion, over those of the best
 ANOTHER = np.deg2rad(15)  # a motion turned this much, or this far from the direction, is another
-MAX_SPREAD = np.deg2rad(5)  # of rotation and direction
+MAX_SPREAD = np.deg2rad(8)  # of rotation and direction
 MIN_PARALLAX = np.deg2rad(0.5)  # median angle between the rays of a match: below it a depth is noise
 
 
@@ -134,9 +134,9 @@ def _with_depth(alike: Alike, depth: np.ndarray, window: Window) -> tuple[Alike,
 
 def _by_lines(ballot: Ballot, focal_spread: float) -> list[tuple[float, Polished]]:
     """Motions with most epipolar votes, by the five-point method (Nister 2004) in MAGSAC (Barath et al.
-    2019), of an unknown focal length: as given, shorter and longer; each polished, after its votes."""
+    2019), of an unknown focal length: of five around it; each polished, after its votes."""
     found = []
-    for factor in np.exp(focal_spread * np.array([0.0, -1.0, 1.0])).tolist() if focal_spread else [1.0]:
+    for factor in np.exp(focal_spread * np.arange(-2.0, 3.0)).tolist() if focal_spread else [1.0]:
         first, second = (with_focal(rays, factor) for rays in (ballot.first, ballot.second))
         cv2.setRNGSeed(0)  # the same pair gives the same pose
         essential, agree = cv2.findEssentialMat(
