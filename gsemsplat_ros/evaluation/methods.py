@@ -131,7 +131,8 @@ class ColorOnly:
         height, width = inputs.first.image.shape[:2]
         size = network_size(width, height, self.network.model.config.long_side, self.square)
         images = [fit(View(view.image), *size)[0].image for view in (inputs.first, inputs.second)]
-        prediction = self.network.predict(*self.network.encode(images))
+        first, second = self.network.encode(images)
+        prediction = self.network.predict(first, second)
         return Gaussians.from_prediction(prediction, 'camera')
 
     def show(
