@@ -22,8 +22,8 @@ from gsemsplat_ros.images.window import Window
 EPIPOLAR_PX = 1.0  # a match this close to its epipolar line agrees with a motion,
 DEPTH_AGREES = 0.4  # and so close [ln] to the network's depth, in the unit of the motion
 CLEAR = 0.6  # votes per match with which the motion of the epipolar lines needs no other
-FLAT = 0.7  # unless this share of its matches lies on a plane,
-PLANE = 2.0  # within so many tolerances
+FLAT = 0.4  # unless this share of the matches lies on one plane,
+PLANE = 2.0  # within so many tolerances: then two motions fit
 TRIED = 150  # otherwise so many triples of matches give motions to try,
 VOTERS = 200  # on which at most so many matches vote,
 POLISHED = 8  # and those with most votes are polished,
@@ -100,8 +100,10 @@ def find_motion(
     tolerance = cameras[0].length(EPIPOLAR_PX * max(1.0, side / LONG_SIDE))
     ballot = Ballot(*rays, log_depth, tolerance)
     found = _by_lines(ballot, focal_spread)
-    if not found or not _clear(ballot, *max(found, key=lambda each: each[0])):
-        found += _by_depths(ballot, focal_spread)
+    clear = max((votes for votes, _ in found), default=0.0) > CLEAR * len(log_depth)
+    flat = _by_plane(ballot, focal_spread)
+    if flat or not clear:
+        found += flat + _by_depths(ballot, focal_spread)
     if not found:
         return None
     best, polished = max(found, key=lambda each: each[0])
@@ -150,16 +152,23 @@ def _by_lines(ballot: Ballot, focal_spread: float) -> list[tuple[float, Polished
     return found
 
 
-def _clear(ballot: Ballot, votes: float, polished: Polished) -> bool:
-    """Whether the best motion by lines needs no other: most matches vote for it, and not from one plane,
-    which fits a second motion as well."""
-    if votes < CLEAR * len(ballot.log_depth):
-        return False
-    voting = ballot.votes(polished.first_from_second_rel, polished.focal_factor) > 0
-    rays = ballot.first[voting, :2], ballot.second[voting, :2]
+def _by_plane(ballot: Ballot, focal_spread: float) -> list[tuple[float, Polished]]:
+    """The motions that fit one plane equally well, where most of what agrees lies on one (Faugeras and
+    Lustman 1988); none: it does not."""
+    first, second = ballot.first[:, :2], ballot.second[:, :2]
     cv2.setRNGSeed(0)
-    _, flat = cv2.findHomography(*rays, cv2.USAC_MAGSAC, PLANE * ballot.tolerance, None, 500, 0.99)
-    return flat is None or flat.sum() < FLAT * voting.sum()
+    plane, agree = cv2.findHomography(
+        first, second, cv2.USAC_MAGSAC, PLANE * ballot.tolerance, None, 500, 0.99
+    )
+    if plane is None or agree.sum() < FLAT * len(first):
+        return []
+    _, turns, ways, _ = cv2.decomposeHomographyMat(plane, np.eye(3))
+    return [
+        motion
+        for turn, way in zip(turns, ways)
+        if way.any()
+        for motion in _polished(ballot, _inverse(turn, way), focal_spread, 1.0, COARSE[1:])
+    ]
 
 
 def _by_depths(ballot: Ballot, focal_spread: float) -> list[tuple[float, Polished]]:
