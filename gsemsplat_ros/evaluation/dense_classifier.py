@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from gsemsplat_ros.semantics.text import TextEncoder
+from gsemsplat_ros.network.model import GSemSplat
+from gsemsplat_ros.semantics.text import MiniLM, TextEncoder
+from gsemsplat_ros.supervision.teacher import class_names
 
 LONG_SIDES = 384, 512, 640  # of the image [px]; the logits are averaged
 STRIDE = 32  # of the classifier: image sides are multiples of it
@@ -24,8 +26,8 @@ SHARPNESS = 0.05  # temperature of the softmax over the class names
 class ClassifierPeer:
     """Answers phrases by the logits of a classifier at each cell of an image.
 
-    logits: images (1, 3, h, w) float32 in [-1, 1], RGB, to (1, classes, h / 32, w / 32); names: of the
-    classes, in that order.
+    logits: images (1, 3, h, w) float32 in [-1, 1], RGB, to (1, classes, h / 32, w / 32), on the CPU; names:
+    of the classes, in that order; encoder: of the text space in which they are compared with phrases.
     """
 
     def __init__(self, logits: Callable[[Tensor], Tensor], names: Sequence[str], encoder: TextEncoder):
@@ -33,6 +35,18 @@ class ClassifierPeer:
         named = encoder.encode(names)
         self._mean = named.mean(0)
         self._names = self._centred(named)  # (classes, C)
+
+    @classmethod
+    def of(cls, model: GSemSplat) -> ClassifierPeer | None:
+        """The peer with the classifier inside a network; None: it has none, as the public one."""
+        if not model.config.stem:
+            return None
+        device = model.mask_token.device
+
+        def logits(images: Tensor) -> Tensor:
+            return class_logits(model, images.to(device)).cpu()
+
+        return cls(logits, class_names(), MiniLM())
 
     def _centred(self, embeddings: np.ndarray) -> Tensor:
         """Unit rows (K, C) minus the mean of the classes, unit again: unrelated words are then unlike."""
@@ -65,6 +79,14 @@ class ClassifierPeer:
             pixel = (u + 0.5) * width / map_.shape[1] - 0.5, (v + 0.5) * height / map_.shape[0] - 0.5
             answers.append((float(map_.max()), pixel))
         return answers
+
+
+def class_logits(model: GSemSplat, images: Tensor) -> Tensor:
+    """Logits (B, 1000, h / 32, w / 32) of the frozen classifier in a network for images (B, 3, h, w)."""
+    classifier = model.context.classifier
+    if isinstance(classifier, nn.Conv2d):  # only the last layer: the stem is the rest
+        return classifier(F.relu6(model.context.features(model.stem(images)[STRIDE])))
+    return classifier(images)
 
 
 def network_input(image: np.ndarray, long_side: int) -> Tensor:

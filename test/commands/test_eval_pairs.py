@@ -12,6 +12,7 @@ from support.page_reader import Reader
 
 from gsemsplat_ros.cli import main
 from gsemsplat_ros.commands.eval import pairs as command
+from gsemsplat_ros.evaluation.dense_classifier import ClassifierPeer
 from gsemsplat_ros.pipeline import Pipeline
 
 LEFT = np.zeros((8, 16), np.float32)
@@ -24,7 +25,8 @@ def pipeline(monkeypatch):
     """The chair is found, the door elsewhere, the lamp missed; of the absent ones the bed is found."""
     found = dict.fromkeys(('chair', 'door', 'bed'), (LEFT, True))
     fake = FakePipeline(answers={**found, **dict.fromkeys(('lamp', 'sink', 'tree'), (FAINT, False))})
-    fake.weights = 'fake.safetensors'
+    fake.weights, fake.model = 'fake.safetensors', None
+    monkeypatch.setattr(ClassifierPeer, 'of', lambda model: None)
     monkeypatch.setattr(Pipeline, 'load', lambda *args, **kwargs: fake)
     return fake
 

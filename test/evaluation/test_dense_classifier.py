@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.labelled_pairs import copy_development_labels
+from support.tiny_network import TINY
 
+from gsemsplat_ros.checkpoints import checkpoint
 from gsemsplat_ros.evaluation.dense_classifier import LONG_SIDES, ClassifierPeer, network_input
+from gsemsplat_ros.evaluation.pair_labels import read_labels
+from gsemsplat_ros.network.model import GSemSplat
 
 NAMES = ('red', 'green', 'blue')
 
@@ -45,6 +50,16 @@ def test_peaks_lie_on_what_is_meant(height, width):
     assert 0 < red <= 1.001 and green == pytest.approx(1, abs=1e-3)
     assert amber == pytest.approx(0, abs=0.01)  # half of green's 1 and red's -1
     assert classifier.peaks(image, ()) == []
+
+
+def test_the_classifier_inside_a_network(tmp_path):
+    assert ClassifierPeer.of(GSemSplat(TINY)) is None, 'the public architecture has none'
+    peer = ClassifierPeer.of(checkpoint.load().model)
+    desk = read_labels(copy_development_labels(tmp_path))[1]
+    monitor, table = (thing for thing in desk.objects if thing.text in ('computer monitor', 'desk'))
+    peaks = peer.peaks(desk.pair.first.image, (monitor.text, table.text, 'toilet'))
+    assert monitor.contains(peaks[0][1]) and table.contains(peaks[1][1])
+    assert min(peaks[0][0], peaks[1][0]) > peaks[2][0]
 
 
 def test_images_come_in_whole_cells():

@@ -28,6 +28,7 @@ def add_parser(actions: Actions) -> None:
 def run(args: argparse.Namespace, console: Console) -> None:
     """Score the checkpoint on the labelled pairs, and write the report if --out is given."""
     from gsemsplat_ros.commands.eval.pairs_report import pairs_page, show, view_section
+    from gsemsplat_ros.evaluation.dense_classifier import ClassifierPeer
     from gsemsplat_ros.evaluation.labelled_pairs import PairScores, evaluate_pairs
     from gsemsplat_ros.evaluation.pair_labels import LabelledPair
     from gsemsplat_ros.pipeline import Pipeline
@@ -43,7 +44,12 @@ def run(args: argparse.Namespace, console: Console) -> None:
             sections.append(view_section(labelled, scores))
 
     result = evaluate_pairs(
-        pipeline, args.labels, args.branches, calibrated=not args.uncalibrated, show=add_section
+        pipeline,
+        args.labels,
+        args.branches,
+        calibrated=not args.uncalibrated,
+        classifier=ClassifierPeer.of(pipeline.model),
+        show=add_section,
     )
     show(result, console)
     if args.card:
