@@ -13,6 +13,7 @@ import numpy as np
 
 NOISE = 1.0  # standard deviation of a right match, in tolerances: counts for what the errors share
 ROUNDS = 10
+SETTLED = 1e-4  # smaller gains [squared standard deviations] are none
 
 
 class Polished(NamedTuple):
@@ -45,13 +46,18 @@ def triangulate(
     return (at * bb - bt * ab) / across, (at * ab - bt * aa) / across, angle
 
 
+def cross_matrix(t: np.ndarray) -> np.ndarray:
+    """(3, 3): cross_matrix(t) @ x is the cross product of t and x."""
+    x, y, z = t
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+
+
 def epipolar_errors(
     first_from_second_rel: np.ndarray, rays_first: np.ndarray, rays_second: np.ndarray
 ) -> np.ndarray:
     """(N,) signed distances of matches from their epipolar lines, at depth 1 (Sampson 1982)."""
-    x, y, z = first_from_second_rel[:3, 3]
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    essential = cross @ first_from_second_rel[:3, :3]  # ray_first^T E ray_second = 0
+    # ray_first^T E ray_second = 0
+    essential = cross_matrix(first_from_second_rel[:3, 3]) @ first_from_second_rel[:3, :3]
     to_first, to_second = rays_second @ essential.T, rays_first @ essential
     slope = (to_first[:, :2] ** 2).sum(1) + (to_second[:, :2] ** 2).sum(1)
     return (rays_first * to_first).sum(1) / np.sqrt(np.maximum(slope, 1e-18))
@@ -85,6 +91,23 @@ def polish(
         first, second = with_focal(rays_first, factor), with_focal(rays_second, factor)
         return epipolar_errors(pose, first, second) * (factor / tolerance)
 
+    def slopes_at(pose: np.ndarray, log_focal: float, errors: np.ndarray) -> np.ndarray:
+        """(N, 6 or 7): of the errors by each axis; the distance's normalisation counts as constant."""
+        factor = np.exp(log_focal)
+        first, turned = with_focal(rays_first, factor), with_focal(rays_second, factor) @ pose[:3, :3].T
+        cross = cross_matrix(pose[:3, 3])
+        normal_first, normal_second = (
+            turned @ cross.T,
+            first @ cross,
+        )  # first . normal_first = 0, but for errors
+        back = normal_second @ pose[:3, :3]
+        size = np.sqrt((normal_first[:, :2] ** 2).sum(1) + (back[:, :2] ** 2).sum(1))
+        slopes = np.hstack((np.cross(turned, normal_second), np.cross(turned, first)))
+        slopes *= (factor / tolerance / np.maximum(size, 1e-9))[:, None]
+        if focal_spread:
+            slopes = np.c_[slopes, (errors_of(pose, log_focal + 1e-6) - errors) / 1e-6]
+        return slopes
+
     def cost(errors: np.ndarray, log_focal: float) -> float:
         squares = errors**2
         return float((squares / (1 + squares)).sum() / NOISE**2 + log_focal**2 * prior)
@@ -95,18 +118,17 @@ def polish(
     pose, log_focal = first_from_second_rel, float(np.log(focal_factor))
     errors = errors_of(pose, log_focal)
     for _ in range(ROUNDS):
-        slopes = np.stack(
-            [(errors_of(*moved(pose, log_focal, 1e-6 * axis)) - errors) / 1e-6 for axis in axes], 1
-        )
+        slopes = slopes_at(pose, log_focal, errors)
         weights = 1 / (1 + errors**2) ** 2 / NOISE**2
         information = (slopes * weights[:, None]).T @ slopes + prior * np.outer(focal, focal)
         along = axes[:, 3:6] @ pose[:3, 3]
         # the length of the translation shows nowhere: it is held
-        covariance = np.linalg.pinv(information + np.trace(information) * np.outer(along, along), rcond=1e-12)
+        held = np.outer(along, along) + 1e-9 * np.eye(len(axes))
+        covariance = np.linalg.inv(information + np.trace(information) * held)
         downhill = (slopes * weights[:, None]).T @ errors + prior * log_focal * focal
         better, focal_after = moved(pose, log_focal, -axes.T @ covariance @ downhill)
         after = errors_of(better, focal_after)
-        if not cost(after, focal_after) < cost(errors, log_focal) - 1e-6:
+        if not cost(after, focal_after) < cost(errors, log_focal) - SETTLED:
             break
         pose, log_focal, errors = better, focal_after, after
     spreads = np.sqrt(axes.T @ np.diag(covariance))

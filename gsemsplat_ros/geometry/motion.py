@@ -24,8 +24,8 @@ DEPTH_AGREES = 0.4  # and so close [ln] to the network's depth, in the unit of t
 CLEAR = 0.6  # votes per match with which the motion of the epipolar lines needs no other
 FLAT = 0.4  # unless this share of the matches lies on one plane,
 PLANE = 2.0  # within so many tolerances: then two motions fit
-TRIED = 150  # otherwise so many triples of matches give motions to try,
-VOTERS = 200  # on which at most so many matches vote,
+TRIED = 120  # otherwise so many triples of matches give motions to try,
+VOTERS = 150  # on which at most so many matches vote,
 POLISHED = 8  # and those with most votes are polished,
 COARSE = (6.0, 2.0, 1.0)  # with these tolerances, in EPIPOLAR_PX, one after the other
 MIN_VOTING = 8  # matches: fewer polish nothing
@@ -186,10 +186,15 @@ def _by_depths(ballot: Ballot, focal_spread: float) -> list[tuple[float, Polishe
             if np.isfinite(pose).all() and pose[:3, 3].any():
                 tried.append((float(voters.votes(pose, coarse=COARSE[0]).sum()), pose))
     tried.sort(key=lambda each: -each[0])
-    return [
+    coarse = [
         motion
         for _, pose in tried[:POLISHED]
-        for motion in _polished(ballot, pose, focal_spread, 1.0, COARSE)
+        for motion in _polished(voters, pose, focal_spread, 1.0, COARSE[:2])
+    ]
+    return [
+        motion
+        for _, (pose, factor, *_) in coarse
+        for motion in _polished(ballot, pose, focal_spread, factor, COARSE[1:])
     ]
 
 

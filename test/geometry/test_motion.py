@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support.patterned_box import CAMERA, at, moved, room_view
 
+from gsemsplat_ros.geometry.epipolar import polish, with_focal
 from gsemsplat_ros.geometry.features import FINE, Alike, matched_pixels
 from gsemsplat_ros.geometry.motion import find_motion
 from gsemsplat_ros.images.camera import Camera
@@ -82,7 +83,7 @@ def test_what_agrees_on_nothing_has_no_motion(seed):
 
 @pytest.mark.parametrize('error', [0.75, 0.9, 1.0, 1.15, 1.3])
 def test_the_images_tell_a_wrong_focal_length(error):
-    truth = moved((1.0, 0.3, 0.4), -0.25) @ np.diag([1.0, 1, 1, 1])
+    truth = moved((1.0, 0.3, 0.4), -0.25)
     alike, depth = pixels(truth, wrong=0.2)
     guess = longer(CAMERA, error)
     motion = find_motion(alike, (guess, guess), depth, WINDOW, 0.2)
@@ -114,3 +115,15 @@ def test_one_plane_gives_the_right_motion_or_none(seed):
     alike, depth = pixels(truth, noise=0.3, flat=True, seed=seed)
     motion = find_motion(alike, (CAMERA, CAMERA), depth, WINDOW)
     assert motion is None or max(apart(motion.matches.first_from_second_rel, truth)) < 0.1
+
+
+def test_polishing_exact_matches_gives_the_truth():
+    truth = moved((0.6, 0.1, 0.2), -0.15)
+    truth[:3, 3] /= np.linalg.norm(truth[:3, 3])
+    alike, _ = pixels(truth, noise=0.0)
+    rays = [with_focal(CAMERA.rays(uv), 0.9) for uv in alike]
+    start = truth @ moved((0.05, -0.04, 0.03), 0.02)
+    start[:3, 3] /= np.linalg.norm(start[:3, 3])
+    polished = polish(start, *rays, CAMERA.length(5.0), 1.0)
+    np.testing.assert_allclose(polished.first_from_second_rel, truth, atol=1e-3)
+    assert polished.focal_factor == pytest.approx(1 / 0.9, rel=3e-3)
