@@ -28,11 +28,12 @@ from gsemsplat_ros.scene.ask import ask_map, ask_scene, not_asked
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_index import MapIndex
-from gsemsplat_ros.scene.scene import Keyframe, Scene
+from gsemsplat_ros.scene.scene import Keyframe, Scene, drawn_for_queries
 from gsemsplat_ros.semantics.answer import Answer, Question
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import CANONICAL, Mixture
-from gsemsplat_ros.semantics.text import TextEncoder, load_text_encoder
+from gsemsplat_ros.semantics.text import TextEncoder
+from gsemsplat_ros.semantics.text_spaces import load_text_encoder
 from gsemsplat_ros.semantics.words import read
 
 TOGETHER = 8  # phrases compared at once: bounds the memory
@@ -121,11 +122,16 @@ class Pipeline:
         self.network.wait()
         clock.lap('predict')
         solved = solve(pair, first, second, prediction, matches, self.as_published)
-        gaussians = Gaussians.from_prediction(solved.prediction, pair.first.frame).scaled(solved.scale)
+        # what cannot be placed in the first view would cover what is there
+        placed = solved.first_from_second is not None or self.as_published
+        gaussians = Gaussians.from_prediction(solved.prediction, pair.first.frame, placed).scaled(
+            solved.scale
+        )
         clock.lap('pose')
-        rendering = render(gaussians, solved.camera, np.eye(4))
+        counts = None if encoded_first.context is None else encoded_first.context[0]
+        rendering = render(drawn_for_queries(gaussians, counts), solved.camera, np.eye(4))
         clock.lap('render')
-        hidden = self.decoders.prepare(rendering.codes, self.canonical, rendering.alpha)
+        hidden = self.decoders.prepare(rendering.codes, self.canonical, rendering.alpha, counts)
         clock.lap('decode')
         keyframe = Keyframe(
             solved.camera,

@@ -144,8 +144,10 @@ def predict(
         pts3d, conf = heads.points(dense(head.dpt, levels))
         offset, scales, quats, sh, opacities = heads.gaussians(dense(head.gaussian_dpt.dpt, levels))
         codes = dense(head.gaussian_language.dpt, levels)
-        if config.stem:
-            codes = torch.cat((codes, model.context(encoding.maps[32], codes.shape[-2:])), 1)
+        if encoding.context is not None:
+            code = model.context.code(encoding.context)
+            wide = F.interpolate(code, codes.shape[-2:], mode='bilinear', align_corners=False)
+            codes = torch.cat((codes, wide), 1)
         image = encoding.images if config.output_stride == 1 else F.avg_pool2d(encoding.images, 2)
         sh = sh + image.permute(0, 2, 3, 1) / 2 / SH_C0
         descriptors = head.descriptors(own[0], own[-1], encoding.grid) if config.descriptors else (None, None)
@@ -180,22 +182,32 @@ def composite(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarra
     )
 
 
-def features(decoders: Decoders, codes: Tensor) -> Tensor:
-    """Codes (H, W, 32) to the unit features (2, H, W, C) of all pixels."""
-    found = decoders(codes.permute(2, 0, 1)[None])[:, 0].permute(0, 2, 3, 1)
-    return found / (found.norm(dim=-1, keepdim=True) + NORM_EPS)
+def features(decoders: Decoders, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (H, W, C') to the features (H, W, C) of all pixels, of both branches; unit ones where they are
+    compared by the cosine."""
+    region, context = (x[0].permute(1, 2, 0) for x in decoders(codes.permute(2, 0, 1)[None]))
+    region = region / (region.norm(dim=-1, keepdim=True) + NORM_EPS)
+    return region, context if decoders.summed else context / (context.norm(dim=-1, keepdim=True) + NORM_EPS)
 
 
-def relevancy(found: Tensor, phrase: Tensor, canonical: Tensor, mixture: Mixture | None) -> Tensor:
-    """Unit features (2, H, W, C) and a unit phrase (C,) to relevancy (2, H, W): the least pairwise softmax.
+def contrasts(found: tuple[Tensor, Tensor], phrase: Tensor, canonical: Tensor) -> Tensor:
+    """Features of both branches and a phrase (C,) to (2, H, W): its product less the largest canonical one."""
+    summed = found[0].shape[-1] != found[1].shape[-1]
+    parts = [x.split([f.shape[-1] for f in found], -1) if summed else (x, x) for x in (phrase, canonical)]
+    return torch.stack([f @ one - (f @ many.T).amax(-1) for f, one, many in zip(found, *parts)])
 
-    A mixture (ours) gives (1, H, W): a weighted sum of both contrasts and the context branch's highest one.
-    """
-    similarity, negatives = found @ phrase, found @ canonical.T  # (2, H, W), (2, H, W, M)
-    if mixture:
-        contrast = similarity - negatives.amax(-1)
-        region, place, presence = mixture.weights
-        both = region * contrast[0] + place * contrast[1] + presence * contrast[1].max()
-        return torch.sigmoid(TEMPERATURE * (both - mixture.margin))[None]
+
+def relevancy(found: tuple[Tensor, Tensor], phrase: Tensor, canonical: Tensor) -> Tensor:
+    """Unit features of both branches and a unit phrase (C,) to relevancy (2, H, W): the least pairwise
+    softmax."""
+    features = torch.stack(found)
+    similarity, negatives = features @ phrase, features @ canonical.T  # (2, H, W), (2, H, W, M)
     pairs = torch.stack((similarity[..., None].expand_as(negatives), negatives), -1)  # (2, H, W, M, 2)
     return torch.softmax(TEMPERATURE * pairs, -1)[..., 0].amin(-1)
+
+
+def mixed(smoothed: Tensor, mixture: Mixture) -> Tensor:
+    """Smoothed contrasts (2, H, W) to one relevancy (1, H, W), as `Mixture.of`."""
+    place = smoothed[0] + mixture.context * smoothed[1]
+    logit = mixture.slope * place.max() + mixture.offset
+    return torch.sigmoid(logit + TEMPERATURE * (place - place.max()))[None]

@@ -14,7 +14,6 @@ from gsemsplat_ros.bench.tools import Memory, Times, available_megabytes, machin
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
-from gsemsplat_ros.network.config import CODE_CHANNELS
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import Prediction
 from gsemsplat_ros.pipeline import TOGETHER
@@ -85,16 +84,17 @@ def measured(at: int, what: str, work: Callable, device: torch.device, repeats: 
 def images(device: torch.device, step: Callable[[str], None]) -> Rows:
     """The small network on square pairs, and the rendering of its scene with codes."""
     network = Inference(weights.load(device=device).model, device)
+    codes = network.model.config.code_dim
     for side in SIDES:
         step(f'images of {side} px')
         predict = partial(predict_new_pair, network, [picture(side, side, seed) for seed in (0, 1)])
-        gaussians, camera = wall(side, side)
+        gaussians, camera = wall(side, side, codes)
         draw = partial(render, gaussians.to(device), camera, np.eye(4))
         if side == SIDES[0]:  # do not count memory that libraries keep
             predict()
             draw()
         yield measured(side, 'small network', predict, device)
-        yield measured(side, 'drawing two Gaussians a pixel, 32 codes', draw, device)
+        yield measured(side, f'drawing two Gaussians a pixel, {codes} codes', draw, device)
 
 
 def predict_new_pair(network: Inference, images: Sequence[np.ndarray]) -> Prediction:
@@ -108,7 +108,7 @@ def maps(device: torch.device, step: Callable[[str], None], left_out: list[str])
         Decoders.from_state_dict(weights.load(device=device).decoders).to(device).eval().requires_grad_(False)
     )
     phrases = unit_phrases(5, decoders.dim)
-    bytes_each = 4 * (CODE_CHANNELS + 16) + 2 * (2 * 128 + 16) + 64
+    bytes_each = 4 * (decoders.code_dim + 16) + 2 * (128 + decoders.code_dim + 16) + 64
     for count in COUNTS:
         if SPARE * count * bytes_each / 2**20 > available_megabytes():
             left_out.append(
@@ -116,7 +116,7 @@ def maps(device: torch.device, step: Callable[[str], None], left_out: list[str])
             )
             continue
         step(f'map of {count} Gaussians')
-        map_ = random_map(count)
+        map_ = random_map(count, decoders.code_dim)
         prepare = partial(MapIndex.prepare, map_, decoders, phrases[1:].numpy())
         yield measured(count, 'first question (decodes the map)', prepare, device, repeats=2)
         yield measured(count, 'each further question', partial(ask_map, prepare(), phrases[:1]), device)
@@ -124,19 +124,18 @@ def maps(device: torch.device, step: Callable[[str], None], left_out: list[str])
 
 def ask_map(index: MapIndex, phrase: Tensor) -> object:
     """The answer of a map to a unit phrase (1, C)."""
-    relevancy, support = index.smooth(index.relevancy(phrase.numpy())[:, 0].cpu().numpy())
-    return decide(relevancy, support, 0.5, 1)
+    return decide(index.relevancy(phrase.numpy())[:, 0].cpu().numpy(), index.support, 0.5, 1)
 
 
-def random_map(count: int) -> Map:
-    """`count` Gaussians in voxels of their own, spread over a volume that grows with `count`."""
+def random_map(count: int, channels: int) -> Map:
+    """`count` Gaussians with codes of so many `channels`, in voxels of their own, spread over a volume that grows with `count`."""
     rng = np.random.default_rng(0)
     side = int(np.ceil((4 * count) ** (1 / 3)))
     cells = np.sort(rng.permutation(side**3)[:count])  # a quarter of the voxels
     means = (np.stack(np.unravel_index(cells, (side,) * 3), -1) + 0.5).astype(np.float32) * np.float32(VOXEL)
     keys = voxel_keys(means, VOXEL)[0]
     ones = torch.ones(count)
-    codes = torch.randn(count, CODE_CHANNELS, generator=torch.Generator().manual_seed(0))
+    codes = torch.randn(count, channels, generator=torch.Generator().manual_seed(0))
     quats, threes = torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1), ones[:, None].repeat(1, 3)
     gaussians = Gaussians(torch.from_numpy(means), quats, threes, ones, threes, codes, 'map')
     return Map(gaussians, torch.from_numpy(keys), ones, ones.int(), ones.int(), 1, VOXEL, 'tf')
@@ -146,7 +145,7 @@ def queries(device: torch.device, step: Callable[[str], None]) -> Rows:
     """Standing queries on one decoded rendering, as in Pipeline.query_all."""
     checkpoint = weights.load(device=device)
     decoders = Decoders.from_state_dict(checkpoint.decoders).to(device).eval().requires_grad_(False)
-    gaussians, camera = wall(DRAWN, DRAWN)
+    gaussians, camera = wall(DRAWN, DRAWN, decoders.code_dim)
     rendering = render(gaussians.to(device), camera, np.eye(4))
     hidden = decoders.prepare(rendering.codes, unit_phrases(4, decoders.dim, seed=1))
     for count in QUERIES:
@@ -159,7 +158,7 @@ def ask_picture(hidden: HiddenCodes, phrases: Tensor, alpha: Tensor) -> None:
     """Answer unit phrases (K, C) on a rendering of opacity `alpha` (H, W)."""
     inside, opacity = alpha >= MIN_ALPHA, alpha.cpu().numpy()
     for some in phrases.split(TOGETHER):
-        relevancy = hidden.relevancy(some)
+        smoothing = partial(smooth, box=box_size(*opacity.shape), inside=inside)
+        relevancy = hidden.relevancy(some, smoothing).cpu().numpy()
         for k in range(len(some)):
-            smoothed = smooth(relevancy[:, k], box_size(*opacity.shape), inside).cpu().numpy()
-            decide(smoothed, opacity, 0.5, MIN_ALPHA)
+            decide(relevancy[:, k], opacity, 0.5, MIN_ALPHA)

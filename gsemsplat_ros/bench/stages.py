@@ -30,7 +30,7 @@ from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.inference import Inference
 from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction
 from gsemsplat_ros.semantics.decoder import Decoders
-from gsemsplat_ros.semantics.relevancy import box_size, decide, smooth
+from gsemsplat_ros.semantics.relevancy import Mixture, box_size, decide, smooth
 
 WIDTH, HEIGHT = 512, 384  # of the network's input [px]
 INPUT = 640, 480  # width and height of the camera's images [px]
@@ -80,13 +80,13 @@ class Workload:
         if size == 'small':
             checkpoint = weights.load(device=device)
             model, text = checkpoint.model, 'those that ship'
-            decoders = Decoders.from_state_dict(checkpoint.decoders)
+            decoders = Decoders.from_state_dict(checkpoint.decoders, Mixture(**checkpoint.card['mixture']))
         else:
             model = rule_model(NetworkConfig.large()).to(device)
             text = 'random ones, by the rule of weights parity'
             decoders = Decoders.small(PUBLIC_WIDTHS)
         decoders = decoders.to(device).eval().requires_grad_(False)
-        gaussians, camera = wall(*DRAWN[size])
+        gaussians, camera = wall(*DRAWN[size], decoders.code_dim)
         return cls(
             device=device,
             model=model,
@@ -203,7 +203,10 @@ def scene_stages(work: Workload) -> list[Stage]:
             'relevancy',
             lambda: published_relevancy(features, work.phrases, work.decoders, alpha),
             lambda: decided(
-                smooth(hidden.relevancy(work.phrases[:1])[:, 0], box_size(*alpha.shape)).cpu().numpy(), alpha
+                hidden.relevancy(work.phrases[:1], partial(smooth, box=box_size(*alpha.shape)))[:, 0]
+                .cpu()
+                .numpy(),
+                alpha,
             ),
             outputs=lambda relevancy: {'relevancy': torch.from_numpy(relevancy)},
         ),
@@ -211,18 +214,26 @@ def scene_stages(work: Workload) -> list[Stage]:
 
 
 def published_relevancy(
-    features: Tensor, phrases: Tensor, decoders: Decoders, alpha: np.ndarray
+    features: tuple[Tensor, Tensor], phrases: Tensor, decoders: Decoders, alpha: np.ndarray
 ) -> np.ndarray:
-    """The relevancy (H, W) as published: of both branches from features (2, H, W, C), each smoothed by a box
-    filter, then that of the branch with the higher peak."""
-    found = plain.relevancy(features, phrases[0], phrases[1:], decoders.mixture).cpu().numpy()
+    """The relevancy (H, W) as published: of both branches from features (H, W, C), each smoothed by a box
+    filter, then that of the branch with the higher peak. A mixture smooths the contrasts instead."""
     box = box_size(*alpha.shape)
     kernel = np.full((box, box), 1 / box**2, np.float32)
     anchor = (box // 2, box // 2)
-    smoothed = [
-        (x + cv2.filter2D(x, -1, kernel, anchor=anchor, borderType=cv2.BORDER_REFLECT_101)) / 2 for x in found
-    ]
-    return decided(np.stack(smoothed), alpha)
+
+    def smoothed(maps: Tensor) -> np.ndarray:
+        return np.stack(
+            [
+                (x + cv2.filter2D(x, -1, kernel, anchor=anchor, borderType=cv2.BORDER_REFLECT_101)) / 2
+                for x in maps.cpu().numpy()
+            ]
+        )
+
+    if decoders.mixture is None:
+        return decided(smoothed(plain.relevancy(features, phrases[0], phrases[1:])), alpha)
+    contrasts = torch.from_numpy(smoothed(plain.contrasts(features, phrases[0], phrases[1:])))
+    return decided(plain.mixed(contrasts, decoders.mixture).numpy(), alpha)
 
 
 def decided(smoothed: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.network.config import CODE_CHANNELS
 
 T = TypeVar('T')
 PEAK_SIDE = {'cpu': 2048, 'cuda': 8192}  # of the square matrices for the peak
@@ -135,7 +134,7 @@ def machine(device: torch.device) -> str:
     return f'{name}, {torch.get_num_threads()} threads (PyTorch {torch.__version__}){load}'
 
 
-def wall(width: int, height: int, channels: int = CODE_CHANNELS, seed: int = 0) -> tuple[Gaussians, Camera]:
+def wall(width: int, height: int, channels: int, seed: int = 0) -> tuple[Gaussians, Camera]:
     """Two Gaussians per pixel, as from a pair: a wavy wall seen twice, and the camera that sees all of it.
 
     Sizes are about a pixel, opacities and colours random, codes smooth over the wall with some noise.

@@ -2,7 +2,8 @@
 
 One file holds the network (under its public names), the two semantic decoders (`language_decoder_sam.*`,
 `language_decoder_patch.*`) and, where the text space is centred, its mean (`text_mean`). The card holds
-configuration, kind, text encoder, licence, training and scores.
+configuration, kind, text encoder, licence, training and scores. Weights of frozen networks are stored in 8
+bits, with a scale for each output channel beside them (`NAME.scale`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ SHIPPED = Path(__file__).parents[1] / 'weights' / 'small.safetensors'
 DECODERS = ('language_decoder_sam', 'language_decoder_patch')
 TEXT_MEAN = 'text_mean'
 CARD_KEY = 'gsemsplat'
+PACKAGED = 'context.classifier.', 'context.detector.'  # networks that nothing here trained
+SCALE = '.scale'  # ends the name of the scales of an 8-bit weight
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,48 @@ class Checkpoint:
     text_mean: Tensor | None
     card: dict
     path: Path
+
+
+def in_8_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights (rank 2 and more) as int8 with a scale for each output channel, the others in half precision.
+    `from_8_bits` and this again give the same.
+    """
+    out: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2:
+            out[name] = tensor.half()
+            continue
+        scale = tensor.float().flatten(1).abs().amax(1).clamp(min=1e-12) / 127
+        out[name] = (tensor.float() / per_channel(scale, tensor)).round().to(torch.int8)
+        out[name + SCALE] = scale
+    return out
+
+
+def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a network and its decoders as a file holds them: half precision, packaged networks in 8
+    bits."""
+    packaged = {name: tensor for name, tensor in tensors.items() if name.startswith(PACKAGED)}
+    trained = {name: tensor.half() for name, tensor in tensors.items() if name not in packaged}
+    return {name: tensor.cpu() for name, tensor in (trained | in_8_bits(packaged)).items()}
+
+
+def from_8_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file in fp32. Raises ValueError for a weight without its scale."""
+    out: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.int8:
+            scale = tensors.get(name + SCALE)
+            if scale is None or scale.shape != tensor.shape[:1]:
+                raise ValueError(f'{name} is stored in 8 bits without {name}{SCALE}: the file is damaged')
+            out[name] = tensor.float() * per_channel(scale.float(), tensor)
+        elif not name.endswith(SCALE):
+            out[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return out
+
+
+def per_channel(scale: Tensor, like: Tensor) -> Tensor:
+    """(C,) as (C, 1, ...) beside `like` (C, ...)."""
+    return scale.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def save(path: str | Path, tensors: dict[str, Tensor], card: dict) -> None:
@@ -90,7 +135,10 @@ def load(path: str | Path | None = None, device: str | torch.device = 'cpu') -> 
     config = NetworkConfig.from_json(card['config'])
     with safe_open(path, 'pt', device=str(device)) as file:
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  (not a dictionary)
-    tensors = {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
+    try:
+        tensors = from_8_bits(tensors)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
     decoders = {k: tensors.pop(k) for k in list(tensors) if k.split('.')[0] in DECODERS}
     text_mean = tensors.pop(TEXT_MEAN, None)
     with torch.device('meta'):

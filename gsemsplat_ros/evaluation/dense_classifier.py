@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gsemsplat_ros.network.model import GSemSplat
+from gsemsplat_ros.semantics.lexicon import imagenet_names
 from gsemsplat_ros.semantics.text import MiniLM, TextEncoder
-from gsemsplat_ros.supervision.teacher import class_names
 
 LONG_SIDES = 384, 512, 640  # of the image [px]; the logits are averaged
 STRIDE = 32  # of the classifier: image sides are multiples of it
@@ -44,9 +44,9 @@ class ClassifierPeer:
         device = model.mask_token.device
 
         def logits(images: Tensor) -> Tensor:
-            return class_logits(model, images.to(device)).cpu()
+            return model.context.classifier(images.to(device, model.mask_token.dtype)).float().cpu()
 
-        return cls(logits, class_names(), MiniLM())
+        return cls(logits, imagenet_names(), MiniLM())
 
     def _centred(self, embeddings: np.ndarray) -> Tensor:
         """Unit rows (K, C) minus the mean of the classes, unit again: unrelated words are then unlike."""
@@ -79,14 +79,6 @@ class ClassifierPeer:
             pixel = (u + 0.5) * width / map_.shape[1] - 0.5, (v + 0.5) * height / map_.shape[0] - 0.5
             answers.append((float(map_.max()), pixel))
         return answers
-
-
-def class_logits(model: GSemSplat, images: Tensor) -> Tensor:
-    """Logits (B, 1000, h / 32, w / 32) of the frozen classifier in a network for images (B, 3, h, w)."""
-    classifier = model.context.classifier
-    if isinstance(classifier, nn.Conv2d):  # only the last layer: the stem is the rest
-        return classifier(F.relu6(model.context.features(model.stem(images)[STRIDE])))
-    return classifier(images)
 
 
 def network_input(image: np.ndarray, long_side: int) -> Tensor:

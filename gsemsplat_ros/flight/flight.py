@@ -116,13 +116,11 @@ def semantic_colors(gaussians: Gaussians, decoders: Decoders) -> Tensor:
         projected = region @ torch.as_tensor(principal.components).to(region).T
     else:
         features = torch.nn.functional.normalize(
-            decoders.decode(gaussians.codes[sample, None])[0, :, 0], dim=-1
+            decoders.decode(gaussians.codes[sample, None])[0][:, 0], dim=-1
         )
         principal = Principal.fit(features.cpu().numpy())
         components = torch.as_tensor(principal.components, dtype=torch.float32)
-        projected = (
-            decoders.prepare(gaussians.codes[:, None], components).similarities(components)[0, :, :, 0].T
-        )
+        projected = decoders.region(gaussians.codes[:, None]).similarities(components).T
     return torch.from_numpy(principal.colors(projected.cpu().numpy())).to(gaussians.means)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.gaussians.rotations import multiply_quats, quats_to_rotations, rotation_to_quat
-from gsemsplat_ros.network.config import CODE_CHANNELS, SH_C0
+from gsemsplat_ros.network.config import SH_C0
 from gsemsplat_ros.network.model import Prediction
 
 
@@ -54,9 +54,10 @@ class Gaussians:
         return self.means.shape[0]
 
     @classmethod
-    def from_prediction(cls, prediction: Prediction, frame: str) -> Gaussians:
-        """Batch item 0 of `prediction` in one set: view 1 first, row by row (docs/published.md 15)."""
-        views = (prediction.first, prediction.second)
+    def from_prediction(cls, prediction: Prediction, frame: str, second: bool = True) -> Gaussians:
+        """Batch item 0 of `prediction` in one set: view 1 first, row by row (docs/published.md 15); `second`
+        False: of view 1 alone."""
+        views = (prediction.first, prediction.second) if second else (prediction.first,)
         assert all(view.means is not None for view in views), 'a network without Gaussian heads'
 
         def flat(name: str) -> Tensor:  # (B, h, w, C) of each view -> (2 h w, C)
@@ -70,7 +71,7 @@ class Gaussians:
             scales=flat('scales'),
             opacities=flat('opacities'),
             colors=0.5 + SH_C0 * flat('sh'),
-            codes=flat('codes')[:, :CODE_CHANNELS] if has_codes else means[:, :0],
+            codes=used(flat('codes')) if has_codes else means[:, :0],
             frame=frame,
         )
 
@@ -105,6 +106,11 @@ class Gaussians:
     def _map(self, function: Callable[[Tensor], Tensor]) -> Gaussians:
         tensors = {name: function(getattr(self, name)) for name in TENSORS}
         return Gaussians(**tensors, frame=self.frame)
+
+
+def used(codes: Tensor) -> Tensor:
+    """Codes (N, C) without the last channel of an odd number: the public network's 33rd means nothing."""
+    return codes[:, : codes.shape[1] // 2 * 2]
 
 
 TENSORS = tuple(field.name for field in fields(Gaussians) if field.name != 'frame')

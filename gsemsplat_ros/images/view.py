@@ -106,7 +106,8 @@ def fit(view: View, width: int, height: int) -> Fitted:
     input_height, input_width = view.image.shape[:2]
     scale = min(input_width / width, input_height / height)
     crop_width, crop_height = width * scale, height * scale
-    x0, y0 = (input_width - crop_width) / 2, (input_height - crop_height) / 2
+    # rounding may make a border of nothing negative
+    x0, y0 = max(0.0, (input_width - crop_width) / 2), max(0.0, (input_height - crop_height) / 2)
     window = Window(input_width, input_height, width, height, scale, scale, x0, y0)
     image = view.image
     if (input_width, input_height) != (width, height):

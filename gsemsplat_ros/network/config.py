@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-CODE_DIM = 16  # width of one semantic code
-CODE_CHANNELS = 2 * CODE_DIM  # 0-15 region-specific, 16-31 context-aware; the public network's 33rd is unused
+CODE_DIM = 16  # width of the region-specific code, and of a context-aware one that the language head predicts
 SH_C0 = 0.28209479177387814  # degree-0 spherical harmonic: color = 0.5 + C0 * sh
 DESC_DIM = 24  # width of a matching descriptor
 CLASSES = 1000  # ImageNet classes of the stem's classifier
@@ -18,8 +17,9 @@ class NetworkConfig:
 
     long_side: of the images that the network was trained on [px]; inputs are resized to it.
     stem: True for the hybrid network, whose 16-pixel patches and fine levels come from an
-    EfficientNet-Lite0; it also carries the context-aware code (of a frozen classifier), so its
-    language head predicts the region code alone.
+    EfficientNet-Lite0; its context-aware code is that of a frozen branch (network/context.py), so its
+    language head predicts the region-specific code alone.
+    context_dim: width of the context-aware code.
     enc_*, dec_*: width, blocks and heads of the encoder and of each decoder; heads are `dim / heads` wide.
     layer_dims, dpt_dim, last_dim: channels of the DPT's four levels, its fusion and its last convolutions.
     dpt_norm: normalise the DPT's features (groups of channels); the public heads do not, and learn slowly.
@@ -46,6 +46,7 @@ class NetworkConfig:
     output_stride: int = 1
     gaussians: bool = True
     language_channels: int = 33
+    context_dim: int = CODE_DIM
     descriptors: bool = True
     scale_bias: float = -7.0
 
@@ -90,9 +91,16 @@ class NetworkConfig:
             dpt_norm=True,
             output_stride=2,
             language_channels=CODE_DIM,
+            context_dim=112,
             descriptors=False,
             scale_bias=-4.5,
         )
+
+    @property
+    def code_dim(self) -> int:
+        """Channels of a Gaussian's code: region-specific, then context-aware (the public network's 33rd is
+        unused)."""
+        return CODE_DIM + self.context_dim if self.language_channels else 0
 
     @property
     def hooks(self) -> tuple[int, int, int, int]:

@@ -132,7 +132,7 @@ class Inference:
         descriptors = descriptors and self.model.config.descriptors
         if self.device.type != 'cuda':
             return self.model.forward_encoded(first, second, descriptors, run=self.run)
-        count = 2 + len(self._strides)  # tensors of an encoding
+        count = len(_tensors(first))
 
         def forward(*tensors: Tensor) -> dict[str, Tensor]:
             first, second = self._encoding(*tensors[:count]), self._encoding(*tensors[count:])
@@ -164,15 +164,17 @@ class Inference:
 
     def _encode_batch(self, images: Tensor) -> list[Encoding]:
         def forward(batch: Tensor) -> dict[str, Tensor]:
-            encoding = self.model.encode(batch)
-            return {'tokens': encoding.tokens, **{str(k): map_ for k, map_ in encoding.maps.items()}}
+            _, *tensors = _tensors(self.model.encode(batch))
+            return {str(i): tensor for i, tensor in enumerate(tensors)}
 
-        tokens, *maps = self._replay('encode', forward, (images,)).values()
-        batch = self._encoding(images, tokens, *maps)
+        batch = self._encoding(images, *self._replay('encode', forward, (images,)).values())
         return [batch.part(slice(i, i + 1)) for i in range(len(images))]
 
-    def _encoding(self, images: Tensor, tokens: Tensor, *maps: Tensor) -> Encoding:
-        return Encoding(images, tokens, dict(zip(self._strides, maps, strict=True)))
+    def _encoding(self, images: Tensor, tokens: Tensor, *others: Tensor) -> Encoding:
+        """An encoding from its `_tensors`."""
+        count = len(self._strides)
+        maps, context = others[:count], others[count:]
+        return Encoding(images, tokens, dict(zip(self._strides, maps, strict=True)), *context)
 
     def _replay(
         self, name: str, forward: Callable[..., dict[str, Tensor]], tensors: tuple[Tensor, ...]
@@ -211,7 +213,8 @@ class Recording:
 
 
 def _tensors(encoding: Encoding) -> tuple[Tensor, ...]:
-    return encoding.images, encoding.tokens, *encoding.maps.values()
+    context = () if encoding.context is None else (encoding.context,)
+    return encoding.images, encoding.tokens, *encoding.maps.values(), *context
 
 
 def _flat(prediction: Prediction) -> dict[str, Tensor]:

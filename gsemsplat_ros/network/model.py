@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from gsemsplat_ros.images.view import PATCH
 from gsemsplat_ros.network.config import SH_C0, NetworkConfig
+from gsemsplat_ros.network.context import ContextBranch
 from gsemsplat_ros.network.heads import Head, gaussians, points
 from gsemsplat_ros.network.layers import NORM_EPS, DecoderBlock, EncoderBlock, PatchEmbed, rope_table
-from gsemsplat_ros.network.stem import DEEP_SPREAD, STEM_DIMS, ContextBranch, Stem
+from gsemsplat_ros.network.stem import DEEP_SPREAD, STEM_DIMS, Stem
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class ViewPrediction:
 
     pts3d (B, h, w, 3) [m], conf (B, h, w) > 1; with Gaussians: means (B, h, w, 3) [m], scales (B, h, w, 3)
     [m], quats_xyzw (B, h, w, 4) unit, sh (B, h, w, 3) degree-0 coefficients with the pixel's own colour added
-    (colour is 0.5 + C0 * sh), opacities (B, h, w); with language: codes (B, h, w, >= 32), channels 0-15
-    region-specific and 16-31 context-aware; on request desc (B, h, w, 24) and desc_conf (B, h, w).
+    (colour is 0.5 + C0 * sh), opacities (B, h, w); with language: codes (B, h, w, C), region-specific channels,
+    then context-aware ones, of the widths in NetworkConfig; on request desc (B, h, w, 24) and desc_conf (B, h, w).
     """
 
     pts3d: Tensor
@@ -54,12 +55,15 @@ class Prediction:
 class Encoding:
     """One batch of images after the encoder; reused for a kept keyframe.
 
-    images (B, 3, H, W) in [-1, 1]; tokens (B, N, C) after the final norm; maps: the stem's, by stride.
+    images (B, 3, H, W) in [-1, 1]; tokens (B, N, C) after the final norm; maps: the stem's, by stride; context
+    (B, 1080, H/8, W/8): the counts of the context-aware branch, None where they were not asked for or the
+    network has none.
     """
 
     images: Tensor
     tokens: Tensor
     maps: dict[int, Tensor]
+    context: Tensor | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -74,7 +78,8 @@ class Encoding:
     def part(self, items: slice) -> Encoding:
         """The encoding of some items of the batch."""
         maps = {stride: map_[items] for stride, map_ in self.maps.items()}
-        return Encoding(self.images[items], self.tokens[items], maps)
+        context = None if self.context is None else self.context[items]
+        return Encoding(self.images[items], self.tokens[items], maps, context)
 
 
 Result = TypeVar('Result')
@@ -122,7 +127,7 @@ class GSemSplat(nn.Module):
         c = config
         if c.stem:
             self.stem = Stem()
-            self.context = ContextBranch()
+            self.context = ContextBranch(c.context_dim)
         stem_dim = STEM_DIMS[16] + 2 + STEM_DIMS[32]
         self.patch_embed = PatchEmbed(stem_dim, c.enc_dim, 1) if c.stem else PatchEmbed(3, c.enc_dim, PATCH)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, c.dec_dim))  # of the pre-training: stored, not used
@@ -147,8 +152,11 @@ class GSemSplat(nn.Module):
         for head in (self.downstream_head1, self.downstream_head2):
             head.init_points()
 
-    def encode(self, images: Tensor) -> Encoding:
-        """Images (B, 3, H, W) in [-1, 1] to an encoding. Raises ValueError unless 16 divides the sides."""
+    def encode(self, images: Tensor, context: bool = True) -> Encoding:
+        """Images (B, 3, H, W) in [-1, 1] to an encoding. Raises ValueError unless 16 divides the sides.
+
+        context: False leaves the frozen context branch out, if the network has one.
+        """
         for axis, size in zip(('height', 'width'), images.shape[-2:]):
             if size % PATCH:
                 raise ValueError(
@@ -162,7 +170,8 @@ class GSemSplat(nn.Module):
         rope = rope_table(*grid, self.config.enc_dim // self.config.enc_heads, x.device, x.dtype)
         for block in self.enc_blocks:
             x = block(x, rope)
-        return Encoding(images, self.enc_norm(x), maps)
+        counts = self.context(pixels) if maps and context else None
+        return Encoding(images, self.enc_norm(x), maps, counts)
 
     def decode(
         self, first: Encoding, second: Encoding, run: Runner = run_serial
@@ -209,18 +218,26 @@ class GSemSplat(nn.Module):
             )
         if self.config.language_channels:
             codes = head.gaussian_language(levels).float()
-            if self.config.stem:
-                codes = torch.cat((codes, self.context(encoding.maps[32], size).float()), 1)
+            if encoding.context is not None:
+                code = self.context.code(encoding.context).float()
+                wide = F.interpolate(code, size, mode='bilinear', align_corners=False)
+                codes = torch.cat((codes, wide), 1)
             out['codes'] = codes.permute(0, 2, 3, 1)
         if descriptors:
             out['desc'], out['desc_conf'] = head.descriptors(tokens[0], tokens[-1], grid)
         return ViewPrediction(**out)
 
     def forward(
-        self, images1: Tensor, images2: Tensor, descriptors: bool = False, gaussians: bool = True
+        self,
+        images1: Tensor,
+        images2: Tensor,
+        descriptors: bool = False,
+        gaussians: bool = True,
+        context: bool = True,
     ) -> Prediction:
-        """Two batches (B, 3, H, W) in [-1, 1] of the same size; `gaussians` False leaves these out."""
-        first, second = self.encode(torch.cat((images1, images2))).split()
+        """Two batches (B, 3, H, W) in [-1, 1] of the same size; `gaussians` and `context` (see `encode`) False
+        leave these out."""
+        first, second = self.encode(torch.cat((images1, images2)), context).split()
         return self.forward_encoded(first, second, descriptors, gaussians=gaussians)
 
     def forward_encoded(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
-from gsemsplat_ros.scene.map_index import MapIndex
+from gsemsplat_ros.scene.map_index import MIN_IN_CELL, MapIndex
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer, AnswerPicture, Question
 from gsemsplat_ros.semantics.objects import Object, find_objects
 from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, box_size, decide, smooth
 
-MIN_IN_CELL = 3  # Gaussians in a cell of the map: fewer are strays
 MIN_IN_OBJECT = 10  # Gaussians of an object in the map, one for each voxel
 TOUCHING = (
     3  # edge of the grid that connects objects, in voxels of the map: distant surfaces are sampled coarsely
@@ -26,12 +26,12 @@ def ask_scene(scene: Scene, questions: Sequence[Question], phrases: np.ndarray) 
     rendering = scene.keyframe.rendering
     alpha, depth = rendering.alpha.cpu().numpy(), rendering.depth.cpu().numpy()
     inside, box = rendering.alpha >= MIN_ALPHA, box_size(*alpha.shape)
-    relevancy = scene.keyframe.hidden_codes.relevancy(phrases)  # (2 or 1, K, h, w)
-    answers = []
-    for k, question in enumerate(questions):  # one picture stays in the cache, several do not
-        smoothed = smooth(relevancy[:, k], box, inside).cpu().numpy()
-        answers.append(_answer_of_scene(scene, question, smoothed, alpha, depth))
-    return answers
+    relevancy = scene.keyframe.hidden_codes.relevancy(phrases, partial(smooth, box=box, inside=inside))
+    smoothed = relevancy.cpu().numpy()  # (2 or 1, K, h, w)
+    return [
+        _answer_of_scene(scene, question, smoothed[:, k], alpha, depth)
+        for k, question in enumerate(questions)
+    ]
 
 
 def _answer_of_scene(
@@ -101,7 +101,7 @@ def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
         nothing = np.zeros(0, np.float32)
         return Answer(question.text, question.threshold, False, 0.0, None, None, (), 0, nothing, nothing > 0)
     relevancy = index.relevancy(phrase)[:, 0].cpu().numpy()  # (2 or 1, N)
-    decision = decide(*index.smooth(relevancy), question.threshold, MIN_IN_CELL)
+    decision = decide(relevancy, index.support, question.threshold, MIN_IN_CELL)
     means = map_.gaussians.means.numpy()
     lit = decision.mask & (decision.relevancy >= question.threshold)  # false for NaN
     objects: tuple[Object, ...] = ()

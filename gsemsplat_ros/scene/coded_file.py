@@ -18,7 +18,6 @@ from torch import Tensor
 
 from gsemsplat_ros.files import digest, write_whole
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.network.config import CODE_CHANNELS
 
 # half precision keeps 3 digits: enough for all but positions, with scales as logarithms
 DTYPES = {
@@ -29,14 +28,8 @@ DTYPES = {
     'colors': torch.float16,
     'codes': torch.float16,
 }
-SHAPES = {
-    'means': (3,),
-    'quats': (4,),
-    'log_scales': (3,),
-    'opacities': (),
-    'colors': (3,),
-    'codes': (CODE_CHANNELS,),
-}
+ANY = -1  # of a side: the decoders fix the width of the codes, and a file names its decoders
+SHAPES = {'means': (3,), 'quats': (4,), 'log_scales': (3,), 'opacities': (), 'colors': (3,), 'codes': (ANY,)}
 
 
 @dataclass(frozen=True)
@@ -195,6 +188,7 @@ def misshapen(
     for name, tensor in tensors.items():
         of_each = shapes[name]
         shape = (tensor.numel(),) if of_each is None else (count, *of_each)
+        shape = tuple(found if side == ANY else side for found, side in zip(tensor.shape, shape)) or shape
         if tensor.dtype != dtypes[name] or tuple(tensor.shape) != shape:
             return f'{name} is {tensor.dtype} {tuple(tensor.shape)}, wanted {dtypes[name]} {shape}'
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():

@@ -66,8 +66,8 @@ class Map:
         return is_metric(self.scale_source)
 
     @classmethod
-    def empty(cls, frame: str, voxel: float, channels: int = 32) -> Map:
-        """A map without Gaussians; `voxel`: edge [m]; `channels`: of the codes."""
+    def empty(cls, frame: str, voxel: float) -> Map:
+        """A map without Gaussians; `voxel`: edge [m]. The first scene brings the width of the codes."""
         none = torch.zeros(0)
         gaussians = Gaussians(
             means=none.reshape(0, 3),
@@ -75,7 +75,7 @@ class Map:
             scales=none.reshape(0, 3),
             opacities=none,
             colors=none.reshape(0, 3),
-            codes=none.reshape(0, channels),
+            codes=none.reshape(0, 0),
             frame=frame,
         )
         counts = torch.zeros(0, dtype=torch.int32)
@@ -140,7 +140,7 @@ class Map:
         if len(self):  # rows of new voxels are filled below
             out = Arrays(*(np.take(values, np.maximum(old_row, 0), 0) for values in old))
         else:
-            out = Arrays(*(np.empty((len(keys), *values.shape[1:]), np.float32) for values in old))
+            out = Arrays(*(np.empty((len(keys), *values.shape[1:]), np.float32) for values in new))
         _merge(first, sizes, old_row_of_seen, row_of_seen, old, old_weights, new, new_weights, out)
         return Map(
             gaussians_of(out, self.frame),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from gsemsplat_ros.semantics.relevancy import Mixture, relevancy
 
 # edge of the cells over which relevancy is smoothed: with voxels of 3 cm, the published box at 2 m
 SMOOTHING_VOXELS = 5
+MIN_IN_CELL = 3  # Gaussians in a cell of the map: fewer are strays
 CHUNK = 1 << 15  # Gaussians decoded together: 16 MB, which the process keeps (keep_memory)
 
 
@@ -23,7 +25,7 @@ CHUNK = 1 << 15  # Gaussians decoded together: 16 MB, which the process keeps (k
 class BranchIndex:
     """One branch of a MapIndex, as HiddenBranch is of HiddenCodes, on the device of the decoders.
 
-    hidden (N, D) float16, scale (N,), weight (C, D) and bias (C,): see HiddenBranch; best_negative (N,): the
+    hidden (N, D) float16, scale (N,), weight (C, D), bias (C,) and part: see HiddenBranch; best_negative (N,): the
     largest similarity with a canonical phrase.
     """
 
@@ -32,6 +34,7 @@ class BranchIndex:
     best_negative: Tensor
     weight: Tensor
     bias: Tensor
+    part: slice
 
     @classmethod
     def unwritten(cls, count: int, branch: HiddenBranch) -> BranchIndex:
@@ -42,6 +45,7 @@ class BranchIndex:
             branch.scale.new_empty(count),
             branch.weight,
             branch.bias,
+            branch.part,
         )
 
     def updated(self, row_before: Tensor, changed: Tensor, fresh: BranchIndex) -> BranchIndex:
@@ -56,12 +60,13 @@ class BranchIndex:
             joined(self.best_negative, fresh.best_negative),
             fresh.weight,
             fresh.bias,
+            fresh.part,
         )
 
     def similarities(self, phrases: np.ndarray) -> Tensor:
         """Unit embeddings (K, C) -> cosines (K, N)."""
         parts = [
-            HiddenBranch(hidden.float(), scale, self.weight, self.bias).similarities(phrases)
+            HiddenBranch(hidden.float(), scale, self.weight, self.bias, self.part).similarities(phrases)
             for hidden, scale in zip(self.hidden.split(CHUNK), self.scale.split(CHUNK))
         ]
         return torch.cat(parts, 1)
@@ -102,7 +107,10 @@ class MapIndex:
         row_before = np.full(len(map_), -1) if before is None else unchanged_rows(map_, before.map)
         changed = torch.from_numpy(np.flatnonzero(row_before < 0))
         if before is None or len(changed) == len(map_):
-            branches = decoded(map_.gaussians.codes, decoders, canonical)
+            codes = map_.gaussians.codes
+            branches = decoded(
+                codes if len(map_) else codes.new_zeros(0, decoders.code_dim), decoders, canonical
+            )
         else:
             fresh = decoded(map_.gaussians.codes.index_select(0, changed), decoders, canonical)
             device = fresh[0].hidden.device
@@ -113,24 +121,29 @@ class MapIndex:
 
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray) -> Tensor:
-        """Unit embeddings (K, C) -> unsmoothed relevancy (2, K, N) in (0, 1); mixed: (1, K, N)."""
-        similarities = torch.stack([branch.similarities(phrases) for branch in self.branches])
-        best_negative = torch.stack([branch.best_negative for branch in self.branches])
-        return relevancy(similarities, best_negative[:, None], self.mixture)
+        """Embeddings (K, C) -> smoothed relevancy (2, K, N) in (0, 1); mixed: (1, K, N)."""
+        contrasts = torch.stack(
+            [branch.similarities(phrases) - branch.best_negative for branch in self.branches]
+        )
+        enough = torch.from_numpy(self.support >= MIN_IN_CELL).to(contrasts.device)
+        return relevancy(contrasts, self.mixture, self.smooth, enough)
 
-    def smooth(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Half the values (..., N) plus half their mean, weighted by opacity, over the Gaussian's cell; and
-        the number (N,) of Gaussians in that cell.
-        """
+    def smooth(self, values: Tensor) -> Tensor:
+        """Half the values (..., N) plus half their mean, weighted by opacity, over the Gaussian's cell."""
         cells, weights = self.cells, self.map.gaussians.opacities.numpy()
         total = np.bincount(cells, weights)
-        rows = values.reshape(-1, len(cells))
+        rows = values.flatten(0, -2).cpu().numpy()
         means = np.stack([(np.bincount(cells, weights * row) / total)[cells] for row in rows])
-        return ((values + means.reshape(values.shape)) / 2).astype(np.float32), np.bincount(cells)[cells]
+        return ((values + torch.from_numpy(means).to(values).reshape(values.shape)) / 2).float()
+
+    @cached_property
+    def support(self) -> np.ndarray:
+        """(N,) the number of Gaussians in the cell of each."""
+        return np.bincount(self.cells)[self.cells]
 
 
 def decoded(codes: Tensor, decoders: Decoders, canonical: np.ndarray) -> tuple[BranchIndex, ...]:
-    """The branches of the codes (N, 32) of Gaussians, decoded a chunk at a time."""
+    """The branches of the codes (N, code_dim) of Gaussians, decoded a chunk at a time."""
     device = next(decoders.parameters()).device
     branches: tuple[BranchIndex, ...] = ()
     for start in range(0, max(len(codes), 1), CHUNK):

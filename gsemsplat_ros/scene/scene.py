@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.window import Window
+from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.semantics.decoder import HiddenCodes
 
 SAME_SURFACE = 0.1  # a Gaussian within this fraction of the rendered depth is visible
@@ -20,6 +22,12 @@ NETWORK_SCALE = 'network'  # the scale source of scenes and maps whose lengths a
 def is_metric(scale_source: str) -> bool:
     """Whether lengths are metres, by the source of scale: 'stereo baseline', 'tf', or 'network' (a guess)."""
     return scale_source != NETWORK_SCALE
+
+
+def drawn_for_queries(gaussians: Gaussians, counts: Tensor | None) -> Gaussians:
+    """The Gaussians with the codes that the rendering of a keyframe needs: without the context-aware ones where
+    the picture itself is asked, by its `counts` (HiddenCodes)."""
+    return gaussians if counts is None else replace(gaussians, codes=gaussians.codes[:, :CODE_DIM])
 
 
 @dataclass(frozen=True)

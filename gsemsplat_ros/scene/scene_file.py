@@ -6,6 +6,7 @@ voxel. The rendering that queries read is drawn again on loading. A file appears
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,13 +21,14 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.scene import coded_file as codedfile
 from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
-from gsemsplat_ros.scene.scene import Keyframe, Scene
+from gsemsplat_ros.scene.scene import Keyframe, Scene, drawn_for_queries
 from gsemsplat_ros.semantics.decoder import Decoders
 
 KIND = Kind('scene', 'gsemsplat_scene', 2, '`gsemsplat infer`')
 JPEG = 92  # quality of the images: they are shown, not measured
 MAX_IMAGE = 1 << 26  # bytes of a file's image
 IMAGES = 'image', 'second_image'
+COUNTS = 'counts'  # of the picture that queries read (HiddenCodes)
 
 
 def save_scene(path: str | Path, scene: Scene, second_image: np.ndarray, space: CodeSpace) -> None:
@@ -47,7 +49,12 @@ def save_scene(path: str | Path, scene: Scene, second_image: np.ndarray, space: 
         'timings': {name: float(s) for name, s in scene.timings.items()},
     }
     images = {name: encoded(image) for name, image in zip(IMAGES, (keyframe.image, second_image))}
-    codedfile.write(Path(path), KIND, card, {**codedfile.tensors_of(gaussians), **images}, space)
+    counts = keyframe.hidden_codes.counts
+    shape = (0, 0, 0) if counts is None else tuple(counts.shape)
+    flat = torch.zeros(0) if counts is None else counts.cpu().flatten()
+    card['counts'] = list(shape)
+    tensors = {**codedfile.tensors_of(gaussians), **images, COUNTS: flat.half()}
+    codedfile.write(Path(path), KIND, card, tensors, space)
 
 
 def load_scene(
@@ -58,13 +65,14 @@ def load_scene(
     `decoders`, `canonical` and `space`: of the pipeline that will answer. Raises ValueError, in one line, for
     a file that is missing, damaged or of another kind, and for codes of other decoders.
     """
-    gaussians, card, image, second = read_scene(path)
+    gaussians, card, image, second, flat = read_file(path)
     codedfile.check_space(Path(path), CodeSpace.of_card(card), space, 'give that checkpoint as --weights')
     camera, window = Camera(**card['camera']), Window(**card['window'])
     device = next(decoders.parameters()).device
     gaussians = gaussians.to(device)
-    rendering = render(gaussians, camera, np.eye(4))
-    hidden = decoders.prepare(rendering.codes, canonical, rendering.alpha)
+    counts = flat.reshape(card['counts']).float().to(device) if flat.numel() else None
+    rendering = render(drawn_for_queries(gaussians, counts), camera, np.eye(4))
+    hidden = decoders.prepare(rendering.codes, canonical, rendering.alpha, counts)
     keyframe = Keyframe(camera, rendering, hidden, image, window, card['frame'], card['stamp_ns'])
     pose = card['first_from_second']
     scene = Scene(
@@ -87,11 +95,16 @@ def read_scene(path: str | Path) -> tuple[Gaussians, dict, np.ndarray, np.ndarra
 
     Raises ValueError in one line.
     """
+    return read_file(path)[:4]
+
+
+def read_file(path: str | Path) -> tuple[Gaussians, dict, np.ndarray, np.ndarray, Tensor]:
+    """`read_scene`, and the counts of the keyframe, flat float16, none where its codes answer."""
     card, tensors = codedfile.read(Path(path), KIND, defect)
     image, second = (decoded(tensors[name]) for name in IMAGES)
     if image is None or second is None:
         raise ValueError(f'{path} is damaged: an image of it is no picture; write it again with {KIND.maker}')
-    return codedfile.gaussians_of(tensors, card['frame']), card, image, second
+    return codedfile.gaussians_of(tensors, card['frame']), card, image, second, tensors[COUNTS]
 
 
 def defect(card: dict, tensors: dict[str, Tensor]) -> str:
@@ -106,14 +119,15 @@ def defect(card: dict, tensors: dict[str, Tensor]) -> str:
         'inliers': int,
         'points': int,
         'timings': dict,
+        'counts': list,
         'weights': str,
         'text_encoder': str,
         'decoders': str,
     }
     wrong = codedfile.missing(card, kinds) or codedfile.misshapen(
         tensors,
-        codedfile.DTYPES | dict.fromkeys(IMAGES, torch.uint8),
-        codedfile.SHAPES | dict.fromkeys(IMAGES),
+        codedfile.DTYPES | dict.fromkeys(IMAGES, torch.uint8) | {COUNTS: torch.float16},
+        codedfile.SHAPES | dict.fromkeys((*IMAGES, COUNTS)),
     )
     if wrong:
         return wrong
@@ -121,8 +135,9 @@ def defect(card: dict, tensors: dict[str, Tensor]) -> str:
         Camera(**card['camera']), Window(**card['window'])
         pose = card['first_from_second']
         assert pose is None or np.array(pose, np.float64).shape == (4, 4)
+        assert len(card['counts']) == 3 and math.prod(map(int, card['counts'])) == tensors[COUNTS].numel()
     except (AssertionError, KeyError, TypeError, ValueError):
-        return 'its cameras do not make sense'
+        return 'its cameras or counts do not make sense'
     return ''
 
 

