@@ -191,7 +191,7 @@ def features(decoders: Decoders, codes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def contrasts(found: tuple[Tensor, Tensor], phrase: Tensor, canonical: Tensor) -> Tensor:
-    """Features of both branches and a phrase (C,) to (2, H, W): its product less the largest canonical one."""
+    """Features of both branches and a phrase (C,) to (2, H, W): its product less the best canonical one."""
     summed = found[0].shape[-1] != found[1].shape[-1]
     parts = [x.split([f.shape[-1] for f in found], -1) if summed else (x, x) for x in (phrase, canonical)]
     return torch.stack([f @ one - (f @ many.T).amax(-1) for f, one, many in zip(found, *parts)])

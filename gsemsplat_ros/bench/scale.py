@@ -99,7 +99,8 @@ def images(device: torch.device, step: Callable[[str], None]) -> Rows:
 
 def predict_new_pair(network: Inference, images: Sequence[np.ndarray]) -> Prediction:
     """The prediction for a pair as if it were new: copies, so that no kept encoding is used."""
-    return network.predict(*network.encode([image.copy() for image in images]))
+    first, second = network.encode([image.copy() for image in images])
+    return network.predict(first, second)
 
 
 def maps(device: torch.device, step: Callable[[str], None], left_out: list[str]) -> Rows:
@@ -128,7 +129,8 @@ def ask_map(index: MapIndex, phrase: Tensor) -> object:
 
 
 def random_map(count: int, channels: int) -> Map:
-    """`count` Gaussians with codes of so many `channels`, in voxels of their own, spread over a volume that grows with `count`."""
+    """`count` Gaussians with codes of so many `channels`, each in a voxel of its own, spread over a volume
+    that grows with `count`."""
     rng = np.random.default_rng(0)
     side = int(np.ceil((4 * count) ** (1 / 3)))
     cells = np.sort(rng.permutation(side**3)[:count])  # a quarter of the voxels

@@ -2,7 +2,10 @@
 
 pixels: images as tensors
 config: sizes, from which every module is built
+efficientnet: EfficientNet-Lite, as a trunk and as a dense classifier
 stem: EfficientNet-Lite0, in front of the small network
+nanodet: a detector, of which the class scores are used
+context: the context-aware branch of the small network, of classifier and detector
 layers: rotary positions, attention, encoder and decoder blocks
 dpt: the DPT block, which fuses four levels into one dense map
 heads: points, Gaussians, semantic codes and descriptors of each pixel

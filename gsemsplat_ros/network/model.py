@@ -29,8 +29,9 @@ class ViewPrediction:
 
     pts3d (B, h, w, 3) [m], conf (B, h, w) > 1; with Gaussians: means (B, h, w, 3) [m], scales (B, h, w, 3)
     [m], quats_xyzw (B, h, w, 4) unit, sh (B, h, w, 3) degree-0 coefficients with the pixel's own colour added
-    (colour is 0.5 + C0 * sh), opacities (B, h, w); with language: codes (B, h, w, C), region-specific channels,
-    then context-aware ones, of the widths in NetworkConfig; on request desc (B, h, w, 24) and desc_conf (B, h, w).
+    (colour is 0.5 + C0 * sh), opacities (B, h, w); with language: codes (B, h, w, C), region-specific
+    channels, then context-aware ones, of the widths in NetworkConfig; on request desc (B, h, w, 24) and
+    desc_conf (B, h, w).
     """
 
     pts3d: Tensor
@@ -55,9 +56,9 @@ class Prediction:
 class Encoding:
     """One batch of images after the encoder; reused for a kept keyframe.
 
-    images (B, 3, H, W) in [-1, 1]; tokens (B, N, C) after the final norm; maps: the stem's, by stride; context
-    (B, 1080, H/8, W/8): the counts of the context-aware branch, None where they were not asked for or the
-    network has none.
+    images (B, 3, H, W) in [-1, 1]; tokens (B, N, C) after the final norm; maps: the stem's, by stride;
+    context (B, 1080, H/8, W/8): the counts of the context-aware branch, None where they were not asked for or
+    the network has none.
     """
 
     images: Tensor
@@ -235,8 +236,8 @@ class GSemSplat(nn.Module):
         gaussians: bool = True,
         context: bool = True,
     ) -> Prediction:
-        """Two batches (B, 3, H, W) in [-1, 1] of the same size; `gaussians` and `context` (see `encode`) False
-        leave these out."""
+        """Two batches (B, 3, H, W) in [-1, 1] of the same size; `gaussians` and `context` (see `encode`)
+        False leave these out."""
         first, second = self.encode(torch.cat((images1, images2)), context).split()
         return self.forward_encoded(first, second, descriptors, gaussians=gaussians)
 

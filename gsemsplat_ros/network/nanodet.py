@@ -1,7 +1,7 @@
 """NanoDet (RangiLyu, Apache-2.0): a detector of the 80 COCO names, of which the dense class scores are used.
 
-Always frozen; its boxes are left out. Images are in [-1, 1] RGB; its weights were trained on BGR values from 0
-to 255, less MEAN and over STD.
+Always frozen; its boxes are left out. Images are in [-1, 1] RGB; its weights were trained on BGR values
+from 0 to 255, less MEAN and over STD.
 """
 
 from __future__ import annotations

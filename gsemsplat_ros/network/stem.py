@@ -13,8 +13,8 @@ DEEP_SPREAD = 2.5  # divisor of the deepest map in patches
 
 
 class Stem(Trunk):
-    """Images (B, 3, H, W) in [-1, 1] to feature maps {stride: (B, STEM_DIMS[stride], H/stride, W/stride)}, all
-    but the deepest scaled to unit spread. Its weights were trained on (x - 127) / 128.
+    """Images (B, 3, H, W) in [-1, 1] to feature maps {stride: (B, STEM_DIMS[stride], H/stride, W/stride)},
+    all but the deepest scaled to unit spread. Its weights were trained on (x - 127) / 128.
     """
 
     def __init__(self):

@@ -25,8 +25,8 @@ CHUNK = 1 << 15  # Gaussians decoded together: 16 MB, which the process keeps (k
 class BranchIndex:
     """One branch of a MapIndex, as HiddenBranch is of HiddenCodes, on the device of the decoders.
 
-    hidden (N, D) float16, scale (N,), weight (C, D), bias (C,) and part: see HiddenBranch; best_negative (N,): the
-    largest similarity with a canonical phrase.
+    hidden (N, D) float16, scale (N,), weight (C, D), bias (C,) and part: see HiddenBranch; best_negative
+    (N,): the largest similarity with a canonical phrase.
     """
 
     hidden: Tensor
@@ -149,8 +149,9 @@ def decoded(codes: Tensor, decoders: Decoders, canonical: np.ndarray) -> tuple[B
     for start in range(0, max(len(codes), 1), CHUNK):
         rows = slice(start, start + CHUNK)
         part = decoders.prepare(codes[rows, None].to(device), canonical)
-        branches = branches or tuple(BranchIndex.unwritten(len(codes), branch) for branch in part.branches)
-        for index, branch, best_negative in zip(branches, part.branches, part.best_negative):
+        hidden = [branch for branch in part.branches if isinstance(branch, HiddenBranch)]  # both: no Counts
+        branches = branches or tuple(BranchIndex.unwritten(len(codes), branch) for branch in hidden)
+        for index, branch, best_negative in zip(branches, hidden, part.best_negative, strict=True):
             index.hidden[rows], index.scale[rows] = branch.hidden, branch.scale
             index.best_negative[rows] = best_negative[:, 0]
     return branches

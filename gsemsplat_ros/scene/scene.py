@@ -25,8 +25,8 @@ def is_metric(scale_source: str) -> bool:
 
 
 def drawn_for_queries(gaussians: Gaussians, counts: Tensor | None) -> Gaussians:
-    """The Gaussians with the codes that the rendering of a keyframe needs: without the context-aware ones where
-    the picture itself is asked, by its `counts` (HiddenCodes)."""
+    """The Gaussians with the codes that the rendering of a keyframe needs: without the context-aware ones
+    where the picture itself is asked, by its `counts` (HiddenCodes)."""
     return gaussians if counts is None else replace(gaussians, codes=gaussians.codes[:, :CODE_DIM])
 
 

@@ -1,12 +1,12 @@
 """The decoders of a checkpoint, from rendered codes to the text space, and the fast comparison with phrases.
 
-The region-specific decoder ("sam") reads the first 16 channels of a code, the context-aware one ("patch") the
-rest. They are the branches 0 and 1 of every result. Letters: H, W map; P = H * W pixels; D last hidden width;
-C text space; K phrases.
+The region-specific decoder ("sam") reads the first 16 channels of a code, the context-aware one ("patch")
+the rest. They are the branches 0 and 1 of every result. Letters: H, W map; P = H * W pixels; D last hidden
+width; C text space; K phrases.
 
-Either both branches lead to the whole text space and are compared by the cosine, as published; or the space is
-the direct sum of two: the first coordinates of a phrase are compared with the region-specific features by the
-cosine, the others are weights of the context-aware features, each of which is one class's score.
+Either both branches lead to the whole text space and are compared by the cosine, as published; or the space
+is the direct sum of two: the first coordinates of a phrase are compared with the region-specific features by
+the cosine, the others are weights of the context-aware features, each of which is one class's score.
 """
 
 import re
@@ -30,8 +30,8 @@ _CHUNK = 1 << 12  # pixels that pass the layers together on a CPU, so that they 
 class Decoders(nn.Module):
     """Two stacks of convolutions, codes -> features, under the names of the public checkpoints.
 
-    dims: channels of the features of both; dim: of the text space, their sum if they differ. mixture: how the two branches are combined into one relevancy; None: the branch with the higher peak
-    answers, as published.
+    dims: channels of the features of both; dim: of the text space, their sum if they differ. mixture: how the
+    two branches are combined into one relevancy; None: the branch with the higher peak answers, as published.
     """
 
     def __init__(self, sam: nn.Sequential, patch: nn.Sequential, mixture: Mixture | None = None) -> None:
@@ -90,7 +90,7 @@ class Decoders(nn.Module):
 
     @torch.inference_mode()
     def region(self, codes: Tensor) -> 'HiddenBranch':
-        """The region-specific branch alone of codes (H, W, code_dim), which compares vectors of its own space."""
+        """The region-specific branch alone of codes (H, W, code_dim), compared in its own space."""
         return _prepare(self.language_decoder_sam, codes[..., :CODE_DIM], slice(None))
 
     @torch.inference_mode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,10 @@ def load_text_encoder(
     Raises:
         ValueError: unknown name; a missing or foreign package or file; an argument of the other encoder.
     """
-    packaged = {MINILM: MiniLM, class_words.NAME: ClassWords}
+    packaged: dict[str, Callable[[np.ndarray | Sequence[float] | None], TextEncoder]] = {
+        MINILM: MiniLM,
+        class_words.NAME: ClassWords,
+    }
     if name in packaged:
         if checkpoint is not None:
             raise ValueError(f'text encoder {name} has its own weights, got the checkpoint {checkpoint}')

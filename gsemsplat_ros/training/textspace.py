@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.datasets.phrase_table import read_phrase_table
-from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.semantics.lexicon import imagenet_names
+from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.semantics.text import MiniLM
 
 
