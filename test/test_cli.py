@@ -65,7 +65,8 @@ class FakePipeline:
             torch.randn(n, 32, generator=torch.Generator().manual_seed(0)),
             'camera',
         )
-        keyframe = Keyframe(camera, None, None, pair.first.image, window, 'camera', 0)
+        hidden = self.decoders.prepare(torch.zeros(24, 32, 32), np.eye(384, dtype=np.float32)[:4])
+        keyframe = Keyframe(camera, None, hidden, pair.first.image, window, 'camera', 0)
         return Scene(
             gaussians,
             keyframe,

@@ -87,7 +87,8 @@ def encode(model: GSemSplat, images: Tensor) -> tuple[Encoding, Encoding]:
     for block in model.enc_blocks:
         assert isinstance(block, EncoderBlock)
         x = encoder_block(block, x, grid)
-    return Encoding(images, model.enc_norm(x), maps).split()
+    counts = model.context(images) if maps else None  # of packaged networks: plain convolutions in both paths
+    return Encoding(images, model.enc_norm(x), maps, counts).split()
 
 
 def decode(model: GSemSplat, first: Encoding, second: Encoding) -> tuple[list[Tensor], list[Tensor]]:

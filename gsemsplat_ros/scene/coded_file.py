@@ -188,8 +188,10 @@ def misshapen(
     for name, tensor in tensors.items():
         of_each = shapes[name]
         shape = (tensor.numel(),) if of_each is None else (count, *of_each)
-        shape = tuple(found if side == ANY else side for found, side in zip(tensor.shape, shape)) or shape
-        if tensor.dtype != dtypes[name] or tuple(tensor.shape) != shape:
+        fits = len(tensor.shape) == len(shape) and all(
+            side in (found, ANY) for found, side in zip(tensor.shape, shape)
+        )
+        if tensor.dtype != dtypes[name] or not fits:
             return f'{name} is {tensor.dtype} {tuple(tensor.shape)}, wanted {dtypes[name]} {shape}'
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             return f'{name} holds numbers that are not finite'

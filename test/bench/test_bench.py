@@ -59,9 +59,10 @@ def test_the_plain_picture_and_words_are_the_plain_twins():
     decoders, phrases = Decoders.small((16, 8, 12)).eval(), unit_phrases(4, 12)
     with torch.no_grad():
         found = bench_plain.relevancy(
-            bench_plain.features(decoders, picture.codes), phrases[0], phrases[1:], None
+            bench_plain.features(decoders, picture.codes), phrases[0], phrases[1:]
         )
-        wanted = relevancy_of_features(decoders.decode(picture.codes), phrases[:1], phrases[1:])[:, 0]
+        features = torch.stack(decoders.decode(picture.codes))
+        wanted = relevancy_of_features(features, phrases[:1], phrases[1:])[:, 0]
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 

@@ -26,7 +26,7 @@ def test_the_card_says_what_it_is_and_beats_chance():
     card = read_card(SHIPPED)
     assert NetworkConfig.from_json(card['config']) == NetworkConfig.small()
     assert (
-        card['text_encoder'] == 'minilm-l6'
+        card['text_encoder'] == 'minilm-l6+imagenet+coco'
         and card['licence'] == 'Apache-2.0'
         and SHIPPED.stat().st_size < 60e6
     )

@@ -20,7 +20,6 @@ from support.evaluated_rooms import (
 
 from gsemsplat_ros.evaluation import metrics
 from gsemsplat_ros.evaluation.held_out_rooms import absent_names, evaluate_rooms
-from gsemsplat_ros.evaluation.mixture_fit import mixed_by
 from gsemsplat_ros.evaluation.phrasings import read_phrasings
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
@@ -298,11 +297,13 @@ def test_one_branch_alone():
     for head, name in enumerate(('region', 'context')):
         alone = metrics.only_branch(scene, name).keyframe.hidden_codes.relevancy(phrase)
         assert torch.equal(alone[head], whole[head]) and (alone[1 - head] == 0).all()
-    mixed = mixed_by(Mixture((1.0, 0.2, 0.3), 0.1), scene)
-    for head, name in enumerate(('region', 'context')):
-        alone = metrics.only_branch(mixed, name).keyframe.hidden_codes.relevancy(phrase)[0]
-        assert alone.shape == (1, 8, 16)
-        torch.testing.assert_close(torch.logit(alone), torch.logit(whole[head]) - 1.0, atol=1e-3, rtol=1e-3)
+    mixture = Mixture(context=0.2, slope=4.0, offset=-0.5, threshold=0.6)
+    keyframe = replace(scene.keyframe, hidden_codes=replace(hidden, mixture=mixture))
+    for head, name, weight in ((0, 'region', 1.0), (1, 'context', 0.2)):
+        alone = metrics.only_branch(replace(scene, keyframe=keyframe), name).keyframe.hidden_codes
+        place = weight * torch.logit(whole[head]) / 10
+        expected = 4 * place.max() - 0.5 + 10 * (place - place.max())
+        torch.testing.assert_close(torch.logit(alone.relevancy(phrase)[0]), expected, atol=1e-3, rtol=1e-3)
     with pytest.raises(ValueError, match="branches 'sam': wanted one of both, region, context"):
         metrics.only_branch(scene, 'sam')
 

@@ -171,7 +171,7 @@ def test_semantic_colours_are_one_for_each_meaning():
     )
     # plainly: unit features of the region-specific decoder, projected and stretched
     features = torch.nn.functional.normalize(
-        decoders.decode(gaussians.codes[:, None])[0, :, 0], dim=-1
+        decoders.decode(gaussians.codes[:, None])[0][:, 0], dim=-1
     ).numpy()
     principal = Principal.fit(features)
     assert np.abs(principal.colors(features @ principal.components.T) - colours.numpy()).max() < 1e-3

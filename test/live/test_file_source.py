@@ -130,7 +130,12 @@ def test_damaged_scenes_are_refused_in_one_line(made, tmp_path):
         (lambda: tmp_path / 'half.safetensors', 'part of one'),
         (lambda: tmp_path / 'no.safetensors', 'no scene at'),
         (lambda: written(image=torch.zeros(10, dtype=torch.uint8)), 'not those that were saved'),
-        (lambda: written(codes=tensors['codes'][:, :8].contiguous()), 'codes is'),
+        (lambda: written(codes=tensors['codes'][:, 0].contiguous()), 'codes is'),
+        (lambda: written(codes=tensors['codes'][:, :8].contiguous()), 'not those that were saved'),
+        (lambda: written(counts=tensors['counts'][:-80].contiguous()), 'cameras or counts do not make sense'),
+        (lambda: written(counts=tensors['counts'].float()), 'counts is torch.float32'),
+        (lambda: written(card={**card, 'counts': [1080, 3]}), 'cameras or counts do not make sense'),
+        (lambda: written(card={**card, 'counts': 'many'}), 'lacks counts'),
         (lambda: written(card={**card, 'version': 9}), 'version 9'),
         (lambda: written(card={**card, 'frame': 3}), 'lacks frame'),
     ):

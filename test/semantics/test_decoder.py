@@ -1,7 +1,9 @@
 """The decoders to the text space: built from shapes, and the fast query path against plain features."""
 
+from dataclasses import replace
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,13 @@ def plain_features(decoders, codes):
         )
 
 
+@torch.inference_mode()
+def similarities(hidden, phrases):
+    """(2, K, H, W) of both branches."""
+    rows = torch.stack([branch.similarities(phrases) for branch in hidden.branches])
+    return rows.reshape(2, len(phrases), *hidden.best_negative.shape[1:])
+
+
 def plain_cosines(features, phrases):
     """Features (2, H, W, C), phrases (K, C) -> (2, K, H, W) with every feature normalised first."""
     unit_features = features / (features.norm(dim=-1, keepdim=True) + 1e-6)
@@ -85,8 +94,8 @@ def plain_cosines(features, phrases):
 def test_decode_is_the_modules(kind):
     decoders, codes = decoders_of(kind), codes_of()
     with torch.no_grad():
-        decoded = decoders.decode(codes)
-        batch = decoders(codes.permute(2, 0, 1)[None].repeat(3, 1, 1, 1))
+        decoded = torch.stack(decoders.decode(codes))
+        batch = torch.stack(decoders(codes.permute(2, 0, 1)[None].repeat(3, 1, 1, 1)))
     expected = plain_features(decoders, codes)
     assert decoded.shape == (2, H, W, 48) and batch.shape == (2, 3, 48, H, W)
     torch.testing.assert_close(decoded, expected, atol=1e-5, rtol=1e-5)
@@ -102,7 +111,7 @@ def test_fast_similarities_are_the_plain_cosines(kind, other, count):
     features = plain_features(decoders, codes)
     cosines = plain_cosines(features, phrases)
     assert cosines.abs().max() > 0.1
-    torch.testing.assert_close(hidden.similarities(phrases.numpy()), cosines, atol=1e-5, rtol=0)
+    torch.testing.assert_close(similarities(hidden, phrases.numpy()), cosines, atol=1e-5, rtol=0)
     expected = relevancy_of_features(features, phrases, canonical)
     torch.testing.assert_close(hidden.relevancy(phrases), expected, atol=1e-5, rtol=0)
 
@@ -121,7 +130,7 @@ def test_norm_is_exact_where_the_bias_nearly_cancels_the_weights():
     phrases = unit(3, 48)
     features = plain_features(decoders.double(), codes.double())
     cosines = plain_cosines(features, phrases.double())
-    fast = decoders.float().prepare(codes, phrases).similarities(phrases)
+    fast = similarities(decoders.float().prepare(codes, phrases), phrases)
     torch.testing.assert_close(fast.double(), cosines, atol=1e-3, rtol=0)
 
 
@@ -132,8 +141,8 @@ def test_prepare_leaves_the_codes_alone_and_works_across_chunks():
     hidden = decoders.prepare(codes, phrases)
     assert torch.equal(codes, before)
     alone = decoders.prepare(codes[190:], phrases)
-    torch.testing.assert_close(hidden.similarities(phrases)[:, :, 190:], alone.similarities(phrases))
-    torch.testing.assert_close(hidden.best_negative, hidden.similarities(phrases).amax(1))
+    torch.testing.assert_close(similarities(hidden, phrases)[:, :, 190:], similarities(alone, phrases))
+    torch.testing.assert_close(hidden.best_negative, similarities(hidden, phrases).amax(1))
 
 
 def test_codes_of_gaussians_are_prepared_as_a_column():
@@ -190,7 +199,7 @@ def broken(**changes):
         ({f'{SAM}.0.weight': torch.zeros(48, 16, 1, 1)}, f'no tensor {PATCH}'),
         (
             broken(language_decoder_sam__0__weight=torch.zeros(64, 8, 1, 1)),
-            f'{SAM}.0.weight: takes 8 channels, but 16 arrive',
+            f'{SAM} reads 8 channels: wanted 16',
         ),
         (
             broken(language_decoder_patch__2__weight=torch.zeros(32, 64)),
@@ -210,10 +219,8 @@ def broken(**changes):
             rf'{SAM}.5.running_mean: wanted shape \(48,\)',
         ),
         (
-            broken(
-                language_decoder_sam__4__weight=torch.zeros(40, 32, 1, 1), language_decoder_sam__4__bias=None
-            ),
-            'ends in 40 channels',
+            broken(language_decoder_patch__2__weight=torch.zeros(32, 63, 1, 1)),
+            f'{PATCH}.2.weight: takes 63 channels, but 64 arrive',
         ),
     ],
 )
@@ -233,37 +240,136 @@ def mixing(decoders, mixture):
     return Decoders(decoders.language_decoder_sam, decoders.language_decoder_patch, mixture)
 
 
-def test_a_mixture_takes_the_place_from_region_and_the_presence_from_context():
+def logit(probability):
+    return torch.log(probability / (1 - probability))
+
+
+MIXTURE = Mixture(context=0.3, slope=4.0, offset=-0.5, threshold=0.6)
+
+
+def test_a_mixture_tells_where_by_its_sum_and_whether_by_its_peak():
+    decoders, codes = decoders_of('small'), codes_of()
+    phrases, canonical = unit(3, 48), unit(4, 48, seed=3)
+    contrast = decoders.prepare(codes, canonical).contrasts(phrases)
+    decoders = mixing(decoders, MIXTURE)
+    found = decoders.prepare(codes, canonical).relevancy(phrases)[0]
+    place = contrast[0] + 0.3 * contrast[1]
+    for map_, at in zip(found, place):
+        assert map_.argmax() == at.argmax()
+        assert map_.max().item() == pytest.approx(torch.sigmoid(4 * at.max() - 0.5).item(), abs=1e-6)
+        torch.testing.assert_close(logit(map_) - logit(map_.max()), 10 * (at - at.max()), atol=1e-4, rtol=0)
+
+
+def test_where_nothing_was_rendered_no_peak_is_looked_for():
+    decoders, codes = decoders_of('small'), codes_of()
+    phrases, canonical = unit(2, 48), unit(4, 48, seed=3)
+    contrast = decoders.prepare(codes, canonical).contrasts(phrases)
+    place = contrast[0] + 0.3 * contrast[1]
+    alpha = (place[0] < place[0].median()).float()
+    decoders = mixing(decoders, MIXTURE)
+    found = decoders.prepare(codes, canonical, alpha).relevancy(phrases)[0]
+    for map_, at in zip(found, place):
+        peak = at[alpha > 0].max()
+        score = map_[alpha > 0].max().item()
+        assert score == pytest.approx(torch.sigmoid(4 * peak - 0.5).item(), abs=1e-6)
+    nothing = decoders.prepare(codes, canonical, torch.zeros(H, W)).relevancy(phrases)
+    assert not nothing.isnan().any()
+
+
+SUMMED = 48, 6  # coordinates of a sentence, and classes
+
+
+def summed():
+    torch.manual_seed(5)
+    return Decoders(pointwise((16, 64, 32, 48)), pointwise((20, 6)), MIXTURE).eval()
+
+
+def summed_codes(seed=1):
+    return torch.randn((H, W, 36), generator=torch.Generator().manual_seed(seed))
+
+
+def summed_phrases(count, seed=0):
+    classes = torch.rand((count, 6), generator=torch.Generator().manual_seed(seed))
+    return torch.cat((unit(count, 48, seed=seed), classes / classes.sum(1, keepdim=True)), 1)
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_a_direct_sum_compares_sentences_by_the_cosine_and_adds_up_classes(count):
+    decoders, codes = summed(), summed_codes()
+    assert (decoders.dims, decoders.dim, decoders.code_dim) == (SUMMED, 54, 36)
+    phrases, canonical = summed_phrases(count), summed_phrases(4, seed=3)
+    canonical[:, 48:] = 0
+    region, context = decoders.decode(codes)
+    found = decoders.prepare(codes, canonical).contrasts(phrases)
+    for pixel in np.ndindex(H, W):
+        feature = region[pixel] / (region[pixel].norm() + 1e-6)
+        for k in range(count):
+            against = max((feature @ other[:48]).item() for other in canonical)
+            assert found[(0, k, *pixel)].item() == pytest.approx(
+                (feature @ phrases[k, :48]).item() - against, abs=1e-5
+            )
+            plain = sum((phrases[k, 48 + c] * context[pixel][c]).item() for c in range(6))
+            assert found[(1, k, *pixel)].item() == pytest.approx(plain, abs=1e-5)
+
+
+def test_a_pictures_own_counts_are_spread_over_its_map():
+    """The product of a phrase with the counts, interpolated as OpenCV does."""
+    counts = torch.randn((6, 5, 7), generator=torch.Generator().manual_seed(2))
+    decoders, codes, canonical = summed(), summed_codes()[..., :16], summed_phrases(4, seed=3)
+    canonical[:, 48:] = 0
+    hidden = decoders.prepare(codes, canonical, counts=counts)  # no context-aware codes
+    assert hidden.counts is not None and torch.equal(hidden.counts, counts)
+    phrases = summed_phrases(3)
+    found = hidden.contrasts(phrases)[1].numpy()
+    for k in range(3):
+        product = np.einsum('c,chw->hw', phrases[k, 48:].numpy(), counts.numpy())
+        expected = cv2.resize(product, (W, H), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_allclose(found[k], expected, atol=1e-5)
+
+
+def test_counts_and_the_codes_of_them_answer_alike():
+    """Where the code is as wide as the counts, and the map as fine, nothing lies between the two."""
     torch.manual_seed(0)
-    decoders, codes = Decoders.small((16, 8, 12)).eval(), torch.randn(5, 6, 32)
-    phrases = torch.nn.functional.normalize(torch.randn(3, 12), dim=1)
-    plain = decoders.prepare(codes, phrases[1:])
-    decoders = mixing(decoders, Mixture((1.0, 0.2, 0.3), 0.2))
-    mixed = decoders.prepare(codes, phrases[1:]).relevancy(phrases[:1])
-    contrast = plain.similarities(phrases[:1])[:, 0] - plain.best_negative
-    assert mixed.shape == (1, 1, 5, 6)
+    encode = torch.linalg.qr(torch.randn(6, 6)).Q * torch.tensor([3.0, 1, 2, 1, 1, 0.5])
+    decoders = summed()
+    patch = nn.Conv2d(6, 6, 1)
+    with torch.no_grad():
+        patch.weight.copy_(torch.linalg.inv(encode)[:, :, None, None])
+        patch.bias.zero_()
+    decoders = Decoders(decoders.language_decoder_sam, nn.Sequential(patch), MIXTURE).eval()
+    counts, region = torch.randn(6, H, W), summed_codes()[..., :16]
+    codes = torch.cat((region, torch.einsum('dc,chw->hwd', encode, counts)), -1)
+    phrases, canonical = summed_phrases(3), summed_phrases(4, seed=3)
+    canonical[:, 48:] = 0
+    from_codes = decoders.prepare(codes, canonical)
+    from_counts = decoders.prepare(codes, canonical, counts=counts)
+    assert from_codes.counts is None
+    assert from_codes.contrasts(phrases)[1].abs().max() > 0.5
     torch.testing.assert_close(
-        mixed[0, 0], torch.sigmoid(10 * (contrast[0] + 0.2 * contrast[1] + 0.3 * contrast[1].max() - 0.2))
+        from_counts.contrasts(phrases), from_codes.contrasts(phrases), atol=1e-4, rtol=0
     )
-    inside = contrast[1] < contrast[1].median()  # an empty pixel has no say
-    masked = decoders.prepare(codes, phrases[1:], inside.float()).relevancy(phrases[:1])
     torch.testing.assert_close(
-        masked[0, 0],
-        torch.sigmoid(10 * (contrast[0] + 0.2 * contrast[1] + 0.3 * contrast[1][inside].max() - 0.2)),
+        from_counts.relevancy(phrases), from_codes.relevancy(phrases), atol=1e-4, rtol=0
     )
-    decoders = mixing(decoders, Mixture((1.0, 0.0, 0.5), 0.2))
-    nothing = decoders.prepare(codes, phrases[1:], torch.zeros(5, 6)).relevancy(phrases[:1])
-    assert torch.isfinite(nothing).all() and nothing.max() < 0.01
-    with pytest.raises(
-        ValueError, match='a mixture of 2 weights: wanted 3; set them by `gsemsplat eval calibrate`'
-    ):
-        Mixture((1.0, 0.5), 0.2)
+
+
+def test_a_branch_alone_is_the_mixture_without_the_other():
+    decoders, codes = summed(), summed_codes()
+    phrases, canonical = summed_phrases(3), summed_phrases(4, seed=3)
+    hidden = decoders.prepare(codes, canonical)
+    contrast = hidden.contrasts(phrases)
+    for only, weight in ((0, 1.0), (1, 0.3)):
+        alone = replace(hidden, only=only).relevancy(phrases)
+        place = weight * contrast[only]
+        peak = place.flatten(1).amax(1)[:, None, None]
+        expected = torch.sigmoid(4 * peak - 0.5 + 10 * (place - peak))
+        torch.testing.assert_close(alone[0], expected, atol=1e-5, rtol=0)
 
 
 def test_many_phrases_at_once_are_each_alone():
     torch.manual_seed(0)
     decoders, codes, phrases = Decoders.small((16, 8, 12)).eval(), torch.randn(5, 6, 32), unit(7, 12)
-    for mixture in (None, Mixture((1.0, 0.2, 0.3), 0.2)):
+    for mixture in (None, MIXTURE):
         hidden = mixing(decoders, mixture).prepare(codes, unit(4, 12, seed=9))
         best_negative = hidden.best_negative.clone()
         together = hidden.relevancy(phrases)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from gsemsplat_ros.semantics.relevancy import (
     CANONICAL,
+    Mixture,
     box_size,
     decide,
     relative_mask,
@@ -49,9 +50,63 @@ def test_relevancy_known_values():
     best_negative = torch.tensor([0.3, 0.2, 0.3])
     e = np.e
     np.testing.assert_allclose(
-        relevancy(similarity, best_negative), [0.5, e / (1 + e), 1 / (1 + e)], atol=1e-6
+        relevancy(similarity - best_negative), [0.5, e / (1 + e), 1 / (1 + e)], atol=1e-6
     )
     assert CANONICAL == ('object', 'things', 'stuff', 'texture')
+
+
+def plain_mixture(contrasts, mixture, inside):
+    """One phrase after the other, contrasts (2, K, P) in float64, by the formulas of Mixture's docstring."""
+    out = []
+    for region, context in contrasts.transpose(1, 0, 2):
+        place = region + mixture.context * context
+        peak = place[inside].max()
+        score = 1 / (1 + np.exp(-(mixture.slope * peak + mixture.offset)))
+        odds = np.log(score / (1 - score)) + 10 * (place - peak)
+        out.append(1 / (1 + np.exp(-odds)))
+    return np.array(out)
+
+
+MIXTURE = Mixture(context=0.2, slope=4.2, offset=-0.7, threshold=0.6)
+
+
+@pytest.mark.parametrize('shape', [(H, W), (H * W,)])
+def test_a_mixture_is_its_formula_in_pictures_and_maps_alike(shape):
+    contrasts = 0.3 * seeded(2, 3, H * W, seed=6)
+    inside = seeded(H * W, seed=7) > 0.5
+    found = relevancy(contrasts.reshape(2, 3, *shape), MIXTURE, inside=inside.reshape(shape))
+    assert found.shape == (1, 3, *shape)
+    expected = plain_mixture(contrasts.double().numpy(), MIXTURE, inside.numpy())
+    np.testing.assert_allclose(found.reshape(3, -1), expected, atol=1e-6)
+    everywhere = plain_mixture(contrasts.double().numpy(), MIXTURE, np.ones(H * W, bool))
+    np.testing.assert_allclose(
+        relevancy(contrasts.reshape(2, 3, *shape), MIXTURE).reshape(3, -1), everywhere, atol=1e-6
+    )
+    assert abs(everywhere - expected).max() > 0.01
+
+
+def test_the_score_is_that_of_the_smoothed_peak():
+    """A mixture smooths before it takes the peak: the highest relevancy is the calibrated probability itself.
+    Without one, the relevancy is smoothed, as published."""
+    contrasts = 0.3 * seeded(2, 2, H, W, seed=8)
+    found = relevancy(contrasts, MIXTURE, lambda maps: smooth(maps, 7))
+    place = smooth(contrasts[0], 7) + 0.2 * smooth(contrasts[1], 7)
+    peak = place.flatten(1).amax(1)
+    torch.testing.assert_close(found[0].flatten(1).amax(1), torch.sigmoid(4.2 * peak - 0.7))
+    published = relevancy(contrasts, None, lambda maps: smooth(maps, 7))
+    torch.testing.assert_close(published, smooth(torch.sigmoid(10 * contrasts), 7))
+
+
+def test_the_peak_is_taken_where_something_is_drawn():
+    contrasts = torch.zeros(2, 1, 2, 3)
+    contrasts[0, 0, 0, 0] = 0.9  # an empty pixel
+    contrasts[0, 0, 1, 1] = 0.5
+    inside = torch.ones(2, 3, dtype=torch.bool)
+    inside[0, 0] = False
+    found = relevancy(contrasts, MIXTURE, inside=inside)[0, 0]
+    assert found[inside].max().item() == pytest.approx(1 / (1 + np.exp(-(4.2 * 0.5 - 0.7))), abs=1e-6)
+    assert found[1, 1] == found[inside].max()
+    assert not relevancy(contrasts, MIXTURE, inside=torch.zeros(2, 3, dtype=torch.bool)).isnan().any()
 
 
 def test_features_without_length_are_undecided():

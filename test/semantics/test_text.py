@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gsemsplat_ros.semantics.text import Cached, MiniLM, import_open_clip, load_text_encoder
+from gsemsplat_ros.semantics.text import MiniLM, import_open_clip
+from gsemsplat_ros.semantics.text_spaces import Cached, load_text_encoder
 
 
 @pytest.fixture(scope='module')

@@ -157,7 +157,9 @@ def saved_features(args: argparse.Namespace) -> tuple[Sequence[Method], dict[str
     else of the shipped network."""
     from gsemsplat_ros.checkpoints import checkpoint as weights
     from gsemsplat_ros.evaluation.methods import SavedFeatures
+    from gsemsplat_ros.semantics.class_words import NAME
     from gsemsplat_ros.semantics.relevancy import CANONICAL
+    from gsemsplat_ros.semantics.text import MINILM
     from gsemsplat_ros.semantics.text_spaces import load_text_encoder
 
     if args.text_checkpoint and not args.weights:
@@ -165,7 +167,9 @@ def saved_features(args: argparse.Namespace) -> tuple[Sequence[Method], dict[str
     else:
         checkpoint = weights.load(args.weights)
         mean = None if checkpoint.text_mean is None else checkpoint.text_mean.numpy()
-        encoder = load_text_encoder(checkpoint.card['text_encoder'], args.text_checkpoint, mean)
+        # both branches of saved features lie in one space, so class names have no part in it
+        space = checkpoint.card['text_encoder']
+        encoder = load_text_encoder(MINILM if space == NAME else space, args.text_checkpoint, mean)
     return [SavedFeatures(encoder, encoder.encode(CANONICAL))], {
         'weights': None,
         'text_encoder': encoder.name,
