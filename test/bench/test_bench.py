@@ -58,9 +58,7 @@ def test_the_plain_picture_and_words_are_the_plain_twins():
     assert picture.alpha.min() > 0.3 and len(gaussians) == 2 * 70 * 40
     decoders, phrases = Decoders.small((16, 8, 12)).eval(), unit_phrases(4, 12)
     with torch.no_grad():
-        found = bench_plain.relevancy(
-            bench_plain.features(decoders, picture.codes), phrases[0], phrases[1:]
-        )
+        found = bench_plain.relevancy(bench_plain.features(decoders, picture.codes), phrases[0], phrases[1:])
         features = torch.stack(decoders.decode(picture.codes))
         wanted = relevancy_of_features(features, phrases[:1], phrases[1:])[:, 0]
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)

@@ -247,7 +247,9 @@ def test_saved_features_answer_as_the_network_that_made_them(pipeline, tmp_path)
     """
     inputs = textured_inputs()
     drawn = render(Network(pipeline).scene(inputs).gaussians, CAMERA, np.linalg.inv(inputs.first_from_camera))
-    np.save(tmp_path / 'restored_feat_frame_1.npy', torch.stack(pipeline.decoders.decode(drawn.codes)).numpy())
+    np.save(
+        tmp_path / 'restored_feat_frame_1.npy', torch.stack(pipeline.decoders.decode(drawn.codes)).numpy()
+    )
     frame = type(
         'AnnotatedView',
         (),
