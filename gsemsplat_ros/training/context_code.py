@@ -19,6 +19,7 @@ from gsemsplat_ros.network.config import CLASSES
 # names were learnt in real scenes, and lower, because an absent one is told by its absence
 DETECTOR_GAIN = 2.0
 DETECTOR_SHIFT = 0.8
+LEAST = 1e-9  # energy of a direction, beside the largest, that is more than rounding
 OTHERS = 0.1  # weight of a class by itself beside that of a word
 
 
@@ -36,11 +37,17 @@ class ContextCode:
 
 
 def fit_code(scores: Sequence[Tensor], words: Tensor, dim: int) -> ContextCode:
-    """The code of width `dim` from the scores (1080, P) of each picture, for words (W, 1080)."""
+    """The code of width `dim` from the scores (1080, P) of each picture, for words (W, 1080).
+
+    Raises ValueError for pictures that are too much alike, or too few.
+    """
     peaks = torch.stack([picture.float().amax(1) for picture in scores]).double()
     gain, shift = torch.ones(len(peaks[0])).double(), torch.zeros(len(peaks[0])).double()
     gain[CLASSES:], shift[CLASSES:] = DETECTOR_GAIN, DETECTOR_SHIFT
-    slope = gain / peaks.std(0)
+    deviation = peaks.std(0)
+    if not (deviation > 0).all():
+        raise ValueError('the pictures score the same for some class: wanted pictures of many things')
+    slope = gain / deviation
     offset = -slope * peaks.mean(0) - gain * shift
     # counts = slope * scores + offset; their mean over pixels, and their covariance around it
     usual = torch.stack([picture.double().mean(1) for picture in scores]).mean(0)
@@ -52,6 +59,8 @@ def fit_code(scores: Sequence[Tensor], words: Tensor, dim: int) -> ContextCode:
     values, vectors = torch.linalg.eigh(metric)
     root, inverse = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
     energy, directions = torch.linalg.eigh(root @ covariance @ root)
+    if not energy[-dim] > LEAST * energy[-1]:
+        raise ValueError(f'the pictures are too few or too plain for a code of {dim} channels: wanted more')
     kept, spread = directions[:, -dim:], energy[-dim:].sqrt()  # codes of unit spread
     encoder, usual = (kept / spread).T @ root, slope * usual + offset
     return ContextCode(

@@ -18,6 +18,7 @@ from gsemsplat_ros.datasets.sources import SceneSampler, SceneViews, open_source
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.supervision.features import Features
+from gsemsplat_ros.training import context_branch
 from gsemsplat_ros.training.batches import SceneBatch, scene_batch, to_device
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.options import SemanticHeadsOptions
@@ -31,11 +32,12 @@ LANGUAGE_CHANNELS = 33  # of the public head; the last is unused
 DECAY = 10 / 12  # share of the steps after which the rate drops (published: epoch 10)
 DECAYED = 0.1  # factor of the rate from then on
 LEARNT = {  # tune -> parts of the names of the trained parameters
-    'semantics': ('.gaussian_language.', 'model.context.code.', 'codec.'),
-    'gaussians': ('.gaussian_language.', 'model.context.code.', 'codec.', '.gaussian_dpt.'),
+    'semantics': ('.gaussian_language.', 'codec.'),
+    'gaussians': ('.gaussian_language.', 'codec.', '.gaussian_dpt.'),
     'all': ('',),
 }
-FROZEN = 'model.stem.', 'model.context.features.', 'model.context.classifier.'  # the packaged classifier
+FROZEN = 'model.stem.', 'model.context.'  # of the small network: packaged networks, and the code between
+CARRIED = 'licence', 'context'  # from the card of the network that a run started from
 
 
 class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
@@ -58,7 +60,7 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
         start = weights.load(path)
         if processes.first:
             self.check_same_run(parent_of(path, start.card), path)
-        self.licence = start.card.get('licence')
+        self.carried = {key: start.card[key] for key in CARRIED if key in start.card}
         model = with_heads(start)
         decoders = self.decoders(start)
         perceptual = LPIPS.load(options.lpips) if options.lpips else None
@@ -91,7 +93,7 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
         """The checkpoint's decoders if they decode into the prepared text space, else new ones."""
         if start.decoders and start.card.get('text_encoder') == self.space.encoder:
             return Decoders.from_state_dict(start.decoders)
-        return Decoders.small((*DECODER, self.space.dim))
+        return Decoders.small((*DECODER, self.space.dim), start.model.config.context_dim)
 
     def pair(self, step: int, number: int) -> SceneBatch:
         return self.collate(self.sampler.draw(np.random.default_rng((self.options.seed, step, number))))
@@ -124,10 +126,9 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
             if self.space.text_mean is not None:
                 tensors[weights.TEXT_MEAN] = torch.tensor(self.space.text_mean)
             # public weights keep their precision
-            tensors = {
-                name: t.cpu().half() if model.config.stem and t.is_floating_point() else t.cpu()
-                for name, t in tensors.items()
-            }
+            tensors = (
+                weights.stored(tensors) if model.config.stem else {k: t.cpu() for k, t in tensors.items()}
+            )
             weights.save(self.options.out / self.checkpoint, tensors, self.card())
             shown = self.sampler.draw(np.random.default_rng(0))  # the same pair each time
             return scene_snapshot(self.objective, shown, self.collate(shown))
@@ -155,8 +156,9 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
             'config': self.objective.model.config.to_json(),
             'kind': 'gsemsplat',
             'text_encoder': space.encoder,
-            'licence': self.licence,
             'training': training,
+            **({'frozen': context_branch.FROZEN} if self.objective.model.config.stem else {}),
+            **self.carried,
         }
 
 

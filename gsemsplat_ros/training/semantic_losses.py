@@ -122,7 +122,7 @@ def windows_of(height: int, width: int, whole: bool, generator: torch.Generator)
 
 
 def decode(stack: nn.Sequential, codes: Tensor, picks: Tensor) -> Tensor:
-    """Features (M, C) of rendered `codes` (h, w, 16) at the pixels `picks` (M,), rows of the flat map."""
+    """Features (M, C) of rendered `codes` (h, w, D) at the pixels `picks` (M,), rows of the flat map."""
     if all(isinstance(layer, nn.ReLU) or getattr(layer, 'kernel_size', None) == (1, 1) for layer in stack):
         return stack(codes.flatten(0, 1)[picks].T[None, :, :, None])[0, :, :, 0].T
     return stack(codes.permute(2, 0, 1)[None])[0].flatten(1).T[picks]  # larger kernels need the whole map

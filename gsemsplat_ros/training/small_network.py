@@ -16,6 +16,7 @@ from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics import class_words
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.training.batches import RoomBatch, room_batch, to_device
+from gsemsplat_ros.training.context_branch import FROZEN
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.options import SmallNetworkOptions
 from gsemsplat_ros.training.room_losses import RoomObjective
@@ -24,12 +25,6 @@ from gsemsplat_ros.training.textspace import TextSpace
 from gsemsplat_ros.training.trainer import Trainer, channels_last, parent_of, part, short_digest
 
 WARMUP = 100  # steps
-# networks inside the checkpoint that nothing here trained, with their licences
-FROZEN = {
-    'stem': 'EfficientNet-Lite0, ImageNet (Apache-2.0)',
-    'context.classifier': 'EfficientNet-Lite2, ImageNet (Apache-2.0)',
-    'context.detector': 'NanoDet by RangiLyu, COCO (Apache-2.0)',
-}
 DRAW_EVERY = 4  # steps; Gaussians are learnt faster than points and names
 
 
@@ -93,6 +88,8 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             self.facts['parent'] = parent_of(options.init, start.card)
         elif processes.first:  # the others receive its weights
             model.init_weights()
+        source = start.card if start else weights.read_card(weights.SHIPPED)
+        self.facts.setdefault('context', source.get('context'))  # of which pictures the frozen code is
         for frozen in (model.stem, model.context, decoders.language_decoder_patch):
             frozen.requires_grad_(False)
         channels_last(model)
@@ -155,7 +152,6 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
                 'names': len(self.space.vocabulary),
                 'names_sha256': short_digest(self.rooms.folder / VOCABULARY),
             },
-            'frozen': FROZEN,
             **({'parent': facts['parent']} if 'parent' in facts else {}),
         }
         return {
@@ -163,4 +159,6 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             'text_encoder': class_words.NAME,
             'licence': 'Apache-2.0',
             'training': training,
+            'frozen': FROZEN,
+            **({'context': facts['context']} if facts['context'] else {}),
         }

@@ -34,7 +34,7 @@ def room_snapshot(
     depth, true and predicted names, predicted among the names in the view.
     """
     with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
-        prediction = objective.model(*batch.images)
+        prediction = objective.model(*batch.images, context=False)
     view = prediction.first
     drawing = draw(Gaussians.from_prediction(prediction, 'first').to('cpu'), batch.target)
     names = ['', *sorted({sample.names[i] for i in np.unique(sample.instance[0]) if i})]

@@ -58,9 +58,7 @@ def test_a_masked_crop_shows_the_thing_alone():
 
 
 def test_the_packaged_encoder_says_what_a_picture_shows():
-    """The network's own classifier, so its probabilities are known: here against the shipped network's
-    context code.
-    """
+    """The network's own classifier, so its probabilities are known."""
     encoder = Packaged()
     rgb, _, _ = draw(poses(1)[0])
     image = np.ascontiguousarray(cv2.resize(rgb, (96, 64)))
@@ -68,12 +66,12 @@ def test_the_packaged_encoder_says_what_a_picture_shows():
     assert dense.shape == (2, 3, 384)
     np.testing.assert_allclose(np.linalg.norm(dense, axis=-1), 1, atol=1e-5)
     from gsemsplat_ros.checkpoints import checkpoint as weights
-    from gsemsplat_ros.supervision.teacher import class_names
+    from gsemsplat_ros.semantics.lexicon import imagenet_names
 
     shipped = weights.load(SHIPPED)
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
-    p = shipped.model.context.probabilities(shipped.model.stem(x)[32])[0]  # (1000, 2, 3)
-    names, mean = class_names(), shipped.text_mean.numpy()
+    p = shipped.model.context.probabilities(x)[0]  # (1000, 2, 3)
+    names, mean = imagenet_names(), shipped.text_mean.numpy()
     some = encoder._classes[[0, 500, 999]].numpy()
     np.testing.assert_allclose(some, MiniLM(mean).encode([names[i] for i in (0, 500, 999)]), atol=1e-5)
     wanted = np.einsum('khw,kc->hwc', p.numpy(), encoder._classes.numpy())

