@@ -56,7 +56,7 @@ class ContextBranch(nn.Module):
 
 
 def evenly(images: Tensor) -> Tensor:
-    """Images resized by less than a patch, so that 32 divides their sides."""
+    """Images resized by at most 16 pixels, so that 32 divides their sides."""
     size = [max(1, round(side / MULTIPLE)) * MULTIPLE for side in images.shape[-2:]]
     return images if size == list(images.shape[-2:]) else spread(images, size)
 
