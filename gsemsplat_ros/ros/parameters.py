@@ -153,7 +153,10 @@ class Parameters:
         live=True,
     )
     publish_codes: bool = _field(
-        False, 'Add the semantic codes code_0 ... code_31 to the cloud: 128 bytes a point', live=True
+        False,
+        'Add the semantic codes code_0 ... code_127 (public networks: code_31) to the cloud: 512 (128) bytes a '
+        'point',
+        live=True,
     )
 
     def __post_init__(self) -> None:
