@@ -8,7 +8,7 @@ from typing import Any
 CODE_DIM = 16  # width of the region-specific code, and of a context-aware one that the language head predicts
 SH_C0 = 0.28209479177387814  # degree-0 spherical harmonic: color = 0.5 + C0 * sh
 DESC_DIM = 24  # width of a matching descriptor
-CLASSES = 1000  # ImageNet classes of the stem's classifier
+CLASSES = 1000  # ImageNet classes, of the classifier of the context-aware branch
 
 
 @dataclass(frozen=True)

@@ -154,8 +154,8 @@ class Parameters:
     )
     publish_codes: bool = _field(
         False,
-        'Add the semantic codes code_0 ... code_127 (public networks: code_31) to the cloud: 512 (128) bytes a '
-        'point',
+        'Add the semantic codes code_0 ... code_127 (public networks: code_31) to the cloud: 512 (128) bytes '
+        'a point',
         live=True,
     )
 

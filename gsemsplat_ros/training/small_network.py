@@ -75,6 +75,12 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
         torch.manual_seed(options.seed)
         state = self.begin()
         start = weights.load(options.init) if options.init and not state else None
+        wanted = NetworkConfig.small(), class_words.NAME
+        if start and (start.model.config, start.card.get('text_encoder')) != wanted:
+            raise ValueError(
+                f'{options.init} is the network {start.model.config.name!r} in the text space '
+                f'{start.card.get("text_encoder")!r}: wanted one that `gsemsplat train` wrote, or its action words'
+            )
         mean = state[weights.TEXT_MEAN] if state else start.text_mean if start else None
         self.space = TextSpace(rooms.vocabulary(), None if mean is None else mean.numpy())
         model = GSemSplat(NetworkConfig.small())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.packed_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
+from support.semantic_networks import checkpoint
 
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 from gsemsplat_ros.cli import main
@@ -88,6 +89,10 @@ def test_every_mistake_is_one_line(packed, tmp_path, monkeypatch, capsys):
     assert '0 is less than one' in mistake(capsys, '--data', packed, *out, '--batch', 0)
     assert 'no checkpoint at' in mistake(
         capsys, '--data', packed, *out, '--init', tmp_path / 'no.safetensors'
+    )
+    public = checkpoint(tmp_path / 'public.safetensors')
+    assert "is the network 'tiny' in the text space None: wanted one that `gsemsplat train`" in mistake(
+        capsys, '--data', packed, *out, '--init', public
     )
     if not torch.cuda.is_available():
         assert "device 'cuda' is not available to PyTorch here" in mistake(
