@@ -238,6 +238,28 @@ def test_without_calibration_the_scale_is_the_networks(pipeline):
     assert np.nanmedian(scene.keyframe.rendering.depth.numpy()) == pytest.approx(2.0, rel=0.02)
 
 
+def test_a_view_that_cannot_be_placed_is_left_out(pipeline_weights):
+    """Two pictures that share nothing have no pose: what the second shows would cover the first. A public
+    checkpoint's result stays the published one, with both.
+    """
+    pipeline = Pipeline.load(pipeline_weights, device='cpu')
+    assert pipeline.as_published  # the public architecture
+    other = np.random.default_rng(9).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    pair, each = Pair(View(textured(), CAMERA), View(other, CAMERA)), (512 // 2) * (384 // 2)
+    public = pipeline.build(pair)
+    assert public.first_from_second is None and len(public.gaussians) == 2 * each
+    pipeline.as_published = False  # as the shipped one
+    scene = pipeline.build(pair)
+    assert scene.first_from_second is None and len(scene.gaussians) == each
+    # its points are those of the first view's pixels, in order
+    camera = scene.keyframe.camera
+    z = scene.gaussians.means[:, 2]
+    u = scene.gaussians.means[:, 0] / z * camera.fx + camera.cx
+    np.testing.assert_allclose(u.reshape(192, 256).median(0).values, np.arange(256), atol=2)
+    placed = pipeline.build(Pair(View(textured(), CAMERA), View(textured(6), CAMERA), 0.2))
+    assert placed.first_from_second is not None and len(placed.gaussians) == 2 * each
+
+
 def test_a_checkpoint_without_words_is_refused(tmp_path, pipeline):
     path = tmp_path / 'points.safetensors'
     weights.save(

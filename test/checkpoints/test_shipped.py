@@ -14,6 +14,7 @@ import pytest
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, read_card
 from gsemsplat_ros.datasets.demo_pairs import load_scene
 from gsemsplat_ros.gaussians.ply import read_ply
+from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.pipeline import Pipeline
 
@@ -60,6 +61,17 @@ def test_a_real_pair_becomes_a_metric_room(pipeline, name):
     assert (
         np.corrcoef(rgb.ravel(), true.ravel())[0, 1] > 0.8
     )  # the scene drawn from the first camera is its picture
+
+
+def test_two_rooms_are_not_one_scene(pipeline):
+    """Without calibration and without anything in common, the second picture is left out; `exact` keeps both
+    views as the network predicts them."""
+    views = [View(load_scene(name).pair.first.image) for name in ('desk', 'bedroom_chair')]
+    scene = pipeline.build(Pair(*views))
+    assert scene.first_from_second is None and len(scene.gaussians) == 192 * 256
+    assert scene.keyframe.rendering.alpha.median() > 0.5
+    exact = Pipeline.load(device='cpu', exact=True).build(Pair(*views))
+    assert len(exact.gaussians) == 2 * 192 * 256
 
 
 def test_bfloat16_sees_the_same_room(pipeline):

