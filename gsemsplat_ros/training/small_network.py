@@ -79,7 +79,8 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
         if start and (start.model.config, start.card.get('text_encoder')) != wanted:
             raise ValueError(
                 f'{options.init} is the network {start.model.config.name!r} in the text space '
-                f'{start.card.get("text_encoder")!r}: wanted one that `gsemsplat train` wrote, or its action words'
+                f'{start.card.get("text_encoder")!r}: wanted one that `gsemsplat train` wrote, or its '
+                'action `words`'
             )
         mean = state[weights.TEXT_MEAN] if state else start.text_mean if start else None
         self.space = TextSpace(rooms.vocabulary(), None if mean is None else mean.numpy())
