@@ -26,7 +26,7 @@ from gsemsplat_ros.scene.map_index import IndexCache, MapIndex
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.semantics.answer import Question
 from gsemsplat_ros.semantics.decoder import Decoders
-from gsemsplat_ros.semantics.relevancy import relevancy_of_features
+from gsemsplat_ros.semantics.relevancy import Mixture, relevancy_of_features
 
 
 class PlainMap:
@@ -451,6 +451,49 @@ def test_relevancy_of_a_gaussian_is_that_of_its_code():
         assert words.support[i] == len(mine)
         mean = np.average(values[mine], weights=opacities[mine])
         assert smoothed[i].item() == pytest.approx((values[i] + mean) / 2, abs=1e-5)
+
+
+def test_a_mixture_in_a_map_takes_its_peak_where_several_gaussians_agree():
+    """In a direct sum of a sentence's space and class scores: relevancy as in a picture, from smoothed
+    contrasts, Gaussian by Gaussian. A stray, alone in its cell, has no say in whether the phrase is there."""
+    torch.manual_seed(0)
+    region, context = (torch.nn.Conv2d(16, 12, 1), torch.nn.Conv2d(20, 6, 1))
+    mixture = Mixture(context=0.3, slope=4.0, offset=-0.5, threshold=0.6)
+    decoders = Decoders(torch.nn.Sequential(region), torch.nn.Sequential(context), mixture)
+    decoders = decoders.eval().requires_grad_(False)
+    rng = np.random.default_rng(0)
+    phrases, canonical = rng.normal(size=(2, 18)).astype(np.float32), np.zeros((1, 18), np.float32)
+    phrases[:, :12] /= np.linalg.norm(phrases[:, :12], axis=1, keepdims=True)
+    canonical[0, 0] = 1
+    together = rng.uniform((0, 0, 0), (1, 0.5, 0.25), (400, 3))
+    alone = np.array([[9.0, 9.0, 9.0], [9.0, 5.0, 9.0]])
+    gaussians = cloud(np.concatenate((together, alone)), channels=36)
+    codes = gaussians.codes.clone()
+    loud = context.weight[:, :, 0, 0].T @ torch.from_numpy(phrases[:, 12:]).sum(0)
+    codes[-2:, 16:] = 20 * loud  # both phrases stand out in the strays
+    gaussians = replace(gaussians, codes=codes, opacities=torch.ones(402))
+    map_ = Map.empty('map', 0.05).merged(gaussians, HERE, 10**6)
+    index = MapIndex.prepare(map_, decoders, canonical)
+    few = index.support < 3
+    assert 0 < few.sum() < 20
+    got = index.relevancy(phrases)
+    assert got.shape == (1, 2, len(map_))
+    sentences, scores = decoders.decode(map_.gaussians.codes[:, None])
+    sentences = torch.nn.functional.normalize(sentences[:, 0], dim=1).numpy()
+    contrasts = np.stack(
+        (
+            phrases[:, :12] @ sentences.T - canonical[:, :12] @ sentences.T,
+            phrases[:, 12:] @ scores[:, 0].numpy().T,
+        )
+    )
+    smoothed = index.smooth(torch.from_numpy(contrasts)).numpy()
+    place = smoothed[0] + 0.3 * smoothed[1]
+    assert (place[:, few].max(1) > place[:, ~few].max(1)).all()
+    for k in range(2):
+        peak = place[k, ~few].max()
+        expected = 1 / (1 + np.exp(-(4 * peak - 0.5 + 10 * (place[k] - peak))))
+        np.testing.assert_allclose(got[0, k], expected, atol=3e-3)  # half precision of what is kept
+        assert got[0, k][~few].max().item() == pytest.approx(1 / (1 + np.exp(-(4 * peak - 0.5))), abs=2e-3)
 
 
 def test_only_what_changed_is_decoded_again(pipeline):
