@@ -73,8 +73,8 @@ def make_branch(
         code = fit_code(scores, household_words(), config.context_dim)
     except ValueError as error:
         raise ValueError(f'{images}: {error}') from None
-    packages = [classifier, Path(detector) / 'nanodet.json', Path(detector) / 'nanodet.bin']
-    about = {'images': len(pictures), 'packages_sha256': {Path(path).name: digest(path) for path in packages}}
+    packages = [classifier, detector / 'nanodet.json', detector / 'nanodet.bin']
+    about = {'images': len(pictures), 'packages_sha256': {path.name: digest(path) for path in packages}}
     with safe_open(checkpoint, 'pt') as file:
         kept = {
             name: file.get_tensor(name)
