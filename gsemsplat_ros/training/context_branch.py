@@ -81,6 +81,8 @@ def make_branch(
             for name in file.keys()  # noqa: SIM118  (not a dictionary)
             if not name.startswith((BRANCH, DECODER))
         }
+    if card['text_encoder'] != class_words.NAME:
+        card.pop('mixture', None)  # its numbers are of other features
     card |= {'config': config.to_json(), 'text_encoder': class_words.NAME, 'frozen': FROZEN, 'context': about}
     weights.save(out, {**kept, **weights.stored(tensors_of(branch, code))}, card)
     return about

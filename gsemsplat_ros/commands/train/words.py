@@ -59,5 +59,5 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
         about = make_branch(args.checkpoint, args.classifier, args.detector, args.images, out, done)
     console.say(f'{out}: context-aware branch fitted to {about["images"]} pictures')
-    console.note('the mixture is that of before: `gsemsplat eval calibrate` sets it')
+    console.note('next: `gsemsplat eval calibrate`, which sets the mixture of both branches')
     console.result({'checkpoint': str(out), **about})
