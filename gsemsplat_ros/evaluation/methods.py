@@ -147,7 +147,7 @@ class LiftedFeatures:
     """Pixelwise text features of the input images on opaque points from our depth: nothing learnt in 3D.
 
     A pixel takes colour and relevancy of the nearest point that covers it. `dense`: an image (H, W, 3)
-    uint8, sides multiples of 32, to features (h, w, C) of the network's text space.
+    uint8, sides multiples of 32, to features (h, w, C) of the network's text space, or of its sentences.
     """
 
     name = '2D features on points'
@@ -197,8 +197,10 @@ class LiftedFeatures:
         sides = [max(WHOLE, round(side / WHOLE) * WHOLE) for side in images[0].shape[1::-1]]
         whole = [cv2.resize(image, sides, interpolation=cv2.INTER_AREA) for image in images]
         features = torch.from_numpy(np.stack([self.dense(image) for image in whole]))  # (2, h, w, C)
-        words = torch.as_tensor(pipeline.text_encoder.encode(list(phrases)))
-        coarse = relevancy_of_features(features, words, torch.as_tensor(pipeline.canonical))  # (2, K, h, w)
+        sentence = slice(features.shape[-1])  # of a phrase; classes may follow (semantics/class_words.py)
+        words = torch.as_tensor(pipeline.text_encoder.encode(list(phrases)))[:, sentence]
+        canonical = torch.as_tensor(pipeline.canonical)[:, sentence]
+        coarse = relevancy_of_features(features, words, canonical)  # (2, K, h, w)
         fine = torch.nn.functional.interpolate(coarse, (height, width), mode='bilinear', align_corners=False)
         return fine.transpose(0, 1).numpy()
 

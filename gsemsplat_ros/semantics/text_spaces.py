@@ -50,6 +50,11 @@ class Cached:
         return self._encoder.knows(word)
 
 
+def sentence_space(name: str) -> str:
+    """The text space `name` without class names: features of pictures lie there."""
+    return MINILM if name == class_words.NAME else name
+
+
 def load_text_encoder(
     name: str, checkpoint: str | Path | None = None, mean: np.ndarray | Sequence[float] | None = None
 ) -> Cached:

@@ -136,6 +136,7 @@ def networks(args: argparse.Namespace, notes: list[str]) -> tuple[Sequence[Metho
     from gsemsplat_ros.checkpoints.checkpoint import read_card
     from gsemsplat_ros.evaluation.methods import ColorOnly, LiftedFeatures, Network
     from gsemsplat_ros.pipeline import Pipeline
+    from gsemsplat_ros.semantics.text_spaces import sentence_space
     from gsemsplat_ros.supervision.encoders import load_image_encoder
 
     if args.splatt3r:
@@ -145,7 +146,8 @@ def networks(args: argparse.Namespace, notes: list[str]) -> tuple[Sequence[Metho
     colour = ColorOnly.load(args.splatt3r, pipeline.device) if args.splatt3r else ColorOnly(pipeline.network)
     methods: list[Method] = [network, colour]
     try:
-        encoder = load_image_encoder(pipeline.text_encoder.name, args.text_checkpoint, pipeline.device.type)
+        space = sentence_space(pipeline.text_encoder.name)
+        encoder = load_image_encoder(space, args.text_checkpoint, pipeline.device.type)
         methods.append(LiftedFeatures(network, encoder.dense))
     except ValueError as error:
         notes.append(f'{LiftedFeatures.name} are left out: {error}')
@@ -157,19 +159,17 @@ def saved_features(args: argparse.Namespace) -> tuple[Sequence[Method], dict[str
     else of the shipped network."""
     from gsemsplat_ros.checkpoints import checkpoint as weights
     from gsemsplat_ros.evaluation.methods import SavedFeatures
-    from gsemsplat_ros.semantics.class_words import NAME
     from gsemsplat_ros.semantics.relevancy import CANONICAL
-    from gsemsplat_ros.semantics.text import MINILM
-    from gsemsplat_ros.semantics.text_spaces import load_text_encoder
+    from gsemsplat_ros.semantics.text_spaces import load_text_encoder, sentence_space
 
     if args.text_checkpoint and not args.weights:
         encoder = load_text_encoder(OPENCLIP, args.text_checkpoint)
     else:
         checkpoint = weights.load(args.weights)
         mean = None if checkpoint.text_mean is None else checkpoint.text_mean.numpy()
-        # both branches of saved features lie in one space, so class names have no part in it
-        space = checkpoint.card['text_encoder']
-        encoder = load_text_encoder(MINILM if space == NAME else space, args.text_checkpoint, mean)
+        encoder = load_text_encoder(
+            sentence_space(checkpoint.card['text_encoder']), args.text_checkpoint, mean
+        )
     return [SavedFeatures(encoder, encoder.encode(CANONICAL))], {
         'weights': None,
         'text_encoder': encoder.name,
