@@ -29,7 +29,7 @@ from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Keyframe, Scene, drawn_for_queries
-from gsemsplat_ros.semantics.answer import Answer, Question
+from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, Question
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import CANONICAL, Mixture
 from gsemsplat_ros.semantics.text import TextEncoder
@@ -55,6 +55,7 @@ class Pipeline:
         self.card = checkpoint.card
         self.weights = checkpoint.path.name
         mixture = Mixture(**checkpoint.card['mixture']) if 'mixture' in checkpoint.card else None
+        self.threshold = mixture.threshold if mixture else THRESHOLD
         decoders = Decoders.from_state_dict(checkpoint.decoders, mixture)
         self.decoders = decoders.to(device).eval().requires_grad_(False)
         self.text_encoder = text_encoder
@@ -172,6 +173,7 @@ class Pipeline:
         Raises ValueError as `query`.
         """
         asked = [Question(question) if isinstance(question, str) else question for question in questions]
+        asked = [replace(each, threshold=each.threshold or self.threshold) for each in asked]
         readings = [read(each.text, self.text_encoder.knows) for each in asked]
         understood = [(each, reading.words) for each, reading in zip(asked, readings) if reading.words]
         answers = self._ask(target, understood)

@@ -14,7 +14,7 @@ from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Scene
-from gsemsplat_ros.semantics.answer import THRESHOLD, Question
+from gsemsplat_ros.semantics.answer import Question
 
 
 def asks(pipeline: Pipeline, target: Scene | MapIndex, shown: ShownScene) -> Ask:
@@ -22,7 +22,7 @@ def asks(pipeline: Pipeline, target: Scene | MapIndex, shown: ShownScene) -> Ask
 
     def ask(text: str, threshold: float | None) -> PageAnswer:
         start = time.perf_counter()
-        answer = pipeline.query(target, Question(text, threshold or THRESHOLD))
+        answer = pipeline.query(target, Question(text, threshold or None))
         assert answer.relevancy is not None and answer.lit is not None  # a pipeline gives both
         return PageAnswer(
             answer, shown, answer.relevancy[shown.rows], answer.lit[shown.rows], time.perf_counter() - start

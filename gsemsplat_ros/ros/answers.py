@@ -20,7 +20,7 @@ from gsemsplat_ros.scene.approach import Approach, approach_pose
 from gsemsplat_ros.scene.map import UP_OF_MAP, Map
 from gsemsplat_ros.scene.map_index import IndexCache
 from gsemsplat_ros.scene.scene import Scene
-from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, Question
+from gsemsplat_ros.semantics.answer import Answer, Question
 from gsemsplat_ros.semantics.objects import inside_any
 
 
@@ -48,12 +48,10 @@ class Reply:
 
 
 def question(text: str, parameters: Parameters, threshold: float = 0.0, max_objects: int = 0) -> Question:
-    """The question of a standing query or of a request: 0 takes the node's parameter, whose 0 is the usual
-    threshold. Raises ValueError for one that cannot be asked.
+    """The question of a standing query or of a request: 0 takes the node's parameter, whose 0 is the
+    checkpoint's threshold. Raises ValueError for one that cannot be asked.
     """
-    return Question(
-        text, threshold or parameters.threshold or THRESHOLD, max_objects or parameters.max_objects
-    )
+    return Question(text, threshold or parameters.threshold or None, max_objects or parameters.max_objects)
 
 
 def find(question: Question, pipeline: Pipeline, indexes: IndexCache, now: Snapshot) -> Reply:

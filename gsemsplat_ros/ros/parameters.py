@@ -138,10 +138,15 @@ class Parameters:
     canonical: tuple[str, ...] = _field(
         CANONICAL,
         'Phrases that every query is compared with; a place that is more similar to '
-        'one of these than to the query scores below 0.5',
+        'one of these than to the query scores low',
     )
     threshold: float = _field(
-        0.0, 'Relevancy from which a query counts as found; 0: the default of 0.5', '', 0.0, 0.999, live=True
+        0.0,
+        'Relevancy from which a query counts as found; 0: that of the checkpoint',
+        '',
+        0.0,
+        0.999,
+        live=True,
     )
     max_objects: int = _field(8, 'Most objects in one answer, best first', '', 1, 1000, live=True)
     max_points: int = _field(

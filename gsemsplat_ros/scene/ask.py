@@ -41,7 +41,7 @@ def _answer_of_scene(
     decision = decide(smoothed, alpha, question.threshold)
     pixels, seen = scene.pixels, scene.pixels >= 0
     relevancy = np.where(seen, decision.relevancy.ravel()[pixels], np.float32(np.nan))
-    lit = seen & decision.mask.ravel()[pixels] & (relevancy >= question.threshold)
+    lit = seen & decision.mask.ravel()[pixels] & enough(relevancy, smoothed, question)
     point = pixel = None
     if decision.peak:
         v, u = decision.peak
@@ -70,6 +70,17 @@ def _answer_of_scene(
         lit,
         AnswerPicture(decision.relevancy, decision.mask),
     )
+
+
+def enough(relevancy: np.ndarray, smoothed: np.ndarray, question: Question) -> np.ndarray:
+    """(N,) bool: which relevancy may light a Gaussian. That of a branch is absolute, so it must reach the
+    threshold; a mixture's falls from the score, so that its range alone says where the phrase is.
+
+    smoothed (2 or 1, ...): relevancy of both branches or of their mixture.
+    """
+    assert question.threshold is not None, 'the pipeline has filled it in'
+    level = question.threshold if len(smoothed) == 2 else 0.0
+    return relevancy >= level  # false for NaN
 
 
 def not_asked(target: Scene | MapIndex, question: Question) -> Answer:
@@ -103,7 +114,7 @@ def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
     relevancy = index.relevancy(phrase)[:, 0].cpu().numpy()  # (2 or 1, N)
     decision = decide(relevancy, index.support, question.threshold, MIN_IN_CELL)
     means = map_.gaussians.means.numpy()
-    lit = decision.mask & (decision.relevancy >= question.threshold)  # false for NaN
+    lit = decision.mask & enough(decision.relevancy, relevancy, question)
     objects: tuple[Object, ...] = ()
     if decision.found:
         objects = find_objects(

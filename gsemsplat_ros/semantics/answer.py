@@ -10,20 +10,20 @@ from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.semantics.words import NOT_UNDERSTOOD, normalised
 
 MAX_TEXT = 200  # characters: longer texts do not name a thing
-THRESHOLD = 0.5  # relevancy below which a phrase is not found (LERF)
+THRESHOLD = 0.5  # relevancy below which a phrase is not found (LERF), unless a checkpoint has its own
 MAX_OBJECTS = 8
 
 
 @dataclass(frozen=True)
 class Question:
-    """A query for `text`, which is normalised. It is found if its relevancy reaches `threshold`, in (0, 1);
-    at most `max_objects` objects are returned.
+    """A query for `text`, which is normalised. It is found if its relevancy reaches `threshold`, in (0, 1),
+    None: the checkpoint's own; at most `max_objects` objects are returned.
 
     Raises ValueError, in one line, for an empty or very long text and a threshold outside (0, 1).
     """
 
     text: str
-    threshold: float = THRESHOLD
+    threshold: float | None = None
     max_objects: int = MAX_OBJECTS
 
     def __post_init__(self) -> None:
@@ -34,7 +34,7 @@ class Question:
             raise ValueError(
                 f'query of {len(self.text)} characters: wanted at most {MAX_TEXT}; name one thing'
             )
-        if not 0 < self.threshold < 1:
+        if self.threshold is not None and not 0 < self.threshold < 1:
             raise ValueError(f'threshold {self.threshold}: wanted a relevancy between 0 and 1')
 
 

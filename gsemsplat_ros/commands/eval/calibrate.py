@@ -1,8 +1,9 @@
-"""`gsemsplat eval calibrate`: fits the mixture of a checkpoint's two branches on training rooms."""
+"""`gsemsplat eval calibrate`: makes the scores of a checkpoint probabilities, on labelled pairs and rooms."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from gsemsplat_ros.terminal.arguments import Actions, add_output_arguments, at_least_one
 from gsemsplat_ros.terminal.console import Console
@@ -12,13 +13,19 @@ def add_parser(actions: Actions) -> None:
     """Add the action to `gsemsplat eval`."""
     parser = actions.add_parser(
         'calibrate',
-        help="fit a checkpoint's mixture and threshold on training rooms",
-        description='Queries packed training rooms for present and absent names, and writes the mixture of '
-        'the two branches into the card, with a threshold that one absent name in ten passes.',
+        help="fit a checkpoint's scores and threshold",
+        description='Queries labelled pairs and packed training rooms for present and absent phrases, and '
+        'writes into the card how the peak of relevancy becomes the probability that a phrase is there, with '
+        'the threshold that one absent phrase in ten passes.',
     )
-    parser.add_argument('data', metavar='DIR', help='packed rooms')
+    parser.add_argument('labels', nargs='*', type=Path, metavar='LABELS.json', help='as of `eval pairs`')
+    parser.add_argument('--rooms', type=Path, metavar='DIR', help='packed rooms')
     parser.add_argument(
-        '--pairs', type=at_least_one, default=40, metavar='N', help='how many (default: %(default)s)'
+        '--pairs',
+        type=at_least_one,
+        default=40,
+        metavar='N',
+        help='how many of the rooms (default: %(default)s)',
     )
     parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the shipped network)')
     add_output_arguments(parser)
@@ -32,13 +39,19 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, update_card
     from gsemsplat_ros.datasets.packed_rooms import PackedRooms
     from gsemsplat_ros.evaluation.mixture_fit import calibrate
+    from gsemsplat_ros.evaluation.pair_labels import read_labels
     from gsemsplat_ros.pipeline import Pipeline
 
+    if not args.labels and not args.rooms:
+        raise ValueError('on what? give LABELS.json of labelled pairs, or --rooms DIR, or both')
+    pairs = [pair for path in args.labels for pair in read_labels(path)]
+    samples = []
+    if args.rooms:
+        rooms = PackedRooms(args.rooms)
+        samples = [rooms[int(i)] for i in np.linspace(0, len(rooms) - 1, min(args.pairs, len(rooms)))]
     pipeline = Pipeline.load(args.weights)
-    rooms = PackedRooms(args.data)
-    picks = np.linspace(0, len(rooms) - 1, min(args.pairs, len(rooms))).astype(int)
-    with console.progress(1, 'run', f'asking {len(picks)} pairs') as bar:
-        result = calibrate(pipeline, [rooms[int(i)] for i in picks])
+    with console.progress(1, 'run', f'asking {len(pairs) + len(samples)} pairs') as bar:
+        result = calibrate(pipeline, pairs, samples)
         bar.update()
     update_card(args.weights or SHIPPED, {'mixture': result['mixture']})
     console.table(list(result.items()))
