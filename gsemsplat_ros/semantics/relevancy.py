@@ -19,6 +19,8 @@ NORM_EPS = 1e-6  # added to a feature's norm, as published
 SMOOTHING_BOX = 30  # pixels, for a map of 512
 _SMOOTHING_SIDE = 512
 TEMPERATURE = 10.0
+FALL = 4.0  # of a mixture's relevancy around its peak,
+LEAN = 0.02  # where as far as it reaches, it leans so much towards the peak
 MIN_ALPHA = 0.5  # opacity below which no phrase is found in a pixel
 LEAST = -1e4  # below every contrast
 _MASK_LEVEL = 0.75  # of a map's own range
@@ -30,14 +32,16 @@ class Mixture:
     """How a checkpoint other than the published one makes one relevancy of the two branches.
 
     The contrast of a branch is the similarity with the phrase minus the largest with a canonical phrase. With
-    the smoothed contrasts of both branches,
+    the smoothed contrasts of both branches, of which a context-aware one below the usual says nothing,
 
-        place = region + context * context-aware contrast
+        seen = softplus(context-aware + 1)
+        place = region + context * seen
         score = sigmoid(slope * max(place) + offset)
-        relevancy = sigmoid(logit(score) + 10 * (place - max(place)))
 
-    where the maximum is over the picture or map: the map says where the phrase is, and its peak, a
-    probability, whether it is there (evaluation/mixture_fit.py). A phrase is found from `threshold` on.
+    where the maximum is over the picture or map. The peak of the place says where the phrase is, and its
+    score, a probability, whether it is there (evaluation/mixture_fit.py). How far it reaches is for the
+    sharper branch to say: away from the peak, relevancy falls with region + context / 2 * seen. A phrase is
+    found from `threshold` on.
     """
 
     context: float
@@ -48,12 +52,14 @@ class Mixture:
     def of(self, contrasts: Tensor, inside: Tensor | None = None) -> Tensor:
         """Smoothed contrasts (2, K, ...) -> relevancy (K, ...); `inside` (...) bool: where the peak is looked
         for."""
-        place = contrasts[0] + self.context * contrasts[1]
-        rows = place.flatten(1)  # (K, P)
+        region = contrasts[0].flatten(1)  # (K, P)
+        seen = self.context * F.softplus(contrasts[1].flatten(1) + 1)
+        place, extent = region + seen, region + seen / 2
         if inside is not None:
-            rows = rows.masked_fill(~inside.flatten(), LEAST)
-        peak = rows.amax(1).reshape(-1, *[1] * (place.ndim - 1))
-        return (self.slope * peak + self.offset + TEMPERATURE * (place - peak)).sigmoid()
+            place = place.masked_fill(~inside.flatten(), LEAST)
+        peak, where = place.max(1, keepdim=True)  # (K, 1)
+        fall = (extent - extent.gather(1, where)).clamp(max=0) + LEAN * (place - peak)
+        return (self.slope * peak + self.offset + FALL * fall).sigmoid().reshape(contrasts.shape[1:])
 
 
 def relevancy(
