@@ -22,7 +22,7 @@ from gsemsplat_ros.semantics.relevancy import Mixture
 # of the context-aware branch beside the region-specific one: on 110 labelled photographs, 0.15 to 0.3 do as well
 CONTEXT = 0.2
 FALSE_ALARMS = 0.1  # share of the absent phrases that may be found,
-THRESHOLDS = np.arange(0.5, 0.96, 0.05)  # at the lowest of these
+THRESHOLDS = np.arange(0.5, 0.96, 0.01)  # at the lowest of these
 MIN_PHRASES = 40  # present, and absent: fewer do not fix two numbers
 STEPS = 50  # of Newton's method
 PLAIN = Mixture(CONTEXT, 1.0, 0.0, 0.5)  # its score is the sigmoid of the peak

@@ -19,6 +19,7 @@ NORM_EPS = 1e-6  # added to a feature's norm, as published
 SMOOTHING_BOX = 30  # pixels, for a map of 512
 _SMOOTHING_SIDE = 512
 TEMPERATURE = 10.0
+BELOW = 2.0  # the usual: there the context-aware branch begins to say something
 FALL = 4.0  # of a mixture's relevancy around its peak,
 LEAN = 0.02  # where as far as it reaches, it leans so much towards the peak
 MIN_ALPHA = 0.5  # opacity below which no phrase is found in a pixel
@@ -34,13 +35,13 @@ class Mixture:
     The contrast of a branch is the similarity with the phrase minus the largest with a canonical phrase. With
     the smoothed contrasts of both branches, of which a context-aware one below the usual says nothing,
 
-        seen = softplus(context-aware + 1)
+        seen = softplus(context-aware + 2)
         place = region + context * seen
         score = sigmoid(slope * max(place) + offset)
 
     where the maximum is over the picture or map. The peak of the place says where the phrase is, and its
     score, a probability, whether it is there (evaluation/mixture_fit.py). How far it reaches is for the
-    sharper branch to say: away from the peak, relevancy falls with region + context / 2 * seen. A phrase is
+    sharper branch to say: away from the peak, relevancy falls with region + context / 4 * seen. A phrase is
     found from `threshold` on.
     """
 
@@ -53,8 +54,8 @@ class Mixture:
         """Smoothed contrasts (2, K, ...) -> relevancy (K, ...); `inside` (...) bool: where the peak is looked
         for."""
         region = contrasts[0].flatten(1)  # (K, P)
-        seen = self.context * F.softplus(contrasts[1].flatten(1) + 1)
-        place, extent = region + seen, region + seen / 2
+        seen = self.context * F.softplus(contrasts[1].flatten(1) + BELOW)
+        place, extent = region + seen, region + seen / 4
         if inside is not None:
             place = place.masked_fill(~inside.flatten(), LEAST)
         peak, where = place.max(1, keepdim=True)  # (K, 1)
