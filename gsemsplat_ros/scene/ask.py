@@ -38,7 +38,7 @@ def _answer_of_scene(
     scene: Scene, question: Question, smoothed: np.ndarray, alpha: np.ndarray, depth: np.ndarray
 ) -> Answer:
     """smoothed (2 or 1, h, w): relevancy; alpha (h, w), depth (h, w): of the rendering."""
-    decision = decide(smoothed, alpha, question.threshold)
+    decision = decide(smoothed, alpha, threshold_of(question))
     pixels, seen = scene.pixels, scene.pixels >= 0
     relevancy = np.where(seen, decision.relevancy.ravel()[pixels], np.float32(np.nan))
     lit = seen & decision.mask.ravel()[pixels] & enough(relevancy, smoothed, question)
@@ -72,14 +72,19 @@ def _answer_of_scene(
     )
 
 
+def threshold_of(question: Question) -> float:
+    """The threshold, which the pipeline has filled in where the question left it open."""
+    assert question.threshold is not None, question
+    return question.threshold
+
+
 def enough(relevancy: np.ndarray, smoothed: np.ndarray, question: Question) -> np.ndarray:
     """(N,) bool: which relevancy may light a Gaussian. That of a branch is absolute, so it must reach the
     threshold; a mixture's falls from the score, so that its range alone says where the phrase is.
 
     smoothed (2 or 1, ...): relevancy of both branches or of their mixture.
     """
-    assert question.threshold is not None, 'the pipeline has filled it in'
-    level = question.threshold if len(smoothed) == 2 else 0.0
+    level = threshold_of(question) if len(smoothed) == 2 else 0.0
     return relevancy >= level  # false for NaN
 
 
@@ -112,7 +117,7 @@ def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
         nothing = np.zeros(0, np.float32)
         return Answer(question.text, question.threshold, False, 0.0, None, None, (), 0, nothing, nothing > 0)
     relevancy = index.relevancy(phrase)[:, 0].cpu().numpy()  # (2 or 1, N)
-    decision = decide(relevancy, index.support, question.threshold, MIN_IN_CELL)
+    decision = decide(relevancy, index.support, threshold_of(question), MIN_IN_CELL)
     means = map_.gaussians.means.numpy()
     lit = decision.mask & enough(decision.relevancy, relevancy, question)
     objects: tuple[Object, ...] = ()
