@@ -28,6 +28,8 @@ DECODERS = ('language_decoder_sam', 'language_decoder_patch')
 TEXT_MEAN = 'text_mean'
 CARD_KEY = 'gsemsplat'
 PACKAGED = 'context.classifier.', 'context.detector.'  # networks that nothing here trained
+# values; smaller weights stay in half precision: they are few, and depthwise ones suffer most from 8 bits
+SMALL = 16384
 SCALE = '.scale'  # ends the name of the scales of an 8-bit weight
 
 
@@ -43,12 +45,12 @@ class Checkpoint:
 
 
 def in_8_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights (rank 2 and more) as int8 with a scale for each output channel, the others in half precision.
+    """Large weights as int8 with a scale for each output channel, the others in half precision.
     `from_8_bits` and this again give the same.
     """
     out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if tensor.ndim < 2:
+        if tensor.ndim < 2 or tensor.numel() < SMALL:
             out[name] = tensor.half()
             continue
         scale = tensor.float().flatten(1).abs().amax(1).clamp(min=1e-12) / 127
