@@ -98,6 +98,8 @@ class Inference:
         if self.bf16:
             model.to(torch.bfloat16)
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs lack it
+        if model.config.stem:  # depthwise convolutions take half the time with channels last, in float32 too
+            model.context.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as above
         self.run: Runner = ParallelRunner() if device.type == 'cpu' else run_serial
         self._strides = tuple(TAPS.values()) if model.config.stem else ()
         self._kept: list[tuple[np.ndarray, Encoding]] = []
