@@ -23,7 +23,7 @@ from gsemsplat_ros.network.dpt import DPT, FusionBlock
 from gsemsplat_ros.network.layers import ROPE_BASE, CrossAttention, DecoderBlock, EncoderBlock, SelfAttention
 from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction, ViewPrediction, hybrid_patches
 from gsemsplat_ros.semantics.decoder import Decoders
-from gsemsplat_ros.semantics.relevancy import BELOW, FALL, LEAN, NORM_EPS, TEMPERATURE, Mixture
+from gsemsplat_ros.semantics.relevancy import BELOW, FALL, LEAN, NORM_EPS, PLATEAU, TEMPERATURE, Mixture
 
 WINDOW = 32  # side of the windows composited one after the other [px], to limit memory
 
@@ -213,4 +213,5 @@ def mixed(smoothed: Tensor, mixture: Mixture) -> Tensor:
     place, extent = smoothed[0] + seen, smoothed[0] + seen / 4
     there = extent.flatten()[place.argmax()]
     fall = torch.minimum(extent - there, torch.zeros(())) + LEAN * (place - place.max())
-    return torch.sigmoid(mixture.slope * place.max() + mixture.offset + FALL * fall)[None]
+    score = torch.sigmoid(mixture.slope * place.max() + mixture.offset)
+    return (score * torch.sigmoid(PLATEAU + FALL * fall) / torch.sigmoid(torch.tensor(PLATEAU)))[None]

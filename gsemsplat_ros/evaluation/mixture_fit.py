@@ -19,7 +19,8 @@ from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.relevancy import Mixture
 
-# of the context-aware branch beside the region-specific one: on 110 labelled photographs, 0.15 to 0.3 do as well
+# of the context-aware branch beside the region-specific one: on 110 labelled photographs 0.15 to 0.3 do as
+# well
 CONTEXT = 0.2
 FALSE_ALARMS = 0.1  # share of the absent phrases that may be found,
 THRESHOLDS = np.arange(0.5, 0.96, 0.01)  # at the lowest of these

@@ -5,6 +5,7 @@ Branches: 0 region-specific, 1 context-aware. Letters: H, W map; K phrases; M ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,8 +21,10 @@ SMOOTHING_BOX = 30  # pixels, for a map of 512
 _SMOOTHING_SIDE = 512
 TEMPERATURE = 10.0
 BELOW = 2.0  # the usual: there the context-aware branch begins to say something
-FALL = 4.0  # of a mixture's relevancy around its peak,
-LEAN = 0.02  # where as far as it reaches, it leans so much towards the peak
+PLATEAU = 2.0  # a mixture's relevancy is nearly flat around its peak, then it falls
+FALL = 4.0
+TOP = 1 / (1 + math.exp(-PLATEAU))
+LEAN = 0.02  # as far as it reaches, it leans so much towards the peak
 MIN_ALPHA = 0.5  # opacity below which no phrase is found in a pixel
 LEAST = -1e4  # below every contrast
 _MASK_LEVEL = 0.75  # of a map's own range
@@ -41,8 +44,9 @@ class Mixture:
 
     where the maximum is over the picture or map. The peak of the place says where the phrase is, and its
     score, a probability, whether it is there (evaluation/mixture_fit.py). How far it reaches is for the
-    sharper branch to say: away from the peak, relevancy falls with region + context / 4 * seen. A phrase is
-    found from `threshold` on.
+    sharper branch to say: away from the peak, relevancy falls with extent = region + context / 4 * seen,
+    as score * sigmoid(2 + 4 * (extent - extent at the peak)) / sigmoid(2). A phrase is found from
+    `threshold` on.
     """
 
     context: float
@@ -60,7 +64,8 @@ class Mixture:
             place = place.masked_fill(~inside.flatten(), LEAST)
         peak, where = place.max(1, keepdim=True)  # (K, 1)
         fall = (extent - extent.gather(1, where)).clamp(max=0) + LEAN * (place - peak)
-        return (self.slope * peak + self.offset + FALL * fall).sigmoid().reshape(contrasts.shape[1:])
+        score = (self.slope * peak + self.offset).sigmoid()
+        return (score / TOP * (PLATEAU + FALL * fall).sigmoid()).reshape(contrasts.shape[1:])
 
 
 def relevancy(

@@ -7,8 +7,8 @@ from safetensors import safe_open
 
 from gsemsplat_ros.checkpoints.checkpoint import (
     PACKAGED,
-    SMALL,
     SHIPPED,
+    SMALL,
     from_8_bits,
     in_8_bits,
     load,

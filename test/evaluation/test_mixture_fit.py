@@ -1,4 +1,4 @@
-"""The fit of the score: a known curve is found again, and the threshold lets one absent phrase in ten pass."""
+"""The fit of the score: a known curve is found again, and one absent phrase in ten passes the threshold."""
 
 from types import SimpleNamespace
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from support.plain_mixture import plain_mixture, plain_place
 from torch import nn
 from torch.nn import functional as F
 
@@ -247,31 +248,23 @@ def logit(probability):
 MIXTURE = Mixture(context=0.3, slope=4.0, offset=-0.5, threshold=0.6)
 
 
-def test_a_mixture_tells_where_by_its_sum_and_whether_by_its_peak():
+def test_a_mixture_mixes_the_contrasts_of_both_branches():
     decoders, codes = decoders_of('small'), codes_of()
     phrases, canonical = unit(3, 48), unit(4, 48, seed=3)
-    contrast = decoders.prepare(codes, canonical).contrasts(phrases)
-    decoders = mixing(decoders, MIXTURE)
-    found = decoders.prepare(codes, canonical).relevancy(phrases)[0]
-    place = contrast[0] + 0.3 * contrast[1]
-    for map_, at in zip(found, place):
-        assert map_.argmax() == at.argmax()
-        assert map_.max().item() == pytest.approx(torch.sigmoid(4 * at.max() - 0.5).item(), abs=1e-6)
-        torch.testing.assert_close(logit(map_) - logit(map_.max()), 10 * (at - at.max()), atol=1e-4, rtol=0)
+    contrasts = decoders.prepare(codes, canonical).contrasts(phrases)
+    found = mixing(decoders, MIXTURE).prepare(codes, canonical).relevancy(phrases)[0]
+    np.testing.assert_allclose(found, plain_mixture(contrasts, MIXTURE), atol=1e-5)
 
 
 def test_where_nothing_was_rendered_no_peak_is_looked_for():
     decoders, codes = decoders_of('small'), codes_of()
     phrases, canonical = unit(2, 48), unit(4, 48, seed=3)
-    contrast = decoders.prepare(codes, canonical).contrasts(phrases)
-    place = contrast[0] + 0.3 * contrast[1]
-    alpha = (place[0] < place[0].median()).float()
+    contrasts = decoders.prepare(codes, canonical).contrasts(phrases)
+    place = plain_place(*contrasts.double().numpy(), MIXTURE)
+    alpha = torch.from_numpy(place[0] < np.median(place[0])).float()
     decoders = mixing(decoders, MIXTURE)
     found = decoders.prepare(codes, canonical, alpha).relevancy(phrases)[0]
-    for map_, at in zip(found, place):
-        peak = at[alpha > 0].max()
-        score = map_[alpha > 0].max().item()
-        assert score == pytest.approx(torch.sigmoid(4 * peak - 0.5).item(), abs=1e-6)
+    np.testing.assert_allclose(found, plain_mixture(contrasts, MIXTURE, alpha.numpy() > 0), atol=1e-5)
     nothing = decoders.prepare(codes, canonical, torch.zeros(H, W)).relevancy(phrases)
     assert not nothing.isnan().any()
 
@@ -358,12 +351,11 @@ def test_a_branch_alone_is_the_mixture_without_the_other():
     phrases, canonical = summed_phrases(3), summed_phrases(4, seed=3)
     hidden = decoders.prepare(codes, canonical)
     contrast = hidden.contrasts(phrases)
-    for only, weight in ((0, 1.0), (1, 0.3)):
+    for only in (0, 1):
         alone = replace(hidden, only=only).relevancy(phrases)
-        place = weight * contrast[only]
-        peak = place.flatten(1).amax(1)[:, None, None]
-        expected = torch.sigmoid(4 * peak - 0.5 + 10 * (place - peak))
-        torch.testing.assert_close(alone[0], expected, atol=1e-5, rtol=0)
+        silent = contrast.clone()
+        silent[1 - only] = 0
+        np.testing.assert_allclose(alone[0], plain_mixture(silent, MIXTURE), atol=1e-5)
 
 
 def test_many_phrases_at_once_are_each_alone():

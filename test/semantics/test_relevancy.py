@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from support.plain_mixture import plain_mixture
 from torch.nn import functional as F
 
 from gsemsplat_ros.semantics.relevancy import (
@@ -55,18 +56,6 @@ def test_relevancy_known_values():
     assert CANONICAL == ('object', 'things', 'stuff', 'texture')
 
 
-def plain_mixture(contrasts, mixture, inside):
-    """One phrase after the other, contrasts (2, K, P) in float64, by the formulas of Mixture's docstring."""
-    out = []
-    for region, context in contrasts.transpose(1, 0, 2):
-        place = region + mixture.context * context
-        peak = place[inside].max()
-        score = 1 / (1 + np.exp(-(mixture.slope * peak + mixture.offset)))
-        odds = np.log(score / (1 - score)) + 10 * (place - peak)
-        out.append(1 / (1 + np.exp(-odds)))
-    return np.array(out)
-
-
 MIXTURE = Mixture(context=0.2, slope=4.2, offset=-0.7, threshold=0.6)
 
 
@@ -90,7 +79,7 @@ def test_the_score_is_that_of_the_smoothed_peak():
     Without one, the relevancy is smoothed, as published."""
     contrasts = 0.3 * seeded(2, 2, H, W, seed=8)
     found = relevancy(contrasts, MIXTURE, lambda maps: smooth(maps, 7))
-    place = smooth(contrasts[0], 7) + 0.2 * smooth(contrasts[1], 7)
+    place = smooth(contrasts[0], 7) + 0.2 * F.softplus(smooth(contrasts[1], 7) + 2)
     peak = place.flatten(1).amax(1)
     torch.testing.assert_close(found[0].flatten(1).amax(1), torch.sigmoid(4.2 * peak - 0.7))
     published = relevancy(contrasts, None, lambda maps: smooth(maps, 7))
@@ -104,9 +93,27 @@ def test_the_peak_is_taken_where_something_is_drawn():
     inside = torch.ones(2, 3, dtype=torch.bool)
     inside[0, 0] = False
     found = relevancy(contrasts, MIXTURE, inside=inside)[0, 0]
-    assert found[inside].max().item() == pytest.approx(1 / (1 + np.exp(-(4.2 * 0.5 - 0.7))), abs=1e-6)
+    peak = 0.5 + 0.2 * np.log1p(np.exp(2))
+    assert found[inside].max().item() == pytest.approx(1 / (1 + np.exp(-(4.2 * peak - 0.7))), abs=1e-6)
     assert found[1, 1] == found[inside].max()
     assert not relevancy(contrasts, MIXTURE, inside=torch.zeros(2, 3, dtype=torch.bool)).isnan().any()
+
+
+def test_a_mixture_finds_the_place_by_its_sum_and_the_extent_by_the_sharper_branch():
+    """The context-aware peak decides between two things that the region-specific branch sees alike; around it
+    the region-specific branch says how far it reaches."""
+    region, context = torch.zeros(2, 20), torch.full((2, 20), -6.0)
+    region[0, :5] = region[0, 12:17] = 0.8  # two things
+    context[0, 10:] = 2.0  # the second is meant
+    context[0, 14] = 2.5
+    context[1], region[1, 3] = -6.0, 0.8  # a phrase that the context-aware branch does not see
+    found = relevancy(torch.stack((region, context))[:, :, None], MIXTURE)[0, :, 0]
+    assert found[0].argmax() == 14 and found[1].argmax() == 3
+    level = 0.75 * found[0].max()
+    assert (
+        (found[0, 12:17] > level).all() and (found[0, 17:] < level).all() and (found[0, 5:12] < level).all()
+    )
+    assert found[0].max() > 0.99 > found[1].max()  # both branches together are surer than one
 
 
 def test_features_without_length_are_undecided():

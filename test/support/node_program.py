@@ -18,7 +18,7 @@ from gsemsplat_ros.images.view import fit
 from gsemsplat_ros.ros.main import main
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.scene import Keyframe, Scene
-from gsemsplat_ros.semantics.answer import Answer, AnswerPicture
+from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, AnswerPicture
 from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.semantics.words import is_latin, read
 
@@ -122,10 +122,11 @@ class FakePipeline:
 def answer_of_scene(scene, question):
     thing = FOUND.get(question.text.split(' ')[0])
     score = thing.score if thing else 0.25
-    found = score >= question.threshold
+    threshold = question.threshold or THRESHOLD
+    found = score >= threshold
     return Answer(
         question.text,
-        question.threshold,
+        threshold,
         found,
         score,
         (0.5, 0.25, 2.0) if thing else None,
@@ -140,12 +141,11 @@ def answer_of_map(index, question):
     word = question.text.split(' ')[0]
     thing = FOUND.get(word) if word != 'door' else None
     score = thing.score if thing else 0.25
-    found = score >= question.threshold
+    threshold = question.threshold or THRESHOLD
+    found = score >= threshold
     middle = index.map.gaussians.means.double().mean(0) + torch.tensor([0.0, 0.0, 2.0])
     here = Object(tuple(middle.tolist()), (0.4, 0.6, 0.4), score)
-    return Answer(
-        question.text, question.threshold, found, score, here.center, None, (here,) if found else ()
-    )
+    return Answer(question.text, threshold, found, score, here.center, None, (here,) if found else ())
 
 
 if __name__ == '__main__':
