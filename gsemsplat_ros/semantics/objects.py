@@ -11,7 +11,7 @@ import numpy as np
 _VOXELS_ACROSS = 100  # default voxel edge: the scene's robust diagonal over this, 6 cm in a room
 _ROOM = 0.05, 0.95  # quantiles that bound the scene
 _LOW, _HIGH = 0.02, 0.98  # quantiles that bound an object: a few flying Gaussians must not stretch it
-_AROUND = 0.6  # of the range of relevancy: Gaussians above it belong to an object that has lit ones
+_AROUND = 0.75  # of the range of relevancy: Gaussians above it belong to an object that has lit ones
 _SHARD = 0.1  # of the largest group's volume: less is no object
 _GAP = 0.1  # of the smaller group's diagonal: a gap that does not part an object
 _TOGETHER = 1 << 18  # distances computed at once
@@ -71,10 +71,10 @@ def find_objects(
     touch, by a corner too, are one group. None: a hundredth of the diagonal of the box that holds the middle
     90 % of `means` along each axis, so that scenes without metric scale give the same.
 
-    The lit Gaussians are only the most relevant part of a thing. So a group takes in all Gaussians above
-    0.6 of the range of relevancy, and counts if at least `min_points` of it are lit. Then groups of less than
-    a tenth of the volume of the largest are dropped as shards, and groups closer to each other than a tenth
-    of the smaller one's diagonal are one object: a gap in a door is bridged, two chairs stay two.
+    The lit Gaussians are only the visible part of a thing. So a group takes in all Gaussians above 0.75 of
+    the range of relevancy, and counts if at least `min_points` of it are lit. Then groups of less than a
+    tenth of the volume of the largest are dropped as shards, and groups closer to each other than a tenth of
+    the smaller one's diagonal are one object: a gap in a door is bridged, two chairs stay two.
 
     A box spans the weighted 2 % to 98 % quantiles along each axis; its score is the weighted 98 % quantile.
     """

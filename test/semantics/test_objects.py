@@ -58,7 +58,7 @@ def test_lit_gaussians_the_limit_and_tiny_groups():
 def test_an_object_takes_in_what_is_nearly_as_relevant_around_what_is_lit():
     rng = np.random.default_rng(2)
     middle, around = box(rng, [1, 1, 1], [0.2] * 3, 500), box(rng, [1, 1, 1], [0.6] * 3, 4000)
-    for level, size in ((0.6, 0.6), (0.56, 0.2)):  # of a range from 0.1 to 0.9: 0.58
+    for level, size in ((0.72, 0.6), (0.68, 0.2)):  # of a range from 0.1 to 0.9: 0.7
         means, scores, _ = room(rng)
         means = np.concatenate([means, middle, around])
         scores = np.concatenate([scores, np.full(500, 0.9), np.full(4000, level)])
