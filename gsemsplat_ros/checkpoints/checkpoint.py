@@ -2,8 +2,8 @@
 
 One file holds the network (under its public names), the two semantic decoders (`language_decoder_sam.*`,
 `language_decoder_patch.*`) and, where the text space is centred, its mean (`text_mean`). The card holds
-configuration, kind, text encoder, licence, training and scores. Weights of frozen networks are stored in 8
-bits, with a scale for each output channel beside them (`NAME.scale`).
+configuration, kind, text encoder, licence, training and scores. Large weights of the packaged networks are
+stored in 8 bits, with a scale for each output channel beside them (`NAME.scale`).
 """
 
 from __future__ import annotations

@@ -8,10 +8,13 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from gsemsplat_ros.semantics.answer import MAX_TEXT
+
+Read = TypeVar('Read')
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Field:
             raise self.wrong(f'words, at most {MAX_TEXT} characters')
         return self.value.strip()
 
-    def load(self, reader: Callable[[Path], np.ndarray]) -> np.ndarray:
+    def load(self, reader: Callable[[Path], Read]) -> Read:
         """The result of `reader` on the file that this field names, relative to the JSON file."""
         if not isinstance(self.value, str) or not self.value:
             raise self.wrong('the path of a file')

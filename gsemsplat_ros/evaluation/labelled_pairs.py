@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from gsemsplat_ros.evaluation.metrics import (
     rotation_error_deg,
 )
 from gsemsplat_ros.evaluation.pair_labels import LabelledPair, read_labels
-from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer
@@ -107,8 +107,8 @@ def evaluate_pairs(
 ) -> dict[str, Any]:
     """Score `pipeline` on the labelled pairs by MEASURES; shows a progress bar on a terminal.
 
-    branches: 'both', or only 'region' or 'context'. calibrated: False gives only the images. classifier: the
-    untrained peer, None: left out. show: called with each pair and its scores.
+    branches: 'both', or only 'region' or 'context'. calibrated: False gives only the image files. classifier:
+    the untrained peer, None: left out. show: called with each pair and its scores.
 
     Returns MEASURES and PEERS over all pairs (None if nothing counts), with 95 % `intervals` by the same keys
     from a bootstrap over pairs. All are means but the MEDIANS and the POOLED. A pose counts where the true
@@ -167,7 +167,7 @@ def score_pair(
     """Build the scene of one pair and score its words, pose and depth."""
     pair = labelled.pair
     if not calibrated:
-        pair = Pair(View(pair.first.image), View(pair.second.image))
+        pair = Pair(replace(pair.first, camera=None), replace(pair.second, camera=None))
     start = time.perf_counter()
     scene = only_branch(pipeline.build(pair), branches)
     scores = PairScores(time.perf_counter() - start, scene)

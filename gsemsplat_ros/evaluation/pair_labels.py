@@ -25,7 +25,7 @@ import numpy as np
 from gsemsplat_ros.evaluation.json_fields import Field
 from gsemsplat_ros.evaluation.metrics import rotation_error_deg
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import Pair, View, read_image
+from gsemsplat_ros.images.view import Pair, View, read_view
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +112,9 @@ def read_labels(path: str | Path) -> list[LabelledPair]:
 
 def read_pair(field: Field) -> LabelledPair:
     """One pair of the labels. Raises ValueError as `read_labels`."""
-    first, second = (field.get(name).load(read_image) for name in ('first', 'second'))
-    pair = Pair(*read_views(field, first, second), read_baseline(field, first, second))
-    height, width = first.shape[:2]
+    views = read_views(field, *(field.get(name).load(read_view) for name in ('first', 'second')))
+    pair = Pair(*views, read_baseline(field, views[0].image, views[1].image))
+    height, width = pair.first.image.shape[:2]
     depth = read_depth(field, pair) if field.has('disparity') else None
     objects: dict[str, tuple[Box, ...]] = {}
     for thing in field.get('objects').items() if field.has('objects') else ():
@@ -136,23 +136,25 @@ def read_pair(field: Field) -> LabelledPair:
     )
 
 
-def read_views(field: Field, first: np.ndarray, second: np.ndarray) -> tuple[View, View]:
+def read_views(field: Field, first: View, second: View) -> tuple[View, View]:
     """Both views of a pair with their cameras, None where unknown. Raises ValueError as `read_labels`."""
     if not field.has('camera'):
         for name in ('second_camera', 'baseline'):
             if field.has(name):
                 raise field.get(name).wrong('the camera of the first image beside it ("camera")')
-        return View(first), View(second)
-    camera = read_camera(field.get('camera'), first)
+        return first, second
+    camera = read_camera(field.get('camera'), first.image)
     if field.has('second_camera'):
-        return View(first, camera), View(second, read_camera(field.get('second_camera'), second))
-    if first.shape != second.shape:
+        return replace(first, camera=camera), replace(
+            second, camera=read_camera(field.get('second_camera'), second.image)
+        )
+    if first.image.shape != second.image.shape:
         raise field.get('second').wrong(
-            f"an image of the first one's size, {size(first)}, got {size(second)}; "
+            f"an image of the first one's size, {size(first.image)}, got {size(second.image)}; "
             'two sizes need a "second_camera"'
         )
     doffs = field.get('doffs').number() if field.has('doffs') else 0.0
-    return View(first, camera), View(second, replace(camera, cx=camera.cx + doffs))
+    return replace(first, camera=camera), replace(second, camera=replace(camera, cx=camera.cx + doffs))
 
 
 def read_camera(field: Field, image: np.ndarray) -> Camera:

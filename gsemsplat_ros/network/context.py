@@ -18,7 +18,6 @@ from gsemsplat_ros.network.efficientnet import DenseClassifier
 from gsemsplat_ros.network.nanodet import OBJECTS, NanoDet
 
 MULTIPLE = 32  # of the sides of an image that both networks divide evenly
-STRIDE = 8  # of the code
 TEMPERATURE = 2.0  # of the class probabilities
 
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gsemsplat_ros.network.config import CLASSES
+from gsemsplat_ros.network.nanodet import OBJECTS
 from gsemsplat_ros.semantics.lexicon import Entry, Lexicon, coco_names, imagenet_names
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.semantics.text import MiniLM
@@ -34,8 +36,7 @@ class ClassWords:
         """mean (384,): see MiniLM. Raises ValueError as MiniLM."""
         self.sentences = MiniLM(mean)
         self.lexicon = Lexicon.load()
-        self.lists = imagenet_names(), coco_names()
-        self.dim = self.sentences.dim + sum(map(len, self.lists))
+        self.dim = self.sentences.dim + CLASSES + OBJECTS
         # made when a phrase first needs them: a thousand names take seconds
         self._names: list[np.ndarray] = []
 
@@ -55,7 +56,7 @@ class ClassWords:
     def weights(self, phrase: str, sentence: np.ndarray) -> np.ndarray:
         """(1080,) of one phrase, with its unit embedding (384,)."""
         if phrase in CANONICAL:
-            return np.zeros(sum(map(len, self.lists)), np.float32)
+            return np.zeros(CLASSES + OBJECTS, np.float32)
         entry = self.lexicon.find(phrase)
         if entry is None:
             return np.concatenate([likeness(names @ sentence) for names in self.names()])
@@ -64,17 +65,14 @@ class ClassWords:
     def names(self) -> list[np.ndarray]:
         """Unit embeddings of the names of each list."""
         if not self._names:
-            self._names = [self.sentences.encode(names) for names in self.lists]
+            self._names = [self.sentences.encode(names) for names in (imagenet_names(), coco_names())]
         return self._names
 
 
 def class_weights(entry: Entry) -> np.ndarray:
     """(1080,) of a household word: ImageNet classes, then COCO names; zeros in a list that has none."""
     return np.concatenate(
-        (
-            mixture(len(imagenet_names()), entry.imagenet, entry.imagenet_near),
-            mixture(len(coco_names()), entry.coco, entry.coco_near),
-        )
+        (mixture(CLASSES, entry.imagenet, entry.imagenet_near), mixture(OBJECTS, entry.coco, entry.coco_near))
     )
 
 

