@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 from support.evaluated_rooms import moved, turn_y
 from support.labelled_pairs import HEIGHT, WIDTH, copy_development_labels, write_labels
 
@@ -234,3 +235,20 @@ def test_shipped_checkpoint_on_real_pairs(tmp_path):
     assert result['chance'] == pytest.approx(0.158, abs=0.02)
     assert result['abs_rel_aligned'] > 0 and result['abs_rel_metric'] > 0
     json.dumps(result, allow_nan=False)
+
+
+def test_the_focal_length_of_a_file_counts_where_there_is_no_camera(tmp_path):
+    """As in `infer`; with a camera, and without calibration, it stays beside the image."""
+    free_pair = {'first': 'a.jpg', 'second': 'b.jpg'}
+    exif = Image.Exif()
+    tags = {'FocalLengthIn35mmFilm': 36, 'ExifImageWidth': WIDTH, 'ExifImageHeight': HEIGHT}
+    exif.get_ifd(ExifTags.IFD.Exif).update({int(ExifTags.Base[tag]): value for tag, value in tags.items()})
+    path = write_labels(tmp_path, lambda labels: labels['pairs'].__setitem__(slice(None), [free_pair]))
+    for name in ('first', 'second'):
+        Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / free_pair[name], exif=exif)
+    pipeline = FakePipeline()
+    evaluate_pairs(pipeline, path, calibrated=False)
+    expected = 36 / math.hypot(36, 24) * math.hypot(WIDTH, HEIGHT)
+    views = [view for pair in pipeline.pairs for view in (pair.first, pair.second)]
+    assert [view.exif_focal for view in views] == [pytest.approx(expected)] * 2
+    assert all(view.camera is None for view in views)
