@@ -20,6 +20,7 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network import heads
 from gsemsplat_ros.network.config import SH_C0
 from gsemsplat_ros.network.dpt import DPT, FusionBlock
+from gsemsplat_ros.network.heads import Head, Raw, SeparateHead, SharedHead
 from gsemsplat_ros.network.layers import ROPE_BASE, CrossAttention, DecoderBlock, EncoderBlock, SelfAttention
 from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction, ViewPrediction, hybrid_patches
 from gsemsplat_ros.semantics.decoder import Decoders
@@ -116,8 +117,8 @@ def fuse(fusion: FusionBlock, x: Tensor, level: Tensor | None = None) -> Tensor:
     return fusion.out_conv(F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True))
 
 
-def dense(dpt: DPT, levels: list[Tensor]) -> Tensor:
-    """Four maps to one, as `DPT.forward`."""
+def fused(dpt: DPT, levels: list[Tensor]) -> Tensor:
+    """Four maps to one, as `DPT.fuse`."""
     s = dpt.scratch
     f = [
         getattr(s, f'layer{i + 1}_rn')(process(level))
@@ -127,10 +128,38 @@ def dense(dpt: DPT, levels: list[Tensor]) -> Tensor:
     x = fuse(refine[3], f[3])[..., : f[2].shape[-2], : f[2].shape[-1]]
     for fusion, level in ((refine[2], f[2]), (refine[1], f[1]), (refine[0], f[0])):
         x = fuse(fusion, x, level)
+    return x
+
+
+def dense(dpt: DPT, levels: list[Tensor]) -> Tensor:
+    """Four maps to one, as `DPT.forward`."""
+    return finish(dpt, fused(dpt, levels))
+
+
+def finish(dpt: DPT, x: Tensor) -> Tensor:
+    """The last convolutions, as `DPT.finish`."""
     x = dpt.head[0](x)
     if dpt.full_resolution:
         x = F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=True)
     return dpt.head[1:](x)
+
+
+def outputs(head: Head, levels: list[Tensor], tokens: tuple[Tensor, Tensor], grid: tuple[int, int]) -> Raw:
+    """All outputs of a head, as `Head.forward`."""
+    if isinstance(head, SeparateHead):
+        described: tuple[Tensor, ...] = ()
+        if hasattr(head, 'head_local_features'):
+            encoded, decoded = (x.transpose(1, 2).unflatten(2, grid) for x in tokens)
+            described = head.described(encoded, decoded)
+        gaussians, codes = dense(head.gaussian_dpt.dpt, levels), dense(head.gaussian_language.dpt, levels)
+        return Raw(dense(head.dpt, levels), gaussians, codes, *described)
+    assert isinstance(head, SharedHead)
+    x = fused(head.dpt, levels)
+    surface = head.surface(x)
+    desc = None
+    if hasattr(head, 'descriptor_layer'):
+        desc = F.normalize(head.descriptor_layer(surface), dim=1).permute(0, 2, 3, 1)
+    return Raw(finish(head.dpt, x), head.gaussian_layer(surface), head.language_layer(surface), desc)
 
 
 def predict(
@@ -142,16 +171,17 @@ def predict(
         levels = [own[i].transpose(1, 2).unflatten(2, encoding.grid) for i in config.hooks]
         if config.stem:
             levels[:2] = encoding.maps[4], encoding.maps[8]
-        pts3d, conf = heads.points(dense(head.dpt, levels))
-        offset, scales, quats, sh, opacities = heads.gaussians(dense(head.gaussian_dpt.dpt, levels))
-        codes = dense(head.gaussian_language.dpt, levels)
+        raw = outputs(head, levels, (own[0], own[-1]), encoding.grid)
+        pts3d, conf = heads.points(raw.points)
+        assert raw.gaussians is not None and raw.codes is not None, 'a network without Gaussians or codes'
+        offset, scales, quats, sh, opacities = heads.gaussians(raw.gaussians)
+        codes = raw.codes
         if encoding.context is not None:
             code = model.context.code(encoding.context)
             wide = F.interpolate(code, codes.shape[-2:], mode='bilinear', align_corners=False)
             codes = torch.cat((codes, wide), 1)
         image = encoding.images if config.output_stride == 1 else F.avg_pool2d(encoding.images, 2)
         sh = sh + image.permute(0, 2, 3, 1) / 2 / SH_C0
-        descriptors = head.descriptors(own[0], own[-1], encoding.grid) if config.descriptors else (None, None)
         views.append(
             ViewPrediction(
                 pts3d,
@@ -162,7 +192,8 @@ def predict(
                 sh,
                 opacities,
                 codes.permute(0, 2, 3, 1),
-                *descriptors,
+                raw.desc,
+                raw.desc_conf,
             )
         )
     return Prediction(*views)

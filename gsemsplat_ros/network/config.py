@@ -24,6 +24,8 @@ class NetworkConfig:
     layer_dims, dpt_dim, last_dim: channels of the DPT's four levels, its fusion and its last convolutions.
     dpt_norm: normalise the DPT's features (groups of channels); the public heads do not, and learn slowly.
     output_stride: input pixels per output pixel, 1 or 2.
+    shared_trunk: one DPT for all outputs of a view, at stride 2; the public networks have one for points, one
+    for Gaussians and one for codes.
     gaussians, language_channels, descriptors: heads beside the point head (0 channels: no language head).
     scale_bias: initial ln of a Gaussian's scale [ln m].
 
@@ -44,6 +46,7 @@ class NetworkConfig:
     last_dim: int = 128
     dpt_norm: bool = False
     output_stride: int = 1
+    shared_trunk: bool = False
     gaussians: bool = True
     language_channels: int = 33
     context_dim: int = CODE_DIM
@@ -64,6 +67,8 @@ class NetworkConfig:
             )
         if self.output_stride not in (1, 2):
             raise ValueError(f'output_stride {self.output_stride}: wanted 1 or 2')
+        if self.shared_trunk and self.output_stride != 2:
+            raise ValueError(f'shared_trunk with output_stride {self.output_stride}: wanted 2')
 
     @classmethod
     def large(cls, kind: str = 'gsemsplat') -> NetworkConfig:
@@ -74,7 +79,7 @@ class NetworkConfig:
 
     @classmethod
     def small(cls) -> NetworkConfig:
-        """The network that ships: hybrid, half resolution out, no descriptors."""
+        """The network that ships: hybrid, half resolution out, one trunk for all outputs of a view."""
         return cls(
             name='small',
             long_side=512,
@@ -90,9 +95,9 @@ class NetworkConfig:
             last_dim=32,
             dpt_norm=True,
             output_stride=2,
+            shared_trunk=True,
             language_channels=CODE_DIM,
             context_dim=112,
-            descriptors=False,
             scale_bias=-4.5,
         )
 
@@ -112,12 +117,12 @@ class NetworkConfig:
 
     @classmethod
     def from_json(cls, values: dict) -> NetworkConfig:
-        """Raises ValueError when a field is unknown or missing."""
-        known = {f.name for f in fields(cls)}
-        if set(values) != known:
+        """What an older file does not say is as by default. Raises ValueError when a field is unknown."""
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
             raise ValueError(
-                f'network configuration with fields {sorted(set(values) ^ known)} too many or missing: '
-                'this file was written by another version'
+                f'network configuration with the unknown fields {sorted(unknown)}: this file was written by '
+                'another version'
             )
         return cls(**values)
 

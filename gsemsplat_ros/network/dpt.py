@@ -98,8 +98,15 @@ class DPT(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """`levels`: four maps (B, C_i, h_i, w_i), finest first. Returns (B, channels, h, w)."""
-        x = self.scratch([process(level) for process, level in zip(self.act_postprocess, levels)])
-        x = self.head[0](x)
+        return self.finish(self.fuse(levels))
+
+    def fuse(self, levels: list[Tensor]) -> Tensor:
+        """The levels as one map (B, dpt_dim, H/2, W/2)."""
+        return self.scratch([process(level) for process, level in zip(self.act_postprocess, levels)])
+
+    def finish(self, fused: Tensor) -> Tensor:
+        """The last convolutions."""
+        x = self.head[0](fused)
         return self.head[1:](upsample(x) if self.full_resolution else x)
 
     @property

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gsemsplat_ros.images.view import PATCH
 from gsemsplat_ros.network.config import SH_C0, NetworkConfig
 from gsemsplat_ros.network.context import ContextBranch
-from gsemsplat_ros.network.heads import Head, gaussians, points
+from gsemsplat_ros.network.heads import Head, gaussians, make_head, points
 from gsemsplat_ros.network.layers import NORM_EPS, DecoderBlock, EncoderBlock, PatchEmbed, rope_table
 from gsemsplat_ros.network.stem import DEEP_SPREAD, STEM_DIMS, Stem
 
@@ -30,8 +30,8 @@ class ViewPrediction:
     pts3d (B, h, w, 3) [m], conf (B, h, w) > 1; with Gaussians: means (B, h, w, 3) [m], scales (B, h, w, 3)
     [m], quats_xyzw (B, h, w, 4) unit, sh (B, h, w, 3) degree-0 coefficients with the pixel's own colour added
     (colour is 0.5 + C0 * sh), opacities (B, h, w); with language: codes (B, h, w, C), region-specific
-    channels, then context-aware ones, of the widths in NetworkConfig; on request desc (B, h, w, 24) and
-    desc_conf (B, h, w).
+    channels, then context-aware ones, of the widths in NetworkConfig; on request desc (B, h, w, 24) of unit
+    length and, of the public networks, desc_conf (B, h, w).
     """
 
     pts3d: Tensor
@@ -138,8 +138,8 @@ class GSemSplat(nn.Module):
         self.dec_blocks = nn.ModuleList(DecoderBlock(c.dec_dim, c.dec_heads) for _ in range(c.dec_depth))
         self.dec_blocks2 = nn.ModuleList(DecoderBlock(c.dec_dim, c.dec_heads) for _ in range(c.dec_depth))
         self.dec_norm = nn.LayerNorm(c.dec_dim, eps=NORM_EPS)
-        self.downstream_head1 = Head(c)
-        self.downstream_head2 = Head(c)
+        self.downstream_head1 = make_head(c)
+        self.downstream_head2 = make_head(c)
 
     def init_weights(self) -> None:
         """Initialise for training from scratch: Xavier transformer, equal decoders, points on a plane."""
@@ -198,15 +198,17 @@ class GSemSplat(nn.Module):
         with_gaussians: bool = True,
     ) -> ViewPrediction:
         """The dense outputs of one view."""
-        grid = encoding.grid
-        levels = [tokens[i].transpose(1, 2).unflatten(2, grid) for i in self.config.hooks]  # (B, C, h, w)
-        if self.config.stem:
-            levels[:2] = encoding.maps[4], encoding.maps[8]
-        pts3d, conf = points(head.dpt(levels).float())
+        first, *_, last = maps = [
+            tokens[i].transpose(1, 2).unflatten(2, encoding.grid) for i in self.config.hooks
+        ]
+        levels = [encoding.maps[4], encoding.maps[8], *maps[2:]] if self.config.stem else maps
+        with_gaussians &= self.config.gaussians
+        raw = head(levels, (first, last), with_gaussians, descriptors)
+        pts3d, conf = points(raw.points.float())
         out = {'pts3d': pts3d, 'conf': conf}
         size = pts3d.shape[1:3]
-        if self.config.gaussians and with_gaussians:
-            offset, scales, quats, sh, opacities = gaussians(head.gaussian_dpt(levels).float())
+        if raw.gaussians is not None:
+            offset, scales, quats, sh, opacities = gaussians(raw.gaussians.float())
             image = encoding.images if self.config.output_stride == 1 else F.avg_pool2d(encoding.images, 2)
             residual = image.float().permute(0, 2, 3, 1) / 2 / SH_C0  # (x + 1) / 2 - 0.5 over C0
             # as published, no gradient flows from the means to the points
@@ -217,15 +219,20 @@ class GSemSplat(nn.Module):
                 sh=sh + residual,
                 opacities=opacities,
             )
-        if self.config.language_channels:
-            codes = head.gaussian_language(levels).float()
+        if raw.codes is not None:
+            codes = raw.codes.float().permute(0, 2, 3, 1)
             if encoding.context is not None:
-                code = self.context.code(encoding.context).float()
+                # channels last: a code lies together in memory, as the Gaussians hold it
+                code = (
+                    self.context.code(encoding.context).float().contiguous(memory_format=torch.channels_last)
+                )
                 wide = F.interpolate(code, size, mode='bilinear', align_corners=False)
-                codes = torch.cat((codes, wide), 1)
-            out['codes'] = codes.permute(0, 2, 3, 1)
-        if descriptors:
-            out['desc'], out['desc_conf'] = head.descriptors(tokens[0], tokens[-1], grid)
+                codes = torch.cat((codes, wide.permute(0, 2, 3, 1)), -1)
+            out['codes'] = codes
+        if raw.desc is not None:
+            out['desc'] = raw.desc
+        if raw.desc_conf is not None:
+            out['desc_conf'] = raw.desc_conf
         return ViewPrediction(**out)
 
     def forward(

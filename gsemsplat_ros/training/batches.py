@@ -20,6 +20,7 @@ from gsemsplat_ros.geometry.visibility import surface_points
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network.pixels import to_tensor
 from gsemsplat_ros.supervision.features import Supervision
+from gsemsplat_ros.training.matching_loss import partners
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class RoomBatch(Batch):
-    """labels (1, 2, h, w): rows of `names` (K, C), -1 for none."""
+    """labels (1, 2, h, w): rows of `names` (K, C), -1 for none; partner (1, h, w): pixel of the second view
+    that shows the same point as one of the first (matching_loss.partners)."""
 
     labels: Tensor
     names: Tensor
+    partner: Tensor
     target: RoomTarget
 
 
@@ -92,7 +95,15 @@ def room_batch(sample: Sample, rows: dict[str, int], names: Tensor, stride: int)
         labels=torch.from_numpy(table[sample.instance[2]]),
     )
     images = context_images(sample.images[:2])
-    return RoomBatch(images, points, valid, torch.from_numpy(table[instance]), names, target)
+    camera = sample.camera.resized(points.shape[3], points.shape[2])
+    second_from_first = np.linalg.inv(sample.first_from_camera[1])
+    partner = partners(
+        points,
+        valid,
+        torch.from_numpy(camera.K).float()[None],
+        torch.from_numpy(second_from_first).float()[None],
+    )
+    return RoomBatch(images, points, valid, torch.from_numpy(table[instance]), names, partner, target)
 
 
 def scene_batch(views: SceneViews, supervision: Sequence[Supervision], stride: int) -> SceneBatch:

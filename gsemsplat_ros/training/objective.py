@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.network.inference import has_bfloat16
 from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.training.batches import Batch
@@ -48,7 +49,8 @@ class Objective(nn.Module, ABC):
                 'pack others into a folder of their own'
             )
         images = torch.cat([batch.images for batch in batches], 1)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16):
+        fast = has_bfloat16(images.device)  # elsewhere it is emulated
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=fast):
             prediction = self.predict(images)
         losses = [
             self.losses(pair_of(prediction, b), batch, torch.Generator().manual_seed(seed))

@@ -14,6 +14,7 @@ from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.network.model import GSemSplat, Prediction
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.training.batches import RoomBatch
+from gsemsplat_ros.training.matching_loss import ANCHORS, matching_loss
 from gsemsplat_ros.training.objective import Objective, on_true_points, point_losses, predicted
 
 TEMPERATURE = 0.1  # of the cosines: LERF's factor 10, as in the relevancy of queries
@@ -21,7 +22,15 @@ LABEL_PIXELS = 512  # pixels per view in the name loss
 SMALL = 0.005  # share of the view: names that fill much more are sampled equally often
 WINDOW = 32  # side of the rendered windows [px]
 WINDOWS = 2  # per pair, in its target view
-WEIGHTS = {'points': 2.0, 'aligned': 0.5, 'names': 0.5, 'colour': 4.0, 'opacity': 0.1, 'drawn_names': 0.25}
+WEIGHTS = {
+    'points': 2.0,
+    'aligned': 0.5,
+    'names': 0.5,
+    'matching': 0.1,
+    'colour': 4.0,
+    'opacity': 0.1,
+    'drawn_names': 0.25,
+}
 DRAWN = 'colour', 'opacity', 'drawn_names'  # terms of renderings
 
 
@@ -35,7 +44,7 @@ class RoomObjective(Objective):
         self.draws = True
 
     def predict(self, images: Tensor) -> Prediction:
-        return self.model(*images, gaussians=self.draws, context=False)
+        return self.model(*images, descriptors=True, gaussians=self.draws, context=False)
 
     def losses(
         self, prediction: Prediction, batch: RoomBatch, generator: torch.Generator
@@ -53,6 +62,9 @@ class RoomObjective(Objective):
             for i, view in enumerate((prediction.first, prediction.second))
         ]
         terms['names'] = torch.stack(named).mean()
+        first, second = predicted(prediction.first.desc), predicted(prediction.second.desc)
+        uniform = torch.rand(1, ANCHORS, generator=generator).to(first.device)
+        terms['matching'] = matching_loss(first, second, batch.partner, uniform).mean()
         if self.draws:
             terms |= drawing_losses(prediction, batch, self.codec, generator)
         zero = batch.images.new_zeros(())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import numpy as np
@@ -24,6 +25,8 @@ from gsemsplat_ros.training.snapshots import room_snapshot
 from gsemsplat_ros.training.textspace import TextSpace
 from gsemsplat_ros.training.trainer import Trainer, channels_last, parent_of, part, short_digest
 
+log = logging.getLogger(__name__)
+
 WARMUP = 100  # steps
 DRAW_EVERY = 4  # steps; Gaussians are learnt faster than points and names
 
@@ -44,6 +47,16 @@ def frozen_parts(model: GSemSplat) -> Decoders:
     model.context.load_state_dict(shipped.model.context.state_dict())
     context = Decoders.from_state_dict(shipped.decoders).language_decoder_patch
     return Decoders(Decoders.small().language_decoder_sam, context)
+
+
+def take_over(model: GSemSplat, tensors: dict[str, Tensor]) -> None:
+    """Fill `model` from those `tensors` that fit it by name and shape; an older network has other heads."""
+    own = model.state_dict()
+    fitting = {k: t for k, t in tensors.items() if k in own and t.shape == own[k].shape}
+    model.load_state_dict(fitting, strict=False)
+    fresh = sorted({name.rpartition('.')[0] for name in own.keys() - fitting.keys()})
+    if fresh:
+        log.warning('not in the checkpoint to start from, so new: %s', ', '.join(fresh))
 
 
 class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
@@ -75,8 +88,8 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
         torch.manual_seed(options.seed)
         state = self.begin()
         start = weights.load(options.init) if options.init and not state else None
-        wanted = NetworkConfig.small(), class_words.NAME
-        if start and (start.model.config, start.card.get('text_encoder')) != wanted:
+        wanted = NetworkConfig.small().name, class_words.NAME
+        if start and (start.model.config.name, start.card.get('text_encoder')) != wanted:
             raise ValueError(
                 f'{options.init} is the network {start.model.config.name!r} in the text space '
                 f'{start.card.get("text_encoder")!r}: wanted one that `gsemsplat train` wrote, or its '
@@ -90,7 +103,9 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
         if state:
             objective.load_state_dict(part(state, 'weights'))
         elif options.init and start:
-            model.load_state_dict(start.model.state_dict())
+            if processes.first:  # the others receive its weights
+                model.init_weights()
+            take_over(model, start.model.state_dict())
             decoders.load_state_dict(start.decoders)
             self.facts['parent'] = parent_of(options.init, start.card)
         elif processes.first:  # the others receive its weights
