@@ -32,8 +32,11 @@ LANGUAGE_CHANNELS = 33  # of the public head; the last is unused
 DECAY = 10 / 12  # share of the steps after which the rate drops (published: epoch 10)
 DECAYED = 0.1  # factor of the rate from then on
 LEARNT = {  # tune -> parts of the names of the trained parameters
-    'semantics': ('.gaussian_language.', 'codec.'),
-    'gaussians': ('.gaussian_language.', 'codec.', '.gaussian_dpt.'),
+    'semantics': ('.gaussian_language.', '.language_layer.', 'codec.'),
+    'gaussians': (
+        *('.gaussian_language.', '.gaussian_dpt.', 'codec.'),
+        *('.surface.', '.language_layer.', '.gaussian_layer.'),
+    ),
     'all': ('',),
 }
 FROZEN = 'model.stem.', 'model.context.'  # of the small network: packaged networks, and the code between

@@ -29,7 +29,11 @@ CPU = torch.device('cpu')
 
 @pytest.mark.parametrize(
     'changes',
-    [{}, {'stem': True, 'output_stride': 2, 'language_channels': 16, 'descriptors': False, 'dpt_norm': True}],
+    [
+        {},
+        {'stem': True, 'output_stride': 2, 'language_channels': 16, 'descriptors': False, 'dpt_norm': True},
+        {'stem': True, 'output_stride': 2, 'language_channels': 16, 'shared_trunk': True},
+    ],
 )
 def test_the_plain_network_is_the_network(changes):
     """The twin walks through the same weights by its own steps: every output agrees in float32."""

@@ -31,9 +31,16 @@ TINY = NetworkConfig.large().replace(
     descriptors=False,
     scale_bias=-3.0,
 )
-# the shipped architecture: its Gaussians are on the measured points, so that training can converge
+# the stem and norms of the shipped network, so that it learns fast, and the heads of the public ones
 SMALL = NetworkConfig.small().replace(
-    enc_dim=64, enc_depth=1, dec_dim=64, layer_dims=(16, 16, 32, 32), dpt_dim=16, last_dim=16
+    enc_dim=64,
+    enc_depth=1,
+    dec_dim=64,
+    layer_dims=(16, 16, 32, 32),
+    dpt_dim=16,
+    last_dim=16,
+    shared_trunk=False,
+    descriptors=False,
 )
 
 
