@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import io
 import json
-import threading
+import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,19 +23,96 @@ from gsemsplat_ros.images.camera import Camera
 FURNITURE_VERSION = 2  # of the choice and split of the furniture in rooms packed now
 VOCABULARY = 'names.json'  # every name of the split with its base noun
 VIEWS = 3  # of a sample
+PARTS = 3 * VIEWS  # of a sample: picture, depth and instances of each view
 JPEG_QUALITY = 93
+LOCAL_HEADER = 30  # bytes of a zip entry before its name
+
+
+@dataclass(frozen=True)
+class PackedRoom:
+    """A file without its pictures, which are read when they are asked for.
+
+    path: of the file; start: of the pictures in it [bytes]; ends (PARTS P,): of each picture, from `start`;
+    first_from_camera (P, 3, 4, 4) and K (P, 3, 3) of its P samples; stereo (P,) bool; names of the instances.
+    """
+
+    path: Path
+    start: int
+    ends: np.ndarray
+    first_from_camera: np.ndarray
+    K: np.ndarray
+    stereo: np.ndarray
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.K)
+
+    @classmethod
+    def read(cls, path: Path) -> PackedRoom:
+        """Raises ValueError for a file that `encode` did not fill."""
+        try:
+            with zipfile.ZipFile(path) as file:
+                entry = file.getinfo('bytes.npy')
+                room = {
+                    name.removesuffix('.npy'): np.load(io.BytesIO(file.read(name)), allow_pickle=False)
+                    for name in file.namelist()
+                    if name != entry.filename
+                }
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError('its pictures are compressed twice')
+            with path.open('rb') as data:
+                data.seek(entry.header_offset)
+                lengths = struct.unpack('<HH', data.read(LOCAL_HEADER)[-4:])
+            made = int(room.get('furniture', 1))
+            end = entry.header_offset + LOCAL_HEADER + sum(lengths) + entry.file_size
+            names = json.loads(bytes(room['names']))
+            found = cls(
+                path,
+                end - int(room['ends'][-1]),
+                room['ends'],
+                room['first_from_camera'],
+                room['K'],
+                room['stereo'],
+                names,
+            )
+        except (OSError, ValueError, KeyError, IndexError, struct.error, zipfile.BadZipFile) as error:
+            raise ValueError(f'{path} is no packed room ({error}): delete it and pack it again') from None
+        if made != FURNITURE_VERSION:  # with another split it may show held-out furniture
+            raise ValueError(
+                f'{path} holds furniture of version {made}, wanted {FURNITURE_VERSION}: pack the rooms '
+                'into a new folder'
+            )
+        return found
+
+    def sample(self, i: int, views: int = VIEWS) -> Sample:
+        """Sample number `i`; with `views` 2 without its target. Raises ValueError for a damaged file."""
+        ends = np.concatenate(([0], self.ends))[PARTS * i : PARTS * i + 3 * views + 1].tolist()
+        with self.path.open('rb') as file:
+            file.seek(self.start + ends[0])
+            data = np.frombuffer(file.read(ends[-1] - ends[0]), np.uint8)
+        blobs = [data[a - ends[0] : b - ends[0]] for a, b in pairwise(ends)]
+        first = _decoded(blobs[1], cv2.IMREAD_UNCHANGED)
+        images = np.empty((views, *first.shape, 3), np.uint8)
+        depth = np.empty((views, *first.shape), np.float32)
+        instance = np.empty((views, *first.shape), np.int16)
+        for view in range(views):
+            picture = _decoded(blobs[3 * view], cv2.IMREAD_COLOR)
+            cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=images[view])
+            millimetres = _decoded(blobs[3 * view + 1], cv2.IMREAD_UNCHANGED) if view else first
+            np.divide(millimetres, np.float32(1000), out=depth[view])
+            instance[view] = _decoded(blobs[3 * view + 2], cv2.IMREAD_UNCHANGED)
+        camera = Camera.from_K(self.K[i], *first.shape[::-1])
+        poses = self.first_from_camera[i][:views]
+        return Sample(images, depth, instance, poses, camera, self.names, bool(self.stereo[i]))
 
 
 class PackedRooms:
     """The samples of a folder of packed rooms, by number. Raises ValueError for a folder without any."""
 
-    def __init__(self, folder: str | Path, kept: int = 4096):
-        """`kept`: largest number of packed rooms in memory (0.6 MB each at 192 x 256)."""
-        self.folder, self.kept = Path(folder), kept
-        self.cache: OrderedDict[Path, dict] = OrderedDict()
-        self.lock = threading.Lock()
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.rooms: dict[Path, PackedRoom] = {}
         self.index: list[tuple[Path, int]] = []
-        self.known: set[Path] = set()
         if not self.refresh():
             raise ValueError(
                 f'no packed rooms in {folder}: make some with '
@@ -45,31 +122,10 @@ class PackedRooms:
     def refresh(self) -> int:
         """Add rooms that appeared since; returns the number of samples."""
         for path in sorted(self.folder.glob('*.npz')):
-            if path not in self.known:
-                self.known.add(path)
-                self.index += [(path, i) for i in range(len(self.read(path)['K']))]
+            if path not in self.rooms:
+                self.rooms[path] = room = PackedRoom.read(path)
+                self.index += [(path, i) for i in range(len(room))]
         return len(self.index)
-
-    def read(self, path: Path) -> dict[str, np.ndarray]:
-        """The arrays of one file, cached. Raises ValueError for a file that `encode` did not fill."""
-        room = self.cache.get(path)
-        if room is None:
-            try:
-                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                    room = {k: file[k] for k in file.files}
-            except (OSError, ValueError, zipfile.BadZipFile) as error:
-                raise ValueError(f'{path} is no packed room ({error}): delete it and pack it again') from None
-            made = int(room.get('furniture', 1))
-            if made != FURNITURE_VERSION:  # with another split it may show held-out furniture
-                raise ValueError(
-                    f'{path} holds furniture of version {made}, wanted {FURNITURE_VERSION}: pack the rooms '
-                    'into a new folder'
-                )
-            with self.lock:  # loader threads read in parallel
-                self.cache[path] = room
-                if len(self.cache) > self.kept:
-                    self.cache.popitem(last=False)
-        return room
 
     def vocabulary(self) -> dict[str, str]:
         """Name -> base noun of all objects of these rooms. Raises ValueError where the file is missing."""
@@ -86,7 +142,7 @@ class PackedRooms:
 
     def __getitem__(self, number: int) -> Sample:
         path, i = self.index[number]
-        return decode(self.read(path), i)
+        return self.rooms[path].sample(i)
 
 
 def encode(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
@@ -111,28 +167,8 @@ def encode(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     }
 
 
-def decode(room: dict[str, np.ndarray], i: int) -> Sample:
-    """Sample number `i` of the arrays that `encode` made."""
-    parts = 3 * VIEWS  # of a sample: picture, depth and instances of each view
-    starts = np.concatenate(([0], room['ends']))[parts * i : parts * (i + 1) + 1]
-    blobs = [room['bytes'][a:b] for a, b in pairwise(starts)]
-    images = np.stack([_decoded(blob, cv2.IMREAD_COLOR)[..., ::-1] for blob in blobs[::3]])
-    depth = np.stack([_decoded(blob, cv2.IMREAD_UNCHANGED) for blob in blobs[1::3]])
-    instance = np.stack([_decoded(blob, cv2.IMREAD_UNCHANGED) for blob in blobs[2::3]])
-    height, width = depth.shape[1:]
-    return Sample(
-        images,
-        depth.astype(np.float32) / 1000,
-        instance.astype(np.int16),
-        room['first_from_camera'][i],
-        Camera.from_K(room['K'][i], width, height),
-        json.loads(bytes(room['names'])),
-        bool(room['stereo'][i]),
-    )
-
-
 def _decoded(blob: np.ndarray, flags: int) -> np.ndarray:
-    picture = cv2.imdecode(blob, flags)
+    picture = cv2.imdecode(blob, flags) if len(blob) else None
     if picture is None:
         raise ValueError('a packed room holds bytes that are no picture: delete its file and pack it again')
     return picture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from gsemsplat_ros.geometry.visibility import seen_by, surface_points
@@ -14,7 +15,8 @@ from gsemsplat_ros.images.view import Pair, View
 
 @dataclass(frozen=True)
 class Sample:
-    """Three views of one room by one camera: the first and second context view and the target.
+    """Three views of one room by one camera: the first and second context view and the target. Where the
+    target is not needed, only the two context views are there.
 
     images (3, H, W, 3) uint8 RGB; depth (3, H, W) float32 [m] along z, 0 for nothing; instance (3, H, W)
     int16, rows of `names`, 0 for nothing; first_from_camera (3, 4, 4) OpenCV poses [m] in the frame of the
@@ -49,8 +51,8 @@ class Sample:
 
     def reversed(self) -> Sample:
         """The two context views exchanged, and everything in the frame of the new first."""
-        order = [1, 0, 2]
         poses = self.first_from_camera
+        order = [1, 0, *range(2, len(poses))]
         return replace(
             self,
             images=self.images[order],
@@ -65,7 +67,8 @@ class Sample:
         """
         mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
         images, depth, instance = (
-            np.ascontiguousarray(np.flip(maps, 2)) for maps in (self.images, self.depth, self.instance)
+            np.stack([cv2.flip(view, 1) for view in maps])
+            for maps in (self.images, self.depth, self.instance)
         )
         seen = replace(
             self,

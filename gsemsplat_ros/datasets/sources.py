@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,15 +106,13 @@ class SceneSampler:
     def __init__(self, source: Source, folder: str | Path):
         self.source, self.folder = source, Path(folder)
         self._coverage: dict[str, np.ndarray] = {}
-        self._lock = threading.Lock()
 
     def coverage(self, scene: str) -> np.ndarray:
         """(N, N) of a scene: the published one, else the kept one, else computed and kept."""
-        with self._lock:
-            if scene not in self._coverage:
-                published = self.source.published_coverage(scene)
-                self._coverage[scene] = self.kept(scene) if published is None else published
-            return self._coverage[scene]
+        if scene not in self._coverage:
+            published = self.source.published_coverage(scene)
+            self._coverage[scene] = self.kept(scene) if published is None else published
+        return self._coverage[scene]
 
     def kept(self, scene: str) -> np.ndarray:
         """The coverage of a scene from the folder, computed first if missing there."""

@@ -57,23 +57,8 @@ class Gaussians:
     def from_prediction(cls, prediction: Prediction, frame: str, second: bool = True) -> Gaussians:
         """Batch item 0 of `prediction` in one set: view 1 first, row by row (docs/published.md 15); `second`
         False: of view 1 alone."""
-        views = (prediction.first, prediction.second) if second else (prediction.first,)
-        assert all(view.means is not None for view in views), 'a network without Gaussian heads'
-
-        def flat(name: str) -> Tensor:  # (B, h, w, C) of each view -> (2 h w, C)
-            return torch.cat([getattr(view, name)[0].flatten(0, 1) for view in views]).float()
-
-        means = flat('means')
-        has_codes = all(view.codes is not None for view in views)
-        return cls(
-            means=means,
-            quats=flat('quats_xyzw').roll(1, dims=-1),  # x y z w -> w x y z
-            scales=flat('scales'),
-            opacities=flat('opacities'),
-            colors=0.5 + SH_C0 * flat('sh'),
-            codes=used(flat('codes')) if has_codes else means[:, :0],
-            frame=frame,
-        )
+        values = {name: tensor[0] for name, tensor in flat(prediction, second).items()}
+        return cls(**values, frame=frame)
 
     def to(self, device: str | torch.device) -> Gaussians:
         return self._map(lambda tensor: tensor.to(device))
@@ -108,9 +93,30 @@ class Gaussians:
         return Gaussians(**tensors, frame=self.frame)
 
 
+def flat(prediction: Prediction, second: bool = True) -> dict[str, Tensor]:
+    """The Gaussians of each pair (B, N, ...), float32, by the names and in the order of the fields of
+    `Gaussians`: view 1 first, row by row (docs/published.md 15); `second` False: of view 1 alone."""
+    views = (prediction.first, prediction.second) if second else (prediction.first,)
+    assert all(view.means is not None for view in views), 'a network without Gaussian heads'
+
+    def joined(name: str) -> Tensor:  # (B, h, w, ...) of each view -> (B, N, ...)
+        return torch.cat([getattr(view, name).flatten(1, 2) for view in views], 1).float()
+
+    means = joined('means')
+    has_codes = all(view.codes is not None for view in views)
+    return dict(
+        means=means,
+        quats=joined('quats_xyzw').roll(1, dims=-1),  # x y z w -> w x y z
+        scales=joined('scales'),
+        opacities=joined('opacities'),
+        colors=0.5 + SH_C0 * joined('sh'),
+        codes=used(joined('codes')) if has_codes else means[..., :0],
+    )
+
+
 def used(codes: Tensor) -> Tensor:
-    """Codes (N, C) without the last channel of an odd number: the public network's 33rd means nothing."""
-    return codes[:, : codes.shape[1] // 2 * 2]
+    """Codes (..., C) without the last channel of an odd number: the public network's 33rd means nothing."""
+    return codes[..., : codes.shape[-1] // 2 * 2]
 
 
 TENSORS = tuple(field.name for field in fields(Gaussians) if field.name != 'frame')

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.gaussians import Gaussians, flat
 from gsemsplat_ros.gaussians.render_cpu import render_cpu
 from gsemsplat_ros.gaussians.render_plain import DILATION, MIN_DEPTH_ALPHA, NEAR, Rendering
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.network.model import Prediction
 
-__all__ = ['Rendering', 'render']
+__all__ = ['Rendering', 'render', 'render_views']
 
 
 def render(
@@ -33,32 +35,81 @@ def render(
     return render_cpu(gaussians, camera, camera_from_world, background)
 
 
+def render_views(
+    prediction: Prediction, Ks: Tensor, cameras_from_first: Tensor, height: int, width: int
+) -> Rendering:
+    """One picture (B, height, width, ...) of the Gaussians of each of B pairs, on a GPU, without a loop and
+    differentiable.
+
+    Ks (B, 3, 3) [px], pixel centres at integers; cameras_from_first (B, 4, 4). Raises ValueError without
+    gsplat.
+    """
+    drawn = _rasterize(
+        *flat(prediction).values(),
+        viewmats=cameras_from_first[:, None],
+        Ks=Ks[:, None],
+        width=width,
+        height=height,
+    )
+    return Rendering(*(maps[:, 0] for maps in vars(drawn).values()))
+
+
 def _render_gsplat(
     gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray, background: Sequence[float]
 ) -> Rendering:
-    try:
-        from gsplat import rasterization
-    except ImportError as error:
-        raise ValueError(f'rendering on CUDA needs gsplat ({error}): install it or use the CPU') from None
     means = gaussians.means
-    K = camera.K
-    K[:2, 2] += 0.5  # gsplat's pixel centres lie at halves, ours at integers
-    drawn, alpha, _ = rasterization(
+    drawn = _rasterize(
         means,
         gaussians.quats,
         gaussians.scales,
         gaussians.opacities,
-        torch.cat([gaussians.colors.clamp(min=0), gaussians.codes], -1),
+        gaussians.colors,
+        gaussians.codes,
         viewmats=means.new_tensor(camera_from_world)[None],
-        Ks=means.new_tensor(K)[None],
+        Ks=means.new_tensor(camera.K)[None],
         width=camera.width,
         height=camera.height,
+    )
+    rgb, depth, alpha, codes = (maps[0] for maps in vars(drawn).values())
+    return Rendering(rgb + (1 - alpha)[..., None] * means.new_tensor(background), depth, alpha, codes)
+
+
+def _rasterize(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    codes: Tensor,
+    *,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+) -> Rendering:
+    """gsplat on black: Gaussians (..., N, ...) seen from (..., C, 4, 4) with Ks (..., C, 3, 3), pixel centres
+    at integers, as pictures (..., C, height, width, ...)."""
+    try:
+        from gsplat import rasterization
+    except ImportError as error:
+        raise ValueError(f'rendering on CUDA needs gsplat ({error}): install it or use the CPU') from None
+    half = torch.zeros_like(Ks)
+    half[..., :2, 2] = 0.5  # gsplat's pixel centres lie at halves, ours at integers
+    drawn, alpha, _ = rasterization(
+        means,
+        quats,
+        scales,
+        opacities,
+        torch.cat([colors.clamp(min=0), codes], -1),
+        viewmats=viewmats,
+        Ks=Ks + half,
+        width=width,
+        height=height,
         near_plane=NEAR,
         eps2d=DILATION,
         packed=False,
         render_mode='RGB+ED',
     )
-    drawn, alpha = drawn[0], alpha[0, ..., 0]  # (H, W, 3 + D + 1), expected depth last; (H, W)
-    rgb = drawn[..., :3] + (1 - alpha)[..., None] * means.new_tensor(background)
-    depth = torch.where(alpha >= MIN_DEPTH_ALPHA, drawn[..., -1], torch.nan)
-    return Rendering(rgb, depth, alpha, drawn[..., 3:-1])
+    alpha = alpha[..., 0]
+    depth = torch.where(alpha >= MIN_DEPTH_ALPHA, drawn[..., -1], torch.nan)  # expected depth comes last
+    return Rendering(drawn[..., :3], depth, alpha, drawn[..., 3:-1])

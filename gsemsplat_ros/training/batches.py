@@ -1,199 +1,117 @@
-"""One training pair as tensors, with the target views at which its Gaussians are rendered.
+"""Pairs as they cross from the loading processes, and as a training step sees them.
 
-Letters: (H, W) image, (h, w) network output, K names, C text space. Poses are OpenCV, metres.
+Letters: B pairs, V views, (H, W) image, (h, w) network output, K names, C text space. Poses are OpenCV,
+metres.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.datasets.coverage import loss_mask
-from gsemsplat_ros.datasets.sample import Sample
-from gsemsplat_ros.datasets.sources import SceneViews
-from gsemsplat_ros.geometry.visibility import surface_points
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network.pixels import to_tensor
-from gsemsplat_ros.supervision.features import Supervision
-from gsemsplat_ros.training.matching_loss import partners
+from gsemsplat_ros.training.surfaces import resized, shrink, surface_points
+
+Value = TypeVar('Value')
+SomeArrays = TypeVar('SomeArrays', bound='Arrays')
 
 
 @dataclass(frozen=True)
-class Target:
-    """A view to render: image (3, H, W) in [0, 1]; seen (H, W) bool: a context view sees this surface too;
-    camera of (H, W) px; camera_from_first (4, 4) [m]."""
+class Arrays:
+    """B pairs as they are stored, contiguous and of one size, so that they cross processes cheaply.
 
-    image: Tensor
-    seen: Tensor
-    camera: Camera
-    camera_from_first: np.ndarray
+    images (B, V, H, W, 3) uint8 RGB and depth (B, V, H, W) float32 [m], 0 for nothing, the context views
+    first; cameras (B, V, 4) float32: fx, fy, cx, cy [px]; poses (B, V, 4, 4) float32: first_from_camera;
+    seeds (B,) int64 of the losses.
+    """
 
+    images: Tensor
+    depth: Tensor
+    cameras: Tensor
+    poses: Tensor
+    seeds: Tensor
 
-@dataclass(frozen=True)
-class RoomTarget(Target):
-    """labels (H, W): rows of the batch's `names`, -1 for none."""
+    def pin_memory(self: SomeArrays) -> SomeArrays:
+        """A copy from which the transfer to a GPU overlaps computation."""
+        return each_tensor(self, Tensor.pin_memory)
 
-    labels: Tensor
-
-
-@dataclass(frozen=True)
-class SceneTarget(Target):
-    """ids (H, W) int64: rows of `features` (M, C) counted from 1, 0 for none; context (h', w', C)."""
-
-    ids: Tensor
-    features: Tensor
-    context: Tensor
+    def to(self: SomeArrays, device: torch.device) -> SomeArrays:
+        """On the device, without waiting for it."""
+        return each_tensor(self, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One pair as a batch of one: images (2, 1, 3, H, W) in [-1, 1]; points (1, 2, h, w, 3) [m] in the first
-    frame, and valid (1, 2, h, w) bool: whether they are known."""
+    """The pairs of a step: images (2, B, 3, H, W) in [-1, 1]; points (B, 2, h, w, 3) [m] in the first frames,
+    and valid (B, 2, h, w) bool: whether they are known; seeds (B,) int64 of random numbers."""
 
     images: Tensor
     points: Tensor
     valid: Tensor
+    seeds: Tensor
 
 
-@dataclass(frozen=True)
-class RoomBatch(Batch):
-    """labels (1, 2, h, w): rows of `names` (K, C), -1 for none; partner (1, h, w): pixel of the second view
-    that shows the same point as one of the first (matching_loss.partners)."""
-
-    labels: Tensor
-    names: Tensor
-    partner: Tensor
-    target: RoomTarget
-
-
-@dataclass(frozen=True)
-class SceneBatch(Batch):
-    """A pair of a scene with its targets."""
-
-    targets: tuple[SceneTarget, ...]
-
-
-AnyBatch = TypeVar('AnyBatch', bound=Batch)
-
-
-def room_batch(sample: Sample, rows: dict[str, int], names: Tensor, stride: int) -> RoomBatch:
-    """The batch of a sample; `rows`: name -> row of `names` (K, C); `stride`: of the network's output."""
-    table = np.array([-1] + [rows[name] for name in sample.names[1:]])
-    points, valid, instance = context_surfaces(
-        sample.depth[:2], sample.instance[:2], [sample.camera] * 2, sample.first_from_camera, stride
-    )
-    target = RoomTarget(
-        image=target_image(sample.images[2]),
-        seen=torch.from_numpy(sample.target_seen()),
-        camera=sample.camera,
-        camera_from_first=np.linalg.inv(sample.first_from_camera[2]),
-        labels=torch.from_numpy(table[sample.instance[2]]),
-    )
-    images = context_images(sample.images[:2])
-    camera = sample.camera.resized(points.shape[3], points.shape[2])
-    second_from_first = np.linalg.inv(sample.first_from_camera[1])
-    partner = partners(
-        points,
-        valid,
-        torch.from_numpy(camera.K).float()[None],
-        torch.from_numpy(second_from_first).float()[None],
-    )
-    return RoomBatch(images, points, valid, torch.from_numpy(table[instance]), names, partner, target)
-
-
-def scene_batch(views: SceneViews, supervision: Sequence[Supervision], stride: int) -> SceneBatch:
-    """The batch of a scene's views and the supervision of each target; `stride`: of the network's output."""
-    contexts, frames = views.frames[:2], views.frames[2:]
-    geometries = [frame.geometry for frame in contexts]
-    points, valid, _ = context_surfaces(
-        [geometry.depth for geometry in geometries],
-        [np.zeros(geometry.depth.shape, np.int16) for geometry in geometries],
-        [geometry.camera for geometry in geometries],
-        views.first_from_camera,
-        stride,
-    )
-    targets = tuple(
-        SceneTarget(
-            image=target_image(frame.image),
-            seen=torch.from_numpy(loss_mask(frame.geometry, geometries)),
-            camera=frame.geometry.camera,
-            camera_from_first=np.linalg.inv(pose),
-            ids=torch.from_numpy(wanted.ids.astype(np.int64)),
-            features=torch.from_numpy(wanted.features),
-            context=torch.from_numpy(wanted.context),
-        )
-        for frame, pose, wanted in zip(frames, views.first_from_camera[2:], supervision)
-    )
-    return SceneBatch(context_images([frame.image for frame in contexts]), points, valid, targets)
-
-
-def context_images(images: Iterable[np.ndarray]) -> Tensor:
-    """Two images (H, W, 3) uint8 as network input (2, 1, 3, H, W) in [-1, 1]."""
-    return to_tensor(np.stack(list(images)))[:, None]
-
-
-def target_image(image: np.ndarray) -> Tensor:
-    """An image (H, W, 3) uint8 as (3, H, W) in [0, 1], for comparison with renderings."""
-    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
-
-
-def context_surfaces(
-    depths: Iterable[np.ndarray],
-    instances: Iterable[np.ndarray],
-    cameras: Iterable[Camera],
-    first_from_camera: np.ndarray,
-    stride: int,
-) -> tuple[Tensor, Tensor, np.ndarray]:
-    """The surfaces of two views (H, W) at the output pixels of the network: points (1, 2, h, w, 3) [m] in the
-    first frame, whether they are known (1, 2, h, w), and instances (1, 2, h, w)."""
-    points, valid, shown = [], [], []
-    for depth, instance, camera, pose in zip(depths, instances, cameras, first_from_camera):
-        depth, instance = shrink(depth, instance, stride)
-        points.append(
-            surface_points(depth, camera.resized(camera.width // stride, camera.height // stride), pose)
-        )
-        valid.append(depth > 0)
-        shown.append(instance)
-    return (
-        torch.from_numpy(np.stack(points)).float()[None],
-        torch.from_numpy(np.stack(valid))[None],
-        np.stack(shown)[None],
-    )
-
-
-def shrink(depth: np.ndarray, instance: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Depth and instances (H, W) reduced to blocks of `stride` x `stride` pixels, (h, w) each.
-
-    A block takes the instance of its nearest pixel and the mean depth of the pixels within 5 % of that.
-    """
-    height, width = depth.shape[0] // stride, depth.shape[1] // stride
-
-    def blocks(x: np.ndarray) -> np.ndarray:
-        x = x[: height * stride, : width * stride].reshape(height, stride, width, stride)
-        return x.swapaxes(1, 2).reshape(height, width, stride * stride)
-
-    z = np.where(blocks(depth) > 0, blocks(depth), np.inf)
-    nearest = z.argmin(-1)[..., None]
-    close = z <= 1.05 * np.take_along_axis(z, nearest, -1)
-    mean = np.where(close, blocks(depth), 0).sum(-1) / close.sum(-1)
-    return mean, np.take_along_axis(blocks(instance), nearest, -1)[..., 0]
-
-
-def to_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
-    """The batch with all its tensors on the device; pinned first, so that the copy overlaps computation."""
-    return _moved(batch, device) if device.type == 'cuda' else batch
-
-
-def _moved(value: Any, device: torch.device) -> Any:
+def each_tensor(value: Value, function: Callable[[Tensor], Tensor]) -> Value:
+    """`value` with `function` applied to the tensors in it, in its tuples and in its dataclasses."""
+    out: Any = value
     if isinstance(value, Tensor):
-        return value if value.is_cuda else value.pin_memory().to(device, non_blocking=True)
-    if isinstance(value, tuple):
-        return tuple(_moved(part, device) for part in value)
-    if isinstance(value, (Batch, Target)):
-        return replace(value, **{name: _moved(part, device) for name, part in vars(value).items()})
-    return value
+        out = function(value)
+    elif isinstance(value, tuple):
+        out = tuple(each_tensor(item, function) for item in value)
+    elif is_dataclass(value) and not isinstance(value, (type, Camera)):
+        out = replace(value, **{name: each_tensor(item, function) for name, item in vars(value).items()})
+    return out
+
+
+def joined(parts: Sequence[SomeArrays]) -> SomeArrays:
+    """All pairs of `parts` in order; a field marked `shared` is that of the first. Raises
+    ValueError for pairs of several sizes."""
+    sizes = sorted({tuple(part.images.shape[2:4]) for part in parts})
+    if len(sizes) > 1:
+        raise ValueError(
+            f'rooms of {" and ".join(f"{h}x{w}" for h, w in sizes)} px: wanted rooms of one size; '
+            'pack others into a folder of their own'
+        )
+    if len(parts) == 1:
+        return parts[0]
+    whole: dict[str, Any] = {}
+    for field in fields(parts[0]):
+        if 'shared' not in field.metadata:
+            values = [getattr(part, field.name) for part in parts]
+            whole[field.name] = torch.cat(values) if isinstance(values[0], Tensor) else sum(values, ())
+    return replace(parts[0], **whole)
+
+
+def camera_row(camera: Camera) -> np.ndarray:
+    """fx, fy, cx, cy [px] float32."""
+    return np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
+
+
+def camera_of(row: Tensor, height: int, width: int) -> Camera:
+    """The camera of (`height`, `width`) px with fx, fy, cx, cy in `row` (4,)."""
+    return Camera(width, height, *row.tolist())
+
+
+def context_images(images: Tensor) -> Tensor:
+    """The context views of (B, V, H, W, 3) uint8 as network input (2, B, 3, H, W) in [-1, 1]."""
+    return to_tensor(images[:, :2]).transpose(0, 1)
+
+
+def output_cameras(arrays: Arrays, stride: int) -> Tensor:
+    """The cameras (B, V, 4) of the views at the output pixels of the network."""
+    height, width = arrays.depth.shape[-2:]
+    return resized(arrays.cameras, width // stride / width, height // stride / height)
+
+
+def context_surfaces(arrays: Arrays, labels: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The surfaces of the context views at the output pixels of the network: points (B, 2, h, w, 3) [m] in
+    the first frames, whether they are known, and labels, of `labels` (B, V, H, W), (B, 2, h, w) each."""
+    depth, shown = shrink(arrays.depth[:, :2], labels[:, :2], stride)
+    points = surface_points(depth, output_cameras(arrays, stride)[:, :2], arrays.poses[:, :2])
+    return points, depth > 0, shown

@@ -49,6 +49,7 @@ class Processes:
     def __enter__(self) -> Processes:
         if self.count > 1:
             dist.init_process_group('nccl' if self.device.type == 'cuda' else 'gloo', timeout=PATIENCE)
+            self.hosts = dist.new_group(backend='gloo', timeout=PATIENCE)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -61,12 +62,14 @@ class Processes:
         return self.rank == 0
 
     @property
-    def threads(self) -> int:
-        """Number of threads that load pairs: half of this process's share of the cores."""
-        return max(1, (os.cpu_count() or 1) // (2 * self.here))
+    def workers(self) -> int:
+        """Number of processes that load pairs: half of this process's share of the cores, beside a GPU all
+        but one."""
+        cores = (os.cpu_count() or 1) // self.here
+        return max(1, cores - 1 if self.device.type == 'cuda' else cores // 2)
 
     def take_device(self) -> None:
-        """Make the device the current one; needed in every thread that uploads."""
+        """Make the device the current one; needed before it is used."""
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)
 
@@ -86,8 +89,17 @@ class Processes:
             dist.broadcast_object_list(box, device=self.device)
         return box[0]
 
-    def mean(self, values: Tensor) -> list[float]:
-        """Means of `values` (K,) over all processes."""
+    def any(self, here: bool) -> bool:
+        """Whether it holds `here` in any process; devices are not waited for."""
+        if self.count == 1:
+            return here
+        flag = torch.tensor(float(here))
+        dist.all_reduce(flag, dist.ReduceOp.MAX, self.hosts)
+        return bool(flag)
+
+    def means(self, rows: list[Tensor]) -> list[list[float]]:
+        """Means of each of `rows` (K,) over all processes; waits for the device."""
+        values = torch.stack(rows)
         if self.count > 1:
             dist.all_reduce(values)
         return (values / self.count).tolist()

@@ -9,22 +9,20 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
+from torch import Tensor
 
 from gsemsplat_ros.training.distributed import Processes
+from gsemsplat_ros.training.loading import Loader
 from gsemsplat_ros.training.options import TrainingOptions
-from gsemsplat_ros.training.progress import ProgressLog
+from gsemsplat_ros.training.progress import ProgressLog, has_line
 from gsemsplat_ros.training.trainer import Trainer
 
-AHEAD = 2  # steps whose pairs are loaded in advance
 Options = TypeVar('Options', bound=TrainingOptions)
 
 
@@ -84,26 +82,25 @@ def train(training: Trainer[Any], log: ProgressLog | None, asked: threading.Even
     done = training.step >= options.steps
     if log and done and not (options.out / training.checkpoint).exists():
         log.save()
-    with ThreadPoolExecutor(processes.threads, initializer=processes.take_device) as pool:
-
-        def load(step: int) -> list[Future]:
-            if step >= options.steps:
-                return []
-            return [pool.submit(training.pair, step, number) for number in training.share]
-
-        coming = deque(load(training.step + i) for i in range(AHEAD))
+    tasks = sum(map(len, training.turns))
+    since: list[Tensor] = []  # of the steps after the last line of the log: reading them waits for the device
+    with closing(Loader(training.load, processes.workers, processes.device.type == 'cuda')) as loader:
+        if not done:
+            loader.begin(training.plans(training.step))
         while not done:
             start = time.monotonic()
-            coming.append(load(training.step + AHEAD))
-            values = training.train_step([pair.result() for pair in coming.popleft()])
-            wanted = asked.is_set() or time.monotonic() > deadline
-            *means, stop = processes.mean(torch.cat((values, values.new_tensor([wanted]))))
+            since.append(training.train_step(loader.take(tasks)))
+            done = processes.any(asked.is_set() or time.monotonic() > deadline)
+            done = done or training.step >= options.steps
+            rows = processes.means(since) if has_line(training.step) else []
             training.spend(time.monotonic() - start)
-            done = stop > 0 or training.step >= options.steps
             if log:
-                rate = training.optimizer.param_groups[0]['lr']
-                log.step({**dict(zip((*training.objective.terms, 'gradient_norm'), means)), 'lr': rate})
+                log.step(rows)
+            if rows:
+                since = []
             if done or training.step % training.save_every == 0:
-                training.refresh()
+                added = training.refresh()
                 if log:
                     log.save()
+                if added and not done:  # used from now on, whatever was loaded ahead
+                    loader.begin(training.plans(training.step))

@@ -6,14 +6,13 @@ Letters: (h, w) network output. Everything is in the frame of the first camera.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.network.inference import has_bfloat16
 from gsemsplat_ros.network.model import GSemSplat, Prediction, ViewPrediction
 from gsemsplat_ros.semantics.decoder import Decoders
@@ -24,7 +23,7 @@ MAX_CONF = 20.0  # optimal at an error of 1 %; higher, one outlier could ruin th
 
 
 class Objective(nn.Module, ABC):
-    """Network, decoders and losses as one module: from pairs to the loss.
+    """Network, decoders and losses as one module: from the pairs of a step to the loss.
 
     terms: names of the returned means; the first, 'total', is minimised. The decoders are called `codec` in
     the states of runs.
@@ -36,37 +35,28 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.model, self.codec = model, decoders
 
-    def forward(self, batches: Sequence[Any], seeds: Sequence[int]) -> Tensor:
+    def forward(self, batch: Any) -> Tensor:
         """The mean of every term over the pairs, (len(terms),); a term that a pair lacks counts as 0.
 
-        Each pair has its own seed, so its losses do not depend on the process. Raises ValueError for pairs
-        of several sizes.
+        Each pair has its own random numbers, so its losses do not depend on the process.
         """
-        sizes = sorted({tuple(batch.images.shape[-2:]) for batch in batches})
-        if len(sizes) > 1:
-            raise ValueError(
-                f'rooms of {" and ".join(f"{h}x{w}" for h, w in sizes)} px: wanted rooms of one size; '
-                'pack others into a folder of their own'
-            )
-        images = torch.cat([batch.images for batch in batches], 1)
-        fast = has_bfloat16(images.device)  # elsewhere it is emulated
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=fast):
-            prediction = self.predict(images)
-        losses = [
-            self.losses(pair_of(prediction, b), batch, torch.Generator().manual_seed(seed))
-            for b, (batch, seed) in enumerate(zip(batches, seeds))
-        ]
-        zero = images.new_zeros(())
-        means = [sum((terms.get(name, zero) for terms in losses), zero) for name in self.terms]
-        return torch.stack(means) / len(batches)
-
-    def predict(self, images: Tensor) -> Prediction:
-        """The network's prediction for pairs (2, B, 3, H, W)."""
-        return self.model(*images)
+        with fast_type(batch.images.device):
+            prediction = self.predict(batch)
+        terms = self.losses(prediction, batch)
+        return torch.stack([terms[name] for name in self.terms])
 
     @abstractmethod
-    def losses(self, prediction: Prediction, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        """The unweighted terms that apply to one pair, and 'total', their weighted sum."""
+    def predict(self, batch: Any) -> Prediction:
+        """The network's prediction for a batch."""
+
+    @abstractmethod
+    def losses(self, prediction: Prediction, batch: Any) -> dict[str, Tensor]:
+        """The unweighted terms, means over the pairs, and 'total', their weighted sum."""
+
+
+def fast_type(device: torch.device) -> AbstractContextManager[None]:
+    """Inside, the network runs in bfloat16 where the device has units for it, else in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device))
 
 
 def pair_of(prediction: Prediction, b: int) -> Prediction:
@@ -85,16 +75,24 @@ def predicted(tensor: Tensor | None) -> Tensor:
     return tensor
 
 
+def mean_where(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (V,) of `values` (V, ...) where `mask` (V, ...) holds, 0 where it never does; and whether it does
+    anywhere, (V,) bool."""
+    count = mask.flatten(1).sum(1)
+    total = torch.where(mask, values, 0).flatten(1).sum(1)
+    return total / count.clamp(min=1), count > 0
+
+
 def point_losses(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Confidence-weighted relative point error, and the unweighted error after the pair's median scale.
+    """Confidence-weighted relative point error, and the unweighted error after a pair's median scale.
 
     Errors enter as log(1 + e), because the network's distances are exponentials and a far outlier would ruin
     the step. Confidence weighs the metric error only: weighing the scale-free error would let the scale drift
     until the exponentials overflow.
     """
     views = prediction.first, prediction.second
-    points = torch.stack([view.pts3d for view in views], 1)  # (1, 2, h, w, 3)
-    conf = torch.stack([view.conf for view in views], 1).clamp(max=MAX_CONF)  # (1, 2, h, w)
+    points = torch.stack([view.pts3d for view in views], 1)  # (B, 2, h, w, 3)
+    conf = torch.stack([view.conf for view in views], 1).clamp(max=MAX_CONF)  # (B, 2, h, w)
     target, valid = batch.points, batch.valid
     distance = target.norm(dim=-1).clamp(min=0.1)
     with torch.no_grad():
@@ -103,12 +101,11 @@ def point_losses(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
     aligned = ((scale[:, None, None, None, None] * points - target).norm(dim=-1) / distance).log1p()
     metric = ((points - target).norm(dim=-1) / distance).log1p()
     confident = conf * metric - CONF_ALPHA * conf.log()
-    count = valid.sum().clamp(min=1)
-    return (confident * valid).sum() / count, (aligned * valid).sum() / count
+    return mean_where(confident, valid)[0].mean(), mean_where(aligned, valid)[0].mean()
 
 
-def on_true_points(prediction: Prediction, batch: Batch) -> Gaussians:
-    """The Gaussians of a pair moved onto the true points, offsets kept; transparent if those are unknown.
+def on_true_points(prediction: Prediction, batch: Batch) -> Prediction:
+    """The Gaussians of pairs moved onto the true points, offsets kept; transparent if those are unknown.
 
     On true geometry, wrong depths do not blur the learnt sizes, opacities, colours and codes.
     """
@@ -120,4 +117,4 @@ def on_true_points(prediction: Prediction, batch: Batch) -> Gaussians:
         )
         for i, view in enumerate((prediction.first, prediction.second))
     ]
-    return Gaussians.from_prediction(Prediction(*moved), 'first')
+    return Prediction(*moved)

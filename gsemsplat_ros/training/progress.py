@@ -13,6 +13,11 @@ LOG_EVERY = 20  # steps
 LOG_SINGLY = 10  # first steps, logged one by one
 
 
+def has_line(step: int) -> bool:
+    """Whether the log has a line for this step."""
+    return step <= LOG_SINGLY or step % LOG_EVERY == 0
+
+
 class ProgressLog:
     """A bar on stderr, and means since the last line in log.jsonl and TensorBoard in the folder of the run.
 
@@ -23,7 +28,6 @@ class ProgressLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self.training, options = training, training.options
-        self.since: list[dict[str, float]] = []
         self.losses: dict[str, float] = {}
         self.log = (options.out / 'log.jsonl').open('a')
         self.board = SummaryWriter(str(options.out), purge_step=training.step + 1)
@@ -35,16 +39,17 @@ class ProgressLog:
             disable=True if quiet else None,
         )
 
-    def step(self, values: dict[str, float]) -> None:
-        """Add the `values` of a step by name; NaN for terms that it lacks."""
-        self.since.append(values)
+    def step(self, rows: list[list[float]]) -> None:
+        """Count a step. `rows`, unless empty: of the steps since the last line the objective's terms, NaN for
+        those that a step lacks, and the gradient norm."""
         self.bar.update(self.training.options.batch)
-        step = self.training.step
-        if step > LOG_SINGLY and step % LOG_EVERY:
+        if not rows:
             return
-        means = {name: [v[name] for v in self.since if not math.isnan(v[name])] for name in values}
-        self.losses = {name: sum(some) / len(some) for name, some in means.items() if some}
-        self.since = []
+        step = self.training.step
+        names = *self.training.objective.terms, 'gradient_norm'
+        values = {name: [v for v in column if not math.isnan(v)] for name, column in zip(names, zip(*rows))}
+        self.losses = {name: sum(some) / len(some) for name, some in values.items() if some}
+        self.losses['lr'] = self.training.optimizer.param_groups[0]['lr']
         self.bar.set_postfix(
             {name: f'{self.losses[name]:.3f}' for name in self.training.shown if name in self.losses}
         )

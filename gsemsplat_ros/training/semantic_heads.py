@@ -6,6 +6,7 @@ Codes are rendered at target views, decoded, and compared with the features that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,14 @@ import torch
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.lpips import LPIPS
 from gsemsplat_ros.datasets.frames import Source
-from gsemsplat_ros.datasets.sources import SceneSampler, SceneViews, open_source
+from gsemsplat_ros.datasets.sources import SceneSampler, open_source
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.supervision.features import Features
 from gsemsplat_ros.training import context_branch
-from gsemsplat_ros.training.batches import SceneBatch, scene_batch, to_device
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.options import SemanticHeadsOptions
+from gsemsplat_ros.training.scene_batches import SceneArrays, SceneBatch, SceneLoader, ScenePlan, scene_batch
 from gsemsplat_ros.training.semantic_losses import SemanticObjective
 from gsemsplat_ros.training.snapshots import scene_snapshot
 from gsemsplat_ros.training.trainer import Trainer, channels_last, parent_of, part
@@ -57,6 +58,7 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
         self.features = Features(options.features)
         self.space = self.features.space()
         self.sampler = SceneSampler(open_prepared(options.source, self.features), options.features)
+        self.load = self.loader = SceneLoader(self.sampler, self.features, self.space.dim)
         torch.manual_seed(options.seed)
         state = self.begin()
         path = options.init or weights.SHIPPED
@@ -98,23 +100,17 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
             return Decoders.from_state_dict(start.decoders)
         return Decoders.small((*DECODER, self.space.dim), start.model.config.context_dim)
 
-    def pair(self, step: int, number: int) -> SceneBatch:
-        return self.collate(self.sampler.draw(np.random.default_rng((self.options.seed, step, number))))
+    def plan(self, step: int, tasks: Sequence[range]) -> list[ScenePlan]:
+        return [
+            ScenePlan(
+                tuple((self.options.seed, step, number) for number in numbers),
+                tuple(self.seed(step, number) for number in numbers),
+            )
+            for numbers in tasks
+        ]
 
-    def collate(self, views: SceneViews) -> SceneBatch:
-        """Views with the features of their targets, on the device. Raises ValueError if those do not fit."""
-        wanted = [self.features.load(frame.scene, frame.name) for frame in views.frames[2:]]
-        for frame, supervision in zip(views.frames[2:], wanted):
-            if (
-                supervision.features.shape[1:] != (self.space.dim,)
-                or supervision.ids.shape != frame.image.shape[:2]
-            ):
-                raise ValueError(
-                    f'{self.features.path(frame.scene, frame.name)} does not fit '
-                    f'{self.features.folder}: delete it and prepare again'
-                )
-        batch = scene_batch(views, wanted, self.objective.model.config.output_stride)
-        return to_device(batch, self.processes.device)
+    def batch(self, parts: Sequence[SceneArrays]) -> SceneBatch:
+        return scene_batch(parts, self.objective.model.config.output_stride)
 
     def rate(self) -> float:
         return self.options.lr * (1.0 if self.step < DECAY * self.options.steps else DECAYED)
@@ -134,7 +130,8 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
             )
             weights.save(self.options.out / self.checkpoint, tensors, self.card())
             shown = self.sampler.draw(np.random.default_rng(0))  # the same pair each time
-            return scene_snapshot(self.objective, shown, self.collate(shown))
+            arrays = self.loader.arrays(shown, seed=0).to(self.processes.device)
+            return scene_snapshot(self.objective, shown, self.batch([arrays]))
 
     def card(self) -> dict:
         """The card of the checkpoint: how, where and on what it was trained."""

@@ -17,13 +17,22 @@ from gsemsplat_ros.gaussians.render_plain import Rendering, render_windows
 from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.network.model import GSemSplat, Prediction
 from gsemsplat_ros.semantics.decoder import Decoders
-from gsemsplat_ros.training.batches import SceneBatch, SceneTarget
-from gsemsplat_ros.training.objective import Objective, on_true_points, point_losses, predicted
+from gsemsplat_ros.training.objective import (
+    Objective,
+    mean_where,
+    on_true_points,
+    pair_of,
+    point_losses,
+    predicted,
+)
+from gsemsplat_ros.training.random_numbers import pick, uniforms
+from gsemsplat_ros.training.scene_batches import SceneBatch, SceneTarget
 
 WEIGHTS = {'region': 1.0, 'context': 1.0, 'colour': 1.0, 'perceptual': 0.25, 'points': 0.05}
 PIXELS = 16384  # decoded pixels per rendered window
 WINDOW = 64  # side of the windows of a target that the CPU renders [px]; a GPU renders all of it
 WINDOWS = 2  # per target, on the CPU
+DRAWN = 'region', 'context', 'colour', 'perceptual'  # terms of renderings
 
 Window = tuple[int, int, int, int]  # x0, y0, width, height [px]
 
@@ -42,61 +51,79 @@ class SemanticObjective(Objective):
         """Stay in evaluation mode, which keeps the statistics of batch norms in public decoders."""
         return super().train(False)
 
-    def losses(
-        self, prediction: Prediction, batch: SceneBatch, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        gaussians = self.gaussians(prediction, batch)
-        drawn: dict[str, list[Tensor]] = {}
-        for target in batch.targets:
-            height, width = target.seen.shape
-            windows = windows_of(height, width, gaussians.means.is_cuda, generator)
-            for window, drawing in zip(windows, drawings(gaussians, target, windows)):
-                for name, value in self.window_losses(drawing, window, target, generator).items():
-                    drawn.setdefault(name, []).append(value)
-        terms = {name: torch.stack(values).mean() for name, values in drawn.items()}
-        if self.tuned:
-            terms['points'], _ = point_losses(prediction, batch)
+    def predict(self, batch: SceneBatch) -> Prediction:
+        return self.model(*batch.images)
+
+    def losses(self, prediction: Prediction, batch: SceneBatch) -> dict[str, Tensor]:
+        """Targets are drawn one after the other, because each has its own number of features."""
+        moved = self.gaussians(prediction, batch)
+        of_pairs = [
+            self.pair_losses(
+                Gaussians.from_prediction(pair_of(moved, b), 'first'), targets, batch.seeds[b : b + 1]
+            )
+            for b, targets in enumerate(batch.targets)
+        ]
+        terms = {name: torch.stack([terms[name] for terms in of_pairs]).mean() for name in of_pairs[0]}
         # a pair without visible pixels must have a gradient too: zeros
         zero = 0 * predicted(prediction.first.means).sum() + 0 * predicted(prediction.first.codes).sum()
+        terms['points'] = point_losses(prediction, batch)[0] if self.tuned else zero.detach()
         terms['total'] = sum((WEIGHTS[name] * value for name, value in terms.items()), zero)
         return terms
 
-    def gaussians(self, prediction: Prediction, batch: SceneBatch) -> Gaussians:
-        """The Gaussians of a pair; of the small network, whose geometry is coarse, on the measured points."""
-        if self.model.config.stem:
-            return on_true_points(prediction, batch)
-        return Gaussians.from_prediction(prediction, 'first')
+    def gaussians(self, prediction: Prediction, batch: SceneBatch) -> Prediction:
+        """The Gaussians of pairs; of the small network, whose geometry is coarse, on the measured points."""
+        return on_true_points(prediction, batch) if self.model.config.stem else prediction
+
+    def pair_losses(
+        self, gaussians: Gaussians, targets: tuple[SceneTarget, ...], seed: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms of one pair, means over the windows that have visible pixels; seed (1,)."""
+        values: dict[str, list[Tensor]] = {name: [] for name in DRAWN}
+        found: dict[str, list[Tensor]] = {name: [] for name in DRAWN}
+        for i, target in enumerate(targets):
+            height, width = target.seen.shape
+            windows = windows_of(height, width, gaussians.means.is_cuda, seed, 2 * i)
+            for window, drawing in zip(windows, drawings(gaussians, target, windows)):
+                numbers = uniforms(seed, 2 * i + 1, PIXELS)
+                for name, (value, known) in self.window_losses(drawing, window, target, numbers).items():
+                    values[name].append(value)
+                    found[name].append(known)
+        return {
+            name: mean_where(torch.stack(values[name], 1), torch.stack(found[name], 1))[0][0]
+            for name in values
+        }
 
     def window_losses(
-        self, drawing: Rendering, window: Window, target: SceneTarget, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """The terms that apply to one rendered window of a target; empty without visible pixels.
+        self, drawing: Rendering, window: Window, target: SceneTarget, numbers: Tensor
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """The terms of one rendered window of a target and whether there are pixels for them, (1,) each.
 
         Means are over the pixels of the mask and, for colours, over their three channels (docs/published.md
         39: the published expression divides by the pixels only, and mixes up the masks of several targets).
+        numbers (1, PIXELS): uniform, of the decoded pixels in a larger window.
         """
         x0, y0, width, height = window
         part = (..., slice(y0, y0 + height), slice(x0, x0 + width))
         seen = target.seen[part]
-        flat = seen.flatten().nonzero()[:, 0]
-        if not len(flat):
-            return {}
-        out = {}
         rgb, true = drawing.rgb.permute(2, 0, 1), target.image[part]  # (3, h, w)
-        out['colour'] = (rgb - true).square()[:, seen].mean()
+        out = {'colour': mean_where((rgb - true).square().mean(0, True), seen[None])}
+        out['perceptual'] = rgb.new_zeros(1), seen.new_zeros(1)
         if self.perceptual is not None and min(height, width) >= SMALLEST:
             masked = [(picture.clamp(0, 1) * seen)[None] for picture in (rgb, true)]
-            out['perceptual'] = self.perceptual(*masked)[0][seen].mean()
+            out['perceptual'] = mean_where(self.perceptual(*masked), seen[None])
+        flat, known = torch.arange(height * width, device=seen.device), seen.flatten()
         if len(flat) > PIXELS:
-            flat = flat[torch.randperm(len(flat), generator=generator)[:PIXELS].to(flat.device)]
+            flat = pick(known[None].double(), numbers)[0]
+            known = known[flat]
         v, u = flat // width + y0, flat % width + x0
         context = context_at(target.context, v, u, *target.seen.shape)
         found = decode(self.codec.language_decoder_patch, drawing.codes[..., CODE_DIM:], flat)
-        out['context'] = away(found, context)
+        out['context'] = mean_where(away(found, context)[None], known[None])
         ids = target.ids[v, u]
-        if (ids > 0).any():
-            found = decode(self.codec.language_decoder_sam, drawing.codes[..., :CODE_DIM], flat[ids > 0])
-            out['region'] = away(found, target.features[ids[ids > 0] - 1])
+        found = decode(self.codec.language_decoder_sam, drawing.codes[..., :CODE_DIM], flat)
+        features = torch.cat((target.features.new_zeros(1, target.features.shape[1]), target.features))
+        named = away(found, features.index_select(0, ids))
+        out['region'] = mean_where(named[None], (known & (ids > 0))[None])
         return out
 
 
@@ -109,16 +136,16 @@ def drawings(gaussians: Gaussians, target: SceneTarget, windows: list[Window]) -
     return [Rendering(*(m[y : y + h, x : x + w] for m in maps)) for x, y, w, h in windows]
 
 
-def windows_of(height: int, width: int, whole: bool, generator: torch.Generator) -> list[Window]:
-    """The windows of a target to render: the whole view, or WINDOWS random ones."""
+def windows_of(height: int, width: int, whole: bool, seed: Tensor, stream: int) -> list[Window]:
+    """The windows of a target to render: the whole view, or WINDOWS random ones on the CPU."""
     if whole:
         return [(0, 0, width, height)]
     high, wide = min(WINDOW, height), min(WINDOW, width)
-    ys, xs = (
-        torch.randint(0, size - side + 1, (WINDOWS,), generator=generator).tolist()
-        for size, side in ((height, high), (width, wide))
-    )
-    return [(x, y, wide, high) for x, y in zip(xs, ys)]
+    places = uniforms(seed, stream, 2 * WINDOWS)[0].tolist()
+    return [
+        (int(x * (width - wide + 1)), int(y * (height - high + 1)), wide, high)
+        for x, y in zip(places[:WINDOWS], places[WINDOWS:])
+    ]
 
 
 def decode(stack: nn.Sequential, codes: Tensor, picks: Tensor) -> Tensor:
@@ -136,5 +163,5 @@ def context_at(context: Tensor, v: Tensor, u: Tensor, height: int, width: int) -
 
 
 def away(features: Tensor, targets: Tensor) -> Tensor:
-    """Mean of 1 - cosine over rows (M, C), because queries use only the direction of features."""
-    return (1 - F.cosine_similarity(features, targets, dim=1)).mean()
+    """1 - cosine of rows (M, C), because queries use only the direction of features."""
+    return 1 - F.cosine_similarity(features, targets, dim=1)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, VOCABULARY, PackedRooms
-from gsemsplat_ros.datasets.sample import Sample
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics import class_words
 from gsemsplat_ros.semantics.decoder import Decoders
-from gsemsplat_ros.training.batches import RoomBatch, room_batch, to_device
 from gsemsplat_ros.training.context_branch import FROZEN
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.options import SmallNetworkOptions
+from gsemsplat_ros.training.room_batches import (
+    PairPlan,
+    RoomArrays,
+    RoomBatch,
+    RoomPlan,
+    load_rooms,
+    room_arrays,
+    room_batch,
+)
 from gsemsplat_ros.training.room_losses import RoomObjective
 from gsemsplat_ros.training.snapshots import room_snapshot
 from gsemsplat_ros.training.textspace import TextSpace
@@ -63,6 +70,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
     """The training of the small network."""
 
     objective: RoomObjective
+    load = staticmethod(load_rooms)
     shown = 'total', 'points', 'names'
     checkpoint = 'small.safetensors'
     clip = 1.0
@@ -116,36 +124,37 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             frozen.requires_grad_(False)
         channels_last(model)
         self.optimize(objective, state, weight_decay=0.05, betas=(0.9, 0.99))
+        self.embeddings = self.space.embeddings.to(processes.device)
 
-    def phrases(self, step: int) -> tuple[dict[str, int], Tensor]:
+    def phrases(self, step: int) -> tuple[dict[str, int], np.ndarray]:
         """The phrases of a step (TextSpace.names)."""
         return self.space.names(step, np.random.default_rng((self.options.seed, step)))
 
-    def pair(self, step: int, number: int) -> RoomBatch:
-        """One pair of a step, on the device; half are mirrored, half of the free pairs reversed. Called in
-        loading threads."""
-        rng = np.random.default_rng((self.options.seed, step, number))
-        sample = self.rooms[int(rng.integers(len(self.rooms)))]
-        if not sample.stereo and rng.random() < 0.5:
-            sample = sample.reversed()
-        if rng.random() < 0.5:
-            sample = sample.mirrored()
-        return self.collate(sample, step)
+    def plan(self, step: int, tasks: Sequence[range]) -> list[RoomPlan]:
+        """Half of the pairs are mirrored, half of the free ones reversed."""
+        rows, phrases = self.phrases(step)
+        draws = step % DRAW_EVERY == 0
+        return [
+            RoomPlan(tuple(self.pair(step, number) for number in numbers), phrases, rows, draws)
+            for numbers in tasks
+        ]
 
-    def collate(self, sample: Sample, step: int) -> RoomBatch:
-        """A sample with the phrases of a step, on the device."""
-        batch = room_batch(sample, *self.phrases(step), self.objective.model.config.output_stride)
-        return to_device(batch, self.processes.device)
+    def pair(self, step: int, number: int) -> PairPlan:
+        """One pair of a step."""
+        rng = np.random.default_rng((self.options.seed, step, number))
+        path, i = self.rooms.index[int(rng.integers(len(self.rooms)))]
+        reverse, mirror = (rng.random(2) < 0.5).tolist()
+        return PairPlan(self.rooms.rooms[path], i, reverse, mirror, self.seed(step, number))
+
+    def batch(self, parts: Sequence[RoomArrays]) -> RoomBatch:
+        return room_batch(parts, self.embeddings, self.objective.model.config.output_stride)
 
     def rate(self) -> float:
         return learning_rate(self.step, self.options.steps, self.options.lr)
 
-    def train_step(self, pairs: list) -> Tensor:
-        self.objective.draws = self.step % DRAW_EVERY == 0
-        return super().train_step(pairs)
-
-    def refresh(self) -> None:
-        self.rooms.refresh()
+    def refresh(self) -> bool:
+        before = len(self.rooms)
+        return self.rooms.refresh() > before
 
     def save(self) -> np.ndarray:
         """Write the state and the checkpoint. Returns the averaged network's `room_snapshot` of a pair."""
@@ -155,8 +164,9 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
         with self.averaged():
             tensors = {**model.state_dict(), **decoders.state_dict(), **text_mean}
             weights.save(self.options.out / self.checkpoint, weights.stored(tensors), self.card())
-            rows, _ = self.phrases(0)
-            return room_snapshot(self.objective, self.sample, self.collate(self.sample, 0), rows)
+            rows, phrases = self.phrases(0)
+            arrays = room_arrays(self.sample, rows, phrases, seed=0).to(self.processes.device)
+            return room_snapshot(self.objective, self.sample, self.batch([arrays]), rows)
 
     def card(self) -> dict:
         """The card of the checkpoint: how, where and on what it was trained."""
@@ -166,7 +176,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             **self.spent(),
             'data': {
                 'source': 'synthetic rooms of sweethome3d-furniture models (docs/ATTRIBUTION.md)',
-                'rooms': len(self.rooms.known),
+                'rooms': len(self.rooms.rooms),
                 'pairs': len(self.rooms),
                 'height': height,
                 'width': width,

@@ -18,9 +18,10 @@ from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.pictures.labels import name_map
 from gsemsplat_ros.pictures.overlay import ROOM, depth_picture
 from gsemsplat_ros.pictures.principal import Principal
-from gsemsplat_ros.training.batches import RoomBatch, SceneBatch, Target
-from gsemsplat_ros.training.objective import predicted
+from gsemsplat_ros.training.objective import fast_type, predicted
+from gsemsplat_ros.training.room_batches import RoomBatch
 from gsemsplat_ros.training.room_losses import RoomObjective
+from gsemsplat_ros.training.scene_batches import SceneBatch
 from gsemsplat_ros.training.semantic_losses import SemanticObjective, context_at
 
 
@@ -33,10 +34,11 @@ def room_snapshot(
     Above: first and second view, target, rendered target. Below, for the first view: true and predicted
     depth, true and predicted names, predicted among the names in the view.
     """
-    with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
+    with fast_type(batch.images.device):
         prediction = objective.model(*batch.images, context=False)
     view = prediction.first
-    drawing = draw(Gaussians.from_prediction(prediction, 'first').to('cpu'), batch.target)
+    gaussians = Gaussians.from_prediction(prediction, 'first').to('cpu')
+    drawing = render(gaussians, sample.camera, np.linalg.inv(sample.first_from_camera[2]))
     names = ['', *sorted({sample.names[i] for i in np.unique(sample.instance[0]) if i})]
     true = np.array([names.index(name) if i and name in names else 0 for i, name in enumerate(sample.names)])
     features = objective.codec.language_decoder_sam(
@@ -61,10 +63,11 @@ def scene_snapshot(objective: SemanticObjective, views: SceneViews, batch: Scene
     Above: both context views, first target, rendered target. Below: wanted and rendered region-specific
     features of the target, then context-aware ones, by principal components; pixels without a loss are black.
     """
-    with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
+    with fast_type(batch.images.device):
         prediction = objective.model(*batch.images)
-    target = batch.targets[0]
-    drawing = draw(objective.gaussians(prediction, batch), target)
+    [(target, *_)] = batch.targets
+    gaussians = Gaussians.from_prediction(objective.gaussians(prediction, batch), 'first')
+    drawing = render(gaussians, target.camera, target.camera_from_first)
     region, context = objective.codec.decode(drawing.codes)  # (H, W, C) each
     table = torch.cat((target.features.new_zeros(1, context.shape[-1]), target.features))
     height, width = target.ids.shape
@@ -75,11 +78,6 @@ def scene_snapshot(objective: SemanticObjective, views: SceneViews, batch: Scene
         *feature_pictures(true_context.unflatten(0, (height, width)), context, target.seen),
     ]
     return sheet([*(frame.image for frame in views.frames[:3]), rgb_picture(drawing)], below)
-
-
-def draw(gaussians: Gaussians, target: Target) -> Rendering:
-    """Render the Gaussians at a target."""
-    return render(gaussians, target.camera, target.camera_from_first)
 
 
 def rgb_picture(drawing: Rendering) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gsemsplat_ros.datasets.phrase_table import read_phrase_table
 from gsemsplat_ros.semantics.lexicon import imagenet_names
@@ -13,7 +12,8 @@ from gsemsplat_ros.semantics.text import MiniLM
 
 
 class TextSpace:
-    """The centred MiniLM space of a run: its mean, and phrases for the objects in the rooms.
+    """The centred MiniLM space of a run: its mean, and phrases for the objects in the rooms with their unit
+    `embeddings` (M, C).
 
     Steps use in turn full names, base nouns, and synonyms or descriptions (phrasings.txt, a random one for
     each noun and step). The canonical phrases, which queries are compared with, are always among the
@@ -31,8 +31,8 @@ class TextSpace:
         self.row = {phrase: i for i, phrase in enumerate([*sorted(phrases - {*CANONICAL}), *CANONICAL])}
         self.embeddings = torch.from_numpy(self.encoder.encode(list(self.row)))
 
-    def names(self, step: int, rng: np.random.Generator) -> tuple[dict[str, int], Tensor]:
-        """Row of each name in the step's table of phrases, and that table (K, C) of unit embeddings."""
+    def names(self, step: int, rng: np.random.Generator) -> tuple[dict[str, int], np.ndarray]:
+        """Row of each name among the step's phrases, and their rows (K,) int64 in `embeddings`."""
         said = self.vocabulary if step % 3 == 1 else {name: name for name in self.vocabulary}
         if step % 3 == 2:
             drawn = {
@@ -42,9 +42,7 @@ class TextSpace:
             said = {name: drawn[noun] for name, noun in self.vocabulary.items()}
         phrases = sorted({*said.values()} - {*CANONICAL})
         row = {phrase: i for i, phrase in enumerate([*phrases, *CANONICAL])}
-        return {name: row[phrase] for name, phrase in said.items()}, self.embeddings[
-            [self.row[p] for p in row]
-        ]
+        return {name: row[phrase] for name, phrase in said.items()}, np.array([self.row[p] for p in row])
 
 
 def read_synonyms() -> dict[str, list[str]]:

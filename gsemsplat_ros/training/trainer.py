@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,13 +15,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gsemsplat_ros.files import digest
+from gsemsplat_ros.training.batches import Arrays
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.objective import Objective
 from gsemsplat_ros.training.options import TrainingOptions
+from gsemsplat_ros.training.random_numbers import pair_seed
 from gsemsplat_ros.training.state import load_state, save_state
 
 EMA = 0.998  # decay of the running average of the weights, which is shipped
 STATE = 'state'  # folder of a run
+TASK = 4  # pairs at most that a loading process prepares at once
 Options = TypeVar('Options', bound=TrainingOptions)
 
 
@@ -29,10 +32,12 @@ class Trainer(ABC, Generic[Options]):
     """One training on one or many processes.
 
     shown: terms on the progress bar; checkpoint: its file name; clip: largest gradient norm; facts: JSON part
-    of the state: pairs, hours by machine, and the checkpoint that the run started from.
+    of the state: pairs, hours by machine, and the checkpoint that the run started from; load: from a plan to
+    arrays, in other processes.
     """
 
     objective: Objective
+    load: Callable[[Any], Arrays]
     step: int
     facts: dict[str, Any]
     shown: tuple[str, ...]
@@ -74,23 +79,41 @@ class Trainer(ABC, Generic[Options]):
             ],
             lr=self.options.lr,
             betas=betas,
+            fused=True,
         )
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
         if state:
             for name, p in self.trained.items():
                 self.average[name].copy_(state[f'average/{name}'])
                 for key, value in part(state, f'optimizer/{name}').items():  # in the memory layout of p
-                    moment = value if key == 'step' else torch.empty_like(p).copy_(value)
+                    moment = value.to(p.device) if key == 'step' else torch.empty_like(p).copy_(value)
                     self.optimizer.state[p][key] = moment
 
     @property
-    def share(self) -> range:
-        """Numbers of this process's pairs in a step."""
-        return range(self.processes.rank, self.options.batch, self.processes.count)
+    def turns(self) -> list[list[range]]:
+        """Numbers of this process's pairs in every step: `accumulate` turns of equally many pairs, each in
+        tasks for the loading processes."""
+        mine = range(self.processes.rank, self.options.batch, self.processes.count)
+        size = len(mine) // self.options.accumulate
+        starts = range(0, len(mine), size)
+        return [[mine[i : min(i + TASK, a + size)] for i in range(a, a + size, TASK)] for a in starts]
+
+    def seed(self, step: int, number: int) -> int:
+        """The seed of a pair."""
+        return pair_seed(self.options.seed, step, number)
+
+    def plans(self, first: int) -> Iterator[Any]:
+        """What to load from step `first` on, in order."""
+        for step in range(first, self.options.steps):
+            yield from self.plan(step, [numbers for turn in self.turns for numbers in turn])
 
     @abstractmethod
-    def pair(self, step: int, number: int) -> Any:
-        """One pair, on the device; depends only on seed, step and number. Called in loading threads."""
+    def plan(self, step: int, tasks: Sequence[range]) -> list[Any]:
+        """What `load` needs for each task, pairs of these numbers; depends only on seed, step and number."""
+
+    @abstractmethod
+    def batch(self, parts: Sequence[Any]) -> Any:
+        """The batch of loaded parts that are on the device."""
 
     @abstractmethod
     def rate(self) -> float:
@@ -100,31 +123,29 @@ class Trainer(ABC, Generic[Options]):
     def save(self) -> np.ndarray:
         """Write state and checkpoint. Returns a picture (H, W, 3) uint8 of the averaged network's output."""
 
-    def refresh(self) -> None:
-        """Include data added since the start."""
+    def refresh(self) -> bool:
+        """Include data added since the start; whether there were any."""
+        return False
 
-    def train_step(self, pairs: list) -> Tensor:
-        """One update from this process's pairs, `accumulate` passes. Returns the means of the objective's
-        `terms` and the gradient norm, (len(terms) + 1,)."""
+    def train_step(self, loaded: Sequence[Arrays]) -> Tensor:
+        """One update from this process's pairs, in turns. Returns the means of the objective's `terms` and
+        the gradient norm, (len(terms) + 1,), without waiting for the device."""
         for group in self.optimizer.param_groups:
             group['lr'] = self.rate()
-        seeds = [
-            np.random.SeedSequence((self.options.seed, self.step, number)).generate_state(1).item()
-            for number in self.share
-        ]
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.options.accumulate
-        size = len(pairs) // parts
+        size = len(loaded) // parts
         terms = torch.zeros(len(self.objective.terms), device=self.processes.device)
         for i in range(parts):
-            own = slice(i * size, (i + 1) * size)
+            turn = [one.to(self.processes.device) for one in loaded[i * size : (i + 1) * size]]
             with self.gradients_stay() if i < parts - 1 else nullcontext():  # shared once per step
-                values = self.parallel(pairs[own], seeds[own]) / parts
+                values = self.parallel(self.batch(turn)) / parts
                 values[0].backward()
             terms += values.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.clip)
-        if torch.isfinite(norm):  # a NaN would ruin all later steps
-            self.optimizer.step()
+        # a NaN would ruin all later steps: told so (as by a GradScaler), the optimiser changes nothing
+        setattr(self.optimizer, 'found_inf', (~norm.isfinite()).float())
+        self.optimizer.step()
         decay = min(EMA, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(
             list(self.average.values()), [p.detach() for p in self.trained.values()], 1 - decay

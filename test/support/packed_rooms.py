@@ -10,6 +10,7 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.training import small_network as run
 from gsemsplat_ros.training import textspace
+from gsemsplat_ros.training.distributed import Processes
 
 HEIGHT, WIDTH = 32, 48
 NAMES = {'chair': 'chair', 'floor': 'floor', 'oak table': 'table'}
@@ -42,10 +43,11 @@ def pack_folder(folder, count=2):
 
 
 def quicken(setattr=setattr):
-    """Make training fast: few weights and words, a short warm-up."""
+    """Make training fast: few weights and words, a short warm-up, no processes that load pairs."""
     small = NetworkConfig.small().replace(
         enc_dim=64, enc_depth=1, dec_dim=64, layer_dims=(16, 16, 32, 32), dpt_dim=16, last_dim=16
     )
     setattr(NetworkConfig, 'small', classmethod(lambda cls: small))
+    setattr(Processes, 'workers', 0)
     setattr(run, 'WARMUP', 2)  # so that both halves of the schedule run
     setattr(textspace, 'imagenet_names', lambda: ['tench'])

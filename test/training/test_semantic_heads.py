@@ -30,9 +30,11 @@ from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.supervision.features import Features
 from gsemsplat_ros.training import semantic_heads as semantics
 from gsemsplat_ros.training import semantic_losses
-from gsemsplat_ros.training.batches import SceneTarget
+from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.loop import run
 from gsemsplat_ros.training.options import SemanticHeadsOptions
+from gsemsplat_ros.training.random_numbers import uniforms
+from gsemsplat_ros.training.scene_batches import SceneTarget
 from gsemsplat_ros.training.semantic_losses import context_at, decode
 from gsemsplat_ros.training.state import load_state
 
@@ -42,7 +44,8 @@ TERMS = semantic_losses.SemanticObjective.terms
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path, monkeypatch):
+    monkeypatch.setattr(Processes, 'workers', 0)
     prepare(tmp_path)
     checkpoint(tmp_path / 'start.safetensors')
     return tmp_path
@@ -176,7 +179,8 @@ def test_losses_are_means_over_the_mask_alone():
     seen = torch.zeros(8, 8, dtype=torch.bool)
     seen[2:7, 1:6] = True
     target, drawing, objective = made_up(seen)
-    out = objective.window_losses(drawing, (0, 0, 8, 8), target, torch.Generator().manual_seed(0))
+    numbers = uniforms(torch.tensor([0]), 0, semantic_losses.PIXELS)
+    out = objective.window_losses(drawing, (0, 0, 8, 8), target, numbers)
     # pixel by pixel, as the definition says
     features = torch.cat(objective.codec(drawing.codes.permute(2, 0, 1)[None])).detach()  # (2, C, 8, 8)
     context = F.interpolate(
@@ -194,33 +198,33 @@ def test_losses_are_means_over_the_mask_alone():
                 region.append(1 - float(F.cosine_similarity(features[0, :, v, u], wanted, dim=0)))
     assert len(near) == 25 and 0 < len(region) < 25
     for name, values in (('colour', colour), ('context', near), ('region', region)):
-        assert out[name].item() == pytest.approx(np.mean(values), rel=1e-4), name
+        assert out[name][0].item() == pytest.approx(np.mean(values), rel=1e-4), name
+        assert out[name][1].item()
     # what lies outside of the mask changes nothing; a part of the picture asks its own pixels
     target.image[:, ~seen] = 9
     drawing.codes[~seen] = 7
-    again = objective.window_losses(drawing, (0, 0, 8, 8), target, torch.Generator().manual_seed(0))
-    assert all(torch.equal(out[name], again[name]) for name in out)
+    again = objective.window_losses(drawing, (0, 0, 8, 8), target, numbers)
+    assert all(torch.equal(out[name][0], again[name][0]) for name in out)
     cut = Rendering(*(None if t is None else t[2:6, 1:5] for t in vars(drawing).values()))
-    part = objective.window_losses(cut, (1, 2, 4, 4), target, torch.Generator())
+    part = objective.window_losses(cut, (1, 2, 4, 4), target, numbers)
     inside = (drawing.rgb - target.image.permute(1, 2, 0))[2:6, 1:5].square().mean()
-    assert part['colour'].item() == pytest.approx(float(inside), rel=1e-5)
+    assert part['colour'][0].item() == pytest.approx(float(inside), rel=1e-5)
     target.seen[:] = False
-    assert objective.window_losses(drawing, (0, 0, 8, 8), target, torch.Generator()) == {}
+    for value, known in objective.window_losses(drawing, (0, 0, 8, 8), target, numbers).values():
+        assert value.item() == 0 and not known.item()
 
 
 def test_some_pixels_stand_for_all(monkeypatch):
     target, drawing, objective = made_up(torch.ones(8, 8, dtype=torch.bool))
-    whole = objective.window_losses(drawing, (0, 0, 8, 8), target, torch.Generator())
+    numbers = uniforms(torch.arange(200), 0, 16)
+    whole = objective.window_losses(drawing, (0, 0, 8, 8), target, numbers[:1])
     monkeypatch.setattr(semantic_losses, 'PIXELS', 16)
-    draws = [
-        objective.window_losses(drawing, (0, 0, 8, 8), target, torch.Generator().manual_seed(i))
-        for i in range(200)
-    ]
+    draws = [objective.window_losses(drawing, (0, 0, 8, 8), target, row[None]) for row in numbers]
     for name in ('region', 'context'):
-        values = torch.stack([draw[name] for draw in draws])
+        values = torch.stack([draw[name][0] for draw in draws])
         assert (
             values.std() > 0
-            and abs(float(values.mean() - whole[name])) < 4 * float(values.std()) / 200**0.5 + 0.01
+            and abs(float(values.mean() - whole[name][0])) < 4 * float(values.std()) / 200**0.5 + 0.01
         )
 
 

@@ -34,8 +34,9 @@ TERMS = RoomObjective.terms
 COMMAND = """import sys
 from support import packed_rooms
 from gsemsplat_ros.cli import main
-packed_rooms.quicken()
-sys.exit(main(sys.argv[1:]))"""
+if __name__ == '__main__':
+    packed_rooms.quicken()
+    sys.exit(main(sys.argv[1:]))"""
 
 
 @pytest.fixture
@@ -188,9 +189,9 @@ def test_tensorboard_shows_losses_and_what_the_network_sees(rooms):
 def test_ctrl_c_saves_and_stops(rooms, monkeypatch):
     genuine = SmallNetworkTrainer.train_step
 
-    def interrupted(training, pairs):
+    def interrupted(training, loaded):
         os.kill(os.getpid(), signal.SIGINT)
-        return genuine(training, pairs)
+        return genuine(training, loaded)
 
     monkeypatch.setattr(SmallNetworkTrainer, 'train_step', interrupted)
     before = signal.getsignal(signal.SIGINT)
