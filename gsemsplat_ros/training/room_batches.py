@@ -14,8 +14,17 @@ from torch import Tensor
 
 from gsemsplat_ros.datasets.packed_rooms import VIEWS, PackedRoom
 from gsemsplat_ros.datasets.sample import Sample
-from gsemsplat_ros.training.batches import Arrays, Batch, camera_row, context_images, context_surfaces, joined
-from gsemsplat_ros.training.surfaces import inverse, moved, seen_by, unproject
+from gsemsplat_ros.training.batches import (
+    Arrays,
+    Batch,
+    camera_row,
+    context_images,
+    context_surfaces,
+    joined,
+    output_cameras,
+)
+from gsemsplat_ros.training.matching_loss import partners
+from gsemsplat_ros.training.surfaces import intrinsics, inverse, moved, seen_by, unproject
 
 
 @dataclass(frozen=True)
@@ -151,11 +160,7 @@ def room_batch(parts: Sequence[RoomArrays], embeddings: Tensor, stride: int) -> 
     targets = None
     if arrays.images.shape[1] == VIEWS:
         targets = RoomTargets(
-            arrays.images[:, 2],
-            arrays.labels[:, 2].long(),
-            arrays.depth,
-            arrays.cameras[:, 2],
-            arrays.poses,
+            arrays.images[:, 2], arrays.labels[:, 2].long(), arrays.depth, arrays.cameras[:, 2], arrays.poses
         )
     names = embeddings.index_select(0, arrays.names)
     Ks = intrinsics(output_cameras(arrays, stride)[:, 1])

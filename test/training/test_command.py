@@ -10,7 +10,6 @@ import torch
 from support.packed_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
 from support.semantic_networks import checkpoint
 
-from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 from gsemsplat_ros.cli import main
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms, encode
 
@@ -121,6 +120,6 @@ def test_rooms_of_two_sizes_are_refused(packed, tmp_path, monkeypatch, capsys):
     wide['camera'] = replace(room.camera, width=2 * WIDTH)
     with other.open('wb') as file:
         np.savez(file, **encode([replace(room, **wide)]))
-    words = ['--data', packed, '--out', tmp_path / 'run', '--init', SHIPPED, '--batch', 16, '--device', 'cpu']
+    words = ['--data', packed, '--out', tmp_path / 'run', '--batch', 16, '--device', 'cpu']
     said = mistake(capsys, *words)
     assert 'rooms of 32x48 and 32x96 px: wanted rooms of one size' in said

@@ -289,7 +289,7 @@ def test_pictures_of_a_perfect_network_are_the_truth():
         )
         for i, view in enumerate(vars(perfect_prediction(pair)).values())
     ]
-    objective = L.RoomObjective(lambda *images, context: Prediction(*views), decoders)
+    objective = L.RoomObjective(lambda *images, **heads: Prediction(*views), decoders)
     picture = room_snapshot(objective, true, pair, rows)
     assert picture.shape == (2 * HEIGHT, 4 * WIDTH, 3) and picture.dtype == np.uint8
     first, second, new, drawn = np.split(picture[:HEIGHT].astype(int), 4, axis=1)
