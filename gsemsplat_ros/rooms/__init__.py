@@ -8,8 +8,14 @@ furniture: the models, packed into one mesh file
 layout: the description of a room, and where models may be placed
 shell: floor, walls, doors and windows
 materials: their textures
+patterns: textures of parts that have none, pictures and screens
+finish: random materials for the parts of furniture
+props: curtains, pillows, books, papers and other traces of people
+illumination: the light of a photographic room
 furnish: a random furnished room
-renderer: images of a room
+shaders, triangles, renderer: images of a room
+cameras: random poses in it
+sensor: the effects of a camera on its images
 stream: samples of rooms, one by one or packed into files
 preview: a contact sheet
 """

@@ -11,7 +11,9 @@ import numpy as np
 
 from gsemsplat_ros.rooms import materials
 from gsemsplat_ros.rooms.furniture import TOP, Furniture, Model
+from gsemsplat_ros.rooms.illumination import illumination
 from gsemsplat_ros.rooms.layout import Light, Piece, Room, corners, kind_of, overlap
+from gsemsplat_ros.rooms.props import Props, framed
 from gsemsplat_ros.rooms.shell import Shell
 
 THEMES = {
@@ -45,7 +47,8 @@ class _Builder(Shell):
     def choose(self, kind: str) -> int | None:
         """Index of a random model of a kind; None if the kind has none.
 
-        Models of the room's theme weigh six times as much; a name with n models weighs sqrt(n).
+        Models of the room's theme weigh six times as much; a name with n models weighs sqrt(n), or in a
+        photographic room as much as any other, so that rare names come about as often as common ones.
         """
         indices = self.kinds.get(kind, [])
         if not indices:
@@ -54,8 +57,9 @@ class _Builder(Shell):
         counts: dict[str, int] = {}
         for m in models:
             counts[m.name] = counts.get(m.name, 0) + 1
+        power = 1.0 if self.photographic else 0.5
         weight = np.array(
-            [(6.0 if m.category == THEMES.get(self.theme) else 1.0) / np.sqrt(counts[m.name]) for m in models]
+            [(6.0 if m.category == THEMES.get(self.theme) else 1.0) / counts[m.name] ** power for m in models]
         )
         return indices[self.rng.choice(len(indices), p=weight / weight.sum())]
 
@@ -63,9 +67,9 @@ class _Builder(Shell):
         m = self.furniture.models[model]
         textured = bool((self.furniture.mesh(model).textures >= 0).mean() > 0.5)
         self.name(m.name)
-        self.pieces.append(
-            Piece(model, m.name, (float(x), float(y), float(z)), float(yaw), _hue_matrix(self.rng, textured))
-        )
+        tint = _hue_matrix(self.rng, textured)
+        finish = int(self.rng.integers(1 << 31)) if self.photographic else None
+        self.pieces.append(Piece(model, m.name, (float(x), float(y), float(z)), float(yaw), tint, finish))
         if solid:
             self.boxes.append(np.array([x, y, m.size[0] / 2, m.size[1] / 2, yaw]))
 
@@ -186,11 +190,13 @@ class _Builder(Shell):
         )
 
     def place_larger_pieces(self) -> None:
-        """Place pieces up to a random total of 6 to 18, or until they cover 42 % of the floor."""
-        budget = int(self.rng.integers(6, 19))
+        """Place pieces up to a random total of 6 to 18, or until they cover 42 % of the floor; in a
+        photographic room 6 to 30 and 50 %."""
+        most, full = (31, 0.5) if self.photographic else (19, 0.42)
+        budget = int(self.rng.integers(6, most))
         for _ in range(40):
             filled = sum(4 * box[2] * box[3] for box in self.boxes) / (self.size[0] * self.size[1])
-            if len(self.pieces) >= budget or filled > 0.42:
+            if len(self.pieces) >= budget or filled > full:
                 break
             kind = str(self.rng.choice(['big', 'big', 'big', 'seat', 'table']))
             model = self.choose(kind)
@@ -204,13 +210,14 @@ class _Builder(Shell):
 
     def place_clutter(self) -> None:
         """Place small objects on tables and large pieces, and a few on the floor."""
+        most = 9 if self.photographic else 5
         for carrier in range(len(self.pieces)):
             flat = kind_of(self.furniture.models[self.pieces[carrier].model]) in ('table', 'big')
-            for _ in range(self.rng.integers(1, 5) if flat and self.rng.random() < 0.75 else 0):
+            for _ in range(self.rng.integers(1, most) if flat and self.rng.random() < 0.75 else 0):
                 small = self.choose('small')
                 if small is not None:
                     self.on_top(carrier, small)
-        for _ in range(self.rng.integers(0, 4)):
+        for _ in range(self.rng.integers(0, most - 1)):
             model = self.choose(str(self.rng.choice(['small', 'rug'])))
             if model is not None:
                 self.anywhere(model, True)
@@ -258,16 +265,18 @@ class _Builder(Shell):
 
 
 def sample_room(furniture: Furniture, rng: np.random.Generator, heldout: bool = False) -> Room:
-    """Sample a room of 3-7 m x 3-7 m x 2.4-3 m with 6-18 larger pieces, clutter and 2-4 lights.
+    """Sample a room of 3-7 m x 3-7 m x 2.4-3 m with 6 and more larger pieces, clutter and lights.
 
-    heldout: use the held-out models instead of those for training.
+    heldout: use the held-out models instead of those for training, and plain shading, so that scores stay
+    comparable over versions.
     """
     kinds: dict[str, list[int]] = {}
     for i, m in enumerate(furniture.models):
         if m.heldout == heldout:
             kinds.setdefault(kind_of(m), []).append(i)
     size = np.array([rng.uniform(3, 7), rng.uniform(3, 7), rng.uniform(2.4, 3.0)])
-    builder = _Builder(rng, str(rng.choice([*THEMES, 'mixed'])), size, furniture=furniture, kinds=kinds)
+    theme = str(rng.choice([*THEMES, 'mixed']))
+    builder = _Builder(rng, theme, size, furniture=furniture, kinds=kinds, photographic=not heldout)
     builder.shell()
     if rng.random() < 0.4:
         builder.lay_rug()
@@ -276,14 +285,20 @@ def sample_room(furniture: Furniture, rng: np.random.Generator, heldout: bool = 
         builder.table_group(int(rng.integers(1, 5)))
     builder.place_larger_pieces()
     builder.place_clutter()
-    for _ in range(rng.integers(0, 4)):
+    for _ in range(rng.integers(0, 4 if heldout else 8)):
         builder.hang()
     if rng.random() < 0.5:
         builder.hang_from_ceiling()
     assert len(builder.names) - first == len(builder.pieces)
-    for _ in range(rng.integers(0, 4)):
-        builder.opening('picture', (0.25, 0.9), (0.25, 0.8), rng.uniform(1.1, 1.5), materials.picture)
+    picture = framed if builder.photographic else materials.picture
+    for _ in range(rng.integers(0, 4 if heldout else 7)):
+        builder.opening('picture', (0.25, 0.9), (0.25, 0.8), rng.uniform(1.1, 1.5), picture)
+    if builder.photographic:
+        Props(builder, furniture, builder.pieces, first).add()
     lights = [builder.light() for _ in range(rng.integers(2, 5))]
+    photographic = None
+    if builder.photographic:
+        lights, photographic = illumination(rng, size, builder.quads, builder.names)
     return Room(
         size=size,
         names=builder.names,
@@ -294,4 +309,6 @@ def sample_room(furniture: Furniture, rng: np.random.Generator, heldout: bool = 
         ambient=float(rng.uniform(0.25, 0.5)),
         textures=builder.textures,
         footprints=np.array(builder.boxes).reshape(-1, 5),
+        sheets=builder.sheets,
+        photographic=photographic,
     )

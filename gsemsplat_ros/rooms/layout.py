@@ -6,7 +6,7 @@ World frame: x and y along the walls, z up, origin in one corner of the floor, m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,13 +25,14 @@ HUNG = re.compile(
 @dataclass(frozen=True)
 class Piece:
     """One placed model. position (3,) m: middle of its bottom; yaw rad about z; color (3,3): RGB matrix of
-    tint and hue rotation."""
+    tint and hue rotation; finish: number that determines the materials of its parts, None: as modelled."""
 
     model: int
     name: str
     position: tuple[float, float, float]
     yaw: float
     color: np.ndarray
+    finish: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Quad:
     """A textured parallelogram: corner + a * u + b * v with a, b in [0, 1] [m].
 
     instance: id; texture: index into `Room.textures`; tiling: repeats of the texture along u and v; glow:
-    from 0, lit by the lamps, to 1, self-luminous.
+    from 0, lit by the lamps, to 1, self-luminous; gloss: from 0, dull, to 1, polished.
     """
 
     instance: int
@@ -49,14 +50,41 @@ class Quad:
     texture: int
     tiling: tuple[float, float] = (1.0, 1.0)
     glow: float = 0.0
+    gloss: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A curved textured surface: points (n, m, 3) m, the texture's u along m and v along n; the rest as of a
+    Quad."""
+
+    instance: int
+    points: np.ndarray
+    texture: int
+    tiling: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Light:
-    """A point light: position (3,) m, color (3,) RGB power."""
+    """A light: position (3,) m, color (3,) RGB power; normal (3,): of a window, zero: shines everywhere;
+    radius m: half of its size."""
 
     position: np.ndarray
     color: np.ndarray
+    normal: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    radius: float = 0.0
+
+
+@dataclass(frozen=True)
+class Photographic:
+    """What a room needs to look like a photograph. sky, ground (3,) RGB: light of the surroundings from above
+    and below, linear; exposure: factor of linear values; details: (256,256,3) uint8 each, patterns for parts
+    without a texture."""
+
+    sky: np.ndarray
+    ground: np.ndarray
+    exposure: float
+    details: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -65,7 +93,7 @@ class Room:
 
     size (3,) m; names: by instance id (0: void); pieces: piece k has the instance id `first_piece + k`;
     textures: (256,256,3) uint8 each; footprints (n,5): x, y, half width, half depth [m], yaw [rad] of the
-    pieces on the floor.
+    pieces on the floor; photographic: None for plain shading.
     """
 
     size: np.ndarray
@@ -77,6 +105,8 @@ class Room:
     ambient: float
     textures: list[np.ndarray]
     footprints: np.ndarray
+    sheets: list[Sheet] = field(default_factory=list)
+    photographic: Photographic | None = None
 
 
 def kind_of(model: Model) -> str:

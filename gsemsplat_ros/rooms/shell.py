@@ -9,22 +9,25 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gsemsplat_ros.rooms import materials
-from gsemsplat_ros.rooms.layout import Quad
+from gsemsplat_ros.rooms.layout import Quad, Sheet
 
 
 @dataclass
 class Shell:
     """A room under construction; the lists grow. size (3,) m; boxes: footprints on the floor; walls: (wall,
-    from, to, lowest, highest) [m], the occupied parts of walls."""
+    from, to, lowest, highest) [m], the occupied parts of walls; photographic: whether the room is to look
+    like a photograph."""
 
     rng: np.random.Generator
     theme: str
     size: np.ndarray
     names: list[str] = field(default_factory=lambda: ['void'])
     quads: list[Quad] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
     textures: list[np.ndarray] = field(default_factory=list)
     boxes: list[np.ndarray] = field(default_factory=list)
     walls: list[tuple[int, float, float, float, float]] = field(default_factory=list)
+    photographic: bool = False
 
     def quad(
         self,
@@ -36,9 +39,10 @@ class Shell:
         tiling: tuple[float, float] = (1.0, 1.0),
         glow: float = 0.0,
     ) -> None:
-        """Add a Quad."""
+        """Add a Quad, of random gloss in a photographic room."""
         corner, u, v = np.asarray(corner, float), np.asarray(u, float), np.asarray(v, float)
-        self.quads.append(Quad(instance, corner, u, v, texture, tiling, glow))
+        gloss = self.rng.random() ** 2 if self.photographic else 0.0
+        self.quads.append(Quad(instance, corner, u, v, texture, tiling, glow, gloss))
 
     def texture(self, image: np.ndarray) -> int:
         """Add a texture; returns its index."""

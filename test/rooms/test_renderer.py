@@ -1,16 +1,18 @@
 """The drawn rooms: pixels where the pinhole model puts them, true depth, and the same room in every view."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 pytest.importorskip('moderngl', reason='moderngl is not installed')
 
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.rooms.cameras import look
 from gsemsplat_ros.rooms.furnish import sample_room
 from gsemsplat_ros.rooms.furniture import load_furniture
-from gsemsplat_ros.rooms.layout import Light, Quad, Room, kind_of, overlap
+from gsemsplat_ros.rooms.layout import Light, Photographic, Quad, Room, kind_of, overlap
 from gsemsplat_ros.rooms.renderer import RoomRenderer
-from gsemsplat_ros.rooms.stream import look
 
 H, W = 96, 128
 CAMERA = Camera(W, H, 110.0, 112.0, 61.3, 49.8)
@@ -120,6 +122,64 @@ def test_a_lamp_casts_a_shadow(renderer):
     assert shadowed[aside].mean() == pytest.approx(bare.rgb[aside].mean(), rel=0.05)
 
 
+def test_the_look_changes_colours_alone(renderer, furniture):
+    room = sample_room(furniture, np.random.default_rng(3))
+    pose = look(room.size * [0.15, 0.15, 0.6], room.size * [0.5, 0.5, 0.3])
+    frames = []
+    for looks in (room.photographic, None):
+        renderer.load(replace(room, photographic=looks))
+        frames.append(renderer.render(CAMERA, pose))
+        depth, instance = renderer.survey(CAMERA, pose)  # but for the rounding at edges
+        assert (np.abs(depth - frames[-1].depth) < 1e-3).mean() > 0.998
+        assert (instance == frames[-1].instance).mean() > 0.998
+    np.testing.assert_allclose(frames[0].depth, frames[1].depth, rtol=1e-6)
+    np.testing.assert_array_equal(frames[0].instance, frames[1].instance)
+    assert np.abs(frames[0].rgb.astype(int) - frames[1].rgb).mean() > 5
+
+
+def photographic_room(*quads, lights=(), sky=0.0, exposure=1.0):
+    looks = Photographic(np.full(3, sky), np.full(3, sky / 2), exposure, [])
+    return replace(bare_room(*quads, lights=lights), photographic=looks)
+
+
+def displayed(linear):
+    """The tone curve and gamma of photographic rooms."""
+    x = 0.6 * linear
+    return 255 * np.sqrt(np.clip(x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14), 0, 1))
+
+
+def test_a_photographic_surface_has_the_light_of_its_lamp(renderer):
+    floor = Quad(1, np.array([2.0, 2, 0]), np.array([6.0, 0, 0]), np.array([0, 6.0, 0]), 0)
+    pose = look(np.array([5.0, 3.9, 3.0]), np.array([5.0, 5.0, 0]))
+    renderer.load(photographic_room(floor, sky=0.4))
+    rgb = renderer.render(CAMERA, pose).rgb
+    assert rgb[H // 2, W // 2, 1] == pytest.approx(displayed(0.4), abs=2)  # the sky alone, seen from above
+    for power, radius in ((2.0, 0.0), (2.0, 1.0), (0.5, 0.0)):
+        lamp = Light(np.array([5.0, 5.0, 2.0]), np.full(3, power), radius=radius)
+        renderer.load(photographic_room(floor, lights=[lamp]))
+        frame = renderer.render(CAMERA, pose)
+        at = points(frame.depth) @ pose[:3, :3].T + pose[:3, 3]
+        d2 = ((at - lamp.position) ** 2).sum(-1)
+        light = power * (2.0 / np.sqrt(d2)) / (0.5 + radius**2 + d2)
+        assert np.abs(frame.rgb[..., 1] - displayed(light))[1:-1, 1:-1].max() < 3
+
+
+def test_a_window_lights_what_is_before_it_and_its_view_is_overexposed(renderer):
+    floor = Quad(1, np.array([2.0, 2, 0]), np.array([6.0, 0, 0]), np.array([0, 6.0, 0]), 0)
+    window = Light(np.array([5.0, 5.0, 1.0]), np.full(3, 4.0), normal=np.array([0, 1.0, 0]), radius=0.5)
+    pose = look(np.array([5.01, 5.0, 5.0]), np.array([5.0, 5.0, 0]))
+    renderer.load(photographic_room(floor, lights=[window]))
+    frame = renderer.render(CAMERA, pose)
+    to = points(frame.depth) @ pose[:3, :3].T + pose[:3, 3] - window.position
+    d2 = (to**2).sum(-1)
+    light = 4 * np.maximum(to[..., 1], 0) / d2 / (0.5 + 0.5**2 + d2)  # both cosines: y / d and 1 / d
+    off = np.abs(frame.rgb[..., 1] - displayed(light))[1:-1, 1:-1]
+    assert np.quantile(off, 0.95) < 3 and not frame.rgb[to[..., 1] < -0.1].any() and frame.rgb.max() > 100
+    for exposure in (0.3, 1.0, 3.0):
+        renderer.load(photographic_room(facing(19.6, 40.4, 9.6, 30.4, 2.5), exposure=exposure))
+        assert renderer.render(CAMERA, np.eye(4)).rgb[20, 30, 1] == pytest.approx(displayed(4.0), abs=2)
+
+
 def test_two_views_of_a_room_agree(renderer, furniture):
     """Depth and instances of the second view, warped into the first, on what both see."""
     good = seen = same = 0
@@ -178,9 +238,10 @@ def test_footprints_collide():
 
 def test_rooms_are_plausible(furniture):
     for seed in range(12):
-        room = sample_room(furniture, np.random.default_rng(seed))
+        room = sample_room(furniture, np.random.default_rng(seed), heldout=seed % 3 == 0)
         assert (room.size >= [3, 3, 2.4]).all() and (room.size <= [7, 7, 3.0]).all()
-        assert {'floor', 'wall', 'ceiling', 'door'} <= set(room.names) and 2 <= len(room.lights) <= 4
+        assert {'floor', 'wall', 'ceiling', 'door'} <= set(room.names) and 1 <= len(room.lights) <= 4
+        assert (room.photographic is None) == (seed % 3 == 0) == (not room.sheets)
         assert [p.name for p in room.pieces] == room.names[
             room.first_piece : room.first_piece + len(room.pieces)
         ]

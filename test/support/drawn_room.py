@@ -8,7 +8,7 @@ from PIL import Image
 
 from gsemsplat_ros.datasets.scannetpp import FLIP
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.rooms.stream import look
+from gsemsplat_ros.rooms.cameras import look
 
 CAMERA = Camera(120, 90, 70.0, 72.0, 61.3, 43.2)
 ROOM = np.array([[0.0, 0.0, 0.0], [4.0, 5.0, 2.5]])
