@@ -6,7 +6,7 @@ Letters: (h, w) network output. Everything is in the frame of the first camera.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -56,7 +56,7 @@ class Objective(nn.Module, ABC):
 
 def fast_type(device: torch.device) -> AbstractContextManager[None]:
     """Inside, the network runs in bfloat16 where the device has units for it, else in float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16) if has_bfloat16(device) else nullcontext()
 
 
 def pair_of(prediction: Prediction, b: int) -> Prediction:

@@ -126,7 +126,7 @@ def draw(prediction: Prediction, batch: RoomBatch, targets: RoomTargets) -> tupl
     """Windows of the targets and their renderings (B, N, y, x, ...): of whole views on a GPU, by gsplat, of
     random places on the CPU, by the plain renderer."""
     height, width = targets.size
-    if prediction.first.pts3d.is_cuda:
+    if batch.images.device.type != 'cpu':
         origin = torch.zeros_like(batch.seeds)[:, None]
         Ks = intrinsics(targets.cameras)
         whole = render_views(prediction, Ks, targets.camera_from_first, height, width)

@@ -1,15 +1,18 @@
 """Losses, batches and the loop, on samples small enough to know what comes out."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from support import device_watch
 from support.packed_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
 
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.gaussians.render import render, render_views
+from gsemsplat_ros.gaussians.render_plain import render_plain
 from gsemsplat_ros.geometry.visibility import seen_by, surface_points
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network.model import Prediction, ViewPrediction
@@ -18,11 +21,12 @@ from gsemsplat_ros.pictures.overlay import ROOM, UNKNOWN, depth_picture
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import CANONICAL
 from gsemsplat_ros.training import room_losses as L
-from gsemsplat_ros.training.objective import on_true_points, point_losses
+from gsemsplat_ros.training.batches import camera_of
+from gsemsplat_ros.training.objective import on_true_points, pair_of, point_losses
 from gsemsplat_ros.training.random_numbers import pick, uniforms
 from gsemsplat_ros.training.room_batches import room_arrays, room_batch
 from gsemsplat_ros.training.snapshots import room_snapshot
-from gsemsplat_ros.training.surfaces import shrink
+from gsemsplat_ros.training.surfaces import intrinsics, shrink
 from gsemsplat_ros.training.textspace import TextSpace
 
 
@@ -232,6 +236,23 @@ def test_drawing_uses_the_true_points(batch):
     np.testing.assert_allclose(drawn.depth.numpy()[inner], expected[inner], rtol=0.03)
     terms = L.drawing_losses(perfect_prediction(batch), batch, batch.targets, Decoders.small((16, 8)))
     assert terms['opacity'] < 0.05 and set(terms) == {'colour', 'opacity', 'drawn_names'}
+
+
+def test_whole_targets_are_drawn_for_all_pairs_at_once(monkeypatch):
+    """As on a GPU, with a stand-in for gsplat: every pair in its own camera, in the layout of the windows."""
+    monkeypatch.setitem(sys.modules, 'gsplat', device_watch.gsplat())
+    batch = batch_of(torch.eye(8)[:3], sample(0), sample(1, stereo=False).mirrored())
+    batch.targets.cameras[1] += torch.tensor([3.0, 1.0, -2.0, 0.5])
+    moved = on_true_points(perfect_prediction(batch), batch)
+    poses = batch.targets.camera_from_first
+    drawn = render_views(moved, intrinsics(batch.targets.cameras), poses, HEIGHT, WIDTH)
+    for b in range(2):
+        camera = camera_of(batch.targets.cameras[b], HEIGHT, WIDTH)
+        gaussians = Gaussians.from_prediction(pair_of(moved, b), 'first')
+        plain = render_plain(gaussians, camera, poses[b].numpy())
+        for name in ('rgb', 'alpha', 'codes'):
+            torch.testing.assert_close(getattr(drawn, name)[b], getattr(plain, name), atol=2e-5, rtol=1e-4)
+    assert drawn.alpha[:, 4:-4, 6:-6].min() > 0.9
 
 
 def test_drawing_does_not_pull_on_the_points(batch):
