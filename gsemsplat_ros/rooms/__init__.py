@@ -4,6 +4,7 @@ Takes the furniture models of a Debian package and a number; gives images with d
 
 wavefront: OBJ and MTL files as arrays
 catalogue: entries of the furniture catalogues, and their names
+mesh: triangles, also in few bytes
 furniture: the models, packed into one mesh file
 layout: the description of a room, and where models may be placed
 shell: floor, walls, doors and windows
@@ -16,6 +17,7 @@ furnish: a random furnished room
 shaders, triangles, renderer: images of a room
 cameras: random poses in it
 sensor: the effects of a camera on its images
-stream: samples of rooms, one by one or packed into files
+stream: samples of rooms
+packing: samples packed into files
 preview: a contact sheet
 """

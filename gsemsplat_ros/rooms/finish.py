@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
-from gsemsplat_ros.rooms.furniture import Mesh
 from gsemsplat_ros.rooms.layout import Piece
+from gsemsplat_ros.rooms.mesh import Mesh
 
 SOFT = re.compile(r'bed|sofa|couch|chair|seat|pouf|futon|stool|ottoman|towel|clothes|bag|mattress|toy|doll')
 SCREEN = re.compile(r'screen|television|laptop|tablet|desktop computer|phone')

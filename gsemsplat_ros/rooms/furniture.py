@@ -32,6 +32,7 @@ from gsemsplat_ros.rooms.catalogue import (
     read_catalogue,
     wanted,
 )
+from gsemsplat_ros.rooms.mesh import Mesh, restored, squeezed
 from gsemsplat_ros.rooms.wavefront import read_mtl, read_obj
 
 log = logging.getLogger(__name__)
@@ -61,22 +62,6 @@ class Model:
     top: np.ndarray
 
 
-@dataclass(frozen=True)
-class Mesh:
-    """Triangles of one model.
-
-    vertices (V,3) float32 m; normals (V,3) float32, zero for flat shading; uv (V,2) float32, v down; colors
-    (V,3) uint8; textures (V,) int16: index for `Furniture.texture`, -1 for none; faces (F,3) int32.
-    """
-
-    vertices: np.ndarray
-    normals: np.ndarray
-    uv: np.ndarray
-    colors: np.ndarray
-    textures: np.ndarray
-    faces: np.ndarray
-
-
 class Furniture:
     """The packed models; `models[i]` belongs to `mesh(i)`."""
 
@@ -91,10 +76,18 @@ class Furniture:
 
     def mesh(self, index: int) -> Mesh:
         """The triangles of `models[index]`."""
-        v, f = self._data['vertex_start'][index : index + 2], self._data['face_start'][index : index + 2]
-        part = {k: self._data[k][v[0] : v[1]] for k in ('vertices', 'normals', 'uv', 'colors', 'textures')}
-        part['normals'] = part['normals'].astype(np.float32) / 127
-        return Mesh(**part, faces=self._data['faces'][f[0] : f[1]])
+        vertices = slice(*self._data['vertex_start'][index : index + 2])
+        corners = slice(*self._data['corner_start'][index : index + 2])
+        return restored(
+            {
+                'box': self._data['box'][index],
+                'corners': self._data['corners'][:, corners],
+                **{
+                    k: self._data[k][:, vertices]
+                    for k in ('positions', 'normals', 'uvs', 'colors', 'textures')
+                },
+            }
+        )
 
     def texture(self, index: int) -> np.ndarray:
         """(TEXTURE, TEXTURE, 4) uint8 RGBA."""
@@ -108,20 +101,24 @@ class Furniture:
 def load_furniture(cache_dir: Path | None = None, package_dir: Path = PACKAGE_DIR) -> Furniture:
     """Open the packed models; if the cache has none, pack them first (about half a minute).
 
-    Raises ValueError if both the cache and the Debian package are missing.
+    Raises ValueError if both the cache and the Debian package are missing, or the packed file is broken.
     """
     cache_dir = Path(cache_dir) if cache_dir else Path.home() / '.cache' / 'gsemsplat'
-    path = cache_dir / f'furniture-v{FURNITURE_VERSION}.npz'
+    path = cache_dir / f'gsemsplat-furniture-{FURNITURE_VERSION}.npz'
     if not path.exists():
         if not any(Path(package_dir).glob('*.sh3f')):
             raise ValueError(
-                f'no furniture catalogues in {package_dir}: install the Debian package sweethome3d-furniture'
+                f'no furniture catalogues in {package_dir}: install the Debian package sweethome3d-furniture '
+                f'or copy {path.name} from a machine that has rendered rooms into {cache_dir}'
             )
         log.info('packing the furniture of %s once, half a minute', package_dir)
         cache_dir.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as part, open(part, 'wb') as file:
-            np.savez(file, **_pack(Path(package_dir)))  # type: ignore[arg-type]  # the stub's other keyword is a bool
-    return Furniture(path)
+            np.savez_compressed(file, **_pack(Path(package_dir)))  # type: ignore[arg-type]  # the stub's other keyword is a bool
+    try:
+        return Furniture(path)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f'{path} is no packed furniture ({error}): delete it, or copy it again') from None
 
 
 def attribution(furniture: Furniture) -> str:
@@ -212,7 +209,7 @@ def _mesh(
     position = vertices[rows[:, 0]]
     return dict(
         vertices=position.astype(np.float32),
-        normals=np.round(normal * 127).astype(np.int8),
+        normals=normal.astype(np.float32),
         uv=uv.astype(np.float32),
         colors=np.round(np.clip(color, 0, 1) * 255).astype(np.uint8),
         textures=texture,
@@ -278,16 +275,15 @@ def _pack(package_dir: Path) -> dict[str, np.ndarray]:
     def starts(items: list) -> np.ndarray:
         return np.cumsum([0] + [len(item) for item in items]).astype(np.int64)
 
-    pack = {
-        key: np.concatenate([m[key] for m in meshes])
-        for key in ('vertices', 'normals', 'uv', 'colors', 'textures', 'faces')
-    }
+    tops = [m.pop('top') for m in meshes]
+    parts = [squeezed(Mesh(**m)) for m in meshes]
     return dict(
-        pack,
+        {key: np.concatenate([part[key] for part in parts], 1) for key in parts[0] if key != 'box'},
+        box=np.stack([part['box'] for part in parts]),
         meta=np.array(json.dumps(meta)),
-        top=np.stack([m['top'] for m in meshes]).astype(np.float16),
-        vertex_start=starts([m['vertices'] for m in meshes]),
-        face_start=starts([m['faces'] for m in meshes]),
+        top=np.stack(tops).astype(np.float16),
+        vertex_start=starts([part['colors'].T for part in parts]),
+        corner_start=starts([part['corners'].T for part in parts]),
         texture_start=starts(blobs),
         texture_bytes=np.frombuffer(b''.join(blobs), np.uint8),
     )

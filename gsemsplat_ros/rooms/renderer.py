@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import moderngl
@@ -43,17 +44,20 @@ class RenderedFrame:
 
 
 class RoomRenderer:
-    """An EGL context that renders one room at a time. Raises ValueError if EGL is unavailable."""
+    """An EGL context that renders one room at a time, on the GPU number `device` modulo their number, or on
+    the CPU where there is none. Raises ValueError if EGL is unavailable."""
 
-    def __init__(self, furniture: Furniture, height: int, width: int):
+    def __init__(self, furniture: Furniture, height: int, width: int, device: int = 0):
         self.furniture, self.height, self.width = furniture, height, width
         # Mesa's LLVM and triton's (part of PyTorch for CUDA) work together only if triton comes first
         if importlib.util.find_spec('triton'):
             importlib.import_module('triton')
+        gpus = len(list(Path('/dev').glob('nvidia[0-9]*')))
         try:
             self._gl = moderngl.create_standalone_context(
                 require=330,
                 backend='egl',  # type: ignore[arg-type]  # the stub lacks names
+                device_index=device % max(1, gpus),  # type: ignore[arg-type]  # the same
             )
         except Exception as error:
             raise ValueError(

@@ -1,20 +1,15 @@
-"""Samples of synthetic rooms, as a stream or packed into files (datasets/packed_rooms.py)."""
+"""Samples of synthetic rooms."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from gsemsplat_ros.datasets.packed_rooms import VOCABULARY, encode
 from gsemsplat_ros.datasets.sample import Sample
-from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.rooms.cameras import Cameras
 from gsemsplat_ros.rooms.furnish import sample_room
-from gsemsplat_ros.rooms.furniture import base_noun, load_furniture
+from gsemsplat_ros.rooms.furniture import Furniture, base_noun, load_furniture
 from gsemsplat_ros.rooms.props import PROPS
 from gsemsplat_ros.rooms.renderer import RoomRenderer
 from gsemsplat_ros.rooms.sensor import Sensor
@@ -24,24 +19,31 @@ HELDOUT_SEED = 1_000_000  # offset: rooms of held-out furniture have seeds of th
 SHELL = ('floor', 'wall', 'ceiling', 'rug', 'picture', 'door', 'window')  # names that are not furniture
 
 
+def vocabulary(furniture: Furniture, split: str) -> dict[str, str]:
+    """All names in the rooms of a split, each with its base noun ('office chair': 'chair')."""
+    names = {m.name for m in furniture.models if m.heldout == (split == 'heldout')}
+    props = PROPS if split == 'train' else ()
+    return {name: base_noun(name) for name in sorted(names | {*SHELL, *props})}
+
+
 class RoomStream:
     """Rooms as lists of samples, each determined by split and number; iterates over all rooms' samples.
 
     Raises ValueError for a split other than 'train' and 'heldout', and without furniture or EGL.
     """
 
-    def __init__(self, height: int, width: int, split: str = 'train', rooms: range = range(10**9)):
+    def __init__(
+        self, height: int, width: int, split: str = 'train', rooms: range = range(10**9), device: int = 0
+    ):
         if split not in ('train', 'heldout'):
             raise ValueError(f"split {split!r}: wanted 'train' or 'heldout'")
         self.split, self.rooms = split, rooms
         self.furniture = load_furniture()
-        self.renderer = RoomRenderer(self.furniture, height, width)
+        self.renderer = RoomRenderer(self.furniture, height, width, device)
 
     def vocabulary(self) -> dict[str, str]:
         """All names in the rooms of this split, each with its base noun ('office chair': 'chair')."""
-        names = {m.name for m in self.furniture.models if m.heldout == (self.split == 'heldout')}
-        props = PROPS if self.split == 'train' else ()
-        return {name: base_noun(name) for name in sorted(names | {*SHELL, *props})}
+        return vocabulary(self.furniture, self.split)
 
     def room(self, number: int) -> list[Sample]:
         """The samples of one room; fewer than PAIRS if no camera poses fit."""
@@ -72,20 +74,3 @@ class RoomStream:
     def __iter__(self) -> Iterator[Sample]:
         for number in self.rooms:
             yield from self.room(number)
-
-
-def pack(folder: Path, height: int, width: int, numbers: range, split: str = 'train') -> None:
-    """Render the rooms with these `numbers` into `folder`, one file each; existing files are kept."""
-    paths = {number: folder / f'{split}_{number:06d}.npz' for number in numbers}
-    missing = {number: path for number, path in paths.items() if not path.exists()}
-    if not missing:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    stream = RoomStream(height, width, split)
-    with write_whole(folder / VOCABULARY) as part:
-        part.write_text(json.dumps(stream.vocabulary(), indent=0))
-    for number, path in tqdm(missing.items(), unit='room', disable=None):
-        samples = stream.room(number)
-        if samples:
-            with write_whole(path) as part, part.open('wb') as file:
-                np.savez(file, **encode(samples))  # type: ignore[arg-type]  # the stub's other keyword is a bool

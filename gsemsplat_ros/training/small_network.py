@@ -80,7 +80,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
     def make_data(cls, options: SmallNetworkOptions) -> None:
         """Render the requested rooms that are missing."""
         if options.rooms:
-            from gsemsplat_ros.rooms.stream import pack
+            from gsemsplat_ros.rooms.packing import pack
 
             pack(options.data, options.height, options.width, range(options.rooms))
 

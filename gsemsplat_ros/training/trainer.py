@@ -144,7 +144,7 @@ class Trainer(ABC, Generic[Options]):
             terms += values.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.clip)
         # a NaN would ruin all later steps: told so (as by a GradScaler), the optimiser changes nothing
-        setattr(self.optimizer, 'found_inf', (~norm.isfinite()).float())
+        self.optimizer.found_inf = (~norm.isfinite()).float()
         self.optimizer.step()
         decay = min(EMA, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(

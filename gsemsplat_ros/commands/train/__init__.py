@@ -94,7 +94,7 @@ def run_preview(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.rooms.preview import preview
 
     if args.rooms:
-        from gsemsplat_ros.rooms.stream import pack
+        from gsemsplat_ros.rooms.packing import pack
 
         pack(args.data, args.height, args.width, range(args.rooms))
     preview(args.data, args.preview)
