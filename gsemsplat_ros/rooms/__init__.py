@@ -11,9 +11,9 @@ shell: floor, walls, doors and windows
 materials: their textures
 patterns: textures of parts that have none, pictures and screens
 finish: random materials for the parts of furniture
-props: curtains, pillows, books, papers and other traces of people
+placing, cloth, props: curtains, pillows, books, papers and other traces of people
 illumination: the light of a photographic room
-furnish: a random furnished room
+builder, furnish: a random furnished room
 shaders, triangles, renderer: images of a room
 cameras: random poses in it
 sensor: the effects of a camera on its images

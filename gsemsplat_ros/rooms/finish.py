@@ -1,4 +1,5 @@
-"""Random materials for the parts of furniture: colours, gloss, patterns, and screens that show something."""
+"""Random materials for the parts of furniture: colours, gloss, patterns; lamps that shine, and
+screens that show something."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from gsemsplat_ros.rooms.mesh import Mesh
 
 SOFT = re.compile(r'bed|sofa|couch|chair|seat|pouf|futon|stool|ottoman|towel|clothes|bag|mattress|toy|doll')
 SCREEN = re.compile(r'screen|television|laptop|tablet|desktop computer|phone')
+LAMP = re.compile(r'lamp|light|chandelier|fluorescent|candle')
 PATTERNED = 0.6  # share of the untextured parts that get a pattern
 
 
@@ -40,6 +42,10 @@ class Finishes:
         shift = rng.uniform(0, 1, 3)
         part['uv'][chosen] = (mesh.vertices * scale[inverse, None] + shift)[chosen]
         part['layer_id'][chosen, 0] = -layer[inverse][chosen]
+        if LAMP.search(piece.name) and rng.random() < 0.6:
+            brightness = mesh.colors.astype(int).sum(1)
+            mine = inverse == inverse[brightness.argmax()]
+            part['color'][mine] = 255, 240, 215, int(rng.uniform(60, 255))
         if SCREEN.search(piece.name) and self.pictures and rng.random() < 0.6:
             self.show(part, mesh, inverse, rng)
 

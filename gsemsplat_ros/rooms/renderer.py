@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.rooms.furniture import TEXTURE, Furniture
-from gsemsplat_ros.rooms.layout import Light, Room
+from gsemsplat_ros.rooms.layout import Light, Quad, Room
 from gsemsplat_ros.rooms.shaders import (
     PHOTOGRAPHIC_SHADER,
     PLAIN_SHADER,
@@ -31,6 +31,7 @@ from gsemsplat_ros.rooms.triangles import VERTEX, Triangles
 NEAR, FAR = 0.05, 20.0
 MAX_LIGHTS = 4
 SHADOW = 768  # pixels per side of a lamp's shadow map
+FRAME = 8  # of a mirror, pixels of its texture
 SHADOW_REACH = 2.5  # tangent of half of its opening angle
 
 
@@ -157,6 +158,28 @@ class RoomRenderer:
             target.clear(depth=1.0)
             _write(self._shadow_program, 'clip_from_world', (matrix @ move).T)
             shade.render()
+        mirrors = [quad for quad in room.quads if room.names[quad.instance] == 'mirror']
+        for quad in mirrors:
+            self._reflect(quad)
+        if mirrors:
+            self._array.build_mipmaps()
+
+    def _reflect(self, mirror: Quad) -> None:
+        """Put what a mirror reflects into its texture: about the view from its middle into the room. A
+        reflection proper would depend on the camera."""
+        normal = np.cross(mirror.u, mirror.v)
+        normal /= np.linalg.norm(normal)
+        eye = mirror.corner + mirror.u / 2 + mirror.v / 2 + 0.1 * normal
+        pose = np.eye(4)
+        pose[:3, 0], pose[:3, 1] = (side / np.linalg.norm(side) for side in (mirror.u, mirror.v))
+        pose[:3, 2], pose[:3, 3] = normal, eye
+        high, wide = self.height, self.width  # the mirror fills the view as from a metre away
+        focal = wide / float(np.linalg.norm(mirror.u)), high / float(np.linalg.norm(mirror.v))
+        seen = self.render(Camera(wide, high, *focal, (wide - 1) / 2, (high - 1) / 2), pose).rgb
+        side = TEXTURE - 2 * FRAME
+        seen = cv2.resize(seen, (side, side), interpolation=cv2.INTER_AREA)
+        inside = (FRAME, FRAME, 1 + mirror.texture, side, side, 1)
+        self._array.write(np.dstack([seen, np.full(seen.shape[:2], 255, np.uint8)]).tobytes(), inside)
 
     def render(self, camera: Camera, world_from_camera: np.ndarray) -> RenderedFrame:
         """Render the loaded room; `camera`: (height, width) px; world_from_camera (4, 4): OpenCV pose [m]."""

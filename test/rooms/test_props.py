@@ -60,6 +60,28 @@ def test_pillows_and_covers_lie_on_the_bed(furniture):
         assert (local[:, 2] >= 0.01).all() and local[:, 2].max() < size[2] + 0.6
 
 
+def test_books_stand_on_their_shelf(furniture):
+    made = props(furniture)
+    for _ in range(3):
+        made.shelf()
+    shell = made.shell
+
+    def points(instance):
+        mine = [q for q in shell.quads if q.instance == instance]
+        return np.array([q.corner + a * q.u + b * q.v for q in mine for a in (0, 1) for b in (0, 1)])
+
+    shelves = [i for i, name in enumerate(shell.names) if name == 'shelf']
+    assert len(shelves) >= 2
+    for ident in shelves:
+        board, books = points(ident), points(ident + 1)
+        assert shell.names[ident + 1] == 'book' and len(books) >= 60
+        assert books[:, 2].min() == pytest.approx(board[:, 2].max())
+        assert np.ptp(board[:, 2]) == pytest.approx(0.025)
+        low, high = board[:, :2].min(0), board[:, :2].max(0)
+        assert (books[:, :2] > low - 1e-6).all() and (books[:, :2] < high + 1e-6).all()
+        assert (books[:, :2] > 0).all() and (books[:, :2] < shell.size[:2]).all()
+
+
 def test_traces_of_people_are_in_rooms_for_training_only(furniture):
     found = set()
     for seed in range(8):
@@ -97,6 +119,28 @@ def test_a_part_has_one_material():
             scale = np.ptp(part['uv'][:4, 0]) / np.ptp(points[:4, 0])
             assert 0.79 < scale < 5.01
     assert 12 < patterned < 36
+
+
+def test_lamps_shine_and_screens_show_pictures():
+    points = np.random.default_rng(0).uniform(0, 1, (8, 3)).astype(np.float32)
+    colors = np.repeat(np.array([[20, 20, 20], [220, 210, 200]], np.uint8), 4, 0)
+    bare = np.full(8, -1, np.int16)
+    mesh = Mesh(points, np.zeros((8, 3), np.float32), np.zeros((8, 2), np.float32), colors, bare, bare[:0])
+    glow = {'desk lamp': 0, 'flat television': 0, 'desk': 0}
+    for name in glow:
+        for number in range(40):
+            part = np.zeros(8, VERTEX)
+            Finishes(20, 8).apply(part, mesh, Piece(0, name, (0, 0, 0), 0.0, np.eye(3), number))
+            glowing = part['color'][:, 3] > 0
+            glow[name] += glowing.any()
+            if name == 'desk lamp':  # its bright part
+                assert not glowing[:4].any() and glowing[4:].all() == glowing.any()
+            if glowing.any() and name == 'flat television':  # its dark part, with one of the last two layers
+                assert glowing[:4].all() and not glowing[4:].any()
+                assert (part['layer_id'][:4, 0] <= -26).all() and (part['layer_id'][:4, 0] >= -27).all()
+                np.testing.assert_allclose(part['uv'][:4, :2].min(0), 0, atol=1e-6)
+                np.testing.assert_allclose(part['uv'][:4, :2].max(0), 1, atol=1e-6)
+    assert 12 < glow['desk lamp'] < 36 and 12 < glow['flat television'] < 36 and not glow['desk']
 
 
 @pytest.mark.parametrize(

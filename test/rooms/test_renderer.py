@@ -11,7 +11,7 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.rooms.cameras import look
 from gsemsplat_ros.rooms.furnish import sample_room
 from gsemsplat_ros.rooms.furniture import load_furniture
-from gsemsplat_ros.rooms.layout import Light, Photographic, Quad, Room, kind_of, overlap
+from gsemsplat_ros.rooms.layout import MIRROR_GLOW, Light, Photographic, Quad, Room, kind_of, overlap
 from gsemsplat_ros.rooms.renderer import RoomRenderer
 
 H, W = 96, 128
@@ -178,6 +178,22 @@ def test_a_window_lights_what_is_before_it_and_its_view_is_overexposed(renderer)
     for exposure in (0.3, 1.0, 3.0):
         renderer.load(photographic_room(facing(19.6, 40.4, 9.6, 30.4, 2.5), exposure=exposure))
         assert renderer.render(CAMERA, np.eye(4)).rgb[20, 30, 1] == pytest.approx(displayed(4.0), abs=2)
+
+
+def test_a_mirror_shows_the_room(renderer):
+    """A mirror in the wall y = 0 shows what is at larger x on that side, and the right way up."""
+    black, white = (np.full((256, 256, 3), value, np.uint8) for value in (0, 255))
+    at, along = np.array([4.5, 0.01, 2.0]), np.array([1.0, 0, 0])
+    mirror = Quad(1, at, along, np.array([0, 0, -1.0]), 0, glow=MIRROR_GLOW)
+    lamp = Quad(2, np.array([5.5, 2.0, 1.8]), 0.6 * along, np.array([0, 0, -0.4]), 1, glow=1.0)
+    room = photographic_room(mirror, lamp)
+    renderer.load(replace(room, names=['void', 'mirror', 'lamp'], textures=[black, white]))
+    frame = renderer.render(CAMERA, look(np.array([5.0, 1.2, 1.5]), np.array([5.0, 0.0, 1.5])))
+    lit = (frame.rgb[..., 0] > 100) & (frame.instance == 1)
+    v, u = np.nonzero(lit)
+    assert lit.sum() > 50 and not (frame.instance == 2).any()
+    assert u.mean() < CAMERA.cx - 5  # the camera looks along -y: larger x is on its left
+    assert v.mean() < CAMERA.cy  # the lamp hangs a little higher than the camera
 
 
 def test_two_views_of_a_room_agree(renderer, furniture):
