@@ -7,4 +7,5 @@ flops: floating-point operations of both paths
 compare: the plain and the fast path, in alternation
 scale: growth with image size, map and queries
 plot: the plot of that growth
+train: loading and steps of the training of the small network
 """

@@ -1,4 +1,5 @@
-"""`gsemsplat bench`: speed of network, renderer, queries and messages, compared with the public algorithm."""
+"""`gsemsplat bench`: speed of network, renderer, queries and messages, compared with the public algorithm; of
+training."""
 
 from __future__ import annotations
 
@@ -48,18 +49,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='instead: what the node itself costs, images in to messages out '
         'between two processes, with 400,000 Gaussians',
     )
+    other.add_argument(
+        '--train', action='store_true', help='instead: loading and steps of the training of the small network'
+    )
+    train = parser.add_argument_group('with --train')
+    train.add_argument(
+        '--data', type=Path, metavar='DIR', help='packed rooms (default: a few, rendered for this)'
+    )
+    train.add_argument(
+        '--workers', type=at_least_one, metavar='N', help='processes that load (default: as in training)'
+    )
     add_output_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Run the chosen measurement. Raises Failure if the outputs of the paths differ too much."""
+    """Run the chosen measurement. Raises Failure if the outputs of the paths differ too much, and ValueError
+    for errors of the user."""
+    if (args.data or args.workers) and not args.train:
+        raise ValueError('--data and --workers are of --train: give that too')
     if args.node:
         run_node(console)
         return
     from gsemsplat_ros.device import choose
 
     device = choose(args.device)
+    if args.train:
+        run_train(args, device, console)
+        return
     if args.scale:
         run_scale(args.scale, device, console)
         return
@@ -150,6 +167,32 @@ def run_node(console: Console) -> None:
     with console.steps('bench') as step:
         result = bench_node(step)
     console.table([(key.replace('_', ' '), value) for key, value in result.items()], ('measure', 'value'))
+    console.result(result)
+
+
+def run_train(args: argparse.Namespace, device: torch.device, console: Console) -> None:
+    """Measure and print loading and steps of the training of the small network."""
+    from gsemsplat_ros.bench.train import bench_training
+
+    with console.steps('bench') as step:
+        result = bench_training(args.data, device, args.workers, args.repeats or 1, step)
+    console.say(f'{result["height"]}x{result["width"]} px on {result["machine"]}')
+    loading = result['loading']
+    console.table([(key.replace('_', ' '), value) for key, value in loading.items()], ('loading', 'value'))
+    console.say()
+    steps = [
+        (
+            row['batch'],
+            *(
+                row[key]
+                for key in ('device_part', 'forward', 'backward', 'optimiser', 'step', 'pairs_per_second')
+            ),
+        )
+        for row in result['steps']
+    ]
+    parts = 'device part [s]', 'forward [s]', 'backward [s]', 'optimiser [s]', 'step [s]', 'pairs/s'
+    console.table(steps, ('pairs in a step', *parts))
+    console.say(f'bound by {result["bound"]}')
     console.result(result)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,6 +96,8 @@ def prepare_worker(number: int) -> None:
     """Called first in every loading process."""
     cv2.setNumThreads(1)
     keep_memory()
+    # the interpreter's own end would abort a thread that is just handing a result over
+    atexit.register(os._exit, 0)
 
 
 @contextmanager

@@ -142,9 +142,13 @@ class Trainer(ABC, Generic[Options]):
                 values = self.parallel(self.batch(turn)) / parts
                 values[0].backward()
             terms += values.detach()
+        return torch.cat((terms, self.update()[None]))
+
+    def update(self) -> Tensor:
+        """Move the weights along their gradients, and the averages after them. Returns the gradient norm."""
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.clip)
         # a NaN would ruin all later steps: told so (as by a GradScaler), the optimiser changes nothing
-        self.optimizer.found_inf = (~norm.isfinite()).float()
+        self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # not in the stubs
         self.optimizer.step()
         decay = min(EMA, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(
@@ -152,7 +156,7 @@ class Trainer(ABC, Generic[Options]):
         )
         self.step += 1
         self.facts['pairs'] += self.options.batch
-        return torch.cat((terms, norm[None]))
+        return norm
 
     def gradients_stay(self) -> AbstractContextManager[None]:
         """Inside, gradients stay in this process instead of being averaged over all."""

