@@ -30,7 +30,7 @@ def render(
     Both follow `render_plain` (which is the one to differentiate on the CPU); gsplat caps one Gaussian's
     alpha at 0.999 where 3DGS and the CPU cap it at 0.99. Raises ValueError on CUDA without gsplat.
     """
-    if gaussians.means.is_cuda:
+    if gaussians.means.device.type != 'cpu':
         return _render_gsplat(gaussians, camera, camera_from_world, background)
     return render_cpu(gaussians, camera, camera_from_world, background)
 

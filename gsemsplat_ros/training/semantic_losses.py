@@ -82,7 +82,7 @@ class SemanticObjective(Objective):
         found: dict[str, list[Tensor]] = {name: [] for name in DRAWN}
         for i, target in enumerate(targets):
             height, width = target.seen.shape
-            windows = windows_of(height, width, gaussians.means.is_cuda, seed, 2 * i)
+            windows = windows_of(height, width, seed, 2 * i)
             for window, drawing in zip(windows, drawings(gaussians, target, windows)):
                 numbers = uniforms(seed, 2 * i + 1, PIXELS)
                 for name, (value, known) in self.window_losses(drawing, window, target, numbers).items():
@@ -129,16 +129,16 @@ class SemanticObjective(Objective):
 
 def drawings(gaussians: Gaussians, target: SceneTarget, windows: list[Window]) -> list[Rendering]:
     """Differentiable renderings of windows of a target: gsplat on a GPU, the plain renderer on the CPU."""
-    if not gaussians.means.is_cuda:
+    if gaussians.means.device.type == 'cpu':
         return render_windows(gaussians, target.camera, target.camera_from_first, windows)
     whole = render(gaussians, target.camera, target.camera_from_first)
     maps = whole.rgb, whole.depth, whole.alpha, whole.codes
     return [Rendering(*(m[y : y + h, x : x + w] for m in maps)) for x, y, w, h in windows]
 
 
-def windows_of(height: int, width: int, whole: bool, seed: Tensor, stream: int) -> list[Window]:
+def windows_of(height: int, width: int, seed: Tensor, stream: int) -> list[Window]:
     """The windows of a target to render: the whole view, or WINDOWS random ones on the CPU."""
-    if whole:
+    if seed.device.type != 'cpu':
         return [(0, 0, width, height)]
     high, wide = min(WINDOW, height), min(WINDOW, width)
     places = uniforms(seed, stream, 2 * WINDOWS)[0].tolist()

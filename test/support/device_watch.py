@@ -6,6 +6,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -29,6 +30,23 @@ READS = {
 COPIES = {'_to_copy', 'copy_'}
 
 
+class Uploads(TorchFunctionMode):
+    """Adds to `copies` what `torch.tensor` and its like send from Python to a device: on the `meta` device
+    lists take no copy that an operation makes."""
+
+    def __init__(self, copies: list[int]):
+        super().__init__()
+        self.copies = copies
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        before, out = len(self.copies), func(*args, **(kwargs or {}))
+        data = args[1] if func is Tensor.new_tensor else args[0] if args else None
+        makes = func in (torch.tensor, torch.as_tensor, Tensor.new_tensor) and not isinstance(data, Tensor)
+        if makes and out.device.type != 'cpu':
+            self.copies[before:] = [out.numel()]
+        return out
+
+
 class DeviceWatch(TorchDispatchMode):
     """A `with` that lists what the operations inside do: `copies` (elements) of tensors to a device, `reads`
     of the host from one, and operations that `mixed` tensors of several devices."""
@@ -38,6 +56,15 @@ class DeviceWatch(TorchDispatchMode):
         self.copies: list[int] = []
         self.reads: list[str] = []
         self.mixed: list[str] = []
+
+    def __enter__(self):
+        self.uploads = Uploads(self.copies)
+        self.uploads.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.uploads.__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__

