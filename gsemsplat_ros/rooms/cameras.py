@@ -10,6 +10,7 @@ from gsemsplat_ros.rooms.renderer import RenderedFrame, RoomRenderer
 
 MIN_OVERLAP = 0.3  # share of the first view that the second sees
 NEAREST = 0.25  # m: if more than 2 % of a view are nearer, the camera is inside an object
+LARGEST = 0.6  # share of a view in a photographic room that one thing may fill
 TRIES = 40  # camera poses tried for one pair before it is given up
 
 
@@ -46,12 +47,14 @@ class Cameras:
         self.close = room.photographic is not None
 
     def depth(self, camera: Camera, pose: np.ndarray) -> np.ndarray | None:
-        """The depth map [m]; None if the camera is inside an object, close to a wall or outside the room."""
+        """The depth map [m]; None if the camera is inside an object, close to a wall or outside the room, and
+        in a photographic room if it sees little but one thing."""
         if not (np.all(pose[:3, 3] > 0.15) and np.all(pose[:3, 3] < self.room.size - 0.15)):
             return None
-        depth = self.renderer.survey(camera, pose)[0]
-        nearest, middle = (0.15, 0.4) if self.close else (NEAREST, 0.8)
-        return depth if np.quantile(depth, 0.02) > nearest and np.median(depth) > middle else None
+        depth, instance = self.renderer.survey(camera, pose)
+        nearest, middle, largest = (0.15, 0.4, LARGEST) if self.close else (NEAREST, 0.8, 1.0)
+        good = np.quantile(depth, 0.02) > nearest and np.median(depth) > middle
+        return depth if good and np.bincount(instance.ravel()).max() <= largest * instance.size else None
 
     def camera(self) -> Camera:
         """A random camera: 45 to 85 degrees wide, principal point near the centre (sigma 1 % of the side)."""

@@ -20,7 +20,7 @@ HUNG = re.compile(
     r'picture|white board|upper|wall|range hood|air conditioner|clock|towel rack|radiator|water heater|'
     r'dart|intercom|cctv|surveillance|dispenser|calendar|flat television|urinal|boiler|spotlight|hanger'
 )
-MIRROR_GLOW = 0.4  # marks a quad as a mirror: it shows its texture about as bright as it was taken
+MIRROR_GLOW = 0.4  # of mirrors, whose texture is a view that has its light already
 
 
 @dataclass(frozen=True)
