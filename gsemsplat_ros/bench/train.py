@@ -6,7 +6,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,7 +94,7 @@ def bench_training(
 
 def bench_loading(training: SmallNetworkTrainer, workers: int) -> dict[str, Any]:
     """Pairs loaded a second with nothing else to do, and processor time a pair."""
-    with closing(Loader(load_timed, workers, training.processes.device.type == 'cuda')) as loader:
+    with Loader(load_timed, workers, training.processes.device.type == 'cuda') as loader:
         loader.begin(training.plans(0))
         ahead = 1 + AHEAD * workers  # loaded while the processes start
         first = loader.take(ahead)

@@ -50,7 +50,8 @@ class Plans(Generic[Plan]):
 
 
 class Loader(Generic[Plan, Loaded]):
-    """Loads plans ahead and in order: `workers` processes run `load`, or this one if there are none.
+    """Loads plans ahead and in order, for use in a `with`: `workers` processes run `load`, or this one if
+    there are none.
 
     load: called in other processes, so it and its plans are pickled; raises ValueError for errors of the
     user; pinned: results are copied to pinned memory, from which transfers to a GPU overlap computation. What
@@ -87,9 +88,18 @@ class Loader(Generic[Plan, Loaded]):
                 raise ValueError(one.said)
         return taken
 
-    def close(self) -> None:
-        """End the processes."""
+    def __enter__(self) -> Loader[Plan, Loaded]:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """End the processes. Raises ValueError if one of them was lost, instead of PyTorch's error, which
+        comes at any time."""
         self.loader, self.coming = None, iter(())
+        if isinstance(error, RuntimeError) and str(error).startswith('DataLoader worker (pid'):
+            raise ValueError(
+                f'a process that loads pairs is lost ({str(error).strip()}): see whether memory or shared '
+                'memory (/dev/shm) ran out, and start again'
+            ) from None
 
 
 def prepare_worker(number: int) -> None:

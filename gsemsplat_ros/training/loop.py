@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,7 +84,7 @@ def train(training: Trainer[Any], log: ProgressLog | None, asked: threading.Even
         log.save()
     tasks = sum(map(len, training.turns))
     since: list[Tensor] = []  # of the steps after the last line of the log: reading them waits for the device
-    with closing(Loader(training.load, processes.workers, processes.device.type == 'cuda')) as loader:
+    with Loader(training.load, processes.workers, processes.device.type == 'cuda') as loader:
         if not done:
             loader.begin(training.plans(training.step))
         while not done:

@@ -1,11 +1,12 @@
 """Loading by other processes: the same steps for any number of them, one-line errors, and a clean end."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_the_steps_are_the_same_with_any_number_of_processes(rooms):
     alone = [load_rooms(plan) for plan in plans(rooms)]
     assert alone[0].images.shape == (2, 2, 32, 48, 3) and alone[0].images.dtype == torch.uint8
     for workers in (0, 2):
-        with closing(Loader(load_rooms, workers, pinned=False)) as loader:
+        with Loader(load_rooms, workers, pinned=False) as loader:
             loader.begin(plans(rooms))
             loader.take(1)
             loader.begin(plans(rooms))  # what was loaded ahead is dropped
@@ -80,10 +81,21 @@ def test_what_is_loaded_is_the_turned_sample(rooms):
 def test_an_error_is_one_line(rooms, workers):
     path = rooms.index[0][0]
     path.write_bytes(path.read_bytes()[:300])
-    with closing(Loader(load_rooms, workers, pinned=False)) as loader:
+    with Loader(load_rooms, workers, pinned=False) as loader:
         loader.begin(plans(rooms))
         with pytest.raises(ValueError, match='bytes that are no picture') as caught:
             loader.take(1)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_lost_process_is_one_line(rooms):
+    lost = pytest.raises(ValueError, match='a process that loads pairs is lost')
+    with lost as caught, Loader(load_rooms, 1, pinned=False) as loader:
+        loader.begin(plan for _ in range(10**6) for plan in plans(rooms))
+        loader.take(1)
+        [worker] = multiprocessing.active_children()
+        os.kill(worker.pid, signal.SIGKILL)
+        loader.take(10**6)
     assert '\n' not in str(caught.value)
 
 
@@ -99,7 +111,7 @@ def test_an_early_end_is_silent(rooms, tmp_path, capfd):
         np.savez(file, **encode([room] * 4))
     large_rooms = PackedRooms(tmp_path / 'large')
     for _ in range(3):
-        with closing(Loader(load_rooms, 2, pinned=False)) as loader:
+        with Loader(load_rooms, 2, pinned=False) as loader:
             loader.begin(plan for _ in range(50) for plan in plans(large_rooms))
             loader.take(3)
     assert capfd.readouterr().err == ''
