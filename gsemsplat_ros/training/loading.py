@@ -6,7 +6,7 @@ import atexit
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
@@ -94,11 +94,17 @@ class Loader(Generic[Plan, Loaded]):
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """End the processes. Raises ValueError if one of them was lost, instead of PyTorch's error, which
         comes at any time."""
+        end = getattr(self.coming, '_shutdown_workers', None)
+        if end:  # not left to its destructor: a traceback may keep it alive, and with it the wait for a loss
+            with suppress(RuntimeError):
+                end()
         self.loader, self.coming = None, iter(())
-        if isinstance(error, RuntimeError) and str(error).startswith('DataLoader worker (pid'):
+        said = str(error).strip()
+        named = isinstance(error, RuntimeError) and said.startswith('DataLoader worker (pid')
+        if named or isinstance(error, (EOFError, ConnectionError)):  # while it was handing over
             raise ValueError(
-                f'a process that loads pairs is lost ({str(error).strip()}): see whether memory or shared '
-                'memory (/dev/shm) ran out, and start again'
+                f'a process that loads pairs is lost ({said or type(error).__name__}): see whether memory or '
+                'shared memory (/dev/shm) ran out, and start again'
             ) from None
 
 
