@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.packed_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
+from support.packed_rooms import HEIGHT, WIDTH, pack_folder, sample
 from support.semantic_networks import checkpoint
 
 from gsemsplat_ros.cli import main
@@ -43,25 +43,19 @@ def test_a_preview_is_a_sheet_of_the_rooms(packed, tmp_path, capsys):
 
 
 def test_rooms_are_rendered_where_they_lack(tmp_path, monkeypatch, capsys):
-    made, drawn = [], []
+    asked = []
 
-    class Stream:
-        def __init__(self, height, width, split):
-            made.append((height, width, split))
+    def pack(folder, height, width, numbers):
+        asked.append((folder, height, width, numbers))
+        if not folder.exists():
+            pack_folder(folder, len(numbers))
 
-        def vocabulary(self):
-            return NAMES
-
-        def room(self, number):
-            drawn.append(number)
-            return [sample(number)]
-
-    monkeypatch.setattr('gsemsplat_ros.rooms.stream.RoomStream', Stream)
+    monkeypatch.setattr('gsemsplat_ros.rooms.packing.pack', pack)
     preview = ['--preview', str(tmp_path / 'sheet.png')]
     words = ['train', '--data', str(tmp_path / 'rooms'), '--rooms', '3', *SIZE, *preview]
-    assert main(words) == 0 and main(words) == 0
+    assert main(words) == 0
     capsys.readouterr()
-    assert made == [(HEIGHT, WIDTH, 'train')] and drawn == [0, 1, 2]  # the second time they are there
+    assert asked == [(tmp_path / 'rooms', HEIGHT, WIDTH, range(3))]
     other = [
         '--data',
         tmp_path / 'rooms',
