@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 
 from gsemsplat_ros.checkpoints.checkpoint import (
-    PACKAGED,
+    HALF,
     SHIPPED,
     SMALL,
     from_8_bits,
@@ -57,18 +57,17 @@ def test_in_8_bits_twice_is_in_8_bits_once():
     assert torch.equal(again['conv.bias'], small['conv.bias'])
 
 
-def test_only_packaged_networks_are_stored_in_8_bits():
-    tensors = {
-        name + 'conv.weight': torch.randn(128, 128, 1, 1) for name in (*PACKAGED, 'context.', 'enc_blocks.0.')
-    }
+def test_large_weights_are_stored_in_8_bits_but_codes_and_decoders():
+    names = 'context.classifier.', 'enc_blocks.0.', 'context.code.', 'language_decoder_sam.'
+    tensors = {name + 'weight': torch.randn(128, 128, 1, 1) for name in names}
     found = {name: tensor.dtype for name, tensor in stored(tensors).items()}
     assert found == {
-        'context.classifier.conv.weight': torch.int8,
-        'context.classifier.conv.weight.scale': torch.float32,
-        'context.detector.conv.weight': torch.int8,
-        'context.detector.conv.weight.scale': torch.float32,
-        'context.conv.weight': torch.float16,
-        'enc_blocks.0.conv.weight': torch.float16,
+        'context.classifier.weight': torch.int8,
+        'context.classifier.weight.scale': torch.float32,
+        'enc_blocks.0.weight': torch.int8,
+        'enc_blocks.0.weight.scale': torch.float32,
+        'context.code.weight': torch.float16,
+        'language_decoder_sam.weight': torch.float16,
     }
 
 
@@ -76,14 +75,16 @@ def test_the_shipped_file_is_stored_again_as_it_is():
     with safe_open(SHIPPED, 'pt') as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
     kinds = {name: tensor.dtype for name, tensor in tensors.items()}
-    packaged = [name for name in kinds if name.startswith(PACKAGED) and tensors[name].numel() >= SMALL]
-    assert len(packaged) > 50 and all(kinds[name] == torch.int8 for name in packaged)
+    large = [
+        name for name, tensor in tensors.items() if tensor.numel() >= SMALL and not name.startswith(HALF)
+    ]
+    assert len(large) > 100 and all(kinds[name] == torch.int8 for name in large)
     checkpoint = load()
     again = stored({**checkpoint.model.state_dict(), **checkpoint.decoders})
     for name, tensor in again.items():
         if tensor.dtype == torch.int8:
             assert torch.equal(tensor, tensors[name]), name
-    assert SHIPPED.stat().st_size <= 60e6
+    assert SHIPPED.stat().st_size <= 36e6
 
 
 @pytest.mark.parametrize('scale', [None, torch.ones(5)])
