@@ -89,7 +89,7 @@ class Inference:
     """A network prepared for pairs of images; for use by one thread.
 
     Changes `model`: where the device has units for bfloat16, and unless `exact`, its weights become bfloat16
-    and its convolutions channels-last; `bf16` is then True. `run` runs the work of the two views.
+    (`bf16` is then True); its convolutions become channels-last then, and those of the small network always. `run` runs the work of the two views.
     """
 
     def __init__(self, model: GSemSplat, device: torch.device, exact: bool = False):
@@ -97,9 +97,9 @@ class Inference:
         self.bf16 = not exact and has_bfloat16(device)
         if self.bf16:
             model.to(torch.bfloat16)
+        # depthwise convolutions take half the time with channels last, and heads four fifths, also in float32
+        if self.bf16 or model.config.stem:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs lack it
-        if model.config.stem:  # depthwise convolutions take half the time with channels last, in float32 too
-            model.context.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as above
         self.run: Runner = ParallelRunner() if device.type == 'cpu' else run_serial
         self._strides = tuple(TAPS.values()) if model.config.stem else ()
         self._kept: list[tuple[np.ndarray, Encoding]] = []
