@@ -156,10 +156,7 @@ def outputs(head: Head, levels: list[Tensor], tokens: tuple[Tensor, Tensor], gri
     assert isinstance(head, SharedHead)
     x = fused(head.dpt, levels)
     surface = head.surface(x)
-    desc = None
-    if hasattr(head, 'descriptor_layer'):
-        desc = F.normalize(head.descriptor_layer(surface), dim=1).permute(0, 2, 3, 1)
-    return Raw(finish(head.dpt, x), head.gaussian_layer(surface), head.language_layer(surface), desc)
+    return Raw(finish(head.dpt, x), head.gaussian_layer(surface), head.language_layer(surface))
 
 
 def predict(
@@ -175,7 +172,9 @@ def predict(
         pts3d, conf = heads.points(raw.points)
         assert raw.gaussians is not None and raw.codes is not None, 'a network without Gaussians or codes'
         offset, scales, quats, sh, opacities = heads.gaussians(raw.gaussians)
-        codes = raw.codes
+        codes, desc = raw.codes, raw.desc
+        if config.shared_trunk and config.descriptors:
+            desc = model.descriptors(encoding.maps)
         if encoding.context is not None:
             code = model.context.code(encoding.context)
             wide = F.interpolate(code, codes.shape[-2:], mode='bilinear', align_corners=False)
@@ -192,7 +191,7 @@ def predict(
                 sh,
                 opacities,
                 codes.permute(0, 2, 3, 1),
-                raw.desc,
+                desc,
                 raw.desc_conf,
             )
         )

@@ -24,8 +24,8 @@ class NetworkConfig:
     layer_dims, dpt_dim, last_dim: channels of the DPT's four levels, its fusion and its last convolutions.
     dpt_norm: normalise the DPT's features (groups of channels); the public heads do not, and learn slowly.
     output_stride: input pixels per output pixel, 1 or 2.
-    shared_trunk: one DPT for all outputs of a view, at stride 2; the public networks have one for points, one
-    for Gaussians and one for codes.
+    shared_trunk: one DPT for all outputs of a view, at stride 2, and descriptors of the stem; the public
+    networks have a DPT for points, one for Gaussians and one for codes, and descriptors of tokens.
     gaussians, language_channels, descriptors: heads beside the point head (0 channels: no language head).
     scale_bias: initial ln of a Gaussian's scale [ln m].
 
@@ -67,8 +67,8 @@ class NetworkConfig:
             )
         if self.output_stride not in (1, 2):
             raise ValueError(f'output_stride {self.output_stride}: wanted 1 or 2')
-        if self.shared_trunk and self.output_stride != 2:
-            raise ValueError(f'shared_trunk with output_stride {self.output_stride}: wanted 2')
+        if self.shared_trunk and not (self.stem and self.output_stride == 2):
+            raise ValueError('shared_trunk: wanted a stem, and output_stride 2')
 
     @classmethod
     def large(cls, kind: str = 'gsemsplat') -> NetworkConfig:

@@ -25,8 +25,8 @@ EPS = 1e-8
 @dataclass(frozen=True)
 class Raw:
     """What a head gives for one view, before the activations below: points (B, 4, h, w), gaussians
-    (B, 14, h, w), codes (B, C, h, w); descriptors (B, h, w, 24) of unit length and, of the public networks,
-    their confidence (B, h, w). None: not asked for, or not part of the network."""
+    (B, 14, h, w), codes (B, C, h, w); of the public networks, descriptors (B, h, w, 24) of unit length with
+    confidence (B, h, w). None: not asked for, or not part of the head."""
 
     points: Tensor
     gaussians: Tensor | None = None
@@ -96,8 +96,8 @@ class SeparateHead(Head):
 class SharedHead(Head):
     """The head of the small network: one DPT, whose fused map all outputs read.
 
-    Points have the DPT's last convolutions; Gaussians, codes and descriptors share a few layers of their own
-    and differ in the last one.
+    Points have the DPT's last convolutions; Gaussians and codes share a few layers of their own and differ in
+    the last one. Descriptors are no output of it (network/stem.py).
     """
 
     def __init__(self, config: NetworkConfig):
@@ -108,8 +108,6 @@ class SharedHead(Head):
         self.surface = nn.Sequential(
             nn.Conv2d(dim, dim, 1), nn.ReLU(inplace=True), nn.Conv2d(dim, dim, 1), nn.ReLU(inplace=True)
         )
-        if config.descriptors:
-            self.descriptor_layer = nn.Conv2d(dim, DESC_DIM, 1)
         if config.gaussians:
             self.gaussian_layer = nn.Conv2d(dim, sum(GAUSSIAN_CHANNELS), 1)
             init_gaussians(self.gaussian_layer, config.scale_bias)
@@ -121,14 +119,10 @@ class SharedHead(Head):
     ) -> Raw:
         fused = self.dpt.fuse(levels)
         surface = self.surface(fused)
-        desc = None
-        if descriptors:
-            desc = F.normalize(self.descriptor_layer(surface).float(), dim=1).permute(0, 2, 3, 1)
         return Raw(
             self.dpt.finish(fused),
             self.gaussian_layer(surface) if gaussians else None,
             self.language_layer(surface) if hasattr(self, 'language_layer') else None,
-            desc,
         )
 
 

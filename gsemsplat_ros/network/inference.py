@@ -89,7 +89,8 @@ class Inference:
     """A network prepared for pairs of images; for use by one thread.
 
     Changes `model`: where the device has units for bfloat16, and unless `exact`, its weights become bfloat16
-    (`bf16` is then True); its convolutions become channels-last then, and those of the small network always. `run` runs the work of the two views.
+    (`bf16` is then True); its convolutions become channels-last then, those of the small network always.
+    `run` runs the work of the two views.
     """
 
     def __init__(self, model: GSemSplat, device: torch.device, exact: bool = False):

@@ -20,7 +20,7 @@ from gsemsplat_ros.network.config import SH_C0, NetworkConfig
 from gsemsplat_ros.network.context import ContextBranch
 from gsemsplat_ros.network.heads import Head, gaussians, make_head, points
 from gsemsplat_ros.network.layers import NORM_EPS, DecoderBlock, EncoderBlock, PatchEmbed, rope_table
-from gsemsplat_ros.network.stem import DEEP_SPREAD, STEM_DIMS, Stem
+from gsemsplat_ros.network.stem import DEEP_SPREAD, STEM_DIMS, Descriptors, Stem
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class ViewPrediction:
     pts3d (B, h, w, 3) [m], conf (B, h, w) > 1; with Gaussians: means (B, h, w, 3) [m], scales (B, h, w, 3)
     [m], quats_xyzw (B, h, w, 4) unit, sh (B, h, w, 3) degree-0 coefficients with the pixel's own colour added
     (colour is 0.5 + C0 * sh), opacities (B, h, w); with language: codes (B, h, w, C), region-specific
-    channels, then context-aware ones, of the widths in NetworkConfig; on request desc (B, h, w, 24) of unit
-    length and, of the public networks, desc_conf (B, h, w).
+    channels, then context-aware ones, of the widths in NetworkConfig; on request desc (B, H, W, 24) of unit
+    length with desc_conf (B, H, W), of the small network desc (B, H/4, W/4, 24) alone.
     """
 
     pts3d: Tensor
@@ -129,6 +129,8 @@ class GSemSplat(nn.Module):
         if c.stem:
             self.stem = Stem()
             self.context = ContextBranch(c.context_dim)
+        if c.shared_trunk and c.descriptors:
+            self.descriptors = Descriptors()
         stem_dim = STEM_DIMS[16] + 2 + STEM_DIMS[32]
         self.patch_embed = PatchEmbed(stem_dim, c.enc_dim, 1) if c.stem else PatchEmbed(3, c.enc_dim, PATCH)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, c.dec_dim))  # of the pre-training: stored, not used
@@ -229,10 +231,10 @@ class GSemSplat(nn.Module):
                 wide = F.interpolate(code, size, mode='bilinear', align_corners=False)
                 codes = torch.cat((codes, wide.permute(0, 2, 3, 1)), -1)
             out['codes'] = codes
-        if raw.desc is not None:
-            out['desc'] = raw.desc
-        if raw.desc_conf is not None:
-            out['desc_conf'] = raw.desc_conf
+        if raw.desc is not None and raw.desc_conf is not None:
+            out.update(desc=raw.desc, desc_conf=raw.desc_conf)
+        elif descriptors and self.config.shared_trunk:
+            out['desc'] = self.descriptors(encoding.maps)
         return ViewPrediction(**out)
 
     def forward(

@@ -1,9 +1,13 @@
-"""The stem of the small network: the frozen features of EfficientNet-Lite0, in place of raw patches."""
+"""The stem of the small network: the frozen features of EfficientNet-Lite0, in place of raw patches, and the
+matching descriptors, which are made of them alone."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from gsemsplat_ros.network.config import DESC_DIM
 from gsemsplat_ros.network.efficientnet import LITE0, Trunk
 
 STEM_DIMS = {4: 24, 8: 40, 16: 112, 32: 320}  # channels at each stride
@@ -23,3 +27,32 @@ class Stem(Trunk):
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         outputs = self.outputs(images)
         return {stride: outputs[stage] / SPREAD[stride] for stage, stride in TAPS.items()}
+
+
+class Descriptors(nn.Module):
+    """The stem's maps to matching descriptors (B, H/4, W/4, 24) of unit length (MASt3R's idea, sec. 3.2).
+
+    They do not depend on another view, so that a keyframe keeps them. A perceptron a pixel on the maps of
+    strides 4, 8 and 16 finds ten times as many true partners as one on the fused map of a trunk, which was
+    trained for points (docs/measurements.md).
+    """
+
+    HIDDEN = 128
+    STRIDES = 4, 8, 16
+
+    def __init__(self):
+        super().__init__()
+        # the first layer by parts, each at the resolution of its map: interpolation commutes with it
+        self.inputs = nn.ModuleList(
+            nn.Conv2d(STEM_DIMS[stride], self.HIDDEN, 1, bias=stride == self.STRIDES[0])
+            for stride in self.STRIDES
+        )
+        self.hidden = nn.Conv2d(self.HIDDEN, self.HIDDEN, 1)
+        self.output = nn.Conv2d(self.HIDDEN, DESC_DIM, 1)
+
+    def forward(self, maps: dict[int, Tensor]) -> Tensor:
+        fine, *coarse = (layer(maps[stride]) for stride, layer in zip(self.STRIDES, self.inputs))
+        for part in coarse:
+            fine = fine + F.interpolate(part, fine.shape[-2:], mode='bilinear', align_corners=False)
+        x = self.output(torch.relu(self.hidden(torch.relu(fine))))
+        return F.normalize(x.float(), dim=1).permute(0, 2, 3, 1)

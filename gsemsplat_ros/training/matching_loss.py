@@ -37,6 +37,12 @@ def partners(points: Tensor, valid: Tensor, Ks: Tensor, second_from_first: Tenso
     return torch.where(seen, row, -1).view(count, height, width)
 
 
+def at_pixels(desc: Tensor, size: torch.Size) -> Tensor:
+    """Unit descriptors (B, h', w', C) interpolated to (B, h, w, C) for `size` (h, w)."""
+    maps = F.interpolate(desc.permute(0, 3, 1, 2), list(size), mode='bilinear', align_corners=False)
+    return F.normalize(maps, dim=1).permute(0, 2, 3, 1)
+
+
 def matching_loss(first: Tensor, second: Tensor, partner: Tensor, uniform: Tensor) -> Tensor:
     """InfoNCE both ways; 0 for a pair of views without partners.
 

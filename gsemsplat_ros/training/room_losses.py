@@ -16,7 +16,7 @@ from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.network.model import Prediction
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.training.batches import camera_of
-from gsemsplat_ros.training.matching_loss import ANCHORS, matching_loss
+from gsemsplat_ros.training.matching_loss import ANCHORS, at_pixels, matching_loss
 from gsemsplat_ros.training.objective import (
     Objective,
     mean_where,
@@ -70,7 +70,10 @@ class RoomObjective(Objective):
             uniforms(batch.seeds, NAMED, 2 * LABEL_PIXELS).view(-1, LABEL_PIXELS),
         )
         terms['names'] = named.mean()
-        first, second = predicted(prediction.first.desc), predicted(prediction.second.desc)
+        first, second = (
+            at_pixels(predicted(view.desc), batch.partner.shape[1:])
+            for view in (prediction.first, prediction.second)
+        )
         numbers = uniforms(batch.seeds, MATCHED, ANCHORS)
         terms['matching'] = matching_loss(first, second, batch.partner, numbers).mean()
         if batch.targets is not None:

@@ -156,7 +156,7 @@ def tiny(**changes) -> GSemSplat:
 
 
 @pytest.mark.parametrize(
-    'changes, stride, desc_stride', [({}, 1, 1), (HYBRID | {'shared_trunk': False}, 2, 1), (HYBRID, 2, 2)]
+    'changes, stride, desc_stride', [({}, 1, 1), (HYBRID | {'shared_trunk': False}, 2, 1), (HYBRID, 2, 4)]
 )
 def test_both_sizes_share_the_classes_and_keep_odd_grids(changes, stride, desc_stride):
     model = tiny(**changes)
