@@ -155,7 +155,7 @@ def outputs(head: Head, levels: list[Tensor], tokens: tuple[Tensor, Tensor], gri
         return Raw(dense(head.dpt, levels), gaussians, codes, *described)
     assert isinstance(head, SharedHead)
     x = fused(head.dpt, levels)
-    surface = head.surface(x)
+    surface = head.surface(levels, x)
     return Raw(finish(head.dpt, x), head.gaussian_layer(surface), head.language_layer(surface))
 
 

@@ -94,36 +94,53 @@ class SeparateHead(Head):
 
 
 class SharedHead(Head):
-    """The head of the small network: one DPT, whose fused map all outputs read.
+    """The head of the small network: one DPT, for the points, whose fused map the other outputs read too.
 
-    Points have the DPT's last convolutions; Gaussians and codes share a few layers of their own and differ in
-    the last one. Descriptors are no output of it (network/stem.py).
+    Gaussians and codes come of a perceptron a pixel, on that map and on the levels that the DPT reads: what
+    the trunk keeps for points is not all that they need. Descriptors are no output of it (network/stem.py).
     """
+
+    HIDDEN = 96
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
-        dim = config.dpt_dim
-        self.dpt = DPT(config, 4, level_dims(config))
-        # pixel by pixel: the fused map, interpolated from stride 4, has seen the surroundings
-        self.surface = nn.Sequential(
-            nn.Conv2d(dim, dim, 1), nn.ReLU(inplace=True), nn.Conv2d(dim, dim, 1), nn.ReLU(inplace=True)
-        )
+        dims = level_dims(config)
+        self.dpt = DPT(config, 4, dims)
+        # the first layer by parts, each at the resolution of its map: interpolation commutes with it
+        self.levels = nn.ModuleList(nn.Conv2d(dim, self.HIDDEN, 1, bias=False) for dim in dims)
+        self.fused = nn.Conv2d(config.dpt_dim, self.HIDDEN, 1)
+        self.hidden = nn.Conv2d(self.HIDDEN, self.HIDDEN, 1)
         if config.gaussians:
-            self.gaussian_layer = nn.Conv2d(dim, sum(GAUSSIAN_CHANNELS), 1)
+            self.gaussian_layer = nn.Conv2d(self.HIDDEN, sum(GAUSSIAN_CHANNELS), 1)
             init_gaussians(self.gaussian_layer, config.scale_bias)
         if config.language_channels:
-            self.language_layer = nn.Conv2d(dim, config.language_channels, 1)
+            self.language_layer = nn.Conv2d(self.HIDDEN, config.language_channels, 1)
 
     def forward(
         self, levels: list[Tensor], tokens: tuple[Tensor, Tensor], gaussians: bool, descriptors: bool
     ) -> Raw:
         fused = self.dpt.fuse(levels)
-        surface = self.surface(fused)
+        x = self.surface(levels, fused)
         return Raw(
             self.dpt.finish(fused),
-            self.gaussian_layer(surface) if gaussians else None,
-            self.language_layer(surface) if hasattr(self, 'language_layer') else None,
+            self.gaussian_layer(x) if gaussians else None,
+            self.language_layer(x) if hasattr(self, 'language_layer') else None,
         )
+
+    def surface(self, levels: list[Tensor], fused: Tensor) -> Tensor:
+        """The last hidden layer (B, HIDDEN, H/2, W/2)."""
+        x = self.levels[-1](levels[-1])
+        for layer, level in zip(reversed(self.levels[:-1]), reversed(levels[:-1])):
+            x = layer(level) + spread(x, level)
+        x = self.fused(fused) + spread(x, fused)
+        return torch.relu_(self.hidden(torch.relu_(x)))
+
+
+def spread(x: Tensor, like: Tensor) -> Tensor:
+    """(B, C, ...) interpolated to the size of `like`."""
+    if x.shape[-2:] == like.shape[-2:]:
+        return x
+    return F.interpolate(x, like.shape[-2:], mode='bilinear', align_corners=False)
 
 
 def make_head(config: NetworkConfig) -> Head:
