@@ -116,7 +116,9 @@ class Pipeline:
             (first.view.image, second.view.image), (pair.first.image, pair.second.image)
         )
         clock.lap('encode')
-        prediction = self.network.predict(encoded_first, encoded_second, descriptors=pair.baseline_m is None)
+        # one descriptor for 4 x 4 pixels, as the small network has them, is too coarse for a motion
+        described = pair.baseline_m is None and not self.model.config.shared_trunk
+        prediction = self.network.predict(encoded_first, encoded_second, described)
         clock.lap('predict')
         matches = match_pair(pair)  # on the CPU, while a GPU works
         clock.lap('match')

@@ -23,6 +23,7 @@ from gsemsplat_ros.network.dpt import DPT, FusionBlock
 from gsemsplat_ros.network.heads import Head, Raw, SeparateHead, SharedHead
 from gsemsplat_ros.network.layers import ROPE_BASE, CrossAttention, DecoderBlock, EncoderBlock, SelfAttention
 from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction, ViewPrediction, hybrid_patches
+from gsemsplat_ros.network.pixel_mlp import PixelMlp
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import BELOW, FALL, LEAN, NORM_EPS, PLATEAU, TEMPERATURE, Mixture
 
@@ -136,6 +137,18 @@ def dense(dpt: DPT, levels: list[Tensor]) -> Tensor:
     return finish(dpt, fused(dpt, levels))
 
 
+def pixel_mlp(mlp: PixelMlp, maps: list[Tensor]) -> Tensor:
+    """As `PixelMlp.forward`, on interpolated maps, a level at a time as there."""
+    x = maps[-1]
+    for level in reversed(maps[:-1]):
+        if x.shape[-2:] != level.shape[-2:]:
+            x = F.interpolate(x, level.shape[-2:], mode='bilinear', align_corners=False)
+        x = torch.cat((level, x), 1)
+    weights = [layer.get_parameter('weight') for layer in mlp.inputs]
+    x = F.conv2d(x, torch.cat(weights, 1), mlp.inputs[0].get_parameter('bias')).relu()
+    return mlp.hidden(x).relu()
+
+
 def finish(dpt: DPT, x: Tensor) -> Tensor:
     """The last convolutions, as `DPT.finish`."""
     x = dpt.head[0](x)
@@ -155,7 +168,7 @@ def outputs(head: Head, levels: list[Tensor], tokens: tuple[Tensor, Tensor], gri
         return Raw(dense(head.dpt, levels), gaussians, codes, *described)
     assert isinstance(head, SharedHead)
     x = fused(head.dpt, levels)
-    surface = head.surface(levels, x)
+    surface = pixel_mlp(head.surface, [x, *levels])
     return Raw(finish(head.dpt, x), head.gaussian_layer(surface), head.language_layer(surface))
 
 
@@ -174,7 +187,9 @@ def predict(
         offset, scales, quats, sh, opacities = heads.gaussians(raw.gaussians)
         codes, desc = raw.codes, raw.desc
         if config.shared_trunk and config.descriptors:
-            desc = model.descriptors(encoding.maps)
+            maps = [encoding.maps[stride] for stride in model.descriptors.STRIDES]
+            desc = model.descriptors.output(pixel_mlp(model.descriptors.mlp, maps))
+            desc = F.normalize(desc, dim=1).permute(0, 2, 3, 1)
         if encoding.context is not None:
             code = model.context.code(encoding.context)
             wide = F.interpolate(code, codes.shape[-2:], mode='bilinear', align_corners=False)

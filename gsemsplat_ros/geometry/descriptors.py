@@ -1,4 +1,4 @@
-"""Pixels of two images that look alike, by the matching descriptors of the network."""
+"""Pixels of two images that look alike, by the matching descriptors of a public network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gsemsplat_ros.geometry.features import Alike
 from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.network.model import Prediction
 
-STEP = 8  # every so many pixels of the network's image along a row or column a match is started
+STEP = 8  # every so many pixels along a row or column a match is started
 ROUNDS = 5  # there and back: what has not settled by then is none
 CHUNK = 256  # descriptors compared at once with all others: bounds the memory
 
@@ -24,8 +24,7 @@ def described_alike(prediction: Prediction, windows: tuple[Window, Window]) -> A
     (height, width), device = one.shape[1:3], one.device
     first, second = one[0].flatten(0, 1), two[0].flatten(0, 1)
     grid = torch.arange(height * width, device=device).view(height, width)
-    step = max(1, STEP * width // windows[0].width)  # descriptors may be sparser than pixels
-    here = grid[step // 2 :: step, step // 2 :: step].flatten()
+    here = grid[STEP // 2 :: STEP, STEP // 2 :: STEP].flatten()
     settled = torch.empty(0, 2, dtype=torch.long, device=device)
     for _ in range(ROUNDS):
         there = nearest(first[here], second)

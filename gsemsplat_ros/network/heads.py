@@ -13,6 +13,7 @@ from gsemsplat_ros.images.view import PATCH
 from gsemsplat_ros.network.config import DESC_DIM, NetworkConfig
 from gsemsplat_ros.network.dpt import DPT, NestedDPT
 from gsemsplat_ros.network.layers import Mlp
+from gsemsplat_ros.network.pixel_mlp import PixelMlp
 from gsemsplat_ros.network.stem import STEM_DIMS
 
 GAUSSIAN_CHANNELS = (3, 3, 4, 3, 1)  # offset, scale, rotation, sh, opacity
@@ -106,10 +107,7 @@ class SharedHead(Head):
         super().__init__()
         dims = level_dims(config)
         self.dpt = DPT(config, 4, dims)
-        # the first layer by parts, each at the resolution of its map: interpolation commutes with it
-        self.levels = nn.ModuleList(nn.Conv2d(dim, self.HIDDEN, 1, bias=False) for dim in dims)
-        self.fused = nn.Conv2d(config.dpt_dim, self.HIDDEN, 1)
-        self.hidden = nn.Conv2d(self.HIDDEN, self.HIDDEN, 1)
+        self.surface = PixelMlp((config.dpt_dim, *dims), self.HIDDEN)
         if config.gaussians:
             self.gaussian_layer = nn.Conv2d(self.HIDDEN, sum(GAUSSIAN_CHANNELS), 1)
             init_gaussians(self.gaussian_layer, config.scale_bias)
@@ -120,27 +118,12 @@ class SharedHead(Head):
         self, levels: list[Tensor], tokens: tuple[Tensor, Tensor], gaussians: bool, descriptors: bool
     ) -> Raw:
         fused = self.dpt.fuse(levels)
-        x = self.surface(levels, fused)
+        x = self.surface([fused, *levels])
         return Raw(
             self.dpt.finish(fused),
             self.gaussian_layer(x) if gaussians else None,
             self.language_layer(x) if hasattr(self, 'language_layer') else None,
         )
-
-    def surface(self, levels: list[Tensor], fused: Tensor) -> Tensor:
-        """The last hidden layer (B, HIDDEN, H/2, W/2)."""
-        x = self.levels[-1](levels[-1])
-        for layer, level in zip(reversed(self.levels[:-1]), reversed(levels[:-1])):
-            x = layer(level) + spread(x, level)
-        x = self.fused(fused) + spread(x, fused)
-        return torch.relu_(self.hidden(torch.relu_(x)))
-
-
-def spread(x: Tensor, like: Tensor) -> Tensor:
-    """(B, C, ...) interpolated to the size of `like`."""
-    if x.shape[-2:] == like.shape[-2:]:
-        return x
-    return F.interpolate(x, like.shape[-2:], mode='bilinear', align_corners=False)
 
 
 def make_head(config: NetworkConfig) -> Head:

@@ -3,12 +3,12 @@ matching descriptors, which are made of them alone."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gsemsplat_ros.network.config import DESC_DIM
 from gsemsplat_ros.network.efficientnet import LITE0, Trunk
+from gsemsplat_ros.network.pixel_mlp import PixelMlp
 
 STEM_DIMS = {4: 24, 8: 40, 16: 112, 32: 320}  # channels at each stride
 TAPS = {1: 4, 2: 8, 4: 16, 6: 32}  # stage -> stride of the map that is returned
@@ -42,17 +42,9 @@ class Descriptors(nn.Module):
 
     def __init__(self):
         super().__init__()
-        # the first layer by parts, each at the resolution of its map: interpolation commutes with it
-        self.inputs = nn.ModuleList(
-            nn.Conv2d(STEM_DIMS[stride], self.HIDDEN, 1, bias=stride == self.STRIDES[0])
-            for stride in self.STRIDES
-        )
-        self.hidden = nn.Conv2d(self.HIDDEN, self.HIDDEN, 1)
+        self.mlp = PixelMlp([STEM_DIMS[stride] for stride in self.STRIDES], self.HIDDEN)
         self.output = nn.Conv2d(self.HIDDEN, DESC_DIM, 1)
 
     def forward(self, maps: dict[int, Tensor]) -> Tensor:
-        fine, *coarse = (layer(maps[stride]) for stride, layer in zip(self.STRIDES, self.inputs))
-        for part in coarse:
-            fine = fine + F.interpolate(part, fine.shape[-2:], mode='bilinear', align_corners=False)
-        x = self.output(torch.relu(self.hidden(torch.relu(fine))))
+        x = self.output(self.mlp([maps[stride] for stride in self.STRIDES]))
         return F.normalize(x.float(), dim=1).permute(0, 2, 3, 1)
