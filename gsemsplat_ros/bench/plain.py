@@ -8,6 +8,7 @@ every pixel; dense compositing of every pixel. Written from docs/published.md, o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -137,14 +138,14 @@ def dense(dpt: DPT, levels: list[Tensor]) -> Tensor:
     return finish(dpt, fused(dpt, levels))
 
 
-def pixel_mlp(mlp: PixelMlp, maps: list[Tensor]) -> Tensor:
+def pixel_mlp(mlp: PixelMlp, maps: Sequence[Tensor]) -> Tensor:
     """As `PixelMlp.forward`, on interpolated maps, a level at a time as there."""
     x = maps[-1]
     for level in reversed(maps[:-1]):
         if x.shape[-2:] != level.shape[-2:]:
             x = F.interpolate(x, level.shape[-2:], mode='bilinear', align_corners=False)
         x = torch.cat((level, x), 1)
-    weights = [layer.get_parameter('weight') for layer in mlp.inputs]
+    weights: list[Tensor] = [layer.get_parameter('weight') for layer in mlp.inputs]
     x = F.conv2d(x, torch.cat(weights, 1), mlp.inputs[0].get_parameter('bias')).relu()
     return mlp.hidden(x).relu()
 
