@@ -41,10 +41,6 @@ class RoomStream:
         self.furniture = load_furniture()
         self.renderer = RoomRenderer(self.furniture, height, width, device)
 
-    def vocabulary(self) -> dict[str, str]:
-        """All names in the rooms of this split, each with its base noun ('office chair': 'chair')."""
-        return vocabulary(self.furniture, self.split)
-
     def room(self, number: int) -> list[Sample]:
         """The samples of one room; fewer than PAIRS if no camera poses fit."""
         train = self.split == 'train'

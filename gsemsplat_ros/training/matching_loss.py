@@ -10,31 +10,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gsemsplat_ros.training.random_numbers import pick
+from gsemsplat_ros.training.surfaces import moved, shown_at
+
 ANCHORS = 512  # pairs of pixels a pair of views
 TEMPERATURE = 0.07  # of the cosines (InfoNCE)
 CLOSE = 0.01  # share of its depth by which a point may miss the surface that the other view shows there
 
 
-def partners(points: Tensor, valid: Tensor, Ks: Tensor, second_from_first: Tensor) -> Tensor:
+def partners(points: Tensor, valid: Tensor, cameras: Tensor, second_from_first: Tensor) -> Tensor:
     """The pixel of the second view that shows the same point as each pixel of the first.
 
-    points (B, 2, h, w, 3) [m] of both views in the first frame, valid (B, 2, h, w); Ks (B, 3, 3) of the
+    points (B, 2, h, w, 3) [m] of both views in the first frame, valid (B, 2, h, w); cameras (B, 4) of the
     second view at this size; second_from_first (B, 4, 4). Returns rows (B, h, w) of the flattened second
     view, -1 where it shows none.
     """
     count, _, height, width, _ = points.shape
-    rotation, translation = second_from_first[:, :3, :3], second_from_first[:, :3, 3]
-    local = points.flatten(2, 3) @ rotation.mT[:, None] + translation[:, None, None]  # (B, 2, h w, 3)
-    first, second = local[:, 0], local[:, 1]
-    z = first[..., 2].clamp(min=1e-3)
-    uv = (first @ Ks.mT)[..., :2] / z[..., None]
-    u, v = uv.round().unbind(-1)
-    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (first[..., 2] > 0.05)
-    row = (v.clamp(0, height - 1) * width + u.clamp(0, width - 1)).long()  # (B, h w)
-    there = second[..., 2].gather(1, row)
-    shown = valid[:, 1].flatten(1).gather(1, row) & valid[:, 0].flatten(1)
-    seen = inside & shown & ((there - z).abs() < CLOSE * z)
-    return torch.where(seen, row, -1).view(count, height, width)
+    first, second = points.flatten(2, 3).unbind(1)  # (B, h w, 3)
+    row, z, inside = shown_at(first, cameras, second_from_first, (height, width))
+    there = moved(second, second_from_first)[..., 2].gather(1, row)
+    known = valid[:, 1].flatten(1).gather(1, row) & valid[:, 0].flatten(1)
+    same = inside & known & ((there - z).abs() < CLOSE * z)
+    return torch.where(same, row, -1).view(count, height, width)
 
 
 def at_pixels(desc: Tensor, size: torch.Size) -> Tensor:
@@ -50,10 +47,8 @@ def matching_loss(first: Tensor, second: Tensor, partner: Tensor, uniform: Tenso
     uniform (B, N) in [0, 1): which of the pixels with partners are taken. Returns (B,).
     """
     partner = partner.flatten(1)
-    known = (partner >= 0).float()
-    total = known.sum(1, keepdim=True)
-    # the pixel at which a share `uniform` of the known ones is passed
-    here = torch.searchsorted(known.cumsum(1), uniform * total, right=True).clamp(max=partner.shape[1] - 1)
+    known = partner >= 0
+    here = pick(known, uniform)
     there = partner.gather(1, here).clamp(min=0)
     one = first.flatten(1, 2).gather(1, here[..., None].expand(-1, -1, first.shape[-1]))
     two = second.flatten(1, 2).gather(1, there[..., None].expand(-1, -1, second.shape[-1]))
@@ -63,4 +58,4 @@ def matching_loss(first: Tensor, second: Tensor, partner: Tensor, uniform: Tenso
     logits = logits.masked_fill(same, -torch.inf)
     target = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
     losses = [F.cross_entropy(x.mT, target, reduction='none').mean(1) for x in (logits, logits.mT)]
-    return torch.where(total[:, 0] > 0, (losses[0] + losses[1]) / 2, 0.0)
+    return torch.where(known.any(1), (losses[0] + losses[1]) / 2, 0.0)

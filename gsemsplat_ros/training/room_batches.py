@@ -24,7 +24,7 @@ from gsemsplat_ros.training.batches import (
     output_cameras,
 )
 from gsemsplat_ros.training.matching_loss import partners
-from gsemsplat_ros.training.surfaces import intrinsics, inverse, moved, seen_by, unproject
+from gsemsplat_ros.training.surfaces import inverse, moved, seen_by, unproject
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,6 @@ def room_batch(parts: Sequence[RoomArrays], embeddings: Tensor, stride: int) -> 
             arrays.images[:, 2], arrays.labels[:, 2].long(), arrays.depth, arrays.cameras[:, 2], arrays.poses
         )
     names = embeddings.index_select(0, arrays.names)
-    Ks = intrinsics(output_cameras(arrays, stride)[:, 1])
-    partner = partners(points, valid, Ks, inverse(arrays.poses[:, 1]))
+    partner = partners(points, valid, output_cameras(arrays, stride)[:, 1], inverse(arrays.poses[:, 1]))
     images = context_images(arrays.images)
     return RoomBatch(images, points, valid, arrays.seeds, labels.long(), names, partner, targets)

@@ -16,6 +16,7 @@ from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.lpips import LPIPS
 from gsemsplat_ros.datasets.frames import Source
 from gsemsplat_ros.datasets.sources import SceneSampler, open_source
+from gsemsplat_ros.network.inference import channels_last
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.supervision.features import Features
@@ -25,7 +26,7 @@ from gsemsplat_ros.training.options import SemanticHeadsOptions
 from gsemsplat_ros.training.scene_batches import SceneArrays, SceneBatch, SceneLoader, ScenePlan, scene_batch
 from gsemsplat_ros.training.semantic_losses import SemanticObjective
 from gsemsplat_ros.training.snapshots import scene_snapshot
-from gsemsplat_ros.training.trainer import Trainer, channels_last, parent_of, part
+from gsemsplat_ros.training.trainer import Trainer, parent_of, part
 
 # widths before the text space: LangSplat's, because the paper's are not published
 DECODER = 16, 32, 64, 128, 256, 256

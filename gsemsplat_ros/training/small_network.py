@@ -13,6 +13,7 @@ from torch import Tensor
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, VOCABULARY, PackedRooms
 from gsemsplat_ros.network.config import NetworkConfig
+from gsemsplat_ros.network.inference import channels_last
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics import class_words
 from gsemsplat_ros.semantics.decoder import Decoders
@@ -31,7 +32,7 @@ from gsemsplat_ros.training.room_batches import (
 from gsemsplat_ros.training.room_losses import RoomObjective
 from gsemsplat_ros.training.snapshots import room_snapshot
 from gsemsplat_ros.training.textspace import TextSpace
-from gsemsplat_ros.training.trainer import Trainer, channels_last, parent_of, part, short_digest
+from gsemsplat_ros.training.trainer import Trainer, parent_of, part, short_digest
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             take_over(model, start.model.state_dict())
             decoders.load_state_dict(start.decoders)
             self.facts['parent'] = parent_of(options.init, start.card)
+            self.facts['mixture'] = start.card.get('mixture')  # `gsemsplat eval calibrate` fits it again
         elif processes.first:  # the others receive its weights
             model.init_weights()
         source = start.card if start else weights.read_card(weights.SHIPPED)
@@ -193,5 +195,5 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             'licence': 'Apache-2.0',
             'training': training,
             'frozen': FROZEN,
-            **({'context': facts['context']} if facts['context'] else {}),
+            **{name: facts[name] for name in ('context', 'mixture') if facts.get(name)},
         }

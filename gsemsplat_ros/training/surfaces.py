@@ -82,9 +82,12 @@ def surface_points(depth: Tensor, cameras: Tensor, first_from_camera: Tensor) ->
     return moved(points, first_from_camera).unflatten(-2, (height, width))
 
 
-def seen_by(points: Tensor, depth: Tensor, cameras: Tensor, camera_from_first: Tensor) -> Tensor:
-    """Which points (B, M, 3) of the first frames are visible in views with `depth` (B, h, w; 0: unknown)."""
-    height, width = depth.shape[-2:]
+def shown_at(
+    points: Tensor, cameras: Tensor, camera_from_first: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where points (B, M, 3) of the first frames lie in views of `size` (h, w): rows (B, M) of the flattened
+    view, 0 outside it; depths (B, M) [m]; whether they are inside, (B, M) bool."""
+    height, width = size
     x, y, z = moved(points, camera_from_first).unbind(-1)
     fx, fy, cx, cy = cameras[..., None].unbind(-2)
     in_front = z > 0
@@ -92,5 +95,12 @@ def seen_by(points: Tensor, depth: Tensor, cameras: Tensor, camera_from_first: T
     u, v = fx * x / ahead + cx, fy * y / ahead + cy
     inside = (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)
     row, column = (torch.where(inside, place, 0).round().long() for place in (v, u))
-    found = depth.flatten(-2).gather(-1, row * width + column)
-    return in_front & inside & (found > 0) & ((found - z).abs() < TOLERANCE * (1 + z))
+    return row * width + column, z, in_front & inside
+
+
+def seen_by(points: Tensor, depth: Tensor, cameras: Tensor, camera_from_first: Tensor) -> Tensor:
+    """Which points (B, M, 3) of the first frames are visible in views with `depth` (B, h, w; 0: unknown)."""
+    height, width = depth.shape[-2:]
+    row, z, inside = shown_at(points, cameras, camera_from_first, (height, width))
+    found = depth.flatten(-2).gather(-1, row)
+    return inside & (found > 0) & ((found - z).abs() < TOLERANCE * (1 + z))

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from gsemsplat_ros.files import digest
@@ -208,11 +208,6 @@ class Trainer(ABC, Generic[Options]):
 def part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """The entries below `name`/, without that prefix."""
     return {key[len(name) + 1 :]: t for key, t in state.items() if key.startswith(name + '/')}
-
-
-def channels_last(model: nn.Module) -> None:
-    """Use the memory layout in which bf16 convolutions are fastest."""
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
 
 
 def parent_of(path: Path, card: dict) -> dict:

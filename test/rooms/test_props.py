@@ -8,20 +8,11 @@ pytest.importorskip('moderngl', reason='moderngl is not installed')
 from gsemsplat_ros.rooms import patterns
 from gsemsplat_ros.rooms.finish import Finishes
 from gsemsplat_ros.rooms.furnish import sample_room
-from gsemsplat_ros.rooms.furniture import load_furniture
 from gsemsplat_ros.rooms.layout import Piece, Quad
 from gsemsplat_ros.rooms.mesh import Mesh
 from gsemsplat_ros.rooms.props import PROPS, Props
 from gsemsplat_ros.rooms.shell import Shell
 from gsemsplat_ros.rooms.triangles import VERTEX
-
-
-@pytest.fixture(scope='module')
-def furniture():
-    try:
-        return load_furniture()
-    except ValueError as error:
-        pytest.skip(str(error))
 
 
 def props(furniture, *pieces):

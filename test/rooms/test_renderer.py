@@ -10,21 +10,12 @@ pytest.importorskip('moderngl', reason='moderngl is not installed')
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.rooms.cameras import look
 from gsemsplat_ros.rooms.furnish import sample_room
-from gsemsplat_ros.rooms.furniture import load_furniture
 from gsemsplat_ros.rooms.layout import MIRROR_GLOW, Light, Photographic, Quad, Room, kind_of, overlap
 from gsemsplat_ros.rooms.renderer import RoomRenderer
 
 H, W = 96, 128
 CAMERA = Camera(W, H, 110.0, 112.0, 61.3, 49.8)
 K = CAMERA.K
-
-
-@pytest.fixture(scope='module')
-def furniture():
-    try:
-        return load_furniture()
-    except ValueError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope='module')

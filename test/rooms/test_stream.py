@@ -13,7 +13,7 @@ from gsemsplat_ros.rooms.catalogue import base_noun, clean_name
 from gsemsplat_ros.rooms.furniture import attribution, load_furniture
 from gsemsplat_ros.rooms.packing import pack
 from gsemsplat_ros.rooms.preview import preview
-from gsemsplat_ros.rooms.stream import PAIRS, RoomStream
+from gsemsplat_ros.rooms.stream import PAIRS, RoomStream, vocabulary
 from gsemsplat_ros.rooms.wavefront import read_mtl, read_obj
 
 H, W = 48, 64
@@ -97,7 +97,7 @@ def test_a_room_is_determined_by_its_number(stream, room):
 
 
 def test_samples_say_what_they_are(stream, room):
-    names = stream.vocabulary()
+    names = vocabulary(stream.furniture, stream.split)
     assert {sample.stereo for sample in room} == {True, False}
     for sample in room:
         assert sample.images.shape == (3, H, W, 3) and sample.images.dtype == np.uint8
@@ -143,7 +143,7 @@ def test_packed_rooms_are_the_stream(tmp_path, stream, room):
     pack(tmp_path, H, W, range(3, 5))  # goes on, leaves what is there
     assert (tmp_path / 'train_000003.npz').stat().st_mtime_ns == before and not list(tmp_path.glob('*.part'))
     rooms = PackedRooms(tmp_path)
-    assert len(rooms) > len(room) and rooms.vocabulary() == stream.vocabulary()
+    assert len(rooms) > len(room) and rooms.vocabulary() == vocabulary(stream.furniture, stream.split)
     for packed, drawn in zip((rooms[i] for i in range(len(room))), room):
         np.testing.assert_array_equal(packed.instance, drawn.instance)
         np.testing.assert_allclose(packed.depth, drawn.depth, atol=6e-4)

@@ -16,8 +16,7 @@ H, W = 12, 16
 
 def two_views(shift=0.2):
     """A slanted wall with a box before it, seen by two cameras side by side: points (1, 2, H, W, 3) in the
-    first frame, K (1, 3, 3), second_from_first (1, 4, 4)."""
-    K = np.array([[14.0, 0, 7.5], [0, 14.0, 5.5], [0, 0, 1]])
+    first frame, camera (1, 4), second_from_first (1, 4, 4)."""
     v, u = np.mgrid[:H, :W].astype(float)
     points = []
     for offset in (0.0, shift):
@@ -29,14 +28,14 @@ def two_views(shift=0.2):
     pose = np.eye(4)
     pose[0, 3] = -shift
     as_tensor = lambda x: torch.from_numpy(np.asarray(x)).float()[None]  # noqa: E731
-    return as_tensor(points), as_tensor(K), as_tensor(pose)
+    return as_tensor(points), as_tensor([14.0, 14.0, 7.5, 5.5]), as_tensor(pose)
 
 
 def test_a_partner_shows_the_same_point():
-    points, K, pose = two_views()
+    points, camera, pose = two_views()
     valid = torch.ones(1, 2, H, W, dtype=torch.bool)
     valid[0, 0, 3, 4] = valid[0, 1, :, 2] = False
-    found = partners(points, valid, K, pose)[0]
+    found = partners(points, valid, camera, pose)[0]
     for y in range(H):
         for x in range(W):
             local = points[0, 0, y, x].numpy() - (0.2, 0, 0)
@@ -51,8 +50,8 @@ def test_a_partner_shows_the_same_point():
 
 
 def test_alike_partners_cost_nothing_and_equal_descriptors_the_logarithm():
-    points, K, pose = two_views()
-    partner = partners(points, torch.ones(1, 2, H, W, dtype=torch.bool), K, pose)
+    points, camera, pose = two_views()
+    partner = partners(points, torch.ones(1, 2, H, W, dtype=torch.bool), camera, pose)
     generator = torch.Generator().manual_seed(0)
     second = F.normalize(torch.randn(1, H, W, 24, generator=generator), dim=-1)
     first = second.flatten(1, 2)[0][partner[0].clamp(min=0)][None]

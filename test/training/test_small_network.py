@@ -150,6 +150,9 @@ def test_the_card_says_what_was_trained_where_and_on_what(rooms):
     }
     assert re.fullmatch(r'\d+\.\d+.*|source checkout', training['gsemsplat_ros']) and 'parent' not in training
 
+    assert 'mixture' not in card  # of a network that is new, no score is known
+    mixture = weights.read_card(weights.SHIPPED)['mixture']
+    weights.update_card(first, {'mixture': mixture})
     second = go(rooms, 'second', '--minutes', '1e-9', '--init', str(first)).checkpoint
     training = weights.read_card(second)['training']
     assert training['parent'] == {'file': 'small.safetensors', 'sha256': digest(first)[:12], 'steps': 1}
@@ -159,7 +162,8 @@ def test_the_card_says_what_was_trained_where_and_on_what(rooms):
     # fp16
     assert max((x - y).abs().max() for x, y in zip(a.model.parameters(), b.model.parameters())) < 1e-3
     go(rooms, 'second', '--minutes', '1e-9', '--init', str(first))
-    assert weights.read_card(second)['training']['parent'] == training['parent']  # also after going on
+    card = weights.read_card(second)  # also after going on
+    assert card['training']['parent'] == training['parent'] and card['mixture'] == mixture
 
 
 def test_the_frozen_parts_stay_bit_for_bit(rooms):
