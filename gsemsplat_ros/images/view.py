@@ -14,6 +14,8 @@ from gsemsplat_ros.images.exif import focal_length
 from gsemsplat_ros.images.window import Window
 
 PATCH = 16  # the network works on whole patches of this many pixels
+MIN_SIDE = 32  # pixels: less holds nothing to match, and no window of the stereo matcher
+MAX_ASPECT = 32  # the network's picture of 512 x 16 pixels: of a longer strip, it would see a part only
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class View:
     map_from_camera: np.ndarray | None = None
     exif_focal: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         image = self.image
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(
@@ -49,14 +51,17 @@ class View:
 class Pair:
     """Two views of one scene. `baseline_m` [m]: of a rectified stereo pair, second camera at +x; else None.
 
-    Raises ValueError for a baseline that is not positive, or one without a camera or with two image sizes.
+    Raises ValueError for images that `check_size` refuses, for a baseline that is not positive, and for one
+    without a camera or with two image sizes.
     """
 
     first: View
     second: View
     baseline_m: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        check_size(self.first.image)
+        check_size(self.second.image)
         if self.baseline_m is not None:
             if not self.baseline_m > 0:
                 raise ValueError(
@@ -77,6 +82,16 @@ class Pair:
         if self.first.map_from_camera is None or self.second.map_from_camera is None:
             return None
         return np.linalg.inv(self.first.map_from_camera) @ self.second.map_from_camera
+
+
+def check_size(image: np.ndarray) -> None:
+    """Raises ValueError for an image (H, W, ...) that is too small, or too long a strip, for a scene."""
+    short, long = sorted(image.shape[:2])
+    if short < MIN_SIDE or long > MAX_ASPECT * short:
+        raise ValueError(
+            f'image of {image.shape[1]}x{image.shape[0]} px: wanted at least {MIN_SIDE} px a side, and one side '
+            f'at most {MAX_ASPECT} times the other; give the whole image of the camera'
+        )
 
 
 def network_size(width: int, height: int, long_side: int = 512, square: bool = False) -> tuple[int, int]:

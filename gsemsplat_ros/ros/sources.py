@@ -11,7 +11,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.keyframes import KeyframeSelector
 from gsemsplat_ros.images.still import StillGate
-from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.images.view import Pair, View, check_size
 from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
 from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_to_rgb, quoted, stamp_ns
 from gsemsplat_ros.ros.inputs import Input
@@ -76,6 +76,7 @@ class _Lens:
         self.complaints = []
         try:
             pixels = image_to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
+            check_size(pixels)
         except ValueError as error:
             raise ValueError(f'{self._image_topic}: {error}') from None
         frame = message.header.frame_id

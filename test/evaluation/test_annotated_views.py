@@ -158,8 +158,8 @@ SMALL = np.zeros((SIDE, SIDE - 2), bool)
             'has 40 x 64 px: its annotation says',
         ),
         (
-            lambda scene: cv2.imwrite(str(scene / f'render_{NAME}.jpg'), np.zeros((9, 9, 3))),
-            f'render_{NAME}.jpg has 9 x 9 px',
+            lambda scene: cv2.imwrite(str(scene / f'render_{NAME}.jpg'), np.zeros((40, 40, 3))),
+            f'render_{NAME}.jpg has 40 x 40 px',
         ),
         (remove('queries.txt'), 'no queries at .*queries.txt: wanted'),
         (write('queries.txt', ' \n,\n'), 'holds no name'),

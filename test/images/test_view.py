@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import Pair, View, fit, network_size, read_image
+from gsemsplat_ros.images.view import Pair, View, check_size, fit, network_size, read_image
 
 SIZES = [(640, 480), (741, 500), (300, 700), (512, 384), (64, 64)]
 
@@ -96,12 +96,12 @@ def test_network_size(size, square, wanted):
 
 
 def test_wrong_values_are_refused_in_one_line():
-    image, camera = gradient(8, 6), Camera(8, 6, 5, 5, 4, 3)
+    image, camera = gradient(40, 32), Camera(40, 32, 25, 25, 20, 16)
     cases = [
-        (lambda: Camera(8, 6, 0, 5, 4, 3), 'calibrated'),
+        (lambda: Camera(40, 32, 0, 25, 20, 16), 'calibrated'),
         (lambda: View(image[..., 0]), 'uint8 RGB'),
         (lambda: View(image.astype(np.float32)), 'uint8 RGB'),
-        (lambda: View(image, Camera(9, 6, 5, 5, 4, 3)), '9x6'),
+        (lambda: View(image, Camera(41, 32, 25, 25, 20, 16)), '41x32'),
         (lambda: Pair(View(image, camera), View(image, camera), -0.1), 'left and right exchanged'),
         (lambda: Pair(View(image), View(image), 0.1), 'needs a camera'),
     ]
@@ -111,12 +111,29 @@ def test_wrong_values_are_refused_in_one_line():
         assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('size', [(15, 480), (640, 31), (1, 1), (1, 3000), (1100, 34), (2000, 40), (40, 2000)])
+def test_small_images_and_long_strips_are_refused(size):
+    whole, wrong = View(np.zeros((480, 640, 3), np.uint8)), View(np.zeros((*size[::-1], 3), np.uint8))
+    for first, second in (whole, wrong), (wrong, whole):
+        with pytest.raises(ValueError, match=f'image of {size[0]}x{size[1]} px: wanted at least 32 px a side'):
+            Pair(first, second)
+
+
+@pytest.mark.parametrize('size', [(32, 32), (32, 1024), (1024, 32), (1000, 40)])
+def test_the_smallest_image_and_the_longest_strips_are_fitted_whole(size):
+    image = np.zeros((*size[::-1], 3), np.uint8)
+    check_size(image)
+    window = fit(View(image), *network_size(*size)).window
+    assert window.scale_x * window.width >= 0.75 * size[0]
+    assert window.scale_y * window.height >= 0.75 * size[1]
+
+
 def test_read_image(tmp_path):
     path = tmp_path / 'turned.jpg'
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying, to be shown upright
-    Image.fromarray(gradient(32, 16)).save(path, exif=exif, quality=95)
-    assert read_image(path).shape == (32, 16, 3)
+    Image.fromarray(gradient(64, 32)).save(path, exif=exif, quality=95)
+    assert read_image(path).shape == (64, 32, 3)
     path.write_bytes(b'no image')
     for wrong, message in (
         (path, 'cannot be read'),

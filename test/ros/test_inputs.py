@@ -136,6 +136,15 @@ def test_compressed_images_meet_their_camera_info():
         source.pair(inputs.Input((compressed(PNG[:100]), images[1]), infos))
 
 
+@pytest.mark.parametrize('mode', ['stereo', 'sequential'])
+@pytest.mark.parametrize('width, height', [(15, 480), (640, 31), (1, 1), (34, 1100)])
+def test_small_images_and_long_strips_are_refused_by_topic(mode, width, height):
+    image = image_message(np.zeros((height, width, 3), np.uint8), make_header('head', 0))
+    source = sources.make_source(Parameters(mode=mode), [('/l', '/li'), ('/r', '/ri')], print)
+    with pytest.raises(ValueError, match=f'^/l: image of {width}x{height} px: wanted at least 32 px a side'):
+        source.pair(inputs.Input((image, image), (None, None)))
+
+
 @pytest.fixture
 def node_with(domain):
     """Function: a node with these ROS arguments."""
