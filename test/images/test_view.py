@@ -111,11 +111,15 @@ def test_wrong_values_are_refused_in_one_line():
         assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('size', [(15, 480), (640, 31), (1, 1), (1, 3000), (1100, 34), (2000, 40), (40, 2000)])
+@pytest.mark.parametrize(
+    'size', [(15, 480), (640, 31), (1, 1), (1, 3000), (1100, 34), (2000, 40), (40, 2000)]
+)
 def test_small_images_and_long_strips_are_refused(size):
     whole, wrong = View(np.zeros((480, 640, 3), np.uint8)), View(np.zeros((*size[::-1], 3), np.uint8))
     for first, second in (whole, wrong), (wrong, whole):
-        with pytest.raises(ValueError, match=f'image of {size[0]}x{size[1]} px: wanted at least 32 px a side'):
+        with pytest.raises(
+            ValueError, match=f'image of {size[0]}x{size[1]} px: wanted at least 32 px a side'
+        ):
             Pair(first, second)
 
 
