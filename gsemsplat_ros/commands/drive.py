@@ -33,7 +33,12 @@ def run(args: argparse.Namespace, console: Console) -> None:
     with Client() as client:
         goal = find(client, args.text, args.service)
         at, frame = goal.pose.position, goal.header.frame_id
-        console.note(f"'{args.text}': driving to ({at.x:.2f}, {at.y:.2f}) m in {frame}")
+        console.note(f"'{args.text}': driving to ({at.x:.2f}, {at.y:.2f}, {at.z:.2f}) m in {frame}")
+        if goal.header.stamp.sec:
+            console.note(
+                f"{frame} is the camera's frame, and the goal is where it stood at its image: set the node's "
+                'map_frame for a goal in a fixed frame'
+            )
         if not drive(client, goal, args.action, args.timeout):
             raise Failure(f"the robot did not reach '{args.text}': the log of Nav2 says why")
     console.say('arrived')

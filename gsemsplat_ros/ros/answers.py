@@ -8,6 +8,7 @@ import numpy as np
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
 
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import UP_OF_CAMERA
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros import messages, publishers
@@ -17,7 +18,8 @@ from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.snapshot import Kept, Snapshot
 from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.scene.approach import Approach, approach_pose
-from gsemsplat_ros.scene.map import UP_OF_MAP, Map
+from gsemsplat_ros.scene.ask import moved
+from gsemsplat_ros.scene.map import UP_OF_MAP
 from gsemsplat_ros.scene.map_index import IndexCache
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer, Question
@@ -28,23 +30,20 @@ from gsemsplat_ros.semantics.objects import inside_any
 class Reply:
     """The answer to a question, of the whole map where there is one, else of the newest scene.
 
-    answer: in the frame of `header`; its peak_pixel is where the newest scene sees the thing. kept: the map
-    that answered, None where the scene did. seen: what the newest scene answers, None without a scene.
+    answer: in the frame of `header`; its peak_pixel is where the newest scene sees the thing. gaussians: what
+    was asked, in that frame; metric: whether in metres. in_map: whether the frame is that of the map, with z
+    up, else it is the camera's. camera (3,) [m]: position of the camera there, None: unknown. scene: the
+    newest, seen: what it answers, both None without one.
     """
 
     answer: Answer
     header: Header
-    kept: Kept | None
+    gaussians: Gaussians
+    metric: bool
+    in_map: bool
+    camera: np.ndarray | None
     scene: Scene | None
     seen: Answer | None
-
-    @property
-    def source(self) -> Map | Scene:
-        """The map or the scene that answered."""
-        if self.kept is not None:
-            return self.kept.map
-        assert self.scene is not None  # else the map has answered
-        return self.scene
 
 
 def question(text: str, parameters: Parameters, threshold: float = 0.0, max_objects: int = 0) -> Question:
@@ -59,16 +58,29 @@ def find(question: Question, pipeline: Pipeline, indexes: IndexCache, now: Snaps
 
     A scene that could not be fused answers for itself what it finds and the map does not.
     """
-    scene = now.scene
+    scene, kept = now.scene, now.kept
     seen = None if scene is None else pipeline.query(scene, question)
-    of_map = pipeline.query(indexes.of(now.kept.map), question) if now.kept.answers else None
+    of_map = pipeline.query(indexes.of(kept.map), question) if kept.answers else None
     if scene is not None and seen is not None:
-        only_the_scene_knows = seen.found and not now.kept.last_fused and not (of_map and of_map.found)
+        only_the_scene_knows = seen.found and not kept.last_fused and not (of_map and of_map.found)
         if of_map is None or only_the_scene_knows:
-            return Reply(seen, messages.scene_header(scene), None, scene, seen)
+            return _of_scene(scene, seen, question, now)
     assert of_map is not None, 'there is neither a map nor a scene to ask'
-    pixel = seen.peak_pixel if seen and seen.found else None
-    return Reply(replace(of_map, peak_pixel=pixel), map_header(now.kept), now.kept, scene, seen)
+    answer = replace(of_map, peak_pixel=seen.peak_pixel if seen and seen.found else None)
+    camera = None if kept.map_from_camera is None else kept.map_from_camera[:3, 3]
+    return Reply(answer, map_header(kept), kept.map.gaussians, kept.map.metric, True, camera, scene, seen)
+
+
+def _of_scene(scene: Scene, seen: Answer, question: Question, now: Snapshot) -> Reply:
+    """What the newest scene answers: in the frame of the map where TF has placed it, else in its camera's."""
+    pose, gaussians = now.map_from_camera, scene.gaussians
+    if pose is None:
+        header = messages.scene_header(scene)
+        return Reply(seen, header, gaussians, scene.metric, False, np.zeros(3), scene, seen)
+    gaussians = gaussians.transformed(pose, now.kept.map.frame)
+    header = make_header(gaussians.frame, scene.keyframe.stamp_ns)
+    answer = moved(seen, pose, gaussians, question)
+    return Reply(answer, header, gaussians, scene.metric, True, pose[:3, 3], scene, seen)
 
 
 def fill(
@@ -79,7 +91,7 @@ def fill(
     tf: TfListener | None,
 ) -> None:
     """The response of /query, without success where the question was not understood."""
-    answer, gaussians = reply.answer, reply.source.gaussians
+    answer, gaussians = reply.answer, reply.gaussians
     response.header = reply.header
     understood = answer.state != 'not understood'
     response.success, response.found, response.score = understood, answer.found, answer.score
@@ -114,29 +126,27 @@ def map_header(kept: Kept) -> Header:
     return make_header(kept.map.frame, kept.stamp_ns)
 
 
-def robot_position(kept: Kept, base_frame: str, tf: TfListener | None) -> np.ndarray | None:
-    """Position of the robot in the map (3,) [m]: from TF, else of the last keyframe; None: unknown."""
+def robot_position(reply: Reply, base_frame: str, tf: TfListener | None) -> np.ndarray | None:
+    """Position of the robot in the map of the reply (3,) [m]: from TF, else the camera's; None: unknown."""
     if tf:
-        map_from_base, _ = tf.lookup(kept.map.frame, base_frame, 0)
+        map_from_base, _ = tf.lookup(reply.header.frame_id, base_frame, 0)
         if map_from_base is not None:
             return map_from_base[:3, 3]
-    return None if kept.map_from_camera is None else kept.map_from_camera[:3, 3]
+    return reply.camera
 
 
 def _approach(reply: Reply, parameters: Parameters, tf: TfListener | None) -> tuple[Approach | None, str]:
     """Approach pose for the best object, in the frame of the reply; or None and the reason."""
-    if not reply.source.metric:
+    if not reply.metric:
         return None, "the scale is the network's guess: give a stereo baseline or map_frame"
-    robot: np.ndarray | None
-    if reply.kept is None:
-        robot, up = np.zeros(3), UP_OF_CAMERA
-    else:
-        robot, up = robot_position(reply.kept, parameters.base_frame, tf), UP_OF_MAP
+    robot, up = reply.camera, UP_OF_CAMERA
+    if reply.in_map:
+        robot, up = robot_position(reply, parameters.base_frame, tf), UP_OF_MAP
     if robot is None:
         return None, 'nothing says where the robot is: set map_frame and base_frame'
     return approach_pose(
         reply.answer.objects[0],
-        reply.source.gaussians.means.detach().cpu().numpy(),
+        reply.gaussians.means.detach().cpu().numpy(),
         robot,
         parameters.robot_radius_m,
         parameters.approach_distance_m,

@@ -78,7 +78,9 @@ class Perception:
             )
         clock.lap('build')
         with self._output_lock:
-            self.latest.change(scene=scene)
+            self.latest.change(
+                scene=scene, map_from_camera=pair.first.map_from_camera if scene.metric else None
+            )
             self._shown.clear()
             self._results.cloud(scene, p.max_points, p.publish_codes)
             self._results.pose(scene)

@@ -52,13 +52,15 @@ class Done:
 class Snapshot:
     """What the node has made since it was configured.
 
-    scene: the newest, which queries read; done: the last finished one; scenes: number of finished ones.
-    refused: inputs that could not be used; last_error: why the last input could not, else ''. used_ns: stamp
-    of the last input of which a scene was made, or should have been.
+    scene: the newest, which queries read; map_from_camera (4, 4) [m]: where TF says that its camera stood in
+    map_frame, None where TF does not, or the scene is not in metres; done: the last finished one; scenes:
+    number of finished ones. refused: inputs that could not be used; last_error: why the last input could not,
+    else ''. used_ns: stamp of the last input of which a scene was made, or should have been.
     """
 
     kept: Kept
     scene: Scene | None = None
+    map_from_camera: np.ndarray | None = None
     done: Done | None = None
     scenes: int = 0
     refused: int = 0

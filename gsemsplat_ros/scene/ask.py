@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.scene.map_index import MIN_IN_CELL, MapIndex
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer, AnswerPicture, Question
@@ -70,6 +72,24 @@ def _answer_of_scene(
         lit,
         AnswerPicture(decision.relevancy, decision.mask),
     )
+
+
+def moved(answer: Answer, map_from_camera: np.ndarray, gaussians: Gaussians, question: Question) -> Answer:
+    """The answer of a scene in another frame: `map_from_camera` (4, 4) rigid; `gaussians`: those of the scene
+    in that frame, to whose axes the boxes are aligned anew."""
+    point, objects = answer.peak_point, answer.objects
+    if point is not None:
+        point = tuple((map_from_camera[:3, :3] @ point + map_from_camera[:3, 3]).tolist())
+    if objects:
+        assert answer.relevancy is not None and answer.lit is not None  # of a scene
+        objects = find_objects(
+            gaussians.means.cpu().numpy(),
+            answer.relevancy,
+            answer.lit,
+            gaussians.opacities.cpu().numpy(),
+            max_objects=question.max_objects,
+        )
+    return replace(answer, peak_point=point, objects=objects)
 
 
 def threshold_of(question: Question) -> float:

@@ -61,6 +61,7 @@ class FakePipeline:
         camera = first.camera or Camera(64, 48, 1.0, 1.0, 0.0, 0.0)
         means = torch.zeros(COUNT, 3)
         means[:, 0], means[:, 2] = torch.linspace(-1, 1, COUNT), 2.0
+        means[2:10, 1] = 1.0  # so that neighbours on the line are one object (find_objects)
         means[0] = torch.tensor([camera.fx, camera.cx, pair.baseline_m or 0.0])
         if first.map_from_camera is not None:
             means[1] = torch.from_numpy(first.map_from_camera[:3, 3])
@@ -124,6 +125,8 @@ def answer_of_scene(scene, question):
     score = thing.score if thing else 0.25
     threshold = question.threshold or THRESHOLD
     found = score >= threshold
+    lit = np.full(COUNT, found)
+    lit[: COUNT // 2] = False  # those with x > 0
     return Answer(
         question.text,
         threshold,
@@ -132,6 +135,8 @@ def answer_of_scene(scene, question):
         (0.5, 0.25, 2.0) if thing else None,
         (17.0, 13.0),
         (thing,) * min(question.max_objects, 2) if found else (),
+        relevancy=np.where(lit, np.float32(score), np.float32(0)),
+        lit=lit,
         picture=AnswerPicture(MAP, np.zeros(MAP.shape, bool)),
     )
 

@@ -20,7 +20,7 @@ def check_nav2() -> None:
 
 
 def find(client: Client, text: str, service: str = '/query') -> PoseStamped:
-    """Ask the node where to stand before `text`: a goal with the stamp 0, which takes the newest TF.
+    """Ask the node where to stand before `text` (`NodeReply.approach`).
 
     Raises ValueError with the node's words when there is no such place, Failure when it says nothing.
     """

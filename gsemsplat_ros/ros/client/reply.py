@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from geometry_msgs.msg import Point, PoseStamped, Vector3
+from geometry_msgs.msg import Point, PoseStamped, Quaternion, Vector3
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
 
@@ -24,8 +24,9 @@ class NodeReply:
     """A node's answer, in the frame of `header` [m].
 
     picture (H, W, 3) uint8 RGB: relevancy over the newest image, None unless asked for. approach: where a
-    robot stands before the best object, with the stamp 0, which takes the newest TF; None where there is no
-    such place. message: the answer in words, and why there is no approach.
+    robot stands before the best object; None where there is no such place. Its stamp is 0, which takes the
+    newest TF; in the frame of a camera, which moves on, it is that of the image. message: the answer in
+    words, and why there is no approach.
     """
 
     answer: Answer
@@ -56,8 +57,15 @@ def reply_of(request: Query.Request, response: Query.Response) -> NodeReply:
     if response.approach_found:
         approach = PoseStamped(pose=response.approach)
         approach.header.frame_id = response.header.frame_id
+        if not _is_upright(response.approach.orientation):  # a camera's frame, which moves with the robot
+            approach.header.stamp = response.header.stamp
     picture = image_to_rgb(response.image[0]) if response.image else None
     return NodeReply(answer, response.header, picture, approach, response.message)
+
+
+def _is_upright(pose: Quaternion) -> bool:
+    """Whether z is up in the frame of an approach pose, as in a map; in a camera's it is not (REP 103)."""
+    return math.hypot(pose.x, pose.y) < 1e-3
 
 
 def _known(numbers: tuple) -> tuple | None:

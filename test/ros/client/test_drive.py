@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from geometry_msgs.msg import Point, Pose, Vector3
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from gsemsplat_msgs.msg import Object as ObjectMessage
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 from gsemsplat_ros.cli import main
 from gsemsplat_ros.ros.client.drive import find
 from gsemsplat_ros.ros.client.reply import reply_of
-from gsemsplat_ros.ros.conversions import image_message
+from gsemsplat_ros.ros.conversions import image_message, make_header
 from gsemsplat_ros.semantics.objects import Object
 
 
@@ -52,6 +52,19 @@ def test_a_response_is_read_whole():
     assert (reply.picture == picture).all() and reply.header.frame_id == 'map'
     goal = reply.approach
     assert (goal.header.frame_id, goal.header.stamp.sec, goal.pose.position.x) == ('map', 0, -1.0)
+
+
+def test_a_goal_in_a_cameras_frame_is_of_its_image_and_one_in_the_map_of_now():
+    """A frame in which what is upright is turned about x or y is no map: it moves on with the robot."""
+    for frame, turn, stamp in (
+        ('map', Quaternion(z=0.6, w=0.8), 0),
+        ('left_optical', Quaternion(x=0.5, y=-0.5, z=0.5, w=0.5), 7),
+    ):
+        header = make_header(frame, 7 * 10**9)
+        goal = reply_of(
+            Query.Request(text='chair'), response(header=header, approach=Pose(orientation=turn))
+        ).approach
+        assert (goal.header.frame_id, goal.header.stamp.sec) == (frame, stamp)
 
 
 def test_what_a_response_does_not_know_is_none():
