@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,8 +90,10 @@ def fill(
     response: Query.Response,
     parameters: Parameters,
     tf: TfListener | None,
+    complain: Callable[[Exception], str],
 ) -> None:
-    """The response of /query, without success where the question was not understood."""
+    """The response of /query, without success where the question was not understood. An error of the approach
+    goes to `complain`, which returns its words: the answer stands without."""
     answer, gaussians = reply.answer, reply.gaussians
     response.header = reply.header
     understood = answer.state != 'not understood'
@@ -111,12 +114,15 @@ def fill(
     if request.with_image and reply.scene is not None and reply.seen is not None:
         response.image = [publishers.relevancy_image(reply.scene, reply.seen)]
     if answer.objects:
-        found, reason = _approach(reply, parameters, tf)
+        try:
+            found, reason = _approach(reply, parameters, tf)
+        except Exception as error:
+            found, reason = None, complain(error)
         response.approach_found = found is not None
         if found:
             response.approach = messages.approach_message(found)
-        else:
-            response.message += f'; no approach: {reason}'
+        if reason:
+            response.message += f'; {"approach" if found else "no approach"}: {reason}'
     if answer.note:  # last, where ros/client/reply.py finds it
         response.message = f'{response.message}; {answer.note}' if understood else answer.note
 
@@ -136,7 +142,8 @@ def robot_position(reply: Reply, base_frame: str, tf: TfListener | None) -> np.n
 
 
 def _approach(reply: Reply, parameters: Parameters, tf: TfListener | None) -> tuple[Approach | None, str]:
-    """Approach pose for the best object, in the frame of the reply; or None and the reason."""
+    """Approach pose for the best object, in the frame of the reply, and what it leaves open; or None and the
+    reason."""
     if not reply.metric:
         return None, "the scale is the network's guess: give a stereo baseline or map_frame"
     robot, up = reply.camera, UP_OF_CAMERA

@@ -45,7 +45,7 @@ from gsemsplat_ros.ros.map_services import MapServices
 from gsemsplat_ros.ros.parameters import changed, declare, differing
 from gsemsplat_ros.ros.perception import Perception
 from gsemsplat_ros.ros.publishers import Results
-from gsemsplat_ros.ros.qos import LATCHED
+from gsemsplat_ros.ros.qos import LATCHED, QUERIES
 from gsemsplat_ros.ros.services import answered
 from gsemsplat_ros.ros.sources import make_source
 from gsemsplat_ros.ros.state import Active, Configured
@@ -126,7 +126,9 @@ class GsemsplatNode(LifecycleNode):
             )
             made.enter_context(closing(MapServices(self, keeper, self._map_replaced)))
             group = MutuallyExclusiveCallbackGroup()
-            query = self.create_service(Query, 'query', self._on_query, callback_group=group)
+            query = self.create_service(
+                Query, 'query', self._on_query, qos_profile=QUERIES, callback_group=group
+            )
             made.callback(self.destroy_service, query)
             worker = Worker(perception.build, perception.refuse)
             self._configured = Configured(perception, results, worker, made.pop_all())

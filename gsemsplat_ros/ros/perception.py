@@ -186,8 +186,8 @@ class Perception:
         p = self._parameters()
         question = answers.question(request.text, p, request.threshold, request.max_objects)
         reply = answers.find(question, self.pipeline, self._indexes, now)
-        answers.fill(reply, request, response, p, tf)
-        with self._output_lock:
+        answers.fill(reply, request, response, p, tf, self._complain)
+        with self._complaining(), self._output_lock:  # the answer stands, whatever becomes of the topics
             if now.scene is self.latest.now.scene:  # else a newer scene has gone out meanwhile
                 self._shown.ask(reply.answer.text, (reply.answer, reply.header))
                 if now.scene is not None and reply.seen is not None:

@@ -1,4 +1,5 @@
-"""The quality of service of latched topics: a late subscriber receives the newest message."""
+"""The quality of service of latched topics, whose newest message a late subscriber receives, and of the
+service that many may ask at once."""
 
 from __future__ import annotations
 
@@ -13,3 +14,5 @@ def latched(depth: int = 1) -> QoSProfile:
 
 
 LATCHED = latched()
+# ROS's own depth of 10 drops what an eleventh client asks meanwhile, without a word to anybody
+QUERIES = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)

@@ -10,14 +10,14 @@ Response = TypeVar('Response', bound=Any)
 
 
 def answered(what: str, work: Callable[[], None], response: Response, log: Callable[[str], Any]) -> Response:
-    """`response`, after `work` has filled it. ValueError is the caller's mistake; all else a fault of ours,
-    which goes to the log with `what` failed."""
+    """`response`, after `work` has filled it, or one that holds the error alone. ValueError is the caller's
+    mistake; all else a fault of ours, which goes to the log with `what` failed."""
     try:
         work()
+        return response
     except ValueError as error:
-        response.success, response.message = False, str(error)
+        message = str(error)
     except Exception as error:
         log(f'{what} failed:\n{traceback.format_exc()}')
-        response.success = False
-        response.message = f'internal error ({type(error).__name__}: {error}): see the log of the node'
-    return response
+        message = f'internal error ({type(error).__name__}: {error}): see the log of the node'
+    return type(response)(success=False, message=message)

@@ -21,6 +21,8 @@ MIN_IN_CELL = 2  # points: a single one may be a stray
 STRAY = 0.02  # of the points may lie below the floor
 FLOOR_NOISE = 0.15  # m above the lowest of the others: the floor is the fullest layer in this range
 MARGIN = 5.0  # m around robot and object: paths further out are not searched
+SPAN = 40.0  # m: the survey is at most a square of this side, with the object in its middle
+FAR = 1e5  # m from the origin of the frame: further out float32 keeps positions no finer than a cell
 FARTHER = 1.0  # m beyond the standoff, for what cannot be approached nearer (a cup on a table)
 SIGHT_LOW, SIGHT_HIGH = 0.05, 0.3  # m over the object's top, or over EYE: points between hide it
 EYE = 1.2  # m above the floor: taller objects need to be visible up to here only
@@ -64,7 +66,7 @@ def approach_pose(
     standoff_m: float,
     up: tuple[float, float, float] = (0.0, 0.0, 1.0),
 ) -> tuple[Approach | None, str]:
-    """A pose in front of `target`, facing it, or None; and the reason for None.
+    """A pose in front of `target`, facing it, or None; and the reason for None, or what the pose leaves open.
 
     target: box in the map's frame [m]; points (N, 3): means of the map's Gaussians [m], the target's among
     them; robot (3,): position of the robot or its camera [m]; robot_radius_m: of the robot seen from above;
@@ -72,25 +74,27 @@ def approach_pose(
     up: unit vector against gravity in the map's frame ((0, -1, 0) for a level camera's optical frame).
 
     Of the free places nearest to the standoff from which the target's top is visible, the
-    one with the shortest free path from the robot. Raises ValueError for a radius or
-    standoff not above 0, or an unusable up.
+    one with the shortest free path from the robot. The ground is looked at within SPAN / 2 of the target: the
+    path of a robot that is farther away begins where the straight line enters. Raises ValueError for a radius
+    or standoff not above 0, an unusable up, and a robot or target that is too far from the origin, too large
+    or nowhere.
     """
     if not robot_radius_m > 0 or not standoff_m > 0:
         raise ValueError(f'robot radius {robot_radius_m} m, standoff {standoff_m} m: wanted both above 0')
     ground_from_map = upright(np.asarray(up, float))
+    start, center, half = placed(target, robot, standoff_m, ground_from_map)
     points = np.asarray(points, float) @ ground_from_map.T
     points = points[np.isfinite(points).all(1)]
-    start = ground_from_map @ np.asarray(robot, float)
-    center = ground_from_map @ np.array(target.center)
-    half = np.abs(ground_from_map) @ np.array(target.size) / 2
     floor = floor_height(points[:, 2], start[2])
+    start, beyond_m = entrance(start, center)
     ground = survey(points, floor, center, half, start)
 
     distance = cv2.distanceTransform((~ground.blocked).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     free = (distance - 0.5) * CELL >= robot_radius_m  # from the middle to the edge of a blocked cell
-    steps = way(free, ground, start[:2], robot_radius_m)
+    near_m = 2 * SPAN if beyond_m else max(NEAR_START, robot_radius_m)
+    steps = way(free, ground, start[:2], near_m)
     if steps is None:
-        return None, f'the robot has no free ground within {NEAR_START} m'
+        return None, f'the robot has no free ground within {near_m:g} m'
     centers = ground.centers()
     away = np.linalg.norm(np.maximum(np.abs(centers - center[:2]) - half[:2], 0), axis=-1)
     wanted = free & (away > standoff_m - CELL) & (away <= standoff_m + FARTHER)
@@ -111,9 +115,12 @@ def approach_pose(
         yaw = float(np.arctan2(forward[1], forward[0]))
         turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
         position = ground_from_map.T @ np.array([*chosen[number], floor])
-        return Approach(
+        approach = Approach(
             tuple(position.tolist()), tuple(rotation_to_quat(ground_from_map.T @ turn).tolist())
-        ), ''
+        )
+        return approach, (
+            f'the first {beyond_m:.0f} m of the way there were not looked at' if beyond_m else ''
+        )
     return None, 'no place that the robot can reach has the object in sight'
 
 
@@ -129,6 +136,37 @@ def upright(up: np.ndarray) -> np.ndarray:
     return np.stack((x, np.cross(z, x), z))
 
 
+def placed(
+    target: Object, robot: np.ndarray, standoff_m: float, ground_from_map: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Robot (3,), middle of the target (3,) and half of its box (3,) [m] above the ground. Raises ValueError
+    where a survey of SPAN cannot hold them."""
+    start, center = ground_from_map @ np.asarray(robot, float), ground_from_map @ np.array(target.center)
+    half = np.abs(ground_from_map) @ np.array(target.size) / 2
+    for what, at in ('robot', start), ('object', center):
+        if not (np.abs(at) <= FAR).all():  # nor NaN
+            raise ValueError(
+                f'the {what} is {np.linalg.norm(at):.3g} m from the origin: wanted at most {FAR:g} m'
+            )
+    room = SPAN / 2 - FARTHER - CELL
+    if not ((half >= 0) & (half + standoff_m <= room))[:2].all():
+        raise ValueError(
+            f'an object of {2 * half[0]:.3g} x {2 * half[1]:.3g} m, to be approached to {standoff_m:g} m, is '
+            f'too large: wanted at most {room:.1f} m from its middle'
+        )
+    return start, center, half
+
+
+def entrance(start: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, float]:
+    """Where the straight line from `start` to `center` (3,) [m] enters the square of SPAN about `center`, and
+    how far from `start` that is: `start` itself and 0 within."""
+    far = np.abs(start - center)[:2].max()
+    if far <= SPAN / 2:
+        return start, 0.0
+    enters = center + (start - center) * (SPAN / 2 / far)
+    return enters, float(np.linalg.norm((enters - start)[:2]))
+
+
 def floor_height(heights: np.ndarray, robot_height: float) -> float:
     """Height [m] of the floor: the fullest of the lowest layers, and never above the robot.
 
@@ -136,18 +174,22 @@ def floor_height(heights: np.ndarray, robot_height: float) -> float:
     """
     if not len(heights):
         return robot_height
-    layers = np.floor((heights - np.quantile(heights, STRAY)) / CELL).astype(int)
-    low = (layers >= 0) & (layers < FLOOR_NOISE / CELL)
-    fullest = np.bincount(layers[low]).argmax()
-    return min(float(np.median(heights[layers == fullest])), robot_height)
+    lowest = np.quantile(heights, STRAY, method='lower')  # of a point: there may be none near other quantiles
+    low = heights[(heights >= lowest) & (heights - lowest < FLOOR_NOISE)]
+    layers = ((low - lowest) / CELL).astype(int)
+    return min(float(np.median(low[layers == np.bincount(layers).argmax()])), robot_height)
 
 
 def survey(
     points: np.ndarray, floor: float, center: np.ndarray, half: np.ndarray, start: np.ndarray
 ) -> Ground:
-    """The ground around robot and object: the cells that block the way and those that hide the object."""
-    low = np.minimum(start[:2], center[:2] - half[:2]) - MARGIN
-    shape = np.ceil((np.maximum(start[:2], center[:2] + half[:2]) + MARGIN - low) / CELL).astype(int)
+    """The ground around robot and object, at most SPAN / 2 from the object's middle: the cells that block the
+    way and those that hide the object.
+    """
+    middle = center[:2]
+    low = np.maximum(np.minimum(start[:2], middle - half[:2]) - MARGIN, middle - SPAN / 2)
+    high = np.minimum(np.maximum(start[:2], middle + half[:2]) + MARGIN, middle + SPAN / 2)
+    shape = np.ceil((high - low) / CELL).astype(int)
     eye = min(center[2] + half[2] - floor, EYE)
     blocked, hiding = _counts(np.ascontiguousarray(points), low, shape[0], shape[1], floor, eye)
     return Ground(low, blocked >= MIN_IN_CELL, hiding >= MIN_IN_CELL)
@@ -166,15 +208,16 @@ def _counts(points, low, width, height, floor, eye):
     return blocked, hiding
 
 
-def way(free: np.ndarray, ground: Ground, start: np.ndarray, radius: float) -> np.ndarray | None:
-    """Steps (I, J) from the robot to each free cell, -1 if unreachable; None: no free ground near the robot.
+def way(free: np.ndarray, ground: Ground, start: np.ndarray, near_m: float) -> np.ndarray | None:
+    """Steps (I, J) from `start` (2,) to each free cell, -1 if unreachable; None: no free ground within
+    `near_m` of it.
 
     A wave that expands to four and to eight neighbours in turn, so that its front is nearly round.
     """
     apart = np.linalg.norm(ground.centers() - start, axis=-1)
     near = np.where(free, apart, np.inf)
     first = np.unravel_index(near.argmin(), near.shape)
-    if near[first] > max(NEAR_START, radius):
+    if near[first] > near_m:
         return None
     return _wave(free, first[0], first[1])
 

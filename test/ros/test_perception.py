@@ -12,6 +12,7 @@ from support.ros_messages import LEFT, RIGHT, picture
 
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.ros import answers
 from gsemsplat_ros.ros.map_keeper import MapKeeper
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.perception import Perception
@@ -169,3 +170,38 @@ def test_a_focal_length_without_camera_info_is_said_to_be_found(camp):
     )
     camp.see()
     assert 'px, is by the images, within 4 %; publish it' in camp.said[0]
+
+
+@pytest.mark.parametrize(
+    'error, words',
+    [
+        (ValueError('the object is 1e+09 m from the origin'), 'the object is 1e+09 m from the origin'),
+        (RuntimeError('broken'), 'broken'),
+        (MemoryError(), 'MemoryError'),
+    ],
+)
+def test_an_error_of_the_approach_leaves_the_answer_as_it_is(camp, monkeypatch, error, words):
+    def fail(*arguments):
+        raise error
+
+    camp.see()
+    whole = camp.ask('chair')
+    camp.results.out.clear(), camp.said.clear()
+    monkeypatch.setattr(answers, 'approach_pose', fail)
+    response = camp.ask('chair')
+    assert response.success and response.found and response.objects == whole.objects and whole.objects
+    assert not response.approach_found and response.message.endswith(f'; no approach: {words}')
+    assert [topic for topic, _ in camp.results.out] == ['answer', 'objects']
+    assert len(camp.said) == 1 and ('Traceback' in camp.said[0] or 'File' in camp.said[0]) == (
+        type(error) is not ValueError
+    )
+
+
+def test_an_answer_stands_though_it_cannot_be_published(camp, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError('the publisher is gone')
+
+    camp.see()
+    monkeypatch.setattr(camp.results, 'answer', fail, raising=False)
+    response = camp.ask('chair')
+    assert response.success and response.objects and 'the publisher is gone' in camp.said[-1]

@@ -1,6 +1,7 @@
-"""An error in a service: its message, and no success, whatever was filled before."""
+"""An error in a service: its message and nothing else, whatever was filled before."""
 
 import pytest
+from gsemsplat_msgs.msg import Object
 from gsemsplat_msgs.srv import Query
 
 from gsemsplat_ros.ros.services import answered
@@ -13,13 +14,15 @@ from gsemsplat_ros.ros.services import answered
         (RuntimeError('broken'), 'internal error (RuntimeError: broken): see the log of the node', 1),
     ],
 )
-def test_a_response_that_was_filled_before_the_error_is_no_success(error, message, logged):
+def test_of_a_response_that_was_filled_before_the_error_nothing_is_left(error, message, logged):
     response, log = Query.Response(), []
 
     def work():
-        response.success, response.message = True, "'chair' found"
+        response.success, response.found, response.message = True, True, "'chair' found"
+        response.objects = [Object(label='chair')]
         raise error
 
-    assert answered('query', work, response, log.append) is response
-    assert (response.success, response.message, len(log)) == (False, message, logged)
+    given = answered('query', work, response, log.append)
+    assert given == Query.Response(success=False, message=message)
+    assert len(log) == logged
     assert all('query failed' in line for line in log)

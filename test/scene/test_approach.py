@@ -2,6 +2,8 @@
 reach.
 """
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -210,6 +212,76 @@ def test_a_robot_in_an_obstacle_starts_beside_it_or_says_so():
         None,
         'the robot has no free ground within 0.5 m',
     )
+
+
+def test_a_far_robot_takes_no_more_memory_and_is_told_what_was_not_looked_at():
+    """The room about the thing decides where to stand, wherever the robot comes from."""
+    chair, body = box_object((3.8, 2.3, 0), (4.2, 2.7, 0.9))
+    points = room(body, size=(8, 5))
+    open_end = points[(points[:, 0] > 0.1) | (points[:, 2] < 0.02)]  # the wall at x = 0 is gone
+    near, said = approach_pose(chair, open_end, (-3, 2.5, 0.1), 0.2, 0.5)
+    assert said == ''
+    for metres in (50, 500, 5000, 90_000):
+        tracemalloc.start()
+        far, said = approach_pose(chair, open_end, (-metres, 2.5, 0.1), 0.2, 0.5)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 120e6, f'{most / 1e6:.0f} MB at {metres} m'
+        np.testing.assert_allclose(far.position, near.position, atol=0.11)
+        check(far, chair, points, 0.2)
+        assert said == f'the first {metres + 4 - 20} m of the way there were not looked at'
+
+
+def test_a_survey_that_is_cut_has_the_robot_in_it_up_to_its_edge():
+    chair, body = box_object((3.8, 2.3, 0), (4.2, 2.7, 0.9))
+    for x, words in ((-15.9, ''), (-16.1, 'the first 0 m of the way there were not looked at')):
+        found, said = approach_pose(chair, body, (x, 2.5, 0.1), 0.2, 0.5)
+        assert found is not None and said == words
+        ground = approach.survey(
+            body, 0.0, *(np.array(v) for v in ((4, 2.5, 0.45), (0.2, 0.2, 0.45), (x, 2.5, 0)))
+        )
+        assert max(ground.blocked.shape) <= approach.SPAN / approach.CELL
+
+
+@pytest.mark.parametrize(
+    'center, size, robot, words',
+    [
+        ((1e9, 0, 1), (1, 1, 1), (0, 0, 0), 'the object is 1e+09 m from the origin: wanted at most 100000 m'),
+        ((0, 0, -1e300), (1, 1, 1), (0, 0, 0), 'the object is '),
+        ((1, 1, 1), (1, 1, 1), (0, 2e5, 0), 'the robot is 2e+05 m from the origin: wanted at most 100000 m'),
+        ((1, 1, 1), (1, 1, 1), (np.nan, 0, 0), 'the robot is nan m from the origin'),
+        ((np.nan, 1, 1), (1, 1, 1), (0, 0, 0), 'the object is nan m from the origin'),
+        ((np.inf, 1, 1), (1, 1, 1), (0, 0, 0), 'the object is nan m from the origin'),
+        (
+            (1, 1, 1),
+            (1e9, 1, 1),
+            (0, 0, 0),
+            'an object of 1e+09 x 1 m, to be approached to 0.5 m, is too large',
+        ),
+        ((1, 1, 1), (1, np.nan, 1), (0, 0, 0), 'is too large: wanted at most'),
+    ],
+)
+def test_things_and_robots_that_are_nowhere_are_refused_in_one_line(center, size, robot, words):
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    with np.errstate(all='ignore'), pytest.raises(ValueError, match='wanted') as error:
+        approach_pose(Object(center, size, 1.0), points, robot, 0.2, 0.5)
+    assert words in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('gap', [0.1, 0.16, 0.5, 3.0])
+def test_a_floor_of_few_points_with_nothing_just_above_it_is_the_floor(gap):
+    for count in (1, 2, 3, 49, 50, 51, 75, 76, 77, 126, 326, 1026, 5026):
+        few = count // 50 + 1  # more than may be strays
+        heights = np.full(count, gap)
+        heights[:few] = 0.0
+        assert floor_height(heights, 5.0) == (0.0 if gap > approach.FLOOR_NOISE or count < 3 else gap), count
+
+
+def test_heights_of_whatever_size_have_a_floor():
+    rng = np.random.default_rng(6)
+    for _ in range(300):
+        heights = rng.normal(size=rng.integers(1, 200)) * 10.0 ** rng.integers(-3, 30)
+        assert np.isfinite(floor_height(heights, 1.0))
 
 
 @pytest.mark.parametrize(
