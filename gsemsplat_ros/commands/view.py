@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LOCAL = '127.0.0.1', 'localhost', '::1'
 DEMO_SCENE = 'living_room'
 FILES = 'scene.safetensors', 'scene.ply'  # opened from a folder, the first that exists
+OTHER_SPLATS = '.splat', '.ksplat', '.spz', '.sog'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,6 +138,10 @@ def file_of(name: str) -> Path:
         )
     if not path.is_file():
         raise ValueError(f'no scene at {path}: give a map, a folder of `gsemsplat infer`, or a PLY file')
+    if path.suffix.lower() in OTHER_SPLATS:
+        raise ValueError(
+            f'{path} holds splats in another format than PLY: export it as .ply, without compression'
+        )
     if path.suffix.lower() not in ('.safetensors', '.ply'):
         raise ValueError(f'{path} is no scene: wanted a .safetensors file (a map or a scene) or a .ply file')
     return path

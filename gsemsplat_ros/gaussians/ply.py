@@ -7,7 +7,7 @@ viewers skip them.
 
 from __future__ import annotations
 
-import os
+import logging
 import re
 from pathlib import Path
 
@@ -16,31 +16,15 @@ import torch
 
 from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.ply_vertices import read_vertices
 from gsemsplat_ros.network.config import SH_C0
 
 MEANS, NORMALS = ['x', 'y', 'z'], ['nx', 'ny', 'nz']
 COLORS = [f'f_dc_{i}' for i in range(3)]
 SCALES = [f'scale_{i}' for i in range(3)]
 QUATS = [f'rot_{i}' for i in range(4)]
-NUMBERS = {
-    'char': 'i1',
-    'uchar': 'u1',
-    'short': '<i2',
-    'ushort': '<u2',
-    'int': '<i4',
-    'uint': '<u4',
-    'int8': 'i1',
-    'uint8': 'u1',
-    'int16': '<i2',
-    'uint16': '<u2',
-    'int32': '<i4',
-    'uint32': '<u4',
-    'float': '<f4',
-    'float32': '<f4',
-    'double': '<f8',
-    'float64': '<f8',
-}
-MAX_HEADER = 1 << 16
+LARGEST = 1e15  # of a position or scale: its square is a float32 too
+log = logging.getLogger(__name__)
 
 
 def write_ply(path: str | Path, gaussians: Gaussians) -> None:
@@ -75,67 +59,47 @@ def write_ply(path: str | Path, gaussians: Gaussians) -> None:
 
 
 def read_ply(path: str | Path, frame: str) -> Gaussians:
-    """Gaussians of a 3DGS PLY file (ours or another's, little endian) in `frame`, on the CPU.
+    """Gaussians of a 3DGS PLY file, ours or another's, in `frame`, on the CPU.
 
-    Higher SH degrees and unknown properties are left out; quaternions are normalised.
+    Higher SH degrees and unknown properties are left out; quaternions are normalised. Gaussians with a
+    number that is not finite, or beyond LARGEST, are left out, which the log says.
     Raises ValueError for a missing, foreign or truncated file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f'no PLY file at {path}')
-    with open(path, 'rb') as file:
-        head = file.read(MAX_HEADER)
-        count, record, offset = _parse_header(path, head)
-        size = os.fstat(file.fileno()).st_size
-        wanted = offset + count * record.itemsize
-        if size != wanted:
-            raise ValueError(
-                f'{path} has {size} bytes, its header announces {wanted}: '
-                'the file is damaged; write or download it again'
-            )
-        file.seek(offset)
-        vertices = np.fromfile(file, dtype=record, count=count)
+    vertices = read_vertices(path)
+    names = vertices.dtype.names or ()
+    missing = [name for name in [*MEANS, *COLORS, 'opacity', *SCALES, *QUATS] if name not in names]
+    if missing:
+        raise ValueError(
+            f'{path} has vertices without {", ".join(missing)}: wanted the PLY of 3D Gaussian splatting, not '
+            'a mesh, a point cloud or a compressed file'
+        )
 
     def columns(names: list[str]) -> np.ndarray:
         return np.stack([vertices[name] for name in names], axis=-1).astype(np.float64)
 
-    codes = [name for name in record.names or () if re.fullmatch(r'code_\d+', name)]
+    codes = [name for name in names if re.fullmatch(r'code_\d{1,6}', name)]
     codes.sort(key=lambda name: int(name[5:]))
     quats = columns(QUATS)
-    tensors = {
-        'means': columns(MEANS),
-        'quats': quats / np.linalg.norm(quats, axis=1, keepdims=True).clip(1e-12),
-        'scales': np.exp(columns(SCALES)),
-        'opacities': 1 / (1 + np.exp(-columns(['opacity'])[:, 0])),
-        'colors': 0.5 + SH_C0 * columns(COLORS),
-        'codes': columns(codes) if codes else np.zeros((count, 0)),
-    }
-    tensors = {name: torch.from_numpy(array.astype(np.float32)) for name, array in tensors.items()}
+    with np.errstate(all='ignore'):  # what comes out not finite is left out
+        arrays = {
+            'means': columns(MEANS),
+            'quats': quats / np.linalg.norm(quats, axis=1, keepdims=True).clip(1e-12),
+            'scales': np.exp(columns(SCALES)),
+            'opacities': 1 / (1 + np.exp(-columns(['opacity'])[:, 0])),
+            'colors': 0.5 + SH_C0 * columns(COLORS),
+            'codes': columns(codes) if codes else np.zeros((len(vertices), 0)),
+        }
+        sound = np.ones(len(vertices), bool)
+        for array in arrays.values():
+            sound &= (np.abs(array) < LARGEST).all(tuple(range(1, array.ndim)))  # NaN fails
+    if not sound.all():
+        log.warning(
+            f'{path}: {(~sound).sum():,} of {len(sound):,} Gaussians are left out: their numbers are not finite'
+        )
+    tensors = {name: torch.from_numpy(array[sound].astype(np.float32)) for name, array in arrays.items()}
     return Gaussians(**tensors, frame=frame)
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
-
-
-def _parse_header(path: Path, head: bytes) -> tuple[int, np.dtype, int]:
-    """(number of vertices, NumPy type of one, offset of the first [bytes])."""
-    wanted = 'wanted the little-endian binary PLY of 3D Gaussian splatting'
-    match = re.match(rb'ply\r?\n(.*?)end_header\r?\n', head, flags=re.DOTALL)
-    if not match:
-        raise ValueError(f'{path} has no PLY header: {wanted}')
-    lines = [line.split() for line in match[1].decode('ascii', 'replace').splitlines()]
-    lines = [line for line in lines if line and line[0] not in ('comment', 'obj_info')]
-    if lines[:1] != [['format', 'binary_little_endian', '1.0']]:
-        raise ValueError(f'{path} is PLY in {" ".join(lines[0]) if lines else "no format"}: {wanted}')
-    element = lines[1] if len(lines) > 1 else []
-    if element[:2] != ['element', 'vertex'] or len(element) != 3 or not element[2].isdigit():
-        raise ValueError(f'{path} does not start with vertices: {wanted}')
-    properties = lines[2:]
-    if any(len(line) != 3 or line[0] != 'property' or line[1] not in NUMBERS for line in properties):
-        raise ValueError(f'{path} holds more than one list of plain vertices: {wanted}')
-    names = [line[2] for line in properties]
-    missing = [name for name in [*MEANS, *COLORS, 'opacity', *SCALES, *QUATS] if name not in names]
-    if missing or len(set(names)) != len(names):
-        raise ValueError(f'{path} lacks or repeats properties ({", ".join(missing) or "repeated"}): {wanted}')
-    return int(element[2]), np.dtype([(line[2], NUMBERS[line[1]]) for line in properties]), match.end()
