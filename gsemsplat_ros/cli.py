@@ -15,7 +15,7 @@ import traceback
 from types import FrameType
 from typing import Any, NoReturn
 
-from gsemsplat_ros.terminal.console import Console, Failure
+from gsemsplat_ros.terminal.console import Console, Failure, printable
 from gsemsplat_ros.terminal.log_notes import log_as_notes
 
 PROG = 'gsemsplat'
@@ -128,7 +128,7 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _complain(message: str, status: int) -> int:
-    print(f'{PROG}: {" ".join(message.split())}', file=sys.stderr)
+    print(f'{PROG}: {printable(" ".join(message.split()))}', file=sys.stderr)
     return status
 
 

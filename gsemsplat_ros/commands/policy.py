@@ -8,7 +8,9 @@ import re
 from gsemsplat_ros.terminal.arguments import add_output_arguments
 from gsemsplat_ros.terminal.console import Console
 
-NAME = re.compile(r'[~/]?[A-Za-z_][\w/]*')
+PATH = r'[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*'  # of ROS names; no wildcard of DDS or XML
+NAME = re.compile(f'(?:~?/)?{PATH}', re.ASCII)
+NAMESPACE = re.compile(f'/?(?:{PATH})?', re.ASCII)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_remap,
         help='remappings of the node, e.g. left/image_raw:=/camera/left/image_rect',
     )
-    parser.add_argument('--namespace', default='', metavar='NAME', help='of the node (default: none)')
+    parser.add_argument(
+        '--namespace', type=_namespace, default='', metavar='NAME', help='of the node (default: none)'
+    )
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
@@ -44,8 +48,14 @@ def run(args: argparse.Namespace, console: Console) -> None:
     console.result(permissions(args.namespace, remaps))
 
 
+def _namespace(text: str) -> str:
+    if not NAMESPACE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f'{text!r}: wanted a namespace of ROS, such as /robot1/front')
+    return text
+
+
 def _remap(text: str) -> tuple[str, str]:
     name, sign, other = text.partition(':=')
     if not sign or not NAME.fullmatch(name) or not NAME.fullmatch(other):
-        raise argparse.ArgumentTypeError(f'{text}: wanted FROM:=TO, two names of ROS')
+        raise argparse.ArgumentTypeError(f'{text!r}: wanted FROM:=TO, two names of ROS')
     return name, other

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from gsemsplat_ros.live.shared_state import SharedState
     from gsemsplat_ros.pipeline import Pipeline
 
-LOCAL = '127.0.0.1', 'localhost', '::1'
 DEMO_SCENE = 'living_room'
 FILES = 'scene.safetensors', 'scene.ply'  # opened from a folder, the first that exists
 OTHER_SPLATS = '.splat', '.ksplat', '.spz', '.sog'
@@ -52,9 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--host',
-        default=LOCAL[0],
+        default='127.0.0.1',
         metavar='ADDRESS',
-        help='address to listen on (default: %(default)s, this machine only; 0.0.0.0: the network)',
+        help='address to listen on (default: %(default)s, this machine only; 0.0.0.0: the network, without a '
+        'password). Pages of other sites may not connect',
     )
     parser.add_argument('--port', type=port, default=8080, metavar='N', help='(default: %(default)s)')
     parser.add_argument(
@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     """Serve the page until Ctrl-C. Raises ValueError for errors of the user."""
+    from gsemsplat_ros.live.gate import is_this_machine
     from gsemsplat_ros.live.server import ViewServer
     from gsemsplat_ros.live.shared_state import SharedState
 
@@ -85,8 +86,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
         stack.callback(shared.close)
         server = ViewServer(shared, args.host, args.port)
         stack.callback(server.close)
-        if args.host not in LOCAL:
-            console.note(
+        if not is_this_machine(args.host):
+            console.warn(
                 f'WARNING: {args.host} is open to the network: whoever reaches port {server.port} sees the '
                 'scene and may ask it, without a password'
             )

@@ -10,6 +10,7 @@ shared_state: Gaussians and answers that all visitors share
 page_answer: an answer on the Gaussians of the page
 pipeline_source: answers and semantic colours from a pipeline in this process
 server: the viser server, with a page for each browser
+gate: who may connect
 visitor_page: one visitor's query, answer and picture
 visitor_camera, visitor_overlay, visitor_panel: the visitor's camera, own scene objects and controls
 panel_text, question_history: texts and earlier queries of the panel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +24,13 @@ def film(
     world_from_start: np.ndarray,
     fov: float,
     aspect: float,
+    has_left: Callable[[], bool],
 ) -> bytes:
     """An MP4 file of the shown Gaussians, in `colors` (M, 3) in [0, 1], flown along `path`.
 
     world_from_start (4, 4): OpenCV pose at the start of the path; fov: vertical [rad]; aspect: width over
-    height. Raises ValueError without PyAV.
+    height; has_left: whether the visitor has left, which ends the film. Raises ValueError then, and without
+    PyAV.
     """
     width, height = round(VIDEO_LONG_SIDE * aspect), VIDEO_LONG_SIDE
     camera = resized(Camera.from_fov_y(width, height, fov), VIDEO_LONG_SIDE)
@@ -35,8 +38,14 @@ def film(
     gaussians = replace(gaussians, scales=gaussians.scales * shown.scale_factor).transformed(
         np.linalg.inv(world_from_start), 'start'
     )
-    pictures = fly(gaussians, torch.from_numpy(np.asarray(colors, np.float32)), path, camera)
+
+    def frames() -> Iterator[np.ndarray]:
+        for _, coloured in fly(gaussians, torch.from_numpy(np.asarray(colors, np.float32)), path, camera):
+            if has_left():
+                raise ValueError('the visitor has left before the film was drawn')
+            yield coloured
+
     with tempfile.TemporaryDirectory(prefix='gsemsplat') as folder:
         file = Path(folder) / 'flight.mp4'
-        write_video(file, (coloured for _, coloured in pictures), path.fps)
+        write_video(file, frames(), path.fps)
         return file.read_bytes()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gsemsplat_ros.live.gate import Gate, is_this_machine
 from gsemsplat_ros.live.shared_state import SharedState
 from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.live.splat_cache import SplatCache
@@ -34,7 +35,7 @@ class ViewServer:
     """Serves the page until `close`. Heavy work runs in own threads; viser's event loop only sends bytes."""
 
     def __init__(self, shared: SharedState, host: str = '127.0.0.1', port: int = 8080):
-        """Raises ValueError if viser is missing or the address cannot be bound."""
+        """Raises ValueError if viser is missing or not as known, or the address cannot be bound."""
         viser_module = load_viser()
         check_free(host, port)
         self.shared, self._cache = shared, SplatCache()
@@ -43,8 +44,16 @@ class ViewServer:
         self._pages_lock = threading.Lock()
         self._shown: ShownScene | None = None
         self._changed, self._closing = threading.Event(), False
-        with contextlib.redirect_stdout(io.StringIO()):  # viser prints a banner even if not verbose
+        gate = Gate(is_this_machine(host))
+        # viser prints a banner even if not verbose
+        with gate.at_handshakes(), contextlib.redirect_stdout(io.StringIO()):
             self._viser = viser_module.ViserServer(host, port, label='gsemsplat', verbose=False)
+        if not gate.in_place:
+            self._viser.stop()
+            raise ValueError(
+                f'viser {viser_module.__version__} starts its server in a way that is not known, so pages of '
+                'other sites could connect: run `pip install viser==1.1.1`'
+            )
         # otherwise any page could make viser open a tunnel to the public internet
         self._viser.request_share_url = _no_share_url
         self._viser.gui.configure_theme(

@@ -44,13 +44,15 @@ class ViewState:
 
 
 class SharedState:
-    """The newest ViewState, for any thread; `listeners` are called, without arguments, after each change."""
+    """The newest ViewState, for any thread; `listeners` are called, without arguments, after each change.
+    filming is held while a film is drawn: one at a time, for all visitors."""
 
     def __init__(self, workers: int = 1):
         """workers: queries answered at the same time."""
         self._state, self._lock = ViewState(), threading.Lock()
         self._pool = ThreadPoolExecutor(workers, 'ask')
         self._answers: OrderedDict[tuple, Future] = OrderedDict()
+        self.filming = threading.Lock()
         self.listeners: list[Callable[[], None]] = []
 
     @property

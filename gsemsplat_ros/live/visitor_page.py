@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import viser
 
 PAUSE_S = 0.4  # without a new letter, before the text is queried
+# At most 36 MB each. A browser that reads nothing is disconnected after 40 s; till then viser keeps all for it.
+PLY_EVERY_S = 10.0
 
 
 class VisitorPage:
@@ -59,6 +61,7 @@ class VisitorPage:
         self._complaint = ''  # about the input
         self._pause: threading.Timer | None = None  # runs while the visitor types
         self._asked: tuple[int, float | None, int] | None = None  # number, threshold, version of `_answer`
+        self._next_ply = 0.0  # the earliest time of the next file [s, time.monotonic]
         self._answer: PageAnswer | None = None
         self._error = ''  # from the source
         self._state: ViewState | None = None  # shown on the page
@@ -267,15 +270,28 @@ class VisitorPage:
         """Send all Gaussians in their own colours as a PLY file for splat viewers. Raises ValueError."""
         if self._shown is None:
             raise ValueError('there is nothing to download yet')
+        with self._lock:
+            now = time.monotonic()
+            if now < self._next_ply:
+                raise ValueError(f'this file was sent less than {PLY_EVERY_S:g} s ago: wait a little')
+            self._next_ply = now + PLY_EVERY_S
         self._client.send_file_download('gsemsplat.ply', self._splats.ply(self._shown), save_immediately=True)
 
     def download_video(self) -> None:
-        """Send an MP4 of a flight from the current view, in the page's colours. Raises ValueError."""
+        """Send an MP4 of a flight from the current view, in the page's colours. Raises ValueError, also while
+        another film is drawn, here or for another visitor."""
         shown, state, camera = self._shown, self._state, self._camera
         if shown is None or state is None:
             raise ValueError('there is nothing to film yet')
         path = camera_path(self._panel.path, float(np.linalg.norm(camera.look_at - camera.position)))
         colors = self._splats.colors(shown, self._panel.mode, self._answer, state.semantic_colors)
-        self._notify(f'drawing {len(path)} pictures along the path {path.name}')
-        video = film(shown, colors, path, camera.world_from_camera, *camera.lens)
+        if not self._shared.filming.acquire(blocking=False):
+            raise ValueError('a film is being drawn already: try again when it is done')
+        try:
+            self._notify(f'drawing {len(path)} pictures along the path {path.name}')
+            video = film(
+                shown, colors, path, camera.world_from_camera, *camera.lens, has_left=lambda: self._closed
+            )
+        finally:
+            self._shared.filming.release()
         self._client.send_file_download('gsemsplat.mp4', video, save_immediately=True)

@@ -77,12 +77,15 @@ def gaussian_cloud(
 
 
 def cloud_to_gaussians(cloud: PointCloud2) -> Gaussians:
-    """Gaussians of a `gaussian_cloud`, on the CPU, without codes. Raises ValueError for a missing field."""
+    """Gaussians of a `gaussian_cloud`, on the CPU, without codes. Raises ValueError for a cloud that lacks
+    something, or holds a number that is not finite."""
     points = cloud_points(cloud)
 
     def tensor(*names: str) -> torch.Tensor:
         return torch.from_numpy(columns(points, *names))
 
+    if not all(np.isfinite(points[name]).all() for name in FIELDS if name != 'rgb'):
+        raise ValueError('the cloud holds numbers that are not finite: wanted Gaussians')
     return Gaussians(
         tensor('x', 'y', 'z'),
         tensor('rot_0', 'rot_1', 'rot_2', 'rot_3'),
@@ -96,12 +99,21 @@ def cloud_to_gaussians(cloud: PointCloud2) -> Gaussians:
 
 def cloud_points(cloud: PointCloud2) -> np.ndarray:
     """(N,) structured: FIELDS, each a float32, a view of the message's memory. Raises ValueError for a cloud
-    without one of them.
+    that lacks one of them, or data.
     """
-    offsets = {field.name: field.offset for field in cloud.fields}
+    offsets = {field.name: field.offset for field in cloud.fields if field.datatype == PointField.FLOAT32}
     missing = [name for name in FIELDS if name not in offsets]
     if missing:
-        raise ValueError(f'the cloud has no field {missing[0]}: wanted one of gsemsplat, with Gaussians')
+        raise ValueError(
+            f'the cloud has no field {missing[0]} of float32: wanted one of gsemsplat, with Gaussians'
+        )
+    count, needed = cloud.width * cloud.height, max(offsets[name] for name in FIELDS) + 4
+    if cloud.is_bigendian or cloud.point_step < needed or len(cloud.data) < count * cloud.point_step:
+        raise ValueError(
+            f'the cloud has {len(cloud.data)} bytes for {count} points of {cloud.point_step} bytes'
+            f'{", big-endian" if cloud.is_bigendian else ""}: wanted points of at least {needed} bytes, '
+            'little-endian, and all of them'
+        )
     kind = np.dtype(
         {
             'names': list(FIELDS),
@@ -110,7 +122,7 @@ def cloud_points(cloud: PointCloud2) -> np.ndarray:
             'itemsize': cloud.point_step,
         }
     )
-    return np.frombuffer(cloud.data, kind, cloud.width * cloud.height)
+    return np.frombuffer(cloud.data, kind, count)
 
 
 def columns(points: np.ndarray, *names: str) -> np.ndarray:

@@ -62,7 +62,7 @@ def _spin(node: GsemsplatNode) -> bool:
         except ExternalShutdownException:
             break
         except Exception:
-            node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
+            node.log.error(f'a callback failed:\n{traceback.format_exc()}')
     executor.shutdown()
     # shutdown() leaves the threads of its pool running, and has no public way to wait for them
     pool = threading.Thread(target=executor._executor.shutdown, daemon=True)
@@ -85,7 +85,7 @@ def main(args: list[str] | None = None, load_pipeline: Callable[..., Pipeline] =
     try:
         rclpy.init(args=args)
         node = GsemsplatNode(load_pipeline)
-        with core_log_to(node.get_logger()):
+        with core_log_to(node.log):
             if node.parameters.autostart:
                 steps = node.trigger_configure, node.trigger_activate
                 code = 0 if all(step() == TransitionCallbackReturn.SUCCESS for step in steps) else 2

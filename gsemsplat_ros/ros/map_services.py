@@ -11,15 +11,17 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
+from gsemsplat_ros.ros.log import NodeLog
 from gsemsplat_ros.ros.map_keeper import MapKeeper
 from gsemsplat_ros.ros.services import answered
+from gsemsplat_ros.terminal.console import printable
 
 
 class MapServices:
     """Created on configure, closed on cleanup; calls `changed()` after a service replaced the map."""
 
-    def __init__(self, node: Node, keeper: MapKeeper, changed: Callable[[], None]):
-        self._node, self._keeper, self._changed = node, keeper, changed
+    def __init__(self, node: Node, log: NodeLog, keeper: MapKeeper, changed: Callable[[], None]):
+        self._node, self._log, self._keeper, self._changed = node, log, keeper, changed
         group = MutuallyExclusiveCallbackGroup()  # a file takes a second: queries go on meanwhile
         self._services = [
             node.create_service(kind, f'~/{name}', partial(self._answer, work), callback_group=group)
@@ -31,14 +33,12 @@ class MapServices:
         ]
 
     def _answer(self, work: Callable[[Any], str], request: Any, response: Any) -> Any:
-        log = self._node.get_logger()
-
         def fill() -> None:
-            response.message = work(request)
+            response.message = printable(work(request))
             response.success = True
-            log.info(response.message)
+            self._log.info(response.message)
 
-        return answered('a service of the map', fill, response, log.error)
+        return answered('a service of the map', fill, response, self._log.error)
 
     def _save(self, request: SaveMap.Request) -> str:
         return 'saved ' + self._keeper.save(request.path)

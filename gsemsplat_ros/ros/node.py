@@ -40,6 +40,7 @@ from rclpy.parameter import Parameter
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros import diagnostics
 from gsemsplat_ros.ros.inputs import Subscriptions, input_topics
+from gsemsplat_ros.ros.log import NodeLog
 from gsemsplat_ros.ros.map_keeper import MapKeeper
 from gsemsplat_ros.ros.map_services import MapServices
 from gsemsplat_ros.ros.parameters import changed, declare, differing
@@ -70,7 +71,7 @@ def _logged(transition: Transition) -> Transition:
         try:
             return transition(self, state)
         except Exception:
-            self.get_logger().error(f'{transition.__name__} failed:\n{traceback.format_exc()}')
+            self.log.error(f'{transition.__name__} failed:\n{traceback.format_exc()}')
             return TransitionCallbackReturn.ERROR
 
     return logged
@@ -82,6 +83,7 @@ class GsemsplatNode(LifecycleNode):
     def __init__(self, load_pipeline: Callable[..., Pipeline] = Pipeline.load):
         """Raises ValueError or rclpy's InvalidParameter*Exception for a parameter that is not allowed."""
         super().__init__('gsemsplat')
+        self.log = NodeLog(self.get_logger())
         self.parameters = declare(self)
         self.add_on_set_parameters_callback(self._check_change)
         self.add_post_set_parameters_callback(self._adopt_change)
@@ -109,12 +111,12 @@ class GsemsplatNode(LifecycleNode):
                 canonical=p.canonical,
             )
         except (ValueError, OSError) as error:
-            self.get_logger().error(f'cannot load the network: {error}')
+            self.log.error(f'cannot load the network: {error}')
             return TransitionCallbackReturn.FAILURE
         except Exception:
-            self.get_logger().error(f'cannot load the network:\n{traceback.format_exc()}')
+            self.log.error(f'cannot load the network:\n{traceback.format_exc()}')
             return TransitionCallbackReturn.FAILURE
-        self.get_logger().info(
+        self.log.info(
             f'loaded {pipeline.weights} with text encoder {pipeline.text_encoder.name} '
             f'on {pipeline.device} in {time.monotonic() - start:.1f} s'
         )
@@ -124,7 +126,7 @@ class GsemsplatNode(LifecycleNode):
             perception = Perception(
                 pipeline, keeper, results, lambda: self.parameters, self._say, self._publish_status
             )
-            made.enter_context(closing(MapServices(self, keeper, self._map_replaced)))
+            made.enter_context(closing(MapServices(self, self.log, keeper, self._map_replaced)))
             group = MutuallyExclusiveCallbackGroup()
             query = self.create_service(
                 Query, 'query', self._on_query, qos_profile=QUERIES, callback_group=group
@@ -151,7 +153,7 @@ class GsemsplatNode(LifecycleNode):
             inputs = Subscriptions(self, p, lambda raw: mailbox.put((source, raw)))
             made.enter_context(closing(inputs))
             self._active = Active(inputs, source, tf, made.pop_all())
-        self.get_logger().info('waiting for ' + ', '.join(t for camera in topics for t in camera))
+        self.log.info('waiting for ' + ', '.join(t for camera in topics for t in camera))
         return done
 
     @_logged
@@ -195,7 +197,7 @@ class GsemsplatNode(LifecycleNode):
     # Queries and the map
 
     def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
-        return answered('query', lambda: self._answer(request, response), response, self.get_logger().error)
+        return answered('query', lambda: self._answer(request, response), response, self.log.error)
 
     def _answer(self, request: Query.Request, response: Query.Response) -> None:
         """Fill `response`; raises ValueError when the question cannot be answered."""
@@ -262,4 +264,4 @@ class GsemsplatNode(LifecycleNode):
             if len(self._said) > 100:
                 self._said.clear()
             self._said[words] = now
-        self.get_logger().warning(message)
+        self.log.warning(message)

@@ -7,7 +7,7 @@ test of this file compares it with running nodes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 from gsemsplat_ros.ros.inputs import TOPICS
 
@@ -98,9 +98,9 @@ def policy(namespace: str = '', remaps: Mapping[str, str] = {}) -> str:
         '<?xml version="1.0" encoding="UTF-8"?>',
         '<policy version="0.2.0">',
         '  <enclaves>',
-        f'    <enclave path="{escape(place.rstrip("/"))}/{NODE}">',
+        f'    <enclave path={quoteattr(place.rstrip("/") + "/" + NODE)}>',
         '      <profiles>',
-        f'        <profile ns="{escape(place)}" node="{NODE}">',
+        f'        <profile ns={quoteattr(place)} node="{NODE}">',
     ]
     for group, act, kind in KINDS:
         lines += [

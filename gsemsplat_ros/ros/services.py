@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from gsemsplat_ros.terminal.console import printable
+
 Response = TypeVar('Response', bound=Any)
 
 
@@ -20,4 +22,4 @@ def answered(what: str, work: Callable[[], None], response: Response, log: Calla
     except Exception as error:
         log(f'{what} failed:\n{traceback.format_exc()}')
         message = f'internal error ({type(error).__name__}: {error}): see the log of the node'
-    return type(response)(success=False, message=message)
+    return type(response)(success=False, message=printable(message))

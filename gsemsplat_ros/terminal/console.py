@@ -1,4 +1,7 @@
-"""Output of a command: results on stdout as tables or one line of JSON, notes and progress on stderr."""
+"""Output of a command: results on stdout as tables or one line of JSON, notes and progress on stderr.
+
+What is printed may come from a file or another node: no control character of it reaches the terminal.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,11 @@ class Console:
     def note(self, text: str) -> None:
         """Print a note on stderr, for a person who waits."""
         if not self.quiet:
-            tqdm.write(text, file=sys.stderr)  # above a bar, if there is one
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Print on stderr what even who wants no notes has to know."""
+        tqdm.write(printable_lines(text), file=sys.stderr)  # above a bar, if there is one
 
     def progress(self, total: int, unit: str, title: str) -> tqdm:
         """A progress bar on stderr, only on a terminal, for use in a `with`; `update()` counts."""
@@ -44,7 +51,7 @@ class Console:
         with self.progress(0, 'step', title) as bar:
 
             def step(text: str) -> None:
-                bar.set_postfix_str(text)
+                bar.set_postfix_str(printable(text))
                 bar.update()
 
             yield step
@@ -52,7 +59,7 @@ class Console:
     def say(self, text: str = '') -> None:
         """Print a line of the result, unless it is printed as JSON."""
         if not self.as_json:
-            print(text)
+            print(printable_lines(text))
 
     def table(self, rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:
         """Print aligned columns, numbers to the right, words to the left. On a terminal, text that does not
@@ -94,6 +101,11 @@ def width(text: str) -> int:
 def printable(text: str) -> str:
     """`text` in one line without control characters, which queries and file names may contain."""
     return ''.join(c if c.isprintable() or c in JOINERS else ' ' if c.isspace() else '\ufffd' for c in text)
+
+
+def printable_lines(text: str, indent: str = '') -> str:
+    """The same for a text of several lines; those after the first begin with `indent`."""
+    return f'\n{indent}'.join(map(printable, text.split('\n')))
 
 
 def _is_number(value: object) -> bool:

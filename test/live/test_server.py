@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from support.live_page import DEADLINE_S, EVIL, Served, some
 from support.page_visitor import Visitor
 
 from gsemsplat_ros.gaussians.ply import write_ply
+from gsemsplat_ros.live import film, visitor_page
 from gsemsplat_ros.live import shown_scene as scenes
 
 
@@ -53,6 +55,60 @@ def test_a_visitor_takes_a_video_and_a_ply(served, tmp_path):
         means[mode] = frames[0][100:300, 150:350].mean((0, 1))
     assert np.abs(means['Colour'] - means['Depth']).max() > 10
     assert any('drawing 48 pictures along the path dolly' in note for note in visitor.notes)
+
+
+def test_one_film_is_drawn_at_a_time_and_it_ends_when_its_visitor_leaves(served, monkeypatch):
+    pytest.importorskip('av')
+    drawn, go_on, fly = [], threading.Event(), film.fly
+
+    def slow(*arguments):
+        for pictures in fly(*arguments):
+            drawn.append(1)
+            go_on.wait(DEADLINE_S)
+            yield pictures
+
+    monkeypatch.setattr(film, 'fly', slow)
+    visitor, other = served.visitor(), served.visitor()
+    for one in (visitor, other):
+        one.reads('2,000 Gaussians')
+    visitor.press('Download video')
+    visitor.until(lambda: drawn, 'the first picture')
+    for _ in range(40):
+        other.press('Download video')
+    other.until(lambda: len(other.notes) == 40, '40 answers')
+    assert set(other.notes) == {'a film is being drawn already: try again when it is done'}
+    visitor.close()
+    other.until(lambda: served.server.visitors == 1, 'the visitor to leave')
+    go_on.set()
+    other.until(lambda: not served.shared.filming.locked(), 'the end of the film')
+    assert len(drawn) < 5  # of 48
+    other.notes.clear()
+    other.press('Download video')
+    other.until(lambda: 'gsemsplat.mp4' in other.files, f'a video: {other.notes}')
+
+
+def test_one_visitor_takes_a_ply_again_only_after_a_while(served, monkeypatch):
+    monkeypatch.setattr(visitor_page, 'PLY_EVERY_S', 3600.0)
+    visitor = served.visitor()
+    visitor.reads('2,000 Gaussians')
+    for _ in range(3):
+        visitor.press('Download PLY')
+    visitor.until(lambda: len(visitor.notes) == 2, 'two refusals')
+    assert set(visitor.notes) == {'this file was sent less than 3600 s ago: wait a little'}
+    visitor.until(lambda: 'gsemsplat.ply' in visitor.files, 'a PLY file')
+
+
+def test_of_a_visitors_many_words_the_newest_waits_alone(served):
+    visitor = served.visitor()
+    visitor.reads('2,000 Gaussians')
+    page = next(iter(served.server._pages.values()))
+    page.ask('slow')
+    visitor.until(lambda: served.asked, 'the first question')
+    for number in range(100):
+        page.ask(f'word {number}')
+    served.release.set()
+    visitor.reads('<b>word 99</b>')
+    assert [text for text, _ in served.asked] == ['slow', 'word 99']
 
 
 def test_a_visitor_asks_and_sees_boxes_labels_and_history(served):
@@ -229,8 +285,8 @@ def test_the_command_serves_this_machine_alone_and_ends_with_ctrl_c(start):
     assert process.stdout.read() == '' and 'WARNING' not in process.stderr.read()
 
 
-def test_a_public_bind_warns(start):
-    process = start('--port', '0', '--host', '0.0.0.0')
+def test_a_public_bind_warns_also_who_wants_no_notes(start):
+    process = start('--port', '0', '--host', '0.0.0.0', '--quiet')
     result = json.loads(process.stdout.readline())
     assert 'WARNING: 0.0.0.0 is open to the network' in process.stderr.readline()
     socket.create_connection((_own_address(), result['port']), timeout=DEADLINE_S).close()

@@ -3,6 +3,8 @@
 import json
 from xml.etree import ElementTree
 
+import pytest
+
 from gsemsplat_ros.cli import main
 from gsemsplat_ros.ros import tf_listener
 from gsemsplat_ros.ros.policy import permissions, policy
@@ -93,6 +95,41 @@ def test_it_is_xml_with_full_names_of_this_robot():
         'reply'
     ]
     assert '/robot/gsemsplat/gaussians' in said['publish'] and '/diagnostics' in said['publish']
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        '*',
+        'a*',
+        'a b',
+        '..',
+        'a/../b',
+        'a//b',
+        'a/',
+        '1a',
+        'a" evil="1',
+        '"/><enclave path="',
+        'ä',
+        '~/a',
+        '\n',
+    ],
+)
+def test_a_namespace_grants_nothing_else(name, capsys):
+    assert main(['policy', '--namespace', name]) == 2
+    said = capsys.readouterr()
+    assert 'wanted a namespace of ROS' in said.err and not said.out
+
+
+@pytest.mark.parametrize('name', ['', '/', 'a', '/a', '/a/b_2'])
+def test_namespaces_of_ros_are_known(name):
+    assert main(['policy', '--namespace', name]) == 0
+
+
+def test_private_names_are_remapped_too(capsys):
+    assert main(['policy', '--json', '~/gaussians:=/x']) == 0
+    allowed = json.loads(capsys.readouterr().out)['publish']
+    assert '/x' in allowed and '/gsemsplat/gaussians' not in allowed
 
 
 def test_the_command_prints_it(capsys):

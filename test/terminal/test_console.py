@@ -1,6 +1,7 @@
 """What commands say on a terminal and what into a pipe: alignment, colours, quiet, progress."""
 
 import io
+import logging
 import os
 import re
 import subprocess
@@ -8,6 +9,8 @@ import sys
 
 import pytest
 
+from gsemsplat_ros.cli import main
+from gsemsplat_ros.terminal import log_notes
 from gsemsplat_ros.terminal.console import Console, printable, width
 
 BOLD = re.compile(r'\033\[[0-9;]*m')
@@ -100,6 +103,30 @@ def test_nothing_steers_the_terminal(capsys):
     assert printable('ordinary – ‘text’ ½ 椅子 👩\u200d🔬') == 'ordinary – ‘text’ ½ 椅子 👩\u200d🔬'
 
 
+def test_notes_results_and_errors_steer_no_terminal(capsys, monkeypatch):
+    evil = 'a\x1b]0;title\x07 \x9b2J\x1b[1mb'
+    monkeypatch.setattr('gsemsplat_ros.cli.run', raising(ValueError(evil)))
+    assert main([]) == 2
+    console = Console()
+    console.note(evil)
+    console.warn(evil)
+    console.say(evil)
+    log_notes.NoteHandler(console).emit(logging.makeLogRecord({'msg': evil, 'levelno': logging.INFO}))
+    said = capsys.readouterr()
+    for line in (said.out + said.err).splitlines():
+        assert line.isprintable() and ']0;title' in line
+    assert (said.out + said.err).count('\n') == 5
+
+
+def raising(error):
+    """A function that raises `error` whatever it is given."""
+
+    def work(*arguments):
+        raise error
+
+    return work
+
+
 def test_colours_only_where_a_terminal_shows_them(monkeypatch):
     def header(**environment):
         out, _ = become_terminal(monkeypatch)
@@ -119,15 +146,16 @@ def test_no_colours_in_a_pipe(capsys):
     assert not BOLD.search(capsys.readouterr().out)
 
 
-def test_quiet_says_results_only(monkeypatch):
+def test_quiet_says_results_and_warnings_only(monkeypatch):
     out, err = become_terminal(monkeypatch)
     console = Console(quiet=True)
     console.note('starting')
+    console.warn('open to the network')
     with console.progress(3, 'room', 'drawing') as bar:
         bar.update(3)
     console.say('result')
     console.table([('a', 1)])
-    assert err.getvalue() == '' and out.getvalue() == 'result\na  1\n'
+    assert err.getvalue() == 'open to the network\n' and out.getvalue() == 'result\na  1\n'
 
 
 def test_progress_shows_rate_and_time_on_a_terminal(monkeypatch):

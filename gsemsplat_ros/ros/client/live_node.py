@@ -1,11 +1,13 @@
 """A followed node as a source of the live page: its clouds become scenes, its service answers.
 
 One thread owns the ROS side: it spins, makes scenes of the newest clouds, and sends questions to the service,
-several at once. It alone writes the state of the node. The page's threads hand it questions and wait.
+several at once. It alone writes the state of the node. The page's threads hand it questions and wait. A
+cloud that is none of gsemsplat is dropped with one line, and questions go on whatever is shown.
 """
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -26,8 +28,11 @@ from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.ros.client.client import Client
 from gsemsplat_ros.ros.client.node_scenes import NodeScenes, NodeState
 from gsemsplat_ros.ros.client.reply import NodeReply, reply_of
+from gsemsplat_ros.ros.clouds import cloud_points
 from gsemsplat_ros.ros.qos import LATCHED
 from gsemsplat_ros.semantics.answer import MAX_OBJECTS
+
+log = logging.getLogger(__name__)
 
 PASS_S = 0.2  # how long a question or the end waits at most
 SILENT_S = 5.0  # a node that lives publishes its status each second
@@ -59,6 +64,7 @@ class LiveNode:
         self._state = NodeState()
         self._scenes = NodeScenes(self._node, budget)
         self._pending: list[PendingQuestion] = []
+        self._dropped = ''  # why the newest cloud is not shown, '' if it is
         self._was_present = self._is_present = False
 
     def __enter__(self) -> LiveNode:
@@ -86,25 +92,42 @@ class LiveNode:
                 try:
                     client.until(self._has_work, PASS_S)
                     self._watch(service.service_is_ready())
-                    self._show()
                     self._send_questions(service)
                     self._deliver_replies(service)
+                    self._show()
                 except Exception:
                     traceback.print_exc()  # the page lives on
+                    self._closing.wait(PASS_S)  # what fails each time fails seldom
             for pending in self._pending:
                 pending.reply.set_exception(ValueError('the live view has ended'))
 
     def _on_scene(self, cloud: PointCloud2) -> None:
-        self._state = replace(self._state, scene=cloud)
+        if self._is_known('gaussians', cloud):
+            self._state = replace(self._state, scene=cloud)
 
     def _on_map(self, cloud: PointCloud2) -> None:
-        self._state = replace(self._state, map=cloud)
+        if self._is_known('map', cloud):
+            self._state = replace(self._state, map=cloud)
 
     def _on_pose(self, pose: PoseStamped) -> None:
         self._state = replace(self._state, second_pose=pose)
 
     def _on_status(self, status: Status) -> None:
         self._state = replace(self._state, status=status, status_at=time.monotonic())
+
+    def _is_known(self, topic: str, cloud: PointCloud2) -> bool:
+        try:
+            cloud_points(cloud)
+        except ValueError as error:
+            self._drop(f'a message on {self._node}/{topic} is not shown: {error}')
+            return False
+        self._dropped = ''
+        return True
+
+    def _drop(self, why: str) -> None:
+        if why != self._dropped:  # it may come many times a second
+            log.warning('%s', why)
+        self._dropped = why
 
     def _has_work(self) -> bool:
         return (
@@ -119,7 +142,7 @@ class LiveNode:
         silent = status_at is not None and time.monotonic() - status_at > SILENT_S
         present = service_is_ready and not silent
         if present:
-            trouble = self._state.trouble
+            trouble = self._dropped or self._state.trouble
             text, is_trouble = f'following {self._node}' + (f'; {trouble}' if trouble else ''), bool(trouble)
         elif self._was_present:
             text = f'the node {self._node} has gone: this is what it showed last; waiting for it to come back'
@@ -140,7 +163,18 @@ class LiveNode:
             self._shared.write(status=text, is_trouble=is_trouble)
 
     def _show(self) -> None:
-        shown = self._scenes.of(self._state)
+        state = self._state
+        try:
+            shown = self._scenes.of(state)
+        except Exception as error:  # of a cloud, once: it is forgotten
+            bad = state.searched_cloud
+            self._state = replace(
+                state,
+                scene=None if state.scene is bad else state.scene,
+                map=None if state.map is bad else state.map,
+            )
+            self._drop(f'a cloud of {self._node} is not shown: {error}')
+            return
         if shown is not None and shown is not self._shared.state.shown:
             self._shared.write(shown=shown)
 
@@ -161,6 +195,10 @@ class LiveNode:
                     reply = reply_of(pending.request, pending.response.result())
                 except ValueError as refusal:
                     pending.reply.set_exception(refusal)
+                except Exception as error:
+                    pending.reply.set_exception(
+                        ValueError(f'{self._service_name} gave no answer of gsemsplat ({error})')
+                    )
                 else:
                     self._state = replace(self._state, answer_frame=reply.header.frame_id)
                     pending.reply.set_result((reply, waited))

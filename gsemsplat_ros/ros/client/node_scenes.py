@@ -71,7 +71,8 @@ class NodeScenes:
         ] = {}  # 'scene' and 'map': made of what, and the newest
 
     def of(self, state: NodeState) -> ShownScene | None:
-        """The scene to show; None: nothing came yet. The same state gives the same scene."""
+        """The scene to show; None: nothing came yet. The same state gives the same scene. Raises ValueError for
+        a cloud that is none of gsemsplat."""
         cloud = state.searched_cloud
         if cloud is None:
             return None
@@ -79,7 +80,7 @@ class NodeScenes:
         scale_source = state.status.map_scale_source if name == 'map' else state.status.scale_source
         metric = is_metric(scale_source)
         pose = state.second_pose
-        if pose is not None and pose.header.stamp != cloud.header.stamp:
+        if pose is not None and (pose.header.stamp != cloud.header.stamp or not _is_rigid(pose)):
             pose = None
         made_of = cloud, metric, pose
         if name not in self._made or not _same(self._made[name][0], made_of):
@@ -106,6 +107,12 @@ def scene_cameras(means: np.ndarray, second_pose: PoseStamped | None) -> tuple[S
     first_from_second[:3, :3] = quats_to_rotations(np.array([q.w, q.x, q.y, q.z]))
     first_from_second[:3, 3] = p.x, p.y, p.z
     return first, ShownCamera('second camera', first_from_second, first.fov, first.aspect)
+
+
+def _is_rigid(pose: PoseStamped) -> bool:
+    """Whether the numbers are a pose at all."""
+    q, p = pose.pose.orientation, pose.pose.position
+    return bool(np.isfinite([p.x, p.y, p.z]).all() and 0.9 < np.linalg.norm([q.w, q.x, q.y, q.z]) < 1.1)
 
 
 def _same(one: tuple, other: tuple) -> bool:

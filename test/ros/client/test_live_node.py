@@ -3,11 +3,13 @@ comes back.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 pytest.importorskip('viser')
@@ -16,7 +18,7 @@ from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.msg import Object as ObjectMessage
 from gsemsplat_msgs.msg import Status
 from gsemsplat_msgs.srv import Query
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import PointCloud2, PointField
 from support.live_page import some
 from support.node_process import NodeProcess
 from support.page_visitor import Visitor
@@ -25,8 +27,9 @@ from support.ros_client import EVERY_PAIR, Stereo
 from gsemsplat_ros.ros.client.live_node import page_answer
 from gsemsplat_ros.ros.client.node_scenes import NodeScenes, NodeState
 from gsemsplat_ros.ros.client.reply import reply_of
-from gsemsplat_ros.ros.clouds import gaussian_cloud
+from gsemsplat_ros.ros.clouds import cloud_to_gaussians, gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
+from gsemsplat_ros.ros.qos import LATCHED
 
 CLOUD = '/a/gsemsplat/gaussians'
 
@@ -112,6 +115,78 @@ def test_it_follows_the_node_asks_it_and_survives_its_restart(page, domain, clie
         Visitor(page['port']).reads('100 Gaussians in left_optical')
     finally:
         node.kill()
+
+
+def foreign_clouds():
+    """Clouds that are none of gsemsplat, and what is said of each."""
+    good = gaussian_cloud(some(50, frame='left_optical'), make_header('left_optical', 5))
+
+    def but(**changes):
+        cloud = gaussian_cloud(some(50, frame='left_optical'), make_header('left_optical', 5))
+        for name, value in changes.items():
+            setattr(cloud, name, value)
+        return cloud
+
+    not_finite = gaussian_cloud(some(50, frame='left_optical'), make_header('left_optical', 5))
+    cloud_points_of(not_finite)['scale_1'][7] = np.nan
+    kinds = [PointField(name=f.name, offset=f.offset, datatype=f.datatype, count=1) for f in good.fields]
+    kinds[0].datatype = PointField.FLOAT64
+    return {
+        'x y z only': (but(fields=good.fields[:3], point_step=12), 'no field rgb'),
+        'too little data': (but(width=60), 'wanted points of at least'),
+        'no data': (but(data=b''), 'wanted points of at least'),
+        'point_step 0': (but(point_step=0), 'wanted points of at least'),
+        'big-endian': (but(is_bigendian=True), 'big-endian'),
+        'many': (but(width=2**32 - 1, height=2**32 - 1), 'wanted points of at least'),
+        'float64': (but(fields=kinds), 'no field x of float32'),
+        'NaN': (not_finite, 'not finite'),
+    }
+
+
+def cloud_points_of(cloud):
+    """The points of a cloud of ours, to be written."""
+    names = [field.name for field in cloud.fields]
+    return np.frombuffer(cloud.data, [(name, '<f4') for name in names])
+
+
+@pytest.mark.parametrize('kind', foreign_clouds())
+def test_a_foreign_cloud_is_refused_in_one_line(kind):
+    cloud, words = foreign_clouds()[kind]
+    with pytest.raises(ValueError, match=words) as refused:
+        cloud_to_gaussians(cloud)
+    assert '\n' not in str(refused.value)
+
+
+def test_foreign_clouds_are_passed_over_and_questions_go_on(page, domain, client):
+    node = started(domain, '-p', 'map_max_gaussians:=0')
+    visitor = Visitor(page['port'])
+    try:
+        visitor.reads('following /a/gsemsplat')
+        Stereo(client).scene()
+        visitor.reads('100 Gaussians in left_optical')
+        foreign = client.node.create_publisher(PointCloud2, CLOUD, LATCHED)
+        client.until(lambda: foreign.get_subscription_count() >= 1, 'the page to listen')
+        for number, (cloud, words) in enumerate(foreign_clouds().values()):
+            foreign.publish(cloud)
+            visitor.reads(words)
+            assert '100 Gaussians in left_optical' in visitor.text()  # what it showed last stays
+            visitor.find(f'chair {number}')
+            visitor.reads(f'<b>chair {number}</b>: found')
+        foreign.publish(gaussian_cloud(some(70, frame='left_optical'), make_header('left_optical', 9)))
+        visitor.reads('70 Gaussians in left_optical')
+        visitor.until(lambda: 'not shown' not in visitor.text(), 'no trouble')
+    finally:
+        visitor.close()
+        node.kill()
+
+
+def test_a_pose_that_is_none_is_not_shown():
+    cloud = gaussian_cloud(some(500, frame='left_optical'), make_header('left_optical', 1))
+    for numbers in ((math.nan, 1.0), (0.5, 0.0), (0.5, math.inf)):
+        pose = PoseStamped(header=cloud.header)
+        pose.pose.position.x, pose.pose.orientation.w = numbers
+        shown = NodeScenes('/gsemsplat', 1000).of(NodeState(scene=cloud, second_pose=pose))
+        assert [camera.name for camera in shown.cameras] == ['first camera']
 
 
 def test_a_map_takes_the_place_of_the_scene_once_queries_search_it():
