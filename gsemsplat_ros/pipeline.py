@@ -21,7 +21,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.geometry.matches import match_pair
 from gsemsplat_ros.geometry.solve import solve
-from gsemsplat_ros.images.view import Pair, fit, network_size
+from gsemsplat_ros.images.view import Pair, check_size, fit, network_size
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.scene.ask import ask_map, ask_scene, not_asked
@@ -105,9 +105,12 @@ class Pipeline:
     @torch.inference_mode()
     def build(self, pair: Pair) -> Scene:
         """The scene of `pair`: one pass of the network, its geometry and Gaussians, and the rendering that
-        queries read, with its codes prepared. Raises ValueError for a pair without depth.
+        queries read, with its codes prepared. Raises ValueError for a pair without depth, and as
+        `check_size`.
         """
         clock = Clock()
+        check_size(pair.first.image)
+        check_size(pair.second.image)
         height, width = pair.first.image.shape[:2]
         size = network_size(width, height, self.model.config.long_side, self.square)
         first, second = fit(pair.first, *size), fit(pair.second, *size)

@@ -42,6 +42,14 @@ def test_the_baseline_makes_metres(scene):
     assert scene.keyframe.stamp_ns == 7 and scene.keyframe.image.shape == (HEIGHT, WIDTH, 3)
 
 
+@pytest.mark.parametrize('width, height', [(15, 200), (300, 31), (34, 1200)])
+def test_small_images_and_long_strips_make_no_scene(pipeline, width, height):
+    whole, strip = View(textured()), View(np.zeros((height, width, 3), np.uint8))
+    for pair in Pair(whole, strip), Pair(strip, whole), Pair(strip, strip):
+        with pytest.raises(ValueError, match=f'image of {width}x{height} px: wanted at least 32 px a side'):
+            pipeline.build(pair)
+
+
 def test_calibrated_points_draw_the_image_again(scene):
     rgb = scene.keyframe.rendering.rgb.numpy()
     small = textured().reshape(HEIGHT, WIDTH, 3)

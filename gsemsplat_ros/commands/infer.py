@@ -29,7 +29,11 @@ VIDEOS = 'rgb', 'semantics'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments: two images, queries and output folder."""
-    parser.add_argument('left', metavar='LEFT', help='image of the first camera; results are in its frame')
+    parser.add_argument(
+        'left',
+        metavar='LEFT',
+        help='image of the first camera (JPEG, PNG, TIFF or WebP); results are in its frame',
+    )
     parser.add_argument('right', metavar='RIGHT', help='image of the second camera')
     parser.add_argument(
         '--query', nargs='+', action='extend', default=[], metavar='TEXT', help='objects to look for'
@@ -112,9 +116,10 @@ def read_pair(left: str, right: str, calibration: list[float] | None) -> Pair:
     Raises ValueError for unreadable images and wrong calibrations.
     """
     from gsemsplat_ros.images.camera import Camera
-    from gsemsplat_ros.images.view import Pair, read_view
+    from gsemsplat_ros.images.image_file import read_views
+    from gsemsplat_ros.images.view import Pair
 
-    first, second = read_view(left), read_view(right)
+    first, second = read_views(left, right)
     if calibration is None:
         return Pair(first, second)
     if len(calibration) not in (4, 5):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import Pair, View, read_image
+from gsemsplat_ros.images.image_file import read_image
+from gsemsplat_ros.images.view import Pair, View
 
 FRAME = 'left_camera_optical_frame'
 QUERIES = {

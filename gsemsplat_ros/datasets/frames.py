@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import read_image
+from gsemsplat_ros.images.image_file import read_image
 
 SIZE = 512  # published height and width of a training view [px]
 

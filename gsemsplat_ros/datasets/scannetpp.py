@@ -16,11 +16,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from gsemsplat_ros.datasets.coverage import read_published
 from gsemsplat_ros.datasets.frames import SIZE, Cut, Frame, Geometry, Source, read_color, read_depth
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.image_file import image_size
 
 MILLIMETRES = 1000
 LEFT_OUT = {'train': '303745abc7', 'val': 'cc5237fd77'}  # scenes that the published training leaves out
@@ -72,16 +72,9 @@ class ScanNetPP(Source):
 
     def cut(self, scene: str, name: str) -> Cut:
         path = self._image(scene, name)
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-        except FileNotFoundError:
-            raise ValueError(
-                f'no image at {path}: undistort the DSLR images of {scene} (scannetpp toolkit)'
-            ) from None
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f'{path} cannot be read as an image ({error})') from None
-        return Cut.of(Camera.from_K(self._scene(scene)[1], width, height), self.height, self.width)
+        if not path.exists():
+            raise ValueError(f'no image at {path}: undistort the DSLR images of {scene} (scannetpp toolkit)')
+        return Cut.of(Camera.from_K(self._scene(scene)[1], *image_size(path)), self.height, self.width)
 
     def published_coverage(self, scene: str) -> np.ndarray | None:
         return read_published(self.root / 'coverage' / f'{scene}.json', scene, self._scene(scene)[2])

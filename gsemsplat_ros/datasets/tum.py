@@ -20,6 +20,7 @@ import numpy as np
 from gsemsplat_ros.datasets.frames import SIZE, Cut, Frame, Geometry, Source, read_color, read_depth
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.image_file import image_size
 
 log = logging.getLogger(__name__)
 
@@ -110,12 +111,7 @@ class Folders(Source):
             for stamp in chosen
         }
         numbers = read_intrinsics(folder)
-        size = cv2.imread(str(next(iter(frames.values()))[0]))
-        if size is None:
-            raise ValueError(
-                f'{next(iter(frames.values()))[0]} cannot be read as an image, and {LISTS[0]} names it'
-            )
-        camera = Camera(size.shape[1], size.shape[0], *numbers[:4])
+        camera = Camera(*image_size(next(iter(frames.values()))[0]), *numbers[:4])
         maps = None
         if len(numbers) > 4:
             maps = cv2.initUndistortRectifyMap(

@@ -24,14 +24,15 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from gsemsplat_ros.evaluation.json_fields import Field
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import View, read_image
+from gsemsplat_ros.images.image_file import ImageFile, read_image, views_of
+from gsemsplat_ros.images.view import View
 from gsemsplat_ros.semantics.answer import MAX_TEXT
 from gsemsplat_ros.semantics.relevancy import SMOOTHING_BOX
 
@@ -264,11 +265,11 @@ def read_cameras(scene: Path, frame: AnnotatedView) -> Inputs | None:
     context = content.get('context').items()
     if len(context) != 2:
         raise content.get('context').wrong('the two input images')
-    images = [field.get('image').load(read_image) for field in context]
+    views = views_of(*(field.get('image').load(ImageFile.read) for field in context))
     poses = [read_pose(field.get('world_from_camera')) for field in context]
     first, second = (
-        View(image, read_camera(field, image), map_from_camera=pose)
-        for field, image, pose in zip(context, images, poses)
+        replace(view, camera=read_camera(field, view.image), map_from_camera=pose)
+        for field, view, pose in zip(context, views, poses)
     )
     where = content.get('frames').get(frame.name)
     pose = np.linalg.inv(poses[0]) @ read_pose(where.get('world_from_camera'))

@@ -25,7 +25,8 @@ import numpy as np
 from gsemsplat_ros.evaluation.json_fields import Field
 from gsemsplat_ros.evaluation.metrics import rotation_error_deg
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import Pair, View, read_view
+from gsemsplat_ros.images.image_file import ImageFile, views_of
+from gsemsplat_ros.images.view import Pair, View
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ def read_labels(path: str | Path) -> list[LabelledPair]:
 
 def read_pair(field: Field) -> LabelledPair:
     """One pair of the labels. Raises ValueError as `read_labels`."""
-    views = read_views(field, *(field.get(name).load(read_view) for name in ('first', 'second')))
+    files = [field.get(name).load(ImageFile.read) for name in ('first', 'second')]
+    views = read_views(field, *views_of(*files))
     pair = Pair(*views, read_baseline(field, views[0].image, views[1].image))
     height, width = pair.first.image.shape[:2]
     depth = read_depth(field, pair) if field.has('disparity') else None

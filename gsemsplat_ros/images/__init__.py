@@ -6,6 +6,8 @@ camera: the pinhole camera: projection, rays, crop and scale
 window: the part of an image that the network sees
 exif: the focal length that an image file tells
 view: views, pairs, and the resize to the network's size
+levels: images of 16 bits a channel in 8
+image_file: JPEG, PNG, TIFF and WebP files as views
 stereo: pairs of left and right images by their stamps
 motion: image motion between two views
 still: whether a stereo pair differs from the last one

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.exif import focal_length
 from gsemsplat_ros.images.window import Window
 
 PATCH = 16  # the network works on whole patches of this many pixels
@@ -51,8 +49,7 @@ class View:
 class Pair:
     """Two views of one scene. `baseline_m` [m]: of a rectified stereo pair, second camera at +x; else None.
 
-    Raises ValueError for images that `check_size` refuses, for a baseline that is not positive, and for one
-    without a camera or with two image sizes.
+    Raises ValueError for a baseline that is not positive, or one without a camera or with two image sizes.
     """
 
     first: View
@@ -60,8 +57,6 @@ class Pair:
     baseline_m: float | None = None
 
     def __post_init__(self) -> None:
-        check_size(self.first.image)
-        check_size(self.second.image)
         if self.baseline_m is not None:
             if not self.baseline_m > 0:
                 raise ValueError(
@@ -89,8 +84,8 @@ def check_size(image: np.ndarray) -> None:
     short, long = sorted(image.shape[:2])
     if short < MIN_SIDE or long > MAX_ASPECT * short:
         raise ValueError(
-            f'image of {image.shape[1]}x{image.shape[0]} px: wanted at least {MIN_SIDE} px a side, and one side '
-            f'at most {MAX_ASPECT} times the other; give the whole image of the camera'
+            f'image of {image.shape[1]}x{image.shape[0]} px: wanted at least {MIN_SIDE} px a side, and one '
+            f'side at most {MAX_ASPECT} times the other; give the whole image of the camera'
         )
 
 
@@ -134,26 +129,3 @@ def fit(view: View, width: int, height: int) -> Fitted:
         )
     camera = view.camera.in_window(window) if view.camera else None
     return Fitted(replace(view, image=np.ascontiguousarray(image), camera=camera), window)
-
-
-def read_view(path: str | Path) -> View:
-    """The image at `path` as a view, EXIF orientation applied, with the focal length that the file tells.
-
-    Raises ValueError for anything but an image.
-    """
-    path = Path(path)
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(ImageOps.exif_transpose(image).convert('RGB'))
-            return View(pixels, exif_focal=focal_length(image))
-    except FileNotFoundError:
-        raise ValueError(f'no image at {path}') from None
-    except IsADirectoryError:
-        raise ValueError(f'{path} is a folder: wanted an image file') from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f'{path} cannot be read as an image ({error}): wanted a PNG or JPEG file') from None
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, EXIF orientation applied. Raises ValueError for anything but an image."""
-    return read_view(path).image

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.files import digest
-from gsemsplat_ros.images.view import View, fit, network_size, read_image
+from gsemsplat_ros.images.image_file import read_image
+from gsemsplat_ros.images.view import View, fit, network_size
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.context import ContextBranch
 from gsemsplat_ros.network.pixels import to_tensor

@@ -86,7 +86,7 @@ def test_long_videos_are_thinned(tmp_path, monkeypatch):
         ('groundtruth.txt', '1305031102.18 0 0 0\n1305031102.51 1 2 3\n', "'0 0 0', wanted tx ty tz"),
         ('depth.txt', '# nothing\n', 'names nothing'),
         ('depth/1305031102.182304.png', None, 'no depth picture at'),
-        ('rgb/1305031102.175304.png', None, 'cannot be read as an image'),
+        ('rgb/1305031102.175304.png', None, 'no image at .*1305031102.175304.png'),
     ],
 )
 def test_every_missing_piece_is_one_line(folder, name, content, said):

@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
-from gsemsplat_ros.images.view import read_view
+from gsemsplat_ros.images.image_file import read_views
 
 TAGS = ExifTags.Base
 TAKEN = {TAGS.ExifImageWidth: 4000, TAGS.ExifImageHeight: 3000}
@@ -22,7 +22,7 @@ def read(path, tags, size=(400, 300), turned=False):
     if turned:
         exif[int(TAGS.Orientation)] = 6
     Image.fromarray(np.zeros((*size[::-1], 3), np.uint8)).save(path / 'image.jpg', exif=exif)
-    view = read_view(path / 'image.jpg')
+    view = read_views(path / 'image.jpg')[0]
     assert view.image.shape[:2] == (size if turned else size[::-1]) and view.camera is None
     return view.exif_focal
 
@@ -61,4 +61,4 @@ def test_what_is_not_told_is_not_guessed(tmp_path, tags, size):
 
 def test_a_png_tells_nothing(tmp_path):
     Image.fromarray(np.zeros((32, 40, 3), np.uint8)).save(tmp_path / 'image.png')
-    assert read_view(tmp_path / 'image.png').exif_focal is None
+    assert read_views(tmp_path / 'image.png')[0].exif_focal is None
