@@ -33,7 +33,8 @@ from gsemsplat_msgs.msg import Status
 from gsemsplat_msgs.srv import Query
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -51,9 +52,13 @@ from gsemsplat_ros.ros.services import answered
 from gsemsplat_ros.ros.sources import make_source
 from gsemsplat_ros.ros.state import Active, Configured
 from gsemsplat_ros.ros.status import status_of
+from gsemsplat_ros.ros.synchronize import JUMP_BACK_NS
 from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.ros.worker import Worker
 
+JUMP_BACK = JumpThreshold(
+    min_forward=None, min_backward=Duration(nanoseconds=-JUMP_BACK_NS), on_clock_change=False
+)
 REPEAT_S = 5.0  # the same complaint is logged at most this often
 # Parameters that change what is published of a scene, of the map, and of the standing queries.
 OF_THE_CLOUD = {'max_points', 'publish_codes'}
@@ -149,6 +154,10 @@ class GsemsplatNode(LifecycleNode):
             tf = None
             if p.map_frame:
                 tf = made.enter_context(closing(TfListener(self, p.map_frame, self._say)))
+                clock = self.get_clock()
+                made.callback(
+                    clock.create_jump_callback(JUMP_BACK, post_callback=lambda _: tf.clear()).unregister
+                )
             source = make_source(p, topics, self._say, tf)
             inputs = Subscriptions(self, p, lambda raw: mailbox.put((source, raw)))
             made.enter_context(closing(inputs))

@@ -53,7 +53,7 @@ def _inputs(status: Status, active: Active) -> None:
     status.complaints = list(selection.complaints)
     if tf := active.tf:
         status.tf_frame, status.tf_messages = tf.map_frame, tf.messages
-        status.tf_error = tf.reason
+        status.tf_error = tf.complaint
 
 
 def _topic(heard: Heard, now: float) -> InputTopic:

@@ -81,9 +81,6 @@ class Buffer(Protocol):
     def add(self, message: TransformStamped, static: bool) -> None:
         """Take in a transform that `sample_of` accepts."""
 
-    def clear(self) -> None:
-        """Forget what moves."""
-
     def lookup(self, target: str, source: str, at_ns: int) -> np.ndarray:
         """target_from_source (4, 4) at this time; 0: the newest that all frames between them know.
 
@@ -109,9 +106,6 @@ class PlainBuffer:
         samples[place : place + same] = [sample]  # the last one of a stamp counts
         oldest = samples[-1].stamp_ns - BUFFER_S * 1e9
         del samples[: bisect.bisect_left(samples, oldest, key=lambda s: s.stamp_ns)]
-
-    def clear(self) -> None:
-        self._moving.clear()
 
     def lookup(self, target: str, source: str, at_ns: int) -> np.ndarray:
         for frame in target, source:
@@ -194,9 +188,6 @@ class Tf2Buffer:
 
     def add(self, message: TransformStamped, static: bool) -> None:
         (self._buffer.set_transform_static if static else self._buffer.set_transform)(message, 'gsemsplat')
-
-    def clear(self) -> None:
-        self._buffer.clear()  # static frames stay
 
     def lookup(self, target: str, source: str, at_ns: int) -> np.ndarray:
         try:

@@ -20,8 +20,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
 from gsemsplat_ros.ros.conversions import quoted
-from gsemsplat_ros.ros.synchronize import JUMP_BACK_NS
-from gsemsplat_ros.ros.tf_buffer import Buffer, make_buffer, sample_of
+from gsemsplat_ros.ros.tf_buffer import Buffer, make_buffer
+from gsemsplat_ros.ros.tf_history import TfHistory
 
 try:
     from tf2_msgs.msg import TFMessage
@@ -38,12 +38,17 @@ class TfListener:
     messages: how many were heard. reason: why the last `map_from` had no answer, or ''.
     """
 
-    def __init__(self, node: Node, map_frame: str, warn: Callable[[str], None], buffer: Buffer | None = None):
+    def __init__(
+        self,
+        node: Node,
+        map_frame: str,
+        warn: Callable[[str], None],
+        make_buffer: Callable[[], Buffer] = make_buffer,
+    ):
         self.map_frame, self._node, self._warn = map_frame, node, warn
         self.messages, self.reason = 0, ''
-        self._buffer = buffer or make_buffer()
+        self._history = TfHistory(make_buffer)
         self._changed = threading.Condition()
-        self._newest: dict[str, int] = {}
         self._closed = TFMessage is None
         self._subscriptions: list[Subscription] = []
         if TFMessage is None:
@@ -74,17 +79,22 @@ class TfListener:
             self.messages += 1
             for message in transforms:
                 try:
-                    child, sample = sample_of(message)
+                    self._history.add(message, static)
                 except ValueError as error:
                     self._warn(str(error))
-                    continue
-                if not static:
-                    if sample.stamp_ns < self._newest.get(child, 0) - JUMP_BACK_NS:
-                        self._buffer.clear()  # a bag started again: what was would win for ever
-                        self._newest.clear()
-                    self._newest[child] = max(sample.stamp_ns, self._newest.get(child, 0))
-                self._buffer.add(message, static)
+            if self._history.rivals:
+                self._warn(f'TF: {self._history.rivals}: stop one of them, or synchronise their clocks')
             self._changed.notify_all()
+
+    def clear(self) -> None:
+        """The ROS clock jumped back: forget what moves, as tf2 does."""
+        with self._changed:
+            self._history.clear()
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with TF, in words, or ''."""
+        return '; '.join(filter(None, (self.reason, self._history.rivals)))
 
     def lookup(
         self, target_frame: str, source_frame: str, stamp_ns: int, timeout_s: float = 0.0
@@ -97,7 +107,7 @@ class TfListener:
         with self._changed:
             while True:
                 try:
-                    return self._buffer.lookup(
+                    return self._history.lookup(
                         target_frame.lstrip('/'), source_frame.lstrip('/'), stamp_ns
                     ), ''
                 except LookupError as error:

@@ -195,7 +195,7 @@ def listener(monkeypatch):
     """TfListener that hear what `add` is given, and what they complain about."""
     monkeypatch.setattr(tf_listener, 'TFMessage', SimpleNamespace)
     warnings = []
-    listener = tf_listener.TfListener(FakeNode(), 'map', warnings.append, frames.PlainBuffer())
+    listener = tf_listener.TfListener(FakeNode(), 'map', warnings.append, frames.PlainBuffer)
     yield listener, warnings
     listener.close()
 
@@ -239,6 +239,63 @@ def test_a_bag_that_starts_again_is_followed(listener):
             listener.add([tf('map', 'base', t, (t, start, 0))], False)
             place = listener.lookup('map', 'camera', at(t))[0]
             assert place is not None and tuple(place[:3, 3]) == (t, start, 1)
+
+
+def test_of_a_bag_that_starts_again_nothing_older_is_left(listener):
+    """Also where the old times hold what the new ones do not: the robot was carried away meanwhile."""
+    listener, _ = listener
+    for x in (0, 100):
+        for t in range(40):
+            listener.add([tf('map', 'base', t / 10, (x, 0, 0))], False)
+            assert listener.lookup('map', 'base', at(t / 10))[0][0, 3] == x
+    assert listener.lookup('map', 'base', at(0.2))[0][0, 3] == 100 and listener.complaint == ''
+
+
+def test_when_the_clock_of_the_node_jumps_back_what_moves_is_forgotten(listener):
+    listener, _ = listener
+    listener.add([tf('base', 'camera', 0, (0, 0, 1))], True)
+    listener.add([tf('map', 'base', 7)], False)
+    assert listener.lookup('map', 'camera', 0)[0] is not None
+    listener.clear()
+    assert listener.lookup('map', 'camera', 0)[0] is None
+    assert listener.lookup('base', 'camera', 0)[0][2, 3] == 1
+
+
+@pytest.mark.parametrize(
+    'frames', [('wheel',), ('base_link',), ('odom',), ('wheel', 'arm'), ('wheel', 'base_link')]
+)
+@pytest.mark.parametrize('rate', [20, 5, 1, 0.2])
+@pytest.mark.parametrize('behind', [2.0, 30.0, -3.0])
+def test_a_second_publisher_of_a_frame_makes_nothing_forgotten(listener, frames, rate, behind):
+    """10 s of TF: map - odom at 2 Hz and 1 s ahead, as AMCL dates it, odom - base_link and wheels at 20 Hz.
+    Images at 5 Hz learn their place within 0.2 s, whatever the second publisher's clock and rate are."""
+    listener, warnings = listener
+    parents = {'odom': 'map', 'base_link': 'odom', 'wheel': 'base_link', 'arm': 'base_link'}
+    listener.add([tf('base_link', 'camera')], True)
+    events = [(t / 2, 'odom') for t in range(20)] + [
+        (t / 20, child) for t in range(200) for child in ('base_link', 'wheel', 'arm')
+    ]
+    events += [(t / rate + 0.01, 'rival') for t in range(round(10 * rate))]
+    events += [(t / 5 + 0.03, 'image') for t in range(10, 50)]
+    waiting, placed = [], 0
+    for t, what in sorted(events):
+        if what == 'image':
+            waiting.append(t)
+        elif what == 'rival':
+            listener.add([tf(parents[child], child, t - behind) for child in frames], False)
+        else:
+            listener.add([tf(parents[what], what, t + (what == 'odom'))], False)
+        for taken in tuple(waiting):
+            if listener.lookup('map', 'camera', at(taken - 0.1))[0] is not None:
+                placed += 1
+                waiting.remove(taken)
+            elif t - taken >= 0.2:
+                waiting.remove(taken)
+    assert placed == 40
+    assert f'two publishers of {frames[0]!r}' in listener.complaint or len(frames) == 2
+    if frames == ('wheel',) and behind == 2.0:
+        assert "two publishers of 'wheel' differ by 2.0 s" in listener.complaint
+        assert warnings and all('differ by 2.0 s: stop one of them' in words for words in warnings)
 
 
 def test_without_tf2_msgs_the_node_goes_on_and_says_so(monkeypatch):
