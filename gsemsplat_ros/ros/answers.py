@@ -146,6 +146,11 @@ def _approach(reply: Reply, parameters: Parameters, tf: TfListener | None) -> tu
     reason."""
     if not reply.metric:
         return None, "the scale is the network's guess: give a stereo baseline or map_frame"
+    if not reply.header.frame_id:
+        return (
+            None,
+            'frame_id of the images is empty, so the place would be in no frame: set it in the driver',
+        )
     robot, up = reply.camera, UP_OF_CAMERA
     if reply.in_map:
         robot, up = robot_position(reply, parameters.base_frame, tf), UP_OF_MAP

@@ -74,6 +74,7 @@ class MapKeeper:
                     map=self._mapper.map,
                     stamp_ns=scene.keyframe.stamp_ns,
                     map_from_camera=fusion.map_from_camera,
+                    camera_frame=scene.gaussians.frame,
                     fused=kept.fused + 1,
                 )
             else:

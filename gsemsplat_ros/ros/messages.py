@@ -54,7 +54,7 @@ def relevancy_message(answer: Answer, header: Header) -> RelevancyMessage:
         peak_u=u,
         peak_v=v,
         score=answer.score,
-        peak=point(answer.peak_point),
+        peak=point(answer.peak_point if header.frame_id else None),
     )
 
 

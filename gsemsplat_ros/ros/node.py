@@ -138,7 +138,7 @@ class GsemsplatNode(LifecycleNode):
             )
             made.callback(self.destroy_service, query)
             worker = Worker(perception.build, perception.refuse)
-            self._configured = Configured(perception, results, worker, made.pop_all())
+            self._configured = Configured(perception, worker, made.pop_all())
         return super().on_configure(state)
 
     @_logged
@@ -250,7 +250,7 @@ class GsemsplatNode(LifecycleNode):
 
     def _on_timer(self) -> None:
         if configured := self._configured:
-            configured.results.serve()
+            configured.perception.serve()
         status = self._publish_status()
         self._report.publish(diagnostics.report(self.get_fully_qualified_name(), status))
 

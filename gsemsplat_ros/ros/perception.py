@@ -19,7 +19,7 @@ from gsemsplat_ros.ros.map_keeper import MapKeeper
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.publishers import Results
 from gsemsplat_ros.ros.shown import Shown
-from gsemsplat_ros.ros.snapshot import Done, Snapshot
+from gsemsplat_ros.ros.snapshot import Done, Kept, Snapshot
 from gsemsplat_ros.ros.sources import Source
 from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.scene.map_index import IndexCache
@@ -131,8 +131,7 @@ class Perception:
         kept = self.keeper.add(scene, pair, budget)
         if kept.last_fused:
             self._show_map()
-            if not self.keeper.tied:
-                self._results.place(kept, messages.scene_header(scene))
+            self._place(kept)
         else:
             self._say(f'a scene was left out of the map: {kept.reason}')
 
@@ -174,6 +173,16 @@ class Perception:
 
     # Any thread
 
+    def serve(self) -> None:
+        """Once a second: publish what waited for a subscriber, and again where the map lies, for who comes
+        later."""
+        self._results.serve()
+        self._place(self.latest.now.kept)
+
+    def _place(self, kept: Kept) -> None:
+        if not self.keeper.tied:
+            self._results.place(kept)
+
     def map_replaced(self) -> None:
         """A service cleared the map or loaded another."""
         self._show_map()
@@ -197,4 +206,5 @@ class Perception:
     def _show_map(self) -> None:
         with self._output_lock:  # or an older map could be shown after the newest
             kept = self.latest.now.kept
-            self._results.map(kept.map, answers.map_header(kept), self._parameters().max_points)
+            p, header = self._parameters(), answers.map_header(kept)
+            self._results.map(kept.map, header, p.max_points, self.keeper.tied)

@@ -18,6 +18,7 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.msg import Relevancy as RelevancyMessage
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import DurabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32, Header
@@ -26,7 +27,7 @@ from visualization_msgs.msg import MarkerArray
 from gsemsplat_ros.pictures.heat import answer_overlay
 from gsemsplat_ros.ros import messages
 from gsemsplat_ros.ros.clouds import gaussian_cloud
-from gsemsplat_ros.ros.conversions import image_message, make_header
+from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
 from gsemsplat_ros.ros.parameters import MAX_QUERIES
 from gsemsplat_ros.ros.qos import latched
 from gsemsplat_ros.ros.snapshot import Kept
@@ -37,40 +38,55 @@ from gsemsplat_ros.semantics.answer import Answer
 
 
 class OnDemand:
-    """A publisher whose message is built when there is a subscriber; a newer offer replaces a waiting one."""
+    """A publisher whose newest message is built when there is a subscriber, and again for each later one that
+    DDS gives nothing of before (volatile, as Nav2's costmaps are).
+    """
 
-    def __init__(self, publisher: LifecyclePublisher):
-        self.publisher = publisher
+    def __init__(self, node: LifecycleNode, publisher: LifecyclePublisher):
+        self._node, self.publisher = node, publisher
         self._lock = threading.Lock()
         self._build: Callable[[], Any] | None = None
+        self._is_new = False
+        self._met: set[bytes] = set()  # volatile subscribers of the last `serve`: by now they listen
+        self._served: set[bytes] = set()
 
     def hold(self, build: Callable[[], Any]) -> None:
         """Publish `build()` with the next `serve`."""
         with self._lock:
-            self._build = build
+            self._build, self._is_new = build, True
 
     def offer(self, build: Callable[[], Any]) -> None:
         """Publish `build()` now if there is a subscriber, else when there is one."""
         self.hold(build)
-        self.serve()
+        with self._lock:
+            self._publish()
 
     def serve(self) -> None:
-        """Publish the waiting message if there is a subscriber now."""
+        """Publish the newest message if there is a subscriber who has not got it. Call it once a second."""
         with self._lock:
-            if (
-                self._build is not None
-                and self.publisher.is_activated
-                and self.publisher.get_subscription_count()
-            ):
-                self.publisher.publish(self._build())
-                self._build = None
+            infos = self._node.get_subscriptions_info_by_topic(self.publisher.topic_name)
+            volatile = {
+                bytes(info.endpoint_gid)
+                for info in infos
+                if info.qos_profile.durability == DurabilityPolicy.VOLATILE
+            }
+            listening, self._met = volatile & self._met, volatile
+            if self._is_new or listening - self._served:
+                self._publish()
+            self._served = listening
+
+    def _publish(self) -> None:
+        if self._build and self.publisher.is_activated and self.publisher.get_subscription_count():
+            self.publisher.publish(self._build())
+            self._is_new = False
 
 
 class Results:
     """The publishers of scenes and answers. Created on configure, closed on cleanup."""
 
     def __init__(self, node: LifecycleNode):
-        self._made = ExitStack()
+        self._made, self._clock = ExitStack(), node.get_clock()
+        self._map_since = 0, 0  # stamp of the map, and the clock when it was first shown [ns]
 
         def create(kind: type, topic: str, depth: int = 1) -> LifecyclePublisher:
             publisher = node.create_lifecycle_publisher(
@@ -83,10 +99,10 @@ class Results:
             self._made.callback(publisher.on_deactivate, None)  # of a query in hand: nothing more goes out
             return publisher
 
-        self._cloud = OnDemand(create(PointCloud2, 'gaussians'))
-        self._image = OnDemand(create(Image, 'relevancy/image'))
-        self._relevancy_map = OnDemand(create(Image, 'relevancy/map'))
-        self._map = OnDemand(create(PointCloud2, 'map'))
+        self._cloud = OnDemand(node, create(PointCloud2, 'gaussians'))
+        self._image = OnDemand(node, create(Image, 'relevancy/image'))
+        self._relevancy_map = OnDemand(node, create(Image, 'relevancy/map'))
+        self._map = OnDemand(node, create(PointCloud2, 'map'))
         self._relevancy = create(RelevancyMessage, 'relevancy', depth=MAX_QUERIES)
         self._markers = create(MarkerArray, 'objects/markers')
         self._objects = (
@@ -96,18 +112,19 @@ class Results:
         self._scale = create(Float32, 'scale')
         self._tf = None
         if TFMessage:
-            self._tf = node.create_publisher(TFMessage, '/tf', 100)
-            self._made.callback(node.destroy_publisher, self._tf)
+            self._tf = node.create_lifecycle_publisher(TFMessage, '/tf', 100)
+            self._made.callback(node.destroy_lifecycle_publisher, self._tf)
 
     def cloud(self, scene: Scene, max_points: int, codes: bool) -> None:
-        """~/gaussians."""
+        """~/gaussians; not without a frame, in which nobody could place it."""
         header = messages.scene_header(scene)
-        self._cloud.offer(lambda: gaussian_cloud(scene.gaussians, header, max_points, codes))
+        if header.frame_id:
+            self._cloud.offer(lambda: gaussian_cloud(scene.gaussians, header, max_points, codes))
 
     def pose(self, scene: Scene) -> None:
-        """~/pose (when it was found) and ~/scale."""
+        """~/pose (when it was found, and the first camera has a frame) and ~/scale."""
         first = make_header(scene.keyframe.frame, scene.keyframe.stamp_ns)
-        if scene.first_from_second is not None:
+        if scene.first_from_second is not None and first.frame_id:
             self._pose.publish(messages.pose_message(scene.first_from_second, first))
         self._scale.publish(Float32(data=float(scene.scale)))
 
@@ -123,7 +140,13 @@ class Results:
         self._relevancy_map.offer(lambda: image_message(keyframe.window.expand(picture.relevancy), of_image))
 
     def objects(self, answers: Sequence[tuple[Answer, Header]], newest: Header) -> None:
-        """~/objects (if vision_msgs is installed) and ~/objects/markers, of all (answer, header)."""
+        """~/objects (if vision_msgs is installed) and ~/objects/markers, of all (answer, header) that have a
+        frame."""
+        answers = [(answer, header) for answer, header in answers if header.frame_id]
+        if not newest.frame_id:
+            if not answers:
+                return
+            newest = answers[-1][1]
         markers = messages.object_markers([answer for answer, _ in answers], newest)
         frames = {
             answer.text: header for answer, header in answers
@@ -134,19 +157,28 @@ class Results:
         if self._objects:
             self._objects.publish(messages.object_detections(answers, newest))
 
-    def map(self, map_: Map, header: Header, max_points: int) -> None:
-        """~/map, within a second."""
-        self._map.hold(lambda: gaussian_cloud(map_.gaussians, header, max_points))
+    def map(self, map_: Map, header: Header, max_points: int, fixed: bool) -> None:
+        """~/map, within a second. `fixed`: its frame is one of TF's, in which it stays: so who gets it later
+        gets it with a later stamp, of which TF still knows the robot's place."""
+        stamp, now = stamp_ns(header), self._clock.now().nanoseconds
+        if stamp != self._map_since[0]:
+            self._map_since = stamp, now
+        since = self._map_since[1]
 
-    def place(self, kept: Kept, header: Header) -> None:
-        """/tf: a map in a frame of its own, seen from the camera of `header`. So the map is the child: the
-        camera may have a parent already, and a frame has one only (REP 105)."""
-        if self._tf:
-            assert kept.map_from_camera is not None  # a scene was fused into it
+        def build() -> PointCloud2:
+            passed = max(self._clock.now().nanoseconds - since, 0) if fixed else 0
+            return gaussian_cloud(map_.gaussians, make_header(header.frame_id, stamp + passed), max_points)
+
+        self._map.hold(build)
+
+    def place(self, kept: Kept) -> None:
+        """/tf: a map in a frame of its own, seen from the camera of the last fused keyframe. So the map is
+        the child: the camera may have a parent already, and a frame has one only (REP 105)."""
+        if self._tf and kept.map_from_camera is not None and kept.camera_frame:
+            header = make_header(kept.camera_frame, kept.stamp_ns)
             camera_from_map = np.linalg.inv(kept.map_from_camera)
-            self._tf.publish(
-                TFMessage(transforms=[messages.transform_message(camera_from_map, kept.map.frame, header)])
-            )
+            message = messages.transform_message(camera_from_map, kept.map.frame, header)
+            self._tf.publish(TFMessage(transforms=[message]))
 
     def serve(self) -> None:
         """Publish what waited for a subscriber."""

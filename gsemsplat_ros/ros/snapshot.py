@@ -18,15 +18,16 @@ class Kept:
     """A map and what belongs to it.
 
     stamp_ns: of the newest images in it, of the load, or of the clearing; map_from_camera (4, 4) [m]: where
-    the camera of the last fused keyframe stood, None when none was; loaded: it came from a file.
-    fused, left_out: scenes since the node was configured, whatever map they met. last_fused: whether the last
-    scene was fused, or there was none; reason: how it was placed, or why it was left out. save_error: why the
-    last map was not saved, or ''.
+    the camera of the last fused keyframe stood, None when none was; camera_frame: its name; loaded: it came
+    from a file. fused, left_out: scenes since the node was configured, whatever map they met. last_fused:
+    whether the last scene was fused, or there was none; reason: how it was placed, or why it was left out.
+    save_error: why the last map was not saved, or ''.
     """
 
     map: Map
     stamp_ns: int = 0
     map_from_camera: np.ndarray | None = None
+    camera_frame: str = ''
     loaded: bool = False
     fused: int = 0
     left_out: int = 0

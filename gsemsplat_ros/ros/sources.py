@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gsemsplat_ros.images.camera import Camera
@@ -19,6 +20,7 @@ from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.tf_listener import TfListener
 
 Warn = Callable[[str], None]
+UPWARDS = 0.7  # cosine of the angle to the vertical within which an axis points up: 45 degrees
 
 
 @dataclass(frozen=True)
@@ -62,28 +64,33 @@ class Source(Protocol):
 class _Lens:
     """One camera: converts its messages to Views, rectified on request. `topics`: resolved (image, info).
 
-    complaints: what is doubtful about the last image, though it is used.
+    complaints: what is doubtful about the last image, though it is used, and about the frame that TF placed.
     """
 
     def __init__(self, topics: tuple[str, str], rectified: bool, warn: Warn, tf: TfListener | None = None):
         self._image_topic, self._info_topic = topics
         self._rectified, self._warn, self._tf = rectified, warn, tf
         self._rectify = Rectifier()
-        self.complaints: list[str] = []
+        self._of_image: list[str] = []
+        self._of_frame: list[str] = []
+
+    @property
+    def complaints(self) -> list[str]:
+        return self._of_image + self._of_frame
 
     def view(self, message: Image | CompressedImage, info: CameraInfo | None, needs_camera: bool) -> View:
         """Raises ValueError that names the topic and says what is wrong with the image or its camera_info."""
-        self.complaints = []
+        self._of_image = []
         try:
             pixels = image_to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
             check_size(pixels)
         except ValueError as error:
             raise ValueError(f'{self._image_topic}: {error}') from None
-        frame = message.header.frame_id
+        frame = message.header.frame_id or self._other_frame(info)
         camera = self._camera(frame, pixels.shape, info, needs_camera or not self._rectified)
         if camera and not self._rectified:
             pixels = self._rectify(pixels, info, self._info_topic)
-        for complaint in self.complaints:
+        for complaint in self._of_image:
             self._warn(complaint)
         return View(pixels, camera, frame, stamp_ns(message.header))
 
@@ -91,7 +98,36 @@ class _Lens:
         """The view with its camera's pose from TF, for which it waits a moment."""
         if self._tf is None:
             return view
-        return replace(view, map_from_camera=self._tf.map_from(view.frame, view.stamp_ns))
+        pose = self._tf.map_from(view.frame, view.stamp_ns)
+        if pose is not None:
+            self._of_frame = self._axes(view.frame, pose)
+        return replace(view, map_from_camera=pose)
+
+    def _axes(self, frame: str, map_from_camera: np.ndarray) -> list[str]:
+        """The complaint about a frame that looks like that of a camera's body (x ahead, z up; REP 103)."""
+        assert self._tf is not None  # it gave the pose
+        if map_from_camera[2, 2] < UPWARDS or 'optical' in frame:
+            return []
+        complaint = (
+            f'{self._image_topic} is in frame {quoted(frame)}, whose z axis points up in '
+            f'{quoted(self._tf.map_frame)}: what is ahead would lie above; set the optical frame of the '
+            'camera in the driver (z ahead, y down). Right only for a camera that looks up'
+        )
+        self._warn(complaint)
+        return [complaint]
+
+    def _other_frame(self, info: CameraInfo | None) -> str:
+        """The frame of an image without one: that of its camera_info, or ''."""
+        frame = info.header.frame_id if info else ''
+        self._of_image.append(
+            f'{self._image_topic}: frame_id is empty: set it in the driver; '
+            + (
+                f'going on with that of {self._info_topic}, {quoted(frame)}'
+                if frame
+                else 'until then no cloud, pose, object or approach is published, which need a frame'
+            )
+        )
+        return frame
 
     def _camera(self, frame: str, shape: tuple, info: CameraInfo | None, required: bool) -> Camera | None:
         if info is None and required:
@@ -102,7 +138,7 @@ class _Lens:
         if info is None or not (required or info.k[0]):
             return None
         if info.header.frame_id != frame:
-            self.complaints.append(
+            self._of_image.append(
                 f'{self._image_topic} is in frame {quoted(frame)} but {self._info_topic} in '
                 f'{quoted(info.header.frame_id)}: is it the camera_info of another camera? Going on '
                 "with the image's"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from gsemsplat_ros.ros.inputs import Input, Subscriptions
 from gsemsplat_ros.ros.perception import Perception
-from gsemsplat_ros.ros.publishers import Results
 from gsemsplat_ros.ros.sources import Source
 from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.ros.worker import Worker
@@ -18,7 +17,6 @@ class Configured:
     """Between configure and cleanup. made: its topics and services, closed in reverse order."""
 
     perception: Perception
-    results: Results
     worker: Worker[tuple[Source, Input]]
     made: ExitStack
 

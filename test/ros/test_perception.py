@@ -78,7 +78,7 @@ def test_a_map_that_is_cleared_right_after_a_scene_was_fused_harms_nothing(camp,
     monkeypatch.setattr(camp.keeper, 'add', add_and_clear)
     camp.see()
     assert (camp.now.scenes, camp.now.kept.fused, camp.said) == (1, 1, [])
-    ((kept, _),) = camp.results.of('place')
+    ((kept,),) = camp.results.of('place')
     assert kept.map_from_camera is not None and len(kept.map) and not len(camp.now.kept.map)
 
 
