@@ -70,5 +70,9 @@ class KeyframeSelector:
         self.pairs += 1
         return Pair(first=view, second=keyframe.view)
 
+    def forget(self) -> None:
+        """Forget the keyframe: the next frame is one, and makes no pair."""
+        self._keyframe = None
+
     def _restart(self, view: View, reason: str) -> None:
         self._keyframe, self.reason = TrackedView.of(view), reason

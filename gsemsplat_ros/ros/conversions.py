@@ -18,10 +18,11 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-MAX_PIXELS = 1 << 26  # of a compressed image: a few bytes could claim to hold gigabytes
+from gsemsplat_ros.images.image_file import MAX_PIXELS
+from gsemsplat_ros.images.levels import Levels
 
-# encoding -> (bytes a channel, channels, OpenCV conversion to RGB or None). 8UC1 and 8UC3 follow OpenCV:
-# gray, BGR. REP 118's encodings for depth (16UC1, 32FC1) are missing on purpose: they are no pictures.
+# encoding -> (bytes a channel, channels, OpenCV conversion to RGB or None; alpha of 16 bits is gone by then).
+# 8UC1 and 8UC3 follow OpenCV: gray, BGR. REP 118's encodings for depth (16UC1, 32FC1) are no pictures.
 ENCODINGS: dict[str, tuple[int, int, int | None]] = {
     'rgb8': (1, 3, None),
     'bgr8': (1, 3, cv2.COLOR_BGR2RGB),
@@ -34,6 +35,8 @@ ENCODINGS: dict[str, tuple[int, int, int | None]] = {
     'mono16': (2, 1, cv2.COLOR_GRAY2RGB),
     'rgb16': (2, 3, None),
     'bgr16': (2, 3, cv2.COLOR_BGR2RGB),
+    'rgba16': (2, 4, None),
+    'bgra16': (2, 4, cv2.COLOR_BGR2RGB),
     'yuv422': (1, 2, cv2.COLOR_YUV2RGB_UYVY),
     'uyvy': (1, 2, cv2.COLOR_YUV2RGB_UYVY),
     'yuv422_yuy2': (1, 2, cv2.COLOR_YUV2RGB_YUY2),
@@ -42,7 +45,15 @@ ENCODINGS: dict[str, tuple[int, int, int | None]] = {
     'bayer_bggr8': (1, 1, cv2.COLOR_BayerBGGR2RGB),
     'bayer_gbrg8': (1, 1, cv2.COLOR_BayerGBRG2RGB),
     'bayer_grbg8': (1, 1, cv2.COLOR_BayerGRBG2RGB),
+    'bayer_rggb16': (2, 1, cv2.COLOR_BayerRGGB2RGB),
+    'bayer_bggr16': (2, 1, cv2.COLOR_BayerBGGR2RGB),
+    'bayer_gbrg16': (2, 1, cv2.COLOR_BayerGBRG2RGB),
+    'bayer_grbg16': (2, 1, cv2.COLOR_BayerGRBG2RGB),
 }
+MEASUREMENTS = '16UC1', '16SC1', '32FC1', '32FC3', '64FC1'
+
+# as the image lies on the sensor, whatever EXIF says: the calibration is of that
+AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def quoted(text: str) -> str:
@@ -50,14 +61,17 @@ def quoted(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + '...')
 
 
-def image_to_rgb(message: Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, contiguous. 16-bit values keep their high byte, as in cv_bridge.
+def image_to_rgb(message: Image, levels: Levels | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, contiguous.
+
+    16-bit values are scaled by `levels`, which the images of a camera or stereo pair share (None: by this
+    image alone): as in cv_bridge where all 16 bits are filled, brighter where fewer are.
 
     Raises ValueError for an encoding that is no colour or gray picture, and for a step or data length that
     does not fit the size. rgb8 without padding is a view of the message's memory: nothing is copied.
     """
     width, height, step, encoding = message.width, message.height, message.step, message.encoding
-    if encoding in ('32FC1', '64FC1', '16UC1', '16SC1', '32FC3'):
+    if encoding in MEASUREMENTS:
         raise ValueError(
             f'image encoding {quoted(encoding)} holds measurements such as depth (possibly NaN), not a '
             f'picture: wanted one of {", ".join(ENCODINGS)}; is the topic remapped to a depth image?'
@@ -74,9 +88,12 @@ def image_to_rgb(message: Image) -> np.ndarray:
             f'of data: wanted a step of at least {max(row, 1)} and step x height bytes'
         )
     pixels = np.frombuffer(message.data, np.uint8).reshape(height, step)[:, :row]
-    pixels = pixels.reshape(height, width, channels * size)  # copies only padded rows
     if size == 2:
-        pixels = pixels[:, :, 0 if message.is_bigendian else 1 :: 2]
+        values = np.ascontiguousarray(pixels).view('>u2' if message.is_bigendian else '<u2')
+        values = values.reshape(height, width, channels)[:, :, :3]  # alpha says nothing of brightness
+        pixels = (levels or Levels()).to_8_bits(np.ascontiguousarray(values, np.uint16))
+    else:
+        pixels = pixels.reshape(height, width, channels)  # copies only padded rows
     if conversion is None:
         return np.ascontiguousarray(pixels)
     if channels == 2 and width % 2:
@@ -84,20 +101,23 @@ def image_to_rgb(message: Image) -> np.ndarray:
     return cv2.cvtColor(np.ascontiguousarray(pixels), conversion)
 
 
-def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a JPEG or PNG; 16-bit values keep their high byte.
+def compressed_to_rgb(message: CompressedImage, levels: Levels | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a JPEG or PNG; 16-bit values are scaled as in `image_to_rgb`.
 
-    Raises ValueError for data that is neither, is cut off or damaged, or claims more than MAX_PIXELS. JPEG
-    has no checksum: damage in its middle can pass, as blocks of wrong colour.
+    The format is that of image_transport: 'bayer_rggb8; jpeg compressed mono8' is the encoding of the raw
+    image, the codec, and what was given to it. Raises ValueError for measurements, and for data that is
+    neither JPEG nor PNG, is cut off or damaged, or claims more than MAX_PIXELS. JPEG has no checksum: damage
+    in its middle can pass, as blocks of wrong colour.
     """
     kind, data = message.format, np.frombuffer(message.data, np.uint8)
+    encoding, _, codec = (part.strip() for part in kind.partition(';'))
     wanted = f'compressed image of {data.size} bytes, format {quoted(kind)}, '
-    if 'compresseddepth' in kind.lower():
+    if 'compresseddepth' in kind.lower() or encoding in MEASUREMENTS:
         raise ValueError(wanted + 'holds depth, not a picture: is the topic remapped to a depth image?')
     try:
         # reads the size, decodes nothing
         with PIL.Image.open(io.BytesIO(message.data), formats=('JPEG', 'PNG')) as header:
-            (width, height), jpeg = header.size, header.format == 'JPEG'
+            (width, height), jpeg = header.size, header.format != 'PNG'
     except Exception:  # PIL raises whatever its parsers stumble over
         raise ValueError(
             wanted + "is no JPEG or PNG, or is damaged: wanted the topic of image_transport 'compressed'"
@@ -108,12 +128,17 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     pixels = None
     if not jpeg or b'\xff\xd9' in data.tobytes().rstrip(b'\0')[-16:]:
         with contextlib.suppress(cv2.error):
-            # as it lies on the sensor, whatever EXIF says: the calibration is of that
-            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None or pixels.shape != (height, width, 3):
+            pixels = cv2.imdecode(data, AS_STORED)
+    if pixels is None or pixels.shape[:2] != (height, width):
         raise ValueError(wanted + f'{width}x{height} px, is cut off or damaged')
-    # 'rgb8; jpeg compressed bgr8', as image_transport writes: after `compressed` comes the encoder's input
-    return pixels if 'compressed rgb' in kind else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    pixels = (levels or Levels()).to_8_bits(pixels)
+    converted = codec.partition('compressed')[2].strip()
+    if pixels.ndim == 3:
+        return pixels if converted.startswith('rgb') else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    # a mosaic is stored as it is, unless converted to gray
+    mosaic = encoding.startswith('bayer_') and encoding in ENCODINGS and not converted
+    conversion = ENCODINGS[encoding][2] if mosaic else None
+    return cv2.cvtColor(pixels, conversion or cv2.COLOR_GRAY2RGB)
 
 
 def stamp_ns(header: Header) -> int:

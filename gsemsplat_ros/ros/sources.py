@@ -11,6 +11,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.keyframes import KeyframeSelector
+from gsemsplat_ros.images.levels import Levels
 from gsemsplat_ros.images.still import StillGate
 from gsemsplat_ros.images.view import Pair, View, check_size
 from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
@@ -64,12 +65,20 @@ class Source(Protocol):
 class _Lens:
     """One camera: converts its messages to Views, rectified on request. `topics`: resolved (image, info).
 
-    complaints: what is doubtful about the last image, though it is used, and about the frame that TF placed.
+    levels: shared by the cameras of a stereo pair. complaints: what is doubtful about the last image, though
+    it is used, and about the frame that TF placed.
     """
 
-    def __init__(self, topics: tuple[str, str], rectified: bool, warn: Warn, tf: TfListener | None = None):
+    def __init__(
+        self,
+        topics: tuple[str, str],
+        rectified: bool,
+        levels: Levels,
+        warn: Warn,
+        tf: TfListener | None = None,
+    ):
         self._image_topic, self._info_topic = topics
-        self._rectified, self._warn, self._tf = rectified, warn, tf
+        self._rectified, self._levels, self._warn, self._tf = rectified, levels, warn, tf
         self._rectify = Rectifier()
         self._of_image: list[str] = []
         self._of_frame: list[str] = []
@@ -82,7 +91,8 @@ class _Lens:
         """Raises ValueError that names the topic and says what is wrong with the image or its camera_info."""
         self._of_image = []
         try:
-            pixels = image_to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
+            to_rgb = image_to_rgb if isinstance(message, Image) else compressed_to_rgb
+            pixels = to_rgb(message, self._levels)
             check_size(pixels)
         except ValueError as error:
             raise ValueError(f'{self._image_topic}: {error}') from None
@@ -158,8 +168,10 @@ class StereoSource:
     def __init__(
         self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, tf: TfListener | None
     ):
+        self._levels = Levels()
         self._lenses = [
-            _Lens(names, parameters.rectified, warn, where) for names, where in zip(topics, (tf, None))
+            _Lens(names, parameters.rectified, self._levels, warn, where)
+            for names, where in zip(topics, (tf, None))
         ]
         self._info_topics, self._tied = [info for _, info in topics], tf is not None
         self._gate = StillGate(parameters.keyframe_min_motion)
@@ -181,12 +193,12 @@ class StereoSource:
             )
 
     def _pair(self, raw: Input) -> Pair | None:
-        views = []
-        for side, (lens, image, info) in enumerate(zip(self._lenses, raw.images, raw.infos)):
-            views.append(lens.view(image, info, needs_camera=True))
-            if side == 0 and not self._gate.is_new(views[0]):
-                return None
-        left, right = views
+        left = self._view(0, raw)
+        if not self._gate.is_new(left):
+            return None
+        white, right = self._levels.white, self._view(1, raw)
+        if self._levels.white > white:  # the right image fills more bits than any before: the left one again
+            left = self._view(0, raw)
         if left.image.shape != right.image.shape:
             raise ValueError(
                 'left images have {1}x{0} px and right ones {3}x{2} px: wanted one size'.format(
@@ -194,6 +206,9 @@ class StereoSource:
                 )
             )
         return Pair(self._lenses[0].placed(left), right, baseline_of(raw.infos[1], self._info_topics[1]))
+
+    def _view(self, side: int, raw: Input) -> View:
+        return self._lenses[side].view(raw.images[side], raw.infos[side], needs_camera=True)
 
     def built(self, pair: Pair) -> None:
         """A scene was made of `pair`: the same view makes no other, unless TF did not place it."""
@@ -211,7 +226,8 @@ class SequentialSource:
     def __init__(
         self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, tf: TfListener | None
     ):
-        self._lens, self._warn = _Lens(topics[0], parameters.rectified, warn, tf), warn
+        self._levels, self._warn = Levels(), warn
+        self._lens = _Lens(topics[0], parameters.rectified, self._levels, warn, tf)
         self._selector = KeyframeSelector(
             parameters.keyframe_min_motion,
             parameters.keyframe_max_motion,
@@ -224,7 +240,10 @@ class SequentialSource:
         """None while there is nothing new to see. Raises ValueError when the message is no usable image."""
         dropped = self._selector.dropped
         try:
+            white = self._levels.white
             view = self._lens.view(raw.images[0], raw.infos[0], needs_camera=False)
+            if self._levels.white > white:  # the keyframe was scaled otherwise
+                self._selector.forget()
             return self._selector.offer(self._lens.placed(view))
         finally:
             selector, motion = self._selector, self._selector.motion

@@ -14,6 +14,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from support.ros_messages import table
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.images.levels import Levels
 from gsemsplat_ros.ros import clouds, messages
 from gsemsplat_ros.ros.conversions import ENCODINGS, image_message, image_to_rgb, make_header, stamp_ns
 from gsemsplat_ros.semantics.objects import Object
@@ -40,6 +41,9 @@ def gray16(order):
     return (np.arange(24).reshape(4, 6) * 2731).astype(order + 'u2')
 
 
+GRAY_OF_16 = np.repeat(
+    np.rint(gray16('<') / 257).astype(np.uint8)[..., None], 3, 2
+)  # as cv_bridge: 255 / 65535
 YUYV = np.tile(np.array([[100, 128, 100, 128]], np.uint8), (4, 3)).reshape(4, 6, 2)  # gray: Y U Y V
 
 CASES = {
@@ -50,13 +54,11 @@ CASES = {
     'bgra8': (raw('bgra8', np.dstack([RGB[..., ::-1], np.zeros((4, 6), np.uint8)])), RGB),
     'mono8': (raw('mono8', RGB[..., 0]), RGB[..., [0, 0, 0]]),
     '8UC1': (raw('8UC1', RGB[..., 0]), RGB[..., [0, 0, 0]]),
-    'mono16': (raw('mono16', gray16('<')), np.repeat((gray16('<') >> 8).astype(np.uint8)[..., None], 3, 2)),
-    'mono16 big endian': (
-        raw('mono16', gray16('>'), big=1),
-        np.repeat((gray16('<') >> 8).astype(np.uint8)[..., None], 3, 2),
-    ),
-    'rgb16': (raw('rgb16', (RGB.astype('u2') * 256 + 7).astype('<u2')), RGB),
-    'bgr16 big endian': (raw('bgr16', (RGB[..., ::-1].astype('u2') * 256 + 7).astype('>u2'), big=1), RGB),
+    'mono16': (raw('mono16', gray16('<')), GRAY_OF_16),
+    'mono16 big endian': (raw('mono16', gray16('>'), big=1), GRAY_OF_16),
+    'mono16, padded rows': (raw('mono16', np.pad(gray16('<').view(np.uint8), ((0, 0), (0, 3)))), GRAY_OF_16),
+    'rgb16': (raw('rgb16', RGB.astype('<u2') * 257), RGB),
+    'bgr16 big endian': (raw('bgr16', (RGB[..., ::-1].astype('u2') * 257).astype('>u2'), big=1), RGB),
     'yuv422_yuy2': (raw('yuv422_yuy2', YUYV), np.full((4, 6, 3), 98, np.uint8)),  # 1.164 (100 - 16)
     'yuv422 is UYVY': (raw('yuv422', YUYV[..., ::-1]), np.full((4, 6, 3), 98, np.uint8)),
     'padded rows': (raw('bgr8', np.pad(RGB[..., ::-1].reshape(4, 18), ((0, 0), (0, 5)))), RGB),
@@ -83,11 +85,76 @@ def test_bayer_keeps_the_colours(pattern, offsets):
     np.testing.assert_array_equal(rgb[2:-2, 2:-2], np.broadcast_to(colour, (4, 6, 3)))
 
 
+def mosaic_of(rgb, pattern):
+    """(H, W) of an (H, W, 3) picture behind a Bayer filter."""
+    rows, columns = np.indices(rgb.shape[:2])
+    channel = np.array(['rgb'.index(letter) for letter in pattern]).reshape(2, 2)[rows % 2, columns % 2]
+    return np.take_along_axis(rgb, channel[..., None], 2)[..., 0]
+
+
+RAMP = np.tile(np.arange(256, dtype=np.uint8).repeat(2), (32, 1))
+RAMPS = np.dstack([RAMP, RAMP[:, ::-1], RAMP // 2])  # red, green, blue
+OF_16_BITS = {
+    'mono16': np.dstack([RAMP] * 3),
+    **dict.fromkeys(('rgb16', 'bgr16', 'rgba16', 'bgra16'), RAMPS),
+    **dict.fromkeys((f'bayer_{pattern}16' for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')), RAMPS),
+}
+
+
+def deep_image(encoding, rgb, bits, big=0):
+    """An image message whose 16-bit values fill `bits`."""
+    values = np.rint(rgb * ((2**bits - 1) / 255)).astype('>u2' if big else '<u2')
+    if encoding == 'mono16':
+        values = values[..., 0]
+    elif encoding.startswith('bayer'):
+        values = mosaic_of(values, encoding[6:10])
+    else:
+        values = values[..., ::-1] if encoding.startswith('bgr') else values
+        if 'a16' in encoding:
+            values = np.dstack([values, np.full_like(values[..., 0], 65535)]).astype(values.dtype)
+    return raw(encoding, values, width=rgb.shape[1], height=rgb.shape[0], big=big)
+
+
+@pytest.mark.parametrize('bits', [8, 10, 12, 14, 16])
+@pytest.mark.parametrize('big', [0, 1])
+@pytest.mark.parametrize('encoding', OF_16_BITS)
+def test_a_ramp_of_10_to_16_bits_stays_a_ramp(encoding, big, bits):
+    wanted = OF_16_BITS[encoding]
+    error = np.abs(image_to_rgb(deep_image(encoding, wanted, bits, big)).astype(int) - wanted)[2:-2, 2:-2]
+    assert error.max() <= 2 and error.mean() < 0.5
+
+
+def test_the_levels_of_a_camera_only_grow():
+    levels = Levels()
+
+    def shown(brightest, bits):
+        return image_to_rgb(
+            deep_image('mono16', OF_16_BITS['mono16'] // (255 // brightest), bits), levels
+        ).max()
+
+    assert shown(255, 10) == 255 and levels.white == 1023
+    assert shown(51, 10) == 51 and shown(255, 10) == 255  # a dark image in between changes nothing
+    assert shown(255, 12) == 255 and levels.white == 4095
+    assert shown(255, 10) == 64 and levels.white == 4095  # less light on 12 bits
+
+
+def test_black_and_hot_pixels_say_nothing_of_the_levels():
+    levels, values = Levels(), np.zeros((480, 640), np.uint16)
+    for value in (0, 4000):
+        values[::100, ::200] = value  # 20 of 307,200 pixels
+        assert image_to_rgb(raw('mono16', values, width=640, height=480), levels)[1, 1].tolist() == [0, 0, 0]
+        assert levels.white == 255
+
+
 @pytest.mark.parametrize(
     'message, words',
     [
         (raw('32FC1', np.full((4, 6), np.nan, np.float32)), ['32FC1', 'NaN', 'rgb8', 'depth']),
         (raw('16UC1', gray16('<')), ['16UC1', 'depth']),
+        (raw('16UC3', np.zeros((4, 18), np.uint16)), ["'16UC3'", 'wanted one of']),
+        (raw('8SC1', np.zeros((4, 6), np.uint8)), ["'8SC1'", 'wanted one of']),
+        (raw('nv21', np.zeros((6, 6), np.uint8)), ["'nv21'", 'wanted one of']),
+        (raw('mono16', gray16('<'), step=11), ['step 11', 'at least 12']),
         (raw('jpeg', RGB), ["'jpeg'", 'rgb8', 'bayer_rggb8']),
         (raw('', RGB), ["''", 'wanted one of']),
         (raw('rgb8', RGB[:3]), ['6x4', '54 bytes']),
@@ -113,7 +180,12 @@ def test_images_read_as_in_cv_bridge(encoding):
     if encoding[0] == '8':
         pytest.skip('cv_bridge leaves the colours of this encoding open')
     message = raw(encoding, pixels, width=12, height=8)
-    theirs = cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8')
+    try:
+        theirs = cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8')
+    except cv_bridge.CvBridgeError as error:
+        if 'Unrecognized image encoding' in str(error):
+            pytest.skip(f'this cv_bridge does not read {encoding}')
+        raise
     assert np.abs(image_to_rgb(message).astype(int) - theirs).max() <= 1
 
 

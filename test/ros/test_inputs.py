@@ -56,12 +56,59 @@ def test_compressed_images_are_read(data, kind, tolerance):
     assert np.abs(rgb.astype(int) - PICTURE).max() <= tolerance
 
 
-def test_compressed_gray_becomes_rgb():
-    gray = PICTURE[..., 0]
-    for data in encoded(gray, '.png'), encoded(gray.astype(np.uint16) * 256 + 7, '.png'):
-        np.testing.assert_array_equal(
-            compressed_to_rgb(compressed(data, 'mono8; png compressed ')), np.repeat(gray[..., None], 3, 2)
-        )
+GRAY = PICTURE[..., 0]
+MOSAIC = GRAY.copy()  # RGGB of one colour
+MOSAIC[::2, ::2], MOSAIC[1::2, 1::2] = 200, 40
+MOSAIC[::2, 1::2] = MOSAIC[1::2, ::2] = 120
+DEEP = MOSAIC.astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    'data, kind',
+    [
+        (encoded(GRAY, '.png'), 'mono8; png compressed '),
+        (encoded(GRAY, '.png'), 'png'),
+        (encoded(GRAY.astype(np.uint16) * 257, '.png'), 'mono16; png compressed '),
+        (encoded(GRAY.astype(np.uint16) << 4, '.png'), 'mono16; png compressed '),  # 12 bits
+        (encoded(GRAY, '.png'), 'bayer_rggb8; png compressed mono8'),  # converted: no mosaic any more
+        (encoded(GRAY, '.jpg', cv2.IMWRITE_JPEG_QUALITY, 100), 'bayer_rggb8; jpeg compressed mono8'),
+        (encoded(GRAY, '.jpg', cv2.IMWRITE_JPEG_QUALITY, 100), 'mono16; jpeg compressed mono8'),
+    ],
+)
+def test_compressed_gray_becomes_rgb(data, kind):
+    rgb = compressed_to_rgb(compressed(data, kind)).astype(int)
+    assert np.abs(rgb - GRAY[..., None]).max() <= (3 if 'jpeg' in kind else 1)
+
+
+@pytest.mark.parametrize(
+    'data, kind',
+    [
+        (
+            encoded(MOSAIC, '.png'),
+            'bayer_rggb8; png compressed ',
+        ),  # image_transport stores the mosaic as it is
+        (encoded(DEEP * 257, '.png'), 'bayer_rggb16; png compressed '),
+        (encoded(DEEP << 4, '.png'), 'bayer_rggb16; png compressed '),
+        (encoded(MOSAIC, '.jpg', cv2.IMWRITE_JPEG_QUALITY, 100), 'bayer_rggb8; jpeg compressed '),
+        (
+            encoded(np.full((240, 320, 3), (40, 120, 200), np.uint8), '.png'),
+            'bayer_rggb8; png compressed bgr8',
+        ),
+        (
+            encoded(np.full((240, 320, 3), (40, 120, 200), np.uint8), '.jpg'),
+            'bayer_rggb8; jpeg compressed bgr8',
+        ),
+    ],
+)
+def test_compressed_mosaics_have_their_colours(data, kind):
+    inside = compressed_to_rgb(compressed(data, kind))[2:-2, 2:-2].astype(int)
+    assert np.abs(inside - (200, 120, 40)).max() <= (4 if 'jpeg' in kind else 1)
+
+
+def test_compressed_colours_of_12_bits():
+    data = encoded(BGR.astype(np.uint16) << 4, '.png')
+    rgb = compressed_to_rgb(compressed(data, 'rgb16; png compressed bgr16')).astype(int)
+    assert np.abs(rgb - PICTURE).max() <= 1
 
 
 def test_a_compressed_image_stays_as_it_lies_on_the_sensor():
@@ -93,6 +140,10 @@ BOMB = PNG[:16] + (60000).to_bytes(4, 'big') * 2 + PNG[24:]
         (PNG[:60] + b'####' + PNG[64:], 'png', 'cut off or damaged'),
         (BOMB, 'png', 'damaged'),
         (PNG, '16UC1; compressedDepth png', 'holds depth'),
+        (PNG, '32FC1; compressedDepth rvl', 'holds depth'),
+        (encoded(DEEP, '.png'), '16UC1; png compressed ', 'holds depth'),
+        (JPEG, '16UC1; jpeg compressed mono8', 'holds depth'),
+        (encoded(GRAY, '.tiff'), 'mono8; tiff compressed ', 'no JPEG or PNG'),
         (JPEG, 'j' * 10**6, ''),
     ],
 )
@@ -143,6 +194,44 @@ def test_small_images_and_long_strips_are_refused_by_topic(mode, width, height):
     source = sources.make_source(Parameters(mode=mode), [('/l', '/li'), ('/r', '/ri')], print)
     with pytest.raises(ValueError, match=f'^/l: image of {width}x{height} px: wanted at least 32 px a side'):
         source.pair(inputs.Input((image, image), (None, None)))
+
+
+def deep_message(picture, white, stamp_ns=0):
+    """mono16 whose brightest pixels are `white`."""
+    values = np.rint(picture * (white / 255)).astype('<u2')
+    message = image_message(np.zeros((*picture.shape, 3), np.uint8), make_header('head', stamp_ns))
+    message.encoding, message.step = 'mono16', values.strides[0]
+    message.data = values.tobytes()
+    return message
+
+
+def test_the_images_of_a_stereo_pair_are_scaled_alike():
+    """Each of them may be the first that fills 12 bits."""
+    picture = cv2.normalize(GRAY, None, 0, 255, cv2.NORM_MINMAX)
+    infos = tuple(
+        info(P=(350.0, 0, 160.0, tx, 0, 350.0, 120.0, 0, 0, 0, 1, 0), width=320, height=240)
+        for tx in (0.0, -35.0)
+    )
+    for left, right in ((1023, 4095), (4095, 1023)):
+        source = sources.make_source(Parameters(), [('/l', '/li'), ('/r', '/ri')], print)
+        images = deep_message(picture, left), deep_message(picture, right)
+        pair = source.pair(inputs.Input(images, infos))
+        for view, white in ((pair.first, left), (pair.second, right)):
+            assert np.abs(view.image[..., 0] - picture * (white / 4095)).max() <= 1
+
+
+def test_a_keyframe_of_other_levels_is_forgotten():
+    source = sources.make_source(Parameters(mode='sequential'), [('/l', '/li')], print)
+
+    def offer(shift, white):
+        moved = np.roll(GRAY, shift, 1)
+        image = deep_message(cv2.normalize(moved, None, 0, 255, cv2.NORM_MINMAX), white, shift * 10**7)
+        return source.pair(inputs.Input((image,), (None,)))
+
+    assert offer(0, 1000) is None and offer(20, 1000) is not None
+    assert offer(40, 4000) is None and source.selection.reason == 'first image: waiting for motion'
+    pair = offer(60, 4000)
+    assert abs(int(pair.first.image.max()) - pair.second.image.max()) <= 1
 
 
 @pytest.fixture
