@@ -1,4 +1,4 @@
-"""Files: written atomically, and identified by their digest."""
+"""Files: written atomically, read by position, and identified by their digest."""
 
 from __future__ import annotations
 
@@ -28,6 +28,39 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         _sync(path.parent)  # the name itself
     finally:
         part.unlink(missing_ok=True)
+
+
+class FileBytes:
+    """The bytes of a file, read by position and never mapped: what was read stays, whatever becomes of the
+    file. size: when it was opened."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises OSError."""
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._handle).st_size
+
+    def __del__(self) -> None:
+        if hasattr(self, '_handle'):
+            os.close(self._handle)
+
+    def read_into(self, memory: memoryview, start: int) -> None:
+        """Fill `memory` with what begins at byte `start`. Raises ValueError when the file ends before."""
+        memory = memory.cast('B') if memory.nbytes else memory
+        filled = 0
+        while filled < memory.nbytes:
+            count = os.preadv(self._handle, [memory[filled:]], start + filled)
+            if not count:
+                raise ValueError(f'the file ends before byte {start + memory.nbytes}')
+            filled += count
+
+    def read(self, start: int, count: int) -> bytes:
+        """`count` bytes from byte `start`. Raises ValueError when the file ends before; nothing is reserved
+        then."""
+        if start + count > self.size:
+            raise ValueError(f'the file ends before byte {start + count}')
+        data = bytearray(count)
+        self.read_into(memoryview(data), start)
+        return bytes(data)
 
 
 def digest(*parts: Path | bytes | memoryview) -> str:

@@ -22,8 +22,10 @@ from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.geometry.matches import match_pair
 from gsemsplat_ros.geometry.solve import solve
 from gsemsplat_ros.images.view import Pair, check_size, fit, network_size
+from gsemsplat_ros.network.config import CLASSES
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat
+from gsemsplat_ros.network.nanodet import OBJECTS
 from gsemsplat_ros.scene.ask import ask_map, ask_scene, not_asked
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.map import Map
@@ -54,9 +56,10 @@ class Pipeline:
         self.model: GSemSplat = checkpoint.model
         self.card = checkpoint.card
         self.weights = checkpoint.path.name
-        mixture = Mixture(**checkpoint.card['mixture']) if 'mixture' in checkpoint.card else None
+        mixture = Mixture(**checkpoint.card['mixture']) if checkpoint.card.get('mixture') else None
         self.threshold = mixture.threshold if mixture else THRESHOLD
         decoders = Decoders.from_state_dict(checkpoint.decoders, mixture)
+        check_sizes(checkpoint, decoders, text_encoder)
         self.decoders = decoders.to(device).eval().requires_grad_(False)
         self.text_encoder = text_encoder
         self.device = device
@@ -65,7 +68,9 @@ class Pipeline:
         self.as_published = exact or not self.model.config.stem
         self.square = square
         self.canonical = text_encoder.encode(canonical)
-        self.code_space = CodeSpace.of(checkpoint.path.name, text_encoder.name, checkpoint.decoders)
+        self.code_space = CodeSpace.of(
+            checkpoint.path.name, text_encoder.name, checkpoint.decoders, decoders.code_dim
+        )
 
     @classmethod
     def load(
@@ -99,7 +104,7 @@ class Pipeline:
                 'give a GSemSplat checkpoint'
             )
         mean = None if checkpoint.text_mean is None else checkpoint.text_mean.cpu().numpy()
-        encoder = load_text_encoder(checkpoint.card['text_encoder'], text_checkpoint, mean)
+        encoder = load_text_encoder(checkpoint.card.get('text_encoder'), text_checkpoint, mean)
         return cls(checkpoint, encoder, chosen, square, canonical, exact)
 
     @torch.inference_mode()
@@ -201,6 +206,23 @@ class Pipeline:
     def index(self, map_: Map, before: MapIndex | None = None) -> MapIndex:
         """The map prepared for `query`; codes that did not change since `before` are not decoded again."""
         return MapIndex.prepare(map_, self.decoders, self.canonical, before)
+
+
+def check_sizes(checkpoint: checkpoints.Checkpoint, decoders: Decoders, text_encoder: TextEncoder) -> None:
+    """Raises ValueError for decoders that lead from other codes than the network's, or to another space than
+    the text encoder's."""
+    config = checkpoint.model.config
+    found, wanted = (decoders.code_dim, decoders.dim), (config.code_dim, text_encoder.dim)
+    if found != wanted:
+        raise ValueError(
+            f'{checkpoint.path}: its decoders lead from {found[0]} to {found[1]} channels, wanted '
+            f'{wanted[0]} of its network to {wanted[1]} of {text_encoder.name}: convert or train it again'
+        )
+    if decoders.summed and decoders.dims[1] != CLASSES + OBJECTS:
+        raise ValueError(
+            f'{checkpoint.path}: its context decoder has {decoders.dims[1]} classes, wanted '
+            f'{CLASSES + OBJECTS}: convert or train it again'
+        )
 
 
 class Clock:

@@ -41,7 +41,7 @@ class FakePipeline:
     """
 
     decoders = Decoders.small().requires_grad_(False)
-    code_space = CodeSpace('fake.safetensors', 'fake', 'of no decoders')
+    code_space = CodeSpace('fake.safetensors', 'fake', 'of no decoders', 32)
     weights, card = (
         'fake.safetensors',
         {'config': {'name': 'fake'}, 'licence': 'Apache-2.0', 'text_encoder': 'fake'},

@@ -9,24 +9,26 @@ in 8 bits, with a scale for each output channel beside them (`NAME.scale`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gsemsplat_ros.checkpoints.card import CARD_KEY, parsed
+from gsemsplat_ros.checkpoints.tensor_file import StoredTensor, TensorFile, check_finite, read_tensor_file
+from gsemsplat_ros.checkpoints.torch_tensors import LazyTensor
 from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 
 SHIPPED = Path(__file__).parents[1] / 'weights' / 'small.safetensors'
+SHIPPED_DIGEST = 'fa055c6fb59810d481e69214e95f48aa37e9f3740ee4314bd07b7fafe0161a8c'  # of its tensors
 # names in the public checkpoints: the decoders of the region-specific (0) and context-aware branch (1)
 DECODERS = ('language_decoder_sam', 'language_decoder_patch')
 TEXT_MEAN = 'text_mean'
-CARD_KEY = 'gsemsplat'
 # stored in half precision whatever their size: the code of the context-aware branch and the decoders
 HALF = 'context.code.', *DECODERS
 # values; smaller weights stay in half precision: they are few, and depthwise ones suffer most from 8 bits
@@ -97,8 +99,8 @@ def save(path: str | Path, tensors: dict[str, Tensor], card: dict) -> None:
         )
 
 
-def read_card(path: str | Path) -> dict:
-    """The card of a checkpoint. Raises ValueError for any other file."""
+def opened(path: str | Path) -> tuple[TensorFile, dict]:
+    """The header of a checkpoint, and its card, checked. Raises ValueError, in one line, for another file."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(
@@ -106,21 +108,27 @@ def read_card(path: str | Path) -> dict:
             '`gsemsplat train` wrote'
         )
     try:
-        with safe_open(path, 'pt') as file:
-            return json.loads((file.metadata() or {})[CARD_KEY])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        file = read_tensor_file(path)
+        text = file.metadata.get(CARD_KEY)
+        if text is None:
+            raise ValueError('it has no card')
+        return file, parsed(text)
+    except ValueError as error:
         raise ValueError(
-            f'{path} is no gsemsplat checkpoint ({type(error).__name__}): convert a public file with '
+            f'{path} is no gsemsplat checkpoint ({error}): convert a public file with '
             '`gsemsplat weights convert FILE OUT`'
         ) from None
 
 
+def read_card(path: str | Path) -> dict:
+    """The card of a checkpoint. Raises ValueError as `opened`."""
+    return opened(path)[1]
+
+
 def update_card(path: str | Path, changes: dict) -> None:
     """Write `changes` into the card of a checkpoint; its tensors stay bit for bit."""
-    card = read_card(path)
-    with safe_open(path, 'pt') as file:
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  (not a dictionary)
-    save(path, tensors, {**card, **changes})
+    file, card = opened(path)
+    save(path, file.read(), {**card, **changes})
 
 
 def add_scores(path: str | Path, name: str, scores: Mapping[str, float | str | None]) -> None:
@@ -131,30 +139,72 @@ def add_scores(path: str | Path, name: str, scores: Mapping[str, float | str | N
 def load(path: str | Path | None = None, device: str | torch.device = 'cpu') -> Checkpoint:
     """Load `path` (None: the shipped small network) in fp32, in evaluation mode.
 
-    Raises ValueError for any other file, and for tensors that do not match the configuration, naming them.
+    Raises ValueError for any other file, for tensors that do not match the configuration and for numbers that
+    are not finite, naming them; for the shipped file also if its tensors are not those that were shipped.
     """
     path = SHIPPED if path is None else Path(path)
-    card = read_card(path)
+    file, card = opened(path)
     config = NetworkConfig.from_json(card['config'])
-    with safe_open(path, 'pt', device=str(device)) as file:
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  (not a dictionary)
-    try:
-        tensors = from_8_bits(tensors)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from None
-    decoders = {k: tensors.pop(k) for k in list(tensors) if k.split('.')[0] in DECODERS}
-    text_mean = tensors.pop(TEXT_MEAN, None)
-    with torch.device('meta'):
-        model = GSemSplat(config)
-    problems = mismatches(tensors, expected_shapes(config))
+    network = {name: stored for name, stored in file.tensors.items() if not name.endswith(SCALE)}
+    decoders = {name: network.pop(name) for name in list(network) if name.split('.')[0] in DECODERS}
+    text_mean = network.pop(TEXT_MEAN, None)
+    problems = missing_blocks(network, config)
+    if not problems:
+        model = without_weights(path, config)
+        problems = mismatches(network, {name: tuple(t.shape) for name, t in model.state_dict().items()})
     if problems:
         raise ValueError(
             f'{path} does not fit its configuration: {problems[0]}'
             + (f' (and {len(problems) - 1} more)' if len(problems) > 1 else '')
             + '; convert or train it again'
         )
+    if path == SHIPPED and file.digest() != SHIPPED_DIGEST:
+        raise ValueError(
+            f'{path} is not the file that was shipped (SHA-256 of its tensors {file.digest()}, wanted '
+            f'{SHIPPED_DIGEST}): install the package again'
+        )
+    try:
+        tensors = in_fp32(file, network, device)
+        decoder_tensors = in_fp32(file, decoders, device)
+        mean = None if text_mean is None else in_fp32(file, [TEXT_MEAN], device)[TEXT_MEAN]
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}; convert or train it again') from None
     model.load_state_dict(tensors, assign=True)
-    return Checkpoint(model.eval().requires_grad_(False), decoders, text_mean, card, path)
+    return Checkpoint(model.eval().requires_grad_(False), decoder_tensors, mean, card, path)
+
+
+def without_weights(path: Path, config: NetworkConfig) -> GSemSplat:
+    """The network of `config` on the meta device. Raises ValueError for sizes that build none."""
+    try:
+        with torch.device('meta'):
+            return GSemSplat(config)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).partition('\n')[0]
+        raise ValueError(f'{path}: its configuration builds no network ({reason})') from None
+
+
+def missing_blocks(tensors: Container[str], config: NetworkConfig) -> list[str]:
+    """One sentence for each stack of blocks of `config` whose last is not in the file: no layer is built for
+    a card alone."""
+    depths = {'enc_blocks': config.enc_depth, 'dec_blocks': config.dec_depth, 'dec_blocks2': config.dec_depth}
+    last = [f'{stack}.{depth - 1}.norm1.weight' for stack, depth in depths.items()]
+    return [f'{name} is missing' for name in last if name not in tensors]
+
+
+def in_fp32(file: TensorFile, names: Iterable[str], device: str | torch.device) -> dict[str, Tensor]:
+    """Tensors of a file in fp32, one after the other, so that no more than one is in memory twice.
+
+    Raises ValueError, with the name, for one that is not finite, and as `from_8_bits`.
+    """
+    out: dict[str, Tensor] = {}
+    for name in names:
+        scale = file.tensors.get(name + SCALE)
+        part = {name: file.tensors[name].read().to(device)}
+        if scale is not None:
+            part[name + SCALE] = scale.read().to(device)
+        out |= from_8_bits(part)
+        check_finite(name, out[name])
+    return out
 
 
 def expected_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
@@ -163,7 +213,9 @@ def expected_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
         return {k: tuple(t.shape) for k, t in GSemSplat(config).state_dict().items()}
 
 
-def mismatches(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> list[str]:
+def mismatches(
+    tensors: Mapping[str, Tensor | StoredTensor | LazyTensor], expected: Mapping[str, tuple[int, ...]]
+) -> list[str]:
     """One sentence for every missing, unknown or wrongly shaped tensor."""
     problems = [f'{k} is missing' for k in expected if k not in tensors]
     problems += [f'{k} is not part of the network' for k in tensors if k not in expected]

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.inert_pickle import printable
-from gsemsplat_ros.checkpoints.torchfile import LazyTensor, read_torch_file
+from gsemsplat_ros.checkpoints.state_dict import Entry, Found, find, objects_in, split
+from gsemsplat_ros.checkpoints.tensor_file import check_finite
+from gsemsplat_ros.checkpoints.weight_files import LazyWeight, read_weight_file
 from gsemsplat_ros.files import digest
 from gsemsplat_ros.network.config import CODE_DIM, NetworkConfig
 
@@ -23,7 +23,6 @@ CLIP_DIM = 512
 LARGEST_DECODER = 1 << 26  # numbers; the likely public ones have about 1 << 19
 TEXT_ENCODER = 'openclip:ViT-B-16'
 LICENCE = 'CC BY-NC-SA 4.0 (user-supplied public weights)'
-_PREFIX = 'encoder.'  # of the network inside a Lightning file
 _UNWANTED = 'lpips_criterion.'  # a training loss
 _DUPLICATE = '.scratch.layer_rn.'  # the same tensors as scratch.layer1_rn ... layer4_rn
 
@@ -32,12 +31,17 @@ _DUPLICATE = '.scratch.layer_rn.'  # the same tensors as scratch.layer1_rn ... l
 class ConversionReport:
     """The result of a conversion; every tuple is sorted, names are as in the file.
 
-    kind: 'mast3r', 'splatt3r' or 'gsemsplat'. placeholders: classes and functions that the file names, none
+    kind: 'mast3r', 'splatt3r' or 'gsemsplat'. prefix: what the network's names begin with in the file;
+    wrappers: names of wrappers that were left out of them; passed_over: prefixes of further networks in the
+    file, such as moving averages. placeholders: classes and functions that the file names, none
     of which was called. missing: what the complete GSemSplat network has beyond this kind. left_over: entries
     that were not used. dropped: duplicates and training losses. written: keys of the new file.
     """
 
     kind: str
+    prefix: str
+    wrappers: tuple[str, ...]
+    passed_over: tuple[str, ...]
     placeholders: tuple[str, ...]
     missing: tuple[str, ...]
     left_over: tuple[str, ...]
@@ -46,16 +50,26 @@ class ConversionReport:
 
 
 def convert(source: str | Path, target: str | Path) -> ConversionReport:
-    """Write the network of `source` (torch file or .safetensors) to `target`, whole or not at all.
+    """Write the network of `source` to `target`, whole or not at all. `source`: a torch file or .safetensors,
+    the index of one in parts, or a folder with one of these (weight_files.py).
 
-    Raises ValueError, in one line, for a foreign, truncated or damaged file and for missing or wrong keys.
+    Raises ValueError, in one line, for a foreign, truncated or damaged file, for missing or wrong keys, and
+    for numbers that are not finite.
     """
     source, target = Path(source), Path(target)
     if target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f'{target} is the file to convert: give another name for the result')
-    found, placeholders = _state_dict(source)
-    prefix = _PREFIX if any(name.startswith(_PREFIX) for name in found) else ''
-    network, decoders, dropped, left_over = _sort(found, prefix)
+    complete = weights.expected_shapes(NetworkConfig.large())
+    file = read_weight_file(source)
+    try:
+        found = find(file.tree, {name.split('.')[0] for name in complete})
+    except ValueError as error:
+        raise ValueError(f'{source}: {error}') from None
+    if found is None:
+        raise ValueError(
+            f'{source} holds no state dict of a MASt3R, Splatt3R or GSemSplat network{objects_in(file.tree)}'
+        )
+    network, decoders, dropped, left_over = _sort(found)
     if not any(key.startswith('dec_blocks2.') for key in network):
         network |= {
             key.replace('dec_blocks.', 'dec_blocks2.', 1): tensor
@@ -65,13 +79,14 @@ def convert(source: str | Path, target: str | Path) -> ConversionReport:
     kind = _kind(source, network)
     config = NetworkConfig.large(kind)
     expected = weights.expected_shapes(config)
-    left_over += [prefix + key for key in network if key not in expected]
-    network = {key: tensor for key, tensor in network.items() if key in expected}
-    problems = weights.mismatches(network, expected)
+    left_over += [network[key].name for key in network if key not in expected]
+    network = {key: entry for key, entry in network.items() if key in expected}
+    chosen = {key: entry.value for key, entry in network.items()}
+    problems = weights.mismatches(chosen, expected)
     problems += [
         f'{key} holds {tensor.dtype}, wanted floating point'
-        for key, tensor in network.items()
-        if not tensor.dtype.is_floating_point
+        for key, tensor in chosen.items()
+        if tensor.dtype is None or not tensor.dtype.is_floating_point
     ]
     if kind == 'gsemsplat':
         problems += _decoder_problems(decoders)
@@ -87,49 +102,34 @@ def convert(source: str | Path, target: str | Path) -> ConversionReport:
         'kind': kind,
         'text_encoder': TEXT_ENCODER if decoders else None,
         'licence': LICENCE,
-        'source': {'file': source.name, 'sha256': digest(source)},
+        'source': {'file': source.name, 'sha256': digest(*file.files)},
     }
-    tensors = _read(source, network | decoders)
+    tensors = _read(source, chosen | decoders)
     weights.save(target, tensors, card)
-    complete = weights.expected_shapes(NetworkConfig.large())
-    names = (placeholders, complete.keys() - expected, left_over, dropped, tensors)
-    return ConversionReport(kind, *(tuple(sorted(map(printable, group))) for group in names))
+    names = (file.placeholders, complete.keys() - expected, left_over, dropped, tensors)
+    return ConversionReport(
+        kind,
+        printable(found.prefix),
+        found.wrappers,
+        tuple(map(printable, found.passed_over)),
+        *(tuple(sorted(map(printable, group))) for group in names),
+    )
 
 
-def _state_dict(source: Path) -> tuple[dict, tuple[str, ...]]:
-    """Names to tensors (perhaps other things), and the placeholders."""
-    if source.suffix == '.safetensors':
-        if not source.is_file():
-            raise ValueError(f'no file at {source}')
-        try:
-            return load_file(source), ()
-        except SafetensorError as error:
-            raise ValueError(f'{source} is no whole safetensors file ({printable(str(error))})') from None
-    file = read_torch_file(source)
-    tree = file.tree
-    if isinstance(tree, dict):
-        for found in (tree.get('state_dict'), tree.get('model'), tree):
-            if isinstance(found, dict) and any(isinstance(value, LazyTensor) for value in found.values()):
-                return {
-                    name if isinstance(name, str) else repr(name): value for name, value in found.items()
-                }, file.placeholders
-    raise ValueError(f'{source} holds no state dict: wanted a dictionary of tensors, `model` or `state_dict`')
-
-
-def _sort(found: Mapping, prefix: str) -> tuple[dict, dict, list[str], list[str]]:
-    """The network's tensors without prefix, the semantic decoders', the dropped and the left-over names."""
-    network, decoders, dropped, left_over = {}, {}, [], []
-    for name, value in found.items():
-        if name.startswith(_UNWANTED) or _DUPLICATE in name:
-            dropped.append(name)
-        elif not isinstance(value, (LazyTensor, Tensor)):
-            left_over.append(name)
-        elif name.split('.')[0] in weights.DECODERS:
-            decoders[name] = value
-        elif name.startswith(prefix):
-            network[name.removeprefix(prefix)] = value
-        else:
-            left_over.append(name)
+def _sort(found: Found) -> tuple[dict[str, Entry], dict[str, LazyWeight], list[str], list[str]]:
+    """The network's entries, the semantic decoders' tensors, the dropped and the left-over names, of the
+    dictionary that the network lies in. The decoders' prefix begins the network's, or is it.
+    """
+    dropped = [entry.name for entry in found.tensors.values() if _DUPLICATE in entry.name]
+    network = {key: entry for key, entry in found.tensors.items() if _DUPLICATE not in key}
+    decoders: dict[str, LazyWeight] = {}
+    left_over: list[str] = []
+    for entry in found.beside:
+        parts = split(entry.path, set(weights.DECODERS)) if entry.is_tensor else None
+        if parts is not None and found.prefix.startswith(parts[0]):
+            decoders[parts[1]] = entry.value
+        elif entry.at == found.at:
+            (dropped if _UNWANTED in entry.name else left_over).append(entry.name)
     return network, decoders, dropped, left_over
 
 
@@ -168,14 +168,16 @@ def _decoder_problems(decoders: Mapping) -> list[str]:
     return problems
 
 
-def _read(source: Path, tensors: Mapping) -> dict[str, Tensor]:
-    """The tensors themselves, no two in the same memory (safetensors refuses that)."""
-    result, taken = {}, set()
+def _read(source: Path, tensors: Mapping[str, LazyWeight]) -> dict[str, Tensor]:
+    """The tensors themselves. Raises ValueError for one that is damaged or not finite."""
+    result = {}
     for key, tensor in tensors.items():
         try:
-            tensor = (tensor.read() if isinstance(tensor, LazyTensor) else tensor).contiguous()
+            result[key] = tensor.read().contiguous()
         except ValueError as error:
             raise ValueError(f'{source}: {key}: {error}') from None
-        result[key] = tensor.clone() if tensor.data_ptr() in taken else tensor
-        taken.add(tensor.data_ptr())
+        try:
+            check_finite(key, result[key])
+        except ValueError as error:
+            raise ValueError(f'{source}: {error}; download it again, or take another') from None
     return result

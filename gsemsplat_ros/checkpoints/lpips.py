@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gsemsplat_ros.checkpoints.torchfile import LazyTensor, read_torch_file
+from gsemsplat_ros.checkpoints.torch_tensors import LazyTensor
+from gsemsplat_ros.checkpoints.torchfile import read_torch_file
 
 PREFIX = 'lpips_criterion.'
 SLICES = (

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description='Reads tensors and plain containers of a public file, runs none of its code, '
         'and writes safetensors.',
     )
-    convert.add_argument('file', metavar='FILE', help='.pth, .ckpt or .safetensors')
+    convert.add_argument(
+        'file', metavar='FILE', help='.pth, .ckpt, .safetensors, an .index.json of parts, or a folder'
+    )
     convert.add_argument('target', metavar='OUT', help='the .safetensors file to write')
     convert.set_defaults(run=run_convert)
     info = actions.add_parser(
@@ -49,13 +51,18 @@ def run_convert(args: argparse.Namespace, console: Console) -> None:
     groups = {
         'placeholders': report.placeholders,
         'missing': report.missing,
+        'passed_over': report.passed_over,
         'left_over': report.left_over,
         'dropped': report.dropped,
     }
     console.say(f'{args.target}: {report.kind}, {len(report.written)} tensors')
+    if report.prefix or report.wrappers:
+        left_out = ', '.join((*filter(None, [report.prefix]), *(f'{name}.' for name in report.wrappers)))
+        console.say(f'left out of the names: {left_out}')
     meanings = {
         'placeholders': 'classes and functions named in the file, never called',
         'missing': 'not in a file of this kind, but in a whole GSemSplat',
+        'passed_over': 'further networks in the file, begun by these names, not used',
         'left_over': 'in the file, not used',
         'dropped': 'duplicates and training losses',
     }
@@ -72,14 +79,11 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
     from math import prod
     from pathlib import Path
 
-    from safetensors import safe_open
-
-    from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, read_card
+    from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, opened
 
     path = Path(args.file or SHIPPED)
-    card = read_card(path)
-    with safe_open(path, 'pt') as file:
-        parameters = sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    file, card = opened(path)
+    parameters = sum(prod(tensor.shape) for tensor in file.tensors.values())
     about = {'file': str(path), 'bytes': path.stat().st_size, 'parameters': parameters}
     console.table(list(flat({**about, **card})))
     console.result({**about, 'card': card})

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from gsemsplat_ros.checkpoints.tensor_file import read_tensor_file
 from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair
@@ -121,10 +121,12 @@ def cameras_of(
 
 def small(image: np.ndarray) -> np.ndarray:
     """The image shrunk to at most PICTURE pixels on its long side."""
-    factor = PICTURE / max(image.shape[:2])
-    return (
-        image if factor >= 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    )
+    height, width = image.shape[:2]
+    factor = PICTURE / max(height, width)
+    if factor >= 1:
+        return image
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def title_of(path: Path) -> str:
@@ -134,10 +136,9 @@ def title_of(path: Path) -> str:
 
 def _header(path: Path) -> dict[str, str]:
     try:
-        with safe_open(path, 'pt') as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        return read_tensor_file(path).metadata
+    except ValueError as error:
         raise ValueError(
-            f'{path} is no scene and no map, or only a part of one ({type(error).__name__}): give a file '
-            'that save_map or `gsemsplat infer` wrote'
+            f'{path} is no scene and no map, or only a part of one ({error}): give a file that save_map or '
+            '`gsemsplat infer` wrote'
         ) from None

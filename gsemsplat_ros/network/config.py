@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 CODE_DIM = 16  # width of the region-specific code, and of a context-aware one that the language head predicts
 SH_C0 = 0.28209479177387814  # degree-0 spherical harmonic: color = 0.5 + C0 * sh
 DESC_DIM = 24  # width of a matching descriptor
+WIDEST, DEEPEST = 4096, 64  # channels of a layer, blocks or heads: four times those of the public networks
 CLASSES = 1000  # ImageNet classes, of the classifier of the context-aware branch
 
 
@@ -29,7 +31,7 @@ class NetworkConfig:
     gaussians, language_channels, descriptors: heads beside the point head (0 channels: no language head).
     scale_bias: initial ln of a Gaussian's scale [ln m].
 
-    Raises ValueError for sizes that do not fit together.
+    Raises ValueError for values of another type, out of their range, or that do not fit together.
     """
 
     name: str = 'large'
@@ -54,6 +56,9 @@ class NetworkConfig:
     scale_bias: float = -7.0
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            if not _suits(name, value):
+                raise ValueError(f'{name} of a network configuration is {repr(value)[:60]}: {_wanted(name)}')
         object.__setattr__(self, 'layer_dims', tuple(self.layer_dims))
         for name in ('enc', 'dec'):
             dim, heads = getattr(self, name + '_dim'), getattr(self, name + '_heads')
@@ -118,13 +123,52 @@ class NetworkConfig:
     @classmethod
     def from_json(cls, values: dict) -> NetworkConfig:
         """What an older file does not say is as by default. Raises ValueError when a field is unknown."""
-        unknown = set(values) - {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(
-                f'network configuration with the unknown fields {sorted(unknown)}: this file was written by '
-                'another version'
+                f'network configuration with the unknown fields {unknown}: this file was written by another '
+                'version'
             )
         return cls(**values)
 
     def replace(self, **changes: Any) -> NetworkConfig:
         return replace(self, **changes)
+
+
+_KINDS = {field.name: field.type for field in fields(NetworkConfig)}
+
+
+def _range(name: str) -> tuple[int, int]:
+    """The smallest and largest of a number of the configuration."""
+    if name.endswith(('_depth', '_heads', '_stride')):
+        return 1, DEEPEST
+    return (0 if name == 'language_channels' else 1), WIDEST
+
+
+def _suits(name: str, value: Any) -> bool:
+    """Whether `value`, of a file, is of the type and in the range of the field `name`."""
+    match _KINDS[name]:
+        case 'bool':
+            return type(value) is bool
+        case 'str':
+            return isinstance(value, str) and len(value) <= 64 and value.isprintable()
+        case 'float':
+            return type(value) in (int, float) and math.isfinite(value) and abs(value) <= 20
+    sides = value if name == 'layer_dims' else (value,)
+    low, high = _range(name)
+    return (
+        isinstance(sides, (list, tuple))
+        and len(sides) == (4 if name == 'layer_dims' else 1)
+        and all(type(side) is int and low <= side <= high for side in sides)
+    )
+
+
+def _wanted(name: str) -> str:
+    """What suits, in words."""
+    kind = _KINDS[name]
+    if kind in ('bool', 'str', 'float'):
+        return {'bool': 'wanted true or false', 'str': 'wanted a short name', 'float': 'wanted -20 to 20'}[
+            kind
+        ]
+    low, high = _range(name)
+    return f'wanted {"4 whole numbers" if name == "layer_dims" else "a whole number"} from {low} to {high}'

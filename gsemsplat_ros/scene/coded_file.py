@@ -1,21 +1,26 @@
-"""The common part of maps (map_file.py) and scenes (scene_file.py) on disk: Gaussians
-with codes, a JSON card that names their decoders, and a digest of the whole, in one
-safetensors file that appears whole or not at all.
+"""The common part of maps (map_file.py) and scenes (scene_file.py) on disk: Gaussians with codes, a JSON
+card that names their decoders, and a digest of the whole, in one safetensors file that appears whole or not
+at all.
+
+The digest tells damage, not who wrote the file: whoever knows the format can make one. So each number and
+text of a file is compared with what it may be, on reading and on writing, before anything is made of it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gsemsplat_ros.checkpoints.tensor_file import StoredTensor, read_tensor_file
 from gsemsplat_ros.files import digest, write_whole
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 
@@ -29,40 +34,58 @@ DTYPES = {
     'codes': torch.float16,
 }
 ANY = -1  # of a side: the decoders fix the width of the codes, and a file names its decoders
-SHAPES = {'means': (3,), 'quats': (4,), 'log_scales': (3,), 'opacities': (), 'colors': (3,), 'codes': (ANY,)}
+SHAPES: dict[str, tuple[int, ...] | None] = {
+    'means': (3,),
+    'quats': (4,),
+    'log_scales': (3,),
+    'opacities': (),
+    'colors': (3,),
+    'codes': (ANY,),
+}
+SMALLEST, LARGEST = 1e-38, 1e6  # m: of a scale, and of a coordinate; squares stay finite
+LONGEST_TEXT = 256  # characters of a frame or another text of a card
+SPACE = 'weights', 'text_encoder', 'decoders'  # entries of every card: of which decoders the codes are
+LARGEST_COUNT = 2**31 - 2  # a map counts its scenes in int32, and the next one must fit
 
 
 @dataclass(frozen=True)
 class CodeSpace:
-    """The space of a file's codes: the checkpoint's file name, its text encoder, a digest of its decoders."""
+    """The space of a file's codes: the checkpoint's file name, its text encoder, a digest of its decoders,
+    and the width of a code (0: no codes)."""
 
     weights: str
     text_encoder: str
     decoders: str
+    code_dim: int
 
     @classmethod
-    def of_card(cls, card: Mapping[str, object]) -> CodeSpace:
-        """That of a file; entries missing from its card are empty."""
-        return cls(*(str(card.get(name, '')) for name in ('weights', 'text_encoder', 'decoders')))
+    def of_file(cls, card: Mapping[str, str], tensors: Mapping[str, Tensor]) -> CodeSpace:
+        """That of a checked file."""
+        weights, text_encoder, decoders = (card[name] for name in SPACE)
+        return cls(weights, text_encoder, decoders, tensors['codes'].shape[1])
 
     @classmethod
-    def of(cls, weights: str, text_encoder: str, decoders: Mapping[str, Tensor]) -> CodeSpace:
-        """`decoders`: the tensors of both semantic decoders, by name."""
-        return cls(
-            weights,
-            text_encoder,
-            fingerprint({}, {name: tensor.float() for name, tensor in decoders.items()}),
-        )
+    def of(cls, weights: str, text_encoder: str, decoders: Mapping[str, Tensor], code_dim: int) -> CodeSpace:
+        """`decoders`: the tensors of both semantic decoders, by name; `code_dim`: what they read."""
+        floats = {name: tensor.float() for name, tensor in decoders.items()}
+        return cls(weights, text_encoder, fingerprint({}, floats), code_dim)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file. name: 'map' or 'scene'; key: of its card; maker: command or service that writes it."""
+    """A kind of file. name: 'map' or 'scene'; key: of its card; maker: command or service that writes it;
+    dtypes, shapes: of its tensors, of each Gaussian (None: any number of values); entries: of its card, with
+    the type of each; defect: what else is wrong with a card and its tensors, in words, '' for nothing.
+    """
 
     name: str
     key: str
     version: int
     maker: str
+    dtypes: Mapping[str, torch.dtype]
+    shapes: Mapping[str, tuple[int, ...] | None]
+    entries: Mapping[str, type]
+    defect: Callable[[dict, Mapping[str, Tensor]], str]
 
 
 def fingerprint(card: dict, tensors: Mapping[str, Tensor]) -> str:
@@ -81,7 +104,7 @@ def tensors_of(gaussians: Gaussians) -> dict[str, Tensor]:
     tensors = {
         'means': gaussians.means,
         'quats': gaussians.quats,
-        'log_scales': gaussians.scales.clamp(min=torch.finfo(torch.float32).tiny).log(),
+        'log_scales': gaussians.scales.clamp(SMALLEST, LARGEST).log(),
         'opacities': gaussians.opacities,
         'colors': gaussians.colors,
         'codes': gaussians.codes,
@@ -111,10 +134,17 @@ def write(
     space: CodeSpace,
     beside: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write card and tensors to `path`, then call `beside`, which may write more. Raises ValueError when the
-    disk is full or the folder not writable; earlier files then stay.
+    """Write card and tensors to `path`, then call `beside`, which may write more.
+
+    Raises ValueError for what `read` would refuse, for a folder in the place of the file, and when the disk
+    is full or the folder not writable; earlier files then stay.
     """
-    card = {'version': kind.version, **card, **asdict(space)}
+    card = {'version': kind.version, **card, **{name: getattr(space, name) for name in SPACE}}
+    problem = misshapen(tensors, kind) or wrong(card, tensors, kind)
+    if problem:
+        raise ValueError(f'cannot write the {kind.name} {path}: {problem}')
+    if path.is_dir():
+        raise ValueError(f'cannot write the {kind.name} {path}: it is a folder; give another name')
     data = save(dict(tensors), {kind.key: json.dumps({**card, 'sha256': fingerprint(card, tensors)})})
     try:
         with write_whole(path) as part:
@@ -127,31 +157,33 @@ def write(
         ) from None
 
 
-def read(
-    path: Path, kind: Kind, defect: Callable[[dict, dict[str, Tensor]], str]
-) -> tuple[dict, dict[str, Tensor]]:
-    """Card and tensors of the file at `path`. `defect` returns what is wrong with them, '' for nothing.
+def read(path: Path, kind: Kind) -> tuple[dict, dict[str, Tensor]]:
+    """Card and tensors of the file at `path`, checked.
 
     Raises ValueError, in one line, for a file that is missing, damaged or of another kind.
     """
     if not path.is_file():
         raise ValueError(f'no {kind.name} at {path}: give a file that {kind.maker} wrote')
     try:
-        with safe_open(path, 'pt') as file:
-            card = json.loads((file.metadata() or {})[kind.key])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-    except (SafetensorError, KeyError, OSError, ValueError, RecursionError) as error:
+        file = read_tensor_file(path)
+        card = json.loads(file.metadata[kind.key])
+    except (KeyError, ValueError, RecursionError) as error:
+        reason = 'no card of it' if isinstance(error, KeyError) else f'{error}'.partition('\n')[0]
         raise ValueError(
-            f'{path} is no {kind.name}, or only a part of one ({type(error).__name__}): give a file that '
-            f'{kind.maker} wrote'
+            f'{path} is no {kind.name}, or only a part of one ({reason}): give a file that {kind.maker} wrote'
         ) from None
     if not isinstance(card, dict) or card.get('version') != kind.version:
-        version = card.get('version') if isinstance(card, dict) else None
+        version = repr(card.get('version'))[:20] if isinstance(card, dict) else None
         raise ValueError(
             f'{path} is a {kind.name} of version {version}, wanted {kind.version}: use the release that '
             'wrote it'
         )
-    problem = defect(card, tensors)
+    problem, tensors = misshapen(file.tensors, kind), {}
+    try:
+        tensors = {} if problem else file.read()
+    except ValueError as error:
+        problem = str(error)
+    problem = problem or wrong(card, tensors, kind)
     if not problem and card.get('sha256') != fingerprint(card, tensors):
         problem = 'its contents are not those that were saved'
     if problem:
@@ -166,33 +198,59 @@ def check_space(path: Path, theirs: CodeSpace, ours: CodeSpace, cure: str) -> No
             f'{path} was made with a {theirs.weights} ({theirs.text_encoder}) of other decoders than the '
             f'{ours.weights} in use ({ours.text_encoder}): {cure}'
         )
+    if theirs.code_dim not in (0, ours.code_dim):
+        raise ValueError(
+            f'{path} is damaged: a code has {theirs.code_dim} channels, and {ours.weights} reads '
+            f'{ours.code_dim}: {cure}'
+        )
 
 
-def missing(card: dict, kinds: Mapping[str, type]) -> str:
-    """The first entry of a card that is missing or of another type, in words; '' for none."""
-    wrong = [name for name, kind in kinds.items() if not isinstance(card.get(name), kind)]
-    return f'its card lacks {wrong[0]}' if wrong else ''
-
-
-def misshapen(
-    tensors: Mapping[str, Tensor],
-    dtypes: Mapping[str, torch.dtype],
-    shapes: Mapping[str, tuple[int, ...] | None],
-) -> str:
-    """The first tensor whose type or shape differs from `dtypes` and `shapes` (of each Gaussian; None: any
-    number of bytes), or with values that are not finite, in words; '' for none.
-    """
-    if tensors.keys() != dtypes.keys():
-        return f'its tensors are {sorted(tensors)}, wanted {sorted(dtypes)}'
-    count = len(tensors['means']) if tensors['means'].ndim else 0
+def misshapen(tensors: Mapping[str, Tensor] | Mapping[str, StoredTensor], kind: Kind) -> str:
+    """The first tensor whose type or shape is not that of `kind`, in words; '' for none. Reads no values."""
+    if tensors.keys() != kind.dtypes.keys():
+        return f'its tensors are {sorted(tensors)}, wanted {sorted(kind.dtypes)}'[:400]
+    means = tensors['means']
+    count = means.shape[0] if means.shape else 0
     for name, tensor in tensors.items():
-        of_each = shapes[name]
-        shape = (tensor.numel(),) if of_each is None else (count, *of_each)
+        of_each = kind.shapes[name]
+        shape = (math.prod(tensor.shape),) if of_each is None else (count, *of_each)
         fits = len(tensor.shape) == len(shape) and all(
             side in (found, ANY) for found, side in zip(tensor.shape, shape)
         )
-        if tensor.dtype != dtypes[name] or not fits:
-            return f'{name} is {tensor.dtype} {tuple(tensor.shape)}, wanted {dtypes[name]} {shape}'
+        if tensor.dtype != kind.dtypes[name] or not fits:
+            return f'{name} is {tensor.dtype} {tuple(tensor.shape)}, wanted {kind.dtypes[name]} {shape}'
+    return ''
+
+
+def wrong(card: dict, tensors: Mapping[str, Tensor], kind: Kind) -> str:
+    """What is wrong with a card and its tensors, whose shapes are right, in words; '' for nothing."""
+    for name, of in {**kind.entries, **dict.fromkeys(SPACE, str)}.items():
+        if type(card.get(name)) is not of:
+            return f'its card lacks {name}'
+        value: Any = card[name]
+        if of is str and not plain(value):
+            return f'{name} of its card is no short text in one line'
+        if of is float and not math.isfinite(value):
+            return f'{name} of its card is not finite'
+        if of is int and abs(value) >= 2**63:
+            return f'{name} of its card is too large'
+    for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             return f'{name} holds numbers that are not finite'
-    return ''
+    small, large = math.log(SMALLEST), math.log(LARGEST)
+    ranges = {
+        'means': (-LARGEST, LARGEST),
+        'log_scales': (small * 1.001, large * 1.001),  # the margin is that of half precision
+        'opacities': (0.0, 1.0),
+    }
+    for name, (low, high) in ranges.items():
+        if len(tensors[name]) and not (tensors[name].min() >= low and tensors[name].max() <= high):
+            return f'{name} are out of their range, {low:.4g} to {high:.4g}'
+    if len(tensors['quats']) and (tensors['quats'].float().norm(dim=1) - 1).abs().max() > 0.01:
+        return 'quats are not of unit length'
+    return kind.defect(card, tensors)
+
+
+def plain(text: str) -> bool:
+    """Whether `text` is one short line of printable characters: it goes into messages and to the log."""
+    return len(text) <= LONGEST_TEXT and text.isprintable()

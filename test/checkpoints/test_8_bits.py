@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from support.tiny_network import TINY
 
 from gsemsplat_ros.checkpoints.checkpoint import (
     HALF,
@@ -12,10 +13,10 @@ from gsemsplat_ros.checkpoints.checkpoint import (
     from_8_bits,
     in_8_bits,
     load,
-    read_card,
     save,
     stored,
 )
+from gsemsplat_ros.network.model import GSemSplat
 
 
 def weights():
@@ -95,7 +96,10 @@ def test_a_weight_without_its_scale_is_refused_in_one_line(tmp_path, scale):
         small['conv.weight.scale'] = scale
     with pytest.raises(ValueError, match=r'conv\.weight is stored in 8 bits without conv\.weight\.scale'):
         from_8_bits(small)
-    save(tmp_path / 'cut.safetensors', small, read_card(SHIPPED))
-    with pytest.raises(ValueError, match=r'cut\.safetensors: conv\.weight is stored') as error:
+    state = GSemSplat(TINY).state_dict() | {'mask_token': torch.ones(1, 1, 32, dtype=torch.int8)}
+    if scale is not None:
+        state['mask_token.scale'] = scale
+    save(tmp_path / 'cut.safetensors', state, {'config': TINY.to_json()})
+    with pytest.raises(ValueError, match=r'cut\.safetensors: mask_token is stored') as error:
         load(tmp_path / 'cut.safetensors')
     assert '\n' not in str(error.value)

@@ -242,7 +242,9 @@ def test_decoders_with_more_than_nine_layers_are_read_in_order(tmp_path, tiny_la
         ([torch.ones(1)], 'no state dict'),
         (torch.ones(1), 'no state dict'),
         ({'state_dict': argparse.Namespace()}, 'no state dict'),
-        ({'conv1.weight': torch.ones(3)}, 'no MASt3R'),
+        ({'conv1.weight': torch.ones(3)}, 'no state dict of a MASt3R'),
+        (torch.nn.Linear(2, 2), 'the Python object torch.nn.modules.linear.Linear: save its state_dict()'),
+        ({'patch_embed.proj.weight': torch.ones(3)}, 'holds no MASt3R, Splatt3R or GSemSplat network'),
     ],
 )
 def test_foreign_files_are_errors(tmp_path, saved, wanted):

@@ -14,7 +14,9 @@ import pytest
 import torch
 import torch.utils.serialization  # its options are not loaded with torch
 
-from gsemsplat_ros.checkpoints.torchfile import LazyTensor, Placeholder, read_torch_file
+from gsemsplat_ros.checkpoints.inert_pickle import Placeholder
+from gsemsplat_ros.checkpoints.torch_tensors import LazyTensor
+from gsemsplat_ros.checkpoints.torchfile import read_torch_file
 
 WEIGHTS = torch.arange(6, dtype=torch.float32).view(2, 3)
 BOTH = pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'stream'])
@@ -296,3 +298,36 @@ def test_flipped_bytes_are_values_or_errors(tmp_path, sample, kind):
             (tmp_path / 'file').write_bytes(data)
         outcomes.append(outcome(tmp_path / 'file'))
     assert {'value', 'error'} == set(outcomes)
+
+
+@pytest.mark.parametrize(
+    'odd',
+    [
+        torch.zeros(3, dtype=torch.uint32),
+        torch.zeros(3).to(torch.float8_e4m3fn),
+        torch.zeros(3, dtype=torch.uint64).reshape(3, 1),
+        torch.nn.Parameter(torch.zeros(3)),
+        torch.zeros(3).to_sparse(),
+    ],
+    ids=lambda odd: str(odd.dtype),
+)
+def test_odd_types_of_an_optimizer_do_no_harm(tmp_path, odd):
+    torch.save({'model': {'w': WEIGHTS}, 'optimizer': {'state': {0: odd}}}, tmp_path / 'file')
+    tree = read_torch_file(tmp_path / 'file').tree
+    assert torch.equal(tree['model']['w'].read(), WEIGHTS)
+    found = tree['optimizer']['state'][0]
+    if isinstance(found, LazyTensor):
+        assert torch.equal(found.read().view(torch.uint8), odd.detach().view(torch.uint8))
+    else:
+        assert isinstance(found, Placeholder)
+
+
+def test_tensors_that_share_a_storage_take_their_own_part_of_it(tmp_path):
+    whole = torch.arange(1000.0)
+    torch.save(
+        {'a': whole[10:20], 'b': whole[::100], 'c': whole[:1].expand(5), 'd': whole[3:3]}, tmp_path / 'f'
+    )
+    tree = read_torch_file(tmp_path / 'f').tree
+    assert tree['a'].count == 10 and tree['c'].count == 1 and tree['d'].count == 0
+    for name, expected in (('a', whole[10:20]), ('b', whole[::100]), ('c', torch.zeros(5)), ('d', whole[:0])):
+        assert torch.equal(tree[name].read(), expected), name

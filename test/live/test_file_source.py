@@ -101,7 +101,7 @@ def test_the_page_of_a_map_answers_as_the_pipeline(made):
 
 def test_files_of_other_decoders_are_shown_but_not_asked(made, tmp_path):
     pipeline, pair, scene, map_, _ = made
-    other = CodeSpace('other.safetensors', 'other text', 'other decoders')
+    other = CodeSpace('other.safetensors', 'other text', 'other decoders', 32)
     scenefile.save_scene(tmp_path / 'scene.safetensors', scene, pair.second.image, other)
     save_map(tmp_path / 'map.safetensors', map_, other)
     for name in ('scene', 'map'):
@@ -132,9 +132,9 @@ def test_damaged_scenes_are_refused_in_one_line(made, tmp_path):
         (lambda: written(image=torch.zeros(10, dtype=torch.uint8)), 'not those that were saved'),
         (lambda: written(codes=tensors['codes'][:, 0].contiguous()), 'codes is'),
         (lambda: written(codes=tensors['codes'][:, :8].contiguous()), 'not those that were saved'),
-        (lambda: written(counts=tensors['counts'][:-80].contiguous()), 'cameras or counts do not make sense'),
+        (lambda: written(counts=tensors['counts'][:-80].contiguous()), 'counts, wanted'),
         (lambda: written(counts=tensors['counts'].float()), 'counts is torch.float32'),
-        (lambda: written(card={**card, 'counts': [1080, 3]}), 'cameras or counts do not make sense'),
+        (lambda: written(card={**card, 'counts': [1080, 3]}), 'the sides of its counts'),
         (lambda: written(card={**card, 'counts': 'many'}), 'lacks counts'),
         (lambda: written(card={**card, 'version': 9}), 'version 9'),
         (lambda: written(card={**card, 'frame': 3}), 'lacks frame'),

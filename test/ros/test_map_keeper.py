@@ -36,7 +36,7 @@ class Stamped:
 
 @pytest.fixture
 def keeper(tmp_path):
-    return MapKeeper(Parameters(map_directory=str(tmp_path / 'maps')), CodeSpace('', '', ''))
+    return MapKeeper(Parameters(map_directory=str(tmp_path / 'maps')), CodeSpace('', '', '', 32))
 
 
 def test_what_became_of_scenes_is_counted_beside_the_map(keeper, monkeypatch):

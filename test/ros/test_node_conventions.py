@@ -38,7 +38,7 @@ def test_rep_104_binning_and_region_of_interest_and_the_baseline_are_those_of_ca
 
 
 def test_rep_105_the_map_stands_in_a_frame_of_the_robots_tree_and_the_robot_in_base_link():
-    space = CodeSpace('', '', '')
+    space = CodeSpace('', '', '', 32)
     assert MapKeeper(Parameters(map_frame='/odom'), space).frame == 'odom'
     assert MapKeeper(Parameters(), space).frame == 'gsemsplat_map' and Parameters().base_frame == 'base_link'
 

@@ -421,7 +421,7 @@ def test_without_tf_a_scene_that_nothing_ties_to_the_map_is_left_out_and_counted
 
 @pytest.mark.parametrize('name', ['', ' ', '.', '..', '../x', '/etc/passwd', 'a/../../x', 'a\0b', 'y' * 5000])
 def test_names_outside_the_folder(tmp_path, name):
-    keeper = MapKeeper(Parameters(map_directory=str(tmp_path / 'maps')), CodeSpace('', '', ''))
+    keeper = MapKeeper(Parameters(map_directory=str(tmp_path / 'maps')), CodeSpace('', '', '', 32))
     with pytest.raises(ValueError, match='wanted a file below map_directory'):
         keeper.path(name)
     assert keeper.path('a/b.v2') == (tmp_path / 'maps/a/b.v2.safetensors').resolve()

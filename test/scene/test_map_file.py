@@ -21,7 +21,7 @@ from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_file import KIND, load_map, save_map
 from gsemsplat_ros.semantics.answer import Question
 
-SPACE = CodeSpace('small.safetensors', 'minilm-l6', 'abc')
+SPACE = CodeSpace('small.safetensors', 'minilm-l6', 'abc', 32)
 
 
 @pytest.fixture
@@ -98,11 +98,11 @@ def test_other_decoders_refuse_the_map(path, pipeline):
         load_map(path, replace(SPACE, weights='renamed.safetensors')).scenes == 2
     )  # a file's name is no identity
     decoders = pipeline.decoders.state_dict()
-    space = CodeSpace.of('x', 'minilm-l6', decoders)
-    assert space.decoders == CodeSpace.of('y', 'minilm-l6', dict(reversed(decoders.items()))).decoders
+    space = CodeSpace.of('x', 'minilm-l6', decoders, 32)
+    assert space.decoders == CodeSpace.of('y', 'minilm-l6', dict(reversed(decoders.items())), 32).decoders
     name = next(iter(decoders))
     changed = {**decoders, name: decoders[name] + 1e-6}
-    assert space.decoders != CodeSpace.of('x', 'minilm-l6', changed).decoders
+    assert space.decoders != CodeSpace.of('x', 'minilm-l6', changed, 32).decoders
 
 
 def test_a_half_written_file_is_refused_at_any_length(path):
@@ -137,7 +137,7 @@ def test_foreign_files_are_refused(path, tmp_path):
     [
         (lambda t, c: t.pop('codes'), 'its tensors are'),
         (lambda t, c: t.update(extra=torch.zeros(2)), 'its tensors are'),
-        (lambda t, c: t.update(means=t['means'][:-1]), r'is torch.float.* wanted torch.float'),
+        (lambda t, c: t.update(means=t['means'][:-1]), 'wanted torch'),
         (lambda t, c: t.update(codes=t['codes'].float()), 'codes is torch.float32'),
         (lambda t, c: t.update(codes=t['codes'][:-1].contiguous()), 'wanted torch.float16'),
         (lambda t, c: t.update(codes=t['codes'][:, 0].contiguous()), 'wanted torch.float16'),
@@ -147,18 +147,93 @@ def test_foreign_files_are_refused(path, tmp_path):
         (lambda t, c: t['weights'].__setitem__(0, -1.0), 'out of their range'),
         (lambda t, c: t.update(keys=torch.tensor(3)), 'is damaged'),
         (lambda t, c: c.pop('frame'), 'its card lacks frame'),
-        (lambda t, c: c.update(voxel_m=-1.0), 'positive voxel_m'),
+        (lambda t, c: c.update(voxel_m=-1.0), 'voxel_m of -1'),
+        (lambda t, c: c.update(voxel_m=1e-300), 'voxel_m of 1e-300'),
+        (lambda t, c: c.update(voxel_m=float('nan')), 'voxel_m of its card is not finite'),
         (lambda t, c: c.update(scenes='many'), 'its card lacks scenes'),
+        (lambda t, c: c.update(scenes=True), 'its card lacks scenes'),
+        (lambda t, c: c.update(scenes=2**31), 'counts 2147483648 scenes'),
+        (lambda t, c: c.update(scenes=10**4000), 'scenes of its card is too large'),
+        (lambda t, c: c.update(scenes=-1), 'counts -1 scenes'),
+        (lambda t, c: c.update(frame=''), 'frame is empty'),
+        (lambda t, c: c.update(frame='\ud800'), 'no short text'),
+        (lambda t, c: c.update(frame='map\n[INFO] all is well'), 'no short text'),
+        (lambda t, c: c.update(frame='\x1b[31mred'), 'no short text'),
+        (lambda t, c: c.update(frame='m' * 300), 'no short text'),
+        (lambda t, c: c.update(scale_source='s' * 5_000_000), 'no short text'),
+        (lambda t, c: c.update(scale_source='\udfff'), 'no short text'),
+        (lambda t, c: c.update(weights='a\x07b'), 'no short text'),
+        (lambda t, c: t['log_scales'].fill_(89), 'log_scales are out of their range'),
+        (lambda t, c: t['log_scales'].__setitem__((3, 1), 65504), 'log_scales are out of their range'),
+        (lambda t, c: t['log_scales'].__setitem__((3, 1), -65504), 'log_scales are out of their range'),
+        (lambda t, c: t['quats'].zero_(), 'not of unit length'),
+        (lambda t, c: t['colors'].__setitem__((0, 0), torch.inf), 'colors holds numbers'),
+        (lambda t, c: t['means'].__setitem__((0, 0), 1e30), 'means are out of their range'),
+        (lambda t, c: t['means'].__setitem__((0, 0), 0.6), 'not in their voxels'),
+        (lambda t, c: t['keys'].add_(1), 'not in their voxels'),
+        (lambda t, c: t['keys'].__setitem__(0, -5), 'not in their voxels'),
+        (lambda t, c: t['counts'].__setitem__(0, -1), 'counts are out of their range'),
+        (lambda t, c: t['counts'].__setitem__(0, 3), 'counts are out of their range'),
+        (lambda t, c: t['last_seen'].__setitem__(0, 0), 'last_seen are out of their range'),
+        (lambda t, c: t.update(codes=t['codes'][:, :16].contiguous()), 'a code has 16 channels'),
     ],
 )
-def test_a_damaged_map_is_refused(path, change, said):
-    data = path.read_bytes()
-    tensors = load(data)
-    card = json.loads(json.loads(data[8 : 8 + struct.unpack('<Q', data[:8])[0]])['__metadata__'][KIND.key])
+def test_a_map_by_someone_who_knows_the_format_is_refused(path, change, said):
+    tensors, card = parts_of(path)
     change(tensors, card)
-    card['sha256'] = fingerprint(card, tensors)  # as if by someone who knows the format
-    path.write_bytes(save(tensors, {KIND.key: json.dumps(card)}))
+    write_parts(path, tensors, card)
     one_line(path, said)
+
+
+def parts_of(path):
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + struct.unpack('<Q', data[:8])[0]])
+    return load(data), json.loads(header['__metadata__'][KIND.key])
+
+
+def write_parts(path, tensors, card):
+    """With a digest that is right."""
+    card['sha256'] = fingerprint(card, tensors)
+    path.write_bytes(save(tensors, {KIND.key: json.dumps(card)}))
+
+
+def test_a_card_of_endless_depth_is_refused(path):
+    tensors, _ = parts_of(path)
+    path.write_bytes(save(tensors, {KIND.key: '[' * 100_000}))
+    one_line(path, 'no map')
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path, map_):
+    """Codes beyond half precision would be infinite in the file."""
+    map_.gaussians.codes[5, 2] = 1e6
+    with pytest.raises(ValueError, match='cannot write the map.*codes holds numbers that are not finite'):
+        save_map(tmp_path / 'a.safetensors', map_, SPACE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_huge_scales_are_saved_as_large_ones(tmp_path, map_):
+    map_.gaussians.scales[0] = torch.tensor([1e30, 1e-45, 0.0])
+    save_map(tmp_path / 'a.safetensors', map_, SPACE)
+    scales = load_map(tmp_path / 'a.safetensors', SPACE).gaussians.scales
+    assert torch.isfinite(scales).all() and scales.max() == pytest.approx(1e6, rel=0.01)
+
+
+def test_a_folder_in_the_place_of_the_map_leaves_no_new_ply(tmp_path, map_):
+    (tmp_path / 'a.safetensors').mkdir()
+    (tmp_path / 'a.ply').write_text('before')
+    with pytest.raises(ValueError, match='it is a folder'):
+        save_map(tmp_path / 'a.safetensors', map_, SPACE)
+    assert (tmp_path / 'a.ply').read_text() == 'before'
+    assert sorted(each.name for each in tmp_path.iterdir()) == ['a.ply', 'a.safetensors']
+
+
+def test_the_files_are_as_private_as_the_umask_wants(tmp_path, map_):
+    before = os.umask(0o077)
+    try:
+        save_map(tmp_path / 'a.safetensors', map_, SPACE)
+    finally:
+        os.umask(before)
+    assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}
 
 
 def test_no_damage_goes_unseen(path, map_):

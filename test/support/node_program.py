@@ -39,7 +39,7 @@ class FakePipeline:
         self.weights = str(weights or 'fake')
         self.text_encoder = SimpleNamespace(name='fake text')
         self.device = 'cpu'
-        self.code_space = CodeSpace(self.weights, 'fake text', 'fake decoders')
+        self.code_space = CodeSpace(self.weights, 'fake text', 'fake decoders', 32)
 
     @classmethod
     def load(cls, weights=None, device='auto', text_checkpoint=None, square=False, canonical=()):
