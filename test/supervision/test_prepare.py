@@ -179,9 +179,7 @@ def test_segment_anything_is_asked_with_its_settings(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no model 'vit_x'"):
         masks.SegmentAnything(tmp_path / 'sam.pth', 'vit_x', 'cpu')
     torch.save({'weight': torch.zeros(1)}, tmp_path / 'sam.pth')
-    with pytest.raises(
-        ValueError, match='no checkpoint of segment_anything vit_h: .*sam.pth does not'
-    ):
+    with pytest.raises(ValueError, match='no checkpoint of segment_anything vit_h: .*sam.pth does not'):
         masks.SegmentAnything(tmp_path / 'sam.pth', 'vit_h', 'cpu')
     monkeypatch.setitem(sys.modules, 'segment_anything', None)
     with pytest.raises(ValueError, match='need its package'):
