@@ -105,6 +105,8 @@ def test_a_room_names_its_files(room):
     if 'commands' in room.parts:
         return
     listed = [
-        name for line in re.findall(r'^([a-z_]+(?:, [a-z_]+)*): ', text, re.M) for name in line.split(', ')
+        name
+        for line in re.findall(r'^([a-z_0-9]+(?:, [a-z_0-9]+)*): ', text, re.M)
+        for name in line.split(', ')
     ]
     assert sorted(listed) == sorted(p.stem for p in room.glob('*.py') if p.stem != '__init__')

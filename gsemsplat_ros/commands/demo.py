@@ -60,6 +60,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     bag.add_argument('--left', metavar='TOPIC', help='left images of the bag (default: found by their names)')
     bag.add_argument('--right', metavar='TOPIC', help='right images of the bag')
+    images = bag.add_mutually_exclusive_group()
+    images.add_argument(
+        '--rectified',
+        action='store_true',
+        default=None,
+        help='the images of the bag are rectified (default: found by matching some both ways)',
+    )
+    images.add_argument(
+        '--raw',
+        dest='rectified',
+        action='store_false',
+        help='they are not: rectify them with K, D, R, P of their camera_info',
+    )
     parser.add_argument(
         '--out',
         default='out/demo',
@@ -113,8 +126,10 @@ def _packaged_program(args: argparse.Namespace) -> Program:
     from gsemsplat_ros.datasets.demo_pairs import QUERIES, load_scene
 
     alone = [f'--{name}' for name in ('left', 'right') if getattr(args, name)]
+    if args.rectified is not None:
+        alone.append('--rectified' if args.rectified else '--raw')
     if alone:
-        raise ValueError(f'{" and ".join(alone)} name topics of a bag: give --bag FILE too')
+        raise ValueError(f'{" and ".join(alone)} belong to a bag: give --bag FILE too')
     scenes = [load_scene(name, args.query) for name in dict.fromkeys(args.scene or QUERIES)]
     return Program(scenes, {}, 'Real rooms, real words', {})
 
@@ -127,11 +142,11 @@ def _program_of_bag(args: argparse.Namespace, console: Console) -> Program:
     if args.scene:
         raise ValueError('--scene names packaged pictures, --bag a file: give one of the two')
     queries = tuple(args.query or BAG_QUERIES)
-    with Bag(args.bag, args.left, args.right) as bag:
-        topics, rectified = bag.topics, bag.rectified
+    with Bag(args.bag, args.left, args.right, args.rectified) as bag:
+        topics, rectified = bag.topics, bag.rectified.value
         console.note(
             f'{bag.path}: {topics.images[0]} and {topics.images[1]}, {" and ".join(map(str, bag.counts))} '
-            f'images in {bag.seconds:.1f} s, {"rectified" if rectified else "raw"}'
+            f'images in {bag.seconds:.1f} s, {"rectified" if rectified else "raw"} {bag.rectified.reason}'
         )
         pairs = list(bag.pairs(args.pairs))
         about = {
@@ -140,6 +155,7 @@ def _program_of_bag(args: argparse.Namespace, console: Console) -> Program:
             'camera_infos': topics.infos,
             'compressed': topics.compressed,
             'rectified': rectified,
+            'rectified_reason': bag.rectified.reason,
             'seconds': bag.seconds,
             'skew_ms': [pair.skew_ms for pair in pairs],
         }

@@ -95,7 +95,8 @@ def read_ply(path: str | Path, frame: str) -> Gaussians:
             sound &= (np.abs(array) < LARGEST).all(tuple(range(1, array.ndim)))  # NaN fails
     if not sound.all():
         log.warning(
-            f'{path}: {(~sound).sum():,} of {len(sound):,} Gaussians are left out: their numbers are not finite'
+            f'{path}: {(~sound).sum():,} of {len(sound):,} Gaussians are left out: their numbers are not '
+            'finite'
         )
     tensors = {name: torch.from_numpy(array[sound].astype(np.float32)) for name, array in arrays.items()}
     return Gaussians(**tensors, frame=frame)

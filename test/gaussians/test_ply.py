@@ -181,11 +181,11 @@ SPLAT = [name for name in STANDARD if not name.startswith('n')]
 
 
 def of_another_maker(path, order='<', names=SPLAT, kinds=None, before=(), after=(), count=200, change=None):
-    """Write a PLY of `count` Gaussians; before, after: (name, count, property lines, bytes). Returns the table
-    (count, len(names)) of what is in it.
+    """Write a PLY of `count` Gaussians; before, after: (name, count, property lines, bytes). Returns its
+    numbers (count, len(names)).
     """
     kinds = kinds or {}
-    table = np.random.default_rng(0).normal(size=(count, len(names))).astype(np.float32)
+    table = np.random.default_rng(0).normal(size=(count, len(names))).astype('f4')
     if change:
         change(table)
     codes = {'float': 'f4', 'double': 'f8', 'uchar': 'u1', 'int': 'i4'}

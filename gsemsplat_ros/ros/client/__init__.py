@@ -4,7 +4,8 @@ client: a ROS node that sends queries
 reply: the response of /query as an `Answer`
 drive: navigation to an object with Nav2
 node_process: the node as a child process in its own ROS domain
-bag_topics, bag: stereo pairs of a bag
+bag, bag_topics, bag_rectified: stereo pairs of a bag
+bag_storage, bag_mcap, bag_sqlite, bag_ros1, bag_decompress: the files of a bag
 player: pairs played to the node, and its results
 node_scenes, live_node: a followed node, for the live page
 splat_display: Gaussians for RVizSplat

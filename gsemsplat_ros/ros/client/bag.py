@@ -1,8 +1,8 @@
-"""Stereo pairs of a bag (MCAP, SQLite or ROS 1), read with the package rosbags, without ROS."""
+"""Stereo pairs of a bag (MCAP, SQLite or ROS 1), without a ROS installation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gsemsplat_ros.images.view import Pair
+from gsemsplat_ros.ros.client.bag_rectified import PAIRS, Rectified, tried
+from gsemsplat_ros.ros.client.bag_storage import WANTED, Storage, open_storage
 from gsemsplat_ros.ros.client.bag_topics import COMPRESSED, IMAGE, INFO, StereoTopics, choose
 from gsemsplat_ros.ros.inputs import Input
 from gsemsplat_ros.ros.parameters import Parameters
@@ -33,126 +35,148 @@ class BagPair:
     pair: Pair
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    """Left and right whose stamps fit; when the last of them was recorded [ns]; right stamp minus left."""
+
+    images: Images
+    at_ns: int
+    skew_ns: int
+
+
 class Bag:
     """A bag that is open for reading; use it in a `with`.
 
-    topics: its stereo camera; rectified: whether its images are; seconds: its length; counts: left and right
-    images in it.
+    topics: its stereo camera; rectified: whether its images are, and why that is believed; seconds: its
+    length; counts: left and right images in it.
     """
 
-    def __init__(self, path: str | Path, left: str | None = None, right: str | None = None):
-        """`left`, `right`: the image topics, where their names do not tell. Raises ValueError for a file that
-        is no bag or has no stereo camera."""
+    def __init__(
+        self,
+        path: str | Path,
+        left: str | None = None,
+        right: str | None = None,
+        rectified: bool | None = None,
+    ):
+        """`left`, `right`: the image topics, where their names do not tell; `rectified`: whether the images
+        are, where the user says so. Raises ValueError for a file that is no bag or has no stereo camera."""
         self.path = Path(path)
-        self._reader, self._to_cdr = _open(self.path)
+        self._storage = self._open()
         try:
-            kinds = {c.topic: c.msgtype for c in self._reader.connections}
-            self.topics: StereoTopics = choose(kinds, left, right)
-            self.seconds = max(self._reader.end_time - self._reader.start_time, 0) / 1e9
-            self.counts = tuple(self._reader.topics[name].msgcount for name in self.topics.images)
-            self._infos = self._first_infos()
-            self.rectified = self.topics.rectified or not any(any(info.d) for info in self._infos)
+            topics = self._storage.topics
+            self.topics: StereoTopics = choose(topics.kinds, left, right, topics.foreign)
+            self._start_ns, end_ns = self._storage.span_ns
+            self.seconds = max(end_ns - self._start_ns, 0) / 1e9
+            self.counts = tuple(topics.counts[name] for name in self.topics.images)
+            self._infos = self._calibrated_infos()
+            self.rectified = (
+                tried([recorded.images for recorded in self._spread(PAIRS)], self._infos, self.topics)
+                if rectified is None
+                else Rectified(rectified, 'as you say')
+            )
         except ValueError as error:
-            self._reader.close()
+            self._storage.close()
             raise ValueError(f'{self.path}: {error}') from None
 
     def __enter__(self) -> Bag:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._reader.close()
+        self._storage.close()
 
     def pairs(self, count: int) -> Iterator[BagPair]:
         """At most `count` pairs, evenly spread over the bag. Raises ValueError when there is none, or an
         image that the node could not use."""
-        begin, last, found = self._reader.start_time, -1, 0
-        gap_ns: int | None = None  # of the first images, if they make no pair
         source = make_source(
-            Parameters(rectified=self.rectified),
+            Parameters(rectified=self.rectified.value),
             list(zip(self.topics.images, self.topics.infos)),
             lambda message: None,
         )
+        try:
+            for recorded in self._spread(count):
+                pair = source.pair(Input(recorded.images, self._infos))
+                assert pair is not None  # it shows something new: the source is told of no scene before it
+                yield BagPair(
+                    (recorded.at_ns - self._start_ns) / 1e9,
+                    recorded.skew_ns / 1e6,
+                    (*self._infos, *recorded.images),
+                    pair,
+                )
+        except ValueError as error:
+            raise ValueError(f'{self.path}: {error}') from None
+
+    def _spread(self, count: int) -> Iterator[_Recorded]:
+        """At most `count` pairs, evenly spread over the bag. Raises ValueError when there is none."""
+        last = -1
+        gap_ns: int | None = None  # of the first images, if they make no pair
         for number in range(count):
-            wanted = begin + int(number / count * self.seconds * 1e9)
-            images, last_read, sync = self._first_pair(max(wanted, last + 1))
+            wanted = self._start_ns + int(number / count * self.seconds * 1e9)
+            recorded, sync = self._first_pair(max(wanted, last + 1))
             gap_ns = sync.gap_ns if gap_ns is None else gap_ns
-            if images is None or sync.skew_ns is None:
+            if recorded is None:
                 break
-            last, found = last_read, found + 1
-            try:
-                pair = source.pair(Input(images, self._infos))
-            except ValueError as error:
-                raise ValueError(f'{self.path}: {error}') from None
-            assert pair is not None  # it shows something new: the source is told of no scene before it
-            yield BagPair((last - begin) / 1e9, sync.skew_ns / 1e6, (*self._infos, *images), pair)
-        if not found:
+            last = recorded.at_ns
+            yield recorded
+        if last < 0:
             apart = '' if gap_ns is None else f'; the first ones differ by {gap_ns / 1e6:.1f} ms'
             raise ValueError(
-                f'{self.path}: no two images of {" and ".join(self.topics.images)} have stamps within '
-                f'{SLOP_S * 1e3:g} ms{apart}'
+                f'no two images of {" and ".join(self.topics.images)} have stamps within {SLOP_S * 1e3:g} ms'
+                f'{apart}'
             )
 
-    def _first_pair(self, start_ns: int) -> tuple[Images | None, int, StereoSync]:
-        """The first images of left and right from there on whose stamps fit, None without; when the last one
-        that was read was recorded [ns]; and what paired them.
-        """
+    def _first_pair(self, start_ns: int) -> tuple[_Recorded | None, StereoSync]:
+        """The first images of both from there on whose stamps fit, None without; and what paired them."""
         pairs: list[Images] = []
         sync = StereoSync(SLOP_S, lambda left, right: pairs.append((left, right)), plain_backend)
-        read_ns = start_ns
-        for topic, read_ns, message in self._messages(self.topics.images, start_ns):
+        for topic, at_ns, message in self._messages(self.topics.images, start_ns):
             sync.add(self.topics.images.index(topic), message)
-            if pairs:
-                return pairs[0], read_ns, sync
-        return None, read_ns, sync
+            if pairs and sync.skew_ns is not None:
+                return _Recorded(pairs[0], at_ns, sync.skew_ns), sync
+        return None, sync
 
-    def _first_infos(self) -> tuple[CameraInfo, CameraInfo]:
+    def _calibrated_infos(self) -> tuple[CameraInfo, CameraInfo]:
+        """The first camera_info of each camera with a calibration; a driver may send zeros before it has
+        loaded that. The first one where all are so."""
         infos: dict[str, CameraInfo] = {}
         for topic, _, message in self._messages(self.topics.infos):
-            infos.setdefault(topic, message)
-            if len(infos) == 2:
-                left, right = self.topics.infos
-                return infos[left], infos[right]
+            if topic not in infos or not _is_calibrated(infos[topic]):
+                infos[topic] = message
+            if len(infos) == 2 and all(map(_is_calibrated, infos.values())):
+                break
         missing = [topic for topic in self.topics.infos if topic not in infos]
-        raise ValueError(
-            f'there is no message on {" and ".join(missing)}: wanted the calibration of both cameras'
-        )
+        if missing:
+            raise ValueError(
+                f'there is no message on {" and ".join(missing)}: wanted the calibration of both cameras'
+            )
+        left, right = self.topics.infos
+        return infos[left], infos[right]
 
-    def _messages(
-        self, topics: tuple[str, str], start_ns: int | None = None
-    ) -> Iterator[tuple[str, int, Any]]:
+    def _messages(self, topics: tuple[str, str], start_ns: int = 0) -> Iterator[tuple[str, int, Any]]:
         """(topic, time of recording [ns], message) from there on. Raises ValueError for a damaged bag."""
-        wanted = [c for c in self._reader.connections if c.topic in topics]
         try:
-            for connection, at, data in self._reader.messages(wanted, start=start_ns):
-                data = self._to_cdr(data, connection.msgtype)
-                yield connection.topic, at, deserialize_message(bytes(data), TYPES[connection.msgtype])
+            for topic, at_ns, data in self._storage.messages(topics, start_ns):
+                yield topic, at_ns, deserialize_message(data, TYPES[self._storage.topics.kinds[topic]])
         except Exception as error:  # of whatever kind: it is a file from outside
             raise ValueError(f'the bag is damaged ({_words(error)})') from None
 
+    def _open(self) -> Storage:
+        if not self.path.exists():
+            raise ValueError(f'no bag at {self.path}: {WANTED}')
+        try:
+            return open_storage(self.path)
+        except ImportError as error:
+            raise ValueError(
+                f'{self.path} needs the Python package {error.name}: pip install rosbags brings it'
+            ) from None
+        except Exception as error:  # of whatever kind: it is a file from outside
+            raise ValueError(f'{self.path} cannot be read as a bag: {_words(error)}') from None
 
-def _open(path: Path) -> tuple[Any, Callable[..., Any]]:
-    """An open reader of rosbags, and what turns its messages into CDR."""
-    try:
-        from rosbags.rosbag1 import Reader as Reader1
-        from rosbags.rosbag2 import Reader as Reader2
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError:
-        raise ValueError('reading bags needs the package rosbags: pip install rosbags') from None
-    if not path.exists():
-        raise ValueError(
-            f'no bag at {path}: give an .mcap, .db3 or .bag file, or the folder that `ros2 bag record` made'
-        )
-    old = path.suffix == '.bag'
-    try:
-        reader = (Reader1 if old else Reader2)(path)
-        reader.open()
-    except Exception as error:  # of whatever kind: it is a file from outside
-        raise ValueError(
-            f'{path} cannot be read as a bag ({_words(error)}): give an .mcap, .db3 or .bag file, or the '
-            'folder that `ros2 bag record` made'
-        ) from None
-    return reader, get_typestore(Stores.ROS2_JAZZY).ros1_to_cdr if old else lambda data, kind: data
+
+def _is_calibrated(info: CameraInfo) -> bool:
+    return bool(info.k[0] or info.p[0])
 
 
 def _words(error: Exception) -> str:
-    return ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+    name = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+    text = ''.join(c if c.isprintable() else ' ' for c in f'{name}{error}')
+    return ' '.join(text.split())[:200]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
+from types import MappingProxyType
 
 IMAGE, COMPRESSED, INFO = (
     'sensor_msgs/msg/Image',
@@ -36,21 +37,27 @@ class StereoTopics:
     compressed: bool
 
     @property
-    def rectified(self) -> bool | None:
-        """Whether the names say that the images are rectified; None: they do not."""
-        return True if all('rect' in name for name in self.images) else None
+    def named_rectified(self) -> bool:
+        """Whether the names say that the images are rectified."""
+        return all(map(_says_rectified, self.images))
 
 
-def choose(topics: Mapping[str, str], left: str | None = None, right: str | None = None) -> StereoTopics:
+def choose(
+    topics: Mapping[str, str],
+    left: str | None = None,
+    right: str | None = None,
+    foreign: Mapping[str, str] = MappingProxyType({}),
+) -> StereoTopics:
     """The stereo camera among `topics` (name -> type 'package/msg/Name').
 
-    left, right: its image topics, where the user names them. Of several, the one whose images are rectified,
-    in colour, not compressed; then the first by name. Raises ValueError if there is none.
+    left, right: its image topics, where the user names them; foreign: other topics, and the encoding for
+    which they are passed over. Of several, the one whose images are rectified, in colour, not compressed;
+    then the first by name. Raises ValueError if there is none.
     """
     images = {name: kind for name, kind in topics.items() if kind in (IMAGE, COMPRESSED)}
     for name in filter(None, (left, right)):
         if name not in images:
-            raise ValueError(f'no images on {name}: ' + _there_are(topics))
+            raise ValueError(f'no images on {name}: ' + _there_are(topics, foreign))
     named = (
         [(left, right)]
         if left and right
@@ -63,10 +70,12 @@ def choose(topics: Mapping[str, str], left: str | None = None, right: str | None
         pair, infos = min(found, key=lambda item: _rank(item[0], images))
         return StereoTopics(pair, infos, images[pair[0]] == COMPRESSED)
     if named:
-        raise ValueError(f'no camera_info belongs to {named[0][0]} and {named[0][1]}: ' + _there_are(topics))
+        raise ValueError(
+            f'no camera_info belongs to {named[0][0]} and {named[0][1]}: ' + _there_are(topics, foreign)
+        )
     raise ValueError(
         'no stereo camera: wanted two image topics whose names differ in left and right (or infra1 and '
-        'infra2, cam0 and cam1), or name them with --left and --right; ' + _there_are(topics)
+        'infra2, cam0 and cam1), or name them with --left and --right; ' + _there_are(topics, foreign)
     )
 
 
@@ -97,13 +106,24 @@ def _shared(one: str, other: str) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 
 
+def _says_rectified(name: str) -> bool:
+    """Whether a word of the name is 'rect', as in image_rect, image_rect_color and rect/image."""
+    return re.search(r'(?<![a-z0-9])rect(ified)?(?![a-z0-9])', name.lower()) is not None
+
+
 def _rank(pair: tuple[str, str], images: Mapping[str, str]) -> tuple:
     name = pair[0].lower()
-    return 'rect' not in name, 'gray' in name or 'mono' in name, images[pair[0]] == COMPRESSED, pair
+    return not _says_rectified(name), 'gray' in name or 'mono' in name, images[pair[0]] == COMPRESSED, pair
 
 
-def _there_are(topics: Mapping[str, str]) -> str:
+def _there_are(topics: Mapping[str, str], foreign: Mapping[str, str]) -> str:
     of_cameras = {name: kind for name, kind in topics.items() if kind in (IMAGE, COMPRESSED, INFO)} or topics
     listed = [f'{name} ({kind.rpartition("/")[2]})' for name, kind in sorted(of_cameras.items())]
+    others = [f'{name} ({encoding})' for name, encoding in sorted(foreign.items())]
+    passed = f'; passed over, since they are not CDR of ROS 2: {_some(others)}' if others else ''
+    return f'the bag has {_some(listed)}{passed}'
+
+
+def _some(listed: list[str]) -> str:
     more = f' and {len(listed) - LISTED} more' if len(listed) > LISTED else ''
-    return 'the bag has ' + (', '.join(listed[:LISTED]) + more if listed else 'no topics')
+    return ', '.join(listed[:LISTED]) + more if listed else 'no topics'

@@ -99,7 +99,7 @@ def test_pairs_come_out_as_they_were_recorded(tmp_path, kind, compressed):
     with Bag(file) as bag:
         ending = '/compressed' if compressed else ''
         assert bag.topics == StereoTopics(tuple(topic + ending for topic in INFRA[2:]), INFRA[:2], compressed)
-        assert bag.rectified and bag.counts == (2, 2) and bag.seconds == pytest.approx(1.003, abs=1e-6)
+        assert bag.rectified.value and bag.counts == (2, 2) and bag.seconds == pytest.approx(1.003, abs=1e-6)
         pairs = list(bag.pairs(5))
     assert [(round(pair.seconds, 6), round(pair.skew_ms, 6)) for pair in pairs] == [
         (0.003, 3.0),
@@ -127,26 +127,6 @@ def test_pairs_are_spread_over_the_bag(tmp_path):
     with Bag(file) as bag:
         assert [round(pair.seconds, 1) for pair in bag.pairs(3)] == [0.0, 1.5, 3.0]
         assert len(list(bag.pairs(100))) == 9
-
-
-def test_raw_images_are_rectified_with_the_lens_of_their_camera_info(tmp_path, monkeypatch):
-    from gsemsplat_ros.ros.client import player
-
-    straight = player.camera_info
-
-    def bent(camera, baseline, header):
-        info = straight(camera, baseline, header)
-        info.d = [-0.2, 0.05, 0.0, 0.0, 0.0]
-        return info
-
-    monkeypatch.setattr(player, 'camera_info', bent)
-    (tmp_path / 'raw').mkdir(), (tmp_path / 'rect').mkdir()
-    with Bag(recorded(tmp_path / 'raw', topics=RAW)) as bag:
-        assert not bag.rectified
-        pair = next(bag.pairs(1)).pair
-    assert not np.array_equal(pair.first.image, load_scene('desk').pair.first.image)
-    with Bag(recorded(tmp_path / 'rect')) as bag:  # rectified, and the lens is told along, as image_proc does
-        assert bag.rectified
 
 
 TOPICS = {
@@ -201,7 +181,7 @@ def test_of_several_the_rectified_ones_in_colour_that_are_not_compressed():
     assert choose(topics).images == ('/zed/left/color/rect/image', '/zed/right/color/rect/image')
     assert choose(topics).infos == ('/zed/left/color/rect/camera_info', '/zed/right/color/rect/camera_info')
     named = choose(topics, left='/zed/left/gray/raw/image')
-    assert named.images[1] == '/zed/right/gray/raw/image' and not named.rectified
+    assert named.images[1] == '/zed/right/gray/raw/image' and not named.named_rectified
     assert choose(
         {'/a': IMAGE, '/b': IMAGE, '/a/camera_info': INFO, '/b/camera_info': INFO}, '/b', '/a'
     ).infos == ('/b/camera_info', '/a/camera_info')
@@ -288,7 +268,11 @@ def test_options_that_exclude_each_other(tmp_path, capsys):
     assert main(['demo', '--bag', 'x.mcap', '--scene', 'desk']) == 2
     assert 'give one of the two' in capsys.readouterr().err
     assert main(['demo', '--left', '/a']) == 2
-    assert '--left name topics of a bag' in capsys.readouterr().err
+    assert '--left belong to a bag' in capsys.readouterr().err
+    assert main(['demo', '--raw']) == 2
+    assert '--raw belong to a bag' in capsys.readouterr().err
+    assert main(['demo', '--bag', 'x.mcap', '--raw', '--rectified']) == 2
+    assert 'not allowed with argument' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
