@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from support.python_path import python_path
 
 ROOT = Path(__file__).resolve().parents[1]
 # What finds modules finds none of ROS; then the words of the test run.
@@ -40,7 +41,7 @@ sys.meta_path[:] = [Finder(finder) for finder in sys.meta_path]
 def run(body: str, *arguments: object) -> str:
     """Runs `body` without ROS, with `arguments` in sys.argv; returns what it wrote to stdout."""
     code = WITHOUT_ROS + textwrap.dedent(body)
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    environment = {**os.environ, 'PYTHONPATH': python_path(ROOT)}
     done = subprocess.run(
         [sys.executable, '-c', code, *map(str, arguments)],
         capture_output=True,

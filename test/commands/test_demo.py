@@ -77,6 +77,14 @@ def test_cloud_comes_back_as_gaussians():
 
 
 def test_share_file_of_the_checkout(monkeypatch):
+    """As where the package is not installed, whatever is imported here: the one of a workspace has no
+    checkout beside it."""
+    monkeypatch.setattr(
+        node_process.gsemsplat_ros,
+        '__file__',
+        str(Path(__file__).parents[2] / 'gsemsplat_ros' / '__init__.py'),
+    )
+    monkeypatch.setattr(sys, 'prefix', '/nowhere')
     monkeypatch.setenv('AMENT_PREFIX_PATH', '/nowhere')
     assert share_file('config/fastdds_large_messages.xml').read_text().startswith('<?xml')
     with pytest.raises(FileNotFoundError, match='no_such_file of gsemsplat_ros is in none of /nowhere/share'):

@@ -4,7 +4,10 @@ import json
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
+
+pytest.importorskip('moderngl', reason='moderngl is not installed')
 
 from gsemsplat_ros.datasets.scannetpp import FLIP
 from gsemsplat_ros.images.camera import Camera

@@ -3,6 +3,9 @@
 import threading
 import time
 
+import pytest
+
+pytest.importorskip('viser', reason='viser is not installed')
 import msgspec
 import viser
 import websockets.sync.client

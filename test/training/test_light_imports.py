@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.python_path import python_path
+
 RENDERER = {'moderngl', 'trimesh'}
 BOARD = {'tensorboard', 'torch.utils.tensorboard'}
 # In this order in one process: each adds to what the ones before have loaded. The loop writes the board.
@@ -26,7 +28,7 @@ for module, unwanted in {!r}.items():
 
 
 def test_modules_load_no_more_than_they_need():
-    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
+    environment = {**os.environ, 'PYTHONPATH': python_path(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, '-c', CODE.format(UNWANTED)],
         env=environment,

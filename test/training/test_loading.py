@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from support.packed_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
+from support.python_path import python_path
 
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms, encode
 from gsemsplat_ros.training.loading import Loader
@@ -124,7 +125,7 @@ def test_a_signal_to_all_ends_all_without_a_word(rooms, tmp_path, number):
         pytest.importorskip(package)
     script = tmp_path / 'gsemsplat.py'
     script.write_text(COMMAND)
-    path = os.pathsep.join(map(str, (TEST, TEST.parent)))
+    path = python_path(TEST, TEST.parent)
     words = ['train', '--data', rooms.folder, '--out', tmp_path / 'run', '--steps', 100000, '--batch', 2]
     process = subprocess.Popen(
         [sys.executable, script, *map(str, words), '--device', 'cpu', '--quiet'],

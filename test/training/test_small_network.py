@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from support.packed_rooms import HEIGHT, WIDTH, pack_folder, quicken, sample
+from support.python_path import python_path
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.cli import build_parser
@@ -276,7 +277,7 @@ def test_two_processes_train_as_one(rooms, tmp_path):
         '--nproc_per_node=2',
         str(script),
     ]
-    path = os.pathsep.join(map(str, Path(__file__).parents[1:3]))
+    path = python_path(*Path(__file__).parents[1:3])
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path}
     for more in (('--minutes', '1e-9'), ()):
         done = subprocess.run(
