@@ -97,7 +97,8 @@ def fill(
     answer, gaussians = reply.answer, reply.gaussians
     response.header = reply.header
     understood = answer.state != 'not understood'
-    response.success, response.found, response.score = understood, answer.found, answer.score
+    response.success, response.found = understood, answer.found
+    (response.score,) = messages.finite(answer.score)
     response.peak = messages.point(answer.peak_point)
     response.peak_u, response.peak_v = messages.pixel(answer.peak_pixel)
     response.objects = messages.object_messages(answer)
@@ -108,9 +109,13 @@ def fill(
     )
     if request.with_cloud:
         inside = inside_any(answer.objects, gaussians.means.detach().cpu().numpy())
+        left_out: list[str] = []
         response.cloud = [
-            gaussian_cloud(gaussians, reply.header, inside=inside, codes=parameters.publish_codes)
+            gaussian_cloud(
+                gaussians, reply.header, codes=parameters.publish_codes, inside=inside, say=left_out.append
+            )
         ]
+        response.message = '; '.join([response.message, *left_out])
     if request.with_image and reply.scene is not None and reply.seen is not None:
         response.image = [publishers.relevancy_image(reply.scene, reply.seen)]
     if answer.objects:

@@ -1,13 +1,16 @@
 """Gaussians as PointCloud2, and back.
 
-The cloud is filled by our own few lines also where sensor_msgs_py is installed: `create_cloud` wants the
-interleaved fields in an array of its own and copies that once more. Its `read_points` reads ours.
+The cloud is filled in one pass by our own few lines also where sensor_msgs_py is installed: `create_cloud`
+wants the interleaved fields in an array of its own and copies that once more. Its `read_points` reads ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from numba import njit
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
@@ -18,7 +21,6 @@ from gsemsplat_ros.ros.conversions import sized
 # standard deviations along the Gaussian's own axes [m]; rot_0..3 = quaternion w, x, y, z (the order of splat
 # PLY files; ROS quaternions are x, y, z, w). Unlike in PLY, scales and opacities are linear.
 FIELDS = ('x', 'y', 'z', 'rgb', 'opacity', *(f'scale_{i}' for i in range(3)), *(f'rot_{i}' for i in range(4)))
-_BLOCKS = (('means', 'V12'), ('rgb', '<u4'), ('opacities', '<f4'), ('scales', 'V12'), ('quats', 'V16'))
 
 
 def gaussian_cloud(
@@ -27,10 +29,12 @@ def gaussian_cloud(
     max_points: int = 0,
     codes: bool = False,
     inside: np.ndarray | None = None,
+    say: Callable[[str], None] = lambda words: None,
 ) -> PointCloud2:
     """Gaussians as PointCloud2: FIELDS, then code_0 ... if `codes`; each field is a little-endian FLOAT32.
 
-    `inside` (N,) bool selects a part of them; `max_points` > 0 then thins evenly.
+    `inside` (N,) bool selects a part of them; `max_points` > 0 then thins evenly. Those of which a number is
+    NaN or infinite are left out, and `say` hears of it.
     """
     index = np.arange(len(gaussians)) if inside is None else np.flatnonzero(inside)
     index = index[thinned(len(index), max_points)] if max_points else index
@@ -39,41 +43,62 @@ def gaussian_cloud(
         array = getattr(gaussians, name).detach().cpu().numpy()
         return np.ascontiguousarray(array if len(index) == len(array) else array[index], np.float32)
 
-    means, rgb = values('means'), np.rint(np.clip(values('colors'), 0, 1) * 255)
-    columns = {
-        'means': means,
-        'rgb': rgb[:, 0] * 65536 + rgb[:, 1] * 256 + rgb[:, 2],  # exact: below 2^24
-        'opacities': values('opacities'),
-        'scales': values('scales'),
-        'quats': values('quats'),
-    }
-    names, blocks = list(FIELDS), list(_BLOCKS)
-    if codes:
-        columns['codes'] = values('codes')
-        width = columns['codes'].shape[1]
-        names += [f'code_{i}' for i in range(width)]
-        blocks += [('codes', f'V{4 * width}')]
-    step = 4 * len(names)
+    columns = [values(name) for name in ('means', 'colors', 'opacities', 'scales', 'quats')]
+    columns.append(values('codes') if codes else np.zeros((len(index), 0), np.float32))
+    names = [*FIELDS, *(f'code_{i}' for i in range(columns[-1].shape[1]))]
+    step, count = 4 * len(names), len(index)
     cloud = PointCloud2(
         header=header,
         height=1,
-        width=len(index),
         is_bigendian=False,
         point_step=step,
-        row_step=len(index) * step,
-        is_dense=bool(np.isfinite(means).all()),
+        is_dense=True,
         fields=[
             PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
             for i, name in enumerate(names)
         ],
     )
-    if len(index):
-        points = np.frombuffer(sized(cloud.data, len(index) * step), np.dtype(blocks))
-        # rows of 12, 16 ... bytes are copied as one: half the time of (N, 3) assignments
-        for name, kind in blocks:
-            column = columns[name]
-            points[name] = column.view(kind)[:, 0] if column.ndim == 2 else column
+    if count:
+        points = np.frombuffer(sized(cloud.data, count * step), np.float32).reshape(count, -1)
+        count = _fill(points, points.view(np.uint32), *columns)
+        del points  # or the array could not be cut
+        if count < len(index):
+            del cloud.data[count * step :]
+            say(
+                f'{len(index) - count} of {len(index)} Gaussians are NaN or infinite and left out of the '
+                'cloud: are the weights or the calibration damaged?'
+            )
+    cloud.width, cloud.row_step = count, count * step
     return cloud
+
+
+@njit(nogil=True, cache=True)
+def _fill(points, bits, means, colors, opacities, scales, quats, codes):
+    """Write the N Gaussians to the first rows of `points` (N, 12 + D) float32, of which `bits` is a uint32
+    view; those that are not finite are skipped. Returns how many were written."""
+    count, nothing, one = 0, np.float32(0), np.float32(1)
+    for n in range(len(means)):
+        row, odd = points[count], nothing  # odd: NaN as soon as one of the numbers is not finite
+        for i in range(3):
+            row[i] = means[n, i]
+            row[5 + i] = scales[n, i]
+            odd += nothing * means[n, i] + nothing * scales[n, i] + nothing * colors[n, i]
+        for i in range(4):
+            row[8 + i] = quats[n, i]
+            odd += nothing * quats[n, i]
+        for i in range(codes.shape[1]):
+            row[12 + i] = codes[n, i]
+            odd += nothing * codes[n, i]
+        row[4] = opacities[n]
+        odd += nothing * opacities[n]
+        if odd == 0:
+            rgb = np.uint32(0)
+            for i in range(3):
+                value = np.rint(min(max(colors[n, i], nothing), one) * np.float32(255))
+                rgb = (rgb << np.uint32(8)) | np.uint32(value)
+            bits[count, 3] = rgb
+            count += 1
+    return count
 
 
 def cloud_to_gaussians(cloud: PointCloud2) -> Gaussians:

@@ -27,14 +27,25 @@ from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer
 
 
+def finite(*numbers: float) -> tuple[float, ...]:
+    """The numbers, as they may leave the node. Raises ValueError where one is NaN or infinite: in a message
+    NaN says that nothing is there (REP 117), and only where the message's own comment says so.
+    """
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(
+            f'({", ".join(f"{number:g}" for number in numbers)}) was to be published: wanted finite numbers; '
+            'are the weights or the calibration damaged?'
+        )
+    return tuple(map(float, numbers))
+
+
 def transform_message(parent_from_child: np.ndarray, child: str, header: Header) -> TransformStamped:
     """`parent_from_child` (4, 4) rigid, translation in metres; `header`: of the parent."""
-    x, y, z = map(float, parent_from_child[:3, 3])
     return TransformStamped(
         header=header,
         child_frame_id=child,
         transform=Transform(
-            translation=Vector3(x=x, y=y, z=z), rotation=quaternion(parent_from_child[:3, :3])
+            translation=vector(parent_from_child[:3, 3]), rotation=quaternion(parent_from_child[:3, :3])
         ),
     )
 
@@ -47,26 +58,34 @@ def scene_header(scene: Scene) -> Header:
 def relevancy_message(answer: Answer, header: Header) -> RelevancyMessage:
     """The answer to one query."""
     u, v = pixel(answer.peak_pixel)
+    (score,) = finite(answer.score)
     return RelevancyMessage(
         header=header,
         text=answer.text,
         found=answer.found,
         peak_u=u,
         peak_v=v,
-        score=answer.score,
+        score=score,
         peak=point(answer.peak_point if header.frame_id else None),
     )
 
 
 def pixel(uv: tuple[float, float] | None) -> tuple[float, float]:
     """A pixel as two fields of a message; None (nothing there) as NaN (REP 117)."""
-    return (math.nan, math.nan) if uv is None else uv
+    u, v = (math.nan, math.nan) if uv is None else finite(*uv)
+    return u, v
 
 
 def point(xyz: Sequence[float] | np.ndarray | None) -> Point:
     """Three numbers as a Point; None (nothing there) as NaN (REP 117)."""
-    x, y, z = map(float, (np.nan,) * 3 if xyz is None else xyz)
+    x, y, z = (math.nan,) * 3 if xyz is None else finite(*xyz)
     return Point(x=x, y=y, z=z)
+
+
+def vector(xyz: Sequence[float] | np.ndarray) -> Vector3:
+    """Three numbers as a Vector3."""
+    x, y, z = finite(*xyz)
+    return Vector3(x=x, y=y, z=z)
 
 
 def object_messages(answer: Answer) -> list[Object]:
@@ -74,9 +93,9 @@ def object_messages(answer: Answer) -> list[Object]:
     return [
         Object(
             label=answer.text,
-            score=float(thing.score),
+            score=finite(thing.score)[0],
             pose=Pose(position=point(thing.center)),
-            size=Vector3(**dict(zip('xyz', map(float, thing.size)))),
+            size=vector(thing.size),
         )
         for thing in answer.objects
     ]
@@ -84,7 +103,7 @@ def object_messages(answer: Answer) -> list[Object]:
 
 def approach_message(approach: Approach) -> Pose:
     """Where to stand."""
-    w, x, y, z = approach.quat
+    w, x, y, z = finite(*approach.quat)
     return Pose(position=point(approach.position), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 
@@ -122,7 +141,7 @@ def object_markers(answers: Sequence[Answer], header: Header) -> MarkerArray:
                 action=Marker.ADD,
                 pose=Pose(position=point(thing.center)),
                 color=ColorRGBA(r=r, g=g, b=b, a=0.35),
-                scale=Vector3(**dict(zip('xyz', map(float, thing.size)))),
+                scale=vector(thing.size),
             )
             label = Marker(
                 header=header,
@@ -141,7 +160,7 @@ def object_markers(answers: Sequence[Answer], header: Header) -> MarkerArray:
 
 def quaternion(rotation: np.ndarray) -> Quaternion:
     """Rotation matrix (3, 3) as a unit Quaternion message (x, y, z, w)."""
-    w, x, y, z = rotation_to_quat(rotation).tolist()
+    w, x, y, z = finite(*rotation_to_quat(rotation).tolist())
     return Quaternion(x=x, y=y, z=z, w=w)
 
 

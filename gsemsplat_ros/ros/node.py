@@ -127,7 +127,7 @@ class GsemsplatNode(LifecycleNode):
         )
         keeper = MapKeeper(p, pipeline.code_space, self.get_namespace())
         with ExitStack() as made:
-            results = made.enter_context(closing(Results(self)))
+            results = made.enter_context(closing(Results(self, self._say)))
             perception = Perception(
                 pipeline, keeper, results, lambda: self.parameters, self._say, self._publish_status
             )

@@ -78,12 +78,12 @@ class Perception:
             )
         clock.lap('build')
         with self._output_lock:
+            self._results.pose(scene)  # first: a scene whose numbers are not finite is refused here
             self.latest.change(
                 scene=scene, map_from_camera=pair.first.map_from_camera if scene.metric else None
             )
             self._shown.clear()
             self._results.cloud(scene, p.max_points, p.publish_codes)
-            self._results.pose(scene)
         clock.lap('publish')
         self._fuse(scene, pair)
         clock.lap('fuse')

@@ -82,10 +82,10 @@ class OnDemand:
 
 
 class Results:
-    """The publishers of scenes and answers. Created on configure, closed on cleanup."""
+    """The publishers of scenes and answers. Created on configure, closed on cleanup. say: logs a warning."""
 
-    def __init__(self, node: LifecycleNode):
-        self._made, self._clock = ExitStack(), node.get_clock()
+    def __init__(self, node: LifecycleNode, say: Callable[[str], None]):
+        self._made, self._clock, self._say = ExitStack(), node.get_clock(), say
         self._map_since = 0, 0  # stamp of the map, and the clock when it was first shown [ns]
 
         def create(kind: type, topic: str, depth: int = 1) -> LifecyclePublisher:
@@ -119,14 +119,19 @@ class Results:
         """~/gaussians; not without a frame, in which nobody could place it."""
         header = messages.scene_header(scene)
         if header.frame_id:
-            self._cloud.offer(lambda: gaussian_cloud(scene.gaussians, header, max_points, codes))
+            self._cloud.offer(
+                lambda: gaussian_cloud(scene.gaussians, header, max_points, codes, say=self._say)
+            )
 
     def pose(self, scene: Scene) -> None:
-        """~/pose (when it was found, and the first camera has a frame) and ~/scale."""
+        """~/pose (when it was found, and the first camera has a frame) and ~/scale. Raises ValueError where
+        one is not finite.
+        """
         first = make_header(scene.keyframe.frame, scene.keyframe.stamp_ns)
+        scale = Float32(data=messages.finite(scene.scale)[0])
         if scene.first_from_second is not None and first.frame_id:
             self._pose.publish(messages.pose_message(scene.first_from_second, first))
-        self._scale.publish(Float32(data=float(scene.scale)))
+        self._scale.publish(scale)
 
     def answer(self, scene: Scene, seen: Answer, answer: Answer, header: Header) -> None:
         """~/relevancy says `answer`, in the frame of `header`; ~/relevancy/image and ~/relevancy/map
@@ -167,7 +172,8 @@ class Results:
 
         def build() -> PointCloud2:
             passed = max(self._clock.now().nanoseconds - since, 0) if fixed else 0
-            return gaussian_cloud(map_.gaussians, make_header(header.frame_id, stamp + passed), max_points)
+            later = make_header(header.frame_id, stamp + passed)
+            return gaussian_cloud(map_.gaussians, later, max_points, say=self._say)
 
         self._map.hold(build)
 

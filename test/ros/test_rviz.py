@@ -229,7 +229,7 @@ def test_many_splats_are_thinned_and_others_refused():
     assert splat_array(gaussian_cloud(some_gaussians(0), make_header('c', 0)))[4:] == b'\0\0\0\0'
     cloud.fields = cloud.fields[:4]
     with pytest.raises(
-        ValueError, match='the cloud has no field opacity: wanted one of gsemsplat, with Gaussians'
+        ValueError, match='the cloud has no field opacity of float32: wanted one of gsemsplat, with Gaussians'
     ):
         splat_array(cloud)
 

@@ -30,7 +30,8 @@ def plain_cloud(gaussians: Gaussians, header: Header) -> PointCloud2:
         getattr(gaussians, name).cpu().numpy() for name in ('means', 'quats', 'scales', 'opacities', 'colors')
     )
     r, g, b = np.rint(np.clip(colors, 0, 1) * 255).T
-    table = np.column_stack((means, r * 65536 + g * 256 + b, opacities, scales, quats)).astype(np.float32)
+    rgb = (r * 65536 + g * 256 + b).astype(np.uint32).view(np.float32)
+    table = np.column_stack((means, rgb, opacities, scales, quats))
     return PointCloud2(
         header=header,
         height=1,
