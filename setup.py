@@ -28,7 +28,6 @@ setup(
         'opencv-python-headless',
         'pillow',
         'pyyaml',
-        'safetensors',
         'tokenizers',
         'torch',
         'tqdm',
@@ -51,7 +50,7 @@ setup(
         'viewer': ['av', 'viser'],  # `gsemsplat view`, videos
         'bags': ['rosbags'],  # bag files without a ROS installation
         'training': ['moderngl', 'tensorboard', 'trimesh'],
-        'test': ['pytest', 'pytest-timeout', 'selenium'],
+        'test': ['pytest', 'pytest-timeout', 'safetensors', 'selenium'],
         'dev': ['mypy', 'pytest-randomly', 'ruff', 'types-PyYAML'],
     },
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 BLOCK = 1 << 20  # bytes read at once
+PART = re.compile(r'\..+\.[0-9a-f]{8}\.part')  # the name of a file that is being written
 
 
 @contextmanager
@@ -20,7 +23,9 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     the same path. After an error nothing is left of the new one. The folder must exist.
     """
     path = Path(path)
+    remove_abandoned(path.parent)
     part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
+    lock = _locked(part)
     try:
         yield part
         _sync(part)
@@ -28,6 +33,35 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         _sync(path.parent)  # the name itself
     finally:
         part.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what writers that were killed left in `folder`: files of `write_whole` that no process locks."""
+    with suppress(OSError):  # the writer says what is wrong with the folder
+        for entry in os.scandir(folder):
+            if PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with suppress(OSError):  # locked, or gone already
+                    handle = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+                    try:
+                        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        os.unlink(entry.path)
+                    finally:
+                        os.close(handle)
+
+
+def _locked(part: Path) -> int:
+    """Make the file `part`, and lock it until the returned handle is closed, as it is when the process ends.
+
+    Raises OSError.
+    """
+    while True:
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):  # a file system without locks: nothing is removed there either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if part.exists():  # else another process removed it before it was locked
+            return handle
+        os.close(handle)
 
 
 class FileBytes:

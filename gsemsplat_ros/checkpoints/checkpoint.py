@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gsemsplat_ros.checkpoints.card import CARD_KEY, parsed
-from gsemsplat_ros.checkpoints.tensor_file import StoredTensor, TensorFile, check_finite, read_tensor_file
+from gsemsplat_ros.checkpoints.tensor_file import (
+    StoredTensor,
+    TensorFile,
+    check_finite,
+    read_tensor_file,
+    write_tensor_file,
+)
 from gsemsplat_ros.checkpoints.torch_tensors import LazyTensor
 from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.network.config import NetworkConfig
@@ -94,9 +99,7 @@ def save(path: str | Path, tensors: dict[str, Tensor], card: dict) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as part:
-        save_file(
-            {k: t.detach().contiguous() for k, t in tensors.items()}, part, {CARD_KEY: json.dumps(card)}
-        )
+        write_tensor_file(part, tensors, {CARD_KEY: json.dumps(card)})
 
 
 def opened(path: str | Path) -> tuple[TensorFile, dict]:

@@ -1,4 +1,4 @@
-"""The one reader of safetensors files: a header of JSON, then the bytes of the tensors.
+"""The one reader and writer of safetensors files: a header of JSON, then the bytes of the tensors.
 
 Nothing is mapped: a mapped file that another program shortens ends this process by SIGBUS, and one that it
 overwrites changes values in use. Each tensor is read into memory of its own, so a file of any size takes its
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,7 @@ DTYPES = {
     'U8': torch.uint8,
     'BOOL': torch.bool,
 }
+KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
 HEADER_FROM = 8  # bytes that hold the length of the header
 MAX_HEADER = 1 << 24  # bytes; the largest network here has a header of 200 kB
 MAX_SIDES = 8
@@ -101,6 +103,27 @@ def bytes_of(file: FileBytes, start: int, count: int) -> Tensor:
     out = torch.empty(count, dtype=torch.uint8)
     file.read_into(out.numpy().data, start)
     return out
+
+
+def write_tensor_file(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write `tensors`, of any device, and texts into the file at `path`, one after the other: no further copy
+    of all is made. Raises OSError."""
+    # as the format wants it: the header ends at a multiple of 8 bytes, and large types come first
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, object] = {METADATA: dict(metadata)} if metadata else {}
+    end = 0
+    for name in order:
+        start, end = end, end + tensors[name].nbytes
+        entry = {'shape': list(tensors[name].shape), 'data_offsets': [start, end]}
+        header[name] = {'dtype': KINDS[tensors[name].dtype], **entry}
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % HEADER_FROM)
+    with open(path, 'wb') as file:
+        file.write(len(text).to_bytes(HEADER_FROM, 'little') + text)
+        for name in order:
+            file.write(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def not_finite(tensor: Tensor) -> int:

@@ -115,7 +115,8 @@ class MapKeeper:
         return f"{path}: {len(map_)} Gaussians of {map_.scenes} scene(s) in frame '{map_.frame}'"
 
     def path(self, name: str) -> Path:
-        """The file of this name. Raises ValueError unless it lies below the folder after resolving links."""
+        """The file of this name. Raises ValueError unless it lies below the folder after resolving links, and
+        for a name that would write to the log what it likes."""
         folder = self.folder
         try:
             folder = folder.expanduser().resolve()
@@ -124,7 +125,7 @@ class MapKeeper:
             if path.suffix != SUFFIX:
                 path = path.with_name(path.name + SUFFIX).resolve()
             path.is_file()  # raises for what no file can be called
-            inside = named != folder and path.is_relative_to(folder)
+            inside = name.isprintable() and named != folder and path.is_relative_to(folder)
         except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a zero byte
             inside = False
         if not inside:

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from gsemsplat_ros.checkpoints.tensor_file import StoredTensor, read_tensor_file
+from gsemsplat_ros.checkpoints.tensor_file import StoredTensor, read_tensor_file, write_tensor_file
 from gsemsplat_ros.files import digest, write_whole
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 
@@ -145,10 +144,10 @@ def write(
         raise ValueError(f'cannot write the {kind.name} {path}: {problem}')
     if path.is_dir():
         raise ValueError(f'cannot write the {kind.name} {path}: it is a folder; give another name')
-    data = save(dict(tensors), {kind.key: json.dumps({**card, 'sha256': fingerprint(card, tensors)})})
+    text = json.dumps({**card, 'sha256': fingerprint(card, tensors)})
     try:
         with write_whole(path) as part:
-            part.write_bytes(data)
+            write_tensor_file(part, tensors, {kind.key: text})
             beside()  # once this one is written: a full disk leaves both files as they were
     except OSError as error:
         raise ValueError(

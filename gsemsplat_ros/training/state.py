@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from gsemsplat_ros.checkpoints.tensor_file import read_tensor_file
+from gsemsplat_ros.checkpoints.tensor_file import read_tensor_file, write_tensor_file
 from gsemsplat_ros.files import write_whole
 
 LARGEST = 12 * 2**20  # bytes per file
@@ -47,7 +46,7 @@ def save_state(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict)
     for number, shard in enumerate(shards(tensors)):
         files.append(f'{step:08d}-{number:03d}.safetensors')
         with write_whole(folder / files[-1]) as part:
-            part.write_bytes(save(shard))
+            write_tensor_file(part, shard)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     with write_whole(index) as part:
         part.write_text(json.dumps({'step': step, 'facts': facts, 'files': files, 'shapes': shapes}))
@@ -73,7 +72,8 @@ def load_state(folder: Path) -> tuple[int, dict[str, Tensor], dict] | None:
         whole = {name: torch.cat(tensors[name]).reshape(shape) for name, shape in index['shapes'].items()}
         return index['step'], whole, index['facts']
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).partition('\n')[0] or type(error).__name__
         raise ValueError(
-            f'{path} cannot be read ({type(error).__name__}), and the state in {folder} needs it: bring '
+            f'{path} cannot be read ({reason}), and the state in {folder} needs it: bring '
             'the whole folder again, or delete it to start over'
         ) from None

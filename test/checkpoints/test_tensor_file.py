@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 import gsemsplat_ros
-from gsemsplat_ros.checkpoints.tensor_file import DTYPES, read_tensor_file
+from gsemsplat_ros.checkpoints.tensor_file import DTYPES, read_tensor_file, write_tensor_file
+from gsemsplat_ros.files import write_whole
 
 PACKAGE = Path(gsemsplat_ros.__file__).parent
 
@@ -34,6 +35,24 @@ def test_values_types_and_texts_are_those_that_were_saved(tmp_path):
         assert tensor.shape == saved[name].shape == torch.Size(file.tensors[name].shape), name
         same = tensor.flatten().view(torch.uint8), saved[name].flatten().view(torch.uint8)
         assert torch.equal(*same), name
+
+
+def test_what_is_written_is_what_the_library_reads(tmp_path):
+    saved = {**one_of_each(), 'turned': torch.rand(3, 4).T, 'parameter': torch.nn.Parameter(torch.rand(2))}
+    path = tmp_path / 'a'
+    with write_whole(path) as part:
+        inode = part.stat().st_ino
+        write_tensor_file(part, saved, {'x': 'täxt'})
+        assert part.stat().st_ino == inode  # the file that is locked, with the mode of any new file
+    assert load(path.read_bytes()).keys() == saved.keys()
+    for read in (load(path.read_bytes()), read_tensor_file(path).read()):
+        for name, tensor in saved.items():
+            assert read[name].dtype == tensor.dtype and read[name].shape == tensor.shape, name
+            same = (each.detach().contiguous().flatten().view(torch.uint8) for each in (read[name], tensor))
+            assert torch.equal(*same), name
+    assert read_tensor_file(path).metadata == {'x': 'täxt'}
+    write_tensor_file(path, {})
+    assert load(path.read_bytes()) == read_tensor_file(path).read() == {}
 
 
 def test_the_digest_is_of_the_tensors_alone(tmp_path):
@@ -189,6 +208,6 @@ def test_a_loaded_file_may_be_overwritten_in_place(files, kind):
 
 
 def test_this_is_the_only_reader():
-    others = re.compile(r'safe_open|load_file|safetensors\.torch import load|torch\.load|import mmap')
+    others = re.compile(r'safetensors import|safetensors\.torch import|torch\.load|import mmap')
     found = [str(path) for path in PACKAGE.rglob('*.py') if others.search(path.read_text())]
     assert not found, f'read files by checkpoints/tensor_file.py or torchfile.py, which map nothing: {found}'

@@ -30,7 +30,8 @@ class Stamped:
     """As much of a scene and of a pair as the keeper reads."""
 
     def __init__(self, stamp_ns):
-        self.keyframe = self.first = self
+        self.keyframe = self.first = self.gaussians = self
+        self.frame = 'camera'
         self.stamp_ns, self.map_from_camera = stamp_ns, None
 
 

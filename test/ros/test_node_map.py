@@ -419,7 +419,23 @@ def test_without_tf_a_scene_that_nothing_ties_to_the_map_is_left_out_and_counted
     assert answer.success and answer.header.frame_id == 'left_optical'
 
 
-@pytest.mark.parametrize('name', ['', ' ', '.', '..', '../x', '/etc/passwd', 'a/../../x', 'a\0b', 'y' * 5000])
+@pytest.mark.parametrize(
+    'name',
+    [
+        '',
+        ' ',
+        '.',
+        '..',
+        '../x',
+        '/etc/passwd',
+        'a/../../x',
+        'a\0b',
+        'y' * 5000,
+        'a\n[INFO]',
+        '\x1b[31mred',
+        '\ud800',
+    ],
+)
 def test_names_outside_the_folder(tmp_path, name):
     keeper = MapKeeper(Parameters(map_directory=str(tmp_path / 'maps')), CodeSpace('', '', '', 32))
     with pytest.raises(ValueError, match='wanted a file below map_directory'):
