@@ -29,7 +29,7 @@ setup(
         'pillow',
         'pyyaml',
         'tokenizers',
-        'torch',
+        'torch>=2.10',  # mends CVE-2025-32434 and CVE-2026-24747
         'tqdm',
     ],
     extras_require={

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 from gsemsplat_ros.device import choose
 
@@ -22,3 +23,13 @@ def test_without_cuda_auto_is_the_cpu_and_cuda_an_error(monkeypatch):
 def test_another_name_is_an_error():
     with pytest.raises(ValueError, match="device 'tpu': wanted 'auto', 'cpu' or 'cuda'"):
         choose('tpu')
+
+
+@pytest.mark.parametrize(
+    'version, old', [('2.5.1', True), ('2.9.1+cu128', True), ('2.10.0', False), ('3.0', False)]
+)
+def test_a_pytorch_that_is_too_old_is_said_in_one_line(monkeypatch, caplog, version, old):
+    monkeypatch.setattr(torch, '__version__', TorchVersion(version))
+    choose('cpu')
+    assert [record.getMessage().count('\n') for record in caplog.records] == [0] * old
+    assert all(f'PyTorch {version} is older than 2.10' in record.getMessage() for record in caplog.records)

@@ -305,3 +305,162 @@ def test_a_pickle_that_would_run_a_command_runs_nothing(tmp_path, tiny_large, mo
     assert not canary.exists()
     assert report.placeholders == ('omegaconf.dictconfig.DictConfig', 'posix.system')
     assert report.left_over == ('encoder.run',)
+
+
+WRAPPED = {
+    'plain': ('', lambda state: state),
+    'lightning': ('state_dict.', lambda state: {'state_dict': state}),
+    'data parallel': ('state_dict.module.', lambda state: {'state_dict': begun(state, 'module.')}),
+    'compiled': ('_orig_mod.', lambda state: begun(state, '_orig_mod.')),
+    'both': ('model._orig_mod.module.', lambda state: {'model': begun(state, '_orig_mod.module.')}),
+    'an attribute': ('model.', lambda state: begun(state, 'model.')),
+    'any attribute': ('trainer.my_net.', lambda state: begun(state, 'trainer.my_net.')),
+    'net': ('net.', lambda state: {'net': state, 'epoch': 3}),
+    'average alone': ('model_ema.', lambda state: {'model_ema': state, 'epoch': 3}),
+    'nested': ('state_dict.model.', lambda state: {'state_dict': {'model': state}}),
+    'deep': ('a.b.c.d.', lambda state: {'a': {'b': {'c': {'d': state}}}}),
+}
+
+
+def begun(state, prefix):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize('kind', WRAPPED)
+def test_a_network_is_found_whatever_it_lies_in(tmp_path, tiny_large, kind):
+    state, semantic = network(tiny()), decoders()
+    prefix, wrap = WRAPPED[kind]
+    torch.save(wrap({**begun(state, 'encoder.'), **semantic}), tmp_path / 'in')
+    report = convert(tmp_path / 'in', tmp_path / 'out')
+    assert report.prefix == f'{prefix}encoder.' and report.wrappers == () and report.left_over == ()
+    checkpoint = weights.load(tmp_path / 'out')
+    loaded = checkpoint.model.state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in loaded)
+    assert all(torch.equal(checkpoint.decoders[key], semantic[key]) for key in semantic)
+
+
+def test_wrappers_inside_of_names_are_left_out_and_named(tmp_path, tiny_large):
+    """torch.compile of the encoder alone, of single blocks, and of the decoders."""
+    state = begun(network(tiny()), 'encoder._orig_mod.')
+    state = {name.replace('dec_blocks.2.', 'dec_blocks.2._orig_mod.'): t for name, t in state.items()}
+    semantic = {name.replace('sam.', 'sam._orig_mod.'): t for name, t in decoders().items()}
+    torch.save({'state_dict': {**state, **semantic}}, tmp_path / 'in')
+    report = convert(tmp_path / 'in', tmp_path / 'out')
+    assert report.prefix == 'state_dict.encoder._orig_mod.' and report.wrappers == ('_orig_mod',)
+    assert report.left_over == () and len(weights.load(tmp_path / 'out').decoders) == len(decoders())
+
+
+@pytest.mark.parametrize(
+    'wrap, prefix, passed_over',
+    [
+        (lambda a, b: {'model_ema': a, 'model': b}, 'model.', ('model_ema.',)),
+        (lambda a, b: {'model': b, 'model_ema': a}, 'model.', ('model_ema.',)),
+        (
+            lambda a, b: {'state_dict': {**begun(a, 'ema.'), **begun(b, 'net.')}},
+            'state_dict.net.',
+            ('state_dict.ema.',),
+        ),
+        (lambda a, b: {'model': b, 'best': a}, 'model.', ('best.',)),
+    ],
+)
+def test_of_several_networks_one_is_taken_and_the_others_are_named(
+    tmp_path, tiny_large, wrap, prefix, passed_over
+):
+    """The weights before their average, as loaders of public files do; else the first."""
+    other, state = network(tiny('mast3r')), network(tiny('mast3r'))
+    other = {name: tensor + 1 for name, tensor in other.items()}
+    torch.save(wrap(other, state), tmp_path / 'in')
+    report = convert(tmp_path / 'in', tmp_path / 'out')
+    assert (report.prefix, report.passed_over) == (prefix, passed_over)
+    loaded = weights.load(tmp_path / 'out').model.state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in loaded)
+
+
+def test_a_name_with_and_without_a_wrapper_is_no_choice(tmp_path, tiny_large):
+    state = network(tiny('mast3r'))
+    state['enc_blocks.0.module.norm1.weight'] = torch.zeros(16)
+    torch.save(state, tmp_path / 'in')
+    assert 'enc_blocks.0.norm1.weight is there twice' in error_of(tmp_path / 'in', tmp_path / 'out')
+
+
+@pytest.mark.parametrize('form', ['safetensors', 'bin'])
+def test_a_network_in_parts(tmp_path, tiny_large, form):
+    state = {name: tensor.clone() for name, tensor in network(tiny('mast3r')).items()}
+    names = [name for name in state if '.scratch.layer_rn.' not in name]
+    parts = {f'm-0000{i + 1}-of-00003.{form}': names[i::3] for i in range(3)}
+    folder = tmp_path / 'parts'
+    folder.mkdir()
+    for file, inside in parts.items():
+        write = save_file if form == 'safetensors' else torch.save
+        write({name: state[name] for name in inside}, folder / file)
+    index = folder / f'm.{form}.index.json'
+    for part in parts:
+        with pytest.raises(ValueError, match=f'is part . of 3 of a network: give m.{form}.index.json'):
+            convert(folder / part, tmp_path / 'out')
+    index.write_text(
+        json.dumps({'weight_map': {name: file for file, some in parts.items() for name in some}})
+    )
+    for source in (index, folder):
+        convert(source, tmp_path / 'out')
+        loaded = weights.load(tmp_path / 'out')
+        assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.model.state_dict().items())
+        (tmp_path / 'out').unlink()
+    inside = list(map(json.dumps, ({}, [], {'weight_map': 3}, {'weight_map': {}}, {'weight_map': {'a': 3}})))
+    for text in ('{', '[' * 100_000, *inside):
+        index.write_text(text)
+        with pytest.raises(ValueError, match='is no index of the parts'):
+            convert(index, tmp_path / 'out')
+    for part in ('../secret', '/etc/passwd', 'missing.bin'):
+        index.write_text(json.dumps({'weight_map': {'a': part}}))
+        with pytest.raises(ValueError, match='which is not beside it'):
+            convert(index, tmp_path / 'out')
+    index.write_text(json.dumps({'weight_map': {'a': next(iter(parts))}}))
+    with pytest.raises(ValueError, match='promises a, which .* lacks'):
+        convert(index, tmp_path / 'out')
+    index.unlink()
+    with pytest.raises(ValueError, match='is a folder with 3 files of weights'):
+        convert(folder, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('name', ['m.ckpt', 'M.SAFETENSORS', '3fa9c0', 'm.safetensors'])
+def test_the_contents_tell_the_format_not_the_name(tmp_path, tiny_large, name):
+    save_file({k: t.clone() for k, t in network(tiny('mast3r')).items()}, tmp_path / name)
+    assert convert(tmp_path / name, tmp_path / 'out').kind == 'mast3r'
+
+
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ('version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n', 'is a Git LFS pointer'),
+        ('<!DOCTYPE html><html>Google Drive - Virus scan warning</html>', 'is a web page'),
+        ('\n  <html><head>', 'is a web page'),
+    ],
+)
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors', 'a.index.json', 'a'])
+def test_what_was_downloaded_in_the_place_of_a_file_is_named(tmp_path, text, said, name):
+    (tmp_path / name).write_text(text)
+    assert said in error_of(tmp_path / name, tmp_path / 'out')
+
+
+@pytest.mark.parametrize('odd', [torch.zeros(3, dtype=torch.uint32), torch.zeros(3).to(torch.float8_e4m3fn)])
+def test_odd_types_beside_the_network_do_no_harm(tmp_path, tiny_large, odd):
+    torch.save({'model': network(tiny('mast3r')), 'optimizer': {'state': {0: {'m': odd}}}}, tmp_path / 'in')
+    assert convert(tmp_path / 'in', tmp_path / 'out').left_over == ()
+
+
+def test_an_odd_type_in_the_network_is_refused(tmp_path, tiny_large):
+    state = network(tiny('mast3r')) | {'mask_token': torch.zeros(1, 1, 8, dtype=torch.uint32)}
+    torch.save(state, tmp_path / 'in')
+    assert 'mask_token holds torch.uint32' in error_of(tmp_path / 'in', tmp_path / 'out')
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_that_are_not_finite_are_refused_with_name_and_count(tmp_path, tiny_large, value, dtype):
+    state = {name: tensor.to(dtype) for name, tensor in network(tiny('mast3r')).items()}
+    state['enc_norm.weight'][3:5] = value
+    torch.save({'model': state}, tmp_path / 'in')
+    assert '2 of the 16 numbers of enc_norm.weight are not finite' in error_of(
+        tmp_path / 'in', tmp_path / 'out'
+    )

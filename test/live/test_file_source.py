@@ -142,3 +142,8 @@ def test_damaged_scenes_are_refused_in_one_line(made, tmp_path):
         with pytest.raises(ValueError, match=words) as error:
             scenefile.read_scene(make())
         assert '\n' not in str(error.value)
+
+
+def test_long_thin_pictures_are_made_small_too():
+    assert file_source.small(np.zeros((6000, 1, 3), np.uint8)).shape == (512, 1, 3)
+    assert file_source.small(np.zeros((1, 6000, 3), np.uint8)).shape == (1, 512, 3)

@@ -98,7 +98,9 @@ def test_a_state_that_is_not_whole_says_which_file(tmp_path):
         ):
             load_state(tmp_path)
     cut.unlink()
-    with pytest.raises(ValueError, match='00000005-001.safetensors cannot be read .No such file or directory'):
+    with pytest.raises(
+        ValueError, match='00000005-001.safetensors cannot be read .No such file or directory'
+    ):
         load_state(tmp_path)
     cut.write_bytes(content)
     assert_same(load_state(tmp_path), 5, tensors())
