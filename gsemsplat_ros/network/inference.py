@@ -26,6 +26,7 @@ from gsemsplat_ros.network.model import (
     ViewPrediction,
     run_serial,
 )
+from gsemsplat_ros.network.narrow_maps import compute_right
 from gsemsplat_ros.network.pixels import to_tensor
 from gsemsplat_ros.network.stem import TAPS
 
@@ -103,6 +104,8 @@ class Inference:
         self.bf16 = not exact and has_bfloat16(device)
         if self.bf16:
             model.to(torch.bfloat16)
+            if device.type == 'cpu':
+                compute_right(model)
         # depthwise convolutions take half the time with channels last, and heads four fifths, also in float32
         if self.bf16 or model.config.stem:
             channels_last(model)

@@ -190,7 +190,9 @@ def test_images_read_as_in_cv_bridge(encoding):
         if 'Unrecognized image encoding' in str(error):
             pytest.skip(f'this cv_bridge does not read {encoding}')
         raise
-    assert np.abs(image_to_rgb(message).astype(int) - theirs).max() <= 1
+    # a mosaic of 16 bits is scaled before it is interpolated, there after
+    rounding = 2 if encoding.startswith('bayer') and size == 2 else 1
+    assert np.abs(image_to_rgb(message).astype(int) - theirs).max() <= rounding
 
 
 def test_images_written():
