@@ -7,7 +7,7 @@ import logging
 import torch
 
 log = logging.getLogger(__name__)
-OLDEST = 2, 10  # of PyTorch: earlier ones run code in files that torch.load promised to read as data
+OLDEST = '2.10'  # of PyTorch: earlier ones run code in files that torch.load promised to read as data
 NAMES = ('auto', 'cpu', 'cuda')
 
 
@@ -19,7 +19,7 @@ def choose(name: str) -> torch.device:
     """
     if torch.__version__ < OLDEST:
         log.warning(
-            f'PyTorch {torch.__version__} is older than {".".join(map(str, OLDEST))}, which mends '
+            f'PyTorch {torch.__version__} is older than {OLDEST}, which mends '
             'CVE-2025-32434 and CVE-2026-24747: update it. Nothing here calls torch.load, other programs may'
         )
     if name not in NAMES:

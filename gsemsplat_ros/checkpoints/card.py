@@ -28,6 +28,10 @@ def parsed(text: str) -> dict[str, Any]:
         raise ValueError(f'its card is a {type(card).__name__}, wanted an object with a config')
     if not shallow(card):
         raise ValueError(f'its card is nested more than {DEEPEST} deep')
+    try:
+        json.dumps(card, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError('its card holds half of a character') from None
     if not isinstance(card.get('config'), dict):
         raise ValueError('its card lacks a config')
     NetworkConfig.from_json(card['config'])

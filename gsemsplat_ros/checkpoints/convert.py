@@ -59,6 +59,8 @@ def convert(source: str | Path, target: str | Path) -> ConversionReport:
     source, target = Path(source), Path(target)
     if target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f'{target} is the file to convert: give another name for the result')
+    if target.is_dir():
+        raise ValueError(f'{target} is a folder: give the name of the .safetensors file to write')
     complete = weights.expected_shapes(NetworkConfig.large())
     file = read_weight_file(source)
     try:

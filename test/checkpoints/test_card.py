@@ -59,6 +59,8 @@ STRANGE = {
     'stride': with_config(output_stride=3),
     'encoder number': json.dumps({'config': CONFIG, 'text_encoder': 5}),
     'encoder surrogate': json.dumps({'config': CONFIG, 'text_encoder': '\ud800'}),
+    'surrogate anywhere': json.dumps({'config': CONFIG, 'training': {'note': '\ud800'}}),
+    'surrogate key': json.dumps({'config': CONFIG, '\udfff': 1}),
     'mixture texts': json.dumps({'config': CONFIG, 'mixture': dict.fromkeys(('context', 'slope'), 'a')}),
     'mixture list': json.dumps({'config': CONFIG, 'mixture': [1, 2, 3, 4]}),
     'mixture nan': json.dumps(

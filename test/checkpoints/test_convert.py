@@ -269,6 +269,12 @@ def test_damaged_files_are_errors_and_leave_nothing(tmp_path, tiny_large, suffix
         assert 'enc_norm.weight' in error_of(source, tmp_path / 'out')
 
 
+def test_a_folder_is_no_target(tmp_path):
+    (tmp_path / 'in').write_text('never read')
+    with pytest.raises(ValueError, match='is a folder: give the name of the .safetensors file'):
+        convert(tmp_path / 'in', tmp_path)
+
+
 def test_no_file_and_the_same_file(tmp_path, tiny_large):
     for name in ('absent.ckpt', 'absent.safetensors'):
         with pytest.raises(ValueError, match='no file at'):
