@@ -15,6 +15,7 @@ import torch
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.cli import COMMANDS, main
+from gsemsplat_ros.commands.infer import read_pair
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.images.camera import Camera
@@ -476,3 +477,16 @@ def test_query_says_what_the_node_did_not_understand(monkeypatch, capsys):
     assert main(['query', 'door🪑']) == 0
     shown = capsys.readouterr().out
     assert f"'door🪑': {note}" in shown.splitlines() and ' not found ' in shown
+
+
+@pytest.mark.parametrize('brighter', [0, 1])
+def test_infer_scales_both_images_of_12_bits_alike(tmp_path, brighter):
+    ramp = np.tile(np.arange(0, 256, 4), (48, 1))
+    pictures = [ramp // 8, ramp // 8]
+    pictures[brighter] = ramp
+    paths = [str(tmp_path / 'left.png'), str(tmp_path / 'right.tiff')]
+    for path, picture in zip(paths, pictures):
+        cv2.imwrite(path, (picture * 4095 // 255).astype(np.uint16))
+    pair = read_pair(*paths, [50.0, 50.0, 31.5, 23.5, 0.1])
+    for view, picture in zip((pair.first, pair.second), pictures):
+        assert np.abs(view.image.astype(int) - picture[..., None]).max() <= 1

@@ -52,6 +52,11 @@ WORDS = [
     'RGB8',
     'rgb8 ',
     'bayer',
+    'bayer_rggb8; png compressed ',
+    'bayer_grbg16; jpeg compressed mono8',
+    'mono16; png compressed ',
+    'rgb16; png compressed bgr16',
+    ';',
     '8UC7',
     'a' * 1000,
     'rgb8\n',
@@ -62,6 +67,9 @@ PICTURE = np.kron(
     np.random.default_rng(3).integers(0, 256, (4, 5, 3), np.uint8), np.ones((8, 8, 1), np.uint8)
 )
 FILES = [cv2.imencode(ending, PICTURE)[1].tobytes() for ending in ('.jpg', '.png', '.bmp', '.tiff')]
+FILES += [
+    cv2.imencode('.png', pixels)[1].tobytes() for pixels in (PICTURE.astype(np.uint16) << 4, PICTURE[..., 0])
+]
 
 
 def allowed(case, function, *arguments):
