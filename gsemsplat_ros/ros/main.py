@@ -62,6 +62,8 @@ def _spin(node: GsemsplatNode) -> bool:
         except ExternalShutdownException:
             break
         except Exception:
+            if not rclpy.ok():
+                break  # told to stop while the callback wanted to publish
             node.log.error(f'a callback failed:\n{traceback.format_exc()}')
     executor.shutdown()
     # shutdown() leaves the threads of its pool running, and has no public way to wait for them
