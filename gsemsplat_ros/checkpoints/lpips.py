@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gsemsplat_ros.checkpoints.torch_tensors import LazyTensor
-from gsemsplat_ros.checkpoints.torchfile import read_torch_file
+from gsemsplat_ros.checkpoints.state_dict import entries, split
+from gsemsplat_ros.checkpoints.weight_files import read_weight_file
 
 PREFIX = 'lpips_criterion.'
 SLICES = (
@@ -59,13 +59,12 @@ class LPIPS(nn.Module):
     @classmethod
     def load(cls, path: str | Path) -> LPIPS:
         """From a public Splatt3R or GSemSplat file; no code in it is run. Raises ValueError without LPIPS."""
-        tree = read_torch_file(path).tree
-        found = tree.get('state_dict', tree) if isinstance(tree, dict) else {}
-        tensors = {
-            name.removeprefix(PREFIX): value
-            for name, value in found.items()
-            if isinstance(name, str) and name.startswith(PREFIX) and isinstance(value, LazyTensor)
-        }
+        named = (
+            (split(entry.path, {PREFIX.rstrip('.')}), entry.value)
+            for entry in entries(read_weight_file(path).tree)
+            if entry.is_tensor
+        )
+        tensors = {parts[1].removeprefix(PREFIX): value for parts, value in named if parts}
         module = cls()
         expected = module.state_dict()
         missing = [name for name in expected if name not in tensors]
