@@ -38,7 +38,8 @@ class ImageFile:
         with at most MAX_PIXELS, and for values that are none of a picture.
         """
         with _opened(Path(path)) as image:
-            return cls(_values(image, Path(path)), focal_length(image))
+            focal = focal_length(image)
+            return cls(_values(image, Path(path)), focal)
 
 
 def views_of(*files: ImageFile) -> tuple[View, ...]:
@@ -94,12 +95,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _values(image: Image.Image, path: Path) -> np.ndarray:
     """The values of an opened image, as `ImageFile` has them."""
     deep = ';16' in str(getattr(image, 'tile', ''))  # PIL keeps 8 of 16 bits of a colour, though not of gray
-    upright = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode[0] in 'IF':
-        values = np.array(upright)
-        white_is_zero = image.format == 'TIFF' and image.getexif().get(262) == 0  # PhotometricInterpretation
-        return _gray(65535 - values if white_is_zero else values)
-    rgb = np.array(upright.convert('RGB'))
+        values = np.array(image)
+        inverted = image.mode.startswith('I;16') and image.getexif().get(262) == 0  # TIFF: white is zero
+        return _gray(65535 - values if inverted else values)
+    rgb = np.array(image.convert('RGB'))
     if not deep or image.mode not in ('RGB', 'RGBA'):
         return rgb
     bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)

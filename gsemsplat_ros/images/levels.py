@@ -31,8 +31,7 @@ class Levels:
         if not (values % 257).any():  # 8 bits, widened to 16: as dark as it may be
             self.white = WHITES[-1]
         if self.white < WHITES[-1]:
-            bits = self.white.bit_length()
-            log.info('16-bit images with values up to %d: %d bits are filled', values.max(), bits)
+            log.info('16-bit images fill %d bits: %d is white', self.white.bit_length(), self.white)
 
     def to_8_bits(self, values: np.ndarray) -> np.ndarray:
         """`values` uint16 of any shape, which `see` may not know yet, as uint8; uint8 stays as it is."""

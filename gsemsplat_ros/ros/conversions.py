@@ -52,6 +52,7 @@ ENCODINGS: dict[str, tuple[int, int, int | None]] = {
 }
 MEASUREMENTS = '16UC1', '16SC1', '32FC1', '32FC3', '64FC1'
 
+NEARLY_BLACK = 20  # of 255: white of 12 bits is 16, and JPEG adds a few levels
 # as the image lies on the sensor, whatever EXIF says: the calibration is of that
 AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -120,7 +121,8 @@ def compressed_to_rgb(message: CompressedImage, levels: Levels | None = None) ->
             (width, height), jpeg = header.size, header.format != 'PNG'
     except Exception:  # PIL raises whatever its parsers stumble over
         raise ValueError(
-            wanted + "is no JPEG or PNG, or is damaged: wanted the topic of image_transport 'compressed'"
+            wanted + "is no JPEG or PNG, or is damaged: wanted the topic of image_transport 'compressed', "
+            'with its format set to jpeg or png'
         ) from None
     if not 0 < width * height <= MAX_PIXELS:
         raise ValueError(wanted + f'claims {width}x{height} px: wanted at most {MAX_PIXELS} pixels')
@@ -131,6 +133,12 @@ def compressed_to_rgb(message: CompressedImage, levels: Levels | None = None) ->
             pixels = cv2.imdecode(data, AS_STORED)
     if pixels is None or pixels.shape[:2] != (height, width):
         raise ValueError(wanted + f'{width}x{height} px, is cut off or damaged')
+    if jpeg and encoding.endswith('16') and pixels.max() <= NEARLY_BLACK:
+        raise ValueError(
+            wanted
+            + 'is nearly black: JPEG holds the upper 8 of 16 bits, and the sensor fills the lower ones; '
+            'set the format of image_transport to png'
+        )
     pixels = (levels or Levels()).to_8_bits(pixels)
     converted = codec.partition('compressed')[2].strip()
     if pixels.ndim == 3:

@@ -143,7 +143,8 @@ BOMB = PNG[:16] + (60000).to_bytes(4, 'big') * 2 + PNG[24:]
         (PNG, '32FC1; compressedDepth rvl', 'holds depth'),
         (encoded(DEEP, '.png'), '16UC1; png compressed ', 'holds depth'),
         (JPEG, '16UC1; jpeg compressed mono8', 'holds depth'),
-        (encoded(GRAY, '.tiff'), 'mono8; tiff compressed ', 'no JPEG or PNG'),
+        (encoded(GRAY, '.tiff'), 'mono8; tiff compressed ', 'no JPEG or PNG.*format set to jpeg or png'),
+        (encoded(GRAY // 16, '.jpg'), 'mono16; jpeg compressed mono8', 'nearly black.*format of .* to png'),
         (JPEG, 'j' * 10**6, ''),
     ],
 )
