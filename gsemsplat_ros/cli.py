@@ -64,6 +64,9 @@ def build_parser(chosen: str | None) -> Parser:
 
 def run(argv: list[str]) -> int:
     """Run a command line and return its exit status; failures are exceptions."""
+    for word in argv:
+        if not word.isprintable() and any('\ud800' <= c <= '\udfff' for c in word):
+            raise ValueError(f'{word!a} is not UTF-8: rename the file, or type it in UTF-8')
     chosen = next((word for word in argv if not word.startswith('-')), None)
     parser = build_parser(chosen)
     args, unknown = parser.parse_known_args(argv)

@@ -195,6 +195,23 @@ def test_users_mistake(argv, said, images, tmp_path, capsys):
     assert re.fullmatch(r'gsemsplat: .+\n', err) and said in err
 
 
+@pytest.mark.parametrize(
+    'argv',
+    [
+        ['infer', 'left\udcff.png', 'b.png', '--out', 'out'],
+        ['infer', 'a.png', 'b.png', '--query', 'chair\udce9', '--out', 'out'],
+        ['view', 'a\udcff.ply'],
+        ['demo', '--bag', '\udcff.mcap'],
+    ],
+)
+def test_bytes_that_are_no_utf_8_are_refused_before_the_work(argv, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"gsemsplat: '.*\\udc(ff|e9).*' is not UTF-8: rename the file, .*\n", said), said
+    assert not list(tmp_path.iterdir())
+
+
 def test_infer_writes_what_it_says(pipeline, images, tmp_path, capsys):
     out = tmp_path / 'deep' / 'out'
     assert (

@@ -15,14 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status. Raises ValueError for other options."""
-    import signal
-
-    from gsemsplat_ros.ros.main import foreign_arguments, main
+    from gsemsplat_ros.ros.arguments import foreign_arguments
 
     others = foreign_arguments(arguments)
     if others:
         raise ValueError(
             f'the node takes ROS arguments only, not {" ".join(others)}: for example `{EXAMPLE}`'
         )
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # rclpy handles it
+    from gsemsplat_ros.ros.main import main
+
     return main(['gsemsplat', *arguments])

@@ -21,5 +21,6 @@ status, diagnostics: the status message, and /diagnostics made from it
 policy: permissions for SROS 2
 log: the log of the core on that of the node
 node: the lifecycle node
+arguments: ROS arguments, and what is wrong with them
 main: its process
 """

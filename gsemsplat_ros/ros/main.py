@@ -9,15 +9,20 @@ import threading
 import traceback
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import rclpy
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    NotInitializedException,
+)
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.utilities import remove_ros_args
 
 from gsemsplat_ros.network.inference import keep_memory
 from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.ros.arguments import RCLError, UnknownROSArgsError, in_words
 from gsemsplat_ros.ros.log import core_log_to
 from gsemsplat_ros.ros.node import GsemsplatNode
 
@@ -28,20 +33,37 @@ class _Interrupt:
     """Python's side of SIGINT and SIGTERM, however often they come (under launch: twice).
 
     rclpy's own handlers end `spin`, at a point where it can be left. A KeyboardInterrupt would end it
-    anywhere: between the start of a pool thread and its being noted (which then waits for ever), or beside a
-    callback that still uses what the main thread destroys. Only the loading of the network, in which nothing
-    listens, is interrupted so, once.
+    anywhere: with a lock of rclpy held that its shutdown waits for, between the start of a pool thread and
+    its being noted, or beside a callback that still uses what the main thread destroys. Only the loading of
+    the network at the start, in which nothing listens, is interrupted so, once.
+
+    told: whether a signal came.
     """
 
     def __init__(self) -> None:
-        self.loading = True
+        self.told = self._loading = False
         for number in signal.SIGINT, signal.SIGTERM:
             signal.signal(number, self)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        loading, self.loading = self.loading, False
-        if loading:
+        self.told = True
+        if self._loading:
+            self._loading = False
             raise KeyboardInterrupt
+
+    def within(self, load: Callable[..., Pipeline]) -> Callable[..., Pipeline]:
+        """`load` that can be interrupted, where the main thread calls it."""
+
+        def loaded(*args: Any, **names: Any) -> Pipeline:
+            try:
+                self._loading = threading.current_thread() is threading.main_thread()
+                if self._loading and self.told:  # before rclpy listened
+                    raise KeyboardInterrupt
+                return load(*args, **names)
+            finally:
+                self._loading = False
+
+        return loaded
 
     @staticmethod
     def end() -> None:
@@ -73,39 +95,37 @@ def _spin(node: GsemsplatNode) -> bool:
     return not pool.is_alive()
 
 
-def foreign_arguments(arguments: list[str]) -> list[str]:
-    """Those of a command line that are no ROS arguments."""
-    return remove_ros_args(['gsemsplat', *arguments])[1:]
-
-
 def main(args: list[str] | None = None, load_pipeline: Callable[..., Pipeline] = Pipeline.load) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for wrong start parameters."""
+    """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for wrong arguments."""
     node: GsemsplatNode | None = None
     code, ended = 0, True
     keep_memory()
     interrupt = _Interrupt()  # before rclpy.init, whose handlers call it
     try:
         rclpy.init(args=args)
-        node = GsemsplatNode(load_pipeline)
+        node = GsemsplatNode(interrupt.within(load_pipeline))
         with core_log_to(node.log):
             if node.parameters.autostart:
                 steps = node.trigger_configure, node.trigger_activate
                 code = 0 if all(step() == TransitionCallbackReturn.SUCCESS for step in steps) else 2
-            interrupt.loading = False
-            if not code:
+            if not code and not interrupt.told:
                 ended = _spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f'gsemsplat: {error}', file=sys.stderr)
         code = 2
+    except (RCLError, UnknownROSArgsError, NotInitializedException) as error:
+        if not interrupt.told:  # or else rclpy has shut down under what was being made
+            print(f'gsemsplat: {in_words(error)}', file=sys.stderr)
+        code = 2
     finally:
-        interrupt.loading = False
         if node and ended:
             ended = node.release(STOP_WITHIN_S)
             node.destroy_node()
         rclpy.try_shutdown()
         interrupt.end()
+    code = 0 if interrupt.told else code
     if not ended:  # a forward pass cannot be interrupted; nothing is open that it would have to write
         sys.stdout.flush()
         sys.stderr.flush()

@@ -76,7 +76,8 @@ def _logged(transition: Transition) -> Transition:
         try:
             return transition(self, state)
         except Exception:
-            self.log.error(f'{transition.__name__} failed:\n{traceback.format_exc()}')
+            if self.context.ok():  # or else the process is being stopped
+                self.log.error(f'{transition.__name__} failed:\n{traceback.format_exc()}')
             return TransitionCallbackReturn.ERROR
 
     return logged
