@@ -38,8 +38,9 @@ class ImageFile:
         with at most MAX_PIXELS, and for values that are none of a picture.
         """
         with _opened(Path(path)) as image:
+            deep = ';16' in str(getattr(image, 'tile', ''))  # before anything is decoded, as EXIF of a PNG is
             focal = focal_length(image)
-            return cls(_values(image, Path(path)), focal)
+            return cls(_values(image, Path(path), deep), focal)
 
 
 def views_of(*files: ImageFile) -> tuple[View, ...]:
@@ -92,15 +93,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from None
 
 
-def _values(image: Image.Image, path: Path) -> np.ndarray:
-    """The values of an opened image, as `ImageFile` has them."""
-    deep = ';16' in str(getattr(image, 'tile', ''))  # PIL keeps 8 of 16 bits of a colour, though not of gray
+def _values(image: Image.Image, path: Path, deep: bool) -> np.ndarray:
+    """The values of an opened image, as `ImageFile` has them; deep: the file has 16 bits a channel."""
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode[0] in 'IF':
         values = np.array(image)
         inverted = image.mode.startswith('I;16') and image.getexif().get(262) == 0  # TIFF: white is zero
         return _gray(65535 - values if inverted else values)
-    rgb = np.array(image.convert('RGB'))
+    rgb = np.array(image.convert('RGB'))  # of colours, PIL keeps 8 bits
     if not deep or image.mode not in ('RGB', 'RGBA'):
         return rgb
     bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
