@@ -25,7 +25,7 @@ MIN_FLOAT_WHITE = 32  # floats between 1 and this are rather depths in metres th
 class ImageFile:
     """What an image file holds, upright by its EXIF.
 
-    values: (H, W, 3) uint8 RGB, or as many bits as the file has: (H, W) uint16 gray or (H, W, 3) uint16 RGB.
+    values: (H, W) gray or (H, W, 3) RGB; uint8, or uint16 of a file with more bits, not yet scaled.
     exif_focal: focal length [px] that the file tells; None: not told.
     """
 
