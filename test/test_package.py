@@ -92,6 +92,32 @@ def test_direct_dependencies_are_pinned():
     assert names <= pinned, f'requirements.lock lacks {sorted(names - pinned)}'
 
 
+def test_every_pin_has_the_hashes_of_its_files():
+    pin = re.compile(r"[a-z0-9-]+==[\w.]+(?: ; python_version < '3\.11')?(?: --hash=sha256:[0-9a-f]{64})+")
+    lines = (ROOT / 'requirements.lock').read_text().splitlines()
+    pins = [line for line in lines if not line.startswith('#')]
+    assert len(pins) > 200
+    for line in pins:
+        assert pin.fullmatch(line), f'{line[:80]}: run `make lock`'
+    names = [line.partition('==')[0] for line in pins]
+    assert names == sorted(set(names))
+
+
+def test_versions_named_elsewhere_are_those_of_the_lock():
+    lock = (ROOT / 'requirements.lock').read_text()
+    pinned = dict(re.findall(r'^([a-z0-9-]+)==([\w.]+)', lock, re.M))
+    for name in (
+        'README.md',
+        '.github/workflows/ci.yaml',
+        'gsemsplat_ros/live/server.py',
+        'docs/troubleshooting.md',
+    ):
+        found = re.findall(r'([a-z][a-z0-9-]*)==(\d[\w.]*\d)', (ROOT / name).read_text())
+        assert found
+        for package, version in found:
+            assert pinned[package] == version, f'{name}: {package}'
+
+
 def test_what_is_imported_is_a_dependency_and_only_that():
     package = ElementTree.parse(ROOT / 'package.xml')
     named = {kind: {e.text for e in package.iter(kind)} for kind in ('depend', 'exec_depend', 'test_depend')}

@@ -10,7 +10,6 @@ three channels without dividing by three, so their PSNR is 4.77 dB too low. Pict
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -105,28 +104,13 @@ def within(values: np.ndarray) -> np.ndarray:
     return values[edge:-edge, edge:-edge]
 
 
-def load_lpips(path: str | Path | None = None, device: str | torch.device = 'cpu') -> Perceptual:
+def load_lpips(path: str | Path, device: str | torch.device = 'cpu') -> Perceptual:
     """LPIPS (Zhang et al. 2018) with VGG features, as published: (picture, truth) -> (H, W).
 
-    path: the public Splatt3R or GSemSplat file, which contains its weights (checkpoints/lpips.py); None: the
-    package lpips. Raises ValueError if the file, the package or its weights are missing.
+    path: the public Splatt3R or GSemSplat file, which contains its weights (checkpoints/lpips.py); they are
+    never fetched. Raises ValueError if the file or its weights are missing.
     """
-    if path is not None:
-        network: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = LPIPS.load(path).to(device)
-    else:
-        try:
-            import lpips
-
-            network = partial(
-                lpips.LPIPS(net='vgg', spatial=True, verbose=False).eval().to(device), normalize=True
-            )
-        # no package; an incompatible torchvision; weights that cannot be downloaded
-        except (ImportError, RuntimeError, OSError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise ValueError(
-                f'LPIPS is left out ({reason}): give --lpips FILE, the public Splatt3R checkpoint, or '
-                'install the package lpips with its VGG weights'
-            ) from None
+    network = LPIPS.load(path).to(device)
 
     @torch.inference_mode()
     def measure(picture: np.ndarray, truth: np.ndarray) -> np.ndarray:

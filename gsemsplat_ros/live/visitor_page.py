@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import viser
 
 PAUSE_S = 0.4  # without a new letter, before the text is queried
-# At most 36 MB each. A browser that reads nothing is disconnected after 40 s; till then viser keeps all for it.
+# At most 36 MB each. A browser that reads nothing is disconnected after 40 s; viser keeps all till then.
 PLY_EVERY_S = 10.0
 
 

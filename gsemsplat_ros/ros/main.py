@@ -13,6 +13,7 @@ from typing import Any
 
 import rclpy
 from rclpy.exceptions import (
+    InvalidHandle,
     InvalidParameterTypeException,
     InvalidParameterValueException,
     NotInitializedException,
@@ -83,9 +84,11 @@ def _spin(node: GsemsplatNode) -> bool:
             executor.spin()
         except ExternalShutdownException:
             break
+        except InvalidHandle:
+            node.log.warning('a request in hand is lost: a cleanup took its service or topic down meanwhile')
         except Exception:
-            if not rclpy.ok():
-                break  # told to stop while the callback wanted to publish
+            if not rclpy.ok():  # told to stop while it waited
+                break
             node.log.error(f'a callback failed:\n{traceback.format_exc()}')
     executor.shutdown()
     # shutdown() leaves the threads of its pool running, and has no public way to wait for them

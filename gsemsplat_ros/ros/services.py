@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from rclpy.exceptions import InvalidHandle
+
 from gsemsplat_ros.terminal.console import printable
 
 Response = TypeVar('Response', bound=Any)
@@ -19,6 +21,8 @@ def answered(what: str, work: Callable[[], None], response: Response, log: Calla
         return response
     except ValueError as error:
         message = str(error)
+    except InvalidHandle:  # a publisher that was taken down
+        message = 'the node was cleaned up meanwhile'
     except Exception as error:
         log(f'{what} failed:\n{traceback.format_exc()}')
         message = f'internal error ({type(error).__name__}: {error}): see the log of the node'

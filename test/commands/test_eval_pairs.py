@@ -78,10 +78,21 @@ def test_the_card(pipeline, tmp_path, monkeypatch):
     written = {}
     monkeypatch.setattr(command, 'write_card', lambda name, result, weights: written.update({name: result}))
     path = str(write_labels(tmp_path))
-    assert main(['eval', 'pairs', path, '--card']) == 0
-    assert main(['eval', 'pairs', path, '--card', '--uncalibrated']) == 0
+    mine = ['--weights', 'mine.safetensors']
+    assert main(['eval', 'pairs', path, '--card', *mine]) == 0
+    assert main(['eval', 'pairs', path, '--card', '--uncalibrated', *mine]) == 0
     assert set(written) == {'pairs', 'pairs_uncalibrated'}
     assert [written[name]['calibrated'] for name in written] == [True, False]
+
+
+def test_only_a_named_checkpoint_is_changed(tmp_path, capsys):
+    for arguments, words in (
+        (['pairs', str(write_labels(tmp_path)), '--card'], 'give --weights FILE'),
+        (['rooms', '--card'], 'give --weights FILE'),
+        (['calibrate', str(write_labels(tmp_path))], '--weights'),
+    ):
+        assert main(['eval', *arguments]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_the_report(pipeline, tmp_path, capsys):

@@ -1,8 +1,5 @@
 """Colour numbers of new views: as published, corrected, and what lies between them."""
 
-import sys
-import types
-
 import numpy as np
 import pytest
 import torch
@@ -114,40 +111,6 @@ def test_lpips_forms():
     same_outside = np.where(black, picture, truth)
     assert scores['lpips'] == pytest.approx(measure(same_outside, truth)[:10].mean())
     assert tuple(scores) == COLOR_SCORES
-
-
-def test_lpips_is_asked_as_published(monkeypatch):
-    made = []
-
-    class LPIPS(torch.nn.Module):
-        def __init__(self, **settings):
-            super().__init__()
-            made.append(settings)
-
-        def forward(self, a, b, normalize=False):
-            assert normalize, 'pictures are in [0, 1]'
-            return (a - b).abs().mean(1, keepdim=True)
-
-    monkeypatch.setitem(sys.modules, 'lpips', types.SimpleNamespace(LPIPS=LPIPS))
-    picture, truth = pictures()
-    np.testing.assert_allclose(load_lpips()(picture, truth), np.abs(picture - truth).mean(-1), atol=1e-6)
-    assert made == [{'net': 'vgg', 'spatial': True, 'verbose': False}]
-
-
-@pytest.mark.parametrize(
-    'error', [RuntimeError('operator torchvision::nms does not exist\nmore'), OSError('no network')]
-)
-def test_lpips_that_cannot_be_had(monkeypatch, error):
-    def fail(**settings):
-        raise error
-
-    monkeypatch.setitem(sys.modules, 'lpips', types.SimpleNamespace(LPIPS=fail))
-    with pytest.raises(ValueError, match='LPIPS is left out') as caught:
-        load_lpips()
-    assert '\n' not in str(caught.value)
-    monkeypatch.setitem(sys.modules, 'lpips', None)
-    with pytest.raises(ValueError, match='lpips'):
-        load_lpips()
 
 
 def test_lpips_of_the_public_file(tmp_path):

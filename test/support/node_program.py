@@ -54,7 +54,6 @@ class FakePipeline:
             print('building', flush=True)
             time.sleep(60)
         if self.weights == 'busy':
-            print('building', flush=True)
             time.sleep(0.5)
         first, second = pair.first, pair.second
         if not first.image.any():

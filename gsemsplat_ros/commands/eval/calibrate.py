@@ -27,7 +27,7 @@ def add_parser(actions: Actions) -> None:
         metavar='N',
         help='how many of the rooms (default: %(default)s)',
     )
-    parser.add_argument('--weights', metavar='FILE', help='checkpoint (default: the shipped network)')
+    parser.add_argument('--weights', metavar='FILE', required=True, help='checkpoint whose card is changed')
     add_output_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     """Fit the mixture and write it into the card of the checkpoint."""
     import numpy as np
 
-    from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, update_card
+    from gsemsplat_ros.checkpoints.checkpoint import update_card
     from gsemsplat_ros.datasets.packed_rooms import PackedRooms
     from gsemsplat_ros.evaluation.mixture_fit import calibrate
     from gsemsplat_ros.evaluation.pair_labels import read_labels
@@ -53,6 +53,6 @@ def run(args: argparse.Namespace, console: Console) -> None:
     with console.progress(1, 'run', f'asking {len(pairs) + len(samples)} pairs') as bar:
         result = calibrate(pipeline, pairs, samples)
         bar.update()
-    update_card(args.weights or SHIPPED, {'mixture': result['mixture']})
+    update_card(args.weights, {'mixture': result['mixture']})
     console.table(list(result.items()))
     console.result(result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.commands.eval.shared import add_score_arguments, write_card
+from gsemsplat_ros.commands.eval.shared import add_score_arguments, check_card, write_card
 from gsemsplat_ros.terminal.arguments import Actions, add_output_arguments
 from gsemsplat_ros.terminal.console import Console
 
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.report.markup import Markup
     from gsemsplat_ros.terminal.output import output_folder, write_json, write_text
 
+    check_card(args)
     out = output_folder(args.out) if args.out else None
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
     sections: list[Markup] = []

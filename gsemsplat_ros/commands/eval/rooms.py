@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.commands.eval.shared import add_score_arguments, draw_held_out_rooms, report_scores
+from gsemsplat_ros.commands.eval.shared import (
+    add_score_arguments,
+    check_card,
+    draw_held_out_rooms,
+    report_scores,
+)
 from gsemsplat_ros.terminal.arguments import Actions, add_output_arguments, at_least_one
 from gsemsplat_ros.terminal.console import Console
 
@@ -36,6 +41,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.pipeline import Pipeline
     from gsemsplat_ros.rooms.furniture import base_noun
 
+    check_card(args)
     pipeline = Pipeline.load(args.weights, text_checkpoint=args.text_checkpoint)
     samples, taught = draw_held_out_rooms(args.rooms, console)
     nouns = {name: base_noun(name) for sample in samples for name in sample.names[1:]}

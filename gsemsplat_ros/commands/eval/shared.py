@@ -23,7 +23,17 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         default='both',
         help='which semantic branches answer (default: %(default)s)',
     )
-    parser.add_argument('--card', action='store_true', help="write the numbers into the checkpoint's card")
+    parser.add_argument(
+        '--card', action='store_true', help="write the numbers into the checkpoint's card; with --weights"
+    )
+
+
+def check_card(args: argparse.Namespace) -> None:
+    """Raises ValueError for --card without a checkpoint: the one in the package is changed by nobody who
+    did not name it.
+    """
+    if args.card and not args.weights:
+        raise ValueError('whose card? --card changes a checkpoint: give --weights FILE')
 
 
 def draw_held_out_rooms(rooms: int, console: Console) -> tuple[list[Sample], frozenset[str]]:
@@ -64,18 +74,16 @@ def report_scores(name: str, result: dict[str, Any], args: argparse.Namespace, c
     console.result(result)
 
 
-def write_card(name: str, result: dict[str, Any], weights: str | None) -> None:
-    """Write the single values of the scores into the card of the checkpoint `weights` (None: the shipped
-    one) under `name`.
-    """
-    from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, add_scores
+def write_card(name: str, result: dict[str, Any], weights: str) -> None:
+    """Write the single values of the scores into the card of the checkpoint `weights` under `name`."""
+    from gsemsplat_ros.checkpoints.checkpoint import add_scores
 
     scores = {
         key: round(value, 4) if isinstance(value, float) else value
         for key, value in result.items()
         if isinstance(value, (int, float, str)) or value is None
     }
-    add_scores(weights or SHIPPED, name, scores)
+    add_scores(weights, name, scores)
 
 
 def score_cell(value: float | None, interval: tuple[float, float] | None, sign: str = '') -> str:

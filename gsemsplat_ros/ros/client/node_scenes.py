@@ -71,8 +71,8 @@ class NodeScenes:
         ] = {}  # 'scene' and 'map': made of what, and the newest
 
     def of(self, state: NodeState) -> ShownScene | None:
-        """The scene to show; None: nothing came yet. The same state gives the same scene. Raises ValueError for
-        a cloud that is none of gsemsplat."""
+        """The scene to show; None: nothing came yet. The same state gives the same scene. Raises ValueError
+        for a cloud that is none of gsemsplat."""
         cloud = state.searched_cloud
         if cloud is None:
             return None
