@@ -74,14 +74,13 @@ def find(question: Question, pipeline: Pipeline, indexes: IndexCache, now: Snaps
 
 def _of_scene(scene: Scene, seen: Answer, question: Question, now: Snapshot) -> Reply:
     """What the newest scene answers: in the frame of the map where TF has placed it, else in its camera's."""
-    pose, gaussians = now.map_from_camera, scene.gaussians
-    if pose is None:
+    pose, placed = now.map_from_camera, now.placed
+    if pose is None or placed is None:
         header = messages.scene_header(scene)
-        return Reply(seen, header, gaussians, scene.metric, False, np.zeros(3), scene, seen)
-    gaussians = gaussians.transformed(pose, now.kept.map.frame)
-    header = make_header(gaussians.frame, scene.keyframe.stamp_ns)
-    answer = moved(seen, pose, gaussians, question)
-    return Reply(answer, header, gaussians, scene.metric, True, pose[:3, 3], scene, seen)
+        return Reply(seen, header, scene.gaussians, scene.metric, False, np.zeros(3), scene, seen)
+    header = make_header(placed.frame, scene.keyframe.stamp_ns)
+    answer = moved(seen, pose, placed, question)
+    return Reply(answer, header, placed, scene.metric, True, pose[:3, 3], scene, seen)
 
 
 def fill(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Scene
 
@@ -67,6 +69,13 @@ class Snapshot:
     refused: int = 0
     last_error: str = ''
     used_ns: int | None = None
+
+    @cached_property
+    def placed(self) -> Gaussians | None:
+        """The Gaussians of the scene in the frame of the map; None where nothing says where it lies."""
+        if self.scene is None or self.map_from_camera is None:
+            return None
+        return self.scene.gaussians.transformed(self.map_from_camera, self.kept.map.frame)
 
 
 @dataclass

@@ -147,7 +147,12 @@ class _Lens:
             )
         if info is None or not (required or info.k[0]):
             return None
-        if info.header.frame_id != frame:
+        if frame and not info.header.frame_id:
+            self._of_image.append(
+                f'{self._info_topic}: frame_id is empty: set it in the driver; going on with that of '
+                f'{self._image_topic}, {quoted(frame)}'
+            )
+        elif info.header.frame_id != frame:
             self._of_image.append(
                 f'{self._image_topic} is in frame {quoted(frame)} but {self._info_topic} in '
                 f'{quoted(info.header.frame_id)}: is it the camera_info of another camera? Going on '

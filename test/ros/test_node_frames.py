@@ -194,4 +194,9 @@ def test_a_camera_info_of_another_camera_is_said_in_both_modes(mode):
     (complaint,) = source.selection.complaints
     assert complaint in said
     assert "left is in frame 'a_optical' but left_info in 'thermal'" in complaint
+    (complaint,) = source_of(mode, None, info_frame='')[0].selection.complaints
+    assert (
+        complaint
+        == "left_info: frame_id is empty: set it in the driver; going on with that of left, 'a_optical'"
+    )
     assert source_of(mode, None)[0].selection.complaints == ()
