@@ -272,9 +272,9 @@ WRONG = {
         'image of 0x0 px',
     ),
     'zero K': (dict(left_info=camera_info(fx=0.0)), '/a/left/camera_info is uncalibrated (K[0] = 0'),
-    'another size': (dict(left=picture(LEFT, 32, 24)), '/a/left/camera_info describes images of 64x48 px'),
+    'another size': (dict(left=picture(LEFT, 48, 40)), '/a/left/camera_info describes images of 64x48 px'),
     'two sizes': (
-        dict(left=picture(LEFT, 32, 24), left_info=camera_info(width=32, height=24)),
+        dict(left=picture(LEFT, 48, 40), left_info=camera_info(width=48, height=40)),
         'wanted one size',
     ),
     'no baseline': (dict(right_info=camera_info(frame='right_optical')), 'stereo baseline of 0 m'),
