@@ -98,7 +98,7 @@ class Perception:
         self.latest.change(done=Done(scene, latencies), scenes=scenes, last_error='')
         self._changed()
 
-    def refuse(self, error: Exception) -> None:
+    def refuse(self, error: BaseException) -> None:
         """Log and count an input that could not be used, or a fault of ours; the node lives on."""
         self.latest.change(refused=self.latest.now.refused + 1, last_error=self._complain(error))
         self._changed()
@@ -164,7 +164,7 @@ class Perception:
         except Exception as error:
             self._complain(error)
 
-    def _complain(self, error: Exception) -> str:
+    def _complain(self, error: BaseException) -> str:
         """Log an error, with its traceback if it is a fault of ours; returns its words."""
         words = str(error) or type(error).__name__
         fault = [] if isinstance(error, ValueError) else traceback.format_tb(error.__traceback__)

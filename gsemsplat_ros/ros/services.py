@@ -23,7 +23,7 @@ def answered(what: str, work: Callable[[], None], response: Response, log: Calla
         message = str(error)
     except InvalidHandle:  # a publisher that was taken down
         message = 'the node was cleaned up meanwhile'
-    except Exception as error:
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         log(f'{what} failed:\n{traceback.format_exc()}')
         message = f'internal error ({type(error).__name__}: {error}): see the log of the node'
     return type(response)(success=False, message=printable(message))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
@@ -62,9 +63,12 @@ class Mailbox(Generic[Item]):
 
 
 class Worker(Generic[Item]):
-    """Calls `work(input)` for each input and does the jobs, in one thread; `failed(error)` on exceptions."""
+    """Calls `work(input)` for each input and does the jobs, in one thread; `failed(error)` on exceptions.
 
-    def __init__(self, work: Callable[[Item], None], failed: Callable[[Exception], None]):
+    Nothing that they raise ends the thread, or the node would go on without ever making a scene.
+    """
+
+    def __init__(self, work: Callable[[Item], None], failed: Callable[[BaseException], None]):
         self.mailbox: Mailbox[Item] = Mailbox()
         self._work, self._failed = work, failed
         # daemon: a forward pass cannot be interrupted, and a process that was told to stop must stop
@@ -75,8 +79,11 @@ class Worker(Generic[Item]):
         while (job := self.mailbox.take(self._work)) is not None:
             try:
                 job()
-            except Exception as error:
-                self._failed(error)
+            except BaseException as error:  # a panic of a library in Rust is no Exception
+                try:
+                    self._failed(error)
+                except Exception:
+                    traceback.print_exc()
 
     def stop(self, timeout_s: float | None = None) -> bool:
         """Finish the work in hand, take no other. Returns whether the thread has ended within `timeout_s`."""

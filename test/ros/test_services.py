@@ -12,6 +12,7 @@ from gsemsplat_ros.ros.services import answered
     [
         (ValueError('empty query'), 'empty query', 0),
         (RuntimeError('broken'), 'internal error (RuntimeError: broken): see the log of the node', 1),
+        (BaseException('panic'), 'internal error (BaseException: panic): see the log of the node', 1),
     ],
 )
 def test_of_a_response_that_was_filled_before_the_error_nothing_is_left(error, message, logged):
