@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import yaml
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.utilities import remove_ros_args
 
@@ -29,6 +30,15 @@ def foreign_arguments(arguments: list[str]) -> list[str]:
         raise ValueError(in_words(error)) from None
 
 
+def mistake(error: Exception) -> str:
+    """What an error of rclpy says of arguments, parameters and qualities of service, which are the user's, in
+    one line; '' for any other error."""
+    known = RCLError, UnknownROSArgsError, InvalidParameterTypeException, InvalidParameterValueException
+    if isinstance(error, known) or str(error).startswith('Unexpected QoS override'):
+        return in_words(error)
+    return ''
+
+
 def in_words(error: Exception) -> str:
     """An error of rcl in one line, without the places in its source; of a parameter file, what the parser of
     YAML says."""
@@ -42,6 +52,9 @@ def in_words(error: Exception) -> str:
     kind, option, value, reason = found.groups()
     if kind == 'params file':
         reason = _of_file(Path(value)) or reason
+    # of a grammar that only rcl's source tells
+    reason = re.sub(r'.*lexeme.* index (\d+)', r'not understood after \1 characters', reason)
+    reason = reason.replace('error not set', 'not understood')
     return f'{option} {value}: {reason}; {WANTED.get(kind, "see `gsemsplat node --help`")}'
 
 

@@ -12,18 +12,13 @@ from types import FrameType
 from typing import Any
 
 import rclpy
-from rclpy.exceptions import (
-    InvalidHandle,
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-    NotInitializedException,
-)
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from gsemsplat_ros.network.inference import keep_memory
 from gsemsplat_ros.pipeline import Pipeline
-from gsemsplat_ros.ros.arguments import RCLError, UnknownROSArgsError, in_words
+from gsemsplat_ros.ros.arguments import mistake
 from gsemsplat_ros.ros.log import core_log_to
 from gsemsplat_ros.ros.node import GsemsplatNode
 
@@ -115,12 +110,12 @@ def main(args: list[str] | None = None, load_pipeline: Callable[..., Pipeline] =
                 ended = _spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:
-        print(f'gsemsplat: {error}', file=sys.stderr)
-        code = 2
-    except (RCLError, UnknownROSArgsError, NotInitializedException) as error:
+    except Exception as error:
         if not interrupt.told:  # or else rclpy has shut down under what was being made
-            print(f'gsemsplat: {in_words(error)}', file=sys.stderr)
+            words = str(error) if isinstance(error, ValueError) else mistake(error)
+            if not words:
+                raise
+            print(f'gsemsplat: {words}', file=sys.stderr)
         code = 2
     finally:
         if node and ended:

@@ -40,6 +40,7 @@ from rclpy.parameter import Parameter
 
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros import diagnostics
+from gsemsplat_ros.ros.arguments import mistake
 from gsemsplat_ros.ros.inputs import Subscriptions, input_topics
 from gsemsplat_ros.ros.log import NodeLog
 from gsemsplat_ros.ros.map_keeper import MapKeeper
@@ -75,9 +76,10 @@ def _logged(transition: Transition) -> Transition:
     def logged(self: GsemsplatNode, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(self, state)
-        except Exception:
+        except Exception as error:
             if self.context.ok():  # or else the process is being stopped
-                self.log.error(f'{transition.__name__} failed:\n{traceback.format_exc()}')
+                words = mistake(error) or f'\n{traceback.format_exc()}'
+                self.log.error(f'{transition.__name__} failed: {words}')
             return TransitionCallbackReturn.ERROR
 
     return logged

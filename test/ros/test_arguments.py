@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,12 +20,15 @@ FILES = {
     'an alias to nothing': (HEAD + '    mode: *a\n', 'line 3: found undefined alias'),
 }
 ARGUMENTS = {
-    'a blank in a remapping': (['-r', 'left/image_raw:=/my cam/image'], 'wanted FROM:=TO, names of letters'),
+    'a blank in a remapping': (
+        ['-r', 'left/image_raw:=/my cam/image'],
+        '/my cam/image: not understood after 19 characters; wanted FROM:=TO, names of letters',
+    ),
     'a remapping without =': (['--remap', 'image:/b'], 'wanted FROM:=TO'),
-    'two slashes': (['-r', 'image:=//x'], '-r image:=//x: .* wanted FROM:=TO'),
+    'two slashes': (['-r', 'image:=//x'], '-r image:=//x: not understood; wanted FROM:=TO'),
     'an open list': (['-p', 'queries:=[chair'], r'-p queries:=\[chair: .* wanted NAME:=VALUE'),
     'a mixed list': (['-p', 'queries:=[chair, 3]'], 'Sequence should be of same type.* YAML of one type'),
-    'no value': (['-p', 'mode'], '-p mode: .* wanted NAME:=VALUE'),
+    'no value': (['-p', 'mode'], '-p mode: not understood after 4 characters; wanted NAME:=VALUE'),
     'an empty value': (['-p', 'mode:='], '-p mode:=: .* wanted NAME:=VALUE'),
     'no name': (['-p', ':=3'], '-p :=3: .* wanted NAME:=VALUE'),
     'a log level': (['--log-level', 'loud'], 'wanted debug, info, warn, error or fatal'),
@@ -96,3 +100,23 @@ def test_the_process_ends_with_2(module, arguments, environment, words):
     said = [line for line in done.stderr.splitlines() if line.startswith('gsemsplat: ')]
     assert done.returncode == 2 and len(said) == 1 and words in said[0], done.stderr
     assert 'Traceback' not in done.stderr and 'internal error' not in done.stderr
+
+
+@pytest.mark.parametrize(
+    'policy, words',
+    [
+        ('reliability:=good', 'Unexpected QoS override for policy `reliability`: `good`'),
+        ('depth:=deep', "to 'deep' of type 'STRING', expecting type 'INTEGER'"),
+    ],
+)
+def test_a_wrong_quality_of_service_is_one_line(policy, words):
+    program = Path(__file__).parents[1] / 'support' / 'node_program.py'
+    override = f'qos_overrides./left/image_raw.subscription.{policy}'
+    done = subprocess.run(
+        [sys.executable, str(program), '--ros-args', '-p', override],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 2 and words in done.stderr and 'Traceback' not in done.stderr, done.stderr

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import sys
 from contextlib import closing
 
 import numpy as np
@@ -272,3 +273,13 @@ def test_mutated_bags_are_read_or_refused_in_one_line(tmp_path, kind):
             refused += 1
             assert str(error).isprintable() and str(path) in str(error)
     assert refused > 10
+
+
+def test_plain_bags_of_ros_2_need_no_other_package(tmp_path, monkeypatch):
+    folder = with_rosbags(tmp_path / 'room', stereo_camera())
+    old = ros1_bag(tmp_path / 'a.bag', stereo_camera(1))
+    for name in 'rosbags', 'rosbags.rosbag1', 'backports', 'lz4', 'lz4.frame':
+        monkeypatch.setitem(sys.modules, name, None)
+    check(folder)
+    with pytest.raises(ValueError, match='needs the package rosbags: pip install rosbags'):
+        Bag(old)
