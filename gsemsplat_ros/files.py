@@ -78,11 +78,15 @@ class FileBytes:
             os.close(self._handle)
 
     def read_into(self, memory: memoryview, start: int) -> None:
-        """Fill `memory` with what begins at byte `start`. Raises ValueError when the file ends before."""
+        """Fill `memory` with what begins at byte `start`. Raises ValueError when the file ends before, or
+        cannot be read."""
         memory = memory.cast('B') if memory.nbytes else memory
         filled = 0
         while filled < memory.nbytes:
-            count = os.preadv(self._handle, [memory[filled:]], start + filled)
+            try:
+                count = os.preadv(self._handle, [memory[filled:]], start + filled)
+            except OSError as error:
+                raise ValueError(f'it cannot be read: {error.strerror}') from None
             if not count:
                 raise ValueError(f'the file ends before byte {start + memory.nbytes}')
             filled += count

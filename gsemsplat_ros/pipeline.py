@@ -56,7 +56,7 @@ class Pipeline:
         self.model: GSemSplat = checkpoint.model
         self.card = checkpoint.card
         self.weights = checkpoint.path.name
-        mixture = Mixture(**checkpoint.card['mixture']) if checkpoint.card.get('mixture') else None
+        mixture = Mixture.of_card(checkpoint.card)
         self.threshold = mixture.threshold if mixture else THRESHOLD
         decoders = Decoders.from_state_dict(checkpoint.decoders, mixture)
         check_sizes(checkpoint, decoders, text_encoder)

@@ -20,6 +20,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import fit
+from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.scene import Keyframe, Scene
@@ -404,7 +405,7 @@ def test_reader_that_goes_away(tmp_path):
 def test_weights_info(tmp_path, capsys):
     path = tmp_path / 'w.safetensors'
     card = {
-        'config': {'name': 'tiny', 'dims': [1, 2]},
+        'config': NetworkConfig.small().to_json() | {'layer_dims': [8, 16, 24, 32]},
         'licence': 'Apache-2.0',
         'training': {'stages': [{'steps': 12, 'rate': 0.5}, {'steps': 3}]},
     }
@@ -418,7 +419,7 @@ def test_weights_info(tmp_path, capsys):
     }
     assert main(['weights', 'info', str(path)]) == 0
     out = capsys.readouterr().out
-    assert re.search(r'^config\.dims +1, 2$', out, re.MULTILINE)
+    assert re.search(r'^config\.layer_dims +8, 16, 24, 32$', out, re.MULTILINE)
     assert re.search(
         r'^training\.stages\.1 +steps 12, rate 0\.5\ntraining\.stages\.2 +steps 3$', out, re.MULTILINE
     )

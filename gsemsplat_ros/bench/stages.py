@@ -80,7 +80,7 @@ class Workload:
         if size == 'small':
             checkpoint = weights.load(device=device)
             model, text = checkpoint.model, 'those that ship'
-            decoders = Decoders.from_state_dict(checkpoint.decoders, Mixture(**checkpoint.card['mixture']))
+            decoders = Decoders.from_state_dict(checkpoint.decoders, Mixture.of_card(checkpoint.card))
         else:
             model = rule_model(NetworkConfig.large()).to(device)
             text = 'random ones, by the rule of weights parity'

