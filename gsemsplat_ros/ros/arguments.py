@@ -54,7 +54,7 @@ def in_words(error: Exception) -> str:
         reason = _of_file(Path(value)) or reason
     # of a grammar that only rcl's source tells
     reason = re.sub(r'.*lexeme.* index (\d+)', r'not understood after \1 characters', reason)
-    reason = reason.replace('error not set', 'not understood')
+    reason = re.sub('error not set|Error parsing an? event', 'not understood', reason)
     return f'{option} {value}: {reason}; {WANTED.get(kind, "see `gsemsplat node --help`")}'
 
 
@@ -66,7 +66,7 @@ def _of_file(path: Path) -> str:
         return (error.strerror or str(error)).lower()
     except yaml.MarkedYAMLError as error:
         line = f'line {error.problem_mark.line + 1}: ' if error.problem_mark else ''
-        return f'{line}{error.problem}'.replace('\t', 'tab')
+        return f'{line}{error.problem}'.replace(r"character '\t'", 'a tab')
     except (yaml.YAMLError, ValueError, RecursionError):
         return 'it is no text in YAML'
     return ''

@@ -12,7 +12,7 @@ from gsemsplat_ros.ros.arguments import RCLError, foreign_arguments, in_words
 
 HEAD = '/**:\n  ros__parameters:\n'
 FILES = {
-    'a tab': (HEAD + '\tmode: sequential\n', r"line 3: found character '.t' that cannot start any token"),
+    'a tab': (HEAD + '\tmode: sequential\n', r'line 3: found a tab that cannot start any token'),
     'an open list': (HEAD + '    queries: [chair\n', r"line 4: expected ',' or '\]'"),
     'a mixed list': (HEAD + '    queries: [chair, 3]\n', 'Sequence should be of same type.*line_num 3'),
     'another key': ('/**:\n  ros_parameters:\n    mode: stereo\n', 'before ros__parameters at line 3'),
@@ -26,7 +26,7 @@ ARGUMENTS = {
     ),
     'a remapping without =': (['--remap', 'image:/b'], 'wanted FROM:=TO'),
     'two slashes': (['-r', 'image:=//x'], '-r image:=//x: not understood; wanted FROM:=TO'),
-    'an open list': (['-p', 'queries:=[chair'], r'-p queries:=\[chair: .* wanted NAME:=VALUE'),
+    'an open list': (['-p', 'queries:=[chair'], r'-p queries:=\[chair: not understood; wanted NAME:=VALUE'),
     'a mixed list': (['-p', 'queries:=[chair, 3]'], 'Sequence should be of same type.* YAML of one type'),
     'no value': (['-p', 'mode'], '-p mode: not understood after 4 characters; wanted NAME:=VALUE'),
     'an empty value': (['-p', 'mode:='], '-p mode:=: .* wanted NAME:=VALUE'),
