@@ -3,6 +3,7 @@
 import pytest
 from gsemsplat_msgs.msg import Object
 from gsemsplat_msgs.srv import Query
+from rclpy.exceptions import InvalidHandle
 
 from gsemsplat_ros.ros.services import answered
 
@@ -11,6 +12,8 @@ from gsemsplat_ros.ros.services import answered
     'error, message, logged',
     [
         (ValueError('empty query'), 'empty query', 0),
+        (ValueError('no map a\nb\x1b[2J\ud800'), 'no map a b\ufffd[2J\ufffd', 0),
+        (InvalidHandle('destruction was requested'), 'the node was cleaned up meanwhile', 0),
         (RuntimeError('broken'), 'internal error (RuntimeError: broken): see the log of the node', 1),
         (BaseException('panic'), 'internal error (BaseException: panic): see the log of the node', 1),
     ],

@@ -18,7 +18,7 @@ from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.msg import Object as ObjectMessage
 from gsemsplat_msgs.msg import Status
 from gsemsplat_msgs.srv import Query
-from sensor_msgs.msg import PointCloud2, PointField
+from sensor_msgs.msg import Image, PointCloud2, PointField
 from support.live_page import some
 from support.node_process import NodeProcess
 from support.page_visitor import Visitor
@@ -158,6 +158,7 @@ def test_a_foreign_cloud_is_refused_in_one_line(kind):
 
 
 def test_foreign_clouds_are_passed_over_and_questions_go_on(page, domain, client):
+    client.listen(PointCloud2, CLOUD)
     node = started(domain, '-p', 'map_max_gaussians:=0')
     visitor = Visitor(page['port'])
     try:
@@ -178,6 +179,37 @@ def test_foreign_clouds_are_passed_over_and_questions_go_on(page, domain, client
     finally:
         visitor.close()
         node.kill()
+
+
+def test_a_foreign_service_is_said_and_the_page_lives_on(page, client):
+    asked = []
+
+    def answer(request, response):
+        asked.append(request.text)
+        response.success = True
+        response.image = [Image(width=5, height=7, encoding='rgb8', step=15, data=b'abc')]
+        return response
+
+    service = client.node.create_service(Query, '/a/query', answer)
+    status = client.node.create_publisher(Status, '/a/gsemsplat/status', LATCHED)
+    visitor = Visitor(page['port'])
+    try:
+
+        def reads(words):
+            status.publish(Status())
+            client.spin()
+            return words in visitor.text()
+
+        client.until(lambda: reads('following /a/gsemsplat'), 'the page to follow')
+        for word in ('chair', 'door'):
+            visitor.find(word)
+            client.until(
+                lambda word=word: reads('has 3 bytes of data') and word in asked, f'{word} to be asked'
+            )
+    finally:
+        visitor.close()
+        client.node.destroy_service(service)
+        client.node.destroy_publisher(status)
 
 
 def test_a_pose_that_is_none_is_not_shown():
