@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 PASS_S = 0.2  # how long a question or the end waits at most
 SILENT_S = 5.0  # a node that lives publishes its status each second
 ANSWER_WITHIN_S = 30.0
+REPEAT_S = 5.0  # at most one warning on the terminal within
 WORKERS = 4  # questions on their way at once
 
 
@@ -64,6 +65,7 @@ class LiveNode:
         self._state = NodeState()
         self._scenes = NodeScenes(self._node, budget)
         self._pending: list[PendingQuestion] = []
+        self._next_warning = 0.0  # when the next may be printed [s, time.monotonic]
         self._dropped = ''  # why the newest cloud is not shown, '' if it is
         self._was_present = self._is_present = False
 
@@ -125,8 +127,9 @@ class LiveNode:
         return True
 
     def _drop(self, why: str) -> None:
-        if why != self._dropped:  # it may come many times a second
+        if why != self._dropped and time.monotonic() >= self._next_warning:  # many may come in a second
             log.warning('%s', why)
+            self._next_warning = time.monotonic() + REPEAT_S
         self._dropped = why
 
     def _has_work(self) -> bool:
