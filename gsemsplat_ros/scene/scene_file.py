@@ -22,6 +22,7 @@ from torch import Tensor
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.image_file import MAX_PIXELS
 from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.scene import coded_file as codedfile
 from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
@@ -30,7 +31,6 @@ from gsemsplat_ros.semantics.decoder import Decoders
 
 JPEG = 92  # quality of the images: they are shown, not measured
 MAX_IMAGE = 1 << 26  # bytes of a file's image
-MAX_PIXELS = 1 << 27  # of it
 MAX_DRAWN = 1 << 20  # pixels of the rendering; the networks here have at most 1 << 18
 IMAGES = 'image', 'second_image'
 COUNTS = 'counts'  # of the picture that queries read (HiddenCodes)
