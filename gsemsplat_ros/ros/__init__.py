@@ -7,6 +7,7 @@ inputs: subscriptions, which store messages and hand them on
 conversions, calibration: messages to arrays and cameras
 synchronize: pairs of left and right messages
 tf_buffer, tf_history, tf_listener: frames over time, and poses of the camera
+frame_checks: frames of images that would lead astray
 sources: messages to a `Pair`, in the worker
 worker: the thread of the heavy work, with a mailbox for the newest input
 perception: from a pair to scene, map and answers

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gsemsplat_ros.images.camera import Camera
@@ -15,13 +14,13 @@ from gsemsplat_ros.images.levels import Levels
 from gsemsplat_ros.images.still import StillGate
 from gsemsplat_ros.images.view import Pair, View, check_size
 from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
-from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_to_rgb, quoted, stamp_ns
+from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_to_rgb, stamp_ns
+from gsemsplat_ros.ros.frame_checks import axes_doubt, frame_of
 from gsemsplat_ros.ros.inputs import Input
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.tf_listener import TfListener
 
 Warn = Callable[[str], None]
-UPWARDS = 0.7  # cosine of the angle to the vertical within which an axis points up: 45 degrees
 
 
 @dataclass(frozen=True)
@@ -72,36 +71,41 @@ class _Lens:
     def __init__(
         self,
         topics: tuple[str, str],
-        rectified: bool,
+        parameters: Parameters,
         levels: Levels,
         warn: Warn,
         tf: TfListener | None = None,
     ):
         self._image_topic, self._info_topic = topics
-        self._rectified, self._levels, self._warn, self._tf = rectified, levels, warn, tf
+        self._rectified, self._base_frame = parameters.rectified, parameters.base_frame
+        self._levels, self._warn, self._tf = levels, warn, tf
         self._rectify = Rectifier()
-        self._of_image: list[str] = []
-        self._of_frame: list[str] = []
+        self._of_image = self._of_frame = ''
 
     @property
     def complaints(self) -> list[str]:
-        return self._of_image + self._of_frame
+        return list(filter(None, (self._of_image, self._of_frame)))
 
     def view(self, message: Image | CompressedImage, info: CameraInfo | None, needs_camera: bool) -> View:
         """Raises ValueError that names the topic and says what is wrong with the image or its camera_info."""
-        self._of_image = []
+        self._of_image = ''
         try:
             to_rgb = image_to_rgb if isinstance(message, Image) else compressed_to_rgb
             pixels = to_rgb(message, self._levels)
             check_size(pixels)
         except ValueError as error:
             raise ValueError(f'{self._image_topic}: {error}') from None
-        frame = message.header.frame_id or self._other_frame(info)
-        camera = self._camera(frame, pixels.shape, info, needs_camera or not self._rectified)
+        frame, self._of_image = frame_of(
+            message.header.frame_id,
+            info.header.frame_id if info else None,
+            self._image_topic,
+            self._info_topic,
+        )
+        if self._of_image:
+            self._warn(self._of_image)
+        camera = self._camera(pixels.shape, info, needs_camera or not self._rectified)
         if camera and not self._rectified:
             pixels = self._rectify(pixels, info, self._info_topic)
-        for complaint in self._of_image:
-            self._warn(complaint)
         return View(pixels, camera, frame, stamp_ns(message.header))
 
     def placed(self, view: View) -> View:
@@ -110,36 +114,12 @@ class _Lens:
             return view
         pose = self._tf.map_from(view.frame, view.stamp_ns)
         if pose is not None:
-            self._of_frame = self._axes(view.frame, pose)
+            self._of_frame = axes_doubt(view, pose, self._image_topic, self._tf, self._base_frame)
+            if self._of_frame:
+                self._warn(self._of_frame)
         return replace(view, map_from_camera=pose)
 
-    def _axes(self, frame: str, map_from_camera: np.ndarray) -> list[str]:
-        """The complaint about a frame that looks like that of a camera's body (x ahead, z up; REP 103)."""
-        assert self._tf is not None  # it gave the pose
-        if map_from_camera[2, 2] < UPWARDS or 'optical' in frame:
-            return []
-        complaint = (
-            f'{self._image_topic} is in frame {quoted(frame)}, whose z axis points up in '
-            f'{quoted(self._tf.map_frame)}: what is ahead would lie above; set the optical frame of the '
-            'camera in the driver (z ahead, y down). Right only for a camera that looks up'
-        )
-        self._warn(complaint)
-        return [complaint]
-
-    def _other_frame(self, info: CameraInfo | None) -> str:
-        """The frame of an image without one: that of its camera_info, or ''."""
-        frame = info.header.frame_id if info else ''
-        self._of_image.append(
-            f'{self._image_topic}: frame_id is empty: set it in the driver; '
-            + (
-                f'going on with that of {self._info_topic}, {quoted(frame)}'
-                if frame
-                else 'until then no cloud, pose, object or approach is published, which need a frame'
-            )
-        )
-        return frame
-
-    def _camera(self, frame: str, shape: tuple, info: CameraInfo | None, required: bool) -> Camera | None:
+    def _camera(self, shape: tuple, info: CameraInfo | None, required: bool) -> Camera | None:
         if info is None and required:
             raise ValueError(
                 f'no camera_info on {self._info_topic} yet: nothing can be done with '
@@ -147,17 +127,6 @@ class _Lens:
             )
         if info is None or not (required or info.k[0]):
             return None
-        if frame and not info.header.frame_id:
-            self._of_image.append(
-                f'{self._info_topic}: frame_id is empty: set it in the driver; going on with that of '
-                f'{self._image_topic}, {quoted(frame)}'
-            )
-        elif info.header.frame_id != frame:
-            self._of_image.append(
-                f'{self._image_topic} is in frame {quoted(frame)} but {self._info_topic} in '
-                f'{quoted(info.header.frame_id)}: is it the camera_info of another camera? Going on '
-                "with the image's"
-            )
         if self._rectified and any(info.d):
             # a hint for the log alone: image_proc sends the lens's distortion along with rectified images too
             self._warn(
@@ -175,8 +144,7 @@ class StereoSource:
     ):
         self._levels = Levels()
         self._lenses = [
-            _Lens(names, parameters.rectified, self._levels, warn, where)
-            for names, where in zip(topics, (tf, None))
+            _Lens(names, parameters, self._levels, warn, where) for names, where in zip(topics, (tf, None))
         ]
         self._info_topics, self._tied = [info for _, info in topics], tf is not None
         self._gate = StillGate(parameters.keyframe_min_motion)
@@ -232,7 +200,7 @@ class SequentialSource:
         self, parameters: Parameters, topics: list[tuple[str, str]], warn: Warn, tf: TfListener | None
     ):
         self._levels, self._warn = Levels(), warn
-        self._lens = _Lens(topics[0], parameters.rectified, self._levels, warn, tf)
+        self._lens = _Lens(topics[0], parameters, self._levels, warn, tf)
         self._selector = KeyframeSelector(
             parameters.keyframe_min_motion,
             parameters.keyframe_max_motion,

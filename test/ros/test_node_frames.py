@@ -141,10 +141,15 @@ def test_images_without_a_frame_are_said_and_nothing_is_placed_in_no_frame(clien
 
 
 class Placed:
-    """In the place of TfListener: every frame stands so in odom."""
+    """In the place of TfListener: every frame stands so in odom, and so does the robot, turned by `yaw`."""
 
-    def __init__(self, turn):
+    def __init__(self, turn, yaw=0.0):
         self.map_frame, self.odom_from_camera = 'odom', turn
+        self.odom_from_base = turned(yaw, (0, 0, 1), (0, 0, 0))
+
+    def lookup(self, target, source, stamp):
+        assert target == 'base_link'
+        return np.linalg.inv(self.odom_from_base) @ self.odom_from_camera, ''
 
     def map_from(self, frame, stamp):
         return self.odom_from_camera
@@ -178,12 +183,13 @@ DOWN = np.diag([1.0, -1.0, -1.0, 1.0])
         ('camera_link', AHEAD, False),  # the name says little, its axes are right
         ('head_camera', AHEAD @ turned(0.7, (1, 0, 0), (0, 0, 0)), False),
         ('head_camera', DOWN, False),
-        ('ceiling_optical_frame', UP, False),  # it says that it is right
+        ('camera_link_optical', UP, True),  # as static_transform_publisher leaves it, without a rotation
+        ('ceiling_optical_frame', UP @ turned(1.57, (0, 0, 1), (0, 0, 0)), False),  # it looks up
     ],
 )
 def test_a_frame_whose_z_axis_points_up_is_said_to_be_not_optical(mode, frame, turn, doubtful):
     source, said = source_of(mode, Placed(turn), frame=frame, info_frame=frame)
-    words = [w for w in source.selection.complaints if "'camera_link', whose z axis points up in 'odom'" in w]
+    words = [w for w in source.selection.complaints if f"'{frame}', whose z axis points up in 'odom'" in w]
     assert len(words) == doubtful and words == [w for w in said if 'z axis' in w]
     assert source.selection.complaints == tuple(words)
 
