@@ -21,7 +21,8 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.geometry.matches import match_pair
 from gsemsplat_ros.geometry.solve import solve
-from gsemsplat_ros.images.view import Pair, check_size, fit, network_size
+from gsemsplat_ros.images.detail import check_image
+from gsemsplat_ros.images.view import Pair, fit, network_size
 from gsemsplat_ros.network.config import CLASSES
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat
@@ -110,12 +111,14 @@ class Pipeline:
     @torch.inference_mode()
     def build(self, pair: Pair) -> Scene:
         """The scene of `pair`: one pass of the network, its geometry and Gaussians, and the rendering that
-        queries read, with its codes prepared. Raises ValueError for a pair without depth, and as
-        `check_size`.
+        queries read, with its codes prepared.
+
+        Raises ValueError for an image that is too small or shows nothing, and for a stereo pair whose images
+        are none.
         """
         clock = Clock()
-        check_size(pair.first.image)
-        check_size(pair.second.image)
+        for view, name in (pair.first, 'the first image'), (pair.second, 'the second image'):
+            check_image(view.image, name)
         height, width = pair.first.image.shape[:2]
         size = network_size(width, height, self.model.config.long_side, self.square)
         first, second = fit(pair.first, *size), fit(pair.second, *size)

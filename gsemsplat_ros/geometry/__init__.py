@@ -5,6 +5,7 @@ Takes the images with their cameras and the `Prediction`; gives poses, metric sc
 solve: the one entry, which calls the others in this order
 features: pixels of two images that look alike
 descriptors: the same by the descriptors of a public network
+rectified: whether the images of a stereo pair belong together
 matches: matched pixels and their depths; those of rectified pairs
 epipolar: depths, errors and polished motion of matched points
 motion: the motion on which pixels that look alike agree

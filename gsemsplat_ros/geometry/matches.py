@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 
 from gsemsplat_ros.geometry.features import Alike, gray, matched_pixels
+from gsemsplat_ros.geometry.rectified import contradiction
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.images.window import Window
-
-MIN_MATCHES = 30  # fewer are no evidence
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,11 @@ class PairMatches:
         return replace(self, uv_first=uv[0], uv_second=uv[1])
 
 
-def match_pair(pair: Pair) -> PairMatches | Alike | None:
-    """The depths of a rectified pair, None: too few; of any other pair, pixels that look alike."""
+def match_pair(pair: Pair) -> PairMatches | Alike:
+    """The depths of a rectified pair; of any other pair, pixels that look alike.
+
+    Raises ValueError for images that are no rectified pair though they are said to be one.
+    """
     return (
         matched_pixels(pair.first.image, pair.second.image) if pair.baseline_m is None else match_stereo(pair)
     )
@@ -74,8 +76,8 @@ def disparity(left: np.ndarray, right: np.ndarray, smallest: int = 0) -> np.ndar
     return np.where(found >= smallest + 1, found, np.nan)
 
 
-def match_stereo(pair: Pair) -> PairMatches | None:
-    """Depths [m] of a rectified pair from its disparities. None: too few (no texture, not rectified)."""
+def match_stereo(pair: Pair) -> PairMatches:
+    """Depths [m] of a rectified pair from its disparities. Raises ValueError for images that are none."""
     assert pair.first.camera is not None and pair.baseline_m is not None, pair  # Pair has checked it
     (left, factor), (right, _) = gray(pair.first.image), gray(pair.second.image)
     height, width = left.shape
@@ -83,9 +85,10 @@ def match_stereo(pair: Pair) -> PairMatches | None:
     # where the principal points differ, the disparity of infinity is not zero
     offset = 0.0 if pair.second.camera is None else pair.second.camera.resized(width, height).cx - camera.cx
     found = disparity(left, right, round(-offset))
+    problem = contradiction(left, right, found, -offset, lambda: disparity(right, left, round(offset)))
+    if problem:
+        raise ValueError(problem)
     v, u = np.nonzero(np.isfinite(found))
-    if len(u) < MIN_MATCHES:
-        return None
     shift = found[v, u]
     pose = np.eye(4)
     pose[0, 3] = pair.baseline_m

@@ -170,15 +170,17 @@ def pair_pose(
     depth (h, w) of the first view, point map (h, w, 3) of the second in the frame of the first, and its
     confidence (h, w); `camera` of the second view at that size. A rectified stereo pair has a known pose and
     takes its scale from the disparities. Any other pair takes the pose from its matches, or else from PnP on
-    the second point map, and the scale from the known motion of the camera, else the network's.
+    the second point map, and the scale from the known motion of the camera, else the network's. Raises
+    ValueError for a stereo pair whose disparities agree with no scale.
     """
     factor, inliers, points = (0.0, 0, 0) if matches is None else network_factor(matches, depth)
     matches = matches.scaled(factor) if matches is not None and inliers >= MIN_CELLS else None
     if pair.baseline_m is not None:
         if matches is None:
-            pose = np.eye(4)
-            pose[0, 3] = pair.baseline_m  # as if the network's unit were metres
-            return PairPose(pose, pose)
+            raise ValueError(
+                f'{inliers} of {points} disparities agree with the depths of the network: wanted at least '
+                f'{MIN_CELLS}; is the calibration that of these images?'
+            )
         pose = matches.first_from_second_rel
         return PairPose(pose, pose, 1 / factor, 'stereo baseline', inliers, points, matches)
     by_points = relative_pose(points_second, conf_second, camera)

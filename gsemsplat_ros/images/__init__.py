@@ -9,6 +9,7 @@ view: views, pairs, and the resize to the network's size
 levels: images of 16 bits a channel in 8
 image_file: JPEG, PNG, TIFF and WebP files as views
 stereo: pairs of left and right images by their stamps
+detail: whether an image shows anything
 motion: image motion between two views
 still: whether a stereo pair differs from the last one
 keyframes: selection of the frames of one camera that make a pair

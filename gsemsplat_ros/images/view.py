@@ -12,8 +12,6 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.window import Window
 
 PATCH = 16  # the network works on whole patches of this many pixels
-MIN_SIDE = 32  # pixels: less holds nothing to match, and no window of the stereo matcher
-MAX_ASPECT = 32  # the network's picture of 512 x 16 pixels: of a longer strip, it would see a part only
 
 
 @dataclass(frozen=True)
@@ -77,16 +75,6 @@ class Pair:
         if self.first.map_from_camera is None or self.second.map_from_camera is None:
             return None
         return np.linalg.inv(self.first.map_from_camera) @ self.second.map_from_camera
-
-
-def check_size(image: np.ndarray) -> None:
-    """Raises ValueError for an image (H, W, ...) that is too small, or too long a strip, for a scene."""
-    short, long = sorted(image.shape[:2])
-    if short < MIN_SIDE or long > MAX_ASPECT * short:
-        raise ValueError(
-            f'image of {image.shape[1]}x{image.shape[0]} px: wanted at least {MIN_SIDE} px a side, and one '
-            f'side at most {MAX_ASPECT} times the other; give the whole image of the camera'
-        )
 
 
 def network_size(width: int, height: int, long_side: int = 512, square: bool = False) -> tuple[int, int]:

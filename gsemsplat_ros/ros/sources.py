@@ -9,10 +9,11 @@ from typing import Protocol
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.detail import check_image
 from gsemsplat_ros.images.keyframes import KeyframeSelector
 from gsemsplat_ros.images.levels import Levels
 from gsemsplat_ros.images.still import StillGate
-from gsemsplat_ros.images.view import Pair, View, check_size
+from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.ros.calibration import Rectifier, baseline_of, camera_of
 from gsemsplat_ros.ros.conversions import compressed_to_rgb, image_to_rgb, stamp_ns
 from gsemsplat_ros.ros.frame_checks import axes_doubt, frame_of
@@ -92,7 +93,7 @@ class _Lens:
         try:
             to_rgb = image_to_rgb if isinstance(message, Image) else compressed_to_rgb
             pixels = to_rgb(message, self._levels)
-            check_size(pixels)
+            check_image(pixels)
         except ValueError as error:
             raise ValueError(f'{self._image_topic}: {error}') from None
         frame, self._of_image = frame_of(

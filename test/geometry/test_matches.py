@@ -25,7 +25,8 @@ def test_depths_of_a_rectified_pair(offset):
         assert np.median(np.abs(z / at(depth, uv) - 1)) < 0.025
     np.testing.assert_array_equal(found.first_from_second_rel, moved((0.12, 0, 0)))
     blank = View(np.zeros_like(left_image), CAMERA)
-    assert match_stereo(Pair(blank, blank, 0.12)) is None
+    with pytest.raises(ValueError, match='one and the same image'):
+        match_stereo(Pair(blank, blank, 0.12))
 
 
 def test_measurements_follow_the_window_and_the_unit():

@@ -69,9 +69,9 @@ def test_scale_comes_from_the_baseline():
     assert pose.scale == pytest.approx(2.0, rel=0.02)
     np.testing.assert_allclose(pose.first_from_second[:3, 3], [0.1, 0, 0], atol=1e-9)
     np.testing.assert_allclose(np.median(pose.matches.z_first), 1.5, rtol=0.02)
-    unmatched = pair_pose(pair, None, points[..., 2], points, conf, CAMERA)
-    assert (unmatched.scale_source, unmatched.scale) == ('network', 1.0)
-    np.testing.assert_array_equal(unmatched.first_from_second[:3, 3], [0.1, 0, 0])
+    beyond = replace(matches, uv_first=matches.uv_first + 999.0)  # outside what the network saw
+    with pytest.raises(ValueError, match='0 of 0 disparities agree with the depths of the network'):
+        pair_pose(pair, beyond, points[..., 2], points, conf, CAMERA)
 
 
 def measured(first_from_second, unit):

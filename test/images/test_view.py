@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import Pair, View, check_size, fit, network_size
+from gsemsplat_ros.images.view import Pair, View, fit, network_size
 
 SIZES = [(640, 480), (741, 500), (300, 700), (512, 384), (64, 64)]
 
@@ -108,20 +108,3 @@ def test_wrong_values_are_refused_in_one_line():
         with pytest.raises(ValueError, match=message) as error:
             make()
         assert '\n' not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    'size', [(15, 480), (640, 31), (1, 1), (1, 3000), (1100, 34), (2000, 40), (40, 2000)]
-)
-def test_small_images_and_long_strips_are_refused(size):
-    with pytest.raises(ValueError, match=f'image of {size[0]}x{size[1]} px: wanted at least 32 px a side'):
-        check_size(np.zeros((*size[::-1], 3), np.uint8))
-
-
-@pytest.mark.parametrize('size', [(32, 32), (32, 1024), (1024, 32), (1000, 40)])
-def test_the_smallest_image_and_the_longest_strips_are_fitted_whole(size):
-    image = np.zeros((*size[::-1], 3), np.uint8)
-    check_size(image)
-    window = fit(View(image), *network_size(*size)).window
-    assert window.scale_x * window.width >= 0.75 * size[0]
-    assert window.scale_y * window.height >= 0.75 * size[1]

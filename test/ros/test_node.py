@@ -279,7 +279,7 @@ WRONG = {
     ),
     'no baseline': (dict(right_info=camera_info(frame='right_optical')), 'stereo baseline of 0 m'),
     'exchanged': (dict(right_info=camera_info(tx=6.0, frame='right_optical')), 'stereo baseline of -0.12 m'),
-    'fault of ours': (dict(left=picture((0, 0, 0))), 'the fake fails on black images'),
+    'fault of ours': (dict(left=picture((0, 0, 0))), 'the fake fails on black corners'),
     'another frame': (
         dict(left_info=camera_info(frame='lidar')),
         "in frame 'left_optical' but /a/left/camera_info in 'lidar'",

@@ -12,8 +12,10 @@ LEFT, RIGHT = (200, 100, 50), (10, 20, 30)  # colours of the two cameras
 
 
 def picture(color, width=64, height=48, frame='left_optical', stamp_ns=0) -> Image:
-    """An rgb8 image of one colour."""
-    return image_message(np.full((height, width, 3), color, np.uint8), make_header(frame, stamp_ns))
+    """An rgb8 image of one colour, with a white block, so that it shows something."""
+    pixels = np.full((height, width, 3), color, np.uint8)
+    pixels[height // 3 : -height // 6, width // 16 : width * 7 // 16] = 255
+    return image_message(pixels, make_header(frame, stamp_ns))
 
 
 def raw_image(encoding, shape, **changes) -> Image:

@@ -9,7 +9,6 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gsemsplat_ros.geometry.features import matched_pixels
-from gsemsplat_ros.geometry.matches import MIN_MATCHES
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.ros.client.bag_topics import StereoTopics
 from gsemsplat_ros.ros.inputs import Input
@@ -17,6 +16,7 @@ from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.sources import make_source
 
 PAIRS = 3  # that are tried
+MIN_MATCHES = 30  # fewer tell nothing
 CLEAR = 1.5  # the rows of one reading must lie so many times closer than those of the other
 
 
@@ -39,7 +39,10 @@ def tried(
     """
     rows: dict[bool, list[np.ndarray]] = {True: [], False: []}
     for images in recorded:
-        straight = _pair(images, infos, topics, rectified=True)
+        try:
+            straight = _pair(images, infos, topics, rectified=True)
+        except ValueError:
+            continue  # nothing to see, as while the exposure settles; the node will say so
         try:
             bent = _pair(images, infos, topics, rectified=False)
         except ValueError as error:
@@ -51,7 +54,7 @@ def tried(
         for value, pair in (True, straight), (False, bent):
             first, second = matched_pixels(pair.first.image, pair.second.image)
             rows[value].append(np.abs(first[:, 1] - second[:, 1]))
-    found = {value: np.concatenate(differences) for value, differences in rows.items()}
+    found = {value: np.concatenate([*differences, np.empty(0)]) for value, differences in rows.items()}
     if min(map(len, found.values())) >= MIN_MATCHES:
         apart = {value: float(np.median(differences)) for value, differences in found.items()}
         words = f'matches differ by {apart[True]:.2f} rows as they are, by {apart[False]:.2f} when rectified'
