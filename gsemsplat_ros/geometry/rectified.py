@@ -28,7 +28,11 @@ FARTHEST_SHIFT_PX = 40
 
 
 def contradiction(
-    left: np.ndarray, right: np.ndarray, found: np.ndarray, infinity: float, exchanged: Callable[[], np.ndarray]
+    left: np.ndarray,
+    right: np.ndarray,
+    found: np.ndarray,
+    infinity: float,
+    exchanged: Callable[[], np.ndarray],
 ) -> str:
     """Why these gray images (H, W) uint8 are no rectified pair, in words; '' if they are one.
 
