@@ -10,6 +10,7 @@ The node configures and activates itself (parameter autostart).
 import os
 from pathlib import Path
 
+import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
@@ -70,6 +71,7 @@ ARGUMENTS = [
         'Topic of the camera_info, sequential mode (may be missing)',
         None,
     ),
+    ('enclave', '', 'Enclave of SROS 2, e.g. /gsemsplat; empty: none is named', None),
     ('use_sim_time', 'false', 'Take the time from /clock (simulation, bags)', ['true', 'false']),
     ('log_level', 'info', 'Least severity that the node logs', ['debug', 'info', 'warn', 'error', 'fatal']),
     ('rviz', 'false', 'Start RViz too', ['true', 'false']),
@@ -80,6 +82,20 @@ ARGUMENTS = [
         None,
     ),
 ]
+
+
+def mode_of(params_file):
+    """The parameter `mode` of a file of parameters; '' where it has none, or the node will say why not."""
+    try:
+        found = [yaml.safe_load(Path(params_file).read_text())]
+    except (OSError, ValueError, yaml.YAMLError):
+        return ''
+    for level in found:  # it grows: namespaces lie in each other
+        if isinstance(level, dict):
+            if isinstance(own := level.get('ros__parameters'), dict) and 'mode' in own:
+                return own['mode']
+            found.extend(level.values())
+    return ''
 
 
 def start(context):
@@ -97,11 +113,13 @@ def start(context):
             parameters=[value['params_file'], overrides],
             output='screen',
             remappings=[(topic, value[name]) for name, topic in INPUTS.items() if value[name] != topic],
-            ros_arguments=['--log-level', value['log_level']],
+            ros_arguments=['--log-level', value['log_level']]
+            + (['--enclave', value['enclave']] if value['enclave'] else []),
         )
     ]
     if value['rviz'] == 'true':
-        image = value['image' if value['mode'] == 'sequential' else 'left']
+        mode = value['mode'] or mode_of(value['params_file'])
+        image = value['image' if mode == 'sequential' else 'left']
         processes.append(
             Node(
                 package='rviz2',

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
                 f"{frame} is the camera's frame, and the goal is where it stood at its image: set the node's "
                 'map_frame for a goal in a fixed frame'
             )
-        if not drive(client, goal, args.action, args.timeout):
-            raise Failure(f"the robot did not reach '{args.text}': the log of Nav2 says why")
+        if reason := drive(client, goal, args.action, args.timeout):
+            raise Failure(f"the robot did not reach '{args.text}': {reason}")
     console.say('arrived')
     console.result({'text': args.text, 'frame': frame, 'goal': [at.x, at.y, at.z]})

@@ -89,6 +89,7 @@ def fill(
     response: Query.Response,
     parameters: Parameters,
     tf: TfListener | None,
+    is_active: bool,
     complain: Callable[[Exception], str],
 ) -> None:
     """The response of /query, without success where the question was not understood. An error of the approach
@@ -127,6 +128,8 @@ def fill(
             response.approach = messages.approach_message(found)
         if reason:
             response.message += f'; {"approach" if found else "no approach"}: {reason}'
+    if not is_active:
+        response.message += '; the node is not active: this is of what it saw before'
     if answer.note:  # last, where ros/client/reply.py finds it
         response.message = f'{response.message}; {answer.note}' if understood else answer.note
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -12,12 +13,12 @@ from typing import Any
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gsemsplat_ros.ros.conversions import stamp_ns
 from gsemsplat_ros.ros.parameters import Parameters
+from gsemsplat_ros.ros.qos import overridable
 from gsemsplat_ros.ros.synchronize import StereoSync
 
 TOPICS = {
@@ -25,6 +26,9 @@ TOPICS = {
     'sequential': (('image', 'camera_info'),),
 }
 
+LATELY_S = 10.0
+MIN_INFOS = 20  # fewer say nothing
+MIN_ARRIVED = 0.75  # images a camera_info: right transports bring 99 of 100, wrong ones 20 to 68
 JUMP_AHEAD_S = 10.0  # of a clock that was set, not of a bag that is played fast
 
 
@@ -48,6 +52,7 @@ class Input:
 class Heard:
     """A subscribed topic: resolved name, count, monotonic time of the last message [s] (None: none yet).
 
+    times: monotonic, of the messages of the last LATELY_S [s].
     jumps: how often its stamps went back, or ahead by JUMP_AHEAD_S more than the time that passed; jumped:
     the last such step in words, at the monotonic time jumped_s.
     """
@@ -56,6 +61,7 @@ class Heard:
         self.topic, self.is_image, self.required = topic, is_image, required
         self.count, self.jumps, self.jumped, self.jumped_s = 0, 0, '', float('-inf')
         self.last_s: float | None = None
+        self.times: deque[float] = deque()
         self._stamp_ns = 0
 
     def now(self, stamp: int) -> None:
@@ -67,6 +73,22 @@ class Heard:
                 self.jumps, self.jumped_s = self.jumps + 1, now
                 self.jumped = f'went back by {-step:.3g} s' if step < 0 else f'jumped ahead by {step:.3g} s'
         self.count, self.last_s, self._stamp_ns = self.count + 1, now, stamp
+        self.times.append(now)
+        while self.times[0] < now - LATELY_S:
+            self.times.popleft()
+
+
+def lost(image: Heard, info: Heard) -> str:
+    """The complaint that far fewer images than camera_infos come, which a driver sends together; or ''."""
+    since = time.monotonic() - LATELY_S
+    images, infos = (sum(at >= since for at in tuple(topic.times)) for topic in (image, info))
+    if not images or infos < MIN_INFOS or images >= MIN_ARRIVED * infos:
+        return ''
+    return (
+        f'{images} images on {image.topic} to {infos} camera_infos in {LATELY_S:g} s: large messages are '
+        "lost on the way; start the driver of the camera with this package's fastdds_large_messages.xml "
+        '(docs/cameras.md)'
+    )
 
 
 class Subscriptions:
@@ -119,7 +141,7 @@ class Subscriptions:
                 received,
                 copy(qos_profile_sensor_data),  # rclpy writes overrides into the profile it is given
                 callback_group=group,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                qos_overriding_options=overridable(),
             )
         )
 
@@ -134,6 +156,12 @@ class Subscriptions:
 
     def _hand_on(self, *images: Image | CompressedImage) -> None:
         self._deliver(Input(images, tuple(self._infos)))
+
+    @property
+    def complaints(self) -> list[str]:
+        """What is doubtful about what arrives."""
+        cameras = zip(self.heard[::2], self.heard[1::2])  # image and camera_info of each
+        return [complaint for image, info in cameras if (complaint := lost(image, info))]
 
     def close(self) -> None:
         """Unsubscribe."""

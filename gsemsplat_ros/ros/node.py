@@ -221,7 +221,8 @@ class GsemsplatNode(LifecycleNode):
             if now is not None and inputs.level != diagnostics.ERROR:
                 reason = now.last_error or reason
             raise ValueError(f'no scene yet: {reason or "waiting for the first pair of images"}')
-        configured.perception.answer(now, request, response, active.tf if active else None)
+        tf = active.tf if active else None
+        configured.perception.answer(now, request, response, tf, active is not None)
 
     def _map_replaced(self) -> None:
         """A service cleared the map or loaded another: the current view is new to this map."""
@@ -259,7 +260,8 @@ class GsemsplatNode(LifecycleNode):
 
     def _publish_status(self) -> Status:
         status = self._status_now()
-        self._status.publish(status)
+        if self.context.ok():  # else the process was told to stop, and the worker is at its last scene
+            self._status.publish(status)
         return status
 
     def _status_now(self) -> Status:
@@ -267,8 +269,11 @@ class GsemsplatNode(LifecycleNode):
 
     def _say(self, message: str) -> None:
         """Log a warning, from any thread. Messages that differ only in their numbers are logged once in
-        REPEAT_S (rclpy's throttle would also suppress other messages).
+        REPEAT_S (rclpy's throttle would also suppress other messages), and none after the end of ROS, when
+        every publisher fails.
         """
+        if not self.context.ok():
+            return
         now, words = time.monotonic(), re.sub(r'\d+', '0', message)
         with self._say_lock:
             if now - self._said.get(words, float('-inf')) < REPEAT_S:

@@ -189,13 +189,19 @@ class Perception:
         self._changed()
 
     def answer(
-        self, now: Snapshot, request: Query.Request, response: Query.Response, tf: TfListener | None
+        self,
+        now: Snapshot,
+        request: Query.Request,
+        response: Query.Response,
+        tf: TfListener | None,
+        is_active: bool = True,
     ) -> None:
-        """Fill `response` from `now`, which holds a scene or a map. Raises ValueError for a bad question."""
+        """Fill `response` from `now`, which holds a scene or a map; without inputs (`is_active`) the response
+        says that it is of what was seen before. Raises ValueError for a bad question."""
         p = self._parameters()
         question = answers.question(request.text, p, request.threshold, request.max_objects)
         reply = answers.find(question, self.pipeline, self._indexes, now)
-        answers.fill(reply, request, response, p, tf, self._complain)
+        answers.fill(reply, request, response, p, tf, is_active, self._complain)
         with self._complaining(), self._output_lock:  # the answer stands, whatever becomes of the topics
             if now.scene is self.latest.now.scene:  # else a newer scene has gone out meanwhile
                 self._shown.ask(reply.answer.text, (reply.answer, reply.header))

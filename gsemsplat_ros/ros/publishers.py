@@ -19,7 +19,6 @@ from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.msg import Relevancy as RelevancyMessage
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32, Header
 from visualization_msgs.msg import MarkerArray
@@ -29,7 +28,7 @@ from gsemsplat_ros.ros import messages
 from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
 from gsemsplat_ros.ros.parameters import MAX_QUERIES
-from gsemsplat_ros.ros.qos import latched
+from gsemsplat_ros.ros.qos import latched, overridable
 from gsemsplat_ros.ros.snapshot import Kept
 from gsemsplat_ros.ros.tf_listener import TFMessage
 from gsemsplat_ros.scene.map import Map
@@ -90,10 +89,7 @@ class Results:
 
         def create(kind: type, topic: str, depth: int = 1) -> LifecyclePublisher:
             publisher = node.create_lifecycle_publisher(
-                kind,
-                '~/' + topic,
-                latched(depth),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                kind, '~/' + topic, latched(depth), qos_overriding_options=overridable()
             )
             self._made.callback(node.destroy_lifecycle_publisher, publisher)
             self._made.callback(publisher.on_deactivate, None)  # of a query in hand: nothing more goes out

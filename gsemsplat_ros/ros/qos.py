@@ -3,7 +3,8 @@ service that many may ask at once."""
 
 from __future__ import annotations
 
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 
 def latched(depth: int = 1) -> QoSProfile:
@@ -11,6 +12,12 @@ def latched(depth: int = 1) -> QoSProfile:
     return QoSProfile(
         depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
     )
+
+
+def overridable() -> QoSOverridingOptions:
+    """By the parameters `qos_overrides.<topic>.<publisher or subscription>.<policy>`, at the start."""
+    kinds = QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY
+    return QoSOverridingOptions(policy_kinds=kinds)
 
 
 LATCHED = latched()

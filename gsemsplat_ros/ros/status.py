@@ -50,7 +50,7 @@ def _inputs(status: Status, active: Active) -> None:
     status.still_pairs, status.changed = selection.still, selection.changed
     status.motion = NAN if selection.motion is None else selection.motion
     status.overlap = NAN if selection.overlap is None else selection.overlap
-    status.complaints = list(selection.complaints)
+    status.complaints = [*selection.complaints, *active.inputs.complaints]
     if tf := active.tf:
         status.tf_frame, status.tf_messages = tf.map_frame, tf.messages
         status.tf_error = tf.complaint

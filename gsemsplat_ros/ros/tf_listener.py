@@ -16,10 +16,10 @@ from geometry_msgs.msg import TransformStamped
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
 from gsemsplat_ros.ros.conversions import quoted
+from gsemsplat_ros.ros.qos import overridable
 from gsemsplat_ros.ros.tf_buffer import Buffer, make_buffer
 from gsemsplat_ros.ros.tf_history import TfHistory
 
@@ -66,7 +66,7 @@ class TfListener:
                     partial(self._on_message, static),
                     QoSProfile(depth=100, durability=durability),
                     callback_group=group,
-                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                    qos_overriding_options=overridable(),
                 )
             )
 

@@ -496,3 +496,37 @@ def test_a_tall_or_tiny_image_costs_no_memory():
         for stamp in range(3):
             assert selector.offer(View(image, stamp_ns=stamp)) is None
         assert max(small_gray(image).shape) <= 320
+
+
+# Images that are lost on the way
+
+
+@pytest.mark.parametrize(
+    'images, infos, is_lost',
+    [
+        (118, 118, False),
+        (117, 120, False),
+        (69, 101, True),
+        (19, 93, True),
+        (60, 120, True),
+        (0, 90, False),
+        (3, 9, False),
+    ],
+)
+def test_far_fewer_images_than_camera_infos_are_said(monkeypatch, images, infos, is_lost):
+    """The counts of a camera at 10 Hz whose driver has or lacks the transport for large messages."""
+    now = 100.0
+    monkeypatch.setattr(inputs.time, 'monotonic', lambda: now)
+    image, info = inputs.Heard('/left/image_raw', True, True), inputs.Heard('/left/camera_info', False, True)
+    for topic, count in ((image, images), (info, infos)):
+        for number in range(count):
+            now = 100 + 9 * number / count
+            topic.now(round(now * S))
+    now = 109.0
+    words = inputs.lost(image, info)
+    assert bool(words) == is_lost
+    if is_lost:
+        assert f'{images} images on /left/image_raw to {infos} camera_infos in 10 s' in words
+        assert 'fastdds_large_messages.xml' in words and '\n' not in words
+    now = 130.0  # what was is not said any more
+    assert inputs.lost(image, info) == ''

@@ -125,6 +125,28 @@ def test_each_documented_command_reaches_the_node(launch_file, command):
         assert found.infos == (given['left_info'], given['right_info'])
 
 
+@pytest.mark.parametrize(
+    'text, topic',
+    [
+        ('/**: {ros__parameters: {mode: sequential}}', '/mono'),
+        ('robot: {gsemsplat: {ros__parameters: {mode: sequential}}}', '/mono'),
+        ('/**: {ros__parameters: {mode: stereo}}', '/left'),
+        ('/**: {ros__parameters: {queries: [chair]}}', '/left'),
+        ('- no: [parameters', '/left'),  # the node says so
+    ],
+)
+def test_rviz_shows_the_images_of_the_mode_that_params_file_says(launch_file, tmp_path, text, topic):
+    (tmp_path / 'mine.yaml').write_text(text)
+    arguments = ['rviz:=true', f'params_file:={tmp_path}/mine.yaml', 'left:=/left', 'image:=/mono']
+    assert launched(launch_file, arguments)[1].remappings[0] == ('/left/image_raw', topic)
+    assert launched(launch_file, [*arguments, 'mode:=sequential'])[1].remappings[0][1] == '/mono'
+
+
+def test_the_enclave_of_sros_reaches_the_node(launch_file):
+    assert launched(launch_file, ['enclave:=/gsemsplat'])[0].ros_arguments[-2:] == ['--enclave', '/gsemsplat']
+    assert '--enclave' not in launched(launch_file, [])[0].ros_arguments
+
+
 def test_rviz_and_namespaces(launch_file):
     node, rviz = launched(
         launch_file, ['rviz:=true', 'namespace:=robot', 'fixed_frame:=odom', 'use_sim_time:=true']

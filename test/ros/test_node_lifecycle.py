@@ -7,7 +7,8 @@ import time
 from gsemsplat_msgs.srv import LoadMap, Query, SaveMap
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import GetState
-from sensor_msgs.msg import PointCloud2
+from rclpy.qos import DurabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
 from support.node_process import DEADLINE_S
 from support.ros_client import EVERY_PAIR, Stereo, ask, change_state, set_parameter
 from support.ros_messages import LEFT, camera_info, picture
@@ -61,6 +62,46 @@ def test_lifecycle_by_a_manager(client, start):
     node.interrupt()
     assert node.wait() == 0, node.output
     assert time.monotonic() - start_s < 30  # not after the minute that the forward pass takes
+
+
+def test_an_interrupt_while_the_worker_works_is_no_fault(start, client):
+    """Ctrl-C comes before the scene is done: that it cannot be published any more is no fault of anybody."""
+    node = start('-r', '__ns:=/stopped', '-p', 'weights:=busy', '-p', 'queries:=[chair]', *EVERY_PAIR)
+    node.wait_for('waiting for')
+    for kind, topic in ((PointCloud2, 'gaussians'), (PointCloud2, 'map'), (Image, 'relevancy/image')):
+        client.listen(kind, f'/stopped/gsemsplat/{topic}')
+    stereo = Stereo(client, '/stopped')
+    stereo.scene()
+    count, end = node.output.count('building'), time.monotonic() + DEADLINE_S
+    while node.output.count('building') == count:
+        assert time.monotonic() < end, node.output
+        stereo.send()
+        client.spin()
+    node.stop()
+    for words in ('Traceback', 'Error', 'rosout', 'failed'):
+        assert words not in node.output, node.output[-3000:]
+
+
+def test_a_deactivated_node_answers_of_what_it_saw_and_says_so(start, client):
+    node, name = start('-r', '__ns:=/off', *EVERY_PAIR), '/off/gsemsplat'
+    node.wait_for('waiting for')
+    client.listen(PointCloud2, '/off/gsemsplat/gaussians')
+    Stereo(client, '/off').scene()
+    assert 'not active' not in ask(client, 'chair', node='/off').message
+    assert change_state(client, name, Transition.TRANSITION_DEACTIVATE)
+    answer = ask(client, 'chair', node='/off')
+    assert answer.success and answer.found and answer.objects
+    assert answer.message.endswith('; the node is not active: this is of what it saw before')
+    noted = ask(client, 'chair 🪑', node='/off').message
+    assert 'not active' in noted and noted.endswith("left out, as not understood: '🪑'")
+
+
+def test_the_durability_of_a_result_may_be_overridden(start, client):
+    topic = '/volatile/gsemsplat/gaussians'
+    node = start('-r', '__ns:=/volatile', '-p', f'qos_overrides.{topic}.publisher.durability:=volatile')
+    node.wait_for('waiting for')
+    infos = client.until(lambda: client.node.get_publishers_info_by_topic(topic), 'the topic')
+    assert infos[0].qos_profile.durability == DurabilityPolicy.VOLATILE
 
 
 def test_interrupts_among_callbacks(start, client):

@@ -54,6 +54,7 @@ class FakePipeline:
             print('building', flush=True)
             time.sleep(60)
         if self.weights == 'busy':
+            print('building', flush=True)
             time.sleep(0.5)
         first, second = pair.first, pair.second
         if not first.image[0, 0].any():

@@ -32,8 +32,10 @@ def find(client: Client, text: str, service: str = '/query') -> PoseStamped:
     return reply.approach
 
 
-def drive(client: Client, goal: PoseStamped, action: str, timeout_s: float) -> bool:
-    """Send the robot there; returns whether it arrived within `timeout_s`. Ctrl-C cancels the drive."""
+def drive(client: Client, goal: PoseStamped, action: str, timeout_s: float) -> str:
+    """Send the robot there. Returns '' when it has arrived within `timeout_s`, else why not, in the words of
+    Nav2 where it has any. Ctrl-C cancels the drive. Raises Failure when Nav2 takes no goal.
+    """
     from action_msgs.msg import GoalStatus
     from nav2_msgs.action import NavigateToPose
     from rclpy.action import ActionClient
@@ -45,9 +47,18 @@ def drive(client: Client, goal: PoseStamped, action: str, timeout_s: float) -> b
     if not client.until(sent.done, ANSWER_WITHIN_S) or not sent.result().accepted:
         raise Failure('Nav2 did not accept the goal: its log says why')
     arrived = sent.result().get_result_async()
+    in_time = False
     try:
-        client.until(arrived.done, timeout_s)
+        in_time = client.until(arrived.done, timeout_s)
     finally:
-        if not arrived.done():
+        if not in_time:
             client.until(sent.result().cancel_goal_async().done, 5.0)
-    return arrived.done() and arrived.result().status == GoalStatus.STATUS_SUCCEEDED
+    if not in_time:
+        return f'it was still on its way after {timeout_s:g} s (--timeout), and the goal was cancelled'
+    if arrived.result().status == GoalStatus.STATUS_SUCCEEDED:
+        return ''
+    result = arrived.result().result  # before Jazzy it was empty
+    code, words = getattr(result, 'error_code', 0), getattr(result, 'error_msg', '')
+    if not code and not words:
+        return 'the log of Nav2 says why'
+    return f'Nav2 says {words or "no more than its log"} (error_code {code})'

@@ -1,16 +1,19 @@
 """`gsemsplat drive` and the one reader of /query's response, without a node and without Nav2."""
 
 import math
+import sys
+from concurrent.futures import Future
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Vector3
 from gsemsplat_msgs.msg import Object as ObjectMessage
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
 
 from gsemsplat_ros.cli import main
-from gsemsplat_ros.ros.client.drive import find
+from gsemsplat_ros.ros.client.drive import drive, find
 from gsemsplat_ros.ros.client.reply import reply_of
 from gsemsplat_ros.ros.conversions import image_message, make_header
 from gsemsplat_ros.semantics.objects import Object
@@ -118,6 +121,68 @@ def test_without_a_place_to_stand_the_robot_stays():
     assert find(FakeClient(response()), 'chair').pose.position.x == -1.0
     with pytest.raises(ValueError, match='no approach: '):
         find(FakeClient(response(approach_found=False, message='found; no approach: too dark')), 'chair')
+
+
+class FakeNavigator:
+    """In the place of an ActionClient of Nav2: takes every goal, and ends it so (None: never)."""
+
+    outcome = None
+
+    def __init__(self, *arguments):
+        self.cancelled = []
+        FakeNavigator.last = self
+
+    def server_is_ready(self):
+        return True
+
+    def send_goal_async(self, goal):
+        return done(self)
+
+    accepted = True
+
+    def get_result_async(self):
+        return done(self.outcome) if self.outcome else Future()
+
+    def cancel_goal_async(self):
+        self.cancelled.append(True)
+        return done(None)
+
+
+def done(value):
+    future = Future()
+    future.set_result(value)
+    return future
+
+
+class Spinning:
+    """In the place of a Client: there is nothing to take in."""
+
+    node = None
+
+    def until(self, condition, deadline_s):
+        return bool(condition())
+
+
+@pytest.mark.parametrize(
+    'outcome, reason',
+    [
+        (SimpleNamespace(status=4, result=SimpleNamespace(error_code=0, error_msg='')), ''),
+        (
+            SimpleNamespace(status=6, result=SimpleNamespace(error_code=204, error_msg='goal is occupied')),
+            'Nav2 says goal is occupied (error_code 204)',
+        ),
+        (SimpleNamespace(status=6, result=SimpleNamespace()), 'the log of Nav2 says why'),  # of Humble
+        (None, 'it was still on its way after 7 s (--timeout), and the goal was cancelled'),
+    ],
+)
+def test_why_the_robot_did_not_arrive_is_said_by_who_knows(monkeypatch, outcome, reason):
+    nav2 = SimpleNamespace(NavigateToPose=SimpleNamespace(Goal=SimpleNamespace))
+    monkeypatch.setitem(sys.modules, 'nav2_msgs', SimpleNamespace(action=nav2))
+    monkeypatch.setitem(sys.modules, 'nav2_msgs.action', nav2)
+    monkeypatch.setattr('rclpy.action.ActionClient', FakeNavigator)
+    monkeypatch.setattr(FakeNavigator, 'outcome', outcome)
+    assert drive(Spinning(), PoseStamped(), 'navigate_to_pose', 7.0) == reason
+    assert bool(FakeNavigator.last.cancelled) == (outcome is None)
 
 
 def test_without_nav2_the_command_says_what_to_install(capsys):
