@@ -35,14 +35,16 @@ def tried(
 ) -> Rectified:
     """Read pairs of left and right images as rectified ones, and as raw ones that are rectified with `infos`:
     the reading whose rows fit clearly better wins, else the names of the topics decide. An image that cannot
-    be rectified is rectified.
+    be rectified is rectified. Raises ValueError where the node would refuse all these pairs.
     """
     rows: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    refused: list[ValueError] = []
     for images in recorded:
         try:
             straight = _pair(images, infos, topics, rectified=True)
-        except ValueError:
-            continue  # nothing to see, as while the exposure settles; the node will say so
+        except ValueError as error:  # nothing to see, as while the exposure settles; or no calibration
+            refused.append(error)
+            continue
         try:
             bent = _pair(images, infos, topics, rectified=False)
         except ValueError as error:
@@ -54,6 +56,8 @@ def tried(
         for value, pair in (True, straight), (False, bent):
             first, second = matched_pixels(pair.first.image, pair.second.image)
             rows[value].append(np.abs(first[:, 1] - second[:, 1]))
+    if len(refused) == len(recorded) > 0:
+        raise refused[-1]
     found = {value: np.concatenate([*differences, np.empty(0)]) for value, differences in rows.items()}
     if min(map(len, found.values())) >= MIN_MATCHES:
         apart = {value: float(np.median(differences)) for value, differences in found.items()}
