@@ -87,11 +87,20 @@ def test_the_names_decide_where_the_pictures_do_not_tell(name, rectified):
 
 def test_pictures_without_matches_do_not_tell():
     images, infos = pictures('desk', KITTI, raw=False)
-    images[1].data = bytes(len(images[1].data))
+    height, step = images[1].height, images[1].step
+    stripes = np.tile(np.arange(step) // 40 % 2 * 200, (height, 1)).astype(np.uint8)
+    images[1].data = stripes.tobytes()
     found = tried([images], infos, named())
     assert found == Rectified(
         False, 'since their names do not say rect; the pictures do not tell (too few matches)'
     )
+
+
+def test_a_dead_camera_is_said():
+    images, infos = pictures('desk', KITTI, raw=False)
+    images[1].data = bytes(len(images[1].data))
+    with pytest.raises(ValueError, match='image is black'):
+        tried([images], infos, named())
 
 
 def test_a_camera_info_without_a_lens_leaves_no_doubt():
