@@ -1,6 +1,6 @@
 """What breaks on robots, made to break: after each fault the diagnostics name it, and the node answers again.
 
-Node and cameras are processes of their own.
+Node and cameras are processes of their own; the pipeline is a fake. test_node_shipped.py has the real one.
 """
 
 import os
@@ -119,6 +119,7 @@ def robot(running):
     if not running.camera.alive:
         running.restart_camera()
     running.camera.tell('right 1')
+    running.camera.tell('dark 0')
     running.camera.tell('step 0.1')
 
 
@@ -177,6 +178,17 @@ def test_reversed_stamps_are_named_and_nothing_stops(robot):
     robot.camera.tell('step 0.1')
     robot.lives()
     robot.status('inputs', lambda message, values: message == 'receiving')
+
+
+def test_a_fault_of_ours_is_counted_and_the_worker_goes_on(robot):
+    """Of the fake pipeline, an error that is not foreseen; a broken worker would never make a scene again."""
+    robot.camera.tell('dark 1')
+    _, values = robot.status('scene', lambda message, values: 'the fake fails' in values['last error'])
+    refused = int(values['refused inputs'])
+    robot.status('scene', lambda message, values: int(values['refused inputs']) > refused + 2)
+    robot.camera.tell('dark 0')
+    robot.lives()
+    robot.status('scene', lambda message, values: values['last error'] == 'none')
 
 
 def test_a_file_that_may_not_grow_is_refused_and_the_old_map_survives(robot):

@@ -2,8 +2,9 @@
 
 Publishes ten pairs per second, with a moving bar.
 
-Commands on stdin, one per line: `right 0` or `right 1` (right camera off or on), `clock S` (move the clock by
-S seconds), `step S` (seconds between stamps; may be negative).
+Commands on stdin, one per line: `right 0` or `right 1` (right camera off or on), `dark 1` or `dark 0` (a
+black corner, on which the fake pipeline fails), `clock S` (move the clock by S seconds), `step S` (seconds
+between stamps; may be negative).
 """
 
 import sys
@@ -33,7 +34,7 @@ def main(namespace):
             ('right/image_raw', Image),
         )
     }
-    state = {'right': 1.0, 'step': 0.1, 'stamp': 5000.0}
+    state = {'right': 1.0, 'dark': 0.0, 'step': 0.1, 'stamp': 5000.0}
 
     def listen():
         for line in sys.stdin:
@@ -50,6 +51,8 @@ def main(namespace):
         stamp, bar = round(state['stamp'] * S), number * 20 % 48
         pixels = np.full((48, 64, 3), 200, np.uint8)
         pixels[:, bar : bar + 16] = 30
+        if state['dark']:
+            pixels[:, :4] = 0
         messages = {
             'left/camera_info': camera_info(stamp_ns=stamp),
             'left/image_raw': image_message(pixels, make_header('left_optical', stamp)),
