@@ -167,6 +167,7 @@ def memory_mb(node):
     return int(next(line for line in lines if line.startswith('VmRSS')).split()[1]) / 1024
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize('count', [1500, pytest.param(100_000, marks=pytest.mark.heavy)])
 def test_whatever_messages_come_the_node_goes_on(robot, count):
     robot.lives()
