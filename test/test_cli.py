@@ -160,8 +160,8 @@ def test_every_command_has_help(command, capsys):
             'invalid float value',
         ),
         (
-            ['infer', '{left}', '{right}', '--out', '{tmp}/o', '--calibration', '9', '9', '3', '3', '-1'],
-            'baseline of -1',
+            ['infer', '{left}', '{right}', '--out', '{tmp}/o', '--calibration', '60', '60', '31', '23', '-1'],
+            'baseline of -1 m',
         ),
         (['infer', '{left}', '{right}', '--out', '{left}/o'], 'cannot make the folder'),
         (

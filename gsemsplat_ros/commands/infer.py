@@ -115,6 +115,7 @@ def read_pair(left: str, right: str, calibration: list[float] | None) -> Pair:
 
     Raises ValueError for unreadable images and wrong calibrations.
     """
+    from gsemsplat_ros.images.calibration import check_calibration
     from gsemsplat_ros.images.camera import Camera
     from gsemsplat_ros.images.image_file import read_views
     from gsemsplat_ros.images.view import Pair
@@ -133,6 +134,10 @@ def read_pair(left: str, right: str, calibration: list[float] | None) -> Pair:
             )
         )
     camera = Camera(*first.image.shape[1::-1], *calibration[:4])
+    try:
+        check_calibration(camera, camera, *calibration[4:])
+    except ValueError as error:
+        raise ValueError(f'--calibration: {error}') from None
     return Pair(replace(first, camera=camera), replace(second, camera=camera), *calibration[4:])
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from gsemsplat_ros.datasets.frames import SIZE, Cut, Frame, Geometry, Source, read_color, read_depth
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
+from gsemsplat_ros.images.calibration import check_calibration
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.image_file import image_size
 
@@ -112,6 +113,10 @@ class Folders(Source):
         }
         numbers = read_intrinsics(folder)
         camera = Camera(*image_size(next(iter(frames.values()))[0]), *numbers[:4])
+        try:
+            check_calibration(camera)
+        except ValueError as error:
+            raise ValueError(f'{folder}: {error}') from None
         maps = None
         if len(numbers) > 4:
             maps = cv2.initUndistortRectifyMap(

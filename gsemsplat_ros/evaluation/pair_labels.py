@@ -24,6 +24,7 @@ import numpy as np
 
 from gsemsplat_ros.evaluation.json_fields import Field
 from gsemsplat_ros.evaluation.metrics import rotation_error_deg
+from gsemsplat_ros.images.calibration import check_calibration
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.image_file import ImageFile, views_of
 from gsemsplat_ros.images.view import Pair, View
@@ -116,6 +117,11 @@ def read_pair(field: Field) -> LabelledPair:
     files = [field.get(name).load(ImageFile.read) for name in ('first', 'second')]
     views = read_views(field, *views_of(*files))
     pair = Pair(*views, read_baseline(field, views[0].image, views[1].image))
+    if pair.first.camera:
+        try:
+            check_calibration(pair.first.camera, pair.second.camera, pair.baseline_m)
+        except ValueError as error:
+            raise field.get('camera').wrong(f'a believable calibration ({error})') from None
     height, width = pair.first.image.shape[:2]
     depth = read_depth(field, pair) if field.has('disparity') else None
     objects: dict[str, tuple[Box, ...]] = {}

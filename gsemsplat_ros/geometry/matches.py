@@ -12,6 +12,8 @@ from gsemsplat_ros.geometry.rectified import contradiction
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.images.window import Window
 
+MIN_COLUMNS = 16  # that can be matched, of an image: with none left, OpenCV's matcher writes out of bounds
+
 
 @dataclass(frozen=True)
 class PairMatches:
@@ -57,9 +59,12 @@ def match_pair(pair: Pair) -> PairMatches | Alike:
 
 def disparity(left: np.ndarray, right: np.ndarray, smallest: int = 0) -> np.ndarray:
     """(H, W) float32 [px] of a rectified gray pair, > `smallest`; NaN where the match fails its checks
-    (semi-global matching, Hirschmueller 2008).
+    (semi-global matching, Hirschmueller 2008), and everywhere if the range leaves no columns to match.
     """
-    count = max(16, left.shape[1] // 4 // 16 * 16)
+    width = left.shape[1]
+    count = max(16, width // 4 // 16 * 16)
+    if width + min(smallest, 0) - max(smallest + count, 0) < MIN_COLUMNS:
+        return np.full(left.shape, np.nan, np.float32)
     matcher = cv2.StereoSGBM_create(  # type: ignore[attr-defined]  # not in cv2's stubs
         minDisparity=smallest,
         numDisparities=count,

@@ -2,6 +2,7 @@
 
 Takes images, calibrations and stamps; gives a `Pair` of `View`s with their `Camera`, cropped by a `Window`.
 
+calibration: which numbers a camera or a stereo pair can have
 camera: the pinhole camera: projection, rays, crop and scale
 window: the part of an image that the network sees
 exif: the focal length that an image file tells

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
+from gsemsplat_ros.images.calibration import doubt_baseline, doubt_camera, doubt_pair
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.ros.conversions import quoted
 
@@ -17,6 +18,7 @@ POLYNOMIAL = ('plumb_bob', 'rational_polynomial')
 COEFFICIENTS = {**dict.fromkeys(POLYNOMIAL, (4, 5, 8, 12, 14)), **dict.fromkeys(FISHEYE, (4,))}
 # part of the rectified image that the raw one must fill: less is the calibration of another camera
 MIN_SEEN = 0.2
+MAX_UPWARDS = 0.05  # part of the baseline by which a camera may stand above the other: 0.005 in KITTI
 MAX_SIDE = 32766  # pixels: cv2.remap counts in 16 bits
 
 
@@ -28,53 +30,82 @@ def _to_image(K: np.ndarray, info: CameraInfo) -> Camera:
     return camera.resized(width // max(1, info.binning_x), height // max(1, info.binning_y))
 
 
-def _check(info: CameraInfo, width: int, height: int, topic: str) -> None:
+def _check(info: CameraInfo, K: np.ndarray, width: int, height: int, topic: str) -> None:
+    """Raises ValueError unless `K` (3, 3) can be that of the full picture, of which the image is a part."""
     if not (
-        info.k[0] > 0
-        and info.k[4] > 0
-        and info.width
-        and info.height
-        and np.isfinite([*info.k, *info.p]).all()
+        K[0, 0] > 0 and K[1, 1] > 0 and info.width and info.height and np.isfinite([*info.k, *info.p]).all()
     ):
         raise ValueError(
-            f'{topic} is uncalibrated (K[0] = {info.k[0]:g}, {info.width}x{info.height} px): calibrate '
-            'the camera; only mode sequential with rectified images does without'
+            f'{topic} is uncalibrated (K[0] = {info.k[0]:g}, P[0] = {info.p[0]:g}, {info.width}x{info.height} '
+            'px): calibrate the camera; only mode sequential with rectified images does without'
         )
-    wanted = (
-        (info.roi.width or info.width) // max(1, info.binning_x),
-        (info.roi.height or info.height) // max(1, info.binning_y),
-    )
+    roi, binning = info.roi, (max(1, info.binning_x), max(1, info.binning_y))
+    if roi.x_offset + roi.width > info.width or roi.y_offset + roi.height > info.height:
+        raise ValueError(
+            f'{topic} has a roi of {roi.width}x{roi.height} px at ({roi.x_offset}, {roi.y_offset}), outside '
+            f'its picture of {info.width}x{info.height} px: wanted unbinned pixels of the full picture (REP 104)'
+        )
+    wanted = (roi.width or info.width) // binning[0], (roi.height or info.height) // binning[1]
     if wanted != (width, height):
         raise ValueError(
             f'{topic} describes images of {wanted[0]}x{wanted[1]} px (binning and roi applied), the image '
             f'has {width}x{height} px: wanted the camera_info of this image size'
         )
+    doubt = doubt_camera(Camera.from_K(K, info.width, info.height))
+    if doubt and not doubt_camera(Camera.from_K(K, width, height)):
+        doubt = (
+            f'K and P are those of {width}x{height} px, as if binning and roi were applied already: wanted those '
+            f'of the full picture of {info.width}x{info.height} px (REP 104)'
+        )
+    if doubt:
+        raise ValueError(f'{topic}: {doubt}')
 
 
 def _projection(info: CameraInfo) -> np.ndarray:
     """(3, 3) camera matrix of the rectified image; K where P was left empty (a monocular driver)."""
     P = np.asarray(info.p, np.float64).reshape(3, 4)
-    return P[:, :3] if P[0, 0] > 0 else np.asarray(info.k, np.float64).reshape(3, 3)
+    return P[:, :3] if P[0, 0] > 0 else _raw(info)
+
+
+def _raw(info: CameraInfo) -> np.ndarray:
+    """(3, 3) camera matrix of the raw image."""
+    return np.asarray(info.k, np.float64).reshape(3, 3)
 
 
 def camera_of(info: CameraInfo, width: int, height: int, topic: str = 'camera_info') -> Camera:
     """The camera of a rectified image of `width` x `height` pixels, from P.
 
-    Raises ValueError that names `topic` for an uncalibrated camera (K[0] = 0, REP 104) or another image size.
+    Raises ValueError that names `topic` for an uncalibrated camera (P[0] and K[0] = 0, REP 104), another image
+    size, and a calibration that no camera has.
     """
-    _check(info, width, height, topic)
+    _check(info, _projection(info), width, height, topic)
     return _to_image(_projection(info), info)
 
 
-def baseline_of(right: CameraInfo, topic: str = 'right/camera_info') -> float:
-    """Stereo baseline [m]: -P[3] / P[0] of the RIGHT camera_info. Raises ValueError unless positive."""
-    baseline = (0.0 - float(right.p[3])) / float(right.p[0]) if right.p[0] else 0.0  # 0 - 0 is no -0
-    if not 0 < baseline < float('inf'):
+def baseline_of(left: CameraInfo, right: CameraInfo, topic: str = 'right/camera_info') -> float:
+    """Stereo baseline [m] of a rectified pair: (left P[3] - right P[3]) / P[0] (REP 104; the left P[3] is not
+    zero where both belong to a rig of more cameras). Raises ValueError, which names the right one's `topic`,
+    for one that no pair of cameras side by side has, and for cameras that differ in more.
+    """
+    fx = float(right.p[0])
+    # 0 + 0 is no -0
+    across, upwards = (float(left.p[i]) - float(right.p[i]) + 0.0 for i in (3, 7))
+    baseline = across / fx if fx > 0 else 0.0
+    doubt = doubt_baseline(baseline, fx or None)
+    if doubt:
         raise ValueError(
-            f'{topic} gives a stereo baseline of {baseline:g} m (P[3] = {right.p[3]:g}, P[0] = '
-            f'{right.p[0]:g}): wanted P[3] = -fx x baseline; are left and right exchanged, or calibrated '
-            'one by one?'
+            f'{topic} gives {doubt} (P[3] = {right.p[3]:g}, left {left.p[3]:g}, P[0] = {fx:g}; wanted P[3] = '
+            '-fx x baseline in metres)'
         )
+    if not abs(upwards) <= MAX_UPWARDS * across:
+        raise ValueError(
+            f'{topic} has P[7] = {right.p[7]:g}, left {left.p[7]:g}: wanted cameras side by side; '
+            'calibrate them together'
+        )
+    cameras = [Camera.from_K(_projection(info), info.width, info.height) for info in (left, right)]
+    doubt = doubt_pair(*cameras)
+    if doubt:
+        raise ValueError(f'{topic}: {doubt}')
     return baseline
 
 
@@ -98,7 +129,8 @@ class Rectifier:
         and for a calibration that makes no picture of the raw image.
         """
         height, width = image.shape[:2]
-        _check(info, width, height, topic)
+        _check(info, _raw(info), width, height, topic)
+        _check(info, _projection(info), width, height, topic)
         key = (
             width,
             height,

@@ -126,7 +126,7 @@ class _Lens:
                 f'no camera_info on {self._info_topic} yet: nothing can be done with '
                 f'{self._image_topic} before; is it published and remapped?'
             )
-        if info is None or not (required or info.k[0]):
+        if info is None or not (required or info.k[0] or info.p[0]):
             return None
         if self._rectified and any(info.d):
             # a hint for the log alone: image_proc sends the lens's distortion along with rectified images too
@@ -179,7 +179,11 @@ class StereoSource:
                     *left.image.shape[:2], *right.image.shape[:2]
                 )
             )
-        return Pair(self._lenses[0].placed(left), right, baseline_of(raw.infos[1], self._info_topics[1]))
+        infos = raw.infos
+        assert infos[0] is not None and infos[1] is not None  # the views needed them
+        return Pair(
+            self._lenses[0].placed(left), right, baseline_of(infos[0], infos[1], self._info_topics[1])
+        )
 
     def _view(self, side: int, raw: Input) -> View:
         return self._lenses[side].view(raw.images[side], raw.infos[side], needs_camera=True)

@@ -56,9 +56,9 @@ def test_missing_pictures_are_named(monkeypatch):
 def test_node_reads_our_camera_info():
     scene = scenes.load_scene('desk')
     camera, header = scene.pair.first.camera, make_header('left', 5)
-    right = camera_info(camera, 0.075, header)
-    assert camera_of(camera_info(camera, 0.0, header), 640, 480) == camera
-    assert baseline_of(right) == pytest.approx(0.075, abs=1e-12) and right.header.frame_id == 'left'
+    left, right = (camera_info(camera, baseline, header) for baseline in (0.0, 0.075))
+    assert camera_of(left, 640, 480) == camera
+    assert baseline_of(left, right) == pytest.approx(0.075, abs=1e-12) and right.header.frame_id == 'left'
 
 
 def test_cloud_comes_back_as_gaussians():

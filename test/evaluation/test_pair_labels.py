@@ -141,9 +141,9 @@ def test_free_views(tmp_path):
     assert labelled.pair.baseline_m is None and labelled.depth is None
     assert labelled.pair.first.camera == labelled.pair.second.camera
     assert labelled.first_from_second[:3, 3] == pytest.approx([0, 0.5, 0])  # -R^T t
-    second = dict(CAMERA, fx=10)
+    second = dict(CAMERA, fx=18)
     labelled = read_labels(write_labels(tmp_path, several(free, wrong(*SECOND, value=second))))[1]
-    assert (labelled.pair.first.camera.fx, labelled.pair.second.camera.fx) == (20, 10)
+    assert (labelled.pair.first.camera.fx, labelled.pair.second.camera.fx) == (20, 18)
 
 
 def test_images_alone(tmp_path):
@@ -195,7 +195,8 @@ def test_two_sizes(tmp_path):
     wide = wrong('pairs', 1, 'second', value='wide.png')
     with pytest.raises(ValueError, match='two sizes need a "second_camera"'):
         read_labels(write_labels(tmp_path, several(free, wide)))
-    labelled = read_labels(write_labels(tmp_path, several(free, wide, wrong(*SECOND, value=CAMERA))))[1]
+    second = dict(CAMERA, cx=31.5)
+    labelled = read_labels(write_labels(tmp_path, several(free, wide, wrong(*SECOND, value=second))))[1]
     assert labelled.pair.second.camera.width == 2 * WIDTH
     with pytest.raises(ValueError, match='a baseline makes the pair rectified'):
         read_labels(write_labels(tmp_path, several(wide, wrong(*SECOND, value=CAMERA))))

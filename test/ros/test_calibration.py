@@ -45,11 +45,77 @@ def test_camera_info_that_cannot_be_used(bad, words):
     assert all(word in str(error.value) for word in words + ['/left/camera_info']), str(error.value)
 
 
-def test_baseline_is_in_the_right_projection():
-    assert baseline_of(info(P=(400, 0, 319.5, -48, 0, 410, 239.5, 0, 0, 0, 1, 0))) == pytest.approx(0.12)
-    for tx in (0, 48):
-        with pytest.raises(ValueError, match='exchanged'):
-            baseline_of(info(P=(400, 0, 319.5, tx, 0, 410, 239.5, 0, 0, 0, 1, 0)))
+def projection(tx, fx=400.0, cx=319.5, cy=239.5, ty=0.0):
+    """camera_info of a rectified camera with P[3] = `tx`."""
+    return info(P=(fx, 0, cx, tx, 0, fx, cy, ty, 0, 0, 1, 0))
+
+
+def test_the_baseline_counts_both_projections():
+    assert baseline_of(projection(0), projection(-48)) == pytest.approx(0.12)
+    assert baseline_of(projection(44.0), projection(-4.0)) == pytest.approx(0.12)  # a rig of more cameras
+    assert baseline_of(projection(-100.0), projection(-148.0)) == pytest.approx(0.12)
+    assert baseline_of(projection(0), projection(-48, cx=330.0)) == pytest.approx(0.12)  # toed in
+
+
+@pytest.mark.parametrize(
+    'left, right, words',
+    [
+        (projection(0), projection(0), 'one by one'),
+        (projection(0), projection(48), 'exchanged'),
+        (projection(-48), projection(0), 'exchanged'),
+        (projection(0), projection(-24056.0), 'is P\\[3\\] in millimetres'),
+        (projection(0), projection(-8205.0, fx=400.0), 'is P\\[3\\] in centimetres'),
+        (projection(0), projection(-0.0836), 'not multiplied by fx'),
+        (projection(0), projection(-1e39), 'wanted 5 mm to 3 m'),
+        (projection(0), projection(-48, fx=440.0), 'fx is 400 px on the left and 440 px on the right'),
+        (projection(0), projection(-48, cy=260.0), 'cy is 239.5 px on the left and 260 px on the right'),
+        (projection(0), projection(-48, cx=319.5 - 481), 'cx is 319.5 px on the left'),
+        (projection(0), projection(-48, ty=40.0), 'side by side'),
+    ],
+)
+def test_a_stereo_calibration_that_no_pair_has_is_refused_with_the_likely_reason(left, right, words):
+    with pytest.raises(ValueError, match=words) as error:
+        baseline_of(left, right, '/right/camera_info')
+    assert '/right/camera_info' in str(error.value) and '\n' not in str(error.value)
+
+
+def test_k_or_p_may_be_empty_where_rep_104_needs_the_other():
+    zero, raw = [0.0] * 9, np.zeros((480, 640, 3), np.uint8)
+    P = info().p
+    assert camera_of(info(K=zero, P=P), 640, 480) == camera_of(info(), 640, 480)  # rectified: P alone
+    with pytest.raises(ValueError, match=r'uncalibrated \(K\[0\] = 0'):  # raw: K too
+        Rectifier()(raw, info(K=zero, P=P, D=(0.1, 0, 0, 0)), '/info')
+    assert Rectifier()(raw, info(P=[0.0] * 12, D=(0.1, 0, 0, 0)), '/info').shape == raw.shape
+
+
+@pytest.mark.parametrize(
+    'bad, size, words',
+    [
+        (
+            info(width=1280, height=960, binning_x=2, binning_y=2),
+            (640, 480),
+            'binning and roi were applied already',
+        ),
+        (
+            info(
+                K=(400.0, 0, 159.5, 0, 400.0, 119.5, 0, 0, 1),
+                width=1280,
+                height=960,
+                roi=RegionOfInterest(x_offset=800, y_offset=600, width=320, height=240),
+            ),
+            (320, 240),
+            'binning and roi were applied already',
+        ),
+        (
+            info(roi=RegionOfInterest(x_offset=400, y_offset=0, width=320, height=240)),
+            (320, 240),
+            'outside its picture',
+        ),
+    ],
+)
+def test_binning_and_region_of_interest_that_are_applied_twice_are_refused(bad, size, words):
+    with pytest.raises(ValueError, match=words):
+        camera_of(bad, *size, '/info')
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_fuzz_camera_info():
         message = random_info(rng)
         camera = allowed(case, camera_of, message, 40, 32, '/info')
         assert camera is None or (isinstance(camera, Camera) and np.isfinite(camera.K).all()), case
-        baseline = allowed(case, baseline_of, message, '/info')
+        baseline = allowed(case, baseline_of, random_info(rng), message, '/info')
         assert baseline is None or 0 < baseline < float('inf'), case
         rectified = allowed(case, Rectifier(), raw, message, '/info')
         assert rectified is None or rectified.shape == raw.shape, case
@@ -127,10 +127,12 @@ def test_fuzz_sources(mode, rectified):
     source = sources.make_source(
         Parameters(mode=mode, rectified=rectified), [('/image', '/info')] * sides, said.append
     )
-    right = camera_info(tx=-15.0, frame='left', width=width, height=height, fx=150.0)
+    sound_infos = [
+        camera_info(tx=tx, frame='left', width=width, height=height, fx=150.0) for tx in (0.0, -15.0)
+    ]
     for case in range(500):
         images, infos, stamp = [], [], (case + 1) * 10**8
-        for _ in range(sides):
+        for side in range(sides):
             if rng.random() < 0.1:
                 images.append(random_image(rng))
             else:
@@ -138,7 +140,13 @@ def test_fuzz_sources(mode, rectified):
                 pixels = np.ascontiguousarray(whole[:, at : at + width])
                 images.append(image_message(pixels, make_header('left', stamp)))
             wrong = rng.random()
-            infos.append(None if wrong < 0.05 else random_info(rng, width, height) if wrong < 0.15 else right)
+            infos.append(
+                None
+                if wrong < 0.05
+                else random_info(rng, width, height)
+                if wrong < 0.15
+                else sound_infos[side]
+            )
         pair = allowed(case, source.pair, inputs.Input(tuple(images), tuple(infos)))
         if pair is not None:
             assert isinstance(pair, Pair) and sound(pair.first.image) and sound(pair.second.image), case

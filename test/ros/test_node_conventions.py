@@ -28,7 +28,8 @@ def test_rep_103_a_map_has_x_forward_y_left_z_up_and_cameras_x_right_y_down_z_fo
 
 def test_rep_104_binning_and_region_of_interest_and_the_baseline_are_those_of_camera_info():
     info = camera_info(tx=-6.0, width=640, height=480, fx=500.0)
-    assert baseline_of(info) == pytest.approx(6.0 / 500.0)
+    left = camera_info(tx=0.0, width=640, height=480, fx=500.0)
+    assert baseline_of(left, info) == pytest.approx(6.0 / 500.0)
     info.binning_x = info.binning_y = 2
     info.roi = RegionOfInterest(x_offset=100, y_offset=40, width=400, height=400)
     camera = camera_of(info, 200, 200)
