@@ -11,8 +11,8 @@ import math
 from gsemsplat_ros.images.camera import Camera
 
 MIN_FOCAL = 10  # pixels: normalised focal lengths (fx / width) are about 1
-# degrees along the long side: thermal and tele lenses have 4 and more; beyond 150, the rim of a pinhole picture
-# is stretched 15 times against its middle (1 / cos^2), so wider lenses are rectified to less
+# degrees along the wider side: thermal and tele lenses have 4 and more; beyond 150, the rim of a pinhole
+# picture is stretched 15 times against its middle (1 / cos^2), so wider lenses are rectified to less
 MIN_FOV, MAX_FOV = 3, 150
 MAX_PIXEL_ASPECT = 1.5  # fx / fy or its inverse: anamorphic PAL has 1.46
 # part of the side by which the principal point may lie off the middle: 0.08 in rectified pairs of Middlebury
@@ -37,15 +37,15 @@ def doubt_camera(camera: Camera) -> str | None:
     fov = max(math.degrees(2 * math.atan(side / 2 / focal)) for side, focal in sides)
     if not MIN_FOV <= fov <= MAX_FOV:
         return (
-            f'{got}: a field of view of {fov:.3g} degrees, wanted {MIN_FOV} to {MAX_FOV}; is it the calibration '
-            'of this image size, in pixels?'
+            f'{got}: a field of view of {fov:.3g} degrees, wanted {MIN_FOV} to {MAX_FOV}; is it the '
+            'calibration of this image size, in pixels?'
         )
     off_x = abs(camera.cx - (camera.width - 1) / 2) / camera.width
     off_y = abs(camera.cy - (camera.height - 1) / 2) / camera.height
     if max(off_x, off_y) > MAX_OFF_CENTRE:
         return (
-            f'{got}: the principal point lies {max(off_x, off_y):.0%} of the side off the middle, wanted at most '
-            f'{MAX_OFF_CENTRE:.0%}; is it the calibration of another image size, or of a part of the picture?'
+            f'{got}: the principal point lies {max(off_x, off_y):.0%} of the side off the middle, wanted at '
+            f'most {MAX_OFF_CENTRE:.0%}; is it the calibration of another image size, or of a part of the picture?'
         )
     return None
 
@@ -91,8 +91,8 @@ def doubt_pair(left: Camera, right: Camera) -> str | None:
     ):
         if not abs(one - other) <= limit:
             return (
-                f'{name} is {one:g} px on the left and {other:g} px on the right: wanted at most {limit:.3g} px '
-                'between the cameras of a rectified pair; calibrate them together'
+                f'{name} is {one:g} px on the left and {other:g} px on the right: wanted at most {limit:.3g} '
+                'px between the cameras of a rectified pair; calibrate them together'
             )
     return None
 

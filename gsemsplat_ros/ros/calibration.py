@@ -36,14 +36,15 @@ def _check(info: CameraInfo, K: np.ndarray, width: int, height: int, topic: str)
         K[0, 0] > 0 and K[1, 1] > 0 and info.width and info.height and np.isfinite([*info.k, *info.p]).all()
     ):
         raise ValueError(
-            f'{topic} is uncalibrated (K[0] = {info.k[0]:g}, P[0] = {info.p[0]:g}, {info.width}x{info.height} '
-            'px): calibrate the camera; only mode sequential with rectified images does without'
+            f'{topic} is uncalibrated (K[0] = {info.k[0]:g}, P[0] = {info.p[0]:g}, {info.width}x'
+            f'{info.height} px): calibrate the camera; only mode sequential with rectified images does without'
         )
     roi, binning = info.roi, (max(1, info.binning_x), max(1, info.binning_y))
     if roi.x_offset + roi.width > info.width or roi.y_offset + roi.height > info.height:
         raise ValueError(
             f'{topic} has a roi of {roi.width}x{roi.height} px at ({roi.x_offset}, {roi.y_offset}), outside '
-            f'its picture of {info.width}x{info.height} px: wanted unbinned pixels of the full picture (REP 104)'
+            f'its picture of {info.width}x{info.height} px: wanted unbinned pixels of the full '
+            'picture (REP 104)'
         )
     wanted = (roi.width or info.width) // binning[0], (roi.height or info.height) // binning[1]
     if wanted != (width, height):
@@ -54,8 +55,8 @@ def _check(info: CameraInfo, K: np.ndarray, width: int, height: int, topic: str)
     doubt = doubt_camera(Camera.from_K(K, info.width, info.height))
     if doubt and not doubt_camera(Camera.from_K(K, width, height)):
         doubt = (
-            f'K and P are those of {width}x{height} px, as if binning and roi were applied already: wanted those '
-            f'of the full picture of {info.width}x{info.height} px (REP 104)'
+            f'K and P are those of {width}x{height} px, as if binning and roi were applied already: wanted '
+            f'those of the full picture of {info.width}x{info.height} px (REP 104)'
         )
     if doubt:
         raise ValueError(f'{topic}: {doubt}')
@@ -75,8 +76,8 @@ def _raw(info: CameraInfo) -> np.ndarray:
 def camera_of(info: CameraInfo, width: int, height: int, topic: str = 'camera_info') -> Camera:
     """The camera of a rectified image of `width` x `height` pixels, from P.
 
-    Raises ValueError that names `topic` for an uncalibrated camera (P[0] and K[0] = 0, REP 104), another image
-    size, and a calibration that no camera has.
+    Raises ValueError that names `topic` for an uncalibrated camera (P[0] and K[0] = 0, REP 104), another
+    image size, and a calibration that no camera has.
     """
     _check(info, _projection(info), width, height, topic)
     return _to_image(_projection(info), info)
