@@ -45,7 +45,8 @@ def doubt_camera(camera: Camera) -> str | None:
     if max(off_x, off_y) > MAX_OFF_CENTRE:
         return (
             f'{got}: the principal point lies {max(off_x, off_y):.0%} of the side off the middle, wanted at '
-            f'most {MAX_OFF_CENTRE:.0%}; is it the calibration of another image size, or of a part of the picture?'
+            f'most {MAX_OFF_CENTRE:.0%}; is it the calibration of another '
+            'image size, or of a part of the picture?'
         )
     return None
 

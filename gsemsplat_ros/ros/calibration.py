@@ -37,7 +37,8 @@ def _check(info: CameraInfo, K: np.ndarray, width: int, height: int, topic: str)
     ):
         raise ValueError(
             f'{topic} is uncalibrated (K[0] = {info.k[0]:g}, P[0] = {info.p[0]:g}, {info.width}x'
-            f'{info.height} px): calibrate the camera; only mode sequential with rectified images does without'
+            f'{info.height} px): calibrate the camera; only mode sequential with rectified images does '
+            'without'
         )
     roi, binning = info.roi, (max(1, info.binning_x), max(1, info.binning_y))
     if roi.x_offset + roi.width > info.width or roi.y_offset + roi.height > info.height:
