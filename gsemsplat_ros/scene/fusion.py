@@ -9,6 +9,7 @@ import numpy as np
 
 from gsemsplat_ros.geometry.features import matched_pixels
 from gsemsplat_ros.geometry.pose import MIN_INLIERS, RATIO_TOLERANCE, REPROJECTION_PX
+from gsemsplat_ros.images.camera import pixel_grid
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Keyframe, Scene
@@ -76,7 +77,8 @@ class Mapper:
     def add(self, scene: Scene, pair: Pair) -> Fusion:
         """Fuse `scene`, which was built from `pair`, into the map; if refused, the map stays as it was.
 
-        If the pair's first view has a `map_from_camera` [m], in the map's frame, that is its pose.
+        If the pair's first view has a `map_from_camera` [m], in the map's frame, that is its pose, which then
+        must fit the depths of the last scene.
         Else the scene is chained to the last one in the map: by the keyframe in both, if the pair's
         second view is the last scene's first; or by features of the two first images. A scene
         without metric scale takes the map's.
@@ -86,6 +88,9 @@ class Mapper:
         if problem:
             return Fusion(False, problem, inliers=scene.inliers, points=scene.points)
         if given is not None and (scene.metric or self._anchor is None):
+            problem = scale_check(self._anchor, scene, given)
+            if problem:
+                return Fusion(False, problem)
             return self._fuse(scene, given, 1.0, 'pose given')
         if self._anchor is None:
             if not len(self.map):
@@ -150,6 +155,30 @@ def link_check(link: Link, anchor: Anchor, metric: bool) -> str:
     if not low <= link.ratio <= high:
         return f"the map's scale over its own is {link.ratio:.2f} ({link.by}): wanted {low:.2f} to {high:.2f}"
     return ''
+
+
+def scale_check(anchor: Anchor | None, scene: Scene, map_from_camera: np.ndarray) -> str:
+    """Why the lengths of a scene in metres, at its given pose, do not fit the last one in metres; '' if they
+    do. Most depths of the points that both see must differ by one factor: what moved or hides others does not
+    do that.
+    """
+    if anchor is None or not (anchor.scene.metric and scene.metric):
+        return ''
+    keyframe, old = scene.keyframe, anchor.scene.keyframe
+    pixels = pixel_grid(old.camera.height, old.camera.width).reshape(-1, 2)
+    points, seen = lifted(old, old.to_input_pixel(pixels))
+    camera_from_anchor = np.linalg.inv(map_from_camera) @ anchor.map_from_camera
+    points = points[seen] @ camera_from_anchor[:3, :3].T + camera_from_anchor[:3, 3]
+    uv, in_front = keyframe.camera.project(points)
+    inside = in_front & keyframe.camera.in_image(uv)
+    again, there = lifted(keyframe, keyframe.to_input_pixel(uv[inside]))
+    ratio, inliers = depth_ratio(points[inside][there, 2], again[there, 2])
+    if inliers < max(MIN_INLIERS, MIN_SAME * there.sum()) or 1 / MAX_RESCALE <= ratio <= MAX_RESCALE:
+        return ''
+    return (
+        f'the last scene in the map shows the same things {ratio:.2f} times as far away (poses given): wanted '
+        f'{1 / MAX_RESCALE:.2f} to {MAX_RESCALE:.2f}; is the baseline, or the TF of the camera, wrong?'
+    )
 
 
 def shared_keyframe(anchor: Anchor, scene: Scene, pair: Pair) -> Link | None:

@@ -344,6 +344,19 @@ def test_a_given_pose_overrides_the_chain():
     )
 
 
+@pytest.mark.parametrize('unit, fused', [(0.2, False), (0.75, True), (1.5, True), (3.0, False)])
+def test_a_scale_that_contradicts_the_given_poses_is_not_fused(unit, fused):
+    """As of a calibration that changed, or matches that were all wrong."""
+    mapper = Mapper(Map.empty('odom', 0.04), 200_000)
+    right = {'source': 'stereo baseline', 'baseline': 0.1}
+    assert mapper.add(*seen(WALK[1], WALK[0], stamps=(1, 1), given=WALK[1], **right)).fused
+    before = mapper.map
+    fusion = mapper.add(*seen(WALK[2], WALK[1], unit, stamps=(2, 2), given=WALK[2], **right))
+    assert fusion.fused == fused and (mapper.map is before) != fused
+    assert fused or re.search(rf'{unit:.2f} times as far away .poses given.', fusion.reason), fusion.reason
+    assert mapper.add(*seen(WALK[3], WALK[2], stamps=(3, 3), given=WALK[3], **right)).fused
+
+
 def bent(points):
     """A scene that contradicts itself and others: depths turned into noise."""
     return points * np.random.default_rng(0).uniform(0.3, 3, (len(points), 1))
