@@ -170,6 +170,7 @@ class Pipeline:
             clock.laps,
             solved.focal_source,
             solved.focal_spread,
+            solved.measured,
         )
 
     def query(self, target: Scene | MapIndex, question: Question | str) -> Answer:

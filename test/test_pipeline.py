@@ -277,3 +277,15 @@ def test_a_checkpoint_without_words_is_refused(tmp_path, pipeline):
         Pipeline.load(path)
     with pytest.raises(ValueError, match="device 'tpu'"):
         Pipeline.load(path, device='tpu')
+
+
+def test_what_was_not_measured_is_said(pipeline, scene):
+    """The wall has texture everywhere; the same scene without measurements, and one of a file."""
+    answer = pipeline.query(scene, Question('chair', 0.01))
+    assert scene.measured.shape == (192, 256) and scene.measured.mean() > 0.5
+    assert answer.measured == scene.measured[answer.picture.mask].mean() > 0.3 and not answer.guessed
+    nothing = replace(scene, measured=np.zeros_like(scene.measured))
+    assert pipeline.query(nothing, Question('chair', 0.01)).guessed
+    of_file = pipeline.query(replace(scene, measured=None), Question('chair', 0.01))
+    assert of_file.measured is None and not of_file.guessed
+    assert pipeline.query(scene, Question('chair', 0.99)).measured is None  # not found

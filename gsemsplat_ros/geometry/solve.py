@@ -13,7 +13,7 @@ from gsemsplat_ros.geometry.flow import dense_matches
 from gsemsplat_ros.geometry.matches import PairMatches
 from gsemsplat_ros.geometry.pose import PairPose, focal_from_points, pair_pose
 from gsemsplat_ros.geometry.rays import snap_to_rays
-from gsemsplat_ros.geometry.refine import bend
+from gsemsplat_ros.geometry.refine import bend, log_ratios
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Fitted, Pair
 from gsemsplat_ros.network.model import Prediction, ViewPrediction
@@ -29,7 +29,7 @@ class Solved:
     cameras and with depths corrected to the measured ones. first_from_second (4, 4): pose of the second
     camera in the frame of the first [m], None: not found; scale: metres per network unit; scale_source:
     'stereo baseline', 'tf' or 'network' (the network's guess counts as metres); `inliers` of `points`
-    measurements agree with scale or pose.
+    measurements agree with scale or pose. measured (h, w) bool: pixels of the first view whose depth was.
     """
 
     camera: Camera
@@ -42,6 +42,7 @@ class Solved:
     scale_source: str
     inliers: int
     points: int
+    measured: np.ndarray
 
 
 def solve(
@@ -81,6 +82,11 @@ def solve(
     told = known.focal_source != 'network' or pose.matches is not None
     if known.focal_source == 'calibration' or (told and not as_published):
         prediction = snap_to_rays(prediction, (camera, second_camera), pose, small)
+    measured_pixels = np.zeros((height, width), bool)
+    if pose.matches is not None:
+        _, count = log_ratios(points[..., 2], pose.matches.uv_first, pose.matches.z_first)
+        # a measurement in a coarse image covers several of these pixels
+        measured_pixels = cv2.dilate((count > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return Solved(
         camera,
         second_camera,
@@ -92,6 +98,7 @@ def solve(
         pose.scale_source,
         pose.inliers,
         pose.points,
+        measured_pixels,
     )
 
 

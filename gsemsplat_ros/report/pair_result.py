@@ -41,6 +41,7 @@ class ReportedAnswer:
             'found': answer.found,
             'score': answer.score,
             'note': answer.note,
+            'measured': answer.measured,
             'peak_pixel': _numbers(answer.peak_pixel),
             'peak_point': _numbers(answer.peak_point),
             'objects': [

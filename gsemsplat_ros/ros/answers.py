@@ -107,6 +107,8 @@ def fill(
         + (f', {len(answer.objects)} object(s)' if answer.found else '')
         + f': score {answer.score:.3f}, threshold {answer.threshold:.3f}'
     )
+    if answer.guessed:
+        response.message += "; its distance is the network's guess: nothing of it was measured"
     if request.with_cloud:
         inside = inside_any(answer.objects, gaussians.means.detach().cpu().numpy())
         left_out: list[str] = []

@@ -71,6 +71,11 @@ class Perception:
                 f'no camera_info: the focal length, {focal:.0f} px, is by the '
                 f'{scene.focal_source}, within {100 * scene.focal_spread:.0f} %; publish it to be sure'
             )
+        if scene.first_from_second is None:
+            self._say(
+                'the second view could not be placed: the scene is what the network guesses of one image; '
+                'do both show the same things?'
+            )
         if pair.first_from_second is not None and not scene.metric:
             self._say(
                 'TF and visual motion disagree, or the camera moved less than 5 cm: the scale of this scene '

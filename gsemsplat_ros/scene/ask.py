@@ -71,6 +71,7 @@ def _answer_of_scene(
         relevancy,
         lit,
         AnswerPicture(decision.relevancy, decision.mask),
+        measured=_measured(scene, decision.mask),
     )
 
 
@@ -90,6 +91,11 @@ def moved(answer: Answer, map_from_camera: np.ndarray, gaussians: Gaussians, que
             max_objects=question.max_objects,
         )
     return replace(answer, peak_point=point, objects=objects)
+
+
+def _measured(scene: Scene, mask: np.ndarray) -> float | None:
+    """Share of the pixels in the mask (h, w) whose depth was measured, None where unknown."""
+    return float(scene.measured[mask].mean()) if scene.measured is not None and mask.any() else None
 
 
 def threshold_of(question: Question) -> float:

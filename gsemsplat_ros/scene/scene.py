@@ -73,7 +73,8 @@ class Scene:
     found. scale: metres per network unit; scale_source: 'stereo baseline', 'tf' or 'network'; inliers of
     points: measurements that agree with scale or pose. timings: stage -> seconds. focal_source: what tells
     the focal length, 'calibration', 'exif' (the image file), 'images' or 'network'; focal_spread: standard
-    deviation of its logarithm, 0 for a calibration.
+    deviation of its logarithm, 0 for a calibration. measured (h, w) bool: pixels of the keyframe's rendering
+    whose depth was measured in the images, not guessed; None: unknown, of a file.
     """
 
     gaussians: Gaussians
@@ -86,6 +87,7 @@ class Scene:
     timings: dict[str, float]
     focal_source: str = 'calibration'
     focal_spread: float = 0.0
+    measured: np.ndarray | None = None
 
     @property
     def metric(self) -> bool:

@@ -10,6 +10,7 @@ from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.semantics.words import NOT_UNDERSTOOD, normalised
 
 MAX_TEXT = 200  # characters: longer texts do not name a thing
+MIN_MEASURED = 0.05  # with a smaller share of its pixels measured, a thing's distance is a guess
 THRESHOLD = 0.5  # relevancy below which a phrase is not found (LERF), unless a checkpoint has its own
 MAX_OBJECTS = 8
 
@@ -58,7 +59,8 @@ class Answer:
     relevancy, in [0, 1]; peak_point (x, y, z): its position, None where nothing could be compared; peak_pixel
     (u, v): the same in the first input image, None for a map. objects: best first, none when not found.
     branch: the one that answers, 0 region-specific, 1 context-aware, 0 where both are mixed. note: what of
-    the phrase was not understood, '' if nothing; where that is all of it, nothing was looked for.
+    the phrase was not understood, '' if nothing; where that is all of it, nothing was looked for. measured:
+    share of the phrase's pixels whose depth was measured, None where unknown: not found, or of a map or file.
 
     relevancy (N,) float32: of each Gaussian, NaN where unknown: hidden, or a stray; lit (N,) bool: the
     Gaussians of the phrase, none when it was not found. Both are None in the answer of a node, which returns
@@ -77,6 +79,12 @@ class Answer:
     lit: np.ndarray | None = None
     picture: AnswerPicture | None = None
     note: str = ''
+    measured: float | None = None
+
+    @property
+    def guessed(self) -> bool:
+        """Whether the distance is the network's guess, as nothing of the thing was measured."""
+        return self.measured is not None and self.measured < MIN_MEASURED
 
     @property
     def state(self) -> str:

@@ -22,7 +22,8 @@ def answers_table(console: Console, results: Sequence[PairResult]) -> None:
         for answer in (reported.answer for reported in result.answers):
             pixel = '-' if answer.peak_pixel is None else '{:.0f}, {:.0f}'.format(*answer.peak_pixel)
             distance = '-' if answer.peak_point is None else f'{math.hypot(*answer.peak_point):.2f}'
-            distance += '' if result.metric or distance == '-' else ' (not metric)'
+            doubt = '' if result.metric else ' (not metric)'
+            distance += '' if distance == '-' else ' (guessed)' if answer.guessed else doubt
             rows.append(
                 (
                     result.name,

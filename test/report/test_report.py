@@ -322,6 +322,7 @@ def test_summary_is_json_with_nulls():
         'found': False,
         'score': 0.2,
         'note': '',
+        'measured': None,
         'peak_pixel': None,
         'peak_point': None,
         'objects': [],
