@@ -240,6 +240,14 @@ def test_a_gpu_builds_and_answers_as_the_cpu(pipeline, pipeline_weights, scene):
     assert got.score == pytest.approx(alone.score, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    'baseline, words', [(75.0, 'in millimetres'), (7.5, 'in centimetres'), (1e-4, 'wanted 5 mm')]
+)
+def test_a_baseline_that_no_pair_has_makes_no_scene(pipeline, baseline, words):
+    with pytest.raises(ValueError, match=words):
+        pipeline.build(Pair(View(textured(), CAMERA), View(textured(6), CAMERA), baseline))
+
+
 def test_without_calibration_the_scale_is_the_networks(pipeline):
     scene = pipeline.build(Pair(View(textured(), CAMERA), View(textured(6), CAMERA)))
     assert scene.scale == 1.0 and scene.scale_source == 'network'
