@@ -21,7 +21,7 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.geometry.matches import match_pair
 from gsemsplat_ros.geometry.solve import solve
-from gsemsplat_ros.images.calibration import doubt_baseline
+from gsemsplat_ros.images.calibration import doubt_camera
 from gsemsplat_ros.images.detail import check_image
 from gsemsplat_ros.images.view import Pair, fit, network_size
 from gsemsplat_ros.network.config import CLASSES
@@ -114,15 +114,14 @@ class Pipeline:
         """The scene of `pair`: one pass of the network, its geometry and Gaussians, and the rendering that
         queries read, with its codes prepared.
 
-        Raises ValueError for an image that is too small or shows nothing, and for a stereo pair whose images
-        or baseline are none.
+        Raises ValueError for an image that is too small or shows nothing, a camera that cannot be one, and a
+        stereo pair whose images are none.
         """
         clock = Clock()
         for view, name in (pair.first, 'the first image'), (pair.second, 'the second image'):
             check_image(view.image, name)
-        # the cameras may be of a part of a picture: what is asked of whole ones was asked where they came in
-        if pair.baseline_m is not None and (doubt := doubt_baseline(pair.baseline_m)):
-            raise ValueError(doubt)
+            if doubt := view.camera and doubt_camera(view.camera, whole=False):
+                raise ValueError(f'the camera of {name}: {doubt}')
         height, width = pair.first.image.shape[:2]
         size = network_size(width, height, self.model.config.long_side, self.square)
         first, second = fit(pair.first, *size), fit(pair.second, *size)

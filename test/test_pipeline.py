@@ -297,3 +297,23 @@ def test_what_was_not_measured_is_said(pipeline, scene):
     of_file = pipeline.query(replace(scene, measured=None), Question('chair', 0.01))
     assert of_file.measured is None and not of_file.guessed
     assert pipeline.query(scene, Question('chair', 0.99)).measured is None  # not found
+
+
+@pytest.mark.parametrize(
+    'camera, words',
+    [
+        (replace(CAMERA, fx=0.75, fy=1.0), 'normalised units'),
+        (replace(CAMERA, fx=float('inf')), 'wanted finite numbers'),
+        (replace(CAMERA, cx=float('nan')), 'wanted finite numbers'),
+    ],
+)
+def test_a_camera_that_cannot_be_one_is_refused(pipeline, camera, words):
+    with pytest.raises(ValueError, match=f'^the camera of the first image: .*{words}'):
+        pipeline.build(Pair(View(textured(), camera), View(textured(6), camera)))
+
+
+def test_a_camera_of_a_part_of_the_picture_is_used(pipeline):
+    """Cropped so far to the side that its principal point lies outside."""
+    camera = replace(CAMERA, cx=-20.0)
+    pair = Pair(View(textured(), camera), View(textured(6), camera), 0.2)
+    assert pipeline.build(pair).scale_source == 'stereo baseline'

@@ -1,7 +1,8 @@
 """What a calibration must keep to before it is believed, wherever one enters: each check gives one line.
 
-All are asked of the whole picture, before a region of interest is cut out of it. The bounds are wide: they
-refuse other units, other image sizes and numbers that are none, never a lens that somebody sells.
+Where it is known, all are asked of the whole picture, before a region of interest is cut out of it. The
+bounds are wide: they refuse other units, other image sizes and numbers that are none, never a lens that
+somebody sells.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ USUAL_BASELINE = 0.1  # metres: between the units that would do, the one that co
 MAX_UNLIKE = 0.01  # of a rectified pair: part of the focal length, and of the height, that may differ
 
 
-def doubt_camera(camera: Camera) -> str | None:
-    """Why `camera`, of a whole picture, cannot be the calibration of a rectified image; None: it can."""
+def doubt_camera(camera: Camera, whole: bool = True) -> str | None:
+    """Why `camera` cannot be the calibration of a rectified image; None: it can. whole: the image is no part of
+    a picture, so that the principal point lies near its middle.
+    """
     numbers = (camera.fx, camera.fy, camera.cx, camera.cy)
     got = 'fx {:g}, fy {:g}, cx {:g}, cy {:g} for {}x{} px'.format(*numbers, camera.width, camera.height)
     if not all(map(math.isfinite, numbers)):
@@ -42,7 +45,7 @@ def doubt_camera(camera: Camera) -> str | None:
         )
     off_x = abs(camera.cx - (camera.width - 1) / 2) / camera.width
     off_y = abs(camera.cy - (camera.height - 1) / 2) / camera.height
-    if max(off_x, off_y) > MAX_OFF_CENTRE:
+    if whole and max(off_x, off_y) > MAX_OFF_CENTRE:
         return (
             f'{got}: the principal point lies {max(off_x, off_y):.0%} of the side off the middle, wanted at '
             f'most {MAX_OFF_CENTRE:.0%}; is it the calibration of another '

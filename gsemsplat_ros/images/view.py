@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from gsemsplat_ros.images.calibration import doubt_baseline
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.window import Window
 
@@ -47,7 +48,7 @@ class View:
 class Pair:
     """Two views of one scene. `baseline_m` [m]: of a rectified stereo pair, second camera at +x; else None.
 
-    Raises ValueError for a baseline that is not positive, or one without a camera or with two image sizes.
+    Raises ValueError for a baseline that no stereo camera has, or one without a camera or with two image sizes.
     """
 
     first: View
@@ -56,11 +57,8 @@ class Pair:
 
     def __post_init__(self) -> None:
         if self.baseline_m is not None:
-            if not self.baseline_m > 0:
-                raise ValueError(
-                    f'stereo baseline of {self.baseline_m} m: wanted a positive length; '
-                    'are left and right exchanged?'
-                )
+            if doubt := doubt_baseline(self.baseline_m):
+                raise ValueError(doubt)
             if self.first.camera is None or self.first.image.shape != self.second.image.shape:
                 raise ValueError('a stereo pair needs a camera and two images of the same size')
 

@@ -102,6 +102,9 @@ def test_wrong_values_are_refused_in_one_line():
         (lambda: View(image.astype(np.float32)), 'uint8 RGB'),
         (lambda: View(image, Camera(41, 32, 25, 25, 20, 16)), '41x32'),
         (lambda: Pair(View(image, camera), View(image, camera), -0.1), 'left and right exchanged'),
+        (lambda: Pair(View(image, camera), View(image, camera), 75.0), 'millimetres'),
+        (lambda: Pair(View(image, camera), View(image, camera), 0.075 / 450), 'wanted 5 mm to 3 m'),
+        (lambda: Pair(View(image, camera), View(image, camera), float('nan')), 'finite|wanted'),
         (lambda: Pair(View(image), View(image), 0.1), 'needs a camera'),
     ]
     for make, message in cases:
