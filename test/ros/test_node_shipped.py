@@ -175,8 +175,10 @@ def test_whatever_messages_come_the_node_goes_on(robot, count):
     heard = sum(topic.count for topic in robot.status.inputs)
     broken = robot.node.log.read_text().count('Fast CDR exception deserializing')
     publishers = dict(zip(TOPICS, robot.player._publishers))
-    start = time.monotonic()
+    start, halfway = time.monotonic(), before
     for number in range(count):
+        if number == count // 2:
+            halfway = memory_mb(robot.node)
         _, topic, data = garbage(rng, number)
         publishers[topic].publish(data)
         while number > (time.monotonic() - start) * GARBAGE_A_SECOND:
@@ -185,10 +187,10 @@ def test_whatever_messages_come_the_node_goes_on(robot, count):
     robot.lives()
     understood = sum(topic.count for topic in robot.status.inputs) - heard
     broken = robot.node.log.read_text().count('Fast CDR exception deserializing') - broken
-    more = memory_mb(robot.node) - before
+    more, later = memory_mb(robot.node) - before, memory_mb(robot.node) - halfway
     print(
         f'{count} sent: {understood} taken in, {broken} could not be decoded, {robot.status.refused} pairs '
-        f'refused, {robot.scenes} scenes, all finite, {more:+.0f} MB'
+        f'refused, {robot.scenes} scenes, all finite, {more:+.0f} MB, {later:+.0f} MB of them in the second half'
     )
     assert more < MORE_MB and understood + broken > count / 4
 
