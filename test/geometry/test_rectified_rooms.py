@@ -61,7 +61,10 @@ def upside_down(image):
 # name: (change of left, right and another room's right; what is said of it)
 CHANGES = {
     'as they are': (lambda a, b, c: (a, b), 'taken'),
-    'an eighth of the light, noise of 2': (lambda a, b, c: (noisy(a, 0.125, 2), noisy(b, 0.125, 2, 1)), 'taken'),
+    'an eighth of the light, noise of 2': (
+        lambda a, b, c: (noisy(a, 0.125, 2), noisy(b, 0.125, 2, 1)),
+        'taken',
+    ),
     'right at half the light': (lambda a, b, c: (a, noisy(b, 0.5, 2)), 'taken'),
     'noise of 12': (lambda a, b, c: (noisy(a, 1, 12), noisy(b, 1, 12, 1)), 'taken'),
     'right 2 rows lower': (lambda a, b, c: (a, lower(b, 2)), 'taken'),
