@@ -20,7 +20,7 @@ from support.pictures import clouds
 from support.ros_client import EVERY_PAIR
 from support.ros_messages import LEFT, RIGHT, camera_info, picture, table
 
-from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
+from gsemsplat_ros.ros.conversions import image_message, image_to_rgb, make_header, stamp_ns
 
 S = 10**9
 TEXTURE = clouds(960, 480)
@@ -93,7 +93,7 @@ def counting(seconds, step=0.5):
 
 
 def png(color, frame, stamp, damage=b''):
-    pixels = np.full((48, 64, 3), color[::-1], np.uint8)
+    pixels = image_to_rgb(picture(color))[..., ::-1]
     message = CompressedImage(header=make_header(frame, stamp), format='bgr8; png compressed bgr8')
     message.data = cv2.imencode('.png', pixels)[1].tobytes()[: 20 if damage else None] + damage
     return message
