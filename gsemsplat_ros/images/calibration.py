@@ -25,8 +25,8 @@ MAX_UNLIKE = 0.01  # of a rectified pair: part of the focal length, and of the h
 
 
 def doubt_camera(camera: Camera, whole: bool = True) -> str | None:
-    """Why `camera` cannot be the calibration of a rectified image; None: it can. whole: the image is no part of
-    a picture, so that the principal point lies near its middle.
+    """Why `camera` cannot be the calibration of a rectified image; None: it can. whole: the image is no
+    part of a picture, so that the principal point lies near its middle.
     """
     numbers = (camera.fx, camera.fy, camera.cx, camera.cy)
     got = 'fx {:g}, fy {:g}, cx {:g}, cy {:g} for {}x{} px'.format(*numbers, camera.width, camera.height)

@@ -48,7 +48,7 @@ class View:
 class Pair:
     """Two views of one scene. `baseline_m` [m]: of a rectified stereo pair, second camera at +x; else None.
 
-    Raises ValueError for a baseline that no stereo camera has, or one without a camera or with two image sizes.
+    Raises ValueError for a baseline that no stereo camera has, that has no camera, or two image sizes.
     """
 
     first: View

@@ -176,8 +176,8 @@ def scale_check(anchor: Anchor | None, scene: Scene, map_from_camera: np.ndarray
     if inliers < max(MIN_INLIERS, MIN_SAME * there.sum()) or 1 / MAX_RESCALE <= ratio <= MAX_RESCALE:
         return ''
     return (
-        f'the last scene in the map shows the same things {ratio:.2f} times as far away (poses given): wanted '
-        f'{1 / MAX_RESCALE:.2f} to {MAX_RESCALE:.2f}; is the baseline, or the TF of the camera, wrong?'
+        f'the last scene in the map shows the same things {ratio:.2f} times as far away (poses given): '
+        f'wanted {1 / MAX_RESCALE:.2f} to {MAX_RESCALE:.2f}; is the baseline, or the TF of the camera, wrong?'
     )
 
 

@@ -190,7 +190,8 @@ def test_whatever_messages_come_the_node_goes_on(robot, count):
     more, later = memory_mb(robot.node) - before, memory_mb(robot.node) - halfway
     print(
         f'{count} sent: {understood} taken in, {broken} could not be decoded, {robot.status.refused} pairs '
-        f'refused, {robot.scenes} scenes, all finite, {more:+.0f} MB, {later:+.0f} MB of them in the second half'
+        f'refused, {robot.scenes} scenes, all finite, {more:+.0f} MB, '
+        f'{later:+.0f} MB of them in the second half'
     )
     assert more < MORE_MB and understood + broken > count / 4
 
