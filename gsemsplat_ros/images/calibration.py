@@ -51,6 +51,15 @@ def doubt_camera(camera: Camera, whole: bool = True) -> str | None:
             f'most {MAX_OFF_CENTRE:.0%}; is it the calibration of another '
             'image size, or of a part of the picture?'
         )
+    farthest = max(
+        math.degrees(math.atan(max(centre + 0.5, side - 0.5 - centre) / focal))
+        for (side, focal), centre in zip(sides, (camera.cx, camera.cy))
+    )
+    if farthest > MAX_FOV / 2:  # possible for a part alone: its principal point may lie outside
+        return (
+            f'{got}: pixels up to {farthest:.3g} degrees off the axis, wanted at most {MAX_FOV / 2:g}; is it '
+            'the calibration of this part of the picture, in pixels?'
+        )
     return None
 
 

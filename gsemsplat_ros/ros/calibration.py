@@ -90,6 +90,8 @@ def baseline_of(left: CameraInfo, right: CameraInfo, topic: str = 'right/camera_
     for one that no pair of cameras side by side has, and for cameras that differ in more.
     """
     fx = float(right.p[0])
+    # the scene's frame is not shifted by the left P[3]: it is that of the left image, whose origin is this
+    # camera's own optical centre (sensor_msgs/Image), as with KITTI's cam2; P[3] tells its place in the rig
     # 0 + 0 is no -0
     across, upwards = (float(left.p[i]) - float(right.p[i]) + 0.0 for i in (3, 7))
     baseline = across / fx if fx > 0 else 0.0

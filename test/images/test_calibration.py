@@ -45,6 +45,14 @@ def test_numbers_that_no_camera_has_are_refused_in_one_line(numbers, words):
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('cx, cy', [(-2.7e107, 99.5), (99.5, 1e300), (1000.0, 99.5), (99.5, -801.0)])
+def test_a_part_of_a_picture_is_not_seen_from_the_side(cx, cy):
+    assert doubt_camera(Camera(200, 200, 200.0, 200.0, -400.0, 300.0), whole=False) is None
+    assert 'degrees off the axis, wanted at most 75' in doubt_camera(
+        Camera(200, 200, 200.0, 200.0, cx, cy), whole=False
+    )
+
+
 def test_baselines_between_millimetres_and_metres_are_believed():
     assert not any(map(doubt_baseline, (0.005, 0.05, 0.12, 0.54, 3.0)))
     assert 'in millimetres?' in doubt_baseline(75.0) and 'in centimetres?' in doubt_baseline(8.95)
