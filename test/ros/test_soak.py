@@ -59,16 +59,15 @@ def sample(pid, seconds):
 
 
 def places():
-    """Strips of the packaged rooms: (place, Pair), each picture with a height, a light and a noise of its
-    own.
-    """
+    """Strips of the packaged rooms: (place, Pair), each picture with a light and a noise of its own."""
     rooms, rng = [scenes.load_scene(name).pair for name in scenes.QUERIES], np.random.default_rng(31)
     for number in itertools.count():
         place = number // STAY % len(rooms)
         room = rooms[place]
-        height, width = room.first.image.shape[:2]
+        width = room.first.image.shape[1]
         strip = width * SIZE[1] // SIZE[0]
-        top, light = int(rng.integers(0, height - strip + 1)), rng.uniform(0.7, 1.2)
+        # one camera, whose principal point is in the middle of the strip
+        top, light = int(room.first.camera.cy - strip / 2), rng.uniform(0.7, 1.2)
 
         def seen(image):
             part = cv2.resize(image[top : top + strip], SIZE, interpolation=cv2.INTER_AREA) * light
