@@ -113,8 +113,19 @@ DEAD = {
 }
 
 
-@pytest.mark.parametrize('dead', DEAD)
-@pytest.mark.parametrize('sides', [(0,), (1,), (0, 1)], ids=['left', 'right', 'both'])
+@pytest.mark.parametrize(
+    'sides, dead',
+    [
+        pytest.param(
+            sides,
+            dead,
+            id=f'{name} {dead}',
+            marks=[] if (name, dead) in (('left', 'black'), ('right', 'covered')) else pytest.mark.heavy,
+        )
+        for sides, name in (((0,), 'left'), ((1,), 'right'), ((0, 1), 'both'))
+        for dead in DEAD
+    ],
+)
 def test_a_dead_camera_makes_no_scene_and_its_reason_is_said(robot, dead, sides):
     robot.lives()
     before, scenes = robot.status, robot.scenes
@@ -223,6 +234,7 @@ def test_two_who_ask_at_once_and_a_third_who_saves_are_all_answered(robot):
     assert all(future.result().success for future in saved)
 
 
+@pytest.mark.heavy
 def test_a_node_that_is_killed_while_it_saves_leaves_a_whole_map(robot, tmp_path):
     """Its successor loads it, and what the killed one left is removed with the next save."""
     place = Path(robot.node.log).parent

@@ -339,6 +339,7 @@ def test_gaussians_may_stay(root):
     )
 
 
+@pytest.mark.heavy
 def test_the_backbone_may_learn_too(root):
     go(root, 'all', '--tune', 'all', '--minutes', '1e-9')
     go(root, 'some', '--minutes', '1e-9')
