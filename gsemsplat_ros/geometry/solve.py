@@ -13,7 +13,7 @@ from gsemsplat_ros.geometry.flow import dense_matches
 from gsemsplat_ros.geometry.matches import PairMatches
 from gsemsplat_ros.geometry.pose import PairPose, focal_from_points, pair_pose
 from gsemsplat_ros.geometry.rays import snap_to_rays
-from gsemsplat_ros.geometry.refine import bend, log_ratios
+from gsemsplat_ros.geometry.refine import bend
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Fitted, Pair
 from gsemsplat_ros.network.model import Prediction, ViewPrediction
@@ -82,11 +82,12 @@ def solve(
     told = known.focal_source != 'network' or pose.matches is not None
     if known.focal_source == 'calibration' or (told and not as_published):
         prediction = snap_to_rays(prediction, (camera, second_camera), pose, small)
-    measured_pixels = np.zeros((height, width), bool)
+    measured_pixels = np.zeros((height, width), np.uint8)
     if pose.matches is not None:
-        _, count = log_ratios(points[..., 2], pose.matches.uv_first, pose.matches.z_first)
+        (rows, columns), inside = camera.index(pose.matches.uv_first)
+        measured_pixels[rows[inside], columns[inside]] = 1
         # a measurement in a coarse image covers several of these pixels
-        measured_pixels = cv2.dilate((count > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        measured_pixels = cv2.dilate(measured_pixels, np.ones((3, 3), np.uint8))
     return Solved(
         camera,
         second_camera,
@@ -98,7 +99,7 @@ def solve(
         pose.scale_source,
         pose.inliers,
         pose.points,
-        measured_pixels,
+        measured_pixels > 0,
     )
 
 

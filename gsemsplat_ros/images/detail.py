@@ -10,7 +10,7 @@ MAX_ASPECT = 32  # the network's picture of 512 x 16 pixels: of a longer strip, 
 CELLS = 80  # along the longer side: means of cells hide the noise of the sensor
 SURROUNDINGS = 2.0  # standard deviation [cells] of the blur whose difference is detail
 PART = 0.02  # of the cells must have
-MIN_DETAIL = 3.0  # gray levels; covered lenses reach 2, rooms at a seventh of their light 4
+MIN_DETAIL = 3.0  # gray levels; covered lenses reach 1.4, rooms at a seventh of their light 3.8
 DARK, BRIGHT = 16, 240  # mean gray levels
 
 

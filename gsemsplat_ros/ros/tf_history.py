@@ -54,10 +54,8 @@ class TfHistory:
         """Forget what moves."""
         self._old = self._fresh()
         self._young: Epoch | None = None
-        self._fallen, self._fallen_ns = (
-            '',
-            0,
-        )  # the frame for which the young one was begun, and at which stamp
+        self._fallen = ''  # the frame for which the young one was begun
+        self._fallen_ns = 0  # and at which stamp
         self._last: dict[str, int] = {}  # frame -> stamp [ns]
         self._steps: dict[str, int] = {}  # frame -> its last step by more than JUMP_BACK_NS, either way [ns]
 
