@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from support.damaged import damaged
 from support.random_gaussians import make_prediction, random_gaussians
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
@@ -330,10 +331,7 @@ def test_mutated_files_are_read_or_refused(tmp_path):
         of_another_maker(path, **{**OTHERS[maker], 'count': 5})
         good = path.read_bytes()
         for _ in range(150):
-            data = bytearray(good)
-            for at in random.integers(0, min(len(data), 1500), random.integers(1, 6)):
-                data[at] = random.integers(256)
-            path.write_bytes(data[: random.integers(len(data))] if random.random() < 0.2 else data)
+            path.write_bytes(damaged(random, good, least=1, head=1500))
             try:
                 got = read_ply(path, 'map')
             except ValueError as error:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from support.damaged import damaged
 
 from gsemsplat_ros.images.image_file import ImageFile, image_size, read_image, read_views
 
@@ -222,18 +223,7 @@ def test_fuzz_damaged_files(tmp_path, capfd, recwarn):
     """Whatever PIL stumbles over is one line."""
     rng, files, read = np.random.default_rng(31), [data for data, _ in FILES.values()], 0
     for case in range(4000):
-        data = bytearray(files[case % len(files)])
-        for _ in range(rng.integers(1, 4)):
-            # headers are what parsers believe
-            place = int(rng.integers(min(len(data), 300) if rng.random() < 0.7 else len(data)))
-            match rng.integers(3):
-                case 0:
-                    data[place] = rng.integers(256)
-                case 1:
-                    data[place : place + 4] = rng.bytes(4)
-                case 2 if place > 8:
-                    del data[place:]
-        (tmp_path / 'image').write_bytes(data)
+        (tmp_path / 'image').write_bytes(damaged(rng, files[case % len(files)], least=1, most=3, head=300))
         try:
             file = ImageFile.read(tmp_path / 'image')
         except ValueError as error:

@@ -16,6 +16,7 @@ from gsemsplat_msgs.msg import Status
 from gsemsplat_msgs.srv import LoadMap, Query, SaveMap
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from support.damaged import damaged
 from support.finite_messages import odd_numbers
 from support.random_messages import random_image, random_info
 
@@ -158,19 +159,7 @@ def garbage(rng, number):
         if rng.random() < 0.3:
             picture = rng.integers(0, 256, (48, 64, 3), np.uint8)
             message = image_message(picture, make_header('left', number * 10**7))
-    data = bytearray(serialize_message(message))
-    for _ in range(rng.integers(0, 3)):
-        match rng.integers(4):
-            case 0:
-                data[rng.integers(len(data))] = rng.integers(256)
-            case 1:
-                data = data[: rng.integers(1, len(data) + 1)]
-            case 2:
-                at = 4 * int(rng.integers(len(data) // 4 + 1))
-                data[at : at + 4] = rng.choice([b'\xff' * 4, b'\0' * 4, b'\xff\xff\xff\x7f', rng.bytes(4)])
-            case 3:
-                data += rng.bytes(int(rng.integers(0, 50)))
-    return kind, topic, bytes(data)
+    return kind, topic, damaged(rng, serialize_message(message), most=2)
 
 
 def memory_mb(node):

@@ -17,6 +17,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import Image
+from support.damaged import damaged
 from support.mcap_writer import write_mcap
 
 from gsemsplat_ros.images.camera import Camera
@@ -260,12 +261,8 @@ def test_mutated_bags_are_read_or_refused_in_one_line(tmp_path, kind):
         path = tmp_path / file.name
         file.rename(path)
     good, random, refused = path.read_bytes(), np.random.default_rng(2), 0
-    for number in range(150):
-        data = bytearray(good)
-        for _ in range(random.integers(1, 8)):
-            at = random.integers(len(data)) if number % 2 else random.integers(min(1000, len(data)))
-            data[at] = random.integers(256)
-        path.write_bytes(data[: random.integers(len(data))] if number % 10 == 0 else data)
+    for _ in range(150):
+        path.write_bytes(damaged(random, good, least=1, head=1000))
         try:
             with Bag(path, rectified=True) as bag:
                 list(bag.pairs(2))
