@@ -1,0 +1,106 @@
+"""A room of patches of grey, the scenes that a perfect network would make of two views in it, and a walk."""
+
+import numpy as np
+import torch
+
+from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.render import Rendering
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.images.window import Window
+from gsemsplat_ros.scene.fusion import START
+from gsemsplat_ros.scene.scene import Keyframe, Scene
+
+SIZE = np.array([6.0, 5.0, 2.6])  # m, z up; the walls carry patches of 8 cm
+GRID = 96, 72
+CAMERA = Camera(*GRID, 70.0, 70.0, 47.5, 35.5)
+PATCH = 0.08
+PATCHES = np.random.default_rng(0).integers(0, 255, (6, 80, 80), dtype=np.uint8)
+
+
+def look(x, y, yaw_deg):
+    """map_from_camera of a level camera 1.2 m above the floor."""
+    yaw = np.deg2rad(yaw_deg)
+    turned = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = turned @ START[:3, :3], (x, y, 1.2)
+    return pose
+
+
+def picture(pose, camera):
+    """(depth (h, w) [m], gray (h, w) uint8) of the room."""
+    u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
+    rays = (
+        np.stack(((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)), -1)
+        @ pose[:3, :3].T
+    )
+    here = pose[:3, 3]
+    with np.errstate(divide='ignore'):
+        times = np.where(rays > 0, (SIZE - here) / rays, np.where(rays < 0, -here / rays, np.inf))
+    depth, axis = times.min(-1), times.argmin(-1)
+    points = here + depth[..., None] * rays
+    side = 2 * axis + (np.take_along_axis(rays, axis[..., None], -1)[..., 0] > 0)
+    along = np.stack(
+        [
+            np.where(axis == 0, points[..., 1], points[..., 0]),
+            np.where(axis == 2, points[..., 1], points[..., 2]),
+        ],
+        -1,
+    )
+    cells = np.clip((along / PATCH).astype(int), 0, 79)
+    return depth, PATCHES[side, cells[..., 0], cells[..., 1]]
+
+
+def seen(first, second, unit=1.0, source='network', stamps=(1, 0), baseline=None, bend=None, given=None):
+    """Scene and pair of a perfect network whose unit is `unit` metres; first, second: where the cameras
+    stand; given: where the first view says that it stands in the map."""
+    big = CAMERA.resized(384, 288)
+    images = [np.repeat(picture(pose, big)[1][..., None], 3, -1) for pose in (first, second)]
+    first_from_map = np.linalg.inv(first)
+    means, colors, depth = [], [], None
+    u, v = np.meshgrid(np.arange(GRID[0]), np.arange(GRID[1]))
+    for pose in (first, second):
+        z, gray = picture(pose, CAMERA)
+        depth = z if depth is None else depth
+        rays = np.stack(((u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, np.ones_like(z)), -1)
+        there = first_from_map @ pose
+        points = (rays * z[..., None]).reshape(-1, 3) @ there[:3, :3].T + there[:3, 3]
+        means.append(points if bend is None else bend(points))
+        colors.append(np.repeat(gray.reshape(-1, 1) / 255, 3, 1))
+    means = torch.from_numpy((np.concatenate(means) / unit).astype(np.float32))
+    count = len(means)
+    scales = means[:, 2:].abs() * 0.7 / CAMERA.fx * torch.ones(1, 3)
+    gaussians = Gaussians(
+        means,
+        torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
+        scales,
+        torch.full((count,), 0.9),
+        torch.from_numpy(np.concatenate(colors).astype(np.float32)),
+        torch.ones(count, 32),
+        'camera',
+    )
+    rendering = Rendering(
+        torch.zeros(*GRID[::-1], 3),
+        torch.from_numpy((depth / unit).astype(np.float32)),
+        torch.ones(*GRID[::-1]),
+        torch.zeros(*GRID[::-1], 32),
+    )
+    window = Window(384, 288, 384, 288, 1.0, 1.0, 0.0, 0.0)
+    keyframe = Keyframe(CAMERA, rendering, None, images[0], window, 'camera', stamps[0])
+    pose = first_from_map @ second
+    pose[:3, 3] /= unit
+    views = [
+        View(image, big, 'camera', stamp, place) for image, stamp, place in zip(images, stamps, (given, None))
+    ]
+    return Scene(gaussians, keyframe, pose, 1.0, source, 900, 1000, {}), Pair(*views, baseline_m=baseline)
+
+
+def off_the_walls(map_, map_from_room=np.eye(4)):
+    """Distance [m] of every Gaussian from the nearest wall, floor or ceiling of the room."""
+    room_from_map = np.linalg.inv(map_from_room)
+    means = map_.gaussians.means.double().numpy() @ room_from_map[:3, :3].T + room_from_map[:3, 3]
+    return np.abs(np.concatenate((means, SIZE - means), 1)).min(1)
+
+
+WALK = [look(1.2 + 0.25 * k, 1.5 + 0.1 * k, 12 * k) for k in range(5)]
+ROOM = START @ np.linalg.inv(WALK[1])  # the map begins at the first pair's newest camera
