@@ -9,7 +9,7 @@ from sensor_msgs.msg import PointCloud2
 from support.node_process import DEADLINE_S
 from support.ros_client import EVERY_PAIR, Stereo
 
-CLIENTS, REQUESTS = 50, 10
+CLIENTS, REQUESTS = 50, 5
 
 
 def test_fifty_clients_at_once_are_all_answered(client, start, domain):

@@ -20,7 +20,7 @@ def test_lifecycle_by_a_manager(client, start):
     node, name = start('-r', '__ns:=/c', '-p', 'autostart:=false', '-p', 'weights:=missing'), '/c/gsemsplat'
 
     def state():
-        return client.call(GetState, name + '/get_state', GetState.Request()).current_state.label
+        return client.call(GetState, name + '/get_state', GetState.Request(), again_s=5.0).current_state.label
 
     assert state() == 'unconfigured'
     assert not change_state(client, name, Transition.TRANSITION_CONFIGURE)

