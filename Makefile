@@ -42,7 +42,8 @@ check: setup
 	@$(VENV)/bin/ruff format --check --diff . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
 
 test: test-setup
-	@$(RUN) $(VENV)/bin/python -m pytest --timeout=300 $(ARGS)
+	@# two at once, each file in one: those of ROS wait more than they compute
+	@$(RUN) $(VENV)/bin/python -m pytest --timeout=300 -n 2 --dist loadfile $(ARGS)
 
 test-all: test-setup
 	@$(RUN) $(VENV)/bin/python -m pytest --timeout=1800 -m '' $(ARGS)
