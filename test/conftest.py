@@ -22,7 +22,7 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     os.environ.setdefault('ROS_LOG_DIR', os.path.join(tempfile.gettempdir(), 'gsemsplat_ros_log'))
-    # where several processes test (pytest-xdist), each has a domain of its own, and who only directs them none
+    # where several processes test (pytest-xdist), each has a domain of its own; who directs them needs none
     directs = getattr(config.option, 'numprocesses', None) and not hasattr(config, 'workerinput')
     if 'ROS_DOMAIN_ID' not in os.environ and find_spec('rclpy') and not directs:
         from gsemsplat_ros.ros.client.node_process import reserve_domain
