@@ -71,20 +71,21 @@ class VisitorPage:
         self._draws_fast: bool | None = None  # None before the probe
         self._camera, self._overlay = VisitorCamera(client), VisitorOverlay(client)
         self._job = RepeatedJob(partial(self._guarded, self._update), submit)
-        self._panel = VisitorPanel(
-            client,
-            PanelActions(
-                typed=self._typed,
-                choose=self._choose,
-                redraw=self.refresh,
-                set_threshold=partial(self._guarded, self._set_threshold),
-                fly_to=lambda thing: self._guarded(partial(self.fly_to, thing)),
-                start_view=partial(self._guarded, self.start_view),
-                screenshot=partial(self._guarded, self._camera.screenshot),
-                download_ply=partial(self._guarded, self.download_ply),
-                download_video=partial(self._guarded, self.download_video),
-            ),
-        )
+        with client.atomic():  # or the visitor could use a control that does not listen yet
+            self._panel = VisitorPanel(
+                client,
+                PanelActions(
+                    typed=self._typed,
+                    choose=self._choose,
+                    redraw=self.refresh,
+                    set_threshold=partial(self._guarded, self._set_threshold),
+                    fly_to=lambda thing: self._guarded(partial(self.fly_to, thing)),
+                    start_view=partial(self._guarded, self.start_view),
+                    screenshot=partial(self._guarded, self._camera.screenshot),
+                    download_ply=partial(self._guarded, self.download_ply),
+                    download_video=partial(self._guarded, self.download_video),
+                ),
+            )
         client.scene.on_click()(self._clicked)
         self.refresh()
 

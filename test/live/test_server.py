@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -232,6 +233,22 @@ def test_no_visitor_can_open_a_tunnel_to_the_internet(served, monkeypatch):
     visitor.find('chair')
     visitor.reads('<b>chair</b>: found')
     assert served.server._viser._share_tunnel is None
+
+
+def test_controls_listen_as_soon_as_the_visitor_sees_them(served, monkeypatch):
+    """Typed at once, while the page is made slowly."""
+    import viser._gui_handles as handles
+
+    listen = handles.GuiInputHandle.on_update
+
+    def slow(handle, call):
+        time.sleep(0.3)
+        return listen(handle, call)
+
+    monkeypatch.setattr(handles.GuiInputHandle, 'on_update', slow)
+    visitor = served.visitor()
+    visitor.find('chair')
+    visitor.reads('<b>chair</b>: found')
 
 
 # the command
