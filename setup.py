@@ -50,7 +50,7 @@ setup(
         'viewer': ['av', 'viser'],  # `gsemsplat view`, videos
         'bags': ['rosbags'],  # bag files without a ROS installation
         'training': ['moderngl', 'tensorboard', 'trimesh'],
-        'test': ['pytest', 'pytest-timeout', 'pytest-xdist', 'safetensors', 'selenium'],
+        'test': ['gsplat', 'pytest', 'pytest-timeout', 'pytest-xdist', 'safetensors', 'selenium'],
         'dev': ['mypy', 'pytest-randomly', 'ruff', 'types-PyYAML'],
     },
 )

@@ -27,8 +27,8 @@ def render(
 
     camera: size and intrinsics [px] of the picture, pixel centres at integers; camera_from_world (4, 4)
     rigid, "world" being the frame of the Gaussians; background: RGB, seen through what stays transparent.
-    Both follow `render_plain` (which is the one to differentiate on the CPU); gsplat caps one Gaussian's
-    alpha at 0.999 where 3DGS and the CPU cap it at 0.99. Raises ValueError on CUDA without gsplat.
+    Both follow `render_plain` (which is the one to differentiate on the CPU); gsplat 1.5 caps one Gaussian's
+    alpha at 0.999, where 3DGS, gsplat 1.6 and the CPU cap it at 0.99. Raises ValueError on CUDA without it.
     """
     if gaussians.means.device.type != 'cpu':
         return _render_gsplat(gaussians, camera, camera_from_world, background)

@@ -2,11 +2,11 @@
 
 import sys
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from support.drawn_scenes import as_double, assert_same_picture, make, random_scene
 from support.random_gaussians import axis_angle, pose
 
 from gsemsplat_ros.gaussians import render_cpu as cpu_module
@@ -19,63 +19,6 @@ from gsemsplat_ros.images.camera import Camera
 BOTH = pytest.mark.parametrize('draw', [render_plain, render_cpu])
 IDENTITY = np.eye(4)
 CAMERA = Camera(48, 40, 60.0, 50.0, 20.0, 17.0)
-
-
-def make(means, scales=0.05, opacities=0.8, quats=(1, 0, 0, 0), colors=None, codes=None, dtype=torch.float32):
-    """Gaussians from lists; single values are shared."""
-    n, scales = len(means), np.asarray(scales, float)
-    colors = np.linspace(0.2, 0.9, 3 * n).reshape(n, 3) if colors is None else colors
-    codes = np.arange(2.0 * n).reshape(n, 2) - 1 if codes is None else codes
-    scales = np.broadcast_to(scales if scales.ndim == 2 else scales.reshape(-1, 1), (n, 3))
-    values = {
-        'means': means,
-        'quats': np.broadcast_to(quats, (n, 4)),
-        'scales': scales,
-        'opacities': np.broadcast_to(opacities, n),
-        'colors': colors,
-        'codes': codes,
-    }
-    tensors = {name: torch.tensor(np.array(value, float), dtype=dtype) for name, value in values.items()}
-    return Gaussians(**tensors, frame='camera')
-
-
-def random_scene(camera, n, seed, codes=5):
-    """Gaussians before, behind and beside the camera, from far below a pixel to larger than the picture."""
-    rng = np.random.default_rng(seed)
-    z = rng.uniform(0.5, 4, n) * rng.choice([1, -1], n, p=[0.9, 0.1])
-    u, v = rng.uniform(-0.4, 1.4, n) * camera.width, rng.uniform(-0.4, 1.4, n) * camera.height
-    means = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], -1)
-    scales = np.abs(z)[:, None] / camera.fx * np.exp(rng.normal(0.3, 1.0, (n, 3)))
-    scales[:2] *= 300
-    scales[2:4] *= 1e-4
-    quats = rng.normal(size=(n, 4))
-    return make(
-        means,
-        scales,
-        rng.uniform(0, 1, n),
-        quats / np.linalg.norm(quats, axis=1, keepdims=True),
-        rng.uniform(-0.2, 1.1, (n, 3)),
-        rng.normal(size=(n, codes)),
-    )
-
-
-def as_double(gaussians):
-    return Gaussians(
-        **{name: value.double() for name, value in vars(gaussians).items() if name != 'frame'},
-        frame=gaussians.frame,
-    )
-
-
-def assert_same_picture(got, wanted, rare=0.002):
-    """Equal to 1e-4 but for rare pixels: those where one Gaussian's alpha stands at 1/255, or the light at
-    1e-4, to the last bits, and the two renderers decide differently."""
-    for name in ('rgb', 'depth', 'alpha', 'codes'):
-        a, b = getattr(got, name).double(), getattr(wanted, name).double()
-        assert a.shape == b.shape and torch.equal(a.isnan(), b.isnan()), name
-        error = (a - b).abs().nan_to_num()
-        if error.numel():
-            assert (error > 1e-4).double().mean() <= rare, (name, error.max())
-            assert error.max() < 0.05, (name, error.max())
 
 
 @BOTH
@@ -286,41 +229,6 @@ def test_several_threads_may_render_at_once_and_nothing_is_compiled_again():
         assert torch.equal(a.rgb, b.rgb) and torch.equal(a.codes, b.codes)
     render(random_scene(CAMERA, 60, 9, codes=7), Camera(20, 70, 30, 30, 9, 30), IDENTITY)
     assert [len(f.signatures) for f in (cpu_module._project, cpu_module._draw)] == versions == [1, 1]
-
-
-def test_gsplat_is_called_by_its_conventions(monkeypatch):
-    """A gsplat made of the plain twin: pixel centres at halves, expected depth last, a batch of cameras."""
-
-    def rasterization(
-        means,
-        quats,
-        scales,
-        opacities,
-        colors,
-        viewmats,
-        Ks,
-        width,
-        height,
-        *,
-        near_plane,
-        eps2d,
-        packed,
-        render_mode,
-    ):
-        assert (near_plane, eps2d, packed, render_mode) == (0.01, 0.3, False, 'RGB+ED')
-        assert viewmats.shape == (1, 4, 4) and Ks.shape == (1, 3, 3)
-        assert viewmats.dtype == Ks.dtype == means.dtype
-        K = Ks[0].double().numpy()
-        camera = Camera(width, height, K[0, 0], K[1, 1], K[0, 2] - 0.5, K[1, 2] - 0.5)
-        seen = Gaussians(means, quats, scales, opacities, colors[:, :3], colors[:, 3:], frame='camera')
-        picture = render_plain(seen, camera, viewmats[0].numpy())
-        drawn = torch.cat([picture.rgb, picture.codes, picture.depth.nan_to_num()[..., None]], -1)
-        return drawn[None], picture.alpha[None, ..., None], {}
-
-    monkeypatch.setitem(sys.modules, 'gsplat', SimpleNamespace(rasterization=rasterization))
-    gaussians = random_scene(CAMERA, 100, seed=7)
-    got = _render_gsplat(gaussians, CAMERA, pose(0), (0.2, 0.4, 0.6))
-    assert_same_picture(got, render_plain(gaussians, CAMERA, pose(0), (0.2, 0.4, 0.6)), rare=0)
 
 
 def test_without_gsplat_the_message_helps(monkeypatch):

@@ -2,14 +2,13 @@
 
 It runs on the `meta` device, on which every operation, backward included, gives tensors without data, and
 takes the way of a GPU. (FakeTensorMode pretends to be CUDA, but on CPU builds of PyTorch its tensors have no
-device to select, so views and backward fail.) Not covered: bfloat16, pinned memory, and what gsplat does.
+device to select, so views and backward fail.) Not covered: bfloat16, pinned memory, and the one number that
+gsplat reads for each drawing: how many pairs of tile and Gaussian there are.
 """
-
-import sys
 
 import pytest
 import torch
-from support import device_watch
+from support import gsplat_operators
 from support.device_watch import DeviceWatch
 from support.packed_rooms import pack_folder, quicken
 from support.semantic_networks import checkpoint, prepare
@@ -32,7 +31,7 @@ META = torch.device('meta')
 @pytest.fixture
 def as_a_gpu(monkeypatch):
     """What lets a step run on the `meta` device."""
-    monkeypatch.setitem(sys.modules, 'gsplat', device_watch.gsplat())
+    gsplat_operators.install(monkeypatch)
     monkeypatch.setattr('gsemsplat_ros.training.objective.has_bfloat16', lambda device: False)
     devices = torch_optimizer._get_fused_kernels_supported_devices
     monkeypatch.setattr(torch_optimizer, '_get_fused_kernels_supported_devices', lambda: [*devices(), 'meta'])

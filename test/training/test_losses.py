@@ -1,12 +1,11 @@
 """Losses, batches and the loop, on samples small enough to know what comes out."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from support import device_watch
+from support import gsplat_operators
 from support.packed_rooms import HEIGHT, NAMES, WIDTH, pack_folder, sample
 
 from gsemsplat_ros.datasets.packed_rooms import PackedRooms
@@ -239,8 +238,8 @@ def test_drawing_uses_the_true_points(batch):
 
 
 def test_whole_targets_are_drawn_for_all_pairs_at_once(monkeypatch):
-    """As on a GPU, with a stand-in for gsplat: every pair in its own camera, in the layout of the windows."""
-    monkeypatch.setitem(sys.modules, 'gsplat', device_watch.gsplat())
+    """As on a GPU, by gsplat over plain operators: every pair in its own camera, laid out as the windows."""
+    gsplat_operators.install(monkeypatch)
     batch = batch_of(torch.eye(8)[:3], sample(0), sample(1, stereo=False).mirrored())
     batch.targets.cameras[1] += torch.tensor([3.0, 1.0, -2.0, 0.5])
     moved = on_true_points(perfect_prediction(batch), batch)
