@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.checkpoints import checkpoint as checkpoints
-from gsemsplat_ros.device import choose
+from gsemsplat_ros.device import choose, upload
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.geometry.matches import match_pair
@@ -69,7 +69,7 @@ class Pipeline:
         # without calibration, a public network's points are left alone
         self.as_published = exact or not self.model.config.stem
         self.square = square
-        self.canonical = text_encoder.encode(canonical)
+        self.canonical = upload(text_encoder.encode(canonical), device)
         self.code_space = CodeSpace.of(
             checkpoint.path.name, text_encoder.name, checkpoint.decoders, decoders.code_dim
         )

@@ -119,7 +119,7 @@ def semantic_colors(gaussians: Gaussians, decoders: Decoders) -> Tensor:
             decoders.decode(gaussians.codes[sample, None])[0][:, 0], dim=-1
         )
         principal = Principal.fit(features.cpu().numpy())
-        components = torch.as_tensor(principal.components, dtype=torch.float32)
+        components = torch.as_tensor(principal.components).to(region)
         projected = decoders.region(gaussians.codes[:, None]).similarities(components).T
     return torch.from_numpy(principal.colors(projected.cpu().numpy())).to(gaussians.means)
 

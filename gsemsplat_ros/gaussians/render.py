@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsemsplat_ros.device import upload
 from gsemsplat_ros.gaussians.gaussians import Gaussians, flat
 from gsemsplat_ros.gaussians.render_cpu import render_cpu
 from gsemsplat_ros.gaussians.render_plain import DILATION, MIN_DEPTH_ALPHA, NEAR, Rendering
@@ -57,21 +58,24 @@ def render_views(
 def _render_gsplat(
     gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray, background: Sequence[float]
 ) -> Rendering:
-    means = gaussians.means
+    device = gaussians.means.device
+    placed = upload(np.concatenate((np.ravel(camera_from_world), camera.K.ravel())).astype(np.float32), device)
     drawn = _rasterize(
-        means,
+        gaussians.means,
         gaussians.quats,
         gaussians.scales,
         gaussians.opacities,
         gaussians.colors,
         gaussians.codes,
-        viewmats=means.new_tensor(camera_from_world)[None],
-        Ks=means.new_tensor(camera.K)[None],
+        viewmats=placed[:16].view(1, 4, 4),
+        Ks=placed[16:].view(1, 3, 3),
         width=camera.width,
         height=camera.height,
     )
     rgb, depth, alpha, codes = (maps[0] for maps in vars(drawn).values())
-    return Rendering(rgb + (1 - alpha)[..., None] * means.new_tensor(background), depth, alpha, codes)
+    if any(background):
+        rgb = rgb + (1 - alpha)[..., None] * upload(np.array(background, np.float32), device)
+    return Rendering(rgb, depth, alpha, codes)
 
 
 def _rasterize(

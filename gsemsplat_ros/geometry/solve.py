@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from gsemsplat_ros.device import download
 from gsemsplat_ros.geometry.calibrate import Calibrated, Observed, calibrated, self_calibrated
 from gsemsplat_ros.geometry.features import Alike
 from gsemsplat_ros.geometry.flow import dense_matches
@@ -16,7 +17,7 @@ from gsemsplat_ros.geometry.rays import snap_to_rays
 from gsemsplat_ros.geometry.refine import bend
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Fitted, Pair
-from gsemsplat_ros.network.model import Prediction, ViewPrediction
+from gsemsplat_ros.network.model import Prediction
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,12 @@ def solve(
     images (calibrate.py), and then all goes as with a calibration; but as_published the points stay as
     predicted, with the pose beside. Raises ValueError where no point lies in front of an unknown camera.
     """
-    points, conf = _maps(prediction.first)
-    points_second, conf_second = _maps(prediction.second)
+    views = prediction.first, prediction.second
+    points, conf, points_second, conf_second = (
+        array[0] for array in download([t for view in views for t in (view.pts3d, view.conf)])
+    )
     height, width = conf.shape
-    known = _cameras(pair, first, second, prediction, matches)
+    known = _cameras(pair, first, second, prediction, matches, points, conf)
     first, second = (
         fitted._replace(view=replace(fitted.view, camera=camera.in_window(fitted.window)))
         for fitted, camera in zip((first, second), known.cameras)
@@ -81,7 +84,9 @@ def solve(
         pose = _by_flow(pose, pose.matches, points[..., 2], small[0], first, second)
     told = known.focal_source != 'network' or pose.matches is not None
     if known.focal_source == 'calibration' or (told and not as_published):
-        prediction = snap_to_rays(prediction, (camera, second_camera), pose, small)
+        prediction = snap_to_rays(
+            prediction, (points, points_second), (camera, second_camera), pose, small
+        )
     measured_pixels = np.zeros((height, width), np.uint8)
     if pose.matches is not None:
         (rows, columns), inside = camera.index(pose.matches.uv_first)
@@ -104,14 +109,22 @@ def solve(
 
 
 def _cameras(
-    pair: Pair, first: Fitted, second: Fitted, prediction: Prediction, matches: PairMatches | Alike | None
+    pair: Pair,
+    first: Fitted,
+    second: Fitted,
+    prediction: Prediction,
+    matches: PairMatches | Alike | None,
+    points: np.ndarray,
+    conf: np.ndarray,
 ) -> Calibrated:
-    """Cameras and matches by what is given: the calibration of one view or both, or the images alone."""
+    """Cameras and matches by what is given: the calibration of one view or both, or the images alone.
+
+    points (h, w, 3), conf (h, w): of the first view.
+    """
     own = pair.first.camera, pair.second.camera
     if not isinstance(matches, Alike):  # a rectified pair, which has its first camera
         assert own[0] is not None, pair
         return Calibrated((own[0], own[1] or _same_camera(first, second)), 'calibration', 0.0, matches)
-    points, conf = _maps(prediction.first)
     observed = Observed(pair, matches, prediction, points[..., 2], (first, second))
     if own[0] is None and own[1] is None:
         return self_calibrated(observed, focal_from_points(points, conf) * first.window.width / conf.shape[1])
@@ -124,11 +137,6 @@ def _same_camera(known: Fitted, other: Fitted) -> Camera:
     """The camera of the `other` input image whose fitted image has that of the known one."""
     assert known.view.camera is not None, known
     return known.view.camera.around_window(other.window)
-
-
-def _maps(view: ViewPrediction) -> tuple[np.ndarray, np.ndarray]:
-    """Point map (h, w, 3) and confidence (h, w) of one view, on the CPU."""
-    return view.pts3d[0].cpu().numpy(), view.conf[0].cpu().numpy()
 
 
 def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gsemsplat_ros.device import upload
 from gsemsplat_ros.network.model import (
     Encoding,
     GSemSplat,
@@ -116,10 +117,7 @@ class Inference:
 
     def upload(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 to (1, 3, H, W) in [-1, 1] on the device; the copy to a GPU is asynchronous."""
-        tensor = torch.from_numpy(image)
-        if self.device.type == 'cuda':
-            tensor = tensor.pin_memory().to(self.device, non_blocking=True)
-        return to_tensor(tensor)[None].contiguous()
+        return to_tensor(upload(image, self.device))[None].contiguous()
 
     @torch.inference_mode()
     def encode(

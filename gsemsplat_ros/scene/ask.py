@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from gsemsplat_ros.device import download
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.scene.map_index import MIN_IN_CELL, MapIndex
 from gsemsplat_ros.scene.scene import Scene
@@ -26,20 +27,15 @@ TOUCHING = (
 def ask_scene(scene: Scene, questions: Sequence[Question], phrases: np.ndarray) -> list[Answer]:
     """Answers of one scene in the order of `questions`; `phrases` (K, C): their unit embeddings."""
     rendering = scene.keyframe.rendering
-    alpha, depth = rendering.alpha.cpu().numpy(), rendering.depth.cpu().numpy()
-    inside, box = rendering.alpha >= MIN_ALPHA, box_size(*alpha.shape)
+    inside, box = rendering.alpha >= MIN_ALPHA, box_size(*rendering.alpha.shape)
     relevancy = scene.keyframe.hidden_codes.relevancy(phrases, partial(smooth, box=box, inside=inside))
-    smoothed = relevancy.cpu().numpy()  # (2 or 1, K, h, w)
-    return [
-        _answer_of_scene(scene, question, smoothed[:, k], alpha, depth)
-        for k, question in enumerate(questions)
-    ]
+    (smoothed,) = download([relevancy])  # (2 or 1, K, h, w)
+    return [_answer_of_scene(scene, question, smoothed[:, k]) for k, question in enumerate(questions)]
 
 
-def _answer_of_scene(
-    scene: Scene, question: Question, smoothed: np.ndarray, alpha: np.ndarray, depth: np.ndarray
-) -> Answer:
-    """smoothed (2 or 1, h, w): relevancy; alpha (h, w), depth (h, w): of the rendering."""
+def _answer_of_scene(scene: Scene, question: Question, smoothed: np.ndarray) -> Answer:
+    """smoothed (2 or 1, h, w): relevancy."""
+    means, opacities, alpha, depth = scene.on_host
     decision = decide(smoothed, alpha, threshold_of(question))
     pixels, seen = scene.pixels, scene.pixels >= 0
     relevancy = np.where(seen, decision.relevancy.ravel()[pixels], np.float32(np.nan))
@@ -53,10 +49,10 @@ def _answer_of_scene(
     objects: tuple[Object, ...] = ()
     if decision.found:
         objects = find_objects(
-            scene.gaussians.means.cpu().numpy(),
+            means,
             relevancy,
             lit,
-            scene.gaussians.opacities.cpu().numpy(),
+            opacities,
             max_objects=question.max_objects,
         )
     return Answer(
@@ -142,7 +138,7 @@ def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
     if not len(map_):
         nothing = np.zeros(0, np.float32)
         return Answer(question.text, question.threshold, False, 0.0, None, None, (), 0, nothing, nothing > 0)
-    relevancy = index.relevancy(phrase)[:, 0].cpu().numpy()  # (2 or 1, N)
+    (relevancy,) = download([index.relevancy(phrase)[:, 0]])  # (2 or 1, N)
     decision = decide(relevancy, index.support, threshold_of(question), MIN_IN_CELL)
     means = map_.gaussians.means.numpy()
     lit = decision.mask & enough(decision.relevancy, relevancy, question)

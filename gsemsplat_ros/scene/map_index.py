@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsemsplat_ros.device import upload
 from gsemsplat_ros.scene.map import Map, unchanged_rows, voxel_keys
 from gsemsplat_ros.semantics.decoder import Decoders, HiddenBranch
 from gsemsplat_ros.semantics.relevancy import Mixture, relevancy
@@ -63,7 +64,7 @@ class BranchIndex:
             fresh.part,
         )
 
-    def similarities(self, phrases: np.ndarray) -> Tensor:
+    def similarities(self, phrases: Tensor) -> Tensor:
         """Unit embeddings (K, C) -> cosines (K, N)."""
         parts = [
             HiddenBranch(hidden.float(), scale, self.weight, self.bias, self.part).similarities(phrases)
@@ -93,7 +94,7 @@ class MapIndex:
     @classmethod
     @torch.inference_mode()
     def prepare(
-        cls, map_: Map, decoders: Decoders, canonical: np.ndarray, before: MapIndex | None = None
+        cls, map_: Map, decoders: Decoders, canonical: np.ndarray | Tensor, before: MapIndex | None = None
     ) -> MapIndex:
         """Decode the map's codes; those that did not change since `before` are taken from there.
 
@@ -120,21 +121,34 @@ class MapIndex:
         return cls(map_, branches, np.unique(smoothing_keys, return_inverse=True)[1], decoders.mixture)
 
     @torch.inference_mode()
-    def relevancy(self, phrases: np.ndarray) -> Tensor:
+    def relevancy(self, phrases: np.ndarray | Tensor) -> Tensor:
         """Embeddings (K, C) -> smoothed relevancy (2, K, N) in (0, 1); mixed: (1, K, N)."""
+        like = self.branches[0].scale
+        phrases = torch.as_tensor(phrases, dtype=like.dtype, device=like.device)
         contrasts = torch.stack(
             [branch.similarities(phrases) - branch.best_negative for branch in self.branches]
         )
-        enough = torch.from_numpy(self.support >= MIN_IN_CELL).to(contrasts.device)
-        return relevancy(contrasts, self.mixture, self.smooth, enough)
+        return relevancy(contrasts, self.mixture, self.smooth, self._smoothing[0])
 
     def smooth(self, values: Tensor) -> Tensor:
         """Half the values (..., N) plus half their mean, weighted by opacity, over the Gaussian's cell."""
-        cells, weights = self.cells, self.map.gaussians.opacities.numpy()
-        total = np.bincount(cells, weights)
-        rows = values.flatten(0, -2).cpu().numpy()
-        means = np.stack([(np.bincount(cells, weights * row) / total)[cells] for row in rows])
-        return ((values + torch.from_numpy(means).to(values).reshape(values.shape)) / 2).float()
+        _, cells, weights, total = self._smoothing
+        means = [
+            torch.zeros_like(total).index_add_(0, cells, weights * row).div_(total)[cells]
+            for row in values.flatten(0, -2)
+        ]
+        return ((values + torch.stack(means).reshape(values.shape)) / 2).float()
+
+    @cached_property
+    def _smoothing(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """On the device: whether there are enough in the cell of each Gaussian (N,), its cell (N,), its weight
+        (N,), and the sum of weights of each cell; float64."""
+        device = self.branches[0].scale.device
+        weights = self.map.gaussians.opacities.numpy().astype(np.float64)
+        total = np.bincount(self.cells, weights)
+        arrays = self.support >= MIN_IN_CELL, self.cells, weights, total
+        enough, cells, weights_, total_ = (upload(array, device) for array in arrays)
+        return enough, cells, weights_, total_
 
     @cached_property
     def support(self) -> np.ndarray:
@@ -142,7 +156,7 @@ class MapIndex:
         return np.bincount(self.cells)[self.cells]
 
 
-def decoded(codes: Tensor, decoders: Decoders, canonical: np.ndarray) -> tuple[BranchIndex, ...]:
+def decoded(codes: Tensor, decoders: Decoders, canonical: np.ndarray | Tensor) -> tuple[BranchIndex, ...]:
     """The branches of the codes (N, code_dim) of Gaussians, decoded a chunk at a time."""
     device = next(decoders.parameters()).device
     branches: tuple[BranchIndex, ...] = ()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from gsemsplat_ros.device import download
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.images.camera import Camera
@@ -65,6 +67,15 @@ class Keyframe:
         return np.array([self.window.width / self.camera.width, self.window.height / self.camera.height])
 
 
+class HostScene(NamedTuple):
+    """means (N, 3) and opacities (N,) of the Gaussians; alpha and depth (h, w) of the rendering."""
+
+    means: np.ndarray
+    opacities: np.ndarray
+    alpha: np.ndarray
+    depth: np.ndarray
+
+
 @dataclass(frozen=True)
 class Scene:
     """gaussians: in the first view's frame, in metres when the scene is `metric`.
@@ -95,10 +106,17 @@ class Scene:
         return is_metric(self.scale_source)
 
     @cached_property
+    def on_host(self) -> HostScene:
+        """What answers need on the host; brought there once."""
+        drawn = self.keyframe.rendering
+        return HostScene(
+            *download([self.gaussians.means, self.gaussians.opacities, drawn.alpha, drawn.depth])
+        )
+
+    @cached_property
     def pixels(self) -> np.ndarray:
         """(N,) int64: the pixel of the rendering (row by row) under each Gaussian; -1: hidden or outside."""
-        camera, depth = self.keyframe.camera, self.keyframe.rendering.depth.cpu().numpy()
-        means = self.gaussians.means.cpu().numpy()
+        camera, (means, _, _, depth) = self.keyframe.camera, self.on_host
         uv, in_front = camera.project(means)
         (rows, columns), inside = camera.index(uv)
         surface = depth[rows, columns]

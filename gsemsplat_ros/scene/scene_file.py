@@ -63,7 +63,7 @@ def save_scene(path: str | Path, scene: Scene, second_image: np.ndarray, space: 
 
 
 def load_scene(
-    path: str | Path, space: CodeSpace, decoders: Decoders, canonical: np.ndarray
+    path: str | Path, space: CodeSpace, decoders: Decoders, canonical: np.ndarray | Tensor
 ) -> tuple[Scene, np.ndarray]:
     """The scene at `path` and the pair's second image (H, W, 3) uint8 RGB.
 

@@ -44,6 +44,7 @@ class Decoders(nn.Module):
         self.summed = self.dims[0] != self.dims[1]
         self.dim = sum(self.dims) if self.summed else self.dims[0]
         self.code_dim = CODE_DIM + _in_channels(patch)
+        self._roots: dict[nn.Sequential, Tensor] = {}  # of frozen stacks, made once: a GPU takes long
 
     @classmethod
     def small(cls, dims: Sequence[int] = (CODE_DIM, 64, 128, 384), context_dim: int = CODE_DIM) -> 'Decoders':
@@ -93,7 +94,7 @@ class Decoders(nn.Module):
     @torch.inference_mode()
     def region(self, codes: Tensor) -> 'HiddenBranch':
         """The region-specific branch alone of codes (H, W, code_dim), compared in its own space."""
-        return _prepare(self.language_decoder_sam, codes[..., :CODE_DIM], slice(None))
+        return self._prepare(self.language_decoder_sam, codes[..., :CODE_DIM], slice(None))
 
     @torch.inference_mode()
     def prepare(
@@ -113,19 +114,61 @@ class Decoders(nn.Module):
         """
         whole = slice(None), slice(None)
         first, second = (slice(self.dims[0]), slice(self.dims[0], None)) if self.summed else whole
-        region = _prepare(self.language_decoder_sam, codes[..., :CODE_DIM], first)
+        region = self._prepare(self.language_decoder_sam, codes[..., :CODE_DIM], first)
         if counts is None:
             self._check(codes)
-            context: HiddenBranch | Counts = _prepare(
+            context: HiddenBranch | Counts = self._prepare(
                 self.language_decoder_patch, codes[..., CODE_DIM:], second, cosine=not self.summed
             )
         else:
             context = Counts(counts.float(), codes.shape[:2], second)
         branches = region, context
         height, width, _ = codes.shape
+        canonical = torch.as_tensor(canonical, dtype=region.hidden.dtype, device=codes.device)
         best_negative = torch.stack([branch.similarities(canonical).amax(0) for branch in branches])  # (2, P)
         inside = None if alpha is None else alpha >= MIN_ALPHA
         return HiddenCodes(branches, best_negative.reshape(2, height, width), inside, self.mixture)
+
+    def _prepare(
+        self, stack: nn.Sequential, codes: Tensor, part: slice, cosine: bool = True
+    ) -> 'HiddenBranch':
+        """Codes (H, W, D') -> the branch that queries read, which compares `part` of a phrase.
+
+        With a linear last layer, f = W h + b, |f| = |R [h; 1]| follows from [W b] = Q R. That is the Gram form
+        h^T W^T W h + 2 (W^T b)^T h + b^T b without its cancellation. Other decoders keep their features.
+        """
+        last = stack[-1]
+        if _pointwise(last) and isinstance(last, nn.Conv2d):
+            weight, bias = _linear(last)
+            root = self._root(stack) if cosine else None
+            hidden = weight.new_empty(codes[..., 0].numel(), weight.shape[1])
+            scale = weight.new_ones(len(hidden))
+            start = 0
+            # all steps for some pixels while they are in the cache
+            for some in _parts(nn.Sequential(*list(stack)[:-1]), codes):
+                rows = slice(start, start + len(some))
+                start += len(some)
+                if root is None:
+                    hidden[rows] = some
+                    continue
+                norm = F.linear(some, root[:, :-1], root[:, -1]).norm(dim=1)
+                torch.reciprocal(norm.add_(NORM_EPS), out=scale[rows])
+                torch.mul(some, scale[rows, None], out=hidden[rows])
+            return HiddenBranch(hidden, scale, weight, bias, part)
+        hidden = torch.cat(list(_parts(stack, codes)))  # (P, C)
+        scale = 1 / (hidden.norm(dim=1) + NORM_EPS) if cosine else torch.ones_like(hidden[:, 0])  # (P,)
+        weight = torch.eye(hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
+        return HiddenBranch(hidden.mul_(scale[:, None]), scale, weight, hidden.new_zeros(len(weight)), part)
+
+    def _root(self, stack: nn.Sequential) -> Tensor:
+        """R (<= D + 1, D + 1) of the last layer of `stack`, kept while its weights cannot change."""
+        if stack in self._roots:
+            return self._roots[stack]
+        weight, bias = _linear(stack[-1])
+        root = torch.linalg.qr(torch.cat([weight, bias[:, None]], 1), mode='r').R
+        if not any(p.requires_grad for p in stack.parameters()):
+            self._roots[stack] = root
+        return root
 
     def _check(self, codes: Tensor) -> None:
         wanted = self.code_dim
@@ -149,9 +192,9 @@ class HiddenBranch:
     bias: Tensor
     part: slice
 
-    def similarities(self, phrases: np.ndarray | Tensor) -> Tensor:
+    def similarities(self, phrases: Tensor) -> Tensor:
         """Embeddings (K, ...) -> products (K, P): p . f = (weight^T p) . h + p . bias, D terms, not C."""
-        phrases = torch.as_tensor(phrases, dtype=self.hidden.dtype, device=self.hidden.device)[:, self.part]
+        phrases = phrases[:, self.part]
         assert phrases.ndim == 2 and phrases.shape[1] == len(self.bias), (phrases.shape, self.bias.shape)
         queries = phrases @ self.weight  # (K, D)
         # a single phrase is doubled: for one column PyTorch calls MKL's matrix-vector product, which took
@@ -175,10 +218,9 @@ class Counts:
     size: tuple[int, ...]
     part: slice
 
-    def similarities(self, phrases: np.ndarray | Tensor) -> Tensor:
+    def similarities(self, phrases: Tensor) -> Tensor:
         """Embeddings (K, ...) -> products (K, P)."""
-        phrases = torch.as_tensor(phrases, dtype=self.counts.dtype, device=self.counts.device)[:, self.part]
-        found = torch.einsum('kc,chw->khw', phrases, self.counts)[None]
+        found = torch.einsum('kc,chw->khw', phrases[:, self.part], self.counts)[None]
         return F.interpolate(found, self.size, mode='bilinear', align_corners=False)[0].flatten(1)
 
 
@@ -207,6 +249,8 @@ class HiddenCodes:
     def contrasts(self, phrases: np.ndarray | Tensor) -> Tensor:
         """Embeddings (K, C) -> (2, K, H, W): similarity with a phrase minus the largest with a canonical one;
         0 for a branch that shall not answer."""
+        like = self.best_negative
+        phrases = torch.as_tensor(phrases, dtype=like.dtype, device=like.device)
         found = torch.stack([branch.similarities(phrases) for branch in self.branches])  # (2, K, P)
         found = found.sub_(self.best_negative.flatten(1)[:, None])
         if self.only is not None:
@@ -224,37 +268,11 @@ class HiddenCodes:
         return found
 
 
-def _prepare(stack: nn.Sequential, codes: Tensor, part: slice, cosine: bool = True) -> HiddenBranch:
-    """Codes (H, W, D') -> the branch that queries read, which compares `part` of a phrase.
-
-    With a linear last layer, f = W h + b, |f| = |R [h; 1]| follows from [W b] = Q R. That is the Gram form
-    h^T W^T W h + 2 (W^T b)^T h + b^T b without its cancellation. Other decoders keep their features.
-    """
-    last = stack[-1]
-    if _pointwise(last) and isinstance(last, nn.Conv2d):
-        weight = last.weight.flatten(1)  # (C, D)
-        bias = last.bias if last.bias is not None else weight.new_zeros(len(weight))
-        root = torch.linalg.qr(torch.cat([weight, bias[:, None]], 1), mode='r').R  # (<= D + 1, D + 1)
-        hidden, scale = (
-            weight.new_empty(codes[..., 0].numel(), weight.shape[1]),
-            weight.new_empty(codes[..., 0].numel()),
-        )
-        start = 0
-        # all steps for some pixels while they are in the cache
-        for some in _parts(nn.Sequential(*list(stack)[:-1]), codes):
-            rows = slice(start, start + len(some))
-            start += len(some)
-            if not cosine:
-                hidden[rows], scale[rows] = some, 1
-                continue
-            norm = F.linear(some, root[:, :-1], root[:, -1]).norm(dim=1)
-            torch.reciprocal(norm.add_(NORM_EPS), out=scale[rows])
-            torch.mul(some, scale[rows, None], out=hidden[rows])
-        return HiddenBranch(hidden, scale, weight, bias, part)
-    hidden = torch.cat(list(_parts(stack, codes)))  # (P, C)
-    scale = 1 / (hidden.norm(dim=1) + NORM_EPS) if cosine else torch.ones_like(hidden[:, 0])  # (P,)
-    weight = torch.eye(hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
-    return HiddenBranch(hidden.mul_(scale[:, None]), scale, weight, hidden.new_zeros(len(weight)), part)
+def _linear(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight (C, D) and bias (C,) of a 1x1 convolution."""
+    assert isinstance(layer, nn.Conv2d)
+    weight = layer.weight.flatten(1)
+    return weight, layer.bias if layer.bias is not None else weight.new_zeros(len(weight))
 
 
 def _run(stack: nn.Sequential, codes: Tensor) -> Tensor:

@@ -129,18 +129,19 @@ def test_points_are_moved_onto_calibrated_rays_and_measured_depths():
                 tensor, torch.ones(tensor.shape[:3]), means=tensor + 0.01, scales=torch.full_like(tensor, 0.1)
             )
         )
+    on_host = tuple(view.pts3d[0].numpy() for view in views)
     images = (np.full((120, 160, 3), 128, np.uint8),) * 2
     pose = PairPose(first_from_second, own)
-    snapped = snap_to_rays(Prediction(*views), (CAMERA, CAMERA), pose, images)
+    snapped = snap_to_rays(Prediction(*views), on_host, (CAMERA, CAMERA), pose, images)
     for view, points in zip((snapped.first, snapped.second), truth):
         np.testing.assert_allclose(view.pts3d[0].numpy(), points, atol=1e-5)
         np.testing.assert_allclose(view.means[0].numpy(), points + 0.01, atol=1e-5)
     kept = snap_to_rays(
-        Prediction(*views), (CAMERA, CAMERA), replace(pose, first_from_second_net=None), images
+        Prediction(*views), on_host, (CAMERA, CAMERA), replace(pose, first_from_second_net=None), images
     )
     assert kept.second is views[1]
     seen = measured(np.eye(4), 0.8)  # all is 1.25 times as far as the network thinks
-    bent = snap_to_rays(Prediction(*views), (CAMERA, CAMERA), replace(pose, matches=seen), images).first
+    bent = snap_to_rays(Prediction(*views), on_host, (CAMERA, CAMERA), replace(pose, matches=seen), images).first
     np.testing.assert_allclose(bent.pts3d[0].numpy(), 1.25 * truth[0], rtol=2e-3)
     np.testing.assert_allclose((bent.means - bent.pts3d).numpy(), 0.0125, rtol=0.02, atol=1e-4)
     np.testing.assert_allclose(bent.scales.numpy(), 0.125, rtol=2e-3)

@@ -81,7 +81,7 @@ def plain_features(decoders, codes):
 @torch.inference_mode()
 def similarities(hidden, phrases):
     """(2, K, H, W) of both branches."""
-    rows = torch.stack([branch.similarities(phrases) for branch in hidden.branches])
+    rows = torch.stack([branch.similarities(torch.as_tensor(phrases)) for branch in hidden.branches])
     return rows.reshape(2, len(phrases), *hidden.best_negative.shape[1:])
 
 
