@@ -59,7 +59,9 @@ def _render_gsplat(
     gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray, background: Sequence[float]
 ) -> Rendering:
     device = gaussians.means.device
-    placed = upload(np.concatenate((np.ravel(camera_from_world), camera.K.ravel())).astype(np.float32), device)
+    placed = upload(
+        np.concatenate((np.ravel(camera_from_world), camera.K.ravel())).astype(np.float32), device
+    )
     drawn = _rasterize(
         gaussians.means,
         gaussians.quats,

@@ -84,9 +84,7 @@ def solve(
         pose = _by_flow(pose, pose.matches, points[..., 2], small[0], first, second)
     told = known.focal_source != 'network' or pose.matches is not None
     if known.focal_source == 'calibration' or (told and not as_published):
-        prediction = snap_to_rays(
-            prediction, (points, points_second), (camera, second_camera), pose, small
-        )
+        prediction = snap_to_rays(prediction, (points, points_second), (camera, second_camera), pose, small)
     measured_pixels = np.zeros((height, width), np.uint8)
     if pose.matches is not None:
         (rows, columns), inside = camera.index(pose.matches.uv_first)

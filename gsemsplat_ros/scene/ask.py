@@ -48,13 +48,7 @@ def _answer_of_scene(scene: Scene, question: Question, smoothed: np.ndarray) -> 
         pixel = tuple(scene.keyframe.to_input_pixel(uv).tolist())
     objects: tuple[Object, ...] = ()
     if decision.found:
-        objects = find_objects(
-            means,
-            relevancy,
-            lit,
-            opacities,
-            max_objects=question.max_objects,
-        )
+        objects = find_objects(means, relevancy, lit, opacities, max_objects=question.max_objects)
     return Answer(
         question.text,
         question.threshold,
@@ -138,7 +132,7 @@ def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
     if not len(map_):
         nothing = np.zeros(0, np.float32)
         return Answer(question.text, question.threshold, False, 0.0, None, None, (), 0, nothing, nothing > 0)
-    (relevancy,) = download([index.relevancy(phrase)[:, 0]])  # (2 or 1, N)
+    relevancy = index.relevancy(phrase)[:, 0].numpy()  # (2 or 1, N)
     decision = decide(relevancy, index.support, threshold_of(question), MIN_IN_CELL)
     means = map_.gaussians.means.numpy()
     lit = decision.mask & enough(decision.relevancy, relevancy, question)

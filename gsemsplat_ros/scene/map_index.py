@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.device import upload
+from gsemsplat_ros.device import download
 from gsemsplat_ros.scene.map import Map, unchanged_rows, voxel_keys
 from gsemsplat_ros.semantics.decoder import Decoders, HiddenBranch
 from gsemsplat_ros.semantics.relevancy import Mixture, relevancy
@@ -122,33 +122,24 @@ class MapIndex:
 
     @torch.inference_mode()
     def relevancy(self, phrases: np.ndarray | Tensor) -> Tensor:
-        """Embeddings (K, C) -> smoothed relevancy (2, K, N) in (0, 1); mixed: (1, K, N)."""
+        """Embeddings (K, C) -> smoothed relevancy (2, K, N) in (0, 1), on the CPU; mixed: (1, K, N)."""
         like = self.branches[0].scale
         phrases = torch.as_tensor(phrases, dtype=like.dtype, device=like.device)
         contrasts = torch.stack(
             [branch.similarities(phrases) - branch.best_negative for branch in self.branches]
         )
-        return relevancy(contrasts, self.mixture, self.smooth, self._smoothing[0])
+        (contrasts,) = map(
+            torch.from_numpy, download([contrasts])
+        )  # the cells are on the host, as the map is
+        return relevancy(contrasts, self.mixture, self.smooth, torch.from_numpy(self.support >= MIN_IN_CELL))
 
     def smooth(self, values: Tensor) -> Tensor:
         """Half the values (..., N) plus half their mean, weighted by opacity, over the Gaussian's cell."""
-        _, cells, weights, total = self._smoothing
-        means = [
-            torch.zeros_like(total).index_add_(0, cells, weights * row).div_(total)[cells]
-            for row in values.flatten(0, -2)
-        ]
-        return ((values + torch.stack(means).reshape(values.shape)) / 2).float()
-
-    @cached_property
-    def _smoothing(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """On the device: whether there are enough in the cell of each Gaussian (N,), its cell (N,), its weight
-        (N,), and the sum of weights of each cell; float64."""
-        device = self.branches[0].scale.device
-        weights = self.map.gaussians.opacities.numpy().astype(np.float64)
-        total = np.bincount(self.cells, weights)
-        arrays = self.support >= MIN_IN_CELL, self.cells, weights, total
-        enough, cells, weights_, total_ = (upload(array, device) for array in arrays)
-        return enough, cells, weights_, total_
+        cells, weights = self.cells, self.map.gaussians.opacities.numpy()
+        total = np.bincount(cells, weights)
+        rows = values.flatten(0, -2).numpy()
+        means = np.stack([(np.bincount(cells, weights * row) / total)[cells] for row in rows])
+        return ((values + torch.from_numpy(means).reshape(values.shape)) / 2).float()
 
     @cached_property
     def support(self) -> np.ndarray:

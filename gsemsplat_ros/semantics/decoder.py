@@ -134,8 +134,8 @@ class Decoders(nn.Module):
     ) -> 'HiddenBranch':
         """Codes (H, W, D') -> the branch that queries read, which compares `part` of a phrase.
 
-        With a linear last layer, f = W h + b, |f| = |R [h; 1]| follows from [W b] = Q R. That is the Gram form
-        h^T W^T W h + 2 (W^T b)^T h + b^T b without its cancellation. Other decoders keep their features.
+        With a linear last layer, f = W h + b, |f| = |R [h; 1]| follows from [W b] = Q R. That is the Gram
+        form h^T W^T W h + 2 (W^T b)^T h + b^T b without its cancellation. Other decoders keep their features.
         """
         last = stack[-1]
         if _pointwise(last) and isinstance(last, nn.Conv2d):

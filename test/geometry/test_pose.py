@@ -141,7 +141,9 @@ def test_points_are_moved_onto_calibrated_rays_and_measured_depths():
     )
     assert kept.second is views[1]
     seen = measured(np.eye(4), 0.8)  # all is 1.25 times as far as the network thinks
-    bent = snap_to_rays(Prediction(*views), on_host, (CAMERA, CAMERA), replace(pose, matches=seen), images).first
+    bent = snap_to_rays(
+        Prediction(*views), on_host, (CAMERA, CAMERA), replace(pose, matches=seen), images
+    ).first
     np.testing.assert_allclose(bent.pts3d[0].numpy(), 1.25 * truth[0], rtol=2e-3)
     np.testing.assert_allclose((bent.means - bent.pts3d).numpy(), 0.0125, rtol=0.02, atol=1e-4)
     np.testing.assert_allclose(bent.scales.numpy(), 0.125, rtol=2e-3)

@@ -166,8 +166,10 @@ class PretendGPU:
         ours = any(isinstance(tensor, GpuTensor) for tensor in tensors)
         on_gpu = ours if goal is None else goal.type != 'cpu'
         if name == '_to_copy' or name == 'copy_':
-            self._count_copy(args[0] if name == '_to_copy' else args[1], on_gpu if name == '_to_copy' else
-                             isinstance(args[0], GpuTensor))
+            self._count_copy(
+                args[0] if name == '_to_copy' else args[1],
+                on_gpu if name == '_to_copy' else isinstance(args[0], GpuTensor),
+            )
             if name == 'copy_':
                 on_gpu = isinstance(args[0], GpuTensor)
         elif ours:
@@ -189,6 +191,7 @@ class PretendGPU:
         if not on_gpu:
             return out
         given = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, GpuTensor)}
+
         def wrapped(x: Any) -> Any:
             if not isinstance(x, Tensor):
                 return x
@@ -217,8 +220,11 @@ class PretendGPU:
 
             def replay(self) -> None:
                 for func, args, kwargs, out in self.operations:
-                    before = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs))
-                              if isinstance(t, Tensor)}
+                    before = {
+                        t.untyped_storage().data_ptr()
+                        for t in tree_leaves((args, kwargs))
+                        if isinstance(t, Tensor)
+                    }
                     new = func(*args, **kwargs)
                     for mine, made in zip(tree_leaves(out), tree_leaves(new), strict=True):
                         if isinstance(mine, Tensor) and mine.untyped_storage().data_ptr() not in before:
