@@ -21,7 +21,7 @@ unexport LD_LIBRARY_PATH PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PA
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 RUN := mkdir -p out/ros_log && AMENT_PREFIX_PATH=$(VENV) ROS_LOG_DIR=$(CURDIR)/out/ros_log
 
-.PHONY: help setup demo check test test-all test-setup training-setup lock clean
+.PHONY: help setup demo check test test-all test-setup training-setup gsplat lock clean
 
 help:
 	@echo 'make setup           .venv/bin/gsemsplat, with all it needs (PYTHON=python3.12 picks the interpreter)'
@@ -30,6 +30,7 @@ help:
 	@echo 'make test            the tests, without the long ones; some: make test ARGS="test/geometry -k pose"'
 	@echo 'make test-all        all tests'
 	@echo 'make training-setup  the Debian packages that training rooms are made from (120 MB)'
+	@echo 'make gsplat          out/gsplat: the renderer for NVIDIA GPUs, compiled, for other machines too (PYTHON=...)'
 	@echo 'make lock            hashes into requirements.lock, after a version was changed there'
 	@echo 'make clean           removes .venv, out and whatever was built'
 
@@ -112,6 +113,9 @@ training-setup: setup
 # Without a browser and furniture the tests that need them are skipped.
 test-setup: setup
 	$(call debs,$(TEST_DEBS) $(TRAINING_DEBS),:)
+
+gsplat:
+	@$(PYTHON) .ci/build_gsplat.py out/gsplat
 
 lock: setup
 	@$(VENV)/bin/python .ci/lock.py

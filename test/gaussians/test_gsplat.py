@@ -1,6 +1,9 @@
 """How gsplat is called, without a GPU: its own Python code over operators in plain torch."""
 
+import importlib.util
 import inspect
+from importlib.metadata import version
+from pathlib import Path
 
 import gsplat
 import numpy as np
@@ -11,6 +14,7 @@ from support import gsplat_operators
 from support.drawn_scenes import as_double, assert_same_picture, make, random_scene
 from support.gsplat_header import CameraModelType
 from support.random_gaussians import pose
+from torch.utils import cpp_extension
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import _rasterize, _render_gsplat
@@ -209,3 +213,32 @@ def test_operators_refuse_what_the_extension_refuses():
     ):
         with pytest.raises(AssertionError):
             project(*wrong)
+
+
+def test_a_compiled_copy_for_other_machines(tmp_path, monkeypatch):
+    """All sources are compiled, as the module that gsplat looks for first, and stay behind themselves."""
+    path = Path(__file__).parents[2] / '.ci' / 'build_gsplat.py'
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert version('gsplat') == tool.VERSION
+
+    def load(name, sources, build_directory, **flags):
+        assert name == 'csrc' and len(sources) == len({Path(source).name for source in sources}) == 29
+        assert all(Path(source).suffix in ('.cu', '.cpp') for source in sources)
+        assert all(Path(folder).is_dir() for folder in flags['extra_include_paths'])
+        (Path(build_directory) / 'csrc.so').write_bytes(b'compiled')
+
+    with pytest.raises(RuntimeError, match='a PyTorch for CUDA and the CUDA toolkit'):
+        monkeypatch.setattr(cpp_extension, 'CUDA_HOME', None)
+        tool.build(tmp_path)
+    monkeypatch.setattr(torch.version, 'cuda', '13.0')
+    monkeypatch.setattr(cpp_extension, 'CUDA_HOME', '/cuda')
+    monkeypatch.setattr(cpp_extension, 'load', load)
+    monkeypatch.setenv('TORCH_CUDA_ARCH_LIST', '9.0')
+    monkeypatch.setenv('CPLUS_INCLUDE_PATH', '')
+    tool.build(tmp_path)
+    made = tmp_path / 'gsplat'
+    assert {path.name for path in tmp_path.iterdir()} == {'gsplat', f'gsplat-{tool.VERSION}.dist-info'}
+    assert (made / 'csrc.so').read_bytes() == b'compiled' and (made / 'rendering.py').exists()
+    assert not (made / 'cuda' / 'csrc').exists()
