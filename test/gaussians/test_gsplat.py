@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from support import gsplat_operators
 from support.drawn_scenes import as_double, assert_same_picture, make, random_scene
 from support.gsplat_header import CameraModelType
+from support.pretend_gpu import PretendGPU
 from support.random_gaussians import pose
 from torch.utils import cpp_extension
 
@@ -242,3 +243,17 @@ def test_a_compiled_copy_for_other_machines(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {'gsplat', f'gsplat-{tool.VERSION}.dist-info'}
     assert (made / 'csrc.so').read_bytes() == b'compiled' and (made / 'rendering.py').exists()
     assert not (made / 'cuda' / 'csrc').exists()
+
+
+def test_one_number_is_read_of_the_gpu():
+    """By gsplat: how many pairs of tile and Gaussian there are. Camera and background go up."""
+    scene = below_both_caps(random_scene(CAMERA, 100, 0))
+    on_cpu = _render_gsplat(scene, CAMERA, pose(0), (0.2, 0.4, 0.6))
+    with PretendGPU() as gpu:
+        on_gpu = scene.to('cuda')
+        with gpu.watch() as seen:
+            drawn = _render_gsplat(on_gpu, CAMERA, pose(0), (0.2, 0.4, 0.6))
+        assert drawn.rgb.is_cuda and seen.reads == ['_local_scalar_dense'] and not seen.waits
+        assert seen.up == [9 + 16, 3] and not seen.down
+        for name, values in vars(on_cpu).items():
+            assert torch.equal(getattr(drawn, name).cpu().nan_to_num(), values.nan_to_num())
