@@ -151,7 +151,7 @@ def intersect_tile(given: SimpleNamespace) -> tuple[Tensor, Tensor, Tensor]:
     pairs = ends.numel()
     if pairs and not ends.is_meta:
         pairs = int(ends[-1])  # the one number of the device that gsplat's host reads
-    pair = torch.arange(pairs, device=ends.device)
+    pair = numbers(pairs, ends)
     owner = torch.searchsorted(ends, pair, right=True)
     place = pair - (ends - reached)[owner]
     tile = (top[owner] + place // wide[owner]) * given.tile_width + left[owner] + place % wide[owner]
@@ -165,9 +165,14 @@ def intersect_tile(given: SimpleNamespace) -> tuple[Tensor, Tensor, Tensor]:
 def intersect_offset(given: SimpleNamespace) -> Tensor:
     """The first pair of each tile, (I, tile_height, tile_width)."""
     keys = given.isect_ids >> 32
-    images = torch.arange(given.I, device=keys.device)[:, None] << tile_bits(given)
-    tiles = images | torch.arange(given.tile_width * given.tile_height, device=keys.device)
+    images = numbers(given.I, keys)[:, None] << tile_bits(given)
+    tiles = images | numbers(given.tile_width * given.tile_height, keys)
     return torch.searchsorted(keys, tiles).int().view(given.I, given.tile_height, given.tile_width)
+
+
+def numbers(count: int, like: Tensor) -> Tensor:
+    """0, 1, ... of the type and on the device of `like`, which in a backward pass cannot be named."""
+    return (like.new_ones(count).cumsum(0) - 1).to(like.dtype)
 
 
 def tile_bits(given: SimpleNamespace) -> int:
@@ -208,9 +213,8 @@ def draw(
     *images, rows, columns = given.tile_offsets.shape
     starts, side, pixels = given.tile_offsets.flatten(), given.tile_size, given.tile_size**2
     gaussian = given.flatten_ids
-    pair = torch.arange(len(gaussian), dtype=starts.dtype, device=starts.device)
-    tile = torch.searchsorted(starts, pair, right=True) - 1
-    pixel = torch.arange(pixels, device=starts.device)
+    tile = torch.searchsorted(starts, numbers(len(gaussian), starts), right=True) - 1
+    pixel = numbers(pixels, starts)
     x = (tile % columns * side)[:, None] + pixel % side + 0.5
     y = (tile // columns % rows * side)[:, None] + pixel // side + 0.5
 

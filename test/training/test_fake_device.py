@@ -128,6 +128,6 @@ def test_semantic_heads_read_nothing_and_send_the_cameras(tmp_path, as_a_gpu):
     with DeviceWatch() as watch:
         on_meta(training).train_step(loaded)
     assert watch.reads == [] and watch.mixed == []
-    cameras = [9, 16, 3] * targets  # K, pose and background of a drawing
+    cameras = [9 + 16] * targets  # K and pose of a drawing
     weights = [p.numel() for p in training.objective.state_dict().values()]
     assert sorted(watch.copies) == sorted(sizes + cameras + weights)
