@@ -21,7 +21,12 @@ unexport LD_LIBRARY_PATH PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PA
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 RUN := mkdir -p out/ros_log && AMENT_PREFIX_PATH=$(VENV) ROS_LOG_DIR=$(CURDIR)/out/ros_log
 
-.PHONY: help setup demo check test test-all test-setup training-setup gsplat lock clean
+MINUTES ?= 10
+OUT ?= out/gpu
+# a Python that was named, else that of .venv, else python3; nothing is installed
+GPU_PYTHON = $(firstword $(if $(filter file,$(origin PYTHON)),$(wildcard $(VENV)/bin/python)) $(PYTHON))
+
+.PHONY: help setup demo check test test-all gpu test-setup training-setup gsplat lock clean
 
 help:
 	@echo 'make setup           .venv/bin/gsemsplat, with all it needs (PYTHON=python3.12 picks the interpreter)'
@@ -31,6 +36,7 @@ help:
 	@echo 'make test-all        all tests'
 	@echo 'make training-setup  the Debian packages that training rooms are made from (120 MB)'
 	@echo 'make gsplat          out/gsplat: the renderer for NVIDIA GPUs, compiled, for other machines too (PYTHON=...)'
+	@echo 'make gpu             everything that needs a GPU, in MINUTES=10 (docs/gpu.md; PYTHON=...)'
 	@echo 'make lock            hashes into requirements.lock, after a version was changed there'
 	@echo 'make clean           removes .venv, out and whatever was built'
 
@@ -48,6 +54,12 @@ test: test-setup
 
 test-all: test-setup
 	@$(RUN) $(VENV)/bin/python -m pytest --timeout=1800 -m '' $(ARGS)
+
+# Here what is in PYTHONPATH and LD_LIBRARY_PATH is wanted: carried packages, the libraries of the driver.
+gpu:
+	@$(RUN) PYTHONPATH="$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))" LD_LIBRARY_PATH="$(LD_LIBRARY_PATH)" \
+	  PYTHONUNBUFFERED=1 $(GPU_PYTHON) -m gsemsplat_ros.cli gpu $(PARTS) --out $(OUT) --minutes $(MINUTES) \
+	  $(if $(DATA),--data $(DATA))
 
 $(VENV)/bin/python:
 	@set -e; python=; \

@@ -31,6 +31,7 @@ COMMANDS = {
     'weights': 'convert, describe or check checkpoints',
     'eval': 'measure the accuracy of a checkpoint',
     'bench': 'measure speed and memory, compared with the public algorithm',
+    'gpu': 'run everything that needs a GPU: tests, benches, a profile, training',
     'train': 'train the small network',
 }
 

@@ -7,6 +7,7 @@ but the differences between the paths do.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.network.inference import keep_memory
 
 REPEATS = {'large': 3, 'small': 7}
+# on a GPU, whichever ends first: a stage takes a thousandth of the time, so its clock needs more repeats
+GPU_REPEATS, GPU_SECONDS = 100, 20.0
 # largest and mean difference of an output from the plain path, relative to the output's range, bfloat16
 TOLERANCE, MEAN_TOLERANCE = 0.15, 0.015
 Step = Callable[[str], None]  # called with a description before each measurement
@@ -48,29 +51,44 @@ def bench(
 ) -> dict[str, Any]:
     """Measure; returns the output of `gsemsplat bench --json`.
 
-    repeats: of each stage (0: REPEATS); more: functions that make further stages from the rendered Gaussians.
+    repeats: of each stage (0: REPEATS, on a GPU as many as GPU_SECONDS allow); more: functions that make
+    further stages from the rendered Gaussians.
     """
     keep_memory()
-    repeats = repeats or REPEATS[size]
     where = machine(device)
     with torch.inference_mode(), public_precision():
-        work = Workload.of_size(size, device)
-        stages = [*network_stages(work), *scene_stages(work), *(make(work.gaussians) for make in more)]
-        compared = compare(stages, work, repeats, step)
+        return bench_workload(Workload.of_size(size, device), where, repeats, more, step)
+
+
+def bench_workload(
+    work: Workload,
+    where: str,
+    repeats: int = 0,
+    more: Iterable[Callable[[Gaussians], Stage]] = (),
+    step: Step = lambda text: None,
+) -> dict[str, Any]:
+    """`bench` of a workload that was made; where: what `machine` says of its device."""
+    seconds = float('inf')
+    if not repeats:
+        repeats = REPEATS[work.size]
+        if work.device.type == 'cuda':
+            repeats, seconds = GPU_REPEATS, GPU_SECONDS
+    stages = [*network_stages(work), *scene_stages(work), *(make(work.gaussians) for make in more)]
+    compared = compare(stages, work, repeats, seconds, step)
     return {
-        'size': size,
+        'size': work.size,
         'device': where,
         'pictures': f'{WIDTH}x{HEIGHT}',
-        'drawn': 'x'.join(map(str, DRAWN[size])),
+        'drawn': 'x'.join(map(str, DRAWN[work.size])),
         'gaussians': len(work.gaussians),
         'weights': work.weights,
-        'repeats': repeats,
+        'repeats': len(compared.fast[stages[0].name].seconds),
         **summary(compared, work),
     }
 
 
-def compare(stages: Sequence[Stage], work: Workload, repeats: int, step: Step) -> Comparison:
-    """Run the stages on both paths, alternating, `repeats` times."""
+def compare(stages: Sequence[Stage], work: Workload, repeats: int, seconds: float, step: Step) -> Comparison:
+    """Run the stages on both paths, alternating, `repeats` times; none is begun after `seconds`."""
     for stage in stages:  # libraries choose kernels, compiled code is loaded
         step(f'{stage.name}, warming up')
         if stage.network:
@@ -80,7 +98,10 @@ def compare(stages: Sequence[Stage], work: Workload, repeats: int, step: Step) -
     fast = {stage.name: Times() for stage in stages}
     made: dict[str, tuple[Any, Any]] = {}  # stage -> newest outputs, if they are compared
     peaks = {torch.float32: 0.0, fast_type(work): 0.0}
+    end = time.monotonic() + seconds
     for repeat in range(repeats):
+        if repeat and time.monotonic() > end:
+            break
         for kind in peaks:
             step('matrix products')
             peaks[kind] = max(peaks[kind], peak_product(work.device, kind))

@@ -57,12 +57,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Workload:
-    """The inputs of both paths, for one size of network.
+    """The inputs of both paths, for one `size` of network, 'small' or 'large'.
 
     model: for the plain path; fast: the fast path on a copy of it; weights: description; views: the pair;
     gaussians, camera: the rendered scene; phrases (5, C): unit, one query and four canonical phrases.
     """
 
+    size: str
     device: torch.device
     model: GSemSplat
     fast: Inference
@@ -88,6 +89,7 @@ class Workload:
         decoders = decoders.to(device).eval().requires_grad_(False)
         gaussians, camera = wall(*DRAWN[size], decoders.code_dim)
         return cls(
+            size=size,
             device=device,
             model=model,
             fast=Inference(copy.deepcopy(model), device),

@@ -50,6 +50,27 @@ class Times:
         self.seconds.append(time.perf_counter() - start)
         return result
 
+    @classmethod
+    def within(cls, seconds: float, work: Callable[[], object], device: torch.device) -> Times:
+        """Times of `work`, after two calls to warm up: as many as begin within `seconds`, at least 3 and at
+        most 200."""
+        times = cls()
+        for _ in range(2):
+            work()
+        end = time.monotonic() + seconds
+        while len(times.seconds) < 3 or (len(times.seconds) < 200 and time.monotonic() < end):
+            times.of(work, device)
+        return times
+
+    def row(self) -> dict[str, float]:
+        """A row of a table: median, interquartile range, maximum, and how many there are."""
+        return {
+            'median [ms]': 1e3 * self.median,
+            'spread [ms]': 1e3 * self.spread,
+            'worst [ms]': 1e3 * max(self.seconds),
+            'repeats': len(self.seconds),
+        }
+
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has finished."""

@@ -10,17 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numba import njit
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.rows import FIELDS, columns_of, fill_rows
 from gsemsplat_ros.ros.conversions import sized
-
-# One point: x y z [m]; colour packed as 0x00RRGGBB (as RViz and PCL read it); opacity (0, 1); scales =
-# standard deviations along the Gaussian's own axes [m]; rot_0..3 = quaternion w, x, y, z (the order of splat
-# PLY files; ROS quaternions are x, y, z, w). Unlike in PLY, scales and opacities are linear.
-FIELDS = ('x', 'y', 'z', 'rgb', 'opacity', *(f'scale_{i}' for i in range(3)), *(f'rot_{i}' for i in range(4)))
 
 
 def gaussian_cloud(
@@ -38,13 +33,7 @@ def gaussian_cloud(
     """
     index = np.arange(len(gaussians)) if inside is None else np.flatnonzero(inside)
     index = index[thinned(len(index), max_points)] if max_points else index
-
-    def values(name: str) -> np.ndarray:
-        array = getattr(gaussians, name).detach().cpu().numpy()
-        return np.ascontiguousarray(array if len(index) == len(array) else array[index], np.float32)
-
-    columns = [values(name) for name in ('means', 'colors', 'opacities', 'scales', 'quats')]
-    columns.append(values('codes') if codes else np.zeros((len(index), 0), np.float32))
+    columns = columns_of(gaussians, index, codes)
     names = [*FIELDS, *(f'code_{i}' for i in range(columns[-1].shape[1]))]
     step, count = 4 * len(names), len(index)
     cloud = PointCloud2(
@@ -60,7 +49,7 @@ def gaussian_cloud(
     )
     if count:
         points = np.frombuffer(sized(cloud.data, count * step), np.float32).reshape(count, -1)
-        count = _fill(points, points.view(np.uint32), *columns)
+        count = fill_rows(points, points.view(np.uint32), *columns)
         del points  # or the array could not be cut
         if count < len(index):
             del cloud.data[count * step :]
@@ -70,35 +59,6 @@ def gaussian_cloud(
             )
     cloud.width, cloud.row_step = count, count * step
     return cloud
-
-
-@njit(nogil=True, cache=True)
-def _fill(points, bits, means, colors, opacities, scales, quats, codes):
-    """Write the N Gaussians to the first rows of `points` (N, 12 + D) float32, of which `bits` is a uint32
-    view; those that are not finite are skipped. Returns how many were written."""
-    count, nothing, one = 0, np.float32(0), np.float32(1)
-    for n in range(len(means)):
-        row, odd = points[count], nothing  # odd: NaN as soon as one of the numbers is not finite
-        for i in range(3):
-            row[i] = means[n, i]
-            row[5 + i] = scales[n, i]
-            odd += nothing * means[n, i] + nothing * scales[n, i] + nothing * colors[n, i]
-        for i in range(4):
-            row[8 + i] = quats[n, i]
-            odd += nothing * quats[n, i]
-        for i in range(codes.shape[1]):
-            row[12 + i] = codes[n, i]
-            odd += nothing * codes[n, i]
-        row[4] = opacities[n]
-        odd += nothing * opacities[n]
-        if odd == 0:
-            rgb = np.uint32(0)
-            for i in range(3):
-                value = np.rint(min(max(colors[n, i], nothing), one) * np.float32(255))
-                rgb = (rgb << np.uint32(8)) | np.uint32(value)
-            bits[count, 3] = rgb
-            count += 1
-    return count
 
 
 def cloud_to_gaussians(cloud: PointCloud2) -> Gaussians:
