@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.checkpoints import checkpoint as checkpoints
-from gsemsplat_ros.device import choose, upload
+from gsemsplat_ros.device import choose, upload, within_gpu_memory
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.geometry.matches import match_pair
@@ -95,10 +95,24 @@ class Pipeline:
         range in the mean (`gsemsplat bench` measures both).
 
         On Linux the process keeps up to half a gigabyte of freed memory from then on.
-        Raises ValueError in one line for a file or device that cannot be used.
+        Raises ValueError in one line for a file or device that cannot be used; NoGpuMemory, which is one.
         """
         chosen = choose(device)
         keep_memory()
+        return within_gpu_memory(
+            lambda: cls._load(weights, chosen, text_checkpoint, square, canonical, exact), 'the network'
+        )
+
+    @classmethod
+    def _load(
+        cls,
+        weights: str | Path | None,
+        chosen: torch.device,
+        text_checkpoint: str | Path | None,
+        square: bool,
+        canonical: tuple[str, ...],
+        exact: bool,
+    ) -> Pipeline:
         checkpoint = checkpoints.load(weights, chosen)
         if not checkpoint.decoders:
             raise ValueError(
@@ -109,14 +123,19 @@ class Pipeline:
         encoder = load_text_encoder(checkpoint.card.get('text_encoder'), text_checkpoint, mean)
         return cls(checkpoint, encoder, chosen, square, canonical, exact)
 
-    @torch.inference_mode()
     def build(self, pair: Pair) -> Scene:
         """The scene of `pair`: one pass of the network, its geometry and Gaussians, and the rendering that
         queries read, with its codes prepared.
 
         Raises ValueError for an image that is too small or shows nothing, a camera that cannot be one, and a
-        stereo pair whose images are none.
+        stereo pair whose images are none; NoGpuMemory, which is one.
         """
+        height, width = pair.first.image.shape[:2]
+        what = f'a pair of {width}x{height} px'
+        return within_gpu_memory(lambda: self._build(pair), what, self.network.forget)
+
+    @torch.inference_mode()
+    def _build(self, pair: Pair) -> Scene:
         clock = Clock()
         for view, name in (pair.first, 'the first image'), (pair.second, 'the second image'):
             check_image(view.image, name)
@@ -180,7 +199,7 @@ class Pipeline:
         """The answer of the scene, or of the whole map, to `question`; a text has the default threshold. What
         the text encoder does not understand is in the answer's note.
 
-        Raises ValueError for an unusable text (see Question).
+        Raises ValueError for an unusable text (see Question), NoGpuMemory, which is one.
         """
         return self.query_all(target, (question,))[0]
 
@@ -189,6 +208,9 @@ class Pipeline:
 
         Raises ValueError as `query`.
         """
+        return within_gpu_memory(lambda: self._query_all(target, questions), 'the question')
+
+    def _query_all(self, target: Scene | MapIndex, questions: Sequence[Question | str]) -> list[Answer]:
         asked = [Question(question) if isinstance(question, str) else question for question in questions]
         asked = [replace(each, threshold=each.threshold or self.threshold) for each in asked]
         readings = [read(each.text, self.text_encoder.knows) for each in asked]
@@ -212,7 +234,9 @@ class Pipeline:
 
     def index(self, map_: Map, before: MapIndex | None = None) -> MapIndex:
         """The map prepared for `query`; codes that did not change since `before` are not decoded again."""
-        return MapIndex.prepare(map_, self.decoders, self.canonical, before)
+        return within_gpu_memory(
+            lambda: MapIndex.prepare(map_, self.decoders, self.canonical, before), 'the codes of the map'
+        )
 
 
 def check_sizes(checkpoint: checkpoints.Checkpoint, decoders: Decoders, text_encoder: TextEncoder) -> None:

@@ -151,6 +151,11 @@ class Inference:
         name = 'describe' if descriptors else 'predict'
         return _prediction(self._replay(name, forward, tensors))
 
+    def forget(self) -> None:
+        """Drop what is kept for reuse: encodings and recorded passes."""
+        self._kept.clear()
+        self._recorded.clear()
+
     def wait(self) -> None:
         """Block until the device has finished all its work."""
         if self.device.type == 'cuda':

@@ -38,6 +38,7 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from gsemsplat_ros.device import NoGpuMemory
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros import diagnostics
 from gsemsplat_ros.ros.arguments import mistake
@@ -110,14 +111,20 @@ class GsemsplatNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network, create topics and services. FAILURE (logged with the reason) changes nothing."""
         p, start = self.parameters, time.monotonic()
+        load = functools.partial(
+            self._load_pipeline,
+            p.weights or None,
+            square=p.square,
+            text_checkpoint=p.text_checkpoint or None,
+            canonical=p.canonical,
+        )
+        load_on_cpu = functools.partial(load, device='cpu')
         try:
-            pipeline = self._load_pipeline(
-                p.weights or None,
-                device=p.device,
-                square=p.square,
-                text_checkpoint=p.text_checkpoint or None,
-                canonical=p.canonical,
-            )
+            try:
+                pipeline = load(device=p.device)
+            except NoGpuMemory as error:
+                self.log.warning(f'{error}: this node goes on on the CPU')
+                pipeline = load_on_cpu()
         except (ValueError, OSError) as error:
             self.log.error(f'cannot load the network: {error}')
             return TransitionCallbackReturn.FAILURE
@@ -132,7 +139,13 @@ class GsemsplatNode(LifecycleNode):
         with ExitStack() as made:
             results = made.enter_context(closing(Results(self, self._say)))
             perception = Perception(
-                pipeline, keeper, results, lambda: self.parameters, self._say, self._publish_status
+                pipeline,
+                keeper,
+                results,
+                lambda: self.parameters,
+                self._say,
+                self._publish_status,
+                load_on_cpu,
             )
             made.enter_context(closing(MapServices(self, self.log, keeper, self._map_replaced)))
             group = MutuallyExclusiveCallbackGroup()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
 
+from gsemsplat_ros.device import NoGpuMemory
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.pipeline import Clock, Pipeline
 from gsemsplat_ros.ros import answers, messages
@@ -31,6 +32,7 @@ class Perception:
     """Makes scenes in the worker and answers queries in any thread; its results are in `latest`.
 
     parameters: returns the current ones. say: logs a warning. changed: called after each new result.
+    load_on_cpu: makes the pipeline that takes over when a GPU has no memory for a pair.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class Perception:
         parameters: Callable[[], Parameters],
         say: Callable[[str], None],
         changed: Callable[[], None],
+        load_on_cpu: Callable[[], Pipeline],
     ):
         self.pipeline, self.keeper, self.latest = pipeline, keeper, keeper.latest
         self._results, self._parameters, self._say, self._changed = results, parameters, say, changed
+        self._load_on_cpu = load_on_cpu
         self._shown: Shown[tuple[Answer, Header]] = Shown()  # (answer, its header)
         self._indexes = IndexCache(pipeline.index)
         self._noted: set[str] = set()  # standing queries whose note was logged
@@ -63,7 +67,11 @@ class Perception:
         if pair is None:
             return
         self.latest.change(used_ns=stamp)
-        scene = self.pipeline.build(pair)
+        try:
+            scene = self.pipeline.build(pair)
+        except NoGpuMemory as error:
+            self._go_on_the_cpu(error)
+            scene = self.pipeline.build(pair)
         source.built(pair)
         if scene.focal_source != 'calibration':
             focal = scene.keyframe.input_camera.fx
@@ -102,6 +110,13 @@ class Perception:
         scenes = self.latest.now.scenes + 1
         self.latest.change(done=Done(scene, latencies), scenes=scenes, last_error='')
         self._changed()
+
+    def _go_on_the_cpu(self, error: NoGpuMemory) -> None:
+        """Load the network anew there. Scene and map stay as they are; questions in other threads that began
+        with the old pipeline end with it."""
+        self._say(f'{error}: this node goes on on the CPU')
+        self.pipeline = self._load_on_cpu()
+        self._indexes = IndexCache(self.pipeline.index)
 
     def refuse(self, error: BaseException) -> None:
         """Log and count an input that could not be used, or a fault of ours; the node lives on."""

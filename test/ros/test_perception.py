@@ -11,6 +11,7 @@ from support.node_program import FakePipeline
 from support.ros_messages import LEFT, RIGHT, picture
 
 from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.device import NoGpuMemory
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.ros import answers
 from gsemsplat_ros.ros.map_keeper import MapKeeper
@@ -39,7 +40,13 @@ class Camp:
         pipeline = FakePipeline('')
         self.keeper, self.results, self.said = MapKeeper(self.parameters, pipeline.code_space), Recorded(), []
         self.perception = Perception(
-            pipeline, self.keeper, self.results, lambda: self.parameters, self.said.append, lambda: None
+            pipeline,
+            self.keeper,
+            self.results,
+            lambda: self.parameters,
+            self.said.append,
+            lambda: None,
+            lambda: FakePipeline(''),
         )
         self._seconds = 0
 
@@ -205,3 +212,20 @@ def test_an_answer_stands_though_it_cannot_be_published(camp, monkeypatch):
     monkeypatch.setattr(camp.results, 'answer', fail, raising=False)
     response = camp.ask('chair')
     assert response.success and response.objects and 'the publisher is gone' in camp.said[-1]
+
+
+def test_a_gpu_without_memory_for_a_pair_is_left_for_the_cpu(camp):
+    camp.see()
+    before = camp.perception.pipeline
+
+    def build(pair):
+        raise NoGpuMemory('the GPU has no memory for a pair')
+
+    before.build = build
+    camp.see()
+    said = ['the GPU has no memory for a pair: this node goes on on the CPU']
+    assert camp.said[:1] == said
+    assert camp.perception.pipeline is not before and camp.now.scenes == 2 and camp.now.refused == 0
+    assert camp.ask('chair').success
+    camp.see()
+    assert camp.now.scenes == 3 and camp.said.count(said[0]) == 1

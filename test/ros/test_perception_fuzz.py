@@ -95,7 +95,13 @@ class Rig:
         results = Results(self.wire, self.said.append)
         keeper = MapKeeper(self.parameters, pipeline.code_space)
         self.perception = Perception(
-            self.pipeline, keeper, results, lambda: self.parameters, self.said.append, lambda: None
+            self.pipeline,
+            keeper,
+            results,
+            lambda: self.parameters,
+            self.said.append,
+            lambda: None,
+            lambda: self.pipeline,
         )
         self.results = results
         self.source = make_source(
