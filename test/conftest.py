@@ -57,6 +57,29 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture
+def pretended_gpu(monkeypatch):
+    """A pretended GPU under the name 'cuda' (support/pretend_gpu.py), with gsplat."""
+    pytest.importorskip('gsplat')
+    from support import gsplat_operators
+    from support.pretend_gpu import PretendGPU
+
+    gsplat_operators.install(monkeypatch)
+    with PretendGPU() as pretended:
+        yield pretended
+
+
+@pytest.fixture(
+    params=[
+        pytest.param('pretended_gpu', marks=pytest.mark.fake_cuda),
+        pytest.param(None, id='real', marks=pytest.mark.cuda),
+    ]
+)
+def gpu(request):
+    """What is called 'cuda': a pretended GPU, and the machine's if it has one."""
+    return request.param and request.getfixturevalue(request.param)
+
+
+@pytest.fixture
 def own_environment(monkeypatch):
     """The environment of a user without ROS settings, so that a demo picks its domain; restored later."""
     from gsemsplat_ros.ros.client.node_process import PROFILES

@@ -10,8 +10,8 @@ from gsemsplat_msgs.srv import Query
 from support.node_program import FakePipeline
 from support.ros_messages import LEFT, RIGHT, picture
 
-from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.device import NoGpuMemory
+from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.ros import answers
 from gsemsplat_ros.ros.map_keeper import MapKeeper

@@ -1,6 +1,6 @@
-"""A pretended GPU: tensors that say they are on CUDA, refuse what CUDA's refuse, and hold their values on the
-CPU. What is written for a GPU runs on it as it stands, so that its results can be compared with the CPU's, and
-each copy and each wait of the host is counted.
+"""A pretended GPU: tensors that say they are on CUDA, refuse what CUDA's refuse, and hold their values on
+the CPU. What is written for a GPU runs on it as it stands, so that its results can be compared with the
+CPU's, and each copy and each wait of the host is counted.
 
     with PretendGPU() as gpu:
         pipeline = Pipeline.load(device='cuda')
@@ -79,6 +79,12 @@ class GpuTensor(Tensor):
     is_cuda = property(lambda self: True)
     is_meta = property(lambda self: False)
 
+    def _take_over(self, other: GpuTensor) -> None:
+        Tensor.data.__set__(self, other)  # type: ignore[attr-defined]
+        self.held = other.held
+
+    data = property(lambda self: self.detach(), _take_over)  # as `Module.to` changes parameters
+
     def __repr__(self, **options) -> str:
         return f'GpuTensor({self.held})'
 
@@ -86,6 +92,9 @@ class GpuTensor(Tensor):
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
 
     __array__ = numpy
+
+    def tolist(self):
+        return self.cpu().tolist()
 
     def pin_memory(self, *options):
         raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
@@ -142,10 +151,7 @@ class PretendGPU:
         assert held.device == CPU, held.device
         size = held.untyped_storage().nbytes()
         if size > self.largest:
-            raise torch.OutOfMemoryError(
-                f'CUDA out of memory. Tried to allocate {size / 2**20:.2f} MiB. GPU 0 has a total capacity of '
-                f'{self.largest / 2**20:.2f} MiB of which 0 bytes is free.'
-            )
+            raise torch.OutOfMemoryError(f'CUDA out of memory. Tried to allocate {size / 2**20:.2f} MiB.')
         return GpuTensor(held, self)
 
     def copied_up(self, elements: int) -> None:
@@ -165,24 +171,13 @@ class PretendGPU:
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         ours = any(isinstance(tensor, GpuTensor) for tensor in tensors)
         on_gpu = ours if goal is None else goal.type != 'cpu'
-        if name == '_to_copy' or name == 'copy_':
-            self._count_copy(
-                args[0] if name == '_to_copy' else args[1],
-                on_gpu if name == '_to_copy' else isinstance(args[0], GpuTensor),
-            )
-            if name == 'copy_':
-                on_gpu = isinstance(args[0], GpuTensor)
+        if name == 'copy_':
+            on_gpu = isinstance(args[0], GpuTensor)
+            self._count_copy(args[1], on_gpu)
+        elif name == '_to_copy':
+            self._count_copy(args[0], on_gpu)
         elif ours:
-            if any(tensor.ndim and not isinstance(tensor, GpuTensor) for tensor in tensors):
-                raise RuntimeError(
-                    f'Expected all tensors to be on the same device, but found at least two devices, cuda:0 '
-                    f'and cpu! (when checking arguments of {name})'
-                )
-            masked = name in BY_MASK and any(m is not None and m.dtype == torch.bool for m in args[1])
-            if name in READS or masked:
-                self._refuse_in_capture(f'{name}, for which the host waits,')
-                for seen in self.seen:
-                    seen.reads.append(f'{name} by a mask' if masked else name)
+            self._check(name, args, tensors)
         held_args, held_kwargs = tree_map(_held, args), tree_map(_held, kwargs)
         out = func(*held_args, **held_kwargs)
         recorded = getattr(self._capture, 'operations', None)
@@ -198,6 +193,19 @@ class PretendGPU:
             return given[id(x)] if id(x) in given else self.take(x)
 
         return tree_map(wrapped, out)
+
+    def _check(self, name: str, args: tuple, tensors: list[Tensor]) -> None:
+        """Refuse mixed devices, as CUDA does but for single numbers; count what the host waits for."""
+        if any(tensor.ndim and not isinstance(tensor, GpuTensor) for tensor in tensors):
+            raise RuntimeError(
+                'Expected all tensors to be on the same device, but found at least two devices, cuda:0 and '
+                f'cpu! (when checking arguments of {name})'
+            )
+        masked = name in BY_MASK and any(mask is not None and mask.dtype == torch.bool for mask in args[1])
+        if name in READS or masked:
+            self._refuse_in_capture(f'{name}, for which the host waits,')
+            for seen in self.seen:
+                seen.reads.append(f'{name} by a mask' if masked else name)
 
     def _count_copy(self, source: Tensor, to_gpu: bool) -> None:
         if to_gpu and not isinstance(source, GpuTensor):
@@ -270,6 +278,7 @@ class PretendGPU:
             'CUDAGraph': Graph,
             'graph': capture,
             'empty_cache': empty_cache,
+            'mem_get_info': lambda device=None: (0, 2**33),
             'memory_allocated': lambda device=None: 0,
             'max_memory_allocated': lambda device=None: 0,
             'max_memory_reserved': lambda device=None: 0,
@@ -296,6 +305,8 @@ class _ByName(TorchFunctionMode):
             return self._from_python(func, args, kwargs)
         if func is torch.device:
             return func(*args, **kwargs)
+        if func is Tensor.cuda:
+            func, args = Tensor.to, (args[0], CUDA)
         kwargs.pop('pin_memory', None)
         return func(*map(_renamed, args), **{name: _renamed(value) for name, value in kwargs.items()})
 
