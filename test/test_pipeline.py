@@ -225,21 +225,6 @@ def test_a_sequence_encodes_each_keyframe_once_and_loses_nothing(pipeline):
         assert torch.equal(getattr(kept.gaussians, name), getattr(fresh.gaussians, name))
 
 
-@pytest.mark.cuda
-def test_a_gpu_builds_and_answers_as_the_cpu(pipeline, pipeline_weights, scene):
-    pytest.importorskip('gsplat')
-    gpu = Pipeline.load(pipeline_weights, device='cuda')
-    again = gpu.build(Pair(View(textured(), CAMERA, 'left_optical', 7), View(textured(6), CAMERA), 0.2))
-    assert (
-        again.gaussians.means.is_cuda and again.keyframe.rendering.rgb.is_cuda
-    )  # read when a message needs them
-    assert again.scale == pytest.approx(scene.scale, rel=0.02)
-    depth, wanted = again.keyframe.rendering.depth.cpu().numpy(), scene.keyframe.rendering.depth.numpy()
-    assert np.nanmedian(np.abs(depth / wanted - 1)) < 0.01
-    got, alone = (p.query(s, Question('chair', 0.01)) for p, s in ((gpu, again), (pipeline, scene)))
-    assert got.score == pytest.approx(alone.score, abs=0.05)
-
-
 @pytest.mark.parametrize(
     'baseline, words', [(75.0, 'in millimetres'), (7.5, 'in centimetres'), (1e-4, 'wanted 5 mm')]
 )

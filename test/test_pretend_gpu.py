@@ -84,6 +84,7 @@ COUNTED = (  # an operation, and what is to be seen of it
     (lambda x: torch.as_tensor(np.ones(4), device=x.device), 'up', 4),
     (lambda x: x.new_tensor([1.0, 2.0]), 'up', 2),
     (lambda x: x.copy_(torch.ones(3)), 'up', 3),
+    (lambda x: x[torch.tensor([0, 2])], 'up', 2),
 )
 
 

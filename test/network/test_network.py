@@ -225,10 +225,11 @@ def test_bfloat16_stays_within_the_stated_tolerance(changes):
         assert a.dtype == torch.float32 and error.max() <= 0.15 and error.mean() <= 0.015, name
 
 
-@pytest.mark.cuda
 @pytest.mark.parametrize('changes', [{}, HYBRID])
 @pytest.mark.parametrize('exact', [True, False])
-def test_recorded_passes_on_a_gpu_are_those_of_the_cpu(changes, exact):
+def test_recorded_passes_on_a_gpu_are_those_of_the_cpu(gpu, changes, exact):
+    if gpu:
+        gpu.bf16 = True
     device, images = torch.device('cuda'), pictures(3)
     network = Inference(tiny(**changes).to(device), device, exact)
     plain = Inference(tiny(**changes), torch.device('cpu'), exact=True)

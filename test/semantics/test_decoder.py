@@ -370,8 +370,7 @@ def test_many_phrases_at_once_are_each_alone():
         assert torch.equal(hidden.best_negative, best_negative)  # computed in place, but not there
 
 
-@pytest.mark.cuda
-def test_counts_on_a_gpu_are_asked_as_on_the_cpu():
+def test_counts_on_a_gpu_are_asked_as_on_the_cpu(gpu):
     decoders, codes, counts = summed(), summed_codes()[..., :16], torch.randn(6, 5, 7)
     phrases, canonical = summed_phrases(3), summed_phrases(4, seed=3)
     wanted = decoders.prepare(codes, canonical, counts=counts).relevancy(phrases)
@@ -380,8 +379,7 @@ def test_counts_on_a_gpu_are_asked_as_on_the_cpu():
     torch.testing.assert_close(got.cpu(), wanted, atol=1e-5, rtol=0)
 
 
-@pytest.mark.cuda
-def test_words_on_a_gpu_are_those_of_the_cpu():
+def test_words_on_a_gpu_are_those_of_the_cpu(gpu):
     decoders, codes, phrases = decoders_of('small'), codes_of(), unit(3, 48)
     wanted = decoders.prepare(codes, phrases[1:]).relevancy(phrases)
     got = decoders.cuda().prepare(codes.cuda(), phrases[1:]).relevancy(phrases)

@@ -38,7 +38,7 @@ READS = {
     *('_local_scalar_dense', 'is_nonzero', 'equal', 'allclose', 'nonzero', 'masked_select', 'bincount'),
     *('_unique2', 'unique_dim', 'unique_consecutive', '_linalg_check_errors', 'repeat_interleave'),
 }
-BY_MASK = {'index', 'index_put', 'index_put_', '_index_put_impl_', '_unsafe_index'}
+INDEXING = {'index', 'index_put', 'index_put_', '_index_put_impl_', '_unsafe_index'}
 FROM_PYTHON = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 NAME = 'NVIDIA pretended'
 
@@ -196,12 +196,17 @@ class PretendGPU:
 
     def _check(self, name: str, args: tuple, tensors: list[Tensor]) -> None:
         """Refuse mixed devices, as CUDA does but for single numbers; count what the host waits for."""
-        if any(tensor.ndim and not isinstance(tensor, GpuTensor) for tensor in tensors):
+        indices = [x for x in args[1] if x is not None] if name in INDEXING else []
+        for index in indices:  # may be on the host, from where they are copied
+            if not isinstance(index, GpuTensor):
+                self.copied_up(index.numel())
+        others = [tensor for tensor in tensors if not any(tensor is index for index in indices)]
+        if any(tensor.ndim and not isinstance(tensor, GpuTensor) for tensor in others):
             raise RuntimeError(
                 'Expected all tensors to be on the same device, but found at least two devices, cuda:0 and '
                 f'cpu! (when checking arguments of {name})'
             )
-        masked = name in BY_MASK and any(mask is not None and mask.dtype == torch.bool for mask in args[1])
+        masked = any(isinstance(x, GpuTensor) and x.dtype == torch.bool for x in indices)
         if name in READS or masked:
             self._refuse_in_capture(f'{name}, for which the host waits,')
             for seen in self.seen:

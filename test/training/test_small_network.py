@@ -301,8 +301,7 @@ def test_two_processes_train_as_one(rooms, tmp_path):
     assert files == ['events', 'events', 'log', 'small', 'state']  # one a run, of the first process
 
 
-@pytest.mark.cuda
-def test_a_gpu_trains_as_the_cpu(rooms):
+def test_a_gpu_trains_as_the_cpu(rooms, gpu):
     go(rooms, 'cpu')
     go(rooms, 'cuda', '--device', 'cuda')
     np.testing.assert_allclose(
