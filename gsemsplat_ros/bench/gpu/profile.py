@@ -22,6 +22,7 @@ from gsemsplat_ros.files import write_whole
 
 PAIRS = 10
 LONGEST = 10  # kernels, and gaps, that are named
+NAMED = 70  # characters of the name of a kernel
 LARGEST_TRACE = 12 * 2**20  # bytes
 ON_DEVICE = 'kernel', 'gpu_memcpy', 'gpu_memset'
 
@@ -57,7 +58,8 @@ def spans_of(trace: dict[str, Any]) -> list[Span]:
     """The device's work of a trace in Chrome's format, by start."""
     events = [event for event in trace['traceEvents'] if event.get('cat') in ON_DEVICE]
     return sorted(
-        (Span(event['name'], event['ts'], event.get('dur', 0)) for event in events), key=lambda s: s.start
+        (Span(event['name'][:NAMED], event['ts'], event.get('dur', 0)) for event in events),
+        key=lambda s: s.start,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-WIDEST = 70  # characters of a cell; names of kernels are long
+WIDEST = 300  # characters of a cell
 
 
 def report(outcomes: Sequence[dict[str, Any]]) -> str:

@@ -89,8 +89,9 @@ def run_parts(
 def run_part(words: list[str], seconds: float, log: Path) -> dict[str, Any]:
     """Run a command for at most `seconds`, its output appended to `log`.
 
-    Returns its 'state' ('done', 'failed' or 'stopped'), the 'reason', its 'seconds', and as 'result' the last
-    JSON object that it printed in a line of its own, {} without any.
+    Returns its 'state' ('done', 'failed', 'stopped', or 'left out' for the reason that the result gives under
+    this name), the 'reason', its 'seconds', and as 'result' the last JSON object that it printed in a line of
+    its own, {} without any.
     """
     with log.open('a') as file:
         file.write(f'\n$ {" ".join(words)}\n')
@@ -110,18 +111,16 @@ def run_part(words: list[str], seconds: float, log: Path) -> dict[str, Any]:
         lines = [line.strip() for line in file if line.strip()]
     found = [line for line in lines if line.startswith('{') and line.endswith('}')]
     said = next((line for line in reversed(lines) if not line.startswith('{')), 'it printed nothing')
+    result = json.loads(found[-1]) if found else {}
     if status is None:
         state, reason = 'stopped', f'not finished after {seconds:.0f} s'
     elif status < 0:
         state, reason = 'failed', f'ended by {signal.Signals(-status).name}'
+    elif status:
+        state, reason = 'failed', said[:300]
     else:
-        state, reason = ('failed', said[:300]) if status else ('done', '')
-    return {
-        'state': state,
-        'reason': reason,
-        'seconds': time.monotonic() - start,
-        'result': json.loads(found[-1]) if found else {},
-    }
+        state, reason = ('left out', result['left out']) if 'left out' in result else ('done', '')
+    return {'state': state, 'reason': reason, 'seconds': time.monotonic() - start, 'result': result}
 
 
 def end_group(process: subprocess.Popen) -> None:

