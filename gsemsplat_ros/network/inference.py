@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import fields
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,6 +115,7 @@ class Inference:
         self._strides = tuple(TAPS.values()) if model.config.stem else ()
         self._kept: list[tuple[np.ndarray, Encoding]] = []
         self._recorded: dict[tuple, Recording] = {}
+        self._pool: Any = None  # the memory of the recorded passes
 
     def upload(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 to (1, 3, H, W) in [-1, 1] on the device; the copy to a GPU is asynchronous."""
@@ -198,14 +200,18 @@ class Inference:
         if key not in self._recorded:
             if len(self._recorded) > RECORDED:
                 self._recorded.clear()
-            self._recorded[key] = Recording(forward, tensors)
+            if not self._recorded:
+                self._pool = torch.cuda.graph_pool_handle()
+            self._recorded[key] = Recording(forward, tensors, self._pool)
         return self._recorded[key](tensors)
 
 
 class Recording:
-    """A function of tensors on a GPU as a CUDA graph, replayed without Python or launching single kernels."""
+    """A function of tensors on a GPU as a CUDA graph, replayed without Python or launching single kernels.
 
-    def __init__(self, function: Callable[..., dict[str, Tensor]], inputs: tuple[Tensor, ...]):
+    pool: memory that it shares with others, of which one runs at a time."""
+
+    def __init__(self, function: Callable[..., dict[str, Tensor]], inputs: tuple[Tensor, ...], pool: Any):
         self.inputs = tuple(x.clone(memory_format=torch.preserve_format) for x in inputs)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -215,11 +221,11 @@ class Recording:
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         # a query may use the GPU from its own thread meanwhile
-        with torch.cuda.graph(self.graph, capture_error_mode='thread_local'):
+        with torch.cuda.graph(self.graph, pool, capture_error_mode='thread_local'):
             self.outputs = function(*self.inputs)
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """The outputs, copied: the next replay overwrites its own."""
+        """The outputs, copied: the next replay, of this or of another pass of the pool, overwrites them."""
         for mine, given in zip(self.inputs, inputs, strict=True):
             mine.copy_(given, non_blocking=True)
         self.graph.replay()

@@ -6,7 +6,7 @@ Shapes: B batch, N tokens (row-major over an h x w grid), C channels, H heads, D
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ NORM_EPS = 1e-6
 CACHED_HEADS = 4  # their scores of 768 tokens, 5 MB, fit a CPU's cache
 
 
-@lru_cache(maxsize=16)
+@cache  # for ever: a recorded pass of a GPU reads it where it lies
 @torch.inference_mode(False)  # so that training may use what inference has made
 def rope_table(
     height: int, width: int, head_dim: int, device: torch.device, dtype: torch.dtype

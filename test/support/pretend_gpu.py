@@ -27,7 +27,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -84,6 +84,13 @@ class GpuTensor(Tensor):
         self.held = other.held
 
     data = property(lambda self: self.detach(), _take_over)  # as `Module.to` changes parameters
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        made: Tensor = GpuTensor(self.held.clone(), self.gpu)
+        if isinstance(self, nn.Parameter):
+            made = nn.Parameter(made, self.requires_grad)
+        memo[id(self)] = made
+        return made
 
     def __repr__(self, **options) -> str:
         return f'GpuTensor({self.held})'
@@ -282,6 +289,7 @@ class PretendGPU:
             'stream': lambda stream: contextlib.nullcontext(),
             'CUDAGraph': Graph,
             'graph': capture,
+            'graph_pool_handle': lambda: (0, 0),
             'empty_cache': empty_cache,
             'mem_get_info': lambda device=None: (0, 2**33),
             'memory_allocated': lambda device=None: 0,

@@ -508,3 +508,11 @@ def test_the_large_network_takes_a_step(tmp_path):
     assert not torch.equal(before.model.state_dict()[language], after.model.state_dict()[language])
     assert torch.equal(before.model.enc_norm.weight, after.model.enc_norm.weight)
     assert Decoders.from_state_dict(after.decoders).dim == 512
+
+
+def test_a_gpu_trains_as_the_cpu(root, gpu):
+    for device in 'cpu', 'cuda':
+        go(root, device, '--steps', 2, '--device', device)
+    for name in TERMS:
+        got, wanted = ([line[name] for line in log(root, device)] for device in ('cuda', 'cpu'))
+        np.testing.assert_allclose(got, wanted, rtol=0.05, err_msg=name)
