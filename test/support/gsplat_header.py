@@ -12,7 +12,9 @@ from typing import Any
 
 import gsplat
 import torch
+from support.pretend_gpu import GpuTensor
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 CameraModelType = enum.Enum('CameraModelType', 'PINHOLE ORTHO FISHEYE FTHETA', start=0)
 CONVERTIBLE: dict[str, Callable[[Any], bool]] = {  # C++ types of arguments, and what pybind11 makes them of
@@ -25,10 +27,14 @@ CONVERTIBLE: dict[str, Callable[[Any], bool]] = {  # C++ types of arguments, and
 }
 
 
-def operator(**layouts: str) -> Callable[[Callable[[SimpleNamespace], Any]], Callable]:
+def operator(
+    host_waits: bool = False, **layouts: str
+) -> Callable[[Callable[[SimpleNamespace], Any]], Callable]:
     """Makes a function of all arguments, by name, one of arguments by position, checked: their number and C++
     types as the header has them for this name, tensors contiguous and on one device.
 
+    host_waits: whether more than kernels is in it. What kernels do with values is not seen on a pretended GPU:
+    they get those on the CPU.
     layouts: of each tensor that is not None the sizes, by name or number, `...` for all leading ones; before
     them the element type, where that is not float32. Sizes of one name are equal in a call, and equal to the
     argument of that name if there is one.
@@ -48,7 +54,14 @@ def operator(**layouts: str) -> Callable[[Callable[[SimpleNamespace], Any]], Cal
             assert len({tensor.device for tensor in tensors.values()}) == 1, 'tensors on several devices'
             for name, tensor in tensors.items():
                 check(name, tensor, layouts[name].split(), sizes)
-            return function(SimpleNamespace(**given))
+            gpus = [tensor.gpu for tensor in tensors.values() if isinstance(tensor, GpuTensor)]
+            if host_waits or not gpus:
+                return function(SimpleNamespace(**given))
+            given = {name: value.held if name in tensors else value for name, value in given.items()}
+            results = function(SimpleNamespace(**given))
+            return tree_map(
+                lambda value: gpus[0].take(value) if isinstance(value, Tensor) else value, results
+            )
 
         return checked
 

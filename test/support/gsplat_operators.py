@@ -5,13 +5,12 @@ cameras. They refuse what the extension refuses: another number, type, element t
 arguments. Values are those of the kernels: pixel centres at halves, one alpha at most 0.999, a Gaussian
 weaker than 1/255 or one that would leave less light than 1e-4 not drawn, values that are no numbers compared
 as they compare them. What the kernels leave unwritten is NaN. Gradients are autograd's.
-
-On the device `meta` tensors have no values: there each Gaussian reaches one tile.
 """
 
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -134,7 +133,7 @@ def inverse(covariances: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack((yy, -xy, xx), -1) / torch.where(det == 0, 1, det)[..., None], det
 
 
-@operator(means2d='... N 2', radii='int32 ... N 2', depths='... N')
+@operator(host_waits=True, means2d='... N 2', radii='int32 ... N 2', depths='... N')
 def intersect_tile(given: SimpleNamespace) -> tuple[Tensor, Tensor, Tensor]:
     """How many tiles each Gaussian reaches (..., N); the pairs of tile and Gaussian, by image, tile and
     depth: their keys, and which Gaussian of all images."""
@@ -148,10 +147,8 @@ def intersect_tile(given: SimpleNamespace) -> tuple[Tensor, Tensor, Tensor]:
     wide = right - left
     reached = torch.where((sides > 0).all(-1), wide * (bottom - top), 0)
     ends = reached.cumsum(0)
-    pairs = ends.numel()
-    if pairs and not ends.is_meta:
-        pairs = int(ends[-1])  # the one number of the device that gsplat's host reads
-    pair = numbers(pairs, ends)
+    pairs = int(ends[-1]) if len(ends) else 0  # for which gsplat's host waits
+    pair = torch.arange(pairs, device=ends.device)
     owner = torch.searchsorted(ends, pair, right=True)
     place = pair - (ends - reached)[owner]
     tile = (top[owner] + place // wide[owner]) * given.tile_width + left[owner] + place % wide[owner]
@@ -165,14 +162,9 @@ def intersect_tile(given: SimpleNamespace) -> tuple[Tensor, Tensor, Tensor]:
 def intersect_offset(given: SimpleNamespace) -> Tensor:
     """The first pair of each tile, (I, tile_height, tile_width)."""
     keys = given.isect_ids >> 32
-    images = numbers(given.I, keys)[:, None] << tile_bits(given)
-    tiles = images | numbers(given.tile_width * given.tile_height, keys)
+    images = torch.arange(given.I)[:, None] << tile_bits(given)
+    tiles = images | torch.arange(given.tile_width * given.tile_height)
     return torch.searchsorted(keys, tiles).int().view(given.I, given.tile_height, given.tile_width)
-
-
-def numbers(count: int, like: Tensor) -> Tensor:
-    """0, 1, ... of the type and on the device of `like`, which in a backward pass cannot be named."""
-    return (like.new_ones(count).cumsum(0) - 1).to(like.dtype)
 
 
 def tile_bits(given: SimpleNamespace) -> int:
@@ -209,33 +201,26 @@ def rasterize_to_pixels_3dgs_bwd(given: SimpleNamespace) -> tuple[Tensor | None,
 def draw(
     given: SimpleNamespace, means2d: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Pictures and alphas, by all pixels of all pairs of tile and Gaussian at once: (pairs, tile_size^2)."""
+    """Pictures and alphas, tile by tile: K Gaussians, nearest first, in side x side pixels."""
     *images, rows, columns = given.tile_offsets.shape
-    starts, side, pixels = given.tile_offsets.flatten(), given.tile_size, given.tile_size**2
-    gaussian = given.flatten_ids
-    tile = torch.searchsorted(starts, numbers(len(gaussian), starts), right=True) - 1
-    pixel = numbers(pixels, starts)
-    x = (tile % columns * side)[:, None] + pixel % side + 0.5
-    y = (tile // columns % rows * side)[:, None] + pixel // side + 0.5
-
-    u, v = means2d.flatten(0, -2)[gaussian, :, None].unbind(1)
-    xx, xy, yy = conics.flatten(0, -2)[gaussian, :, None].unbind(1)
-    dx, dy = u - x, v - y
-    sigma = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
-    alpha = opacities.flatten()[gaussian, None] * (-sigma.clamp(min=0)).exp()
-    alpha = torch.fmin(alpha, alpha.new_full((), MAX_ALPHA))
-    alpha = torch.where((sigma < 0) | (alpha < MIN_ALPHA), 0, alpha).double()
-    passed = torch.log1p(-alpha)
-    before = passed.cumsum(0) - passed  # ln of the light before each pair, all tiles one after another
-    before = before - before[starts[tile]]
-    weights = torch.where((before + passed).exp() > STOP, alpha * before.exp(), 0)
-
-    def summed(values: Tensor) -> Tensor:
-        """(pairs, tile_size^2) to pictures (..., image_height, image_width)."""
-        tiles = values.new_zeros(len(starts), pixels).index_add(0, tile, values)
-        pictures = tiles.view(*images, rows, columns, side, side).transpose(-3, -2)
-        pictures = pictures.flatten(-4, -3).flatten(-2, -1)
-        return pictures[..., : given.image_height, : given.image_width].float()
-
-    channels = colors.flatten(0, -2)[gaussian, :, None].unbind(1)
-    return torch.stack([summed(weights * channel) for channel in channels], -1), summed(weights)[..., None]
+    side, tiles = given.tile_size, []
+    table = torch.cat((means2d, conics, opacities[..., None], colors), -1).flatten(0, -2)
+    table = torch.cat((table, torch.ones_like(table[:, :1])), -1)  # what is summed to alpha
+    starts = [*given.tile_offsets.flatten().tolist(), len(given.flatten_ids)]
+    for number, (start, end) in enumerate(pairwise(starts)):
+        row, column = number // columns % rows, number % columns
+        gaussians = table[given.flatten_ids[start:end]]
+        u, v, xx, xy, yy, opacity = gaussians[:, :6, None, None].unbind(1)  # (K, 1, 1) each
+        pixels = torch.arange(side) + 0.5
+        dx, dy = u - (column * side + pixels), v - (row * side + pixels)[:, None]
+        sigma = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy  # (K, side, side)
+        alpha = torch.fmin(opacity * (-sigma.clamp(min=0)).exp(), torch.tensor(MAX_ALPHA))
+        alpha = torch.where((sigma < 0) | (alpha < MIN_ALPHA), 0, alpha)
+        light = (1 - alpha).cumprod(0)  # behind each
+        before = torch.cat((torch.ones_like(light[:1]), light[:-1]))
+        weights = torch.where(light > STOP, alpha * before, 0)
+        tiles.append(torch.einsum('kyx,kc->yxc', weights, gaussians[:, 6:]))
+    whole = torch.stack(tiles).view(*images, rows, columns, side, side, -1)
+    whole = whole.transpose(-4, -3).flatten(-5, -4).flatten(-3, -2)
+    whole = whole[..., : given.image_height, : given.image_width, :].contiguous()
+    return whole[..., :-1].contiguous(), whole[..., -1:].contiguous()
