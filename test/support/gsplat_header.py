@@ -33,8 +33,8 @@ def operator(
     """Makes a function of all arguments, by name, one of arguments by position, checked: their number and C++
     types as the header has them for this name, tensors contiguous and on one device.
 
-    host_waits: whether more than kernels is in it. What kernels do with values is not seen on a pretended GPU:
-    they get those on the CPU.
+    host_waits: whether more than kernels is in it. What kernels do with values is not seen on a pretended
+    GPU: they get those on the CPU.
     layouts: of each tensor that is not None the sizes, by name or number, `...` for all leading ones; before
     them the element type, where that is not float32. Sizes of one name are equal in a call, and equal to the
     argument of that name if there is one.
