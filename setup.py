@@ -45,7 +45,7 @@ setup(
             'ros-std-srvs',
             'ros-visualization-msgs',
         ],
-        'cuda': ['gsplat'],  # renderer on NVIDIA GPUs
+        'cuda': ['gsplat'],  # the fast renderer on NVIDIA GPUs
         'openclip': ['open_clip_torch'],  # text encoder of the public checkpoints
         'viewer': ['av', 'viser'],  # `gsemsplat view`, videos
         'bags': ['rosbags'],  # bag files without a ROS installation

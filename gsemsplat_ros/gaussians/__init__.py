@@ -7,7 +7,11 @@ gaussians: the value and its transforms
 ply: PLY files for standard viewers
 ply_vertices: the vertices of a PLY file of whatever maker
 rows: rows of float32, as messages hold them
-render: the entry to the renderers: gsplat on CUDA, else render_cpu
+projection: Gaussians as a pinhole camera sees them
+render: the entry to the renderers: render_cpu on the CPU; on a GPU render_gsplat, else render_tiles
 render_cpu: the compiled renderer
-render_plain: the differentiable one in plain torch, twin of both and renderer of training
+render_gsplat: pictures by gsplat, where its operators run
+render_plain: the differentiable one in plain torch, twin of all and renderer of training on the CPU
+render_tiles: pictures by PyTorch operations, many at once, for GPUs without gsplat
+tile_lists: which Gaussians each tile of a picture has to draw
 """

@@ -1,21 +1,25 @@
-"""The entry to the renderers, in one convention: gsplat for tensors on CUDA, render_cpu on the CPU."""
+"""The entry to the renderers: render_cpu on the CPU; on a GPU gsplat where it runs, else render_tiles."""
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gsemsplat_ros.device import upload
 from gsemsplat_ros.gaussians.gaussians import Gaussians, flat
 from gsemsplat_ros.gaussians.render_cpu import render_cpu
-from gsemsplat_ros.gaussians.render_plain import DILATION, MIN_DEPTH_ALPHA, NEAR, Rendering
+from gsemsplat_ros.gaussians.render_gsplat import render_gsplat, why_not
+from gsemsplat_ros.gaussians.render_plain import Rendering
+from gsemsplat_ros.gaussians.render_tiles import render_tiles
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network.model import Prediction
 
 __all__ = ['Rendering', 'render', 'render_views']
+log = logging.getLogger(__name__)
 
 
 def render(
@@ -28,11 +32,10 @@ def render(
 
     camera: size and intrinsics [px] of the picture, pixel centres at integers; camera_from_world (4, 4)
     rigid, "world" being the frame of the Gaussians; background: RGB, seen through what stays transparent.
-    Both follow `render_plain` (which is the one to differentiate on the CPU); gsplat 1.5 caps one Gaussian's
-    alpha at 0.999, where 3DGS, gsplat 1.6 and the CPU cap it at 0.99. Raises ValueError on CUDA without it.
+    All renderers follow `render_plain`, which is the one to differentiate on the CPU; on a GPU this one is.
     """
     if gaussians.means.device.type != 'cpu':
-        return _render_gsplat(gaussians, camera, camera_from_world, background)
+        return _render_on_gpu(gaussians, camera, camera_from_world, background)
     return render_cpu(gaussians, camera, camera_from_world, background)
 
 
@@ -42,8 +45,7 @@ def render_views(
     """One picture (B, height, width, ...) of the Gaussians of each of B pairs, on a GPU, without a loop and
     differentiable.
 
-    Ks (B, 3, 3) [px], pixel centres at integers; cameras_from_first (B, 4, 4). Raises ValueError without
-    gsplat.
+    Ks (B, 3, 3) [px], pixel centres at integers; cameras_from_first (B, 4, 4).
     """
     drawn = _rasterize(
         *flat(prediction).values(),
@@ -55,7 +57,7 @@ def render_views(
     return Rendering(*(maps[:, 0] for maps in vars(drawn).values()))
 
 
-def _render_gsplat(
+def _render_on_gpu(
     gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray, background: Sequence[float]
 ) -> Rendering:
     device = gaussians.means.device
@@ -80,42 +82,19 @@ def _render_gsplat(
     return Rendering(rgb, depth, alpha, codes)
 
 
-def _rasterize(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    codes: Tensor,
-    *,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-) -> Rendering:
-    """gsplat on black: Gaussians (..., N, ...) seen from (..., C, 4, 4) with Ks (..., C, 3, 3), pixel centres
-    at integers, as pictures (..., C, height, width, ...)."""
-    try:
-        from gsplat import rasterization
-    except ImportError as error:
-        raise ValueError(f'rendering on CUDA needs gsplat ({error}): install it or use the CPU') from None
-    half = torch.zeros_like(Ks)
-    half[..., :2, 2] = 0.5  # gsplat's pixel centres lie at halves, ours at integers
-    drawn, alpha, _ = rasterization(
-        means,
-        quats,
-        scales,
-        opacities,
-        torch.cat([colors.clamp(min=0), codes], -1),
-        viewmats=viewmats,
-        Ks=Ks + half,
-        width=width,
-        height=height,
-        near_plane=NEAR,
-        eps2d=DILATION,
-        packed=False,
-        render_mode='RGB+ED',
+def _rasterize(*tensors: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int) -> Rendering:
+    """As `render_gsplat` and `render_tiles`, by the first where it runs."""
+    fault = why_not(viewmats.device.type)
+    if fault is not None:
+        _warn(fault)
+    draw = render_gsplat if fault is None else render_tiles
+    return draw(*tensors, viewmats=viewmats, Ks=Ks, width=width, height=height)
+
+
+@functools.cache
+def _warn(fault: str) -> None:
+    """Once in a process."""
+    log.warning(
+        f'gsplat does not run here ({fault}): rendering with PyTorch operations, several times as slow; '
+        'see docs/troubleshooting.md'
     )
-    alpha = alpha[..., 0]
-    depth = torch.where(alpha >= MIN_DEPTH_ALPHA, drawn[..., -1], torch.nan)  # expected depth comes last
-    return Rendering(drawn[..., :3], depth, alpha, drawn[..., 3:-1])

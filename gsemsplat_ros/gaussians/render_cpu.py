@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from numba import njit
 
-from gsemsplat_ros.gaussians import render_plain
+from gsemsplat_ros.gaussians import projection, render_plain
 from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
-from gsemsplat_ros.gaussians.render_plain import DILATION, MAX_PIXELS, NEAR, Rendering, jacobian_limits
+from gsemsplat_ros.gaussians.projection import DILATION, MAX_PIXELS, NEAR, jacobian_limits
+from gsemsplat_ros.gaussians.render_plain import Rendering
 from gsemsplat_ros.images.camera import Camera
 
 TILE = 16
@@ -32,10 +33,10 @@ LANES = 8  # channels are padded to whole vectors of this many
 BOX, SHAPE = 4, 8  # columns of the tables between the stages, see `_project`
 
 # numba takes Python floats for float64; the drawing loop is float32 throughout. Compiled code holds these
-# values: after a change in render_plain.py touch this file, for numba's cache looks at this one only.
+# values: after a change in projection.py or render_plain.py touch this file: numba's cache looks at no other.
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 LOWEST = np.float32(-20)  # exp(-20) is far below MIN_ALPHA and within what `_exp` can do
-MAX_ALPHA, MIN_ALPHA = np.float32(render_plain.MAX_ALPHA), np.float32(render_plain.MIN_ALPHA)
+MAX_ALPHA, MIN_ALPHA = np.float32(render_plain.MAX_ALPHA), np.float32(projection.MIN_ALPHA)
 SLACK = np.float32(0.01)  # [px] for the rounding of a row's span, which only saves work: alphas decide
 STOP, MIN_DEPTH_ALPHA = np.float32(render_plain.STOP), np.float32(render_plain.MIN_DEPTH_ALPHA)
 LOG2E, ROUND = np.float32(math.log2(math.e)), np.float32(1.5 * 2**23)
@@ -257,8 +258,8 @@ def render_cpu(
     world, behind = np.array(camera_from_world, np.float64)[:3], np.array(background, np.float32)
     assert world.shape == (3, 4), world.shape
     lens = (float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy))
-    limits = tuple(float(limit) for limit in jacobian_limits(camera))
     n, width, height = len(gaussians), int(camera.width), int(camera.height)
+    limits = jacobian_limits(*lens, width, height)
     boxes, shapes = np.empty((n, BOX), np.int32), np.empty((n, SHAPE), np.float32)
     rgb, depth, alpha, out_codes = (
         np.empty((height, width, *rest), np.float32) for rest in [(3,), (), (), codes.shape[1:]]

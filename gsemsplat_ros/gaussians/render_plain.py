@@ -1,13 +1,6 @@
-"""The renderer in plain differentiable torch: twin of the fast ones, and the renderer of training.
+"""The renderer in plain differentiable torch: twin of the fast ones, and the renderer of training on a CPU.
 
-3D Gaussian splatting with EWA projection (docs/published.md 21). A Gaussian at camera point (x, y, z) with
-covariance V = A A^T becomes the image Gaussian with covariance S = (J A)(J A)^T + 0.3 I, J the Jacobian of
-the projection. At pixel offset d = (dx, dy) from its centre, completing the square,
-
-    d^T S^-1 d = precision (dx - slope dy)^2 + dy^2 / variance_y,
-    variance_y = S_yy, slope = S_xy / S_yy, precision = S_yy / det S,
-
-a sum of squares that rounding cannot make negative; det S is likewise |row_x x row_y|^2 + 0.3 tr + 0.09.
+Every pixel takes the Gaussians in its block, nearest first, and stops where little light is left.
 """
 
 from __future__ import annotations
@@ -20,16 +13,12 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.gaussians.rotations import quats_to_rotations
+from gsemsplat_ros.gaussians.projection import MIN_ALPHA, NEAR, project
 from gsemsplat_ros.images.camera import Camera
 
-NEAR = 0.01  # [m] Gaussians nearer to the camera plane are left out
-DILATION = 0.3  # [px^2] added to both image variances: no Gaussian falls between pixels
 MAX_ALPHA = 0.99  # one Gaussian never hides all behind it
-MIN_ALPHA = 1 / 255  # weaker contributions are skipped
 STOP = 1e-4  # a Gaussian that would take the transmittance below this ends its pixel, undrawn
 MIN_DEPTH_ALPHA = 0.01  # depth is NaN where less was drawn; for firmer depths threshold `alpha`
-MAX_PIXELS = 1e9  # centres and extents beyond this are left out (float32 cannot hold their pixels)
 BLOCK = 4  # pixels are drawn in blocks of this side, each with the Gaussians that reach it
 
 
@@ -49,28 +38,17 @@ class Rendering:
 
 
 @dataclass(frozen=True)
-class _Projected:
+class _Visible:
     """Visible Gaussians, nearest first.
 
-    index (M,): which of those that were given; geometry (M, 6): u, v, precision, slope, 1 / variance_y,
-    opacity; features (M, 4 + D): r, g, b, z, codes; extents (M, 2) [px]: half sides of the box outside of
-    which alpha < MIN_ALPHA.
+    index (M,): which of those that were given; geometry (M, 6) and extents (M, 2) as in `Projected`; features
+    (M, 4 + D): r, g, b, z, codes.
     """
 
     index: Tensor
     geometry: Tensor
     features: Tensor
     extents: Tensor
-
-
-def jacobian_limits(camera: Camera) -> tuple[float, float, float, float]:
-    """Bounds (x_min, x_max, y_min, y_max) of x/z and y/z in the Jacobian: the image plus 15 % a side.
-
-    Beyond them the linearisation explodes. For a centred principal point this is 3DGS's 1.3 tan(fov / 2).
-    """
-    left, top = (camera.cx + 0.5) / camera.fx, (camera.cy + 0.5) / camera.fy
-    wide, high = camera.width / camera.fx, camera.height / camera.fy
-    return -left - 0.15 * wide, wide - left + 0.15 * wide, -top - 0.15 * high, high - top + 0.15 * high
 
 
 def render_plain(
@@ -102,7 +80,7 @@ def render_windows(
     return [_draw(projected, window, background) for window in windows]
 
 
-def _project(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray) -> _Projected:
+def _project(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray) -> _Visible:
     matrix = torch.as_tensor(camera_from_world).to(gaussians.means)
     assert matrix.shape == (4, 4), matrix.shape
     rotation, shift = matrix[:3, :3], matrix[:3, 3]
@@ -110,32 +88,29 @@ def _project(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray
     visible = (in_front & (gaussians.opacities.detach() > MIN_ALPHA)).nonzero()[:, 0]
     gaussians = gaussians.select(visible)
 
-    x, y, z = (gaussians.means @ rotation.T + shift).unbind(-1)
-    x_min, x_max, y_min, y_max = jacobian_limits(camera)
-    fx, fy = camera.fx / z, camera.fy / z
-    # columns of (camera rotation) R diag(scales): the axes of the Gaussian in the camera
-    axes = rotation @ (quats_to_rotations(gaussians.quats) * gaussians.scales[:, None, :])  # (M, 3, 3)
-    row_x = fx[:, None] * (axes[:, 0] - (x / z).clamp(x_min, x_max)[:, None] * axes[:, 2])  # (M, 3) of J A
-    row_y = fy[:, None] * (axes[:, 1] - (y / z).clamp(y_min, y_max)[:, None] * axes[:, 2])
-    xx, yy = (row_x * row_x).sum(-1), (row_y * row_y).sum(-1)
-    xy = (row_x * row_y).sum(-1)
-    det = torch.linalg.cross(row_x, row_y).square().sum(-1) + DILATION * (xx + yy) + DILATION**2
-    variance_x, variance_y = xx + DILATION, yy + DILATION
-    u, v = fx * x + camera.cx, fy * y + camera.cy
-    geometry = torch.stack([u, v, variance_y / det, xy / variance_y, 1 / variance_y, gaussians.opacities], -1)
-    features = torch.cat([gaussians.colors.clamp(min=0), z[:, None], gaussians.codes], -1)
-
+    drawn = project(
+        gaussians.means,
+        gaussians.quats,
+        gaussians.scales,
+        gaussians.opacities,
+        matrix,
+        (camera.fx, camera.fy, camera.cx, camera.cy),
+        camera.width,
+        camera.height,
+    )
+    features = torch.cat([gaussians.colors.clamp(min=0), drawn.z[:, None], gaussians.codes], -1)
     with torch.no_grad():
-        reach = 2 * torch.log(gaussians.opacities / MIN_ALPHA)  # d^T S^-1 d where alpha falls to MIN_ALPHA
-        extents = torch.stack([(reach * variance_x).sqrt(), (reach * variance_y).sqrt()], -1)
-        inside = ((geometry[:, :2].abs() + extents) < MAX_PIXELS).all(-1).nonzero()[:, 0]  # rejects NaN too
-        order = inside[torch.argsort(z[inside], stable=True)]
-    return _Projected(
-        visible[order], geometry.index_select(0, order), features.index_select(0, order), extents[order]
+        inside = drawn.visible.nonzero()[:, 0]
+        order = inside[torch.argsort(drawn.z[inside], stable=True)]
+    return _Visible(
+        visible[order],
+        drawn.geometry.index_select(0, order),
+        features.index_select(0, order),
+        drawn.extents[order],
     )
 
 
-def _reaches(projected: _Projected, window: tuple[int, int, int, int]) -> Tensor:
+def _reaches(projected: _Visible, window: tuple[int, int, int, int]) -> Tensor:
     """Which Gaussians (M,) bool have pixels in the window."""
     x0, y0, width, height = window
     centres, extents = projected.geometry[:, :2], projected.extents
@@ -143,7 +118,7 @@ def _reaches(projected: _Projected, window: tuple[int, int, int, int]) -> Tensor
     return ((centres + extents >= origin) & (centres - extents <= origin + size)).all(-1)
 
 
-def _draw(projected: _Projected, window: tuple[int, int, int, int], background: Sequence[float]) -> Rendering:
+def _draw(projected: _Visible, window: tuple[int, int, int, int], background: Sequence[float]) -> Rendering:
     """Shapes: M Gaussians; B blocks of P pixels, each with up to K of the Gaussians."""
     x0, y0, width, height = window
     columns, rows = -(-width // BLOCK), -(-height // BLOCK)

@@ -126,7 +126,7 @@ def drawing_losses(
 
 
 def draw(prediction: Prediction, batch: RoomBatch, targets: RoomTargets) -> tuple[Windows, Rendering]:
-    """Windows of the targets and their renderings (B, N, y, x, ...): of whole views on a GPU, by gsplat, of
+    """Windows of the targets and their renderings (B, N, y, x, ...): of whole views on a GPU, all at once, of
     random places on the CPU, by the plain renderer."""
     height, width = targets.size
     if batch.images.device.type != 'cpu':

@@ -157,7 +157,6 @@ def test_scale_and_its_plot(monkeypatch):
 
 @pytest.mark.cuda
 def test_the_command_on_a_gpu(capsys):
-    pytest.importorskip('gsplat')
     assert (
         cli.main(['bench', '--size', 'small', '--device', 'cuda', '--repeats', '2', '--json', '--quiet']) == 0
     )

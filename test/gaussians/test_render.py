@@ -1,6 +1,5 @@
 """Rendering: closed forms for the plain twin, the plain twin for the fast renderers."""
 
-import sys
 import threading
 
 import numpy as np
@@ -8,20 +7,22 @@ import pytest
 import torch
 from support.drawn_scenes import as_double, assert_same_picture, make, random_scene
 from support.random_gaussians import axis_angle, pose
+from support.tile_pictures import draw_tiles
 
 from gsemsplat_ros.gaussians import render_cpu as cpu_module
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.gaussians.render import _render_gsplat, render
+from gsemsplat_ros.gaussians.projection import jacobian_limits
+from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.gaussians.render_cpu import render_cpu
-from gsemsplat_ros.gaussians.render_plain import jacobian_limits, render_plain, render_windows
+from gsemsplat_ros.gaussians.render_plain import render_plain, render_windows
 from gsemsplat_ros.images.camera import Camera
 
-BOTH = pytest.mark.parametrize('draw', [render_plain, render_cpu])
+EACH = pytest.mark.parametrize('draw', [render_plain, render_cpu, draw_tiles])
 IDENTITY = np.eye(4)
 CAMERA = Camera(48, 40, 60.0, 50.0, 20.0, 17.0)
 
 
-@BOTH
+@EACH
 def test_one_gaussian_has_the_right_profile(draw):
     """On the optical axis the picture is o exp(-d^2 / 2 var) with var = (f s / z)^2 + 0.3, per axis."""
     s, z, opacity, background = 0.08, 2.0, 0.7, (0.1, 0.2, 0.3)
@@ -41,7 +42,7 @@ def test_one_gaussian_has_the_right_profile(draw):
     assert 100 < (alpha > 0).sum() < 400  # neither empty nor everywhere
 
 
-@BOTH
+@EACH
 def test_projection_of_a_turned_gaussian_seen_from_elsewhere(draw):
     """The image covariance is J V J^T + 0.3 I with J by finite differences of the pinhole formula."""
     camera_from_world = pose(3)
@@ -67,7 +68,7 @@ def test_projection_of_a_turned_gaussian_seen_from_elsewhere(draw):
     np.testing.assert_allclose(picture.depth[alpha > 0.02], 1.5, atol=1e-5)
 
 
-@BOTH
+@EACH
 def test_order_is_by_depth_and_light_runs_out(draw):
     """At the centre pixel: weights o1, (1 - o1) o2, ...; the one that takes the light below 1e-4 ends the
     pixel, and so the faint one behind it is not drawn either. Rows are shuffled: depth decides, not order of
@@ -84,14 +85,14 @@ def test_order_is_by_depth_and_light_runs_out(draw):
     assert picture.depth[17, 20] == pytest.approx((1.0 * weights[1] + 2.0 * weights[3]) / total, abs=1e-5)
 
 
-@BOTH
+@EACH
 def test_alpha_of_one_gaussian_is_capped_and_dark_colors_are_black(draw):
     picture = draw(make([[0, 0, 2]], 0.3, 1.0, colors=[[-0.5, 0.5, 1.5]]), CAMERA, IDENTITY)
     assert picture.alpha[17, 20] == pytest.approx(0.99, abs=1e-6)
     np.testing.assert_allclose(picture.rgb[17, 20], [0, 0.495, 1.485], atol=1e-5)
 
 
-@BOTH
+@EACH
 def test_nothing_to_see(draw):
     """No Gaussians; all behind or too near; values that are no numbers or absurd: the background."""
     bad = make(
@@ -107,9 +108,9 @@ def test_nothing_to_see(draw):
 
 def test_jacobian_limits():
     """Centred they are 1.3 tan(fov / 2); a shifted principal point shifts them by the same angle."""
-    x_min, x_max, y_min, y_max = jacobian_limits(Camera(100, 80, 50.0, 60.0, 49.5, 39.5))
+    x_min, x_max, y_min, y_max = jacobian_limits(50.0, 60.0, 49.5, 39.5, 100, 80)
     np.testing.assert_allclose([x_min, x_max, y_min, y_max], 1.3 * np.array([-1, 1, -40 / 60, 40 / 60]))
-    shifted = jacobian_limits(Camera(100, 80, 50.0, 60.0, 59.5, 33.5))
+    shifted = jacobian_limits(50.0, 60.0, 59.5, 33.5, 100, 80)
     np.testing.assert_allclose(shifted, np.array([x_min, x_max, y_min, y_max]) + [-0.2, -0.2, 0.1, 0.1])
 
 
@@ -231,16 +232,9 @@ def test_several_threads_may_render_at_once_and_nothing_is_compiled_again():
     assert [len(f.signatures) for f in (cpu_module._project, cpu_module._draw)] == versions == [1, 1]
 
 
-def test_without_gsplat_the_message_helps(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'gsplat', None)
-    with pytest.raises(ValueError, match='needs gsplat'):
-        _render_gsplat(random_scene(CAMERA, 3, 0), CAMERA, IDENTITY, (0, 0, 0))
-
-
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
 def test_cuda_equals_plain():
-    pytest.importorskip('gsplat')
     gaussians = random_scene(CAMERA, 400, seed=2)
     opacities = gaussians.opacities.clamp(max=0.98)  # below both caps of alpha
     gaussians = Gaussians(**{**vars(gaussians), 'opacities': opacities})

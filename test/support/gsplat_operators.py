@@ -9,6 +9,7 @@ as they compare them. What the kernels leave unwritten is NaN. Gradients are aut
 
 from __future__ import annotations
 
+import functools
 import sys
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
@@ -19,6 +20,8 @@ import torch.nn.functional as F
 from support.gsplat_header import CameraModelType, operator
 from torch import Tensor
 
+from gsemsplat_ros.gaussians import render
+from gsemsplat_ros.gaussians.render_gsplat import why_not
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 
 MAX_ALPHA, MIN_ALPHA, STOP = 0.999, 1 / 255, 1e-4
@@ -33,7 +36,8 @@ PAIRS = {'tile_offsets': 'int32 ... tile_height tile_width', 'flatten_ids': 'int
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets gsplat compute with these operators, where it would load or compile its extension."""
+    """Lets gsplat compute with these operators, where it would load or compile its extension, and no
+    trial is made."""
     operators = (
         *(projection_ewa_3dgs_fused_fwd, projection_ewa_3dgs_fused_bwd, intersect_tile, intersect_offset),
         *(rasterize_to_pixels_3dgs_fwd, rasterize_to_pixels_3dgs_bwd),
@@ -43,6 +47,13 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = ModuleType('gsplat.cuda._backend')
     vars(backend)['_C'] = extension
     monkeypatch.setitem(sys.modules, backend.__name__, backend)
+    monkeypatch.setattr(render, 'why_not', lambda device: None)
+
+
+def renew_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the renderer try gsplat, and warn, as in a new process."""
+    monkeypatch.setattr(render, 'why_not', functools.cache(why_not.__wrapped__))
+    monkeypatch.setattr(render, '_warn', functools.cache(render._warn.__wrapped__))
 
 
 @operator(**GAUSSIANS, opacities='... N', **CAMERAS)

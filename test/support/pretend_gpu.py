@@ -184,7 +184,7 @@ class PretendGPU:
         elif name == '_to_copy':
             self._count_copy(args[0], on_gpu)
         elif ours:
-            self._check(name, args, tensors)
+            self._check(name, args, kwargs, tensors)
         held_args, held_kwargs = tree_map(_held, args), tree_map(_held, kwargs)
         out = func(*held_args, **held_kwargs)
         recorded = getattr(self._capture, 'operations', None)
@@ -201,7 +201,7 @@ class PretendGPU:
 
         return tree_map(wrapped, out)
 
-    def _check(self, name: str, args: tuple, tensors: list[Tensor]) -> None:
+    def _check(self, name: str, args: tuple, kwargs: dict, tensors: list[Tensor]) -> None:
         """Refuse mixed devices, as CUDA does but for single numbers; count what the host waits for."""
         indices = [x for x in args[1] if x is not None] if name in INDEXING else []
         for index in indices:  # may be on the host, from where they are copied
@@ -214,7 +214,8 @@ class PretendGPU:
                 f'cpu! (when checking arguments of {name})'
             )
         masked = any(isinstance(x, GpuTensor) and x.dtype == torch.bool for x in indices)
-        if name in READS or masked:
+        sized = kwargs.get('output_size') is not None  # of repeat_interleave, known before
+        if (name in READS and not sized) or masked:
             self._refuse_in_capture(f'{name}, for which the host waits,')
             for seen in self.seen:
                 seen.reads.append(f'{name} by a mask' if masked else name)
