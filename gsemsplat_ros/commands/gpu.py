@@ -96,6 +96,7 @@ def part_functions() -> dict[str, Callable[[Task], Iterator[dict]]]:
     from gsemsplat_ros.bench.gpu.profile import profile_part
     from gsemsplat_ros.bench.gpu.tests import tests_part
     from gsemsplat_ros.bench.gpu.train import train_part
+    from gsemsplat_ros.bench.gpu.variants import variants_part
 
     return {
         'machine': machine_part,
@@ -105,5 +106,6 @@ def part_functions() -> dict[str, Callable[[Task], Iterator[dict]]]:
         'draw': draw_part,
         'node': node_part,
         'profile': profile_part,
+        'variants': variants_part,
         'train': train_part,
     }

@@ -142,12 +142,12 @@ class Inference:
         """The network's output for a pair; `descriptors`: with these, if it has any."""
         descriptors = descriptors and self.model.config.descriptors
         if self.device.type != 'cuda':
-            return self.model.forward_encoded(first, second, descriptors, run=self.run)
+            return self.model.forward_encoded(first, second, descriptors, self.run)
         count = len(_tensors(first))
 
         def forward(*tensors: Tensor) -> dict[str, Tensor]:
             first, second = self._encoding(*tensors[:count]), self._encoding(*tensors[count:])
-            return _flat(self.model.forward_encoded(first, second, descriptors))
+            return _flat(self.model.forward_encoded(first, second, descriptors, self.run))
 
         tensors = (*_tensors(first), *_tensors(second))
         name = 'describe' if descriptors else 'predict'

@@ -13,7 +13,7 @@ from support.tiny_network import TINY
 
 from gsemsplat_ros.bench import stages
 from gsemsplat_ros.bench import train as bench_train
-from gsemsplat_ros.bench.gpu import node, parts, profile, tests, train
+from gsemsplat_ros.bench.gpu import node, parts, profile, tests, train, variants
 from gsemsplat_ros.bench.gpu.parts import Task
 from gsemsplat_ros.bench.gpu.profile import Span, account, profiled, spans_of
 from gsemsplat_ros.bench.tools import picture, unit_phrases, wall
@@ -45,10 +45,11 @@ def tiny_workload(monkeypatch):
 
     def of_size(size, device):
         torch.manual_seed(0)
-        model, decoders = GSemSplat(TINY).eval(), Decoders.small((16, 8, 12)).eval().requires_grad_(False)
+        model = GSemSplat(TINY).eval().to(device)
+        decoders = Decoders.small((16, 8, 12)).eval().requires_grad_(False).to(device)
         gaussians, camera = wall(40, 30, decoders.code_dim)
         views = View(picture(80, 60, 0)), View(picture(80, 60, 1))
-        fast = Inference(GSemSplat(TINY).eval(), device)
+        fast = Inference(GSemSplat(TINY).eval().to(device), device)
         fast.model.load_state_dict(model.state_dict())
         phrases = unit_phrases(5, 12)
         return stages.Workload(size, device, model, fast, decoders, 'tiny', views, gaussians, camera, phrases)
@@ -243,3 +244,24 @@ def test_without_rooms_the_steps_are_timed(task, quick, monkeypatch):
     assert missing == {'no rooms': 'ValueError: no furniture'}
     assert result['steps on plain walls [s]']['2 pairs']['pairs_per_second'] > 0
     json.dumps(result)
+
+
+def test_changes_are_tried_one_by_one(task, tiny_workload, monkeypatch):
+    def broken(fast):
+        raise RuntimeError('no such kernel\non this GPU')
+
+    monkeypatch.setitem(variants.VARIANTS, "cuDNN's attention", broken)
+    names = ('as it is', 'convolutions chosen by measuring', "cuDNN's attention")
+    *_, result = variants.variants_part(task, names)
+    as_it_is, chosen, failed = (result['kept pairs'][name] for name in names)
+    assert as_it_is['median [ms]'] > 0 and as_it_is['first pair [ms]'] > 0 and as_it_is['apart, mean'] == 0
+    assert chosen['apart, mean'] < 1e-5 and chosen['repeats'] >= 3
+    assert failed == {'failed': "RuntimeError: ['no such kernel']"}
+
+
+@pytest.mark.fake_cuda
+def test_views_on_two_streams_are_those_of_one(task, tiny_workload, pretended_gpu):
+    on_gpu = dataclasses.replace(task, device=torch.device('cuda'))
+    *_, result = variants.variants_part(on_gpu, ('as it is', 'views on two streams'))
+    assert result['kept pairs']['as it is']['apart, mean'] == 0, result
+    assert result['kept pairs']['views on two streams']['apart, mean'] == 0

@@ -44,6 +44,7 @@ PARTS = (
     Part('draw', 1.5, '524,288 Gaussians with 35 channels: renderers, and a question to the picture'),
     Part('node', 1.5, 'images of a stereo camera to scene, answer and rows of a message'),
     Part('profile', 2, 'kernels and gaps of kept pairs'),
+    Part('variants', 3, 'ways to make the public network faster, one by one'),
     Part('train', 600, 'training of the small network for the minutes left'),
 )
 
