@@ -219,6 +219,8 @@ def test_operators_refuse_what_the_extension_refuses():
 
 def test_a_compiled_copy_for_other_machines(tmp_path, monkeypatch):
     """All sources are compiled, as the module that gsplat looks for first, and stay behind themselves."""
+    if not (Path(gsplat.__file__).parent / 'cuda' / 'csrc').exists():
+        pytest.skip('gsplat is a compiled copy itself, without its sources')
     path = Path(__file__).parents[2] / '.ci' / 'build_gsplat.py'
     spec = importlib.util.spec_from_file_location(path.stem, path)
     tool = importlib.util.module_from_spec(spec)
