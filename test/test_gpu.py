@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsemsplat_ros.bench import stages
+from gsemsplat_ros.bench import stages, tools
 from gsemsplat_ros.bench.compare import bench
 from gsemsplat_ros.bench.flops import Flops
 from gsemsplat_ros.checkpoints import checkpoint as checkpoints
@@ -267,8 +267,10 @@ def test_what_says_that_memory_is_lacking():
 
 
 @pytest.mark.fake_cuda
-@pytest.mark.heavy
 def test_the_bench_runs_on_a_gpu(pretended_gpu, monkeypatch):
+    for name, value in {'WIDTH': SIDE, 'HEIGHT': 96, 'DRAWN': {'small': (64, 48)}}.items():
+        monkeypatch.setattr(stages, name, value)
+    monkeypatch.setattr(tools, 'PEAK_SIDE', {'cuda': 64})
     counted = dict.fromkeys(('encode', 'decode', 'heads'), Flops(1e9, 1e9))  # they are counted on `meta`
     monkeypatch.setattr(stages, 'network_flops', lambda *of: counted)
     result = bench('small', torch.device('cuda'), 1)
