@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -18,7 +18,7 @@ from gsemsplat_ros.gaussians.render_tiles import render_tiles
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.network.model import Prediction
 
-__all__ = ['Rendering', 'render', 'render_views']
+__all__ = ['Rendering', 'render', 'render_on_gpu', 'render_views']
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +35,7 @@ def render(
     All renderers follow `render_plain`, which is the one to differentiate on the CPU; on a GPU this one is.
     """
     if gaussians.means.device.type != 'cpu':
-        return _render_on_gpu(gaussians, camera, camera_from_world, background)
+        return render_on_gpu(gaussians, camera, camera_from_world, background)
     return render_cpu(gaussians, camera, camera_from_world, background)
 
 
@@ -57,31 +57,6 @@ def render_views(
     return Rendering(*(maps[:, 0] for maps in vars(drawn).values()))
 
 
-def _render_on_gpu(
-    gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray, background: Sequence[float]
-) -> Rendering:
-    device = gaussians.means.device
-    placed = upload(
-        np.concatenate((np.ravel(camera_from_world), camera.K.ravel())).astype(np.float32), device
-    )
-    drawn = _rasterize(
-        gaussians.means,
-        gaussians.quats,
-        gaussians.scales,
-        gaussians.opacities,
-        gaussians.colors,
-        gaussians.codes,
-        viewmats=placed[:16].view(1, 4, 4),
-        Ks=placed[16:].view(1, 3, 3),
-        width=camera.width,
-        height=camera.height,
-    )
-    rgb, depth, alpha, codes = (maps[0] for maps in vars(drawn).values())
-    if any(background):
-        rgb = rgb + (1 - alpha)[..., None] * upload(np.array(background, np.float32), device)
-    return Rendering(rgb, depth, alpha, codes)
-
-
 def _rasterize(*tensors: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int) -> Rendering:
     """As `render_gsplat` and `render_tiles`, by the first where it runs."""
     fault = why_not(viewmats.device.type)
@@ -98,3 +73,33 @@ def _warn(fault: str) -> None:
         f'gsplat does not run here ({fault}): rendering with PyTorch operations, several times as slow; '
         'see docs/troubleshooting.md'
     )
+
+
+def render_on_gpu(
+    gaussians: Gaussians,
+    camera: Camera,
+    camera_from_world: np.ndarray,
+    background: Sequence[float] = (0.0, 0.0, 0.0),
+    draw: Callable[..., Rendering] = _rasterize,
+) -> Rendering:
+    """`render` by `draw`, which is `render_gsplat`, `render_tiles` or what the GPU allows of these."""
+    device = gaussians.means.device
+    placed = upload(
+        np.concatenate((np.ravel(camera_from_world), camera.K.ravel())).astype(np.float32), device
+    )
+    drawn = draw(
+        gaussians.means,
+        gaussians.quats,
+        gaussians.scales,
+        gaussians.opacities,
+        gaussians.colors,
+        gaussians.codes,
+        viewmats=placed[:16].view(1, 4, 4),
+        Ks=placed[16:].view(1, 3, 3),
+        width=camera.width,
+        height=camera.height,
+    )
+    rgb, depth, alpha, codes = (maps[0] for maps in vars(drawn).values())
+    if any(background):
+        rgb = rgb + (1 - alpha)[..., None] * upload(np.array(background, np.float32), device)
+    return Rendering(rgb, depth, alpha, codes)

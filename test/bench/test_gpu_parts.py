@@ -85,6 +85,7 @@ def test_renderers_are_compared_with_the_cpu(task, monkeypatch):
         and result['times']['relevancy image']['median [ms]'] > 0
     )
     assert result['apart']['drawing, rgb'] == {'largest': 0, 'mean': 0}  # render_cpu itself
+    assert result['apart']['drawing without gsplat, codes']['mean'] < 1e-5
     dark = dataclasses.replace(parts.render_cpu(*wall(8, 8, 2), np.eye(4)), alpha=torch.zeros(8, 8))
     assert (
         parts.differences('x', dark, dataclasses.replace(dark, alpha=torch.eye(8)))['x, alpha']['largest']

@@ -18,7 +18,7 @@ from support.random_gaussians import pose
 from torch.utils import cpp_extension
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.gaussians.render import _render_on_gpu
+from gsemsplat_ros.gaussians.render import render_on_gpu
 from gsemsplat_ros.gaussians.render_gsplat import render_gsplat
 from gsemsplat_ros.gaussians.render_plain import render_plain
 from gsemsplat_ros.images.camera import Camera
@@ -58,7 +58,7 @@ def test_gsplat_equals_plain(camera, seed):
     scene = below_both_caps(random_scene(camera, 400, seed, codes=32))
     camera_from_world = pose(seed)
     scene = scene.transformed(np.linalg.inv(camera_from_world), 'world')
-    got = _render_on_gpu(scene, camera, camera_from_world, (0.2, 0.4, 0.6))
+    got = render_on_gpu(scene, camera, camera_from_world, (0.2, 0.4, 0.6))
     plain = render_plain(as_double(scene), camera, camera_from_world, (0.2, 0.4, 0.6))
     assert_same_picture(got, plain)
     assert plain.alpha.max() > 0.5 and got.rgb.dtype == torch.float32
@@ -109,7 +109,7 @@ def test_gradients_are_those_of_plain():
 
 
 def test_one_alpha_is_capped_at_0_999():
-    picture = _render_on_gpu(make([[0, 0, 2]], 0.3, 1.0), CAMERA, np.eye(4), (0, 0, 0))
+    picture = render_on_gpu(make([[0, 0, 2]], 0.3, 1.0), CAMERA, np.eye(4), (0, 0, 0))
     assert picture.alpha[17, 20] == pytest.approx(0.999, abs=1e-6)
 
 
@@ -121,7 +121,7 @@ def test_nothing_to_see():
         [0.9] * 6 + [0.001],
     )
     for scene in (bad, bad.select(slice(0, 0))):
-        picture = _render_on_gpu(scene, CAMERA, np.eye(4), (0.5, 0.25, 1.0))
+        picture = render_on_gpu(scene, CAMERA, np.eye(4), (0.5, 0.25, 1.0))
         assert (picture.rgb == torch.tensor([0.5, 0.25, 1.0])).all()
         assert not picture.alpha.any() and not picture.codes.any() and picture.depth.isnan().all()
 
@@ -184,7 +184,7 @@ def test_the_call_fits(version, monkeypatch):
         return genuine(*values, **named)
 
     monkeypatch.setattr(gsplat, 'rasterization', recorded)
-    _render_on_gpu(random_scene(CAMERA, 5, 0), CAMERA, np.eye(4), (0, 0, 0))
+    render_on_gpu(random_scene(CAMERA, 5, 0), CAMERA, np.eye(4), (0, 0, 0))
     ((values, named),) = calls
     parameters = inspect.signature(version).bind(*values, **named)
     assert [*parameters.arguments][:9] == [
@@ -251,11 +251,11 @@ def test_a_compiled_copy_for_other_machines(tmp_path, monkeypatch):
 def test_one_number_is_read_of_the_gpu():
     """By gsplat: how many pairs of tile and Gaussian there are. Camera and background go up."""
     scene = below_both_caps(random_scene(CAMERA, 100, 0))
-    on_cpu = _render_on_gpu(scene, CAMERA, pose(0), (0.2, 0.4, 0.6))
+    on_cpu = render_on_gpu(scene, CAMERA, pose(0), (0.2, 0.4, 0.6))
     with PretendGPU() as gpu:
         on_gpu = scene.to('cuda')
         with gpu.watch() as seen:
-            drawn = _render_on_gpu(on_gpu, CAMERA, pose(0), (0.2, 0.4, 0.6))
+            drawn = render_on_gpu(on_gpu, CAMERA, pose(0), (0.2, 0.4, 0.6))
         assert drawn.rgb.is_cuda and seen.reads == ['_local_scalar_dense'] and not seen.waits
         assert seen.up == [9 + 16, 3] and not seen.down
         for name, values in vars(on_cpu).items():

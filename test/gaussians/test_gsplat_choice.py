@@ -10,7 +10,7 @@ from support.drawn_scenes import assert_same_picture, make, random_scene
 from support.gsplat_operators import install, renew_trial
 from support.random_gaussians import pose
 
-from gsemsplat_ros.gaussians.render import _render_on_gpu
+from gsemsplat_ros.gaussians.render import render_on_gpu
 from gsemsplat_ros.gaussians.render_gsplat import _is_compiled
 from gsemsplat_ros.gaussians.render_plain import render_plain
 from gsemsplat_ros.images.camera import Camera
@@ -24,7 +24,7 @@ def test_without_gsplat_other_operations_draw_and_this_is_said_once(monkeypatch,
     renew_trial(monkeypatch)
     gaussians = random_scene(CAMERA, 100, seed=7)
     for _ in range(2):
-        got = _render_on_gpu(gaussians, CAMERA, pose(0), (0.2, 0.4, 0.6))
+        got = render_on_gpu(gaussians, CAMERA, pose(0), (0.2, 0.4, 0.6))
     assert_same_picture(got, render_plain(gaussians, CAMERA, pose(0), (0.2, 0.4, 0.6)), rare=0)
     (record,) = caplog.records
     assert record.levelname == 'WARNING' and 'rendering with PyTorch operations' in record.message
@@ -50,7 +50,7 @@ def test_gsplat_without_its_operators_is_tried_once(monkeypatch, caplog, capsys)
     renew_trial(monkeypatch)
     gaussians = random_scene(CAMERA, 100, seed=7)
     for _ in range(3):
-        assert _render_on_gpu(gaussians, CAMERA, IDENTITY, (0, 0, 0)).alpha.any()
+        assert render_on_gpu(gaussians, CAMERA, IDENTITY, (0, 0, 0)).alpha.any()
     assert len(calls) == 1 and len(caplog.records) == 1
     assert "has no attribute 'projection'): rendering with PyTorch" in caplog.text
     assert capsys.readouterr().out == ''  # where a command prints its JSON
@@ -62,7 +62,7 @@ def test_no_memory_for_the_trial_of_gsplat_is_no_verdict(monkeypatch):
     renew_trial(monkeypatch)
     for n in (1, 2):
         with pytest.raises(torch.cuda.OutOfMemoryError):
-            _render_on_gpu(random_scene(CAMERA, 5, 0), CAMERA, IDENTITY, (0, 0, 0))
+            render_on_gpu(random_scene(CAMERA, 5, 0), CAMERA, IDENTITY, (0, 0, 0))
         assert len(calls) == n
 
 
@@ -89,7 +89,7 @@ def test_gsplat_draws_where_it_can(monkeypatch, caplog):
     install(monkeypatch)
     renew_trial(monkeypatch)
     opaque = make([[0, 0, 2]], 0.3, 1.0)
-    assert _render_on_gpu(opaque, CAMERA, IDENTITY, (0, 0, 0)).alpha.max() > 0.995
+    assert render_on_gpu(opaque, CAMERA, IDENTITY, (0, 0, 0)).alpha.max() > 0.995
     assert not caplog.records
 
 
@@ -103,6 +103,6 @@ def test_gsplat_without_a_compiler_as_installed(monkeypatch, caplog, capsys):
     del sys.modules['gsplat.cuda._backend']
     renew_trial(monkeypatch)
     opaque = make([[0, 0, 2]], 0.3, 1.0)
-    assert _render_on_gpu(opaque, CAMERA, IDENTITY, (0, 0, 0)).alpha.max() < 0.995
+    assert render_on_gpu(opaque, CAMERA, IDENTITY, (0, 0, 0)).alpha.max() < 0.995
     (record,) = caplog.records
     assert 'gsplat does not run here' in record.message and capsys.readouterr().out == ''

@@ -31,9 +31,10 @@ from gsemsplat_ros.bench.stages import (
     fitted,
 )
 from gsemsplat_ros.bench.tools import Times, machine, peak_product, unit_phrases, wall
-from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.gaussians.render import render, render_on_gpu
 from gsemsplat_ros.gaussians.render_cpu import render_cpu
 from gsemsplat_ros.gaussians.render_plain import Rendering
+from gsemsplat_ros.gaussians.render_tiles import render_tiles
 from gsemsplat_ros.network.inference import keep_memory
 from gsemsplat_ros.network.model import Prediction
 from gsemsplat_ros.semantics.decoder import Decoders
@@ -187,7 +188,7 @@ def draw_part(task: Task) -> Result:
 
 def renderers() -> dict[str, Callable[..., Rendering]]:
     """The renderers to compare, by name."""
-    return {'drawing': render}
+    return {'drawing': render, 'drawing without gsplat': partial(render_on_gpu, draw=render_tiles)}
 
 
 def differences(name: str, drawn: Rendering, wanted: Rendering) -> dict[str, dict[str, float]]:
