@@ -15,7 +15,11 @@ Its cost on a GPU, by count (it has not been measured on one): each pixel and Ga
 1 px touches 6 to 7 tiles, so 524,288 of them with 35 channels move about 8 GB: 3 ms at the 3 TB/s of an H100,
 40 ms at the 200 GB/s of a Jetson Orin; a backward pass about three times that. These are some 15 groups of 40
 launches. gsplat ends a pixel where its light runs out; here what lies behind is computed too, and weighs
-nothing: in the scene of a pair less than a tenth.
+nothing: in the scene of a pair less than a tenth, where Gaussians are many pixels large nearly all.
+
+On one core of a CPU the same picture takes 5 times as long as by `render_cpu`, and 0.3 GB of memory; with the
+backward pass 15 times and 1 GB. A smaller picture takes a seventh of the time of `render_plain`. Gaussians of
+6 px take 40 times as long as by `render_cpu`.
 """
 
 from __future__ import annotations
