@@ -10,7 +10,6 @@ import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -19,18 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from gsemsplat_ros.device import upload
-from gsemsplat_ros.network.model import (
-    Encoding,
-    GSemSplat,
-    Prediction,
-    Result,
-    Runner,
-    ViewPrediction,
-    run_serial,
-)
+from gsemsplat_ros.network.model import Encoding, GSemSplat, Prediction, Result, Runner, run_serial
 from gsemsplat_ros.network.narrow_maps import compute_right
 from gsemsplat_ros.network.pixels import to_tensor
-from gsemsplat_ros.network.stem import TAPS
+from gsemsplat_ros.network.tensors import encoding_from, encoding_tensors, prediction_from, prediction_tensors
 
 KEPT = 2  # encodings of the last two images: each keyframe of a sequence is in two pairs
 RECORDED = 6  # passes kept at most: two batches to encode and one to predict, for two sizes of image
@@ -112,7 +103,6 @@ class Inference:
         if self.bf16 or model.config.stem:
             channels_last(model)
         self.run: Runner = ParallelRunner() if device.type == 'cpu' else run_serial
-        self._strides = tuple(TAPS.values()) if model.config.stem else ()
         self._kept: list[tuple[np.ndarray, Encoding]] = []
         self._recorded: dict[tuple, Recording] = {}
         self._pool: Any = None  # the memory of the recorded passes
@@ -143,15 +133,16 @@ class Inference:
         descriptors = descriptors and self.model.config.descriptors
         if self.device.type != 'cuda':
             return self.model.forward_encoded(first, second, descriptors, self.run)
-        count = len(_tensors(first))
+        names = encoding_tensors(first).keys()
+        tensors = (*encoding_tensors(first).values(), *encoding_tensors(second).values())
 
         def forward(*tensors: Tensor) -> dict[str, Tensor]:
-            first, second = self._encoding(*tensors[:count]), self._encoding(*tensors[count:])
-            return _flat(self.model.forward_encoded(first, second, descriptors, self.run))
+            halves = tensors[: len(names)], tensors[len(names) :]
+            first, second = (encoding_from(dict(zip(names, half, strict=True))) for half in halves)
+            return prediction_tensors(self.model.forward_encoded(first, second, descriptors, self.run))
 
-        tensors = (*_tensors(first), *_tensors(second))
         name = 'describe' if descriptors else 'predict'
-        return _prediction(self._replay(name, forward, tensors))
+        return prediction_from(self._replay(name, forward, tensors))
 
     def forget(self) -> None:
         """Drop what is kept for reuse: encodings and recorded passes."""
@@ -180,17 +171,12 @@ class Inference:
 
     def _encode_batch(self, images: Tensor) -> list[Encoding]:
         def forward(batch: Tensor) -> dict[str, Tensor]:
-            _, *tensors = _tensors(self.model.encode(batch))
-            return {str(i): tensor for i, tensor in enumerate(tensors)}
+            made = encoding_tensors(self.model.encode(batch))
+            del made['images']  # they are there already
+            return made
 
-        batch = self._encoding(images, *self._replay('encode', forward, (images,)).values())
+        batch = encoding_from({'images': images, **self._replay('encode', forward, (images,))})
         return [batch.part(slice(i, i + 1)) for i in range(len(images))]
-
-    def _encoding(self, images: Tensor, tokens: Tensor, *others: Tensor) -> Encoding:
-        """An encoding from its `_tensors`."""
-        count = len(self._strides)
-        maps, context = others[:count], others[count:]
-        return Encoding(images, tokens, dict(zip(self._strides, maps, strict=True)), *context)
 
     def _replay(
         self, name: str, forward: Callable[..., dict[str, Tensor]], tensors: tuple[Tensor, ...]
@@ -230,26 +216,3 @@ class Recording:
             mine.copy_(given, non_blocking=True)
         self.graph.replay()
         return {name: output.clone() for name, output in self.outputs.items()}
-
-
-def _tensors(encoding: Encoding) -> tuple[Tensor, ...]:
-    context = () if encoding.context is None else (encoding.context,)
-    return encoding.images, encoding.tokens, *encoding.maps.values(), *context
-
-
-def _flat(prediction: Prediction) -> dict[str, Tensor]:
-    """The tensors that are not None, by the names 'first.pts3d' ..."""
-    return {
-        f'{view}.{field.name}': tensor
-        for view in ('first', 'second')
-        for field in fields(ViewPrediction)
-        if (tensor := getattr(getattr(prediction, view), field.name)) is not None
-    }
-
-
-def _prediction(tensors: dict[str, Tensor]) -> Prediction:
-    def view(name: str) -> ViewPrediction:
-        start = name + '.'
-        return ViewPrediction(**{k[len(start) :]: t for k, t in tensors.items() if k.startswith(start)})
-
-    return Prediction(view('first'), view('second'))
