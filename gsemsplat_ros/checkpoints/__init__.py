@@ -10,5 +10,7 @@ convert: public MASt3R, Splatt3R and GSemSplat files to ours
 card: the JSON card of our files, checked field by field
 checkpoint: our files: safetensors with a card, strictly loaded
 parity: comparison with stored outputs of the public network
+onnx_export: the network as ONNX files
+onnx_check: what these hold, and whether ONNX Runtime computes the same
 lpips: the LPIPS weights in public files, and the measure
 """

@@ -1,4 +1,4 @@
-"""`gsemsplat weights`: convert public checkpoints, print cards, compare the network with the public one."""
+"""`gsemsplat weights`: convert and export networks, print cards, compare with the public network."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from gsemsplat_ros.terminal.arguments import add_output_arguments
+from gsemsplat_ros.terminal.arguments import add_output_arguments, pixels
 from gsemsplat_ros.terminal.console import Console, Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Actions: convert, info, parity."""
+    """Actions: convert, info, parity, export."""
     actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', title='actions')
     convert = actions.add_parser(
         'convert',
@@ -37,7 +37,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parity.add_argument('fixture', metavar='FIXTURE.npz')
     parity.set_defaults(run=run_parity)
-    for action in (convert, info, parity):
+    export = actions.add_parser(
+        'export',
+        help='write the network as ONNX files, for TensorRT and ONNX Runtime',
+        description='Writes FILE.encode.onnx (one image to its encoding) and FILE.predict.onnx (two encodings '
+        'to points and Gaussians), checks both, and runs them where ONNX Runtime is installed.',
+    )
+    export.add_argument('target', metavar='FILE.onnx', help='begins the names of both files')
+    export.add_argument('--weights', metavar='FILE', help='checkpoint (default: the shipped network)')
+    for side in ('width', 'height'):
+        export.add_argument(
+            f'--{side}',
+            type=pixels(16),
+            metavar='PX',
+            help='of the images that the files take (default: what a camera of 4:3 gives the network)',
+        )
+    export.add_argument(
+        '--fp16', action='store_true', help='half precision, but for norms and outputs'
+    )
+    export.set_defaults(run=run_export)
+    for action in (convert, info, parity, export):
         add_output_arguments(action)
 
 
@@ -107,6 +126,71 @@ def run_parity(args: argparse.Namespace, console: Console) -> None:
             f'{args.fixture}: the network differs from the public one by {result["max_error"]:.1e}, allowed '
             f'{TOLERANCE:.0e}'
         )
+
+
+def run_export(args: argparse.Namespace, console: Console) -> None:
+    """Write the network as two ONNX files. Raises Failure if they do not compute what PyTorch does."""
+    from dataclasses import asdict
+
+    import torch
+
+    from gsemsplat_ros.checkpoints.checkpoint import load
+    from gsemsplat_ros.checkpoints.onnx_check import (
+        can_run,
+        differences,
+        patterns,
+        read_contents,
+        run_exported,
+    )
+    from gsemsplat_ros.checkpoints.onnx_export import export, needed_packages, targets
+    from gsemsplat_ros.images.view import network_size
+    from gsemsplat_ros.network.pixels import to_tensor
+    from gsemsplat_ros.network.tensors import prediction_tensors
+
+    needed_packages()
+    targets(args.target)
+    with console.steps('export') as step:
+        step('reading the checkpoint')
+        checkpoint = load(args.weights)
+        usual = network_size(640, 480, checkpoint.model.config.long_side)
+        width, height = args.width or usual[0], args.height or usual[1]
+        step('running the network in PyTorch')
+        images = patterns(width, height)
+        with torch.no_grad():
+            first, second = (checkpoint.model.encode(to_tensor(image)[None]) for image in images)
+            prediction = checkpoint.model.forward_encoded(first, second)
+        wanted = {name: tensor.numpy() for name, tensor in prediction_tensors(prediction).items()}
+        step('writing the files')
+        exported = export(checkpoint, args.target, (first, second), args.fp16)
+        files = [read_contents(path) for path in (exported.encode, exported.predict)]
+        step('running them in ONNX Runtime')
+        apart = differences(run_exported(exported, images), wanted) if can_run() else {}
+    for file in files:
+        console.say(f'{file.path}: {file.bytes / 1e6:.1f} MB, opset {file.opset}')
+        rows = [(name, 'x'.join(map(str, shape))) for name, shape in file.inputs.items()]
+        console.table(rows, ('input', 'shape'))
+        rows = [(name, 'x'.join(map(str, shape))) for name, shape in file.outputs.items()]
+        console.table(rows, ('output', 'shape'))
+        console.say('operators: ' + ', '.join(f'{count} {name}' for name, count in file.operators.items()))
+        console.say()
+    console.table(
+        [(name, f'{each.largest:.1e}', f'{each.mean:.1e}') for name, each in apart.items()],
+        ('output', "largest difference from PyTorch, part of the output's range", 'mean'),
+    )
+    if not apart:
+        console.note('not run: for a comparison with PyTorch run `pip install onnxruntime`')
+    console.result(
+        {
+            'files': [{**asdict(file), 'path': str(file.path)} for file in files],
+            'width': width,
+            'height': height,
+            'precision': 'float16' if args.fp16 else 'float32',
+            'checkpoint_sha256': exported.digest,
+            'differences': {name: asdict(each) for name, each in apart.items()} or None,
+        }
+    )
+    if wrong := [name for name, each in apart.items() if not each.allowed(args.fp16)]:
+        raise Failure(f'{", ".join(wrong)} of {args.target} differ from PyTorch: do not use these files')
 
 
 def flat(values: dict[str, Any], prefix: str = '') -> Iterator[tuple[str, object]]:
