@@ -52,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar='PX',
             help='of the images that the files take (default: what a camera of 4:3 gives the network)',
         )
-    export.add_argument(
-        '--fp16', action='store_true', help='half precision, but for norms and outputs'
-    )
+    export.add_argument('--fp16', action='store_true', help='half precision, but for norms and outputs')
     export.set_defaults(run=run_export)
     for action in (convert, info, parity, export):
         add_output_arguments(action)

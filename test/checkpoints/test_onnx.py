@@ -2,8 +2,15 @@
 network as a whole."""
 
 import builtins
+import contextlib
+import io
 import json
+import re
+import sys
+import textwrap
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,14 +24,19 @@ from gsemsplat_ros.checkpoints.onnx_check import Difference, differences, read_c
 from gsemsplat_ros.checkpoints.onnx_export import Predict, export, in_half_precision, targets
 from gsemsplat_ros.checkpoints.parity import rule_model
 from gsemsplat_ros.cli import main
+from gsemsplat_ros.datasets.demo_pairs import load_scene
+from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.pixels import to_tensor
 from gsemsplat_ros.network.tensors import encoding_tensors, prediction_tensors
+from gsemsplat_ros.pipeline import Pipeline
 
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
 onnx_ir = pytest.importorskip('onnx_ir')
+fake_tensorrt = pytest.importorskip('support.fake_tensorrt')
 
+PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'jetson.md'
 WIDTH, HEIGHT = 64, 48
 LAYERS = (
     'enc_blocks',
@@ -208,17 +220,18 @@ def test_half_precision_changes_little(path):
 
 
 @pytest.mark.heavy
-def test_half_precision_leaves_norms_and_outputs_in_float32(path):
+def test_half_precision_leaves_norms_and_outputs_in_float32(path, exported):
     checkpoint, images = weights.load(path), pictures()
     pair = encoded(checkpoint.model, images)
     wanted = predicted(checkpoint.model, pair)
-    exported = export(checkpoint, path.with_name('half.onnx'), pair, half=True)
-    apart = differences(run_exported(exported, images), wanted)
+    halved = export(checkpoint, path.with_name('half.onnx'), pair, half=True)
+    apart = differences(run_exported(halved, images), wanted)
     # random numbers for weights are no network: one whose directions are as good as zero turns by roundings
     assert max(each.mean for each in apart.values()) < 5e-3, apart
-    for contents in map(read_contents, (exported.encode, exported.predict)):
+    files = (halved.encode, exported.encode), (halved.predict, exported.predict)
+    for contents, whole in (map(read_contents, each) for each in files):
         graph = onnx.shape_inference.infer_shapes(onnx.load(contents.path)).graph
-        kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+        kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
         weight = {each.name: each.data_type for each in graph.initializer}
         for node in graph.node:
             if node.op_type in ('Conv', 'ConvTranspose'):
@@ -227,7 +240,6 @@ def test_half_precision_leaves_norms_and_outputs_in_float32(path):
                 assert kinds[node.output[0]] == onnx.TensorProto.FLOAT, node.name
         for value in graph.output:
             assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT, value.name
-        whole = read_contents(path.with_name(contents.path.name.replace('half', 'tiny')))
         assert contents.outputs == whole.outputs and contents.bytes < 0.8 * whole.bytes
 
 
@@ -297,16 +309,78 @@ def test_differences_are_parts_of_the_range():
         differences({'x': np.zeros(1)}, wanted)
 
 
+def page_tables():
+    """Name -> shape of the tables of docs/jetson.md: the image, an encoding, one view of a prediction."""
+    rows = re.findall(r'^\| `([a-z_0-9.]+)`[^|]*\| (\d[\dx ]*) \|', PAGE.read_text(), re.M)
+    return {name: [int(side) for side in shape.split(' x ')] for name, shape in rows}
+
+
+def test_the_page_names_the_tensors_of_the_shipped_network():
+    with torch.device('meta'):
+        model = weights.without_weights(
+            weights.SHIPPED, NetworkConfig.from_json(weights.read_card(weights.SHIPPED)['config'])
+        )
+        encoding = model.encode(torch.zeros(1, 3, 384, 512))
+        prediction = prediction_tensors(model.forward_encoded(encoding, encoding))
+    wanted = {name.partition('.')[2]: list(tensor.shape) for name, tensor in prediction.items()}
+    wanted |= {name: list(tensor.shape) for name, tensor in encoding_tensors(encoding).items()}
+    del wanted['maps.16'], wanted['maps.32']  # the prediction does not read them
+    assert page_tables() == {'image': [1, 384, 512, 3], **wanted}
+
+
+@pytest.fixture(scope='module', params=[False, True], ids=['float32', 'float16'])
+def shipped(request, tmp_path_factory):
+    """Whether in half precision, and what `export --json` says of the shipped network."""
+    path, said = tmp_path_factory.mktemp('shipped') / 'small.onnx', io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert main(['weights', 'export', str(path), '--json', *(['--fp16'] if request.param else [])]) == 0
+    return request.param, json.loads(said.getvalue().splitlines()[-1])
+
+
 @pytest.mark.heavy
-@pytest.mark.parametrize('half', [False, True])
-def test_the_shipped_network(tmp_path, capsys, half):
-    command = ['weights', 'export', str(tmp_path / 'small.onnx'), '--width', '128', '--height', '96']
-    assert main([*command, '--json', *(['--fp16'] if half else [])]) == 0
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+def test_the_shipped_network(shipped):
+    half, said = shipped
     assert said['checkpoint_sha256'] == weights.SHIPPED_DIGEST
-    assert [file['opset'] for file in said['files']] == [18, 18]
+    assert (said['width'], said['height']) == (512, 384)
     assert len(said['differences']) == 16
     for name, apart in said['differences'].items():
-        assert apart['largest'] < (0.02 if half else 1e-5), name
-    for file in said['files']:
-        assert file['operators'].keys() <= READ_BY_TENSORRT
+        assert apart['largest'] < (0.01 if half else 1e-5), name
+    encode, predict = said['files']
+    for file in (encode, predict):
+        assert file['opset'] == 18 and file['operators'].keys() <= READ_BY_TENSORRT
+    table = page_tables()
+    assert {**encode['inputs'], **encode['outputs']}.items() <= table.items()
+    assert {name.partition('.')[2]: shape for name, shape in predict['inputs'].items()} == encode['outputs']
+    outputs = {name.partition('.')[2]: shape for name, shape in predict['outputs'].items()}
+    assert table == {**encode['inputs'], **encode['outputs'], **outputs}
+
+
+@pytest.mark.heavy
+def test_the_engines_of_the_page_are_the_network_of_a_pipeline(shipped, monkeypatch):
+    """The page's Python, on the CPU, with ONNX Runtime for TensorRT."""
+    half, said = shipped
+    monkeypatch.setitem(sys.modules, 'tensorrt', fake_tensorrt)
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda: None)
+    text = PAGE.read_text()
+    code = textwrap.dedent(text[text.index('    import tensorrt') : text.index('    # scene = ')])
+    for kind, file in zip(('encode', 'predict'), said['files']):
+        code = code.replace(f'small.{kind}.engine', file['path'])
+    names = {}
+    exec(code.replace("'cuda'", "'cpu'").replace('load()', "load(device='cpu')"), names)
+    pair = load_scene('living_room').pair
+    pipeline = names['pipeline']
+    found = pipeline.build(pair)
+    plain = Pipeline.load(device='cpu', exact=True)  # not in bfloat16, but corrected by the images
+    plain.as_published = False
+    kept = pipeline.network.kept[0][1]
+    assert pipeline.network.encode([pair.first.image[:384, :512]], [pair.first.image])[0] is kept
+    same = plain.build(pair)
+    assert len(found.gaussians) == len(same.gaussians)
+    apart = (found.gaussians.means - same.gaussians.means).norm(dim=1)
+    assert apart.median() < (0.01 if half else 1e-4)
+    for phrase in ('potted plant', 'bathtub'):
+        score = pipeline.query(found, phrase).score
+        assert score == pytest.approx(plain.query(same, phrase).score, abs=0.02 if half else 1e-3)
+    with pytest.raises(ValueError, match='image is .*, the engine wants'):
+        pipeline.network.encode([np.zeros((480, 640, 3), np.uint8)])
