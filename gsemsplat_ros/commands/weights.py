@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export = actions.add_parser(
         'export',
         help='write the network as ONNX files, for TensorRT and ONNX Runtime',
-        description='Writes FILE.encode.onnx (one image to its encoding) and FILE.predict.onnx (two encodings '
+        description='Writes FILE.encode.onnx (an image to its encoding) and FILE.predict.onnx (two encodings '
         'to points and Gaussians), checks both, and runs them where ONNX Runtime is installed.',
     )
     export.add_argument('target', metavar='FILE.onnx', help='begins the names of both files')
@@ -52,7 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar='PX',
             help='of the images that the files take (default: what a camera of 4:3 gives the network)',
         )
-    export.add_argument('--fp16', action='store_true', help='half precision, but for norms and outputs')
+    export.add_argument(
+        '--fp16',
+        action='store_true',
+        help='half precision, but for norms and what is computed of raw outputs',
+    )
     export.set_defaults(run=run_export)
     for action in (convert, info, parity, export):
         add_output_arguments(action)
