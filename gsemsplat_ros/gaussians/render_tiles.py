@@ -1,11 +1,12 @@
 """The renderer of GPUs without gsplat: PyTorch operations alone, on any device, differentiable.
 
-`render_plain` defines what is computed. Here several pictures are drawn at once, and the host waits once:
+`render_plain` defines what is computed. Here several pictures are drawn at once, and the host waits once (or twice):
 
 1. All Gaussians are projected. A Gaussian's box gives the tiles of 4 x 4 pixels that it touches; sums over
    the corners of all boxes give the number of Gaussians of every tile. These numbers are the one thing read.
 2. Gaussians are sorted by depth and repeated for each of their tiles; a stable sort by tile makes the lists.
-   Where these would take too much memory (Gaussians of many pixels), tiles have 16 x 16 pixels.
+   Where these would take too much memory (Gaussians of many pixels), tiles have 16 x 16 pixels. Where lists
+   are long, they end where the light of the whole tile has: that needs a second read.
 3. Tiles are taken in groups whose lists are about as long, longest first. A group is a full array (tiles,
    pixels, Gaussians) of bounded size: alphas, the light behind each by a cumulative sum, and all channels by
    one batched matrix product. The backward pass computes each group again, so no alpha is kept.
@@ -14,12 +15,12 @@ Its cost on a GPU, by count (it has not been measured on one): each pixel and Ga
 30 float32 (120 bytes), each Gaussian of a tile some 500 bytes more. A Gaussian with a standard deviation of
 1 px touches 6 to 7 tiles, so 524,288 of them with 35 channels move about 8 GB: 3 ms at the 3 TB/s of an H100,
 40 ms at the 200 GB/s of a Jetson Orin; a backward pass about three times that. These are some 15 groups of 40
-launches. gsplat ends a pixel where its light runs out; here what lies behind is computed too, and weighs
-nothing: in the scene of a pair less than a tenth, where Gaussians are many pixels large nearly all.
+launches. gsplat ends each pixel where its light runs out; here what lies behind is mostly computed too, and
+weighs nothing: in the scene of a pair less than a tenth, but much where Gaussians are many pixels large.
 
 On one core of a CPU the same picture takes 5 times as long as by `render_cpu`, and 0.3 GB of memory; with the
 backward pass 15 times and 1 GB. A smaller picture takes a seventh of the time of `render_plain`. Gaussians of
-6 px take 40 times as long as by `render_cpu`.
+6 px take 13 times as long as by `render_cpu`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def render_tiles(
     """Gaussians (..., N, ...) seen from viewmats (..., C, 4, 4), `camera_from_world`, with Ks (..., C, 3, 3)
     [px], pixel centres at integers, as pictures (..., C, height, width, ...) on black.
 
-    Differentiable, once, in all tensors of the Gaussians. The host reads one tensor from the device.
+    Differentiable, once, in all tensors of the Gaussians. The host reads one tensor from the device, two where
+    many Gaussians lie behind each other.
     """
     pictures = viewmats.shape[:-2]  # (..., C); V in all
     at = len(pictures) - 1

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.gaussians.projection import Projected
+from gsemsplat_ros.gaussians.projection import MIN_ALPHA, Projected
+from gsemsplat_ros.gaussians.render_plain import MAX_ALPHA, STOP
 
 SIDES = 4, 16  # [px] of tiles: small ones compute few pixels in vain, large ones make short lists
 ENTRIES = 2**24  # with more of them (60 bytes each) in the lists of small tiles, large ones are taken
+LONG = 512  # Gaussians in the mean list of a picture, where it pays to find out how many are lit
 GROUP = 2**22  # pixels times Gaussians of a group: 16 MB a tensor, which the cache of a large GPU holds
 
 
@@ -54,7 +57,8 @@ class _Tiling:
 def list_tiles(seen: Projected, width: int, height: int) -> TileLists:
     """The lists for V pictures of N Gaussians each, `seen` (V, N, ...); row i of picture v is v N + i.
 
-    The host reads one tensor: the lengths of all lists, for small tiles and for large ones.
+    The host reads one tensor: the lengths of all lists, for small tiles and for large ones. Where lists are
+    long, it reads how long they are up to where all light has run out.
     """
     low, high = _boxes(seen, width, height)
     tilings = [_tile(low, high, side, width, height) for side in SIDES]
@@ -64,18 +68,19 @@ def list_tiles(seen: Projected, width: int, height: int) -> TileLists:
     which = 0 if sum(small) <= ENTRIES else 1
     tiling, (lengths, tiles), on_host = tilings[which], longest_first[which], (small, large)[which]
 
-    entries = _entries(tiling, seen.z, sum(on_host))
-    starts = (tiling.lengths.cumsum(0) - tiling.lengths)[tiles]  # of the lists in `entries`
-    groups = []
+    entries, tile = _entries(tiling, seen.z, sum(on_host))
+    starts = tiling.lengths.cumsum(0) - tiling.lengths  # of the lists in `entries`
+    pixels = _pixels(tiling, height)
+    if len(entries) > LONG * len(tiles):
+        lit = _lit(seen.geometry.flatten(0, 1), entries, tile, starts, pixels)
+        lengths, tiles = lit.sort(descending=True)
+        on_host = lengths.tolist()
+    starts, groups = starts[tiles], []
     for start, stop in _cuts(on_host, GROUP // tiling.side**2):
         place = torch.arange(on_host[start], device=entries.device)
         index = (starts[start:stop, None] + place).clamp(max=len(entries) - 1)
         groups.append(Group(tiles[start:stop], entries[index], place < lengths[start:stop, None]))
-
-    number = torch.arange(len(tiles), device=tiles.device)
-    corners = torch.stack([number % tiling.columns, number // tiling.columns % -(-height // tiling.side)], -1)
-    steps = torch.arange(tiling.side, device=tiles.device)
-    return TileLists(tiling.side, tiling.side * corners[:, None] + steps[:, None], groups)
+    return TileLists(tiling.side, pixels, groups)
 
 
 def _cuts(lengths: list[int], most: int) -> Iterator[tuple[int, int]]:
@@ -115,8 +120,16 @@ def _tile(low: Tensor, high: Tensor, side: int, width: int, height: int) -> _Til
     return _Tiling(side, columns, first, right - left, bottom - top, lengths)
 
 
-def _entries(tiling: _Tiling, z: Tensor, total: int) -> Tensor:
-    """Gaussians by depth, each as often as it has tiles, then sorted by tile."""
+def _pixels(tiling: _Tiling, height: int) -> Tensor:
+    """(T, side, 2): x of a tile's columns and y of its rows."""
+    number = torch.arange(len(tiling.lengths), device=tiling.lengths.device)
+    row = number // tiling.columns % -(-height // tiling.side)
+    corners = tiling.side * torch.stack([number % tiling.columns, row], -1)
+    return corners[:, None] + torch.arange(tiling.side, device=number.device)[:, None]
+
+
+def _entries(tiling: _Tiling, z: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Gaussians by depth, each as often as it has tiles, then sorted by tile: rows (E,) and tiles (E,)."""
     pictures, n = z.shape
     picture = torch.arange(pictures, device=z.device)[:, None]
     nearest = (z.argsort(stable=True) + n * picture).flatten()
@@ -127,4 +140,31 @@ def _entries(tiling: _Tiling, z: Tensor, total: int) -> Tensor:
     place -= (times.cumsum(0, dtype=torch.int32) - times).index_select(0, turn)
     wide = across.index_select(0, turn)
     tile = first.index_select(0, turn) + place // wide * tiling.columns + place % wide
-    return nearest.index_select(0, turn[tile.sort(stable=True).indices])
+    tile, order = tile.sort(stable=True)
+    return nearest.index_select(0, turn[order]), tile
+
+
+def _lit(geometry: Tensor, entries: Tensor, tile: Tensor, starts: Tensor, pixels: Tensor) -> Tensor:
+    """How many Gaussians of each list (T,) are lit: behind them every pixel of the tile has ended."""
+    ends = pixels[:, :: pixels.shape[1] - 1].to(geometry.dtype)  # (T, 2, 2): first and last
+    parts = zip(entries.split(GROUP), tile.split(GROUP))
+    least = torch.cat([_least_alphas(geometry[rows], ends.index_select(0, tiles)) for rows, tiles in parts])
+    least = (0.999 * least).clamp(max=MAX_ALPHA)  # safely below what is drawn, as that is rounded
+    log_pass = torch.where(least >= MIN_ALPHA, torch.log1p(-least), 0.0).double()
+    log_light = log_pass.cumsum(0) - log_pass
+    at_start = log_light[starts.clamp(max=len(entries) - 1)].index_select(0, tile)
+    lit = log_light - at_start >= math.log(STOP)
+    return torch.zeros_like(starts).index_add_(0, tile, lit.long())
+
+
+def _least_alphas(geometry: Tensor, ends: Tensor) -> Tensor:
+    """Of Gaussians (E, 6) on tiles from the first to the last pixel (E, 2, 2) the alphas (E,) where they are
+    least: at a corner."""
+    u, v, precision, slope, inverse_y, opacities = geometry.unbind(-1)
+    farthest = torch.zeros_like(u)
+    for column in (0, 1):
+        for row in (0, 1):
+            dx, dy = ends[:, column, 0] - u, ends[:, row, 1] - v
+            distance = precision * (dx - slope * dy).square() + inverse_y * dy.square()
+            farthest = torch.maximum(farthest, distance)
+    return opacities * (-0.5 * farthest).exp()

@@ -13,6 +13,7 @@ from support.tile_pictures import draw_tiles
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gsemsplat_ros.gaussians import render_tiles as render_tiles_module
 from gsemsplat_ros.gaussians import tile_lists
 from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
 from gsemsplat_ros.gaussians.render import render, render_views
@@ -25,10 +26,12 @@ CAMERA = Camera(50, 37, 60.0, 50.0, 20.0, 17.0)
 BACKGROUND = (0.3, 0.6, 0.9)
 
 
-@pytest.fixture(params=['small tiles', 'large tiles'])
+@pytest.fixture(params=['small tiles', 'large tiles', 'small tiles, cut lists', 'large tiles, cut lists'])
 def tiles(request, monkeypatch):
-    if request.param == 'large tiles':
+    if 'large' in request.param:
         monkeypatch.setattr(tile_lists, 'ENTRIES', 0)
+    if 'cut' in request.param:
+        monkeypatch.setattr(tile_lists, 'LONG', 0)
 
 
 def draw_with_gradients(draw, gaussians, camera, camera_from_world):
@@ -128,6 +131,24 @@ def test_groups_do_not_show(monkeypatch, tiles):
         torch.testing.assert_close(value, getattr(parts[0], name), rtol=1e-5, atol=1e-5, equal_nan=True)
     for value, of_parts in zip(whole[1], parts[1]):
         torch.testing.assert_close(value, of_parts, rtol=1e-3, atol=1e-5 * float(value.abs().max()))
+
+
+def test_long_lists_end_where_the_light_does(monkeypatch):
+    """Of a thousand layers before the whole picture few are drawn, and the picture is the same."""
+    z = np.linspace(1, 3, 1000)
+    layers = make(np.stack([0 * z, 0 * z, z], -1), z[:, None] * [[2, 2, 0.01]], 0.2)
+    drawn = []
+    genuine = tile_lists.list_tiles
+
+    def counted(*arguments):
+        lists = genuine(*arguments)
+        drawn.append(sum(int(group.used.sum()) for group in lists.groups))
+        return lists
+
+    monkeypatch.setattr(render_tiles_module, 'list_tiles', counted)
+    assert_equal_to_plain(layers, CAMERA)
+    layers_drawn = drawn[0] / (13 * 10)
+    assert 41 <= layers_drawn < 50  # light is below 1e-4 behind 41 of them
 
 
 def test_several_scenes_and_views_at_once(tiles):
@@ -232,7 +253,8 @@ def test_memory_is_bounded(monkeypatch):
 
 @pytest.mark.fake_cuda
 def test_one_tensor_is_read_of_the_gpu(tiles):
-    """The lengths of the lists; the backward pass reads nothing. Only camera and background go up."""
+    """The lengths of the lists, once more if these are cut; the backward pass reads nothing. Only camera and
+    background go up."""
 
     def draw(device):
         values = {name: getattr(scene, name).to(device).requires_grad_() for name in TENSORS}
@@ -247,8 +269,11 @@ def test_one_tensor_is_read_of_the_gpu(tiles):
     with PretendGPU() as gpu:
         seen, maps, gradients = draw('cuda')
         _, wanted, wanted_gradients = draw('cpu')
-    tiles_of_both_sides = 13 * 10 + 4 * 3
-    assert seen.down == [tiles_of_both_sides] and seen.up == [16, 9, 3]
+    small, large = 13 * 10, 4 * 3  # tiles
+    read = [small + large]
+    if tile_lists.LONG == 0:
+        read.append(small if tile_lists.ENTRIES else large)
+    assert seen.down == read and seen.up == [16, 9, 3]
     assert not seen.reads and not seen.waits
     for got, expected in zip(maps + gradients, wanted + wanted_gradients):
         assert torch.equal(got.nan_to_num(), expected.nan_to_num())
