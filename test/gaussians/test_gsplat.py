@@ -5,7 +5,6 @@ import inspect
 from importlib.metadata import version
 from pathlib import Path
 
-import gsplat
 import numpy as np
 import pytest
 import torch
@@ -23,6 +22,7 @@ from gsemsplat_ros.gaussians.render_gsplat import render_gsplat
 from gsemsplat_ros.gaussians.render_plain import render_plain
 from gsemsplat_ros.images.camera import Camera
 
+gsplat = pytest.importorskip('gsplat')
 CAMERA = Camera(48, 40, 60.0, 50.0, 20.0, 17.0)
 DEFAULTS = {  # what our call leaves to gsplat
     'far_plane': 1e10,

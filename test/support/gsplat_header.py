@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import gsplat
 import torch
 from support.pretend_gpu import GpuTensor
 from torch import Tensor
@@ -41,10 +40,9 @@ def operator(
     """
 
     def made(function: Callable[[SimpleNamespace], Any]) -> Callable:
-        arguments = declared(function.__name__)
-
         @functools.wraps(function)
         def checked(*values: Any) -> Any:
+            arguments = declared(function.__name__)
             assert len(values) == len(arguments), f'{len(values)} arguments instead of {len(arguments)}'
             given = {name: value for value, (_, name) in zip(values, arguments)}
             for cpp_type, name in arguments:
@@ -68,8 +66,11 @@ def operator(
     return made
 
 
+@functools.cache
 def declared(name: str) -> list[tuple[str, str]]:
     """The arguments of an operator in the header of the gsplat that is installed: C++ types and names."""
+    import gsplat
+
     header = (Path(gsplat.__file__).parent / 'cuda' / 'include' / 'Ops.h').read_text()
     found = re.search(rf'\b{name}\(([^()]*)\);', re.sub('//.*', '', header))
     assert found, f'gsplat {gsplat.__version__} has no operator {name}'

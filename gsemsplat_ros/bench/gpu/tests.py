@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from importlib.util import find_spec
@@ -12,17 +13,18 @@ from gsemsplat_ros.bench.gpu.parts import Result, Task
 
 CHECKOUT = Path(__file__).parents[3]
 EACH_S = 120  # for one test
+OF_A_GPU = re.compile(r'mark\.cuda\b|\bgpu\b')  # in a file with such tests: the mark, or the fixture
 
 
 def tests_part(task: Task, words: tuple[str, ...] = ('-m', 'cuda')) -> Result:
     """What pytest says of the tests of this checkout that `words` choose."""
-    files = [str(path) for path in CHECKOUT.glob('test/**/test_*.py') if 'mark.cuda' in path.read_text()]
+    files = [str(path) for path in CHECKOUT.glob('test/**/test_*.py') if OF_A_GPU.search(path.read_text())]
     if not files or find_spec('pytest') is None:
         yield {'left out': f'no pytest, or no tests in {CHECKOUT}'}
         return
     import pytest
 
-    options = ['-v', '-p', 'no:cacheprovider', '--color=no']
+    options = ['-v', '-p', 'no:cacheprovider', '--color=no', '--continue-on-collection-errors']
     options += [f'--timeout={EACH_S}'] if find_spec('pytest_timeout') else []
     # in a process of their own, which is started again if a test ends it
     options += ['-n', '1'] if find_spec('xdist') else []
