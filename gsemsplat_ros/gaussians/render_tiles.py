@@ -1,9 +1,10 @@
 """The renderer of GPUs without gsplat: PyTorch operations alone, on any device, differentiable.
 
-`render_plain` defines what is computed. Here several pictures are drawn at once, and the host waits once (or twice):
+`render_plain` defines what is computed. Here several pictures are drawn at once, and the host waits once or
+twice:
 
 1. All Gaussians are projected. A Gaussian's box gives the tiles of 4 x 4 pixels that it touches; sums over
-   the corners of all boxes give the number of Gaussians of every tile. These numbers are the one thing read.
+   the corners of all boxes give the number of Gaussians of every tile. These numbers are read.
 2. Gaussians are sorted by depth and repeated for each of their tiles; a stable sort by tile makes the lists.
    Where these would take too much memory (Gaussians of many pixels), tiles have 16 x 16 pixels. Where lists
    are long, they end where the light of the whole tile has: that needs a second read.
@@ -55,8 +56,8 @@ def render_tiles(
     """Gaussians (..., N, ...) seen from viewmats (..., C, 4, 4), `camera_from_world`, with Ks (..., C, 3, 3)
     [px], pixel centres at integers, as pictures (..., C, height, width, ...) on black.
 
-    Differentiable, once, in all tensors of the Gaussians. The host reads one tensor from the device, two where
-    many Gaussians lie behind each other.
+    Differentiable, once, in all tensors of the Gaussians. The host reads one tensor from the device, two
+    where many Gaussians lie behind each other.
     """
     pictures = viewmats.shape[:-2]  # (..., C); V in all
     at = len(pictures) - 1

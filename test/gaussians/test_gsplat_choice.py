@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from support.drawn_scenes import assert_same_picture, make, random_scene
-from support.gsplat_operators import install, renew_trial
+from support.gsplat_operators import install
 from support.random_gaussians import pose
+from support.tile_pictures import renew_trial
 
 from gsemsplat_ros.gaussians.render import render_on_gpu
 from gsemsplat_ros.gaussians.render_gsplat import _is_compiled

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from support.drawn_scenes import as_double, assert_same_picture, make, random_scene
-from support.gsplat_operators import renew_trial
 from support.pretend_gpu import PretendGPU
 from support.random_gaussians import make_prediction, pose
-from support.tile_pictures import draw_tiles
+from support.tile_pictures import draw_tiles, renew_trial
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 

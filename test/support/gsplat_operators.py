@@ -9,7 +9,6 @@ as they compare them. What the kernels leave unwritten is NaN. Gradients are aut
 
 from __future__ import annotations
 
-import functools
 import sys
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
@@ -21,7 +20,6 @@ from support.gsplat_header import CameraModelType, operator
 from torch import Tensor
 
 from gsemsplat_ros.gaussians import render
-from gsemsplat_ros.gaussians.render_gsplat import why_not
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 
 MAX_ALPHA, MIN_ALPHA, STOP = 0.999, 1 / 255, 1e-4
@@ -49,12 +47,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     vars(backend)['_C'] = extension
     monkeypatch.setitem(sys.modules, backend.__name__, backend)
     monkeypatch.setattr(render, 'why_not', lambda device: None)
-
-
-def renew_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the renderer try gsplat, and warn, as in a new process."""
-    monkeypatch.setattr(render, 'why_not', functools.cache(why_not.__wrapped__))
-    monkeypatch.setattr(render, '_warn', functools.cache(render._warn.__wrapped__))
 
 
 @operator(**GAUSSIANS, opacities='... N', **CAMERAS)

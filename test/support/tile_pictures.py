@@ -1,10 +1,21 @@
-"""The tile renderer, called as the others."""
+"""The tile renderer, called as the others, and on a GPU chosen anew."""
 
+import functools
+
+import pytest
 import torch
 
+from gsemsplat_ros.gaussians import render
 from gsemsplat_ros.gaussians.gaussians import TENSORS
+from gsemsplat_ros.gaussians.render_gsplat import why_not
 from gsemsplat_ros.gaussians.render_plain import Rendering
 from gsemsplat_ros.gaussians.render_tiles import render_tiles
+
+
+def renew_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the renderer try gsplat, and warn, as in a new process."""
+    monkeypatch.setattr(render, 'why_not', functools.cache(why_not.__wrapped__))
+    monkeypatch.setattr(render, '_warn', functools.cache(render._warn.__wrapped__))
 
 
 def draw_tiles(gaussians, camera, camera_from_world, background=(0.0, 0.0, 0.0)):
