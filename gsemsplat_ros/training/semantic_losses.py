@@ -128,8 +128,8 @@ class SemanticObjective(Objective):
 
 
 def drawings(gaussians: Gaussians, target: SceneTarget, windows: list[Window]) -> list[Rendering]:
-    """Differentiable renderings of windows of a target: the whole view on a GPU, each by the plain renderer on
-    the CPU."""
+    """Differentiable renderings of windows of a target: the whole view on a GPU, each by the plain renderer
+    on the CPU."""
     if gaussians.means.device.type == 'cpu':
         return render_windows(gaussians, target.camera, target.camera_from_first, windows)
     whole = render(gaussians, target.camera, target.camera_from_first)
