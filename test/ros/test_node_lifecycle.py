@@ -4,6 +4,7 @@ work.
 
 import time
 
+from gsemsplat_msgs.msg import Status
 from gsemsplat_msgs.srv import LoadMap, Query, SaveMap
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import GetState
@@ -12,6 +13,8 @@ from sensor_msgs.msg import Image, PointCloud2
 from support.node_process import DEADLINE_S
 from support.ros_client import EVERY_PAIR, Stereo, ask, change_state, set_parameter
 from support.ros_messages import LEFT, camera_info, picture
+
+from gsemsplat_ros.ros.qos import LATCHED
 
 S = 10**9
 
@@ -177,3 +180,21 @@ def test_shutdown_transition_and_bad_start(start, client):
     assert 'sync_slop_s' in bad.output and '0.0' in bad.output and '1.0' in bad.output and '7.0' in bad.output
     assert 'Traceback' not in bad.output, bad.output
     assert missing.wait() == 2 and 'no checkpoint at missing' in missing.output
+
+
+def test_a_node_whose_gpu_is_full_goes_on_on_the_cpu(start, client):
+    loading = start('-r', '__ns:=/g', '-p', 'weights:=large', '-p', 'device:=cuda')
+    building = start('-r', '__ns:=/h', '-p', 'weights:=filling', '-p', 'device:=cuda')
+    loading.wait_for('the GPU has no memory for the network: this node goes on on the CPU')
+    loading.wait_for('on cpu in')
+    building.wait_for('on cuda in')
+    building.wait_for('waiting for')
+    client.listen(PointCloud2, '/h/gsemsplat/gaussians')
+    client.listen(Status, '/h/gsemsplat/status', LATCHED)
+    Stereo(client, '/h').scene()
+    building.wait_for('the GPU has no memory for a pair: this node goes on on the CPU')
+    statuses = client.heard['/h/gsemsplat/status']
+    client.until(
+        lambda: statuses and statuses[-1].device == 'cpu' and statuses[-1].scenes, 'a scene of the CPU'
+    )
+    assert statuses[-1].last_error == ''

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from gsemsplat_ros.device import NoGpuMemory
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import fit
@@ -33,12 +34,13 @@ RENDERING = SimpleNamespace(depth=torch.full((24, 32), 2.0), alpha=torch.ones(24
 
 
 class FakePipeline:
-    """weights: 'missing' and 'broken' fail to load, 'slow' takes 60 s for a scene, 'busy' 0.5 s."""
+    """weights: 'missing' and 'broken' fail to load, 'slow' takes 60 s for a scene, 'busy' 0.5 s. A GPU
+    has no memory for 'large', and none for a scene of 'filling'."""
 
-    def __init__(self, weights):
+    def __init__(self, weights, device='cpu'):
         self.weights = str(weights or 'fake')
         self.text_encoder = SimpleNamespace(name='fake text')
-        self.device = 'cpu'
+        self.device = device
         self.code_space = CodeSpace(self.weights, 'fake text', 'fake decoders', 32)
 
     @classmethod
@@ -47,9 +49,13 @@ class FakePipeline:
             raise ValueError('no checkpoint at missing')
         if weights == 'broken':
             raise RuntimeError('a fault of ours')
-        return cls(weights)
+        if weights == 'large' and device != 'cpu':
+            raise NoGpuMemory('the GPU has no memory for the network')
+        return cls(weights, 'cpu' if device == 'auto' else device)
 
     def build(self, pair):
+        if self.weights == 'filling' and self.device != 'cpu':
+            raise NoGpuMemory('the GPU has no memory for a pair')
         if self.weights == 'slow':
             print('building', flush=True)
             time.sleep(60)
