@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.drawn_scenes import assert_same_picture, make, random_scene
 from support.gsplat_operators import install
+from support.pretend_gpu import PretendGPU
 from support.random_gaussians import pose
 from support.tile_pictures import renew_trial
 
@@ -83,6 +84,21 @@ def test_compiled_operators_of_gsplat_are_found(monkeypatch, tmp_path):
     assert not _is_compiled()
     (of_torch / 'gsplat_cuda.so').touch()
     assert _is_compiled()
+
+
+def test_a_compilation_is_announced_and_may_fail(monkeypatch, caplog, tmp_path):
+    error = RuntimeError("Error building extension 'gsplat_cuda': [1/9] nvcc\nfatal error: cublas_v2.h")
+    module, _ = gsplat_that_raises(error)
+    module.__file__ = str(tmp_path / '__init__.py')
+    monkeypatch.setitem(sys.modules, 'gsplat', module)
+    monkeypatch.setenv('TORCH_EXTENSIONS_DIR', str(tmp_path))
+    renew_trial(monkeypatch)
+    with PretendGPU():
+        scene = make([[0, 0, 2]], 0.3).to('cuda')
+        assert render_on_gpu(scene, CAMERA, IDENTITY).alpha.cpu().any()
+    first, second = (record.message for record in caplog.records)
+    assert 'not compiled yet' in first
+    assert "Error building extension 'gsplat_cuda': [1/9] nvcc): rendering with" in second
 
 
 def test_gsplat_draws_where_it_can(monkeypatch, caplog):
