@@ -129,6 +129,7 @@ def test_help_imports_nothing_heavy():
         ['weights', 'convert'],
         ['weights', 'info'],
         ['weights', 'parity'],
+        ['weights', 'export'],
         ['eval', 'protocol'],
         ['eval', 'rooms'],
         ['eval', 'pairs'],

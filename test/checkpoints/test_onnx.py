@@ -346,6 +346,8 @@ def test_the_shipped_network(shipped):
     for name, apart in said['differences'].items():
         assert apart['largest'] < (0.01 if half else 1e-5), name
     encode, predict = said['files']
+    operators = encode['operators'].keys() | predict['operators'].keys()
+    assert f'opset {encode["opset"]}. They use {len(operators)} operators' in PAGE.read_text()
     for file in (encode, predict):
         assert file['opset'] == 18 and file['operators'].keys() <= READ_BY_TENSORRT
     table = page_tables()
