@@ -22,7 +22,7 @@ from gsemsplat_ros.bench.gpu.report import report
 from gsemsplat_ros.files import write_whole
 
 SHORTEST_S = 20.0  # less is not worth the start of a part
-RESERVE_S = 10.0  # at the end of the run, for ending a part
+RESERVE_S = 20.0  # at the end of the run, for ending a part
 GRACE_S = 20.0  # for a part that is asked to end; a training saves
 
 
