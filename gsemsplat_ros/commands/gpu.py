@@ -53,11 +53,15 @@ def run(args: argparse.Namespace, console: Console) -> None:
     out = args.out.absolute()
     if args.here:
         from gsemsplat_ros.bench.gpu.parts import Task
+        from gsemsplat_ros.bench.gpu.report import tables
 
         if len(args.parts) != 1:
             raise ValueError('--here runs one part: give its name')
+        out.mkdir(parents=True, exist_ok=True)
         for result in part_functions()[parts[0].name](Task(device, 60 * args.minutes, out, args.data)):
             console.result(result)
+            last = result
+        console.say('\n'.join(tables(last)))
         return
 
     def command(part: Part, seconds: float) -> list[str]:

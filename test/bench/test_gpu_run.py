@@ -19,7 +19,9 @@ from gsemsplat_ros.bench.gpu.train import PIECE
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 
 PROGRAMS = {
-    'good': 'print(\'notes\'); print(\'{"value": 1}\'); print(\'{"value": 2, "rows": {"a": {"b": 0.5}}}\')',
+    'good': """
+print('notes'); print('{"value": 1}'); print('{"value": 2, "rows": {"a": {"b": 0.5}}}'); print('{no: JSON}')
+""",
     'crash': 'import os; print(\'{"half": 1}\', flush=True); os.kill(os.getpid(), 11)',
     'lacking': 'print(\'{"left out": "no gsplat"}\')',
     'wrong': "raise SystemExit('gsemsplat: the Python package gsplat is missing')",
@@ -189,6 +191,14 @@ def test_the_command_runs_its_parts(tmp_path, capsys, monkeypatch):
     assert train['state'] == 'failed' and 'no packed rooms in' in train['reason']
     assert said.err == f'gsemsplat: not finished: train; see {tmp_path}/out/gpu.log\n'
     assert '| train | training of the small' in (tmp_path / 'out' / 'gpu.md').read_text()
+
+
+def test_one_part_in_this_process_prints_its_tables(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('gsemsplat_ros.bench.tools.PEAK_SIDE', {'cpu': 64})
+    monkeypatch.setattr('gsemsplat_ros.bench.gpu.parts.EACH_S', 0.0)
+    out = tmp_path / 'out'
+    assert cli.main(['gpu', 'machine', '--here', '--device', 'cpu', '--out', str(out)]) == 0
+    assert f'(PyTorch {torch.__version__})' in capsys.readouterr().out and out.is_dir()
 
 
 def test_make_gpu_sets_nothing_up():

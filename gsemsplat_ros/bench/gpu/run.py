@@ -110,9 +110,11 @@ def run_part(words: list[str], seconds: float, log: Path) -> dict[str, Any]:
     with log.open(errors='replace') as file:
         file.seek(before)
         lines = [line.strip() for line in file if line.strip()]
-    found = [line for line in lines if line.startswith('{') and line.endswith('}')]
-    said = next((line for line in reversed(lines) if not line.startswith('{')), 'it printed nothing')
-    result = json.loads(found[-1]) if found else {}
+    found = [object_of(line) for line in lines]
+    result: dict[str, Any] = next((value for value in reversed(found) if value is not None), {})
+    said = next(
+        (line for line, value in zip(lines[::-1], found[::-1]) if value is None), 'it printed nothing'
+    )
     if status is None:
         state, reason = 'stopped', f'not finished after {seconds:.0f} s'
     elif status < 0:
@@ -122,6 +124,15 @@ def run_part(words: list[str], seconds: float, log: Path) -> dict[str, Any]:
     else:
         state, reason = ('left out', result['left out']) if 'left out' in result else ('done', '')
     return {'state': state, 'reason': reason, 'seconds': time.monotonic() - start, 'result': result}
+
+
+def object_of(line: str) -> dict[str, Any] | None:
+    """The JSON object in this line, None without one."""
+    try:
+        value = json.loads(line) if line.startswith('{') else None
+    except ValueError:
+        return None
+    return value
 
 
 def end_group(process: subprocess.Popen) -> None:
