@@ -10,6 +10,9 @@ input_pairs: finds the input images of an annotated view
 splat_points, methods: the network and its baselines on such a view
 annotated_scores: the scores of `eval scannetpp`
 held_out_rooms: scores on rooms
+map_walk: the walk of a robot through a house, with its truth
+map_scores: scores of the map that it makes
+map_houses: the scores of `eval map`
 boxes: the boxes of an answer against the true ones
 pair_labels, labelled_pairs: reader of labelled real pairs, and scores on them
 dense_classifier: their untrained peer

@@ -14,6 +14,7 @@ finish: random materials for the parts of furniture
 placing, cloth, props: curtains, pillows, books, papers and other traces of people
 illumination: the light of a photographic room
 builder, furnish: a random furnished room
+house: four of them joined by doorways, where things are taken away and moved
 shaders, triangles, renderer: images of a room
 cameras: random poses in it
 sensor: the effects of a camera on its images

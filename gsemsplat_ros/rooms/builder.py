@@ -32,12 +32,14 @@ def _hue_matrix(rng: np.random.Generator, textured: bool) -> np.ndarray:
 
 @dataclass(kw_only=True)
 class Builder(Shell):
-    """kinds: kind -> models to choose from; small_boxes: footprints of objects on top of others."""
+    """kinds: kind -> models to choose from; small_boxes: footprints of objects on top of others; kept_free:
+    footprints where no piece may stand."""
 
     furniture: Furniture
     kinds: dict[str, list[int]]
     pieces: list[Piece] = field(default_factory=list)
     small_boxes: list[np.ndarray] = field(default_factory=list)
+    kept_free: list[np.ndarray] = field(default_factory=list)
 
     def choose(self, kind: str) -> int | None:
         """Index of a random model of a kind; None if the kind has none.
@@ -72,7 +74,7 @@ class Builder(Shell):
         grown = box + np.array([0, 0, margin, margin, 0])
         box_corners = corners(grown)
         inside = (box_corners > 0.005).all() and (box_corners < self.size[:2] - 0.005).all()
-        return bool(inside) and not any(overlap(grown, other) for other in self.boxes)
+        return bool(inside) and not any(overlap(grown, other) for other in (*self.boxes, *self.kept_free))
 
     def against_wall(self, model: int) -> bool:
         m = self.furniture.models[model]

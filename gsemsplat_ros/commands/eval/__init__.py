@@ -1,14 +1,14 @@
-"""`gsemsplat eval`: the published protocol, and the accuracy of a checkpoint in rooms and on real pairs."""
+"""`gsemsplat eval`: the published protocol, and the accuracy of a checkpoint in rooms, on real pairs and of maps."""
 
 from __future__ import annotations
 
 import argparse
 
-from gsemsplat_ros.commands.eval import ablation, calibrate, pairs, protocol, rooms, scannetpp
+from gsemsplat_ros.commands.eval import ablation, calibrate, map, pairs, protocol, rooms, scannetpp
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Actions, one per module."""
     actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', title='actions')
-    for action in (protocol, rooms, pairs, calibrate, ablation, scannetpp):
+    for action in (protocol, rooms, map, pairs, calibrate, ablation, scannetpp):
         action.add_parser(actions)
