@@ -140,7 +140,8 @@ def random_map(count: int, channels: int) -> Map:
     codes = torch.randn(count, channels, generator=torch.Generator().manual_seed(0))
     quats, threes = torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1), ones[:, None].repeat(1, 3)
     gaussians = Gaussians(torch.from_numpy(means), quats, threes, ones, threes, codes, 'map')
-    return Map(gaussians, torch.from_numpy(keys), ones, ones.int(), ones.int(), 1, VOXEL, 'tf')
+    once, none = ones.int(), torch.zeros(count, dtype=torch.uint8)
+    return Map(gaussians, torch.from_numpy(keys), ones, once, once, none, 1, VOXEL, 'tf')
 
 
 def queries(device: torch.device, step: Callable[[str], None]) -> Rows:

@@ -4,6 +4,7 @@ Takes built scenes; gives a `Scene` or a `Map` that queries read, and an approac
 
 scene: the scene of one pair, which never changes
 map: Gaussians of many scenes, at most one in a voxel
+forgetting: which Gaussians of a map a keyframe sees again, and through which it looks
 ask: answers of a scene and of a map
 map_index: decoded codes and smoothing cells of a map, for queries
 fusion: the place of a scene in the map, and whether it is accepted

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ class CodeSpace:
 class Kind:
     """A kind of file. name: 'map' or 'scene'; key: of its card; maker: command or service that writes it;
     dtypes, shapes: of its tensors, of each Gaussian (None: any number of values); entries: of its card, with
-    the type of each; defect: what else is wrong with a card and its tensors, in words, '' for nothing.
+    the type of each; defect: what else is wrong with a card and its tensors, in words, '' for nothing; since:
+    tensors that came after the first version, with the version that brought each; older files lack them.
     """
 
     name: str
@@ -85,6 +86,12 @@ class Kind:
     shapes: Mapping[str, tuple[int, ...] | None]
     entries: Mapping[str, type]
     defect: Callable[[dict, Mapping[str, Tensor]], str]
+    since: Mapping[str, int] = field(default_factory=dict)
+
+    def of_version(self, version: int) -> Kind:
+        """The kind as that earlier version wrote it."""
+        dtypes = {name: of for name, of in self.dtypes.items() if self.since.get(name, 1) <= version}
+        return replace(self, version=version, dtypes=dtypes)
 
 
 def fingerprint(card: dict, tensors: Mapping[str, Tensor]) -> str:
@@ -159,7 +166,8 @@ def write(
 def read(path: Path, kind: Kind) -> tuple[dict, dict[str, Tensor]]:
     """Card and tensors of the file at `path`, checked.
 
-    Raises ValueError, in one line, for a file that is missing, damaged or of another kind.
+    A file of an earlier version lacks the tensors that came later. Raises ValueError, in one line, for a file
+    that is missing, damaged or of another kind.
     """
     if not path.is_file():
         raise ValueError(f'no {kind.name} at {path}: give a file that {kind.maker} wrote')
@@ -171,12 +179,13 @@ def read(path: Path, kind: Kind) -> tuple[dict, dict[str, Tensor]]:
         raise ValueError(
             f'{path} is no {kind.name}, or only a part of one ({reason}): give a file that {kind.maker} wrote'
         ) from None
-    if not isinstance(card, dict) or card.get('version') != kind.version:
-        version = repr(card.get('version'))[:20] if isinstance(card, dict) else None
+    version = card.get('version') if isinstance(card, dict) else None
+    if type(version) is not int or not 1 <= version <= kind.version:
         raise ValueError(
-            f'{path} is a {kind.name} of version {version}, wanted {kind.version}: use the release that '
-            'wrote it'
+            f'{path} is a {kind.name} of version {repr(version)[:20]}, wanted {kind.version} at most: use the '
+            'release that wrote it'
         )
+    kind = kind.of_version(version)
     problem, tensors = misshapen(file.tensors, kind), {}
     try:
         tensors = {} if problem else file.read()

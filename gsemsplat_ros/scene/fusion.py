@@ -11,6 +11,7 @@ from gsemsplat_ros.geometry.features import matched_pixels
 from gsemsplat_ros.geometry.pose import MIN_INLIERS, RATIO_TOLERANCE, REPROJECTION_PX
 from gsemsplat_ros.images.camera import pixel_grid
 from gsemsplat_ros.images.view import Pair
+from gsemsplat_ros.scene.forgetting import misses_after
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 
@@ -128,7 +129,8 @@ class Mapper:
     ) -> Fusion:
         pose = np.array(map_from_camera, np.float64)
         placed = scene.gaussians.scaled(scale).transformed(pose, self.map.frame)
-        self.map = self.map.merged(placed, pose[:3, 3], self.budget, scene.scale_source)
+        misses = misses_after(self.map, scene, pose, scale)
+        self.map = self.map.merged(placed, pose[:3, 3], self.budget, scene.scale_source, misses)
         self._anchor = Anchor(scene, pose, scale)
         return Fusion(True, reason, pose, scale, inliers, points)
 

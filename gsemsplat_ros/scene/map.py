@@ -23,6 +23,7 @@ from gsemsplat_ros.scene.scene import is_metric
 
 MIN_OPACITY = 0.05  # fainter Gaussians are haze and are left out
 MIN_DISTANCE = 0.3  # m: certainty does not grow below this distance
+MISSES_TO_GO = 2  # keyframes in a row that look through a Gaussian, and it is gone (forgetting.py)
 KEY_BITS = 21  # of a voxel's index along one axis: 2^20 voxels to either side of the origin
 HALF = 1 << KEY_BITS - 1
 UP_OF_MAP = (0.0, 0.0, 1.0)  # REP 103
@@ -35,8 +36,9 @@ class Map:
     gaussians: in `frame`, [m] where the map is `metric`. keys (N,) int64, ascending: their voxels
     (`voxel_keys`). weights (N,) float32 [1/m^2]: certainty, the sum of opacity / distance^2 over all merged
     Gaussians, since errors of depth grow with the distance to the camera. counts (N,) int32: number of scenes
-    with the voxel; last_seen (N,) int32: number of the last of them, 1 for the first. scenes: number fused.
-    voxel: edge [m]. scale_source: of the first scene ('' for an empty map).
+    with the voxel; last_seen (N,) int32: number of the last of them, 1 for the first. misses (N,) uint8:
+    keyframes that looked through it since it was last seen (forgetting.py). scenes: number fused. voxel: edge
+    [m]. scale_source: of the first scene ('' for an empty map).
     """
 
     gaussians: Gaussians
@@ -44,12 +46,13 @@ class Map:
     weights: Tensor
     counts: Tensor
     last_seen: Tensor
+    misses: Tensor
     scenes: int
     voxel: float
     scale_source: str = ''
 
     def __post_init__(self) -> None:
-        for name in ('keys', 'weights', 'counts', 'last_seen'):
+        for name in ('keys', 'weights', 'counts', 'last_seen', 'misses'):
             assert getattr(self, name).shape == (len(self.gaussians),), (name, getattr(self, name).shape)
         assert self.voxel > 0, self.voxel
 
@@ -79,16 +82,24 @@ class Map:
             frame=frame,
         )
         counts = torch.zeros(0, dtype=torch.int32)
-        return cls(gaussians, torch.zeros(0, dtype=torch.int64), none, counts, counts, 0, voxel)
+        keys, misses = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.uint8)
+        return cls(gaussians, keys, none, counts, counts, misses, 0, voxel)
 
     def merged(
-        self, gaussians: Gaussians, camera_position: np.ndarray, budget: int, scale_source: str = ''
+        self,
+        gaussians: Gaussians,
+        camera_position: np.ndarray,
+        budget: int,
+        scale_source: str = '',
+        misses: np.ndarray | None = None,
     ) -> Map:
         """The map with one more scene in it.
 
         gaussians: in the map's frame and unit; camera_position (3,): from which they were seen; budget:
         Gaussians to keep at most, those with the highest certainty over the number of scenes since they were
-        last seen. Gaussians that are haze, not finite or beyond the grid are left out.
+        last seen; misses (N,) uint8: those of this map's Gaussians after the scene, None: as before. Gaussians
+        that are haze, not finite or beyond the grid are left out, and those with MISSES_TO_GO go: what the
+        scene has in their voxels begins anew.
         """
         assert gaussians.frame == self.frame, (gaussians.frame, self.frame)
         old, new, number = arrays_of(self.gaussians), arrays_of(gaussians), self.scenes + 1
@@ -108,25 +119,27 @@ class Map:
         added = np.bincount(np.repeat(np.arange(len(seen)), sizes), new_weights, len(seen))
 
         # the new map's voxels: the old one's, with the unknown ones inserted by key
-        old_keys, old_weights = self.keys.numpy(), self.weights.numpy()
+        old_misses = self.misses.numpy() if misses is None else misses
+        there = np.flatnonzero(old_misses < MISSES_TO_GO)
+        old_keys, old_weights = self.keys.numpy()[there], self.weights.numpy()
         place = np.searchsorted(old_keys, seen)
         known = np.searchsorted(old_keys, seen, 'right') > place
         keys = np.insert(old_keys, place[~known], seen[~known])
         row_of_seen = np.searchsorted(keys, seen)
         row_of_old = np.delete(np.arange(len(keys)), row_of_seen[~known])
         old_row: np.ndarray = np.full(len(keys), -1)  # of each new row the old one, -1 where the voxel is new
-        old_row[row_of_old] = np.arange(len(self))
+        old_row[row_of_old] = there
         old_row_of_seen = old_row[row_of_seen]
 
-        weights, counts, last_seen = (
+        weights, counts, last_seen, new_misses = (
             np.zeros(len(keys), before.dtype)
-            for before in (old_weights, self.counts.numpy(), self.last_seen.numpy())
+            for before in (old_weights, self.counts.numpy(), self.last_seen.numpy(), old_misses)
         )
-        weights[row_of_old], counts[row_of_old] = old_weights, self.counts.numpy()
-        last_seen[row_of_old] = self.last_seen.numpy()
+        weights[row_of_old], counts[row_of_old] = old_weights[there], self.counts.numpy()[there]
+        last_seen[row_of_old], new_misses[row_of_old] = self.last_seen.numpy()[there], old_misses[there]
         weights[row_of_seen] = added + weights[row_of_seen]
         counts[row_of_seen] += 1
-        last_seen[row_of_seen] = number
+        last_seen[row_of_seen], new_misses[row_of_seen] = number, 0
 
         if len(keys) > budget:
             value = weights / (1 + number - last_seen)
@@ -135,7 +148,7 @@ class Map:
             row_that_stays[stay] = np.arange(budget)
             row_of_seen = row_that_stays[row_of_seen]  # -1 where it does not
             keys, weights, counts = keys[stay], weights[stay], counts[stay]
-            last_seen, old_row = last_seen[stay], old_row[stay]
+            last_seen, new_misses, old_row = last_seen[stay], new_misses[stay], old_row[stay]
 
         if len(self):  # rows of new voxels are filled below
             out = Arrays(*(np.take(values, np.maximum(old_row, 0), 0) for values in old))
@@ -148,6 +161,7 @@ class Map:
             torch.from_numpy(weights),
             torch.from_numpy(counts),
             torch.from_numpy(last_seen),
+            torch.from_numpy(new_misses),
             number,
             self.voxel,
             self.scale_source or scale_source,

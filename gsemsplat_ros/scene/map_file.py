@@ -16,11 +16,17 @@ from torch import Tensor
 from gsemsplat_ros.gaussians.ply import write_ply
 from gsemsplat_ros.scene import coded_file as codedfile
 from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
-from gsemsplat_ros.scene.map import Map, voxel_cells
+from gsemsplat_ros.scene.map import MISSES_TO_GO, Map, voxel_cells
 
 VOXELS = 1e-3, 1e3  # edge of a voxel, in the unit of the map
 SLACK = 1e-6  # of a mean beyond its voxel: eight times the rounding of float32
-STATE = {'keys': torch.int64, 'weights': torch.float32, 'counts': torch.int32, 'last_seen': torch.int32}
+STATE = {
+    'keys': torch.int64,
+    'weights': torch.float32,
+    'counts': torch.int32,
+    'last_seen': torch.int32,
+    'misses': torch.uint8,
+}
 
 
 def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
@@ -71,6 +77,7 @@ def read_map(path: str | Path) -> tuple[Map, CodeSpace]:
         weights=tensors['weights'],
         counts=tensors['counts'],
         last_seen=tensors['last_seen'],
+        misses=tensors.get('misses', torch.zeros(len(tensors['keys']), dtype=torch.uint8)),
         scenes=card['scenes'],
         voxel=card['voxel_m'],
         scale_source=card['scale_source'],
@@ -96,6 +103,8 @@ def defect(card: dict, tensors: Mapping[str, Tensor]) -> str:
     for name in ('counts', 'last_seen'):
         if not bool(((tensors[name] >= 1) & (tensors[name] <= scenes)).all()):
             return f'{name} are out of their range, 1 to {scenes} scenes'
+    if 'misses' in tensors and not bool((tensors['misses'] < MISSES_TO_GO).all()):
+        return f'misses are out of their range, 0 to {MISSES_TO_GO - 1}'
     return ''
 
 
@@ -109,10 +118,11 @@ def in_their_voxels(means: Tensor, keys: Tensor, voxel: float) -> bool:
 KIND = Kind(
     'map',
     'gsemsplat_map',
-    1,
+    2,
     'save_map',
     codedfile.DTYPES | STATE,
     codedfile.SHAPES | dict.fromkeys(STATE, ()),
     {'frame': str, 'voxel_m': float, 'scenes': int, 'scale_source': str},
     defect,
+    {'misses': 2},
 )

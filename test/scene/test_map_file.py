@@ -17,7 +17,7 @@ from support.word_maps import HERE, scene_cloud, worded_map
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 from gsemsplat_ros.gaussians.ply import read_ply
 from gsemsplat_ros.scene.coded_file import CodeSpace, fingerprint
-from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.map import MISSES_TO_GO, Map
 from gsemsplat_ros.scene.map_file import KIND, load_map, save_map
 from gsemsplat_ros.semantics.answer import Question
 
@@ -29,7 +29,7 @@ def map_():
     map_ = Map.empty('map', 0.05)
     for seed in range(2):
         map_ = map_.merged(scene_cloud(seed), HERE, 10**6, 'stereo baseline')
-    return map_
+    return replace(map_, misses=(map_.keys % MISSES_TO_GO).to(torch.uint8))
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def path(tmp_path, map_):
 def test_what_is_saved_is_what_loads(path, map_):
     again = load_map(path, SPACE)
     assert (again.frame, again.voxel, again.scenes, again.scale_source) == ('map', 0.05, 2, 'stereo baseline')
-    for name in ('keys', 'weights', 'counts', 'last_seen'):
+    for name in ('keys', 'weights', 'counts', 'last_seen', 'misses'):
         assert torch.equal(getattr(again, name), getattr(map_, name)), name
     assert torch.equal(again.gaussians.means, map_.gaussians.means)
     for name, rtol in dict(scales=4e-3, opacities=1e-3, colors=1e-3, codes=1e-3).items():
@@ -56,6 +56,15 @@ def test_a_loaded_map_grows_on(path, map_):
     grown = load_map(path, SPACE).merged(scene_cloud(5), HERE, 10**6)
     expected = map_.merged(scene_cloud(5), HERE, 10**6)
     assert torch.equal(grown.keys, expected.keys) and torch.equal(grown.counts, expected.counts)
+
+
+def test_a_map_of_the_first_version_loads_without_misses(path, map_):
+    tensors, card = parts_of(path)
+    assert card['version'] == 2 and tensors.pop('misses').max() == 1
+    write_parts(path, tensors, {**card, 'version': 1})
+    again = load_map(path, SPACE)
+    assert torch.equal(again.keys, map_.keys) and again.misses.dtype == torch.uint8
+    assert len(again.misses) == len(map_) and again.misses.max() == 0
 
 
 def test_queries_answer_the_same_without_images(tmp_path, pipeline):
@@ -127,7 +136,7 @@ def test_foreign_files_are_refused(path, tmp_path):
     ):
         (tmp_path / name).write_bytes(data)
         one_line(tmp_path / name, 'no map')
-    for card in ('no json', '[]', '{}', json.dumps({'version': 2}), json.dumps({'version': '1'})):
+    for card in ('no json', '[]', '{}', json.dumps({'version': 3}), json.dumps({'version': '1'})):
         save_file({'keys': torch.zeros(1)}, tmp_path / 'other', {KIND.key: card})
         one_line(tmp_path / 'other', 'no map|is a map of version')
 
@@ -175,6 +184,9 @@ def test_foreign_files_are_refused(path, tmp_path):
         (lambda t, c: t['counts'].__setitem__(0, -1), 'counts are out of their range'),
         (lambda t, c: t['counts'].__setitem__(0, 3), 'counts are out of their range'),
         (lambda t, c: t['last_seen'].__setitem__(0, 0), 'last_seen are out of their range'),
+        (lambda t, c: t['misses'].__setitem__(0, MISSES_TO_GO), 'misses are out of their range'),
+        (lambda t, c: t.pop('misses'), 'its tensors are'),
+        (lambda t, c: c.update(version=1), 'its tensors are'),
         (lambda t, c: t.update(codes=t['codes'][:, :16].contiguous()), 'a code has 16 channels'),
     ],
 )

@@ -27,8 +27,8 @@ def look(x, y, yaw_deg):
     return pose
 
 
-def picture(pose, camera):
-    """(depth (h, w) [m], gray (h, w) uint8) of the room."""
+def picture(pose, camera, thing=None):
+    """(depth (h, w) [m], gray (h, w) uint8) of the room; thing (2, 3): the corners of a box that stands there."""
     u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
     rays = (
         np.stack(((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)), -1)
@@ -48,19 +48,40 @@ def picture(pose, camera):
         -1,
     )
     cells = np.clip((along / PATCH).astype(int), 0, 79)
-    return depth, PATCHES[side, cells[..., 0], cells[..., 1]]
+    gray = PATCHES[side, cells[..., 0], cells[..., 1]]
+    if thing is not None:
+        with np.errstate(divide='ignore', invalid='ignore'):
+            enter, leave = np.sort((np.asarray(thing)[:, None, None] - here) / rays, 0)
+        enter, leave = enter.max(-1), leave.min(-1)
+        hit = (0 < enter) & (enter < leave)
+        depth, gray = np.where(hit, enter, depth), np.where(hit, 230, gray).astype(np.uint8)
+    return depth, gray
 
 
-def seen(first, second, unit=1.0, source='network', stamps=(1, 0), baseline=None, bend=None, given=None):
+def seen(
+    first,
+    second,
+    unit=1.0,
+    source='network',
+    stamps=(1, 0),
+    baseline=None,
+    bend=None,
+    given=None,
+    thing=None,
+    see=None,
+    measured=None,
+):
     """Scene and pair of a perfect network whose unit is `unit` metres; first, second: where the cameras
-    stand; given: where the first view says that it stands in the map."""
+    stand; given: where the first view says that it stands in the map; thing: as in `picture`; see: makes
+    depths (h, w) those of another network; measured (h, w): of the scene."""
     big = CAMERA.resized(384, 288)
-    images = [np.repeat(picture(pose, big)[1][..., None], 3, -1) for pose in (first, second)]
+    images = [np.repeat(picture(pose, big, thing)[1][..., None], 3, -1) for pose in (first, second)]
     first_from_map = np.linalg.inv(first)
     means, colors, depth = [], [], None
     u, v = np.meshgrid(np.arange(GRID[0]), np.arange(GRID[1]))
     for pose in (first, second):
-        z, gray = picture(pose, CAMERA)
+        z, gray = picture(pose, CAMERA, thing)
+        z = z if see is None else see(z)
         depth = z if depth is None else depth
         rays = np.stack(((u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, np.ones_like(z)), -1)
         there = first_from_map @ pose
@@ -92,7 +113,8 @@ def seen(first, second, unit=1.0, source='network', stamps=(1, 0), baseline=None
     views = [
         View(image, big, 'camera', stamp, place) for image, stamp, place in zip(images, stamps, (given, None))
     ]
-    return Scene(gaussians, keyframe, pose, 1.0, source, 900, 1000, {}), Pair(*views, baseline_m=baseline)
+    scene = Scene(gaussians, keyframe, pose, 1.0, source, 900, 1000, {}, measured=measured)
+    return scene, Pair(*views, baseline_m=baseline)
 
 
 def off_the_walls(map_, map_from_room=np.eye(4)):

@@ -1,0 +1,134 @@
+"""Forgetting: which Gaussians of a map a keyframe sees again, and through which of them it looks.
+
+A Gaussian is seen again where the keyframe shows a surface at its distance. It is looked through where the
+keyframe shows surfaces that are firmly farther, so that it stands in free space. Otherwise (hidden, outside,
+or without a firm depth) nothing is said of it.
+
+A depth is firm where it was measured in the images. Its error is one of disparity, so it grows with the
+square of the distance: sigma_z = z^2 sigma_d / (f b), for the baseline b across the line of sight. Compared
+are inverse depths, which are disparities over f b: no margin is larger than the distance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+
+from gsemsplat_ros.images.camera import Camera, pixel_grid
+from gsemsplat_ros.scene.map import MISSES_TO_GO, Map
+from gsemsplat_ros.scene.scene import Scene
+
+# chosen on rooms with a piece of furniture taken away, seen by a stereo camera of 0.1 m and the shipped network
+MARGIN_PX = 0.2  # of disparity, in pixels of the rendering: half of the measured depths are within 0.1
+MARGIN_RATIO = 0.03  # of depth, whatever the baseline: the network's shapes between measurements
+AROUND_PX = 2  # pixels to every side that must be farther too: depth edges, slants and thin things
+MIN_ALPHA = 0.9  # of a rendered surface: fainter, it hides nothing
+MIN_AGREEING = 0.5  # share of the compared pixels with something seen again: else pose or depths are wrong
+FARTHEST = 1e6  # stands for infinity
+SEEN, MISSED = 1, 2
+
+
+@dataclass(frozen=True)
+class View:
+    """What a keyframe tells of the space before it, in the map's unit; (h, w) pixels of its rendering.
+
+    camera_from_map (4, 4): its place; near, far (h, w) float32: depths between which a Gaussian is seen
+    again, 0 where there is no surface; free (h, w) float32: depth up to which nothing stands, at most 0 where
+    unknown.
+    """
+
+    camera: Camera
+    camera_from_map: np.ndarray
+    near: np.ndarray
+    far: np.ndarray
+    free: np.ndarray
+
+
+def view_of(scene: Scene, map_from_camera: np.ndarray, scale: float, voxel: float) -> View:
+    """What the keyframe of `scene` tells, standing at `map_from_camera` (4, 4); scale: map units per unit of
+    the scene; voxel: edge of the map's, within which a Gaussian's place is known."""
+    drawn, margin = scene.on_host, inverse_margin(scene) / np.float32(scale)
+    known = (drawn.alpha >= MIN_ALPHA) & (drawn.depth > 0)  # false for NaN
+    measured = np.zeros_like(known) if scene.measured is None else scene.measured
+    depth = np.where(known, np.float32(scale) * drawn.depth, np.float32(0))
+
+    def nearer(z: np.ndarray) -> np.ndarray:
+        return z / (1 + MARGIN_RATIO + z * margin) - np.float32(voxel)
+
+    beside, around = (np.ones((2 * pixels + 1,) * 2, np.uint8) for pixels in (1, AROUND_PX))
+    nearest = cv2.erode(np.where(known, depth, np.float32(FARTHEST)), beside)
+    farthest = cv2.dilate(depth, beside)
+    far = farthest / np.maximum(1 - MARGIN_RATIO - farthest * margin, np.float32(1 / FARTHEST))
+    # 0 beside what is unknown, and at the border of the image
+    free = nearer(cv2.erode(depth, around, borderType=cv2.BORDER_CONSTANT, borderValue=0))
+    return View(
+        scene.keyframe.camera,
+        np.linalg.inv(map_from_camera),
+        np.where(known, nearer(nearest), 0),
+        np.where(known, far + np.float32(voxel), 0),
+        np.where(measured, free, 0),
+    )
+
+
+def inverse_margin(scene: Scene) -> np.ndarray:
+    """(h, w) float32: MARGIN_PX as a difference of inverse depths, in one over the scene's unit. The baseline
+    counts across the line of sight: a camera that moves forward measures nothing straight ahead."""
+    assert scene.first_from_second is not None, 'Mapper refuses scenes without'
+    camera = scene.keyframe.camera
+    rays = camera.rays(pixel_grid(camera.height, camera.width))
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    across = np.linalg.norm(np.cross(rays, scene.first_from_second[:3, 3]), axis=-1)
+    return (MARGIN_PX / (camera.fx * np.maximum(across, 1e-6))).astype(np.float32)
+
+
+def compare(means: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """SEEN, MISSED or 0 for each of means (N, 3), in the map's frame, and for each pixel (h, w) the bits of
+    both of all that lie on it; uint8."""
+    camera = view.camera
+    out, pixels = np.zeros(len(means), np.uint8), np.zeros(view.free.shape, np.uint8)
+    intrinsics = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
+    pose = view.camera_from_map[:3].astype(np.float32)
+    _compare(means, pose, intrinsics, view.near, view.far, view.free, out, pixels)
+    return out, pixels
+
+
+@njit(nogil=True, cache=True, error_model='numpy')
+def _compare(means, pose, intrinsics, near, far, free, out, pixels):
+    """Fill `out` (N,) and `pixels` (h, w) of `compare`."""
+    height, width = free.shape
+    fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
+    for i in range(len(means)):
+        x, y, z = means[i, 0], means[i, 1], means[i, 2]
+        depth = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] * z + pose[2, 3]
+        if not depth > 0:
+            continue
+        u = fx * (pose[0, 0] * x + pose[0, 1] * y + pose[0, 2] * z + pose[0, 3]) / depth + cx
+        v = fy * (pose[1, 0] * x + pose[1, 1] * y + pose[1, 2] * z + pose[1, 3]) / depth + cy
+        if not (-0.5 < u < width - 0.5 and -0.5 < v < height - 0.5):
+            continue
+        column, row = int(u + np.float32(0.5)), int(v + np.float32(0.5))
+        if near[row, column] <= depth <= far[row, column]:
+            out[i] = SEEN
+        elif depth < free[row, column]:
+            out[i] = MISSED
+        pixels[row, column] |= out[i]
+
+
+def misses_after(map_: Map, scene: Scene, map_from_camera: np.ndarray, scale: float) -> np.ndarray:
+    """The evidence (N,) uint8 against each Gaussian of the map, as `Map.misses`, with the keyframe of `scene`.
+
+    What is seen again has none. What is looked through has one miss more, if most of what the keyframe sees
+    of the map is seen again: a wrong pose, or depths that are wrong as a whole, are no evidence.
+    """
+    before = map_.misses.numpy()
+    if not len(map_):
+        return before
+    view = view_of(scene, map_from_camera, scale, map_.voxel)
+    found, pixels = compare(np.ascontiguousarray(map_.gaussians.means.numpy(), np.float32), view)
+    after = np.where(found == SEEN, np.uint8(0), before)
+    if (pixels & SEEN > 0).sum() >= MIN_AGREEING * (pixels > 0).sum():
+        after = np.minimum(after + (found == MISSED), MISSES_TO_GO).astype(np.uint8)
+    return after

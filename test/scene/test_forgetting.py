@@ -1,0 +1,266 @@
+"""What has gone leaves the map, and nothing else does."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from support.walked_room import CAMERA, GRID, SIZE, look, off_the_walls, seen
+
+from gsemsplat_ros.gaussians.render import Rendering
+from gsemsplat_ros.scene import forgetting
+from gsemsplat_ros.scene.forgetting import MISSED, SEEN, compare, misses_after, view_of
+from gsemsplat_ros.scene.fusion import Mapper
+from gsemsplat_ros.scene.map import MISSES_TO_GO, Map, voxel_keys
+
+BASELINE = 0.2
+ALL, NONE = np.ones(GRID[::-1], bool), np.zeros(GRID[::-1], bool)
+BOX = np.array([[3.0, 2.0, 0.4], [3.5, 2.6, 1.5]])
+AROUND = [look(1.2, 2.2, 0), look(1.4, 1.2, 30), look(1.4, 3.4, -30)]  # where cameras see the box
+
+
+def stereo(pose, **more):
+    """Scene and pair of a stereo camera that is known to stand at `pose`."""
+    right = np.eye(4)
+    right[0, 3] = BASELINE
+    more = {'given': pose, 'measured': ALL, **more}
+    return seen(pose, pose @ right, source='stereo baseline', baseline=BASELINE, **more)
+
+
+def mapped(poses, map_=None, **more):
+    """The map after scenes from all of `poses`."""
+    mapper = Mapper(map_ or Map.empty('map', 0.04), 10**6)
+    for pose in poses:
+        fusion = mapper.add(*stereo(pose, **more))
+        assert fusion.fused, fusion.reason
+    return mapper.map
+
+
+def of_the_box(map_):
+    """(N,) bool: Gaussians that stand in the room, as the box does."""
+    return off_the_walls(map_) > 0.25
+
+
+def kept(before, after):
+    """(N,) bool: which Gaussians of `before` have their voxel in `after`."""
+    return np.isin(before.keys.numpy(), after.keys.numpy())
+
+
+def noise(seed, sigma_px):
+    """A network whose disparities are wrong by patches of 4 pixels: `sigma_px` of its rendering."""
+    rng = np.random.default_rng(seed)
+
+    def see(z):
+        patches = rng.normal(0, sigma_px, (GRID[1] // 4, GRID[0] // 4)).astype(np.float32)
+        f_b = CAMERA.fx * BASELINE
+        return f_b / np.maximum(f_b / z + cv2.resize(patches, GRID, interpolation=cv2.INTER_LINEAR), 0.1)
+
+    return see
+
+
+def with_rendering(scene, depth, alpha):
+    drawn = scene.keyframe.rendering
+    rendering = Rendering(drawn.rgb, torch.from_numpy(depth), torch.from_numpy(alpha), drawn.codes)
+    return replace(scene, keyframe=replace(scene.keyframe, rendering=rendering))
+
+
+def test_margins_by_hand():
+    """A wall 2 m before a camera of fx 70 and a baseline of 0.2: a disparity of 0.2 px is 1/70 of 1 / depth."""
+    scene, _ = stereo(AROUND[0])
+    scene = with_rendering(scene, np.full(GRID[::-1], 2, np.float32), np.ones(GRID[::-1], np.float32))
+    view = view_of(scene, np.eye(4), 1.0, 0.05)
+    near, far = 2 / (1 + 0.03 + 2 / 70) - 0.05, 2 / (1 - 0.03 - 2 / 70) + 0.05  # 1.84 and 2.17
+    at = 36, 48  # the middle; CAMERA.cx is 47.5
+    for values, expected in ((view.near, near), (view.free, near), (view.far, far)):
+        assert values[at] == pytest.approx(expected, abs=1e-4)
+    assert view.free[1, 48] <= 0 and view.near[1, 48] == pytest.approx(near, abs=0.01)  # too near the border
+    depths = np.array([near - 0.01, near + 0.01, 2, far - 0.01, far + 0.01, -1], np.float32)
+    means = np.stack([depths * 0, depths * 0, depths], 1)
+    found, pixels = compare(means, view)
+    np.testing.assert_array_equal(found, [MISSED, SEEN, SEEN, SEEN, 0, 0])
+    assert pixels[36, 48] == MISSED | SEEN and (pixels > 0).sum() == 1
+    # a scene of half the unit: the same in metres, and the baseline too
+    half = replace(scene, first_from_second=np.diag([1.0, 1, 1, 1]))
+    half.first_from_second[0, 3] = BASELINE / 2
+    half = with_rendering(half, np.full(GRID[::-1], 1, np.float32), np.ones(GRID[::-1], np.float32))
+    np.testing.assert_allclose(view_of(half, np.eye(4), 2.0, 0.05).free, view.free, rtol=1e-5)
+
+
+def plain(scene, map_from_camera, scale, voxel, means):
+    """The twin: one Gaussian at a time."""
+    camera, depth = scene.keyframe.camera, scene.keyframe.rendering.depth.numpy() * scale
+    alpha, found = scene.keyframe.rendering.alpha.numpy(), []
+    baseline = scene.first_from_second[:3, 3] * scale
+
+    def surfaces(row, column, around):
+        for r in range(row - around, row + around + 1):
+            for c in range(column - around, column + around + 1):
+                if 0 <= r < camera.height and 0 <= c < camera.width:
+                    yield depth[r, c] if alpha[r, c] >= forgetting.MIN_ALPHA and depth[r, c] > 0 else None
+                else:
+                    yield 'outside'
+
+    for mean in means.astype(np.float64):
+        x, y, z = np.linalg.inv(map_from_camera)[:3] @ (*mean, 1)
+        column = int(np.rint(camera.fx * x / z + camera.cx)) if z > 0 else -1
+        row = int(np.rint(camera.fy * y / z + camera.cy)) if z > 0 else -1
+        if not (0 <= row < camera.height and 0 <= column < camera.width):
+            found.append(0)
+            continue
+        ray = np.array([(column - camera.cx) / camera.fx, (row - camera.cy) / camera.fy, 1])
+        across = np.linalg.norm(np.cross(ray, baseline)) / np.linalg.norm(ray)
+        margin = forgetting.MARGIN_PX / (camera.fx * across)
+
+        def limit(d, sign):
+            return 1 / ((1 + sign * forgetting.MARGIN_RATIO) / d + sign * margin) - sign * voxel
+
+        (here,) = surfaces(row, column, 0)
+        beside = [d for d in surfaces(row, column, 1) if isinstance(d, float | np.floating)]
+        around = list(surfaces(row, column, forgetting.AROUND_PX))
+        if here is not None and limit(min(beside), 1) <= z <= limit(max(beside), -1):
+            found.append(SEEN)
+        elif (
+            scene.measured[row, column]
+            and all(isinstance(d, float | np.floating) for d in around)
+            and z < limit(min(around), 1)
+        ):
+            found.append(MISSED)
+        else:
+            found.append(0)
+    return np.array(found)
+
+
+def test_the_fast_comparison_equals_a_plain_one():
+    rng = np.random.default_rng(0)
+    depth = cv2.resize(rng.uniform(1, 4, (9, 12)).astype(np.float32), GRID, interpolation=cv2.INTER_NEAREST)
+    alpha = np.where(rng.random(GRID[::-1]) < 0.02, 0.5, 1).astype(np.float32)
+    depth[rng.random(depth.shape) < 0.02] = np.nan
+    scene, _ = stereo(AROUND[0], measured=rng.random(GRID[::-1]) < 0.9)
+    scene = with_rendering(scene, depth, alpha)
+    means = rng.uniform((0, 0, 0), SIZE, (4000, 3)).astype(np.float32)
+    found, _ = compare(means, view_of(scene, AROUND[0], 1.3, 0.05))
+    expected = plain(scene, AROUND[0], 1.3, 0.05, means)
+    assert (found != expected).mean() < 0.002  # on the edge of a margin or pixel, by rounding
+    assert {*np.unique(expected)} == {0, SEEN, MISSED} and np.bincount(expected).min() > 100
+
+
+def test_an_object_that_was_carried_away_goes_within_three_views_and_all_else_stays():
+    before = mapped(AROUND, thing=BOX)
+    box = of_the_box(before)
+    assert box.sum() > 300
+    after = mapped(AROUND, before)
+    stays = kept(before, after)
+    assert stays[box].mean() < 0.05 and stays[~box].mean() > 0.998
+    # what was behind it is there now, and what one view alone looked through is not gone yet
+    assert len(after) - stays.sum() > 500 and not of_the_box(after).sum() > 0.05 * box.sum()
+    assert kept(before, mapped(AROUND[:1], before)).all()
+
+
+def test_a_moved_object_is_at_its_new_place_only():
+    there = BOX + (0.9, -0.9, 0)
+    before = mapped(AROUND, thing=BOX)
+    after = mapped(AROUND, before, thing=there)
+    means = after.gaussians.means.numpy()[of_the_box(after)]
+    near = np.abs(means - there.mean(0)).max(1) < 0.75
+    assert near.sum() > 300 and (~near).sum() < 0.05 * near.sum()
+
+
+def test_an_object_seen_often_needs_no_more_views_to_go():
+    before = mapped(AROUND * 3, thing=BOX)
+    box = of_the_box(before)
+    assert before.counts.max() >= 9 and kept(before, mapped(AROUND, before))[box].mean() < 0.05
+
+
+def test_where_nothing_was_measured_nothing_goes():
+    """Glass, bare walls and files."""
+    before = mapped(AROUND, thing=BOX)
+    for measured in (NONE, None):
+        assert kept(before, mapped(AROUND * 2, before, measured=measured)).all()
+
+
+def test_what_is_hidden_stays():
+    before = mapped(AROUND, thing=BOX)
+    screen = np.array([[2.3, 1.0, 0.0], [2.4, 4.0, 2.5]])
+    views = [AROUND[0]] * 4
+    after = mapped(views, before, thing=screen)
+    assert kept(before, after).all()
+
+
+def test_a_wall_passed_at_a_slant_forty_times_stays():
+    """Half a metre from the wall at y = 0, at 10 to 25 degrees to it, with the errors of a stereo camera."""
+    poses = [look(0.6 + 0.1 * k, 0.6, -(10 + 5 * (k % 4))) for k in range(40)]
+    mapper = Mapper(Map.empty('map', 0.04), 10**6)
+    lost, ever = 0, 0
+    for k, pose in enumerate(poses):
+        before = mapper.map
+        assert mapper.add(*stereo(pose, see=noise(k, 0.15))).fused
+        wall = before.gaussians.means[:, 1].numpy() < 0.1
+        lost += (~kept(before, mapper.map))[wall].sum()
+        ever += (~kept(mapper.map, before)).sum()
+    assert ever > 5000 and lost < 0.01 * ever
+
+
+def test_the_errors_of_stereo_remove_nothing():
+    poses = AROUND * 4
+    before = mapped(AROUND, thing=BOX)
+    mapper = Mapper(before, 10**6)
+    for k, pose in enumerate(poses):
+        assert mapper.add(*stereo(pose, thing=BOX, see=noise(k, 0.15))).fused
+    assert kept(before, mapper.map).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    'shift, turn', [((-0.8, 0, 0), 0), ((0.8, 0, 0), 0), ((0, 0.5, 0), 0), ((0, 0, 0), 15), ((0, 0, 0.5), 0)]
+)
+def test_a_wrong_pose_erases_nothing(shift, turn):
+    """Between right ones, twice."""
+    before = mapped(AROUND, thing=BOX)
+    mapper = Mapper(before, 10**6)
+    for pose in (AROUND[0], AROUND[1]):
+        wrong = look(0, 0, turn)
+        wrong[:3, 3] = 0
+        wrong = pose @ np.linalg.inv(look(0, 0, 0)) @ look(*np.add((0, 0), shift[:2]), turn)
+        wrong[2, 3] += shift[2]
+        mapper.map = mapper.map.merged(
+            stereo(pose, thing=BOX)[0].gaussians.transformed(wrong, 'map'),
+            wrong[:3, 3],
+            10**6,
+            misses=misses_after(mapper.map, stereo(pose, thing=BOX)[0], wrong, 1.0),
+        )
+        for right in AROUND:
+            assert mapper.add(*stereo(right, thing=BOX)).fused
+    assert kept(before, mapper.map).all()
+
+
+def test_depths_that_are_wrong_as_a_whole_are_no_evidence():
+    before = mapped(AROUND, thing=BOX)
+    scene, _ = stereo(AROUND[0], see=lambda z: 1.6 * z)
+    assert misses_after(before, scene, AROUND[0], 1.0).max() == 0
+    scene, _ = stereo(AROUND[0])
+    assert misses_after(before, scene, AROUND[0], 1.0).max() == 1
+
+
+def test_what_is_seen_again_has_no_misses_and_what_goes_leaves_its_voxel():
+    before = mapped(AROUND, thing=BOX)
+    once = replace(before, misses=torch.ones(len(before), dtype=torch.uint8))
+    scene, _ = stereo(AROUND[0], thing=BOX)
+    after = misses_after(once, scene, AROUND[0], 1.0)
+    assert {*np.unique(after)} == {0, 1} and (after == 0).sum() > 0.2 * len(before)
+    misses = np.zeros(len(before), np.uint8)
+    misses[::2] = MISSES_TO_GO
+    nothing = before.gaussians.select(slice(0, 0))
+    merged = before.merged(nothing, np.zeros(3), 10**6, misses=misses)
+    assert torch.equal(merged.keys, before.keys[1::2])
+    for name in ('weights', 'counts', 'last_seen', 'misses'):
+        assert torch.equal(getattr(merged, name), getattr(before, name)[1::2]), name
+    assert torch.equal(merged.gaussians.means, before.gaussians.means[1::2])
+    # what the scene has in the voxel of one that goes begins anew
+    row = int(np.flatnonzero(voxel_keys(before.gaussians.means.numpy(), 0.04)[0] == before.keys.numpy())[0])
+    one = before.gaussians.select(slice(row, row + 1))
+    misses[:] = 0
+    misses[row] = MISSES_TO_GO
+    again = before.merged(one, np.zeros(3), 10**6, misses=misses)
+    assert torch.equal(again.keys, before.keys)
+    assert (again.counts[row], again.last_seen[row], again.misses[row]) == (1, 4, 0)
+    assert torch.equal(again.gaussians.means[row], one.means[0])
