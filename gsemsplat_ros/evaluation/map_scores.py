@@ -41,7 +41,8 @@ class Followed:
 @dataclass
 class Record:
     """What one mapper made of a walk; grows by `add`. gone: instances that the second round misses at their
-    place. Poses: of all keyframes, map_from_camera None where it was not fused."""
+    place. poses: of all keyframes, map_from_camera, None where it was not fused; misplaced: number that was
+    placed wrongly after a lost link."""
 
     camera: Camera
     gone: frozenset[int]
@@ -51,6 +52,7 @@ class Record:
     seconds: list[float] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
     followed: list[Followed] = field(default_factory=list)
+    misplaced: int = 0
     map: Map | None = None
     old: Gone | None = None
 
@@ -58,6 +60,9 @@ class Record:
         """Note what fusing the scene of a keyframe gave: `map_` after `seconds`."""
         if keyframe.round == 2 and self.old is None and self.map is not None:
             self.old = Gone.of(self.followed, self.gone, self.map)
+        lost = self.map is not None and self.poses[-1] is None
+        if lost and fusion.fused and not right_pose(self, keyframe.world_from_camera, fusion):
+            self.misplaced += 1
         self.poses.append(fusion.map_from_camera if fusion.fused else None)
         self.truth.append(keyframe.world_from_camera)
         self.rounds.append(keyframe.round)

@@ -155,6 +155,22 @@ def test_right_and_wrong_places():
         assert map_scores.right_pose(record, true, Fusion(True, '', moved(5) @ true @ offset)) is right
 
 
+@pytest.mark.parametrize(('off', 'wrong'), [(0.0, 0), (1.0, 1)])
+def test_a_wrong_place_after_a_lost_link_counts(off, wrong):
+    pose = look(2.0, 2.5, 20)
+    right = pose.copy()
+    right[:3, 3] += 0.12 * pose[:3, 0]
+    scene, pair = seen(pose, right, source='stereo baseline', baseline=0.12, given=pose)
+    mapper = Mapper(Map.empty('map', VOXEL), 10**6)
+    first = mapper.add(scene, pair)
+    truth = np.ones((288, 384), np.float32)
+    frame = Keyframe(0, 1, pose, pair.first.image, pair.second.image, truth, truth.astype(np.int16))
+    record = Record(CAMERA, frozenset())
+    for fusion in (first, Fusion(False, 'lost'), Fusion(True, 'again', moved(off) @ pose)):
+        record.add(frame, scene, fusion, mapper.map, 0.1)
+    assert record.misplaced == wrong and record.reasons == {'lost': 1}
+
+
 def test_a_perfect_scene_is_followed():
     pose = look(2.0, 2.5, 20)
     right = pose.copy()

@@ -1,4 +1,4 @@
-"""`gsemsplat eval`: the published protocol, and the accuracy of a checkpoint in rooms, on real pairs and of maps."""
+"""`gsemsplat eval`: the published protocol, and accuracy in rooms, on real pairs and of maps."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ def add_parser(actions: Actions) -> None:
     parser = actions.add_parser(
         'map',
         help='the map of a robot in synthetic houses where things are taken away and moved',
-        description='Drives a camera twice around synthetic houses of four rooms, takes some things away '
-        'and moves others between the rounds, and scores the map: drift, what stays of what has gone, what is '
-        'lost of what stands, relocalisation, and boxes of the things. Needs the packages of `make training-setup`.',
+        description='Drives a camera twice around synthetic houses of four rooms, takes some things away and '
+        'moves others between the rounds, and scores the map: drift, what stays of what went, what is lost '
+        'of what stands, relocalisation, boxes of the things. Needs the packages of `make training-setup`.',
     )
     parser.add_argument(
         '--houses', type=at_least_one, default=2, metavar='N', help='number of houses (default: %(default)s)'
