@@ -182,8 +182,8 @@ def read(path: Path, kind: Kind) -> tuple[dict, dict[str, Tensor]]:
     version = card.get('version') if isinstance(card, dict) else None
     if type(version) is not int or not 1 <= version <= kind.version:
         raise ValueError(
-            f'{path} is a {kind.name} of version {repr(version)[:20]}, wanted {kind.version} at most: use the '
-            'release that wrote it'
+            f'{path} is a {kind.name} of version {repr(version)[:20]}, wanted {kind.version} at most: use '
+            'the release that wrote it'
         )
     kind = kind.of_version(version)
     problem, tensors = misshapen(file.tensors, kind), {}

@@ -21,7 +21,7 @@ from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.scene.map import MISSES_TO_GO, Map
 from gsemsplat_ros.scene.scene import Scene
 
-# chosen on rooms with a piece of furniture taken away, seen by a stereo camera of 0.1 m and the shipped network
+# chosen on rooms from which a thing was taken, seen by a stereo camera of 0.1 m and the shipped network
 MARGIN_PX = 0.2  # of disparity, in pixels of the rendering: half of the measured depths are within 0.1
 MARGIN_RATIO = 0.03  # of depth, whatever the baseline: the network's shapes between measurements
 AROUND_PX = 2  # pixels to every side that must be farther too: depth edges, slants and thin things
@@ -118,7 +118,7 @@ def _compare(means, pose, intrinsics, near, far, free, out, pixels):
 
 
 def misses_after(map_: Map, scene: Scene, map_from_camera: np.ndarray, scale: float) -> np.ndarray:
-    """The evidence (N,) uint8 against each Gaussian of the map, as `Map.misses`, with the keyframe of `scene`.
+    """The evidence (N,) uint8 against the Gaussians of the map (`Map.misses`), with the keyframe of `scene`.
 
     What is seen again has none. What is looked through has one miss more, if most of what the keyframe sees
     of the map is seen again: a wrong pose, or depths that are wrong as a whole, are no evidence.

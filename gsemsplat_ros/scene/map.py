@@ -97,9 +97,9 @@ class Map:
 
         gaussians: in the map's frame and unit; camera_position (3,): from which they were seen; budget:
         Gaussians to keep at most, those with the highest certainty over the number of scenes since they were
-        last seen; misses (N,) uint8: those of this map's Gaussians after the scene, None: as before. Gaussians
-        that are haze, not finite or beyond the grid are left out, and those with MISSES_TO_GO go: what the
-        scene has in their voxels begins anew.
+        last seen; misses (N,) uint8: those of this map's Gaussians after the scene, None: as before. The
+        scene's Gaussians that are haze, not finite or beyond the grid are left out. The map's with
+        MISSES_TO_GO go; what the scene has in their voxels begins anew.
         """
         assert gaussians.frame == self.frame, (gaussians.frame, self.frame)
         old, new, number = arrays_of(self.gaussians), arrays_of(gaussians), self.scenes + 1

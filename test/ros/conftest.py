@@ -35,8 +35,8 @@ def start(domain):
 
     nodes = []
 
-    def make(*ros_args):
-        nodes.append(NodeProcess(*ros_args, domain=domain))
+    def make(*ros_args, program='node_program.py'):
+        nodes.append(NodeProcess(*ros_args, domain=domain, program=program))
         return nodes[-1]
 
     yield make

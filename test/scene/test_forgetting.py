@@ -66,7 +66,7 @@ def with_rendering(scene, depth, alpha):
 
 
 def test_margins_by_hand():
-    """A wall 2 m before a camera of fx 70 and a baseline of 0.2: a disparity of 0.2 px is 1/70 of 1 / depth."""
+    """A wall 2 m before a camera of fx 70 and a baseline of 0.2: a disparity of 0.2 px is 1/70 of 1/z."""
     scene, _ = stereo(AROUND[0])
     scene = with_rendering(scene, np.full(GRID[::-1], 2, np.float32), np.ones(GRID[::-1], np.float32))
     view = view_of(scene, np.eye(4), 1.0, 0.05)

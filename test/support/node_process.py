@@ -1,4 +1,4 @@
-"""The node of node_program.py as a process of its own."""
+"""The node of node_program.py, or of another program here, as a process of its own."""
 
 import os
 import signal
@@ -8,21 +8,23 @@ import threading
 import time
 from pathlib import Path
 
+TEST = Path(__file__).resolve().parents[1]  # so that programs import `support`
 DEADLINE_S = 60.0  # a busy machine may be slow; a test that waits this long fails
 
 
 class NodeProcess:
-    """node_program.py with ROS arguments; collects its output."""
+    """A program of this folder with ROS arguments; collects its output."""
 
-    def __init__(self, *ros_args, domain):
+    def __init__(self, *ros_args, domain, program='node_program.py'):
         environment = dict(
             os.environ,
             ROS_DOMAIN_ID=str(domain),
             ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
             PYTHONUNBUFFERED='1',
+            PYTHONPATH=os.pathsep.join(filter(None, (str(TEST), os.environ.get('PYTHONPATH')))),
         )
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name('node_program.py')), '--ros-args', *ros_args],
+            [sys.executable, str(Path(__file__).with_name(program)), '--ros-args', *ros_args],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

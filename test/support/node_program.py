@@ -160,8 +160,9 @@ def answer_of_map(index, question):
     return Answer(question.text, threshold, found, score, here.center, None, (here,) if found else ())
 
 
-if __name__ == '__main__':
-    status = main(load_pipeline=FakePipeline.load)
+def run(load_pipeline):
+    """Run the node to its end and exit; prints which threads are left."""
+    status = main(load_pipeline=load_pipeline)
     # except the executor's pool, which ends with the interpreter
     print(
         'left over:',
@@ -172,3 +173,7 @@ if __name__ == '__main__':
         ],
     )
     sys.exit(status)
+
+
+if __name__ == '__main__':
+    run(FakePipeline.load)

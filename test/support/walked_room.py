@@ -28,7 +28,7 @@ def look(x, y, yaw_deg):
 
 
 def picture(pose, camera, thing=None):
-    """(depth (h, w) [m], gray (h, w) uint8) of the room; thing (2, 3): the corners of a box that stands there."""
+    """(depth (h, w) [m], gray (h, w) uint8) of the room; thing (2, 3): corners of a box that stands there."""
     u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
     rays = (
         np.stack(((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)), -1)
@@ -53,7 +53,7 @@ def picture(pose, camera, thing=None):
         with np.errstate(divide='ignore', invalid='ignore'):
             enter, leave = np.sort((np.asarray(thing)[:, None, None] - here) / rays, 0)
         enter, leave = enter.max(-1), leave.min(-1)
-        hit = (0 < enter) & (enter < leave)
+        hit = (enter > 0) & (enter < leave)
         depth, gray = np.where(hit, enter, depth), np.where(hit, 230, gray).astype(np.uint8)
     return depth, gray
 

@@ -1,0 +1,56 @@
+"""The real node, with a perfect network for the walked room, as a process of its own.
+
+A box stands in the room while the images are dark. Its map answers 'chair' by what stands off the walls.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from support.node_program import FakePipeline, run
+from support.walked_room import GRID, off_the_walls, seen
+
+from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.semantics.answer import THRESHOLD, Answer
+from gsemsplat_ros.semantics.objects import Object
+
+BOX = np.array([[3.0, 2.0, 0.4], [3.5, 2.6, 1.5]])
+BASELINE = 0.2
+MIN_IN_OBJECT = 30  # Gaussians
+
+
+class RoomPipeline(FakePipeline):
+    """Builds scenes of the room, from where TF says that the camera stands."""
+
+    def build(self, pair):
+        first, right = pair.first, np.eye(4)
+        right[0, 3] = BASELINE
+        pose = first.map_from_camera
+        scene, _ = seen(
+            pose,
+            pose @ right,
+            source='stereo baseline',
+            thing=BOX if first.image[0, 0].max() < 128 else None,
+            measured=np.ones(GRID[::-1], bool),
+        )
+        return replace(
+            scene,
+            gaussians=replace(scene.gaussians, frame=first.frame),
+            keyframe=replace(scene.keyframe, frame=first.frame, stamp_ns=first.stamp_ns),
+            timings={'predict': 0.001},
+        )
+
+    def query(self, target, question):
+        if isinstance(target, Scene):
+            return super().query(target, question)
+        off = off_the_walls(target.map) > 0.25
+        things = ()
+        if off.sum() >= MIN_IN_OBJECT:
+            low, high = np.quantile(target.map.gaussians.means.double().numpy()[off], (0.02, 0.98), axis=0)
+            things = (Object(tuple((low + high) / 2), tuple(high - low), 0.875),)
+        score = 0.875 if things else 0.25
+        centre = things[0].center if things else None
+        return Answer(question.text, THRESHOLD, bool(things), score, centre, None, things)
+
+
+if __name__ == '__main__':
+    run(RoomPipeline.load)
