@@ -4,6 +4,7 @@ Takes the images with their cameras and the `Prediction`; gives poses, metric sc
 
 solve: the one entry, which calls the others in this order
 features: pixels of two images that look alike
+retrieval: one vector for a picture, by which the same place is found among many
 descriptors: the same by the descriptors of a public network
 rectified: whether the images of a stereo pair belong together
 matches: matched pixels and their depths; those of rectified pairs

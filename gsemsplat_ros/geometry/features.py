@@ -9,6 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+DESCRIPTOR_UNIT = 1 / 512  # of an entry in 8 bits: of a unit one with 128 none reaches half
 LONG_SIDE = 640  # images are matched at most at this size [px]
 
 
@@ -41,10 +42,15 @@ def gray(image: np.ndarray) -> tuple[np.ndarray, float]:
     return (image if factor == 1.0 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)), factor
 
 
-def described(image: np.ndarray, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 2) and unit descriptors (N, 128) of an image (H, W, 3): RootSIFT (Lowe 2004; Arandjelovic
-    and Zisserman 2012).
-    """
+class Features(NamedTuple):
+    """Pixels uv (N, 2) and unit descriptors (N, 128) float32 of an image, the strongest first."""
+
+    uv: np.ndarray
+    descriptors: np.ndarray
+
+
+def described(image: np.ndarray, effort: Effort = PLAIN) -> Features:
+    """The features of an image (H, W, 3): RootSIFT (Lowe 2004; Arandjelovic and Zisserman 2012)."""
     small, factor = gray(image)
     if effort.enlarged != 1.0:
         small = cv2.resize(small, None, fx=effort.enlarged, fy=effort.enlarged, interpolation=cv2.INTER_CUBIC)
@@ -53,25 +59,32 @@ def described(image: np.ndarray, effort: Effort) -> tuple[np.ndarray, np.ndarray
     )
     points, descriptors = sift.detectAndCompute(small, None)
     if descriptors is None:
-        return np.empty((0, 2)), np.empty((0, 128))
+        return Features(np.empty((0, 2)), np.empty((0, 128), np.float32))
     root = np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-9))
     uv = np.array([point.pt for point in points])
-    return (uv + 0.5) / (factor * effort.enlarged) - 0.5, root
+    order = np.argsort([-point.response for point in points], kind='stable')
+    return Features((uv[order] + 0.5) / (factor * effort.enlarged) - 0.5, root[order])
 
 
 def matched_pixels(first: np.ndarray, second: np.ndarray, effort: Effort = PLAIN) -> Alike:
     """Pixels of two images (H, W, 3) whose descriptors are each other's best, and clearly so."""
     if effort is PLAIN:
-        (uv1, a), (uv2, b) = described(first, effort), described(second, effort)
+        a, b = described(first, effort), described(second, effort)
     else:
         with ThreadPoolExecutor(1) as pool:  # OpenCV works without Python's lock
             other = pool.submit(partial(described, second, effort))
-            (uv1, a), (uv2, b) = described(first, effort), other.result()
+            a, b = described(first, effort), other.result()
+    rows, others = matched_rows(a.descriptors, b.descriptors, effort.ratio)
+    return Alike(a.uv[rows], b.uv[others])
+
+
+def matched_rows(a: np.ndarray, b: np.ndarray, ratio: float = PLAIN.ratio) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (M,) of unit descriptors a (N, 128) and b (L, 128) that are each other's best, and clearly so."""
     if min(len(a), len(b)) < 2:
-        return Alike(np.empty((0, 2)), np.empty((0, 2)))
+        return np.empty(0, int), np.empty(0, int)
     likeness = a @ b.T
     best, back = likeness.argmax(1), likeness.argmax(0)
     distance = np.sqrt(np.maximum(2 - 2 * likeness, 0))
     two = np.partition(distance, 1, axis=1)[:, :2]
-    keep = (back[best] == np.arange(len(a))) & (two[:, 0] < effort.ratio * two[:, 1])
-    return Alike(uv1[keep], uv2[best[keep]])
+    keep = (back[best] == np.arange(len(a))) & (two[:, 0] < ratio * two[:, 1])
+    return np.flatnonzero(keep), best[keep]

@@ -125,22 +125,59 @@ def relative_pose(points: np.ndarray, conf: np.ndarray, camera: Camera) -> Relat
     keep = (conf >= np.median(conf)) & np.isfinite(points).all(1)
     if keep.sum() < MIN_INLIERS:
         return None
-    cv2.setRNGSeed(0)  # the same pair gives the same pose
+    found = camera_pose(points[keep], pixels[keep], camera, iterations=100)
+    if found is None or len(found[1]) < max(MIN_INLIERS, MIN_SHARE * keep.sum()):
+        return None
+    return RelativePose(np.linalg.inv(found[0]), len(found[1]), int(keep.sum()))
+
+
+def camera_pose(
+    points: np.ndarray, pixels: np.ndarray, camera: Camera, iterations: int = 200
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """camera_from_points (4, 4) of the `camera` that sees points (N, 3) at its pixels (N, 2), and the rows
+    (M,) that agree with it; None: no pose. RANSAC with SQPnP (Terzakis & Lourakis 2020).
+    """
+    if len(points) < 4:
+        return None
+    cv2.setRNGSeed(0)  # the same points give the same pose
     found, rotation, translation, inliers = cv2.solvePnPRansac(
-        points[keep],
-        pixels[keep],
+        points,
+        pixels,
         camera.K,
         None,
-        iterationsCount=100,
-        reprojectionError=REPROJECTION_PX * width / 512,
+        iterationsCount=iterations,
+        reprojectionError=REPROJECTION_PX * camera.width / 512,
         flags=cv2.SOLVEPNP_SQPNP,
     )
-    if not found or inliers is None or len(inliers) < max(MIN_INLIERS, MIN_SHARE * keep.sum()):
+    if not found or inliers is None:
         return None
-    second_from_first = np.eye(4)
-    second_from_first[:3, :3] = cv2.Rodrigues(rotation)[0]
-    second_from_first[:3, 3] = translation[:, 0]
-    return RelativePose(np.linalg.inv(second_from_first), len(inliers), int(keep.sum()))
+    return rigid(rotation, translation), inliers[:, 0]
+
+
+def polished_pose(points: np.ndarray, pixels: np.ndarray, camera: Camera, pose: np.ndarray) -> np.ndarray:
+    """`pose` (4, 4), camera_from_points, moved to where the pixels (N, 2) of the points (N, 3) fit best."""
+    rotation, translation = cv2.solvePnPRefineLM(
+        points, pixels, camera.K, None, cv2.Rodrigues(pose[:3, :3])[0], pose[:3, 3:].copy()
+    )
+    return rigid(rotation, translation)
+
+
+def rigid(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """The pose (4, 4) of OpenCV's rotation vector (3, 1) and translation (3, 1)."""
+    pose = np.eye(4)
+    pose[:3, :3] = cv2.Rodrigues(rotation)[0]
+    pose[:3, 3] = translation[:, 0]
+    return pose
+
+
+def depth_ratio(before: np.ndarray, after: np.ndarray) -> tuple[float, int]:
+    """Median of before / after over depths (N,) of the same points, and how many agree; (nan, 0): none."""
+    ahead = (before > 0) & (after > 0)  # false for NaN
+    if not ahead.any():
+        return float('nan'), 0
+    ratios = before[ahead] / after[ahead]
+    ratio = float(np.median(ratios))
+    return ratio, int((np.abs(ratios / ratio - 1) < RATIO_TOLERANCE).sum())
 
 
 def motion_scale(network: np.ndarray, metric: np.ndarray) -> float | None:

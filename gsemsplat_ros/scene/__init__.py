@@ -4,11 +4,13 @@ Takes built scenes; gives a `Scene` or a `Map` that queries read, and an approac
 
 scene: the scene of one pair, which never changes
 map: Gaussians of many scenes, at most one in a voxel
+map_keyframe: the pictures by which a map is known again
+relocalisation: where a picture was taken in a map
 forgetting: which Gaussians of a map a keyframe sees again, and through which it looks
 ask: answers of a scene and of a map
 map_index: decoded codes and smoothing cells of a map, for queries
 fusion: the place of a scene in the map, and whether it is accepted
 approach: a free pose from which a robot faces an object
 coded_file: the file format that scenes and maps share
-scene_file, map_file: scenes and maps on disk
+scene_file, map_file, keyframe_file: scenes and maps on disk
 """

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
-from gsemsplat_ros.geometry.features import matched_pixels
-from gsemsplat_ros.geometry.pose import MIN_INLIERS, RATIO_TOLERANCE, REPROJECTION_PX
+from gsemsplat_ros.geometry.features import matched_rows
+from gsemsplat_ros.geometry.pose import MIN_INLIERS, RATIO_TOLERANCE, camera_pose, depth_ratio
 from gsemsplat_ros.images.camera import pixel_grid
-from gsemsplat_ros.images.view import Pair
+from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.scene.forgetting import misses_after
 from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.scene import Keyframe, Scene
+from gsemsplat_ros.scene.map_keyframe import apart_from, keyframe_of, with_keyframe
+from gsemsplat_ros.scene.relocalisation import Place, place_of_image, place_of_scene
+from gsemsplat_ros.scene.scene import Scene, lifted
 
 MIN_SHARE = 0.3  # of measurements, or of matched features, must agree on one pose
 MIN_SAME = 0.5  # of the depths in two scenes must agree on one ratio; of random depths a third does
 MAX_RESCALE = 2.0  # largest correction of a non-metric scene's scale against the scene before
-MIN_ALPHA = 0.5  # a rendered depth is used where at least this much was drawn
 # without a given pose the map begins at the first camera, as if level: x forward, y left, z up (REP 103)
 START = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 
@@ -81,8 +81,9 @@ class Mapper:
         If the pair's first view has a `map_from_camera` [m], in the map's frame, that is its pose, which then
         must fit the depths of the last scene.
         Else the scene is chained to the last one in the map: by the keyframe in both, if the pair's
-        second view is the last scene's first; or by features of the two first images. A scene
-        without metric scale takes the map's.
+        second view is the last scene's first; or by features of the two first images. Where neither is
+        found, and in a map that was loaded, it is looked for among the keyframes of the map. A scene without
+        metric scale takes the map's.
         """
         given = pair.first.map_from_camera
         problem = self_check(scene)
@@ -93,30 +94,52 @@ class Mapper:
             if problem:
                 return Fusion(False, problem)
             return self._fuse(scene, given, 1.0, 'pose given')
-        if self._anchor is None:
-            if not len(self.map):
-                return self._fuse(scene, START, 1.0, 'start')
-            return Fusion(
-                False,
-                'nothing ties this scene to the map that was loaded: give its pose in the frame '
-                f"'{self.map.frame}' (TF), or clear the map",
-            )
-        link = shared_keyframe(self._anchor, scene, pair) or by_features(self._anchor, scene)
-        if link is None:
-            if given is not None:
-                return self._fuse(scene, given, 1.0, 'pose given')
-            return Fusion(
-                False,
-                'shares too little with the last scene in the map to say where it stands: drive back '
-                'there, give poses (TF), or clear the map',
-            )
-        problem = link_check(link, self._anchor, scene.metric)
+        anchor = self._anchor
+        if anchor is None and not len(self.map):
+            return self._fuse(scene, START, 1.0, 'start')
+        link = None
+        if anchor is not None:
+            link = shared_keyframe(anchor, scene, pair) or by_features(anchor, scene)
+        if anchor is None or link is None:
+            return self._fuse(scene, given, 1.0, 'pose given') if given is not None else self._known(scene)
+        problem = link_check(link, anchor, scene.metric)
         if problem:
             return Fusion(False, problem, scale=link.ratio, inliers=link.inliers, points=link.points)
         pose, reason = given, 'pose given'
         if pose is None:
-            pose, reason = self._anchor.map_from_camera @ link.anchor_from_camera, link.by
+            pose, reason = anchor.map_from_camera @ link.anchor_from_camera, link.by
         return self._fuse(scene, pose, map_units(scene, link.ratio), reason, link.inliers, link.points)
+
+    def relocalize(self, view: View) -> Place | str:
+        """Where a single image was taken in the map, or in words why that is not known."""
+        if not self.map.keyframes:
+            return 'the map has no keyframes: fuse scenes into it first'
+        return place_of_image(self.map.keyframes, view)
+
+    def _known(self, scene: Scene) -> Fusion:
+        """Fuse a scene where its picture was taken before."""
+        place = place_of_scene(self.map.keyframes, scene)
+        if isinstance(place, Place):
+            inliers, points = place.inliers, place.points
+            problem = ratio_check(place.ratio, scene.metric, place.keyframe.scale, 'a place known again')
+            if problem:
+                return Fusion(False, problem, None, place.ratio, inliers, points)
+            reason, scale = f'place of scene {place.keyframe.number}', map_units(scene, place.ratio)
+            return self._fuse(scene, place.map_from_camera, scale, reason, inliers, points)
+        lost = (
+            'shares too little with the last scene in the map to say where it stands'
+            if self._anchor
+            else 'nothing ties this scene to the map that was loaded'
+        )
+        if not self.map.keyframes:
+            return Fusion(
+                False,
+                f'{lost}, which was saved before keyframes were kept: give its pose in the frame '
+                f"'{self.map.frame}' (TF), or clear the map",
+            )
+        return Fusion(
+            False, f'{lost}, and {place}: drive to a place that it shows, give poses (TF), or clear the map'
+        )
 
     def _fuse(
         self,
@@ -131,6 +154,11 @@ class Mapper:
         placed = scene.gaussians.scaled(scale).transformed(pose, self.map.frame)
         misses = misses_after(self.map, scene, pose, scale)
         self.map = self.map.merged(placed, pose[:3, 3], self.budget, scene.scale_source, misses)
+        kept = self.map.keyframes
+        if not (apart_from(kept, pose) < 1).any():
+            new = keyframe_of(scene, self.map.scenes, pose, scale)
+            if new is not None:
+                self.map = replace(self.map, keyframes=with_keyframe(kept, new))
         self._anchor = Anchor(scene, pose, scale)
         return Fusion(True, reason, pose, scale, inliers, points)
 
@@ -149,14 +177,19 @@ def link_check(link: Link, anchor: Anchor, metric: bool) -> str:
     if link.inliers < max(MIN_INLIERS, MIN_SAME * link.points):
         share = f'{link.inliers} of {link.points} depths'
         return f'{share} agree with the last scene in the map ({link.by}): too few'
+    return ratio_check(link.ratio, metric, anchor.scale, link.by)
+
+
+def ratio_check(ratio: float, metric: bool, scale: float, by: str) -> str:
+    """Why a scale is not that of the map, '' if it is. ratio: map units per unit of the scene; scale: that of
+    what it is compared with; `metric`: in metres, not to be rescaled; by: kind of comparison, in words.
+    """
     low, high = (
-        (1 - RATIO_TOLERANCE, 1 + RATIO_TOLERANCE)
-        if metric
-        else (anchor.scale / MAX_RESCALE, anchor.scale * MAX_RESCALE)
+        (1 - RATIO_TOLERANCE, 1 + RATIO_TOLERANCE) if metric else (scale / MAX_RESCALE, scale * MAX_RESCALE)
     )
-    if not low <= link.ratio <= high:
-        return f"the map's scale over its own is {link.ratio:.2f} ({link.by}): wanted {low:.2f} to {high:.2f}"
-    return ''
+    if low <= ratio <= high:
+        return ''
+    return f"the map's scale over its own is {ratio:.2f} ({by}): wanted {low:.2f} to {high:.2f}"
 
 
 def scale_check(anchor: Anchor | None, scene: Scene, map_from_camera: np.ndarray) -> str:
@@ -209,55 +242,19 @@ def shared_keyframe(anchor: Anchor, scene: Scene, pair: Pair) -> Link | None:
 def by_features(anchor: Anchor, scene: Scene) -> Link | None:
     """The link by features of both first images, the anchor's depths and PnP; None: too few agree."""
     old, new = anchor.scene.keyframe, scene.keyframe
-    before, after = matched_pixels(old.image, new.image)
-    points, seen = lifted(old, before)
-    points, after = anchor.scale * points[seen], after[seen]
-    if len(points) < MIN_INLIERS:
+    rows, others = matched_rows(old.features.descriptors, new.features.descriptors)
+    points, seen = lifted(old, old.features.uv[rows])
+    points, after = anchor.scale * points[seen], new.features.uv[others][seen]
+    found = camera_pose(points, new.to_rendering_pixel(after), new.camera)
+    if found is None or len(found[1]) < max(MIN_INLIERS, MIN_SHARE * len(points)):
         return None
-    cv2.setRNGSeed(0)  # the same scenes give the same pose
-    found, rotation, translation, chosen = cv2.solvePnPRansac(
-        points,
-        new.to_rendering_pixel(after),
-        new.camera.K,
-        None,
-        iterationsCount=200,
-        reprojectionError=REPROJECTION_PX * new.camera.width / 512,
-        flags=cv2.SOLVEPNP_SQPNP,
-    )
-    if not found or chosen is None or len(chosen) < max(MIN_INLIERS, MIN_SHARE * len(points)):
-        return None
-    camera_from_anchor = np.eye(4)
-    camera_from_anchor[:3, :3] = cv2.Rodrigues(rotation)[0]
-    camera_from_anchor[:3, 3] = translation[:, 0]
-    chosen = chosen[:, 0]
+    camera_from_anchor, chosen = found
     depth = points[chosen] @ camera_from_anchor[2, :3] + camera_from_anchor[2, 3]
     again, seen = lifted(new, after[chosen])
     ratio, inliers = depth_ratio(depth[seen], again[seen, 2])
     return Link(np.linalg.inv(camera_from_anchor), ratio, inliers, len(chosen), 'features of both images')
 
 
-def depth_ratio(before: np.ndarray, after: np.ndarray) -> tuple[float, int]:
-    """Median of before / after over depths (N,) of the same points, and how many agree; (nan, 0): none."""
-    ahead = (before > 0) & (after > 0)  # false for NaN
-    if not ahead.any():
-        return float('nan'), 0
-    ratios = before[ahead] / after[ahead]
-    ratio = float(np.median(ratios))
-    return ratio, int((np.abs(ratios / ratio - 1) < RATIO_TOLERANCE).sum())
-
-
 def map_units(scene: Scene, ratio: float) -> float:
     """Map units per unit of the scene: 1 for a scene in metres."""
     return 1.0 if scene.metric else ratio
-
-
-def lifted(keyframe: Keyframe, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (M, 3) in the keyframe's camera, in its scene's unit, at pixels (M, 2) of the input image, and
-    which (M,) bool have a rendered depth.
-    """
-    camera = keyframe.camera
-    uv = keyframe.to_rendering_pixel(pixels)
-    at, inside = camera.index(uv)
-    depth = keyframe.rendering.depth.cpu().numpy()[at].astype(np.float64)
-    seen = inside & np.isfinite(depth) & (keyframe.rendering.alpha.cpu().numpy()[at] >= MIN_ALPHA)
-    return camera.rays(uv) * depth[:, None], seen

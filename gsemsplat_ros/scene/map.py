@@ -19,6 +19,7 @@ from numba import njit
 from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.scene.map_keyframe import MapKeyframe
 from gsemsplat_ros.scene.scene import is_metric
 
 MIN_OPACITY = 0.05  # fainter Gaussians are haze and are left out
@@ -38,7 +39,8 @@ class Map:
     Gaussians, since errors of depth grow with the distance to the camera. counts (N,) int32: number of scenes
     with the voxel; last_seen (N,) int32: number of the last of them, 1 for the first. misses (N,) uint8:
     keyframes that looked through it since it was last seen (forgetting.py). scenes: number fused. voxel: edge
-    [m]. scale_source: of the first scene ('' for an empty map).
+    [m]. scale_source: of the first scene ('' for an empty map). keyframes: by which it is known again;
+    `merged` leaves them as they are.
     """
 
     gaussians: Gaussians
@@ -50,6 +52,7 @@ class Map:
     scenes: int
     voxel: float
     scale_source: str = ''
+    keyframes: tuple[MapKeyframe, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ('keys', 'weights', 'counts', 'last_seen', 'misses'):
@@ -165,6 +168,7 @@ class Map:
             number,
             self.voxel,
             self.scale_source or scale_source,
+            self.keyframes,
         )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gsemsplat_ros.gaussians.ply import write_ply
 from gsemsplat_ros.scene import coded_file as codedfile
+from gsemsplat_ros.scene import keyframe_file
 from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
 from gsemsplat_ros.scene.map import MISSES_TO_GO, Map, voxel_cells
 
@@ -51,7 +52,7 @@ def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
         path,
         KIND,
         card,
-        {**codedfile.tensors_of(gaussians), **state},
+        {**codedfile.tensors_of(gaussians), **state, **keyframe_file.tensors_of(map_.keyframes)},
         space,
         lambda: write_ply(path.with_suffix('.ply'), replace(gaussians, codes=gaussians.codes[:, :0])),
     )
@@ -81,6 +82,7 @@ def read_map(path: str | Path) -> tuple[Map, CodeSpace]:
         scenes=card['scenes'],
         voxel=card['voxel_m'],
         scale_source=card['scale_source'],
+        keyframes=keyframe_file.keyframes_of(tensors),
     )
     return map_, CodeSpace.of_file(card, tensors)
 
@@ -105,7 +107,7 @@ def defect(card: dict, tensors: Mapping[str, Tensor]) -> str:
             return f'{name} are out of their range, 1 to {scenes} scenes'
     if 'misses' in tensors and not bool((tensors['misses'] < MISSES_TO_GO).all()):
         return f'misses are out of their range, 0 to {MISSES_TO_GO - 1}'
-    return ''
+    return keyframe_file.defect(tensors, scenes) if 'keyframe_whole' in tensors else ''
 
 
 def in_their_voxels(means: Tensor, keys: Tensor, voxel: float) -> bool:
@@ -120,9 +122,9 @@ KIND = Kind(
     'gsemsplat_map',
     2,
     'save_map',
-    codedfile.DTYPES | STATE,
-    codedfile.SHAPES | dict.fromkeys(STATE, ()),
+    codedfile.DTYPES | STATE | keyframe_file.DTYPES,
+    codedfile.SHAPES | dict.fromkeys(STATE, ()) | dict.fromkeys(keyframe_file.DTYPES),
     {'frame': str, 'voxel_m': float, 'scenes': int, 'scale_source': str},
     defect,
-    {'misses': 2},
+    {'misses': 2} | dict.fromkeys(keyframe_file.DTYPES, 2),
 )

@@ -12,11 +12,13 @@ from torch import Tensor
 from gsemsplat_ros.device import download
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import Rendering
+from gsemsplat_ros.geometry.features import Features, described
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.network.config import CODE_DIM
 from gsemsplat_ros.semantics.decoder import HiddenCodes
 
+MIN_ALPHA = 0.5  # a rendered depth is used where at least this much was drawn
 SAME_SURFACE = 0.1  # a Gaussian within this fraction of the rendered depth is visible
 NETWORK_SCALE = 'network'  # the scale source of scenes and maps whose lengths are the network's guess
 
@@ -61,10 +63,27 @@ class Keyframe:
         """Pixels (..., 2) of the input image to pixels of the rendering."""
         return (self.window.to_network(uv) + 0.5) / self._window_pixels - 0.5
 
+    @cached_property
+    def features(self) -> Features:
+        """Those of the image; found once."""
+        return described(self.image)
+
     @property
     def _window_pixels(self) -> np.ndarray:
         """(2,) width and height of a pixel of the rendering in those of the window."""
         return np.array([self.window.width / self.camera.width, self.window.height / self.camera.height])
+
+
+def lifted(keyframe: Keyframe, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (..., 3) in the keyframe's camera, in its scene's unit, at pixels (..., 2) of the input image,
+    and which (...) bool have a rendered depth.
+    """
+    camera = keyframe.camera
+    uv = keyframe.to_rendering_pixel(pixels)
+    at, inside = camera.index(uv)
+    depth = keyframe.rendering.depth.cpu().numpy()[at].astype(np.float64)
+    seen = inside & np.isfinite(depth) & (keyframe.rendering.alpha.cpu().numpy()[at] >= MIN_ALPHA)
+    return camera.rays(uv) * depth[..., None], seen
 
 
 class HostScene(NamedTuple):
