@@ -1,0 +1,89 @@
+"""The real node with the shipped network starts again, without TF: the map that it loads grows on."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from gsemsplat_msgs.msg import Status
+from gsemsplat_msgs.srv import LoadMap, SaveMap
+
+from gsemsplat_ros.datasets import demo_pairs
+from gsemsplat_ros.ros.client import node_process
+from gsemsplat_ros.ros.client.client import Client
+from gsemsplat_ros.ros.client.player import PARAMETERS, Player, stereo_messages
+from gsemsplat_ros.ros.qos import LATCHED
+
+pytestmark = pytest.mark.skipif(find_spec('stereodemo') is None, reason='the demo images are missing')
+
+WITHIN_S = 120.0
+
+
+class Robot:
+    """A node, a stereo camera, and the newest status."""
+
+    def __init__(self, client, node):
+        self.client, self.node, self.status = client, node, Status()
+        client.node.create_subscription(Status, '/gsemsplat/status', self._on_status, LATCHED)
+        self.player = Player(client, lambda: node.alive, node.last_words)
+        self.player.wait_for_node(stereo_messages(room('bedroom_chair'), 10**9))
+
+    def _on_status(self, status):
+        self.status = status
+
+    def until(self, condition, what):
+        done = self.client.until(lambda: condition() or not self.node.alive, WITHIN_S)
+        assert done and self.node.alive, f'waited in vain for {what}: {self.node.last_words()}'
+
+    def sees(self, pair, stamp):
+        """The status once the scene of this pair is in the map, or left out."""
+        before = self.status.map_scenes + self.status.scenes_left_out
+        self.player.play(stereo_messages(pair, stamp))
+        self.until(lambda: self.status.map_scenes + self.status.scenes_left_out > before, 'the map')
+        return self.status
+
+    def call(self, kind, name, request):
+        future = self.client.node.create_client(kind, f'/gsemsplat/{name}').call_async(request)
+        self.until(future.done, name)
+        assert future.result().success, future.result().message
+
+
+def room(name):
+    """The pair of a demo scene, from one camera."""
+    pair = demo_pairs.load_scene(name).pair
+    return replace(pair, first=replace(pair.first, frame='left'), second=replace(pair.second, frame='left'))
+
+
+def darker(pair):
+    """The same on another day."""
+    rng = np.random.default_rng(0)
+    images = [0.8 * view.image + rng.normal(0, 2, view.image.shape) for view in (pair.first, pair.second)]
+    first, second = (image.clip(0, 255).astype(np.uint8) for image in images)
+    return replace(pair, first=replace(pair.first, image=first), second=replace(pair.second, image=second))
+
+
+@pytest.mark.heavy
+def test_after_a_restart_the_loaded_map_goes_on_without_tf(tmp_path, monkeypatch):
+    for name in ('ROS_DOMAIN_ID', *node_process.PROFILES):
+        monkeypatch.delenv(name, raising=False)
+    here = room('bedroom_chair')
+
+    def start(log):
+        return node_process.NodeProcess(
+            {**PARAMETERS, 'map_max_gaussians': 100_000, 'map_directory': str(tmp_path)}, tmp_path / log
+        )
+
+    with start('first.log') as node, Client() as client:
+        robot = Robot(client, node)
+        assert robot.sees(here, 10).map_scenes == 1
+        robot.call(SaveMap, 'save_map', SaveMap.Request(path='home'))
+    with start('second.log') as node, Client() as client:
+        robot = Robot(client, node)
+        robot.call(LoadMap, 'load_map', LoadMap.Request(path='home'))
+        robot.until(lambda: robot.status.map_scenes == 1, 'the loaded map')
+        elsewhere = robot.sees(room('corridor'), 20)
+        assert (elsewhere.map_scenes, elsewhere.scenes_left_out) == (1, 1)
+        assert 'nothing ties this scene to the map that was loaded, and' in elsewhere.fusion_reason
+        again = robot.sees(darker(here), 30)
+        assert (again.map_scenes, again.scenes_left_out) == (2, 1), again.fusion_reason
+        assert again.fusion_reason == 'place of scene 1'
