@@ -23,8 +23,8 @@ from gsemsplat_ros.scene.scene import Scene
 
 SETTINGS = 'stereo', 'stereo_tf', 'sequential', 'sequential_tf'
 HOUSES, ELSEWHERE = 2_000_000, 3_000_000  # first seeds
-VOXEL = 0.03  # m, as the node's
-BUDGET = 1_000_000  # Gaussians: four rooms fit, so that nothing goes for want of room
+# m and Gaussians: nothing goes for want of room; at the node's 3 cm a million is too few for four rooms
+VOXEL, BUDGET = 0.05, 2_000_000
 PROBES = 10  # places in the house, and as many elsewhere, that a map which was loaded has to tell
 MIN_SEEN = 20  # of the sampled points: a thing of which less was seen is not asked for
 # measure -> its meaning, in the order of the table
@@ -52,7 +52,7 @@ MEASURES = {
 }
 # why a measure is null
 ABSENT = {
-    'drift_m': 'no keyframe at the end of the loop is in the map: a link before it was lost',
+    'drift_m': 'a link was lost in the first round, or its end is not in the map',
     'drift_closed_m': 'loops are not closed yet',
     'stale_share': 'no keyframes of the second round in the map look at what has gone',
     'wrongly_removed_share': 'nothing is in the map',

@@ -23,6 +23,7 @@ BEHIND = 0.1, 0.05  # m and share of its depth: a view looks through what is nea
 RIGHT = 0.1  # m from its true place: a Gaussian that must not be removed
 PLACE = 0.1  # m, edge of the places of what stands
 NEAR = 0.3, 10.0  # m and degrees: a pose that is right
+GAP = 3  # keyframes left out in a row that break no chain
 STRIDE = 2  # of its pixels along either side, a scene's Gaussians are followed
 
 
@@ -202,7 +203,8 @@ def world_from_map(record: Record) -> tuple[float, np.ndarray, np.ndarray] | Non
 def drift(record: Record) -> dict[str, float | None]:
     """Of the first round, which ends where it began, beside the first pose:
 
-    drift_m: error of the last position, None if it was not placed; path_error_m: mean over the placed ones;
+    drift_m: error of the last position, None if it was not placed, or more than GAP keyframes in a row were
+    not: what is then placed may be tied to the beginning instead; path_error_m: mean over the placed ones;
     still_error_m: the same of a map that links nothing and takes each camera for the first; drift_percent:
     error of the last one placed, of the way until there.
     """
@@ -217,10 +219,11 @@ def drift(record: Record) -> dict[str, float | None]:
     found = np.array([scale * rotation @ pose[:3, 3] + translation for pose in poses])
     true = np.array([record.truth[k][:3, 3] for k in placed])
     errors = np.linalg.norm((found - found[0]) - (true - true[0]), axis=1)
+    chained = np.diff(placed).max() <= GAP + 1
     way = np.array([record.truth[k][:3, 3] for k in range(placed[0], placed[-1] + 1)])
     driven = float(np.linalg.norm(np.diff(way, axis=0), axis=1).sum())
     return {
-        'drift_m': float(errors[-1]) if placed[-1] == first_round[-1] else None,
+        'drift_m': float(errors[-1]) if placed[-1] == first_round[-1] and chained else None,
         'path_error_m': float(errors[1:].mean()),
         'still_error_m': float(np.linalg.norm(true - true[0], axis=1)[1:].mean()),
         'drift_percent': 100 * float(errors[-1]) / driven if driven > 0 else None,

@@ -121,7 +121,7 @@ def walked(steps, source='stereo baseline', lost=()):
     return record
 
 
-def test_drift_is_that_of_the_end():
+def test_drift_is_that_of_the_end(monkeypatch):
     start = moved(3, 2, 1) @ turn_y(70)
     exact = map_scores.drift(walked(lambda k, pose: start @ pose))
     assert exact['drift_m'] == pytest.approx(0, abs=1e-9) and exact['path_error_m'] == pytest.approx(
@@ -133,6 +133,11 @@ def test_drift_is_that_of_the_end():
     assert off['drift_percent'] == pytest.approx(10)  # of 4 m
     lost = map_scores.drift(walked(lambda k, pose: start @ moved(0.1 * k) @ pose, lost=(3, 4)))
     assert lost['drift_m'] is None and lost['drift_percent'] == pytest.approx(10)  # 0.2 of 2 m
+    with monkeypatch.context() as patch:
+        patch.setattr(map_scores, 'GAP', 1)
+        assert map_scores.drift(walked(lambda k, pose: start @ pose, lost=(2,)))['drift_m'] is not None
+        broken = map_scores.drift(walked(lambda k, pose: start @ pose, lost=(2, 3)))
+        assert broken['drift_m'] is None and broken['drift_percent'] is not None
     assert set(map_scores.drift(Record(CAMERA, frozenset())).values()) == {None}
 
 
