@@ -77,11 +77,11 @@ def inverse_margin(scene: Scene) -> np.ndarray:
     """(h, w) float32: MARGIN_PX as a difference of inverse depths, in one over the scene's unit. The baseline
     counts across the line of sight: a camera that moves forward measures nothing straight ahead."""
     assert scene.first_from_second is not None, 'Mapper refuses scenes without'
-    camera = scene.keyframe.camera
+    camera, baseline = scene.keyframe.camera, scene.first_from_second[:3, 3]
     rays = camera.rays(pixel_grid(camera.height, camera.width))
-    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    across = np.linalg.norm(np.cross(rays, scene.first_from_second[:3, 3]), axis=-1)
-    return (MARGIN_PX / (camera.fx * np.maximum(across, 1e-6))).astype(np.float32)
+    along = (rays @ baseline) ** 2 / np.einsum('...i,...i', rays, rays)
+    across = np.sqrt(np.maximum(baseline @ baseline - along, 1 / FARTHEST**2))
+    return (MARGIN_PX / (camera.fx * across)).astype(np.float32)
 
 
 def compare(means: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:

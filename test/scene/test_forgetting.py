@@ -87,6 +87,19 @@ def test_margins_by_hand():
     np.testing.assert_allclose(view_of(half, np.eye(4), 2.0, 0.05).free, view.free, rtol=1e-5)
 
 
+def test_a_camera_that_moves_ahead_measures_nothing_straight_ahead():
+    scene, _ = seen(AROUND[0], AROUND[0] @ forward(0.3), source='tf', measured=ALL)
+    free = view_of(scene, np.eye(4), 1.0, 0.04).free
+    depth = scene.keyframe.rendering.depth.numpy()
+    assert free[35, 47] < 0.4 * depth[35, 47] and free[35, 10] > 0.8 * depth[35, 10]
+
+
+def forward(length):
+    pose = np.eye(4)
+    pose[2, 3] = length
+    return pose
+
+
 def plain(scene, map_from_camera, scale, voxel, means):
     """The twin: one Gaussian at a time."""
     camera, depth = scene.keyframe.camera, scene.keyframe.rendering.depth.numpy() * scale
