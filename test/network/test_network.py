@@ -247,8 +247,8 @@ def test_recorded_passes_on_a_gpu_are_those_of_the_cpu(gpu, changes, exact):
                 )
         assert got.first.pts3d.is_cuda
     # not overwritten by what came between; of other batches, so not bit for bit
-    torch.testing.assert_close(held[0].first.pts3d, held[2].first.pts3d, **tolerance)
-    assert not torch.allclose(held[0].first.pts3d, held[1].first.pts3d, **tolerance)
+    apart = [(prediction.first.sh - held[0].first.sh).abs().max() for prediction in held[1:]]
+    assert apart[1] < apart[0] / 10, apart
 
 
 @pytest.mark.cuda
