@@ -120,7 +120,9 @@ def test_images_without_a_frame_are_said_and_nothing_is_placed_in_no_frame(clien
         (Relevancy, '/nameless/gsemsplat/relevancy', LATCHED),
     ):
         client.listen(kind, topic, qos)
-    words = 'frame_id is empty: set it in the driver'  # WARN, not the ERROR of a machine that is late with all
+    words = (
+        'frame_id is empty: set it in the driver'  # WARN, not the ERROR of a machine that is late with all
+    )
     status = inputs(stereo, lambda s: s.level == b'\x01' and words in s.message, **nameless)
     assert '/nameless/left/image_raw: frame_id is empty' in status.message
     client.until(lambda: client.heard['/nameless/gsemsplat/map'], 'the map, whose frame has a name')
