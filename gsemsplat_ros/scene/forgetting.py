@@ -21,18 +21,21 @@ from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.scene.map import MISSES_TO_GO, Map
 from gsemsplat_ros.scene.scene import Scene
 
-# chosen on rooms from which a thing was taken, seen by a stereo camera of 0.1 m and the shipped network
-MARGIN_PX = 0.2  # of disparity, in pixels of the rendering: half of the measured depths are within 0.1
+# chosen on rooms from which a thing was taken, seen by a stereo camera of 0.1 m and the shipped network: smaller
+# margins leave less of the thing and lose more of what stands (docs/measurements.md)
+MARGIN_PX = 0.2  # of disparity, in pixels of the rendering
 MARGIN_RATIO = 0.03  # of depth, whatever the baseline: the network's shapes between measurements
 AROUND_PX = 2  # pixels to every side that must be farther too: depth edges, slants and thin things
 MIN_ALPHA = 0.9  # of a rendered surface: fainter, it hides nothing
-MIN_AGREEING = 0.5  # share of the compared pixels with something seen again: else pose or depths are wrong
+# share of the compared pixels with something seen again: below, pose or depths are wrong; at 0.7 a thing that
+# filled the view would stay
+MIN_AGREEING = 0.5
 FARTHEST = 1e6  # stands for infinity
 SEEN, MISSED = 1, 2
 
 
 @dataclass(frozen=True)
-class View:
+class FreeSpace:
     """What a keyframe tells of the space before it, in the map's unit; (h, w) pixels of its rendering.
 
     camera_from_map (4, 4): its place; near, far (h, w) float32: depths between which a Gaussian is seen
@@ -47,7 +50,7 @@ class View:
     free: np.ndarray
 
 
-def view_of(scene: Scene, map_from_camera: np.ndarray, scale: float, voxel: float) -> View:
+def free_space(scene: Scene, map_from_camera: np.ndarray, scale: float, voxel: float) -> FreeSpace:
     """What the keyframe of `scene` tells, standing at `map_from_camera` (4, 4); scale: map units per unit of
     the scene; voxel: edge of the map's, within which a Gaussian's place is known."""
     drawn, margin = scene.on_host, inverse_margin(scene) / np.float32(scale)
@@ -64,7 +67,7 @@ def view_of(scene: Scene, map_from_camera: np.ndarray, scale: float, voxel: floa
     far = farthest / np.maximum(1 - MARGIN_RATIO - farthest * margin, np.float32(1 / FARTHEST))
     # 0 beside what is unknown, and at the border of the image
     free = nearer(cv2.erode(depth, around, borderType=cv2.BORDER_CONSTANT, borderValue=0))
-    return View(
+    return FreeSpace(
         scene.keyframe.camera,
         np.linalg.inv(map_from_camera),
         np.where(known, nearer(nearest), 0),
@@ -84,14 +87,14 @@ def inverse_margin(scene: Scene) -> np.ndarray:
     return (MARGIN_PX / (camera.fx * across)).astype(np.float32)
 
 
-def compare(means: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
+def compare(means: np.ndarray, space: FreeSpace) -> tuple[np.ndarray, np.ndarray]:
     """SEEN, MISSED or 0 for each of means (N, 3), in the map's frame, and for each pixel (h, w) the bits of
     both of all that lie on it; uint8."""
-    camera = view.camera
-    out, pixels = np.zeros(len(means), np.uint8), np.zeros(view.free.shape, np.uint8)
+    camera = space.camera
+    out, pixels = np.zeros(len(means), np.uint8), np.zeros(space.free.shape, np.uint8)
     intrinsics = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
-    pose = view.camera_from_map[:3].astype(np.float32)
-    _compare(means, pose, intrinsics, view.near, view.far, view.free, out, pixels)
+    pose = space.camera_from_map[:3].astype(np.float32)
+    _compare(means, pose, intrinsics, space.near, space.far, space.free, out, pixels)
     return out, pixels
 
 
@@ -120,15 +123,15 @@ def _compare(means, pose, intrinsics, near, far, free, out, pixels):
 def misses_after(map_: Map, scene: Scene, map_from_camera: np.ndarray, scale: float) -> np.ndarray:
     """The evidence (N,) uint8 against the Gaussians of the map (`Map.misses`), with the keyframe of `scene`.
 
-    What is seen again has none. What is looked through has one miss more, if most of what the keyframe sees
-    of the map is seen again: a wrong pose, or depths that are wrong as a whole, are no evidence.
+    What is seen again has none, what is looked through one miss more. Unless most of what the keyframe sees
+    of the map is seen again, all stays as before: a wrong pose, or depths wrong as a whole, are no evidence.
     """
     before = map_.misses.numpy()
     if not len(map_):
         return before
-    view = view_of(scene, map_from_camera, scale, map_.voxel)
-    found, pixels = compare(np.ascontiguousarray(map_.gaussians.means.numpy(), np.float32), view)
-    after = np.where(found == SEEN, np.uint8(0), before)
-    if (pixels & SEEN > 0).sum() >= MIN_AGREEING * (pixels > 0).sum():
-        after = np.minimum(after + (found == MISSED), MISSES_TO_GO).astype(np.uint8)
-    return after
+    space = free_space(scene, map_from_camera, scale, map_.voxel)
+    found, pixels = compare(np.ascontiguousarray(map_.gaussians.means.numpy(), np.float32), space)
+    if (pixels & SEEN > 0).sum() < MIN_AGREEING * (pixels > 0).sum():
+        return before
+    missed = np.minimum(before + (found == MISSED), MISSES_TO_GO)
+    return np.where(found == SEEN, 0, missed).astype(np.uint8)

@@ -10,7 +10,7 @@ from support.walked_room import CAMERA, GRID, SIZE, look, off_the_walls, seen
 
 from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.scene import forgetting
-from gsemsplat_ros.scene.forgetting import MISSED, SEEN, compare, misses_after, view_of
+from gsemsplat_ros.scene.forgetting import MISSED, SEEN, compare, free_space, misses_after
 from gsemsplat_ros.scene.fusion import Mapper
 from gsemsplat_ros.scene.map import MISSES_TO_GO, Map, voxel_keys
 
@@ -69,27 +69,29 @@ def test_margins_by_hand():
     """A wall 2 m before a camera of fx 70 and a baseline of 0.2: a disparity of 0.2 px is 1/70 of 1/z."""
     scene, _ = stereo(AROUND[0])
     scene = with_rendering(scene, np.full(GRID[::-1], 2, np.float32), np.ones(GRID[::-1], np.float32))
-    view = view_of(scene, np.eye(4), 1.0, 0.05)
+    space = free_space(scene, np.eye(4), 1.0, 0.05)
     near, far = 2 / (1 + 0.03 + 2 / 70) - 0.05, 2 / (1 - 0.03 - 2 / 70) + 0.05  # 1.84 and 2.17
     at = 36, 48  # the middle; CAMERA.cx is 47.5
-    for values, expected in ((view.near, near), (view.free, near), (view.far, far)):
+    for values, expected in ((space.near, near), (space.free, near), (space.far, far)):
         assert values[at] == pytest.approx(expected, abs=1e-4)
-    assert view.free[1, 48] <= 0 and view.near[1, 48] == pytest.approx(near, abs=0.01)  # too near the border
+    assert space.free[1, 48] <= 0 and space.near[1, 48] == pytest.approx(
+        near, abs=0.01
+    )  # too near the border
     depths = np.array([near - 0.01, near + 0.01, 2, far - 0.01, far + 0.01, -1], np.float32)
     means = np.stack([depths * 0, depths * 0, depths], 1)
-    found, pixels = compare(means, view)
+    found, pixels = compare(means, space)
     np.testing.assert_array_equal(found, [MISSED, SEEN, SEEN, SEEN, 0, 0])
     assert pixels[36, 48] == MISSED | SEEN and (pixels > 0).sum() == 1
     # a scene of half the unit: the same in metres, and the baseline too
     half = replace(scene, first_from_second=np.diag([1.0, 1, 1, 1]))
     half.first_from_second[0, 3] = BASELINE / 2
     half = with_rendering(half, np.full(GRID[::-1], 1, np.float32), np.ones(GRID[::-1], np.float32))
-    np.testing.assert_allclose(view_of(half, np.eye(4), 2.0, 0.05).free, view.free, rtol=1e-5)
+    np.testing.assert_allclose(free_space(half, np.eye(4), 2.0, 0.05).free, space.free, rtol=1e-5)
 
 
 def test_a_camera_that_moves_ahead_measures_nothing_straight_ahead():
     scene, _ = seen(AROUND[0], AROUND[0] @ forward(0.3), source='tf', measured=ALL)
-    free = view_of(scene, np.eye(4), 1.0, 0.04).free
+    free = free_space(scene, np.eye(4), 1.0, 0.04).free
     depth = scene.keyframe.rendering.depth.numpy()
     assert free[35, 47] < 0.4 * depth[35, 47] and free[35, 10] > 0.8 * depth[35, 10]
 
@@ -152,7 +154,7 @@ def test_the_fast_comparison_equals_a_plain_one():
     scene, _ = stereo(AROUND[0], measured=rng.random(GRID[::-1]) < 0.9)
     scene = with_rendering(scene, depth, alpha)
     means = rng.uniform((0, 0, 0), SIZE, (4000, 3)).astype(np.float32)
-    found, _ = compare(means, view_of(scene, AROUND[0], 1.3, 0.05))
+    found, _ = compare(means, free_space(scene, AROUND[0], 1.3, 0.05))
     expected = plain(scene, AROUND[0], 1.3, 0.05, means)
     assert (found != expected).mean() < 0.002  # on the edge of a margin or pixel, by rounding
     assert {*np.unique(expected)} == {0, SEEN, MISSED} and np.bincount(expected).min() > 100
