@@ -140,15 +140,18 @@ def camera_pose(
     if len(points) < 4:
         return None
     cv2.setRNGSeed(0)  # the same points give the same pose
-    found, rotation, translation, inliers = cv2.solvePnPRansac(
-        points,
-        pixels,
-        camera.K,
-        None,
-        iterationsCount=iterations,
-        reprojectionError=REPROJECTION_PX * camera.width / 512,
-        flags=cv2.SOLVEPNP_SQPNP,
-    )
+    try:
+        found, rotation, translation, inliers = cv2.solvePnPRansac(
+            points,
+            pixels,
+            camera.K,
+            None,
+            iterationsCount=iterations,
+            reprojectionError=REPROJECTION_PX * camera.width / 512,
+            flags=cv2.SOLVEPNP_SQPNP,
+        )
+    except cv2.error:  # it drew points that coincide
+        return None
     if not found or inliers is None:
         return None
     return rigid(rotation, translation), inliers[:, 0]

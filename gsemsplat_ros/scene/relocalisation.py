@@ -24,13 +24,15 @@ from gsemsplat_ros.scene.scene import Scene
 
 CANDIDATES = 6  # keyframes that are matched by features,
 OF_ONE_PLACE = 3  # of which at most so many see about the same
-MIN_INLIERS = 15  # features; of two rooms six agree on a pose by chance
-MIN_SHARE = 0.2  # of the matched features
-BLOCK, MIN_BLOCKS = 5, 6  # side in cells, and least number, of the parts of a picture with such features
+SEED = 8  # features must agree on a pose before more are looked for near it; of two rooms six do
+AROUND, MIN_FEATURE_LIKENESS = 0.015, 0.75  # at most so far, as a part of the width; at least so alike
+MIN_INLIERS = 15  # features must agree in the end,
+MIN_SHARE = 0.2  # of those that were matched
+BLOCK, MIN_BLOCKS = 5, 8  # side in cells, and least number, of the parts of a picture with such features
 MIN_CELLS = 0.1  # of the keyframe's picture in small lie in the new one,
 LIGHT = 4.0  # cells: what is smoother is not compared
-MIN_LIKENESS = 0.5  # and are correlated with it there; two rooms reach 0.3
-MIN_SAME, FEWEST_SAME = 0.6, 20  # of the depths agree, and at least so many
+MIN_LIKENESS, REST_LIKENESS = 0.6, 0.5  # and are correlated with it; two rooms reach 0.3
+MIN_SAME, REST_SAME, FEWEST_SAME = 0.65, 0.5, 20  # of the depths agree, and at least so many
 SAME_DEPTH, HIDDEN = 0.15, 0.25  # as a fraction: depths that agree; a surface behind another one
 ELSEWHERE = 5.0  # `apart` of two places; nearer is the drift of one
 CLEARLY = 2  # times as many features as on any other place
@@ -137,20 +139,41 @@ def likest(keyframes: Sequence[MapKeyframe], features: Features) -> list[MapKeyf
 
 def matched(kept: MapKeyframe, picture: Picture) -> Match | None:
     """The features of a keyframe in the picture; None: too few agree on a pose."""
+    features, camera, pose = picture.features, picture.camera, kept.map_from_camera
     theirs = kept.descriptors * np.float32(DESCRIPTOR_UNIT)
-    rows, others = matched_rows(theirs, picture.features.descriptors)
-    pose = kept.map_from_camera
-    points = kept.points[rows].astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
-    pixels = picture.features.uv[others]
-    found = camera_pose(points, pixels, picture.camera) if len(rows) >= MIN_INLIERS else None
+    all_points = kept.points.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
+    rows, others = distinct(kept, features, *matched_rows(theirs, features.descriptors))
+    first = camera_pose(all_points[rows], features.uv[others], camera)
+    if first is None or len(first[1]) < SEED:
+        return None
+    # once more, and only where that pose sees them: there the next best need not be worse
+    uv, in_front = camera.project(all_points @ first[0][:3, :3].T + first[0][:3, 3])
+    near = (np.abs(uv[:, None] - features.uv) < AROUND * camera.width).all(2) & in_front[:, None]
+    likeness = np.where(near, theirs @ features.descriptors.T, 0)
+    best = likeness.argmax(1)
+    same = (likeness.argmax(0)[best] == np.arange(len(best))) & (likeness.max(1) > MIN_FEATURE_LIKENESS)
+    rows, others = distinct(kept, features, np.flatnonzero(same), best[same])
+    points, pixels = all_points[rows], features.uv[others]
+    found = camera_pose(points, pixels, camera)
     if found is None or len(found[1]) < max(MIN_INLIERS, MIN_SHARE * len(rows)):
         return None
     camera_from_map, agreeing = found
     ratio = 1.0
     if picture.scene is not None:
         depth = points[agreeing] @ camera_from_map[2, :3] + camera_from_map[2, 3]
-        ratio = depth_ratio(depth, measured_depth(picture.scene, pixels[agreeing], picture.camera))[0]
+        ratio = depth_ratio(depth, measured_depth(picture.scene, pixels[agreeing], camera))[0]
     return Match(kept, points, pixels, camera_from_map, agreeing, ratio)
+
+
+def distinct(
+    kept: MapKeyframe, features: Features, rows: np.ndarray, others: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Matched rows of a keyframe's features and of others without what is there twice: one pixel may have
+    features of several directions."""
+    for values, of in ((kept.points, 0), (features.uv, 1)):
+        once = np.sort(np.unique(values[(rows, others)[of]], axis=0, return_index=True)[1])
+        rows, others = rows[once], others[once]
+    return rows, others
 
 
 def contradiction(match: Match, picture: Picture) -> str:
@@ -169,27 +192,34 @@ def contradiction(match: Match, picture: Picture) -> str:
     blocks[rows // BLOCK, columns // BLOCK] = True
     if blocks.sum() < MIN_BLOCKS:
         return 'only one thing in it is the same'
-    if blocks.mean() < 0.5:  # the rest of the picture must agree: one thing can stand in two rooms
-        rows, columns = camera.index(uv)[0]
-        both &= ~blocks[rows // BLOCK, columns // BLOCK]
-    uv, depth, cells = uv[both], points[both, 2], high_pass(kept.gray).ravel()[both]
-    if picture.scene is not None:
-        scale = 1.0 if picture.scene.metric else match.ratio
-        times = depth / (scale * measured_depth(picture.scene, uv, camera))
-        known, same = int(np.isfinite(times).sum()), int((np.abs(times - 1) < SAME_DEPTH).sum())
-        if same < max(FEWEST_SAME, MIN_SAME * known):
-            return f'only {same} of {known} depths agree'
-        visible = ~(times > 1 + HIDDEN)  # true where the new depth is unknown
-        uv, cells = uv[visible], cells[visible]
-    likeness = 0.0
-    if len(uv) >= FEWEST_SAME:
-        at = uv.astype(np.float32)[:, None]
-        now = cv2.remap(high_pass(picture.gray), at, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)[:, 0]
-        spread = now.std() * cells.std()
-        likeness = ((now - now.mean()) * (cells - cells.mean())).mean() / max(spread, 1e-9)
-    if likeness < MIN_LIKENESS:
-        return f'the likeness of the pictures is {likeness:.2f}, wanted {MIN_LIKENESS}'
+    rows, columns = camera.index(uv)[0]
+    rest = both & ~blocks[rows // BLOCK, columns // BLOCK]
+    likeness, kept_cells = [], high_pass(kept.gray).ravel()
+    # away from the features too: one thing can stand in two rooms
+    for part, share, fewest in (both, MIN_SAME, FEWEST_SAME), (rest, REST_SAME, 0):
+        visible = part
+        if picture.scene is not None:
+            scale = 1.0 if picture.scene.metric else match.ratio
+            times = points[:, 2] / (scale * measured_depth(picture.scene, uv, camera))
+            known = part & np.isfinite(times)
+            same = int((np.abs(times[known] - 1) < SAME_DEPTH).sum())
+            if same < max(fewest, share * known.sum()):
+                return f'only {same} of {known.sum()} depths agree'
+            visible = part & ~(times > 1 + HIDDEN)  # true where the new depth is unknown
+        likeness.append(correlation(kept_cells[visible], high_pass(picture.gray), uv[visible]))
+    if likeness[0] < MIN_LIKENESS or (picture.scene is None and likeness[1] < REST_LIKENESS):
+        return f'the likeness of the pictures is {min(likeness):.2f}, wanted {MIN_LIKENESS}'
     return ''
+
+
+def correlation(values: np.ndarray, cells: np.ndarray, uv: np.ndarray) -> float:
+    """Of values (N,) with the cells (h, w) at pixels (N, 2), 0 for too few."""
+    if len(uv) < FEWEST_SAME:
+        return 0.0
+    at = uv.astype(np.float32)[:, None]
+    there = cv2.remap(cells, at, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)[:, 0]
+    values, there = values - values.mean(), there - there.mean()
+    return float((values * there).mean() / max(values.std() * there.std(), 1e-9))
 
 
 def high_pass(gray: np.ndarray) -> np.ndarray:

@@ -8,7 +8,14 @@ import torch
 from support.point_maps import CAMERA, rays, turned, wavy_depth
 
 from gsemsplat_ros.geometry.matches import PairMatches, match_pair
-from gsemsplat_ros.geometry.pose import PairPose, focal_from_points, pair_pose, relative_pose
+from gsemsplat_ros.geometry.pose import (
+    PairPose,
+    camera_pose,
+    focal_from_points,
+    pair_pose,
+    polished_pose,
+    relative_pose,
+)
 from gsemsplat_ros.geometry.rays import snap_to_rays
 from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.images.view import Pair, View, fit
@@ -147,3 +154,24 @@ def test_points_are_moved_onto_calibrated_rays_and_measured_depths():
     np.testing.assert_allclose(bent.pts3d[0].numpy(), 1.25 * truth[0], rtol=2e-3)
     np.testing.assert_allclose((bent.means - bent.pts3d).numpy(), 0.0125, rtol=0.02, atol=1e-4)
     np.testing.assert_allclose(bent.scales.numpy(), 0.125, rtol=2e-3)
+
+
+def test_points_that_coincide_give_no_pose():
+    camera = Camera.centred(640, 480, 500.0)
+    point = np.array([[0.1, 0.2, 3.0]])
+    assert camera_pose(np.repeat(point, 40, 0), np.repeat(camera.project(point)[0], 40, 0), camera) is None
+
+
+def test_the_pose_of_a_camera_from_points_and_pixels_is_exact():
+    rng, camera = np.random.default_rng(0), Camera.centred(640, 480, 500.0)
+    points = rng.uniform((-1, -1, 2), (1, 1, 4), (60, 3))
+    pixels = camera.project(points)[0]
+    pixels[:20] += rng.uniform(50, 100, (20, 2))  # wrong matches
+    pose, rows = camera_pose(points + (0.3, -0.2, 0.1), pixels, camera)
+    np.testing.assert_allclose(pose[:3], [[1, 0, 0, -0.3], [0, 1, 0, 0.2], [0, 0, 1, -0.1]], atol=1e-4)
+    assert rows.tolist() == list(range(20, 60))
+    rough = pose.copy()
+    rough[:3, 3] += 0.05
+    np.testing.assert_allclose(
+        polished_pose(points[20:] + (0.3, -0.2, 0.1), pixels[20:], camera, rough), pose, atol=1e-4
+    )
