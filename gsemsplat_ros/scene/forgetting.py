@@ -21,8 +21,8 @@ from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.scene.map import MISSES_TO_GO, Map
 from gsemsplat_ros.scene.scene import Scene
 
-# chosen on rooms from which a thing was taken, seen by a stereo camera of 0.1 m and the shipped network: smaller
-# margins leave less of the thing and lose more of what stands (docs/measurements.md)
+# chosen on rooms from which a thing was taken, seen by a stereo camera of 0.1 m and the shipped network:
+# smaller margins leave less of the thing and lose more of what stands (docs/measurements.md)
 MARGIN_PX = 0.2  # of disparity, in pixels of the rendering
 MARGIN_RATIO = 0.03  # of depth, whatever the baseline: the network's shapes between measurements
 AROUND_PX = 2  # pixels to every side that must be farther too: depth edges, slants and thin things
