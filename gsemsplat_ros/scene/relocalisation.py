@@ -207,7 +207,8 @@ def contradiction(match: Match, picture: Picture) -> str:
                 return f'only {same} of {known.sum()} depths agree'
             visible = part & ~(times > 1 + HIDDEN)  # true where the new depth is unknown
         likeness.append(correlation(kept_cells[visible], high_pass(picture.gray), uv[visible]))
-    if likeness[0] < MIN_LIKENESS or (picture.scene is None and likeness[1] < REST_LIKENESS):
+    alone = picture.scene is None and rest.sum() >= FEWEST_SAME
+    if likeness[0] < MIN_LIKENESS or (alone and likeness[1] < REST_LIKENESS):
         return f'the likeness of the pictures is {min(likeness):.2f}, wanted {MIN_LIKENESS}'
     return ''
 

@@ -96,6 +96,8 @@ def test_one_image_alone_is_placed(known):
     assert isinstance(place, Place) and place.inliers > 50 and place.keyframe.number in (1, 2)
     metres, degrees = off(place.map_from_camera, AGAIN)
     assert metres < 0.02 and degrees < 1 and mapper.map is known
+    exact = mapper.relocalize(stereo(WALK[2])[1].first)  # the very picture, features all over it
+    assert isinstance(exact, Place) and off(exact.map_from_camera, WALK[2])[0] < 0.005
     assert mapper.relocalize(replace(pair.first, camera=None)) == (
         'the image has no camera: give its calibration'
     )
