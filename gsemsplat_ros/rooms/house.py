@@ -22,6 +22,7 @@ CAMERA_HEIGHT = 1.1  # m
 LOOK_ASIDE = 0.6  # rad, by which the camera looks to the outer side in the middle of a room
 CELLS = (0, 0), (1, 0), (1, 1), (0, 1)  # column and row of each room, in the order of the ring
 EXITS = 1, 2, 3, 0  # the wall through which the ring leaves each room (Shell.wall_frame)
+TURNING = 1.5  # m, as much effort as turning by a radian: so that neighbouring keyframes overlap
 STEPS = 64  # of the route between two of its corners
 FARTHER = 0.7  # m, by which a moved piece moves at least
 
@@ -29,8 +30,8 @@ FARTHER = 0.7  # m, by which a moved piece moves at least
 @dataclass(frozen=True)
 class House:
     """rounds: the house in either round; instance ids are the same in both. taken, moved: ids of the pieces
-    that stand nowhere, or elsewhere, in the second. route (n, 2) m: the closed way of the robot at even
-    lengths, without its end; headings (n,) rad: where its camera looks."""
+    that stand nowhere, or elsewhere, in the second. route (n, 2) m: the closed way of the robot after
+    even efforts (TURNING), without its end; headings (n,) rad: where its camera looks."""
 
     rounds: tuple[Room, Room]
     taken: frozenset[int]
@@ -91,7 +92,7 @@ def sample_house(furniture: Furniture, rng: np.random.Generator) -> House:
     )
     rooms, lights = [], []
     for builder, corner in zip(builders, corners):
-        near = route[::8] - corner[:2]
+        near = route[::4] - corner[:2]
         near = near[((near > -WAY) & (near < builder.size[:2] + WAY)).all(1)]
         builder.kept_free += [np.array([x, y, WAY, WAY, 0]) for x, y in near]
         first = furnish(builder)
@@ -112,8 +113,8 @@ def _on_wall(builder: Builder, wall: int, s: float, behind: float) -> np.ndarray
 
 
 def _route(corners: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """A closed Catmull-Rom curve through the middles of rooms and doorways in turn: points (n, 2) at even
-    lengths, and headings (n,): ahead in the doorways, to the outer side in the rooms."""
+    """A closed Catmull-Rom curve through the middles of rooms and doorways in turn: points (n, 2) after even
+    efforts, and headings (n,): ahead in the doorways, to the outer side in the rooms."""
     p = np.array(corners)[:, :2]
     t = np.arange(len(p) * STEPS) / STEPS
     k, f = t.astype(int), (t % 1)[:, None]
@@ -121,13 +122,14 @@ def _route(corners: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     curve = a + f / 2 * (
         b - before + f * (2 * before - 5 * a + 4 * b - after + f * (3 * (a - b) + after - before))
     )
-    closed = np.vstack([curve, curve[:1]])
-    length = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
-    even = np.linspace(0, length[-1], len(t), endpoint=False)
-    points = np.stack([np.interp(even, length, column) for column in closed.T], 1)
-    where = np.interp(even, length, np.append(t, len(p)))
-    ahead = np.roll(points, -1, 0) - np.roll(points, 1, 0)
-    return points, np.arctan2(ahead[:, 1], ahead[:, 0]) - LOOK_ASIDE * np.cos(np.pi * where / 2) ** 2
+    ahead = np.roll(curve, -1, 0) - np.roll(curve, 1, 0)
+    yaw = np.unwrap(np.arctan2(ahead[:, 1], ahead[:, 0])) - LOOK_ASIDE * np.cos(np.pi * t / 2) ** 2
+    x, y, yaw = np.vstack([np.column_stack([curve, yaw]), [*curve[0], yaw[0] + 2 * np.pi]]).T
+    effort = np.hypot(np.diff(x), np.diff(y)) + TURNING * np.abs(np.diff(yaw))
+    done = np.concatenate([[0], np.cumsum(effort)])
+    even = np.linspace(0, done[-1], len(t), endpoint=False)
+    x, y, yaw = (np.interp(even, done, values) for values in (x, y, yaw))
+    return np.stack([x, y], 1), yaw
 
 
 def _cut(builder: Builder, wall: int, s: float) -> None:
