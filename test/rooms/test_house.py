@@ -1,5 +1,7 @@
 """A house of four rooms: doorways one can drive through, what is taken and moved, the stereo camera in it."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -71,8 +73,8 @@ def test_the_route_is_a_ring_through_all_rooms(houses):
         steps = np.linalg.norm(np.diff(house.route, axis=0, append=house.route[:1]), axis=1)
         assert 8 < steps.sum() < 20
         poses = [house.pose(k / 50) for k in range(51)]
-        assert max(rotation_error_deg(a, b) for a, b in zip(poses, poses[1:])) < 30
-        assert max(np.linalg.norm(b[:3, 3] - a[:3, 3]) for a, b in zip(poses, poses[1:])) < 0.7
+        assert max(rotation_error_deg(a, b) for a, b in pairwise(poses)) < 30
+        assert max(np.linalg.norm(b[:3, 3] - a[:3, 3]) for a, b in pairwise(poses)) < 0.7
         np.testing.assert_allclose(house.pose(1.0), house.pose(0.0), atol=1e-9)
         pose = house.pose(0.3, aside=0.1)
         assert np.linalg.norm(pose[:3, 3] - house.pose(0.3)[:3, 3]) == pytest.approx(0.1)
