@@ -315,7 +315,7 @@ def test_the_real_pipeline(capsys):
     command = ['eval', 'map', '--houses', '1', '--keyframes', '24', '--settings', 'stereo_tf', '--json']
     assert main(command) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result['drift_m'] < 0.1 and result['fused_share'] == 1
+    assert result['drift_m'] < 0.1 and result['fused_share'] > 0.8
     for name in ('stale_share', 'wrongly_removed_share', 'relocalised_share', 'objects_recall'):
         assert 0 <= result[name] <= 1
     assert result['drift_closed_m'] is None and result['seconds_keyframe'] > 0
