@@ -12,6 +12,8 @@ import rclpy
 from gsemsplat_msgs.srv import Query
 from rclpy.executors import SingleThreadedExecutor
 
+from gsemsplat_ros.ros.qos import QUERIES
+
 
 def main(service, clients, requests, deadline_s):
     rclpy.init()
@@ -19,7 +21,8 @@ def main(service, clients, requests, deadline_s):
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     end = time.monotonic() + deadline_s
-    services = [node.create_client(Query, service) for _ in range(clients)]
+    # a client hears the answers to all: with ROS's own queue of 10 a busy machine lost some
+    services = [node.create_client(Query, service, qos_profile=QUERIES) for _ in range(clients)]
     while not all(client.service_is_ready() for client in services):
         assert time.monotonic() < end, 'no service'
         executor.spin_once(timeout_sec=0.1)
