@@ -14,7 +14,7 @@ from gsemsplat_ros.scene.forgetting import misses_after
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_keyframe import apart_from, keyframe_of, with_keyframe
 from gsemsplat_ros.scene.relocalisation import Place, place_of_image, place_of_scene
-from gsemsplat_ros.scene.scene import Scene, lifted
+from gsemsplat_ros.scene.scene import Scene
 
 MIN_SHARE = 0.3  # of measurements, or of matched features, must agree on one pose
 MIN_SAME = 0.5  # of the depths in two scenes must agree on one ratio; of random depths a third does
@@ -134,8 +134,8 @@ class Mapper:
         if not self.map.keyframes:
             return Fusion(
                 False,
-                f'{lost}, which was saved before keyframes were kept: give its pose in the frame '
-                f"'{self.map.frame}' (TF), or clear the map",
+                f'{lost}, and the map has no keyframes, as it is of an earlier release or without texture: '
+                f"give its pose in the frame '{self.map.frame}' (TF), or clear the map",
             )
         return Fusion(
             False, f'{lost}, and {place}: drive to a place that it shows, give poses (TF), or clear the map'
@@ -201,12 +201,12 @@ def scale_check(anchor: Anchor | None, scene: Scene, map_from_camera: np.ndarray
         return ''
     keyframe, old = scene.keyframe, anchor.scene.keyframe
     pixels = pixel_grid(old.camera.height, old.camera.width).reshape(-1, 2)
-    points, seen = lifted(old, old.to_input_pixel(pixels))
+    points, seen = anchor.scene.lifted(old.to_input_pixel(pixels))
     camera_from_anchor = np.linalg.inv(map_from_camera) @ anchor.map_from_camera
     points = points[seen] @ camera_from_anchor[:3, :3].T + camera_from_anchor[:3, 3]
     uv, in_front = keyframe.camera.project(points)
     inside = in_front & keyframe.camera.in_image(uv)
-    again, there = lifted(keyframe, keyframe.to_input_pixel(uv[inside]))
+    again, there = scene.lifted(keyframe.to_input_pixel(uv[inside]))
     ratio, inliers = depth_ratio(points[inside][there, 2], again[there, 2])
     if inliers < max(MIN_INLIERS, MIN_SAME * there.sum()) or 1 / MAX_RESCALE <= ratio <= MAX_RESCALE:
         return ''
@@ -227,7 +227,7 @@ def shared_keyframe(anchor: Anchor, scene: Scene, pair: Pair) -> Link | None:
         keyframe.frame,
     ):
         return None
-    old, new = (s.gaussians.means.cpu().numpy().astype(np.float64) for s in (anchor.scene, scene))
+    old, new = (s.on_host.means.astype(np.float64) for s in (anchor.scene, scene))
     if len(old) != len(new):
         return None  # images of other sizes
     assert scene.first_from_second is not None  # self_check
@@ -243,14 +243,14 @@ def by_features(anchor: Anchor, scene: Scene) -> Link | None:
     """The link by features of both first images, the anchor's depths and PnP; None: too few agree."""
     old, new = anchor.scene.keyframe, scene.keyframe
     rows, others = matched_rows(old.features.descriptors, new.features.descriptors)
-    points, seen = lifted(old, old.features.uv[rows])
+    points, seen = anchor.scene.lifted(old.features.uv[rows])
     points, after = anchor.scale * points[seen], new.features.uv[others][seen]
     found = camera_pose(points, new.to_rendering_pixel(after), new.camera)
     if found is None or len(found[1]) < max(MIN_INLIERS, MIN_SHARE * len(points)):
         return None
     camera_from_anchor, chosen = found
     depth = points[chosen] @ camera_from_anchor[2, :3] + camera_from_anchor[2, 3]
-    again, seen = lifted(new, after[chosen])
+    again, seen = scene.lifted(after[chosen])
     ratio, inliers = depth_ratio(depth[seen], again[seen, 2])
     return Link(np.linalg.inv(camera_from_anchor), ratio, inliers, len(chosen), 'features of both images')
 

@@ -12,7 +12,7 @@ import numpy as np
 from gsemsplat_ros.geometry.features import DESCRIPTOR_UNIT
 from gsemsplat_ros.geometry.retrieval import image_vector
 from gsemsplat_ros.images.camera import Camera, pixel_grid
-from gsemsplat_ros.scene.scene import Scene, lifted
+from gsemsplat_ros.scene.scene import Scene
 
 MOST = 2000  # keyframes of a map, 180 MB
 FEATURES = 500  # of a keyframe, its strongest with a depth
@@ -62,7 +62,7 @@ def keyframe_of(scene: Scene, number: int, map_from_camera: np.ndarray, scale: f
     """What a map keeps of a scene at this pose (4, 4); None: too little of it has features with a depth."""
     keyframe = scene.keyframe
     features = keyframe.features
-    points, _ = lifted(keyframe, features.uv)
+    points, _ = scene.lifted(features.uv)
     rows = np.flatnonzero(np.isfinite(measured_depth(scene, features.uv, keyframe.input_camera)))[:FEATURES]
     if len(rows) < FEWEST:
         return None
@@ -92,7 +92,7 @@ def measured_depth(scene: Scene, uv: np.ndarray, camera: Camera) -> np.ndarray:
         [keyframe.window.input_width / camera.width, keyframe.window.input_height / camera.height]
     )
     pixels = (uv + 0.5) * size - 0.5
-    points, seen = lifted(keyframe, pixels)
+    points, seen = scene.lifted(pixels)
     if scene.measured is not None:
         seen &= scene.measured[keyframe.camera.index(keyframe.to_rendering_pixel(pixels))[0]]
     return np.where(seen, points[..., 2], np.nan)

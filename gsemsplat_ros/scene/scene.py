@@ -74,18 +74,6 @@ class Keyframe:
         return np.array([self.window.width / self.camera.width, self.window.height / self.camera.height])
 
 
-def lifted(keyframe: Keyframe, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (..., 3) in the keyframe's camera, in its scene's unit, at pixels (..., 2) of the input image,
-    and which (...) bool have a rendered depth.
-    """
-    camera = keyframe.camera
-    uv = keyframe.to_rendering_pixel(pixels)
-    at, inside = camera.index(uv)
-    depth = keyframe.rendering.depth.cpu().numpy()[at].astype(np.float64)
-    seen = inside & np.isfinite(depth) & (keyframe.rendering.alpha.cpu().numpy()[at] >= MIN_ALPHA)
-    return camera.rays(uv) * depth[..., None], seen
-
-
 class HostScene(NamedTuple):
     """means (N, 3) and opacities (N,) of the Gaussians; alpha and depth (h, w) of the rendering."""
 
@@ -126,11 +114,21 @@ class Scene:
 
     @cached_property
     def on_host(self) -> HostScene:
-        """What answers need on the host; brought there once."""
+        """What answers and maps need on the host; brought there once."""
         drawn = self.keyframe.rendering
         return HostScene(
             *download([self.gaussians.means, self.gaussians.opacities, drawn.alpha, drawn.depth])
         )
+
+    def lifted(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points (..., 3) in the keyframe's camera, in the scene's unit, at pixels (..., 2) of its image, and
+        which (...) bool have a rendered depth."""
+        camera, drawn = self.keyframe.camera, self.on_host
+        uv = self.keyframe.to_rendering_pixel(pixels)
+        at, inside = camera.index(uv)
+        depth = drawn.depth[at].astype(np.float64)
+        seen = inside & np.isfinite(depth) & (drawn.alpha[at] >= MIN_ALPHA)
+        return camera.rays(uv) * depth[..., None], seen
 
     @cached_property
     def pixels(self) -> np.ndarray:
