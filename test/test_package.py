@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = ROOT / 'msg' / 'pyproject.toml'
 INTERFACES = sorted((ROOT / 'msg').glob('*/*.msg')) + sorted((ROOT / 'msg').glob('*/*.srv'))
 FIELD = re.compile(r'^(?P<type>[A-Za-z]\w*(?:/\w+)?)(?:\[(?:<=)?\d*\])?\s+(?P<name>[a-z]\w*)\s*(?:#.*)?$')
+CONSTANT = re.compile(r'[\w/]+ [A-Z_]+=')
 # A comment says the unit or the range of what is measured.
 MEASURE = re.compile(r'\[(?:m|px|s|rad)\]|\b0 (?:\([^)]*\) )?to 1\b|in metres')
 MEASURED = ('float32', 'float64', 'geometry_msgs/Point', 'geometry_msgs/Pose', 'geometry_msgs/Vector3')
@@ -37,6 +38,8 @@ def commented_fields(path: Path):
             field_seen = False
         elif not line or line == '---':
             comment, field_seen = [], False
+        elif CONSTANT.match(line):
+            assert comment, f'{path.name}: {line!r} stands without a comment'
         else:
             match = FIELD.match(line)
             assert match, f'{path.name}: cannot read the line {line!r}'
