@@ -156,7 +156,12 @@ def stamp_ns(header: Header) -> int:
 
 def make_header(frame: str, stamp_ns: int) -> Header:
     """A header with this frame and time [ns]."""
-    return Header(frame_id=frame, stamp=Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000))
+    return Header(frame_id=frame, stamp=time_message(stamp_ns))
+
+
+def time_message(stamp_ns: int) -> Time:
+    """A time [ns] as a message."""
+    return Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
 
 
 def sized(data: array.array, count: int) -> array.array:

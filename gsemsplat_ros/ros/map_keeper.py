@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from gsemsplat_ros.images.view import Pair
+from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.ros.conversions import quoted
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.snapshot import Kept, Latest, Snapshot
@@ -14,6 +14,7 @@ from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.fusion import Fusion, Mapper
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_file import load_map, save_map
+from gsemsplat_ros.scene.relocalisation import Place
 from gsemsplat_ros.scene.scene import Scene
 
 FRAME = 'gsemsplat_map'  # of a map that no map_frame of TF holds: it begins at the first camera
@@ -81,6 +82,14 @@ class MapKeeper:
                 kept = replace(kept, left_out=kept.left_out + 1)
             self.latest.change(kept=kept)
         return kept
+
+    def place_of(self, seen: View | Scene) -> Place:
+        """Where a single image, or that of a scene, was taken in the map. Raises ValueError where that is not
+        known."""
+        place = self._mapper.relocalize(seen)
+        if isinstance(place, str):
+            raise ValueError(f'the place is not known: {place}')
+        return place
 
     def save(self, name: str) -> str:
         """Write the map; returns the files in words. Raises ValueError for a wrong name or a failing disk."""

@@ -166,9 +166,9 @@ def quaternion(rotation: np.ndarray) -> Quaternion:
 
 def pose_message(first_from_second: np.ndarray, header: Header) -> PoseStamped:
     """Pose of the second camera in the first's frame; `first_from_second` (4, 4) rigid, translation [m]."""
-    return PoseStamped(
-        header=header,
-        pose=Pose(
-            position=point(first_from_second[:3, 3]), orientation=quaternion(first_from_second[:3, :3])
-        ),
-    )
+    return PoseStamped(header=header, pose=pose_of(first_from_second))
+
+
+def pose_of(a_from_b: np.ndarray) -> Pose:
+    """Pose of b in a; `a_from_b` (4, 4) rigid, translation [m]."""
+    return Pose(position=point(a_from_b[:3, 3]), orientation=quaternion(a_from_b[:3, :3]))

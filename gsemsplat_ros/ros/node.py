@@ -50,6 +50,7 @@ from gsemsplat_ros.ros.parameters import changed, declare, differing
 from gsemsplat_ros.ros.perception import Perception
 from gsemsplat_ros.ros.publishers import Results
 from gsemsplat_ros.ros.qos import LATCHED, QUERIES
+from gsemsplat_ros.ros.relocalize import RelocalizeService
 from gsemsplat_ros.ros.services import answered
 from gsemsplat_ros.ros.sources import make_source
 from gsemsplat_ros.ros.state import Active, Configured
@@ -148,6 +149,9 @@ class GsemsplatNode(LifecycleNode):
                 load_on_cpu,
             )
             made.enter_context(closing(MapServices(self, self.log, keeper, self._map_replaced)))
+            made.enter_context(
+                closing(RelocalizeService(self, self.log, keeper, lambda: self.parameters, self._say))
+            )
             group = MutuallyExclusiveCallbackGroup()
             query = self.create_service(
                 Query, 'query', self._on_query, qos_profile=QUERIES, callback_group=group

@@ -137,6 +137,13 @@ class _Lens:
         return camera_of(info, shape[1], shape[0], self._info_topic)
 
 
+def single_view(
+    message: Image | CompressedImage, info: CameraInfo, parameters: Parameters, warn: Warn
+) -> View:
+    """One image of a service as a View. Raises ValueError for what is wrong with it or its camera_info."""
+    return _Lens(('the image', 'its camera_info'), parameters, Levels(), warn).view(message, info, True)
+
+
 class StereoSource:
     """Left and right messages to a Pair with its baseline [m], while there is anything new to see."""
 

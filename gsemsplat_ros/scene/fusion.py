@@ -110,11 +110,17 @@ class Mapper:
             pose, reason = anchor.map_from_camera @ link.anchor_from_camera, link.by
         return self._fuse(scene, pose, map_units(scene, link.ratio), reason, link.inliers, link.points)
 
-    def relocalize(self, view: View) -> Place | str:
-        """Where a single image was taken in the map, or in words why that is not known."""
+    def relocalize(self, seen: View | Scene) -> Place | str:
+        """Where an image, or that of a scene, was taken in the map, or in words why that is not known."""
         if not self.map.keyframes:
             return 'the map has no keyframes: fuse scenes into it first'
-        return place_of_image(self.map.keyframes, view)
+        if isinstance(seen, View):
+            return place_of_image(self.map.keyframes, seen)
+        place = place_of_scene(self.map.keyframes, seen)
+        if isinstance(place, str):
+            return place
+        problem = ratio_check(place.ratio, seen.metric, place.keyframe.scale, 'a place known again')
+        return problem or place
 
     def _known(self, scene: Scene) -> Fusion:
         """Fuse a scene where its picture was taken before."""

@@ -101,6 +101,11 @@ def test_one_image_alone_is_placed(known):
     assert mapper.relocalize(replace(pair.first, camera=None)) == (
         'the image has no camera: give its calibration'
     )
+    newest, _ = stereo(AGAIN)
+    again = mapper.relocalize(newest)
+    assert isinstance(again, Place) and off(again.map_from_camera, AGAIN)[0] < 0.02
+    small, _ = seen(AGAIN, WALK[1], unit=0.3, stamps=(9, 8))
+    assert "the map's scale over its own is 0.30" in str(mapper.relocalize(small))
     assert 'no keyframes' in str(Mapper(Map.empty('map', 0.04), 1).relocalize(pair.first))
 
 
