@@ -173,6 +173,16 @@ def rigid(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
     return pose
 
 
+def all_rigid(poses: np.ndarray, rounding: float = 1e-4) -> bool:
+    """Whether each of poses (N, 4, 4) turns and moves, and does nothing else."""
+    turns = poses[:, :3, :3]
+    return bool(
+        np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(initial=0) <= rounding
+        and (np.linalg.det(turns) > 0).all()
+        and (poses[:, 3] == (0, 0, 0, 1)).all()
+    )
+
+
 def depth_ratio(before: np.ndarray, after: np.ndarray) -> tuple[float, int]:
     """Median of before / after over depths (N,) of the same points, and how many agree; (nan, 0): none."""
     ahead = (before > 0) & (after > 0)  # false for NaN

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsemsplat_ros.geometry.pose import all_rigid
 from gsemsplat_ros.geometry.retrieval import feature_kinds
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.scene.coded_file import LARGEST, plain
@@ -17,7 +18,7 @@ from gsemsplat_ros.scene.map_keyframe import CELLS, FEATURES, FEWEST, MOST, MapK
 # fx, fy, cx, cy of that picture
 WHOLE, REAL = 4, 21
 TALLEST = 50 * CELLS  # cells: no image is so much higher than wide
-ROUNDING, VECTOR_ROUNDING = 1e-4, 0.01
+VECTOR_ROUNDING = 0.01
 DTYPES = {
     'keyframe_frames': torch.uint8,  # one a line
     'keyframe_whole': torch.int64,
@@ -121,13 +122,7 @@ def defect(tensors: Mapping[str, Tensor], scenes: int) -> str:
     for name, size in wanted.items():
         if sizes[name] != size:
             return f'{name} of keyframes are {sizes[name]} values, wanted {size}'
-    poses = real[:, :16].reshape(count, 4, 4)
-    turns = poses[:, :3, :3]
-    if (
-        np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(initial=0) > ROUNDING
-        or not (np.linalg.det(turns) > 0).all()
-        or not (poses[:, 3] == (0, 0, 0, 1)).all()
-    ):
+    if not all_rigid(real[:, :16].reshape(count, 4, 4)):
         return 'poses of keyframes are not rigid'
     if not (np.abs(real) <= LARGEST).all() or not (real[:, 16:19] > 0).all():
         return f'poses, scales or cameras of keyframes are out of their range, {LARGEST:g}'

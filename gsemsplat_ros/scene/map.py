@@ -10,7 +10,7 @@ they covered, and the map has no new holes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.scene.map_keyframe import MapKeyframe
+from gsemsplat_ros.scene.pose_graph import PoseGraph
 from gsemsplat_ros.scene.scene import is_metric
 
 MIN_OPACITY = 0.05  # fainter Gaussians are haze and are left out
@@ -40,7 +41,8 @@ class Map:
     with the voxel; last_seen (N,) int32: number of the last of them, 1 for the first. misses (N,) uint8:
     keyframes that looked through it since it was last seen (forgetting.py). scenes: number fused. voxel: edge
     [m]. scale_source: of the first scene ('' for an empty map). keyframes: by which it is known again;
-    `merged` leaves them as they are.
+    graph: of the places of its
+    scenes. `merged` leaves both as they are.
     """
 
     gaussians: Gaussians
@@ -53,6 +55,7 @@ class Map:
     voxel: float
     scale_source: str = ''
     keyframes: tuple[MapKeyframe, ...] = ()
+    graph: PoseGraph = field(default_factory=PoseGraph.empty)
 
     def __post_init__(self) -> None:
         for name in ('keys', 'weights', 'counts', 'last_seen', 'misses'):
@@ -169,6 +172,7 @@ class Map:
             self.voxel,
             self.scale_source or scale_source,
             self.keyframes,
+            self.graph,
         )
 
 

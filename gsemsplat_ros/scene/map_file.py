@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gsemsplat_ros.gaussians.ply import write_ply
 from gsemsplat_ros.scene import coded_file as codedfile
-from gsemsplat_ros.scene import keyframe_file
+from gsemsplat_ros.scene import graph_file, keyframe_file
 from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
 from gsemsplat_ros.scene.map import MISSES_TO_GO, Map, voxel_cells
 
@@ -52,7 +52,12 @@ def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
         path,
         KIND,
         card,
-        {**codedfile.tensors_of(gaussians), **state, **keyframe_file.tensors_of(map_.keyframes)},
+        {
+            **codedfile.tensors_of(gaussians),
+            **state,
+            **keyframe_file.tensors_of(map_.keyframes),
+            **graph_file.tensors_of(map_.graph),
+        },
         space,
         lambda: write_ply(path.with_suffix('.ply'), replace(gaussians, codes=gaussians.codes[:, :0])),
     )
@@ -83,6 +88,7 @@ def read_map(path: str | Path) -> tuple[Map, CodeSpace]:
         voxel=card['voxel_m'],
         scale_source=card['scale_source'],
         keyframes=keyframe_file.keyframes_of(tensors),
+        graph=graph_file.graph_of(tensors),
     )
     return map_, CodeSpace.of_file(card, tensors)
 
@@ -107,7 +113,10 @@ def defect(card: dict, tensors: Mapping[str, Tensor]) -> str:
             return f'{name} are out of their range, 1 to {scenes} scenes'
     if 'misses' in tensors and not bool((tensors['misses'] < MISSES_TO_GO).all()):
         return f'misses are out of their range, 0 to {MISSES_TO_GO - 1}'
-    return keyframe_file.defect(tensors, scenes) if 'keyframe_whole' in tensors else ''
+    problem = keyframe_file.defect(tensors, scenes) if 'keyframe_whole' in tensors else ''
+    if not problem and 'graph_scene_whole' in tensors:
+        problem = graph_file.defect(tensors, scenes)
+    return problem
 
 
 def in_their_voxels(means: Tensor, keys: Tensor, voxel: float) -> bool:
@@ -120,11 +129,11 @@ def in_their_voxels(means: Tensor, keys: Tensor, voxel: float) -> bool:
 KIND = Kind(
     'map',
     'gsemsplat_map',
-    2,
+    3,
     'save_map',
-    codedfile.DTYPES | STATE | keyframe_file.DTYPES,
-    codedfile.SHAPES | dict.fromkeys(STATE, ()) | dict.fromkeys(keyframe_file.DTYPES),
+    codedfile.DTYPES | STATE | keyframe_file.DTYPES | graph_file.DTYPES,
+    codedfile.SHAPES | dict.fromkeys(STATE, ()) | dict.fromkeys((*keyframe_file.DTYPES, *graph_file.DTYPES)),
     {'frame': str, 'voxel_m': float, 'scenes': int, 'scale_source': str},
     defect,
-    {'misses': 2} | dict.fromkeys(keyframe_file.DTYPES, 2),
+    {'misses': 2} | dict.fromkeys(keyframe_file.DTYPES, 2) | dict.fromkeys(graph_file.DTYPES, 3),
 )
