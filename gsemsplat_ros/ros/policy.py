@@ -35,6 +35,7 @@ ANSWERED = (
     '~/save_map',
     '~/load_map',
     '~/clear_map',
+    '~/relocalize',
     *(
         f'~/{name}'
         for name in (
