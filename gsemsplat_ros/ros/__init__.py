@@ -16,7 +16,7 @@ relocalize: the service that says where a picture was taken in the map
 answers, shown: answers to queries, and those whose markers are shown
 snapshot: the results of the node, one value that is replaced
 state: the parts of the node in each lifecycle state
-clouds, messages: Gaussians and answers as messages
+clouds, messages, object_messages: Gaussians, answers and objects as messages
 publishers: the topics of the results
 services: errors of a service as its message
 status, diagnostics: the status message, and /diagnostics made from it

@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import UP_OF_CAMERA
 from gsemsplat_ros.pipeline import Pipeline
-from gsemsplat_ros.ros import messages, publishers
+from gsemsplat_ros.ros import messages, object_messages, publishers
 from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
 from gsemsplat_ros.ros.parameters import Parameters
@@ -101,7 +101,7 @@ def fill(
     (response.score,) = messages.finite(answer.score)
     response.peak = messages.point(answer.peak_point)
     response.peak_u, response.peak_v = messages.pixel(answer.peak_pixel)
-    response.objects = messages.object_messages(answer)
+    response.objects = object_messages.object_messages(answer)
     response.message = (
         f"'{answer.text}' {answer.state}"
         + (f', {len(answer.objects)} object(s)' if answer.found else '')

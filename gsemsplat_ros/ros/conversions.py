@@ -151,7 +151,12 @@ def compressed_to_rgb(message: CompressedImage, levels: Levels | None = None) ->
 
 def stamp_ns(header: Header) -> int:
     """The stamp in nanoseconds."""
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+    return time_ns(header.stamp)
+
+
+def time_ns(time: Time) -> int:
+    """The time in nanoseconds."""
+    return time.sec * 1_000_000_000 + time.nanosec
 
 
 def make_header(frame: str, stamp_ns: int) -> Header:

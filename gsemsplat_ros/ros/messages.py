@@ -1,24 +1,14 @@
-"""Scenes and answers to messages: relevancy, objects, markers, pose."""
+"""Scenes and answers to messages: relevancy, points and poses."""
 
 from __future__ import annotations
 
-import colorsys
 import math
-import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Transform, TransformStamped, Vector3
-from gsemsplat_msgs.msg import Object
 from gsemsplat_msgs.msg import Relevancy as RelevancyMessage
-from std_msgs.msg import ColorRGBA, Header
-from visualization_msgs.msg import Marker, MarkerArray
-
-try:
-    from vision_msgs import msg as vision_msgs  # comes with ROS; it is no package of the Python package index
-except ImportError:
-    vision_msgs = None
+from std_msgs.msg import Header
 
 from gsemsplat_ros.gaussians.rotations import rotation_to_quat
 from gsemsplat_ros.ros.conversions import make_header
@@ -88,74 +78,10 @@ def vector(xyz: Sequence[float] | np.ndarray) -> Vector3:
     return Vector3(x=x, y=y, z=z)
 
 
-def object_messages(answer: Answer) -> list[Object]:
-    """The objects of one answer, best first."""
-    return [
-        Object(
-            label=answer.text,
-            score=finite(thing.score)[0],
-            pose=Pose(position=point(thing.center)),
-            size=vector(thing.size),
-        )
-        for thing in answer.objects
-    ]
-
-
 def approach_message(approach: Approach) -> Pose:
     """Where to stand."""
     w, x, y, z = finite(*approach.quat)
     return Pose(position=point(approach.position), orientation=Quaternion(x=x, y=y, z=z, w=w))
-
-
-def object_detections(answers: Sequence[tuple[Answer, Header]], header: Header) -> Any:
-    """vision_msgs/Detection3DArray: the objects of each (answer, header); class_id: phrase, id: rank."""
-    detections = []
-    for answer, own in answers:
-        for rank, thing in enumerate(object_messages(answer)):
-            result = vision_msgs.ObjectHypothesisWithPose()
-            result.hypothesis.class_id, result.hypothesis.score = thing.label, thing.score
-            result.pose.pose = thing.pose
-            detections.append(
-                vision_msgs.Detection3D(
-                    header=own,
-                    results=[result],
-                    bbox=vision_msgs.BoundingBox3D(center=thing.pose, size=thing.size),
-                    id=f'{thing.label} {rank}',
-                )
-            )
-    return vision_msgs.Detection3DArray(header=header, detections=detections)
-
-
-def object_markers(answers: Sequence[Answer], header: Header) -> MarkerArray:
-    """A box and a label for each object, coloured by its text; they replace all previous markers."""
-    markers = [Marker(header=header, action=Marker.DELETEALL)]
-    for answer in answers:
-        hue = zlib.crc32(answer.text.encode()) / 2**32  # the same in every node and at every start
-        r, g, b = colorsys.hsv_to_rgb(hue, 0.8, 1.0)
-        for i, thing in enumerate(answer.objects):
-            box = Marker(
-                header=header,
-                ns=answer.text,
-                id=2 * i,
-                type=Marker.CUBE,
-                action=Marker.ADD,
-                pose=Pose(position=point(thing.center)),
-                color=ColorRGBA(r=r, g=g, b=b, a=0.35),
-                scale=vector(thing.size),
-            )
-            label = Marker(
-                header=header,
-                ns=answer.text,
-                id=2 * i + 1,
-                type=Marker.TEXT_VIEW_FACING,
-                action=Marker.ADD,
-                pose=Pose(position=point(thing.center)),
-                scale=Vector3(z=max(0.05, float(min(thing.size)) / 4)),
-                color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0),
-                text=f'{answer.text} {thing.score:.2f}',
-            )
-            markers += [box, label]
-    return MarkerArray(markers=markers)
 
 
 def quaternion(rotation: np.ndarray) -> Quaternion:

@@ -24,7 +24,7 @@ from std_msgs.msg import Float32, Header
 from visualization_msgs.msg import MarkerArray
 
 from gsemsplat_ros.pictures.heat import answer_overlay
-from gsemsplat_ros.ros import messages
+from gsemsplat_ros.ros import messages, object_messages
 from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
 from gsemsplat_ros.ros.parameters import MAX_QUERIES
@@ -102,7 +102,9 @@ class Results:
         self._relevancy = create(RelevancyMessage, 'relevancy', depth=MAX_QUERIES)
         self._markers = create(MarkerArray, 'objects/markers')
         self._objects = (
-            create(messages.vision_msgs.Detection3DArray, 'objects') if messages.vision_msgs else None
+            create(object_messages.vision_msgs.Detection3DArray, 'objects')
+            if object_messages.vision_msgs
+            else None
         )
         self._pose = create(PoseStamped, 'pose')
         self._scale = create(Float32, 'scale')
@@ -148,7 +150,7 @@ class Results:
             if not answers:
                 return
             newest = answers[-1][1]
-        markers = messages.object_markers([answer for answer, _ in answers], newest)
+        markers = object_messages.object_markers([answer for answer, _ in answers], newest)
         frames = {
             answer.text: header for answer, header in answers
         }  # the map's and the newest scene's stand together
@@ -156,7 +158,7 @@ class Results:
             marker.header = frames[marker.ns]
         self._markers.publish(markers)
         if self._objects:
-            self._objects.publish(messages.object_detections(answers, newest))
+            self._objects.publish(object_messages.object_detections(answers, newest))
 
     def map(self, map_: Map, header: Header, max_points: int, fixed: bool) -> None:
         """~/map, within a second. `fixed`: its frame is one of TF's, in which it stays: so who gets it later

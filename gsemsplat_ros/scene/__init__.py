@@ -7,6 +7,7 @@ map: Gaussians of many scenes, at most one in a voxel
 map_keyframe: the pictures by which a map is known again
 relocalisation: where a picture was taken in a map
 forgetting: which Gaussians of a map a keyframe sees again, and through which it looks
+known_objects: the objects that a map remembers, with their ids
 ask: answers of a scene and of a map
 map_index: decoded codes and smoothing cells of a map, for queries
 pose_graph: where the scenes of a map stand, and what was measured of that
@@ -14,5 +15,5 @@ links: how a scene stands to the last one in the map
 fusion: the place of a scene in the map, and whether it is accepted
 approach: a free pose from which a robot faces an object
 coded_file: the file format that scenes and maps share
-scene_file, map_file, keyframe_file, graph_file: scenes and maps on disk
+scene_file, map_file, keyframe_file, graph_file, objects_file: scenes and maps on disk
 """

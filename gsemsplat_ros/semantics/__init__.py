@@ -10,5 +10,6 @@ class_words: phrases to a unit vector and a mixture of class names
 text_spaces: the text space of a checkpoint, by its name
 decoder: codes to that space, and the fast comparison with phrases
 relevancy: LERF relevancy, smoothing, the threshold
+object_history: what a map remembers of an object
 objects: relevant Gaussians grouped into boxes
 """

@@ -8,6 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
+from gsemsplat_ros.semantics.object_history import History
+
 _VOXELS_ACROSS = 100  # default voxel edge: the scene's robust diagonal over this, 6 cm in a room
 _ROOM = 0.05, 0.95  # quantiles that bound the scene
 _LOW, _HIGH = 0.02, 0.98  # quantiles that bound an object: a few flying Gaussians must not stretch it
@@ -23,11 +25,18 @@ _EDGES = np.array([(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b).
 
 @dataclass(frozen=True)
 class Object:
-    """An axis-aligned box in the frame of the Gaussians: center and size (x, y, z) [m]; score in [0, 1]."""
+    """An axis-aligned box in the frame of the Gaussians: center and size (x, y, z) [m]; score in [0, 1].
+    history: what a map remembers of it, None without one."""
 
     center: tuple[float, float, float]
     size: tuple[float, float, float]
     score: float
+    history: History | None = None
+
+    @property
+    def id(self) -> int:
+        """The number by which a map knows it, 0 where none does."""
+        return self.history.id if self.history else 0
 
     @property
     def corners(self) -> np.ndarray:
@@ -44,6 +53,13 @@ class Object:
         """(N,) bool: which of the points (N, 3) lie in the box."""
         center, size = np.asarray(self.center, points.dtype), np.asarray(self.size, points.dtype)
         return (np.abs(points - center) <= size / 2).all(axis=1)
+
+    def overlap(self, other: Object) -> float:
+        """Volume of both over that of either, 0 to 1."""
+        (low_a, high_a), (low_b, high_b) = ((box.corners.min(0), box.corners.max(0)) for box in (self, other))
+        both = float(np.maximum(np.minimum(high_a, high_b) - np.maximum(low_a, low_b), 0).prod())
+        either = float(np.prod(self.size) + np.prod(other.size)) - both
+        return both / either if either > 0 else 0.0
 
 
 def inside_any(objects: Iterable[Object], points: np.ndarray) -> np.ndarray:

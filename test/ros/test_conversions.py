@@ -3,20 +3,18 @@
 import array
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from geometry_msgs.msg import Point
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image, PointCloud2
 from support.ros_messages import table
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.levels import Levels
-from gsemsplat_ros.ros import clouds, messages
+from gsemsplat_ros.ros import clouds, messages, object_messages
 from gsemsplat_ros.ros.client.bench_messages import plain_cloud
 from gsemsplat_ros.ros.conversions import ENCODINGS, image_message, image_to_rgb, make_header, stamp_ns
 from gsemsplat_ros.scene.approach import Approach
@@ -343,43 +341,6 @@ def test_quaternion_of_every_rotation():
     assert messages.quaternion(cv2.Rodrigues(np.array([0.3, 0, 0]))[0]).x == pytest.approx(np.sin(0.15))
 
 
-def answer(text, *objects):
-    return SimpleNamespace(
-        text=text,
-        objects=[SimpleNamespace(center=np.array(c), size=np.array(s), score=v) for c, s, v in objects],
-    )
-
-
-def test_objects_become_boxes_and_labels():
-    answers = [
-        answer('chair', ((1, 2, 3), (0.5, 1, 0.4), 0.9), ((0, 0, 2), (1, 1, 1), 0.7)),
-        answer('door', ((4, 0, 5), (1, 2, 0.1), 0.8)),
-        answer('nothing'),
-    ]
-    markers = messages.object_markers(answers, HEADER).markers
-    assert markers[0].action == 3  # DELETEALL first: old objects go
-    assert [(m.ns, m.id, m.type) for m in markers[1:]] == [
-        ('chair', 0, 1),
-        ('chair', 1, 9),
-        ('chair', 2, 1),
-        ('chair', 3, 9),
-        ('door', 0, 1),
-        ('door', 1, 9),
-    ]
-    box, label = markers[1:3]
-    assert box.pose.position == Point(x=1.0, y=2.0, z=3.0) and box.pose.orientation.w == 1.0
-    assert (box.scale.x, box.scale.y, box.scale.z) == (0.5, 1.0, 0.4)
-    assert label.text == 'chair 0.90' and all(m.header == HEADER for m in markers)
-    assert markers[1].color != markers[5].color
-    alone = messages.object_markers(answers[1:2], HEADER).markers
-    assert alone[1].color == markers[5].color  # wherever it stands among others
-    described = messages.object_messages(answers[0])
-    assert [(o.label, round(o.score, 3), o.pose.position.z, o.size.y) for o in described] == [
-        ('chair', 0.9, 3.0, 1.0),
-        ('chair', 0.7, 2.0, 1.0),
-    ]
-
-
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), float('-inf')])
 def test_of_numbers_that_are_not_finite_none_is_in_a_message(bad):
     """NaN stands where nothing is, and nowhere else."""
@@ -401,10 +362,12 @@ def test_of_numbers_that_are_not_finite_none_is_in_a_message(bad):
         lambda: messages.approach_message(Approach((0.0, 0.0, bad), (1.0, 0.0, 0.0, 0.0))),
         lambda: messages.approach_message(Approach((0.0, 0.0, 0.0), (bad, 0.0, 0.0, 0.0))),
         *(
-            lambda thing=thing: messages.object_markers([replace(answer, objects=(thing,))], header)
+            lambda thing=thing: object_messages.object_markers([replace(answer, objects=(thing,))], header)
             for thing in (Object((bad, 1, 1), (1, 1, 1), 0.75), Object((1, 1, 1), (1, bad, 1), 0.75))
         ),
-        lambda: messages.object_messages(replace(answer, objects=(Object((1, 1, 1), (1, 1, 1), bad),))),
+        lambda: object_messages.object_messages(
+            replace(answer, objects=(Object((1, 1, 1), (1, 1, 1), bad),))
+        ),
     ):
         with pytest.raises(ValueError, match='wanted finite numbers') as error:
             wrong.append(make())

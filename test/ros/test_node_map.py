@@ -21,7 +21,7 @@ from support.ros_messages import LEFT, picture, table
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
-from gsemsplat_ros.ros import messages
+from gsemsplat_ros.ros import object_messages
 from gsemsplat_ros.ros.client import drive
 from gsemsplat_ros.ros.client.client import Client as ScriptClient
 from gsemsplat_ros.ros.conversions import make_header, stamp_ns
@@ -447,7 +447,7 @@ def test_objects_as_detections():
     vision_msgs = pytest.importorskip('vision_msgs.msg', reason='vision_msgs comes with a ROS distribution')
     answer = SimpleNamespace(text='chair', objects=(Object((1.0, 2.0, 3.0), (0.5, 0.25, 1.0), 0.75),))
     header = make_header('odom', 5)
-    array = messages.object_detections([(answer, header)], header)
+    array = object_messages.object_detections([(answer, header)], header)
     assert isinstance(array, vision_msgs.Detection3DArray) and array.header == header
     (detection,) = array.detections
     assert (detection.bbox.center.position.z, detection.bbox.size.x) == (3.0, 0.5)

@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from geometry_msgs.msg import Point, PoseStamped, Quaternion, Vector3
+from geometry_msgs.msg import Point, PoseStamped, Quaternion
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
 
 from gsemsplat_ros.ros.conversions import image_to_rgb
+from gsemsplat_ros.ros.object_messages import object_of
 from gsemsplat_ros.semantics.answer import Answer
-from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.semantics.words import LEFT_OUT, NOT_UNDERSTOOD
 
 _NOTE = re.compile(f'^{NOT_UNDERSTOOD}.*|(?<=; ){LEFT_OUT}.*')  # the note at the end of a message
@@ -50,7 +50,7 @@ def reply_of(request: Query.Request, response: Query.Response) -> NodeReply:
         score=response.score,
         peak_point=_known(_xyz(response.peak)),
         peak_pixel=_known((response.peak_u, response.peak_v)),
-        objects=tuple(Object(_xyz(o.pose.position), _xyz(o.size), o.score) for o in response.objects),
+        objects=tuple(object_of(message) for message in response.objects),
         note=note[0] if note else '',
     )
     approach = None
@@ -73,5 +73,5 @@ def _known(numbers: tuple) -> tuple | None:
     return numbers if all(map(math.isfinite, numbers)) else None
 
 
-def _xyz(value: Point | Vector3) -> tuple[float, float, float]:
+def _xyz(value: Point) -> tuple[float, float, float]:
     return value.x, value.y, value.z
