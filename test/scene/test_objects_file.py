@@ -90,7 +90,9 @@ def test_ids_never_return_and_the_number_of_objects_is_bounded():
 
 def test_what_appeared_and_what_went_since_a_time():
     def seen(number, first, gone=0):
-        history = History(number, State.GONE if gone else State.THERE, (('lamp', 0.5),), first, first, 1, gone)
+        history = History(
+            number, State.GONE if gone else State.THERE, (('lamp', 0.5),), first, first, 1, gone
+        )
         return KnownObject(Object((0, 0, 0), (1, 1, 1), 0.5, history), np.array([1]), 1, 1)
 
     known = KnownObjects().changed([seen(1, 50), seen(2, 40, 70), seen(3, 30), seen(4, 60, 65), seen(5, 0)])
