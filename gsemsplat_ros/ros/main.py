@@ -96,11 +96,12 @@ def _spin(node: GsemsplatNode) -> bool:
 def main(args: list[str] | None = None, load_pipeline: Callable[..., Pipeline] = Pipeline.load) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 2 for wrong arguments."""
     node: GsemsplatNode | None = None
-    code, ended = 0, True
+    code, ended, listening = 0, True, False
     keep_memory()
     interrupt = _Interrupt()  # before rclpy.init, whose handlers call it
     try:
         rclpy.init(args=args)
+        listening = True
         node = GsemsplatNode(interrupt.within(load_pipeline))
         with core_log_to(node.log):
             if node.parameters.autostart:
@@ -111,7 +112,9 @@ def main(args: list[str] | None = None, load_pipeline: Callable[..., Pipeline] =
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception as error:
-        if not interrupt.told:  # or else rclpy has shut down under what was being made
+        # at a signal rclpy shuts down under what is being made, a moment before Python hears of it
+        interrupt.told |= listening and not rclpy.ok()
+        if not interrupt.told:
             words = str(error) if isinstance(error, ValueError) else mistake(error)
             if not words:
                 raise

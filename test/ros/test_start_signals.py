@@ -26,3 +26,23 @@ def test_a_signal_at_any_moment_of_the_start_ends_it():
     assert [line for line in lines if line[1] != '0'] == []
     assert not [line for line in lines if line[2] == 'not reached']
     assert 'Traceback' not in done.stderr and 'rror' not in done.stderr
+
+
+# rclpy has ended at a signal, and Python's handler has not run yet, when what the node makes is refused
+EARLY = """
+import sys
+import rclpy
+from gsemsplat_ros.ros import main
+
+def node(load_pipeline):
+    rclpy.shutdown()
+    raise RuntimeError('the context is invalid')
+
+main.GsemsplatNode = node
+sys.exit(main.main(['node']))
+"""
+
+
+def test_what_fails_because_rclpy_ended_is_no_fault():
+    done = subprocess.run([sys.executable, '-c', EARLY], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, '')
