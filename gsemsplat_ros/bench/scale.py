@@ -17,8 +17,10 @@ from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import Prediction
 from gsemsplat_ros.pipeline import TOGETHER
-from gsemsplat_ros.scene.map import Map, voxel_keys
+from gsemsplat_ros.scene.map import Map, cut
 from gsemsplat_ros.scene.map_index import MapIndex
+from gsemsplat_ros.scene.tile import Tile
+from gsemsplat_ros.scene.voxels import voxel_keys
 from gsemsplat_ros.semantics.decoder import Decoders, HiddenCodes
 from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, box_size, decide, smooth
 
@@ -133,15 +135,17 @@ def random_map(count: int, channels: int) -> Map:
     that grows with `count`."""
     rng = np.random.default_rng(0)
     side = int(np.ceil((4 * count) ** (1 / 3)))
-    cells = np.sort(rng.permutation(side**3)[:count])  # a quarter of the voxels
+    cells = rng.permutation(side**3)[:count]  # a quarter of the voxels
     means = (np.stack(np.unravel_index(cells, (side,) * 3), -1) + 0.5).astype(np.float32) * np.float32(VOXEL)
     keys = voxel_keys(means, VOXEL)[0]
+    order = keys.argsort()
     ones = torch.ones(count)
     codes = torch.randn(count, channels, generator=torch.Generator().manual_seed(0))
     quats, threes = torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1), ones[:, None].repeat(1, 3)
-    gaussians = Gaussians(torch.from_numpy(means), quats, threes, ones, threes, codes, 'map')
+    gaussians = Gaussians(torch.from_numpy(means[order]), quats, threes, ones, threes, codes, 'map')
     once, none = ones.int(), torch.zeros(count, dtype=torch.uint8)
-    return Map(gaussians, torch.from_numpy(keys), ones, once, once, none, 1, VOXEL, 'tf')
+    whole = Tile(gaussians, torch.from_numpy(keys[order]), ones, once, once, none, once)
+    return Map('map', VOXEL, cut(whole), 1, 'tf')
 
 
 def queries(device: torch.device, step: Callable[[str], None]) -> Rows:

@@ -15,8 +15,9 @@ from gsemsplat_ros.evaluation.map_walk import Keyframe
 from gsemsplat_ros.evaluation.metrics import at_keyframe, median_scale, rotation_error_deg
 from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.scene.fusion import Fusion
-from gsemsplat_ros.scene.map import Map, voxel_keys
+from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.scene.voxels import voxel_keys
 
 VIEWS = 3  # that look through a place, after which what was there should have gone
 BEHIND = 0.1, 0.05  # m and share of its depth: a view looks through what is nearer than that to what it sees
@@ -97,7 +98,7 @@ class Gone:
         mine = np.isin(np.concatenate([rows.instances for rows in followed]), list(gone))
         unique, where = np.unique(keys, return_inverse=True)
         share = np.bincount(where, mine) / np.bincount(where)
-        chosen = (share > 0.5) & np.isin(unique, map_.keys.numpy())
+        chosen = (share > 0.5) & map_.lookup(unique)[0]
         sums = [np.bincount(where, mine * column) for column in places.T]
         with np.errstate(invalid='ignore'):
             means = np.stack(sums, 1) / np.bincount(where, mine)[:, None]
@@ -108,9 +109,8 @@ class Gone:
         through = looks_through(keyframe, camera, self.places)
         self.counts += through
         due = through & (self.counts == VIEWS)
-        rows = np.searchsorted(map_.keys.numpy(), self.keys[due]).clip(max=len(map_) - 1)
-        there = map_.keys.numpy()[rows] == self.keys[due]
-        self.stale.append(there & (map_.last_seen.numpy()[rows] <= self.scenes))
+        there, last_seen, _ = map_.lookup(self.keys[due])
+        self.stale.append(there & (last_seen <= self.scenes))
 
     @property
     def share(self) -> float | None:
@@ -147,7 +147,7 @@ def follow(keyframe: Keyframe, scene: Scene, fusion: Fusion, map_: Map) -> Follo
         pose, map_.frame
     )  # to the last bit as the mapper
     keys, inside = voxel_keys(placed.means[: some.size].cpu().numpy()[some.ravel()], map_.voxel)
-    inside &= np.isin(keys, map_.keys.numpy())
+    inside &= map_.lookup(keys)[0]
     places = true[some] @ world[:3, :3].T + world[:3, 3]
     return Followed(
         keys[inside], places[inside], instance[some][inside], errors[some][inside], keyframe.round
@@ -168,7 +168,7 @@ def wrongly_removed(record: Record) -> float | None:
     if not len(keys):
         return None
     unique, where = np.unique(places, return_inverse=True)
-    kept = np.bincount(where, np.isin(keys, record.map.keys.numpy()), len(unique)) > 0
+    kept = np.bincount(where, record.map.lookup(keys)[0], len(unique)) > 0
     return float(1 - kept.mean())
 
 

@@ -4,6 +4,8 @@ Takes built scenes; gives a `Scene` or a `Map` that queries read, and an approac
 
 scene: the scene of one pair, which never changes
 map: Gaussians of many scenes, at most one in a voxel
+tile: those of one cube of a map, and their merging
+voxels: the keys of voxels and of cubes of them
 map_keyframe: the pictures by which a map is known again
 relocalisation: where a picture was taken in a map
 forgetting: which Gaussians of a map a keyframe sees again, and through which it looks

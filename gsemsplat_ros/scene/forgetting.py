@@ -11,6 +11,7 @@ are inverse depths, which are disparities over f b: no margin is larger than the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,8 +19,10 @@ import numpy as np
 from numba import njit
 
 from gsemsplat_ros.images.camera import Camera, pixel_grid
-from gsemsplat_ros.scene.map import MISSES_TO_GO, Map
+from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.scene.tile import MISSES_TO_GO
+from gsemsplat_ros.scene.voxels import SIDE, tile_cells
 
 # chosen on rooms from which a thing was taken, seen by a stereo camera of 0.1 m and the shipped network:
 # smaller margins leave less of the thing and lose more of what stands (docs/measurements.md)
@@ -120,18 +123,38 @@ def _compare(means, pose, intrinsics, near, far, free, out, pixels):
         pixels[row, column] |= out[i]
 
 
-def misses_after(map_: Map, scene: Scene, map_from_camera: np.ndarray, scale: float) -> np.ndarray:
-    """The evidence (N,) uint8 against the Gaussians of the map (`Map.misses`), with the keyframe of `scene`.
+def misses_after(map_: Map, scene: Scene, map_from_camera: np.ndarray, scale: float) -> dict[int, np.ndarray]:
+    """The evidence (N,) uint8 against the Gaussians of the map (`Tile.misses`), with the keyframe of `scene`;
+    of each tile of which the keyframe tells anything.
 
     What is seen again has none, what is looked through one miss more. Unless most of what the keyframe sees
     of the map is seen again, all stays as before: a wrong pose, or depths wrong as a whole, are no evidence.
     """
-    before = map_.misses.numpy()
-    if not len(map_):
-        return before
     space = free_space(scene, map_from_camera, scale, map_.voxel)
-    found, pixels = compare(np.ascontiguousarray(map_.gaussians.means.numpy(), np.float32), space)
+    pixels, after = np.zeros(space.free.shape, np.uint8), {}
+    for key in in_view([*map_.tiles], map_.voxel, space):
+        tile = map_.tiles[key].arrays
+        found, of_tile = compare(tile.means, space)
+        pixels |= of_tile
+        if found.any():
+            missed = np.minimum(tile.misses + (found == MISSED), MISSES_TO_GO)
+            after[key] = np.where(found == SEEN, 0, missed).astype(np.uint8)
     if (pixels & SEEN > 0).sum() < MIN_AGREEING * (pixels > 0).sum():
-        return before
-    missed = np.minimum(before + (found == MISSED), MISSES_TO_GO)
-    return np.where(found == SEEN, 0, missed).astype(np.uint8)
+        return {}
+    return after
+
+
+def in_view(tiles: Sequence[int], voxel: float, space: FreeSpace) -> list[int]:
+    """Those of the tiles, by key, that reach into the view: some of their corners lie on the inner side of
+    each plane that bounds it."""
+    first = tile_cells(np.array(tiles, np.int64))
+    ends = (
+        np.stack((first - 1, first + SIDE + 1), 1) * voxel
+    )  # a voxel more: means may leave theirs by rounding
+    corners = ends[:, np.indices((2, 2, 2)).reshape(3, 8).T, np.arange(3)]  # (T, 8, 3)
+    pose, camera = space.camera_from_map, space.camera
+    x, y, z = np.moveaxis(corners @ pose[:3, :3].T + pose[:3, 3], -1, 0)
+    u, v = camera.fx * x + (camera.cx + 0.5) * z, camera.fy * y + (camera.cy + 0.5) * z
+    within = z > 0, u > 0, v > 0, u < camera.width * z, v < camera.height * z
+    seen = np.logical_and.reduce([side.any(1) for side in within])
+    return [key for key, one in zip(tiles, seen) if one]

@@ -17,17 +17,13 @@ from gsemsplat_ros.gaussians.ply import write_ply
 from gsemsplat_ros.scene import coded_file as codedfile
 from gsemsplat_ros.scene import graph_file, keyframe_file
 from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
-from gsemsplat_ros.scene.map import MISSES_TO_GO, Map, voxel_cells
+from gsemsplat_ros.scene.map import Map, cut
+from gsemsplat_ros.scene.tile import HISTORY, MISSES_TO_GO, Tile
+from gsemsplat_ros.scene.voxels import HALF, KEY_BITS, keys_of, unpacked, voxel_cells
 
 VOXELS = 1e-3, 1e3  # edge of a voxel, in the unit of the map
 SLACK = 1e-6  # of a mean beyond its voxel: eight times the rounding of float32
-STATE = {
-    'keys': torch.int64,
-    'weights': torch.float32,
-    'counts': torch.int32,
-    'last_seen': torch.int32,
-    'misses': torch.uint8,
-}
+BY_TILE = 3  # the first version whose keys are those of voxels.py
 
 
 def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
@@ -47,14 +43,14 @@ def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
         'scenes': map_.scenes,
         'scale_source': map_.scale_source,
     }
-    state = {name: getattr(map_, name).to(dtype).contiguous() for name, dtype in STATE.items()}
+    history = {name: getattr(map_.whole, name) for name in HISTORY}
     codedfile.write(
         path,
         KIND,
         card,
         {
             **codedfile.tensors_of(gaussians),
-            **state,
+            **history,
             **keyframe_file.tensors_of(map_.keyframes),
             **graph_file.tensors_of(map_.graph),
         },
@@ -77,20 +73,29 @@ def load_map(path: str | Path, space: CodeSpace) -> Map:
 def read_map(path: str | Path) -> tuple[Map, CodeSpace]:
     """The map at `path` and its code space, not compared. Raises ValueError for the file as `load_map`."""
     card, tensors = codedfile.read(Path(path), KIND)
+    count = len(tensors['keys'])
+    history = {name: tensors.get(name, torch.zeros(count, dtype=of)) for name, of in HISTORY.items()}
+    whole = Tile(codedfile.gaussians_of(tensors, card['frame']), **history)
+    if card['version'] < BY_TILE:
+        keys = torch.from_numpy(keys_of(cells_of(card, whole.keys)))
+        whole = replace(whole, keys=keys).select(keys.argsort())
     map_ = Map(
-        gaussians=codedfile.gaussians_of(tensors, card['frame']),
-        keys=tensors['keys'],
-        weights=tensors['weights'],
-        counts=tensors['counts'],
-        last_seen=tensors['last_seen'],
-        misses=tensors.get('misses', torch.zeros(len(tensors['keys']), dtype=torch.uint8)),
-        scenes=card['scenes'],
-        voxel=card['voxel_m'],
-        scale_source=card['scale_source'],
-        keyframes=keyframe_file.keyframes_of(tensors),
-        graph=graph_file.graph_of(tensors),
+        card['frame'],
+        card['voxel_m'],
+        cut(whole),
+        card['scenes'],
+        card['scale_source'],
+        keyframe_file.keyframes_of(tensors),
+        graph_file.graph_of(tensors),
     )
     return map_, CodeSpace.of_file(card, tensors)
+
+
+def cells_of(card: dict, keys: Tensor) -> np.ndarray:
+    """The cells (N, 3) of keys (N,) as the version of the file has them: before BY_TILE they were the indices
+    along x, y and z one after the other."""
+    numbers = keys.numpy()
+    return voxel_cells(numbers) if card['version'] >= BY_TILE else unpacked(numbers, KEY_BITS) - HALF
 
 
 def defect(card: dict, tensors: Mapping[str, Tensor]) -> str:
@@ -104,7 +109,7 @@ def defect(card: dict, tensors: Mapping[str, Tensor]) -> str:
         return f'its card counts {scenes} scenes'
     if not bool((tensors['keys'].diff() > 0).all()):
         return 'its voxels are not in order'
-    if not in_their_voxels(tensors['means'], tensors['keys'], voxel):
+    if not in_their_voxels(tensors['means'], cells_of(card, tensors['keys']), voxel):
         return 'its Gaussians are not in their voxels'
     if not bool((tensors['weights'] > 0).all()):
         return 'weights are out of their range'
@@ -113,16 +118,19 @@ def defect(card: dict, tensors: Mapping[str, Tensor]) -> str:
             return f'{name} are out of their range, 1 to {scenes} scenes'
     if 'misses' in tensors and not bool((tensors['misses'] < MISSES_TO_GO).all()):
         return f'misses are out of their range, 0 to {MISSES_TO_GO - 1}'
+    if 'owners' in tensors and not bool(((tensors['owners'] >= 0) & (tensors['owners'] <= scenes)).all()):
+        return f'owners are out of their range, 0 to {scenes} scenes'
     problem = keyframe_file.defect(tensors, scenes) if 'keyframe_whole' in tensors else ''
     if not problem and 'graph_scene_whole' in tensors:
         problem = graph_file.defect(tensors, scenes)
     return problem
 
 
-def in_their_voxels(means: Tensor, keys: Tensor, voxel: float) -> bool:
-    """Whether each of means (N, 3) lies in the voxel of its key (N,): a mean may leave it by its rounding."""
+def in_their_voxels(means: Tensor, cells: np.ndarray, voxel: float) -> bool:
+    """Whether each of means (N, 3) lies in the voxel at its cell (N, 3): a mean may leave it by its
+    rounding."""
     points = means.double().numpy()
-    away = np.abs(points / voxel - (voxel_cells(keys.numpy()) + 0.5))
+    away = np.abs(points / voxel - (cells + 0.5))
     return bool((away <= 0.5 + SLACK * (1 + np.abs(points) / voxel)).all())
 
 
@@ -131,9 +139,11 @@ KIND = Kind(
     'gsemsplat_map',
     3,
     'save_map',
-    codedfile.DTYPES | STATE | keyframe_file.DTYPES | graph_file.DTYPES,
-    codedfile.SHAPES | dict.fromkeys(STATE, ()) | dict.fromkeys((*keyframe_file.DTYPES, *graph_file.DTYPES)),
+    codedfile.DTYPES | HISTORY | keyframe_file.DTYPES | graph_file.DTYPES,
+    codedfile.SHAPES
+    | dict.fromkeys(HISTORY, ())
+    | dict.fromkeys((*keyframe_file.DTYPES, *graph_file.DTYPES)),
     {'frame': str, 'voxel_m': float, 'scenes': int, 'scale_source': str},
     defect,
-    {'misses': 2} | dict.fromkeys(keyframe_file.DTYPES, 2) | dict.fromkeys(graph_file.DTYPES, 3),
+    {'misses': 2, 'owners': 3} | dict.fromkeys(keyframe_file.DTYPES, 2) | dict.fromkeys(graph_file.DTYPES, 3),
 )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.device import download
-from gsemsplat_ros.scene.map import Map, unchanged_rows, voxel_keys
+from gsemsplat_ros.scene.map import Map, unchanged_rows
+from gsemsplat_ros.scene.voxels import voxel_keys
 from gsemsplat_ros.semantics.decoder import Decoders, HiddenBranch
 from gsemsplat_ros.semantics.relevancy import Mixture, relevancy
 

@@ -166,7 +166,7 @@ LOADS = {
     ),
     'map': (
         'from gsemsplat_ros.scene.map_file import read_map',
-        'm, _ = read_map(path); g = m.gaussians; tensors = [m.keys, m.weights, m.counts, m.last_seen, '
+        'm, _ = read_map(path); w = m.whole; g = w.gaussians; tensors = [w.keys, w.weights, w.counts, w.last_seen, '
         'g.means, g.quats, g.scales, g.opacities, g.colors, g.codes]',
     ),
     'torch file': (

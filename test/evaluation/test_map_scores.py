@@ -17,9 +17,10 @@ from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.scene.fusion import Fusion, Mapper
-from gsemsplat_ros.scene.map import Map, voxel_keys
+from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Keyframe as KeyframeOfScene
 from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.scene.voxels import voxel_keys
 from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.objects import Object
 

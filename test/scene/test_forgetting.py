@@ -10,9 +10,11 @@ from support.walked_room import CAMERA, GRID, SIZE, look, off_the_walls, seen
 
 from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.scene import forgetting
-from gsemsplat_ros.scene.forgetting import MISSED, SEEN, compare, free_space, misses_after
+from gsemsplat_ros.scene.forgetting import MISSED, SEEN, compare, free_space, in_view, misses_after
 from gsemsplat_ros.scene.fusion import Mapper
-from gsemsplat_ros.scene.map import MISSES_TO_GO, Map, voxel_keys
+from gsemsplat_ros.scene.map import Map, cut
+from gsemsplat_ros.scene.tile import HISTORY, MISSES_TO_GO
+from gsemsplat_ros.scene.voxels import tiles_of, voxel_keys
 
 BASELINE = 0.2
 ALL, NONE = np.ones(GRID[::-1], bool), np.zeros(GRID[::-1], bool)
@@ -184,7 +186,7 @@ def test_a_moved_object_is_at_its_new_place_only():
 def test_an_object_seen_often_needs_no_more_views_to_go():
     before = mapped(AROUND * 3, thing=BOX)
     box = of_the_box(before)
-    assert before.counts.max() >= 9 and kept(before, mapped(AROUND, before))[box].mean() < 0.05
+    assert before.whole.counts.max() >= 9 and kept(before, mapped(AROUND, before))[box].mean() < 0.05
 
 
 def test_where_nothing_was_measured_nothing_goes():
@@ -251,31 +253,56 @@ def test_a_wrong_pose_erases_nothing(shift, turn):
 def test_depths_that_are_wrong_as_a_whole_are_no_evidence():
     before = mapped(AROUND, thing=BOX)
     scene, _ = stereo(AROUND[0], see=lambda z: 1.6 * z)
-    assert misses_after(before, scene, AROUND[0], 1.0).max() == 0
+    assert misses_after(before, scene, AROUND[0], 1.0) == {}
     scene, _ = stereo(AROUND[0])
-    assert misses_after(before, scene, AROUND[0], 1.0).max() == 1
+    assert all_misses(before, scene, AROUND[0]).max() == 1
+
+
+def all_misses(map_, scene, pose):
+    """(N,) uint8: of the whole map after the scene."""
+    after = misses_after(map_, scene, pose, 1.0)
+    return np.concatenate([after.get(key, tile.misses.numpy()) for key, tile in map_.tiles.items()])
+
+
+def by_tile(map_, misses):
+    """`misses` (N,) of the whole map as `merged` takes them."""
+    return {int(key): misses[tiles_of(map_.keys.numpy()) == key] for key in map_.tiles}
 
 
 def test_what_is_seen_again_has_no_misses_and_what_goes_leaves_its_voxel():
     before = mapped(AROUND, thing=BOX)
-    once = replace(before, misses=torch.ones(len(before), dtype=torch.uint8))
+    once = replace(before.whole, misses=torch.ones(len(before), dtype=torch.uint8))
     scene, _ = stereo(AROUND[0], thing=BOX)
-    after = misses_after(once, scene, AROUND[0], 1.0)
+    after = all_misses(replace(before, tiles=cut(once)), scene, AROUND[0])
     assert {*np.unique(after)} == {0, 1} and (after == 0).sum() > 0.2 * len(before)
     misses = np.zeros(len(before), np.uint8)
     misses[::2] = MISSES_TO_GO
     nothing = before.gaussians.select(slice(0, 0))
-    merged = before.merged(nothing, np.zeros(3), 10**6, misses=misses)
-    assert torch.equal(merged.keys, before.keys[1::2])
-    for name in ('weights', 'counts', 'last_seen', 'misses'):
-        assert torch.equal(getattr(merged, name), getattr(before, name)[1::2]), name
+    merged = before.merged(nothing, np.zeros(3), 10**6, misses=by_tile(before, misses))
+    for name in HISTORY:
+        assert torch.equal(getattr(merged.whole, name), getattr(before.whole, name)[1::2]), name
     assert torch.equal(merged.gaussians.means, before.gaussians.means[1::2])
     # what the scene has in the voxel of one that goes begins anew
     row = int(np.flatnonzero(voxel_keys(before.gaussians.means.numpy(), 0.04)[0] == before.keys.numpy())[0])
     one = before.gaussians.select(slice(row, row + 1))
     misses[:] = 0
     misses[row] = MISSES_TO_GO
-    again = before.merged(one, np.zeros(3), 10**6, misses=misses)
+    again = before.merged(one, np.zeros(3), 10**6, misses=by_tile(before, misses))
     assert torch.equal(again.keys, before.keys)
-    assert (again.counts[row], again.last_seen[row], again.misses[row]) == (1, 4, 0)
+    whole = again.whole
+    assert (whole.counts[row], whole.last_seen[row], whole.misses[row], whole.owners[row]) == (1, 4, 0, 4)
     assert torch.equal(again.gaussians.means[row], one.means[0])
+
+
+def test_only_tiles_in_the_view_are_compared():
+    """What a plain comparison of all finds lies in them."""
+    before = mapped(AROUND, thing=BOX)
+    left_out = 0
+    for pose in (look(1.2, 2.2, 0), look(2.5, 2.5, 90), look(4.2, 4.0, 200), look(0.3, 0.3, 45)):
+        scene, _ = stereo(pose)
+        space = free_space(scene, pose, 1.0, 0.04)
+        chosen = in_view([*before.tiles], 0.04, space)
+        for key in set(before.tiles) - set(chosen):
+            left_out += 1
+            assert not compare(before.tiles[key].gaussians.means.numpy(), space)[0].any()
+    assert left_out > 5

@@ -10,7 +10,10 @@ import torch
 from support.word_maps import HERE, cloud, scene_cloud
 
 from gsemsplat_ros.gaussians.gaussians import TENSORS
+from gsemsplat_ros.gaussians.rotations import multiply_quats, rotation_to_quat
 from gsemsplat_ros.scene.map import MIN_OPACITY, Map
+from gsemsplat_ros.scene.tile import HISTORY
+from gsemsplat_ros.scene.voxels import HALF, SIDE, keys_of, tile_cells, tiles_of, voxel_cells, voxel_keys
 
 
 class PlainMap:
@@ -79,27 +82,29 @@ def test_merging_equals_a_dictionary(budget):
         plain.merge(gaussians, here, budget)
     assert len(map_) == len(plain.cells) and (budget > 10**5) == (len(map_) > 2000)
     assert (map_.keys.diff() > 0).all()
-    order = sorted(plain.cells)  # keys grow with x, then y, then z, as tuples do
+    order = [tuple(cell) for cell in voxel_cells(map_.keys.numpy()).tolist()]
+    assert sorted(order) == sorted(plain.cells)
     for name in TENSORS:
         expected = np.array([plain.cells[cell]['gaussian'][name] for cell in order])
         np.testing.assert_allclose(
             getattr(map_.gaussians, name), expected, rtol=2e-4, atol=2e-6, err_msg=name
         )
-    np.testing.assert_allclose(map_.weights, [plain.cells[cell]['weight'] for cell in order], rtol=1e-5)
-    np.testing.assert_array_equal(map_.counts, [plain.cells[cell]['count'] for cell in order])
-    np.testing.assert_array_equal(map_.last_seen, [plain.cells[cell]['seen'] for cell in order])
-    assert map_.counts.max() > 1 and map_.last_seen.min() < 4
+    np.testing.assert_allclose(map_.whole.weights, [plain.cells[cell]['weight'] for cell in order], rtol=1e-5)
+    np.testing.assert_array_equal(map_.whole.counts, [plain.cells[cell]['count'] for cell in order])
+    np.testing.assert_array_equal(map_.whole.last_seen, [plain.cells[cell]['seen'] for cell in order])
+    assert map_.whole.counts.max() > 1 and map_.whole.last_seen.min() < 4
 
 
 def test_a_map_never_changes():
     map_ = Map.empty('map', 0.05).merged(scene_cloud(0), HERE, 10**6)
     before = [
-        tensor.clone() for tensor in (map_.keys, map_.weights, *(getattr(map_.gaussians, n) for n in TENSORS))
+        tensor.clone()
+        for tensor in (map_.keys, map_.whole.weights, *(getattr(map_.gaussians, n) for n in TENSORS))
     ]
     scene = scene_cloud(1)
     kept = scene.means.clone()
     assert map_.merged(scene, HERE, 1000).scenes == 2 and map_.scenes == 1
-    after = [map_.keys, map_.weights, *(getattr(map_.gaussians, n) for n in TENSORS)]
+    after = [map_.keys, map_.whole.weights, *(getattr(map_.gaussians, n) for n in TENSORS)]
     assert all(torch.equal(a, b) for a, b in zip(before, after)) and torch.equal(kept, scene.means)
 
 
@@ -108,7 +113,7 @@ def test_what_is_alone_in_its_voxel_stays_bit_for_bit():
     scene = scene.select(scene.opacities >= MIN_OPACITY)
     map_ = Map.empty('map', 1e-4).merged(scene, HERE, 10**6)
     assert len(map_) == len(scene)
-    order = np.lexsort(np.floor(scene.means.double().numpy() / 1e-4).T[::-1])
+    order = np.argsort(voxel_keys(scene.means.numpy(), 1e-4)[0])
     for name in TENSORS:
         assert torch.equal(getattr(map_.gaussians, name), getattr(scene, name)[order]), name
 
@@ -146,6 +151,117 @@ def test_haze_strays_and_broken_numbers_stay_out():
         and torch.equal(nothing.gaussians.means, map_.gaussians.means)
     )
     assert len(Map.empty('map', 0.001).merged(scene.select(slice(0, 5)), HERE, 100)) == 0
+
+
+def test_owners_are_those_of_the_strongest():
+    scene = scene_cloud(0, 3)
+    scene = replace(scene, means=torch.tensor([[0.01, 0, 0.01], [0.11, 0, 0.01], [0.11, 0, 0.01]]))
+    once, twice = torch.tensor([0.5, 0.5, 0.2]), torch.tensor([0.4, 0.4, 0.8])
+    map_ = Map.empty('map', 0.05).merged(replace(scene, opacities=once), HERE, 10)
+    map_ = map_.merged(replace(scene, opacities=twice), HERE, 10)
+    assert map_.whole.owners.tolist() == [1, 2] and map_.whole.counts.tolist() == [2, 2]
+
+
+def test_tiles_are_cubes_in_the_order_of_keys_and_shared_where_nothing_is_new():
+    far = cloud(np.random.default_rng(1).uniform(2.1, 2.4, (200, 3)), 1)
+    map_ = Map.empty('map', 0.02).merged(scene_cloud(0, side=2.0), HERE, 10**6)
+    grown = map_.merged(far, HERE, 10**6)
+    assert [*grown.tiles] == sorted(grown.tiles) and (grown.keys.diff() > 0).all()
+    for key, tile in grown.tiles.items():
+        first = tile_cells(np.array([key]))[0] * 0.02
+        means = tile.gaussians.means.numpy()
+        assert (means >= first - 1e-6).all() and (means <= first + 64 * 0.02 + 1e-6).all()
+    shared = [key for key, tile in map_.tiles.items() if grown.tiles[key] is tile]
+    assert len(shared) == len(map_.tiles) - 1 and len(map_.tiles) == 64
+    cells = np.random.default_rng(0).integers(-HALF, HALF, (1000, 3))
+    np.testing.assert_array_equal(voxel_cells(keys_of(cells)), cells)
+    keys = keys_of(cells)
+    np.testing.assert_array_equal(tile_cells(tiles_of(keys)), cells // SIDE * SIDE)
+    assert keys.min() >= 0 and len(np.unique(keys)) == 1000
+
+
+def test_a_map_is_looked_up_by_voxel():
+    map_ = Map.empty('map', 0.05)
+    for seed in range(3):
+        map_ = map_.merged(scene_cloud(seed, 800, side=2.0), HERE, 10**6)
+    rng = np.random.default_rng(0)
+    keys = np.concatenate((rng.permutation(map_.keys.numpy())[:500], rng.integers(0, 2**63 - 1, 100)))
+    keys = rng.permutation(np.concatenate((keys, keys[:50], map_.keys.numpy()[:20] + 1)))
+    held = zip(map_.keys.tolist(), map_.whole.last_seen.tolist(), map_.whole.counts.tolist())
+    plain = {key: (True, seen, count) for key, seen, count in held}
+    expected = [plain.get(key, (False, 0, 0)) for key in keys.tolist()]
+    np.testing.assert_array_equal(np.stack(map_.lookup(keys), 1), expected)
+    assert 500 < map_.lookup(keys)[0].sum() < len(keys) and len(map_.lookup(keys[:0])[0]) == 0
+
+
+def similarity(seed, reach=0.3):
+    """A small turn and shift (4, 4), and a ratio."""
+    rng = np.random.default_rng(seed)
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = cv2.Rodrigues(rng.uniform(-0.5, 0.5, 3))[0], rng.uniform(-reach, reach, 3)
+    return pose, rng.uniform(0.8, 1.25)
+
+
+def test_what_moves_with_its_scene_equals_a_dictionary():
+    """Scenes 2 and 3 of three; plain: what stays, then all that moved, one at a time."""
+    map_, voxel = Map.empty('map', 0.05), 0.05
+    for seed in range(3):
+        map_ = map_.merged(scene_cloud(seed, 500, side=0.5, channels=4), HERE * seed, 10**6)
+    poses, ratios = map(np.array, zip((np.eye(4), 1), (np.eye(4), 1), similarity(1), similarity(2)))
+    moved = map_.moved(poses, ratios)
+    whole = map_.whole
+    rows = [
+        {name: getattr(whole.gaussians, name)[i].double().numpy() for name in TENSORS}
+        | {name: getattr(whole, name)[i].item() for name in HISTORY}
+        for i in range(len(whole))
+    ]
+    cells = {}
+    for one in rows:
+        pose, ratio = poses[one['owners']], ratios[one['owners']]
+        one['means'] = pose[:3, :3] @ (ratio * one['means']) + pose[:3, 3]
+        quat = rotation_to_quat(pose[:3, :3])
+        one['quats'] = multiply_quats(quat, one['quats'])
+        one['scales'], one['weights'] = ratio * one['scales'], one['weights'] / ratio**2
+        cell = tuple(np.floor(np.float32(one['means']).astype(np.float64) / voxel).astype(int))
+        cells.setdefault(cell, []).append(one)
+    keys = keys_of(np.array([*cells]))
+    np.testing.assert_array_equal(np.sort(keys), moved.keys)
+    met = 0
+    for key, members in zip(keys, cells.values()):
+        row = int(np.searchsorted(moved.keys.numpy(), key))
+        members.sort(key=lambda one: one['owners'] != 1)  # the one that stays first
+        stays = [one['counts'] for one in members if one['owners'] == 1]
+        moves = [one['counts'] for one in members if one['owners'] != 1]
+        expected = PlainMap.mixture([(one['weights'], one) for one in members])
+        met += len(members) > 1
+        for name in TENSORS:
+            got = getattr(moved.gaussians, name)[row]
+            np.testing.assert_allclose(got, expected[name], rtol=3e-4, atol=3e-6, err_msg=name)
+        assert moved.whole.weights[row].item() == pytest.approx(sum(one['weights'] for one in members), 1e-5)
+        assert moved.whole.counts[row] == sum(stays) + max(moves, default=0)
+        assert moved.whole.last_seen[row] == max(one['last_seen'] for one in members)
+        assert moved.whole.misses[row] == min(one['misses'] for one in members)
+        strongest = max(members, key=lambda one: one['weights'])
+        assert moved.whole.owners[row] == strongest['owners']
+    assert met > 30 and moved.scenes == 3 and moved.frame == 'map'
+
+
+def test_moving_one_scene_leaves_the_tiles_of_others_as_they_are():
+    near, far = scene_cloud(0, 300), cloud(np.random.default_rng(1).uniform(6, 7, (300, 3)), 1)
+    map_ = Map.empty('map', 0.05).merged(near, HERE, 10**6).merged(far, HERE, 10**6)
+    poses, ratios = np.stack([np.eye(4)] * 3), np.ones(3)
+    assert map_.moved(poses, ratios) is map_
+    poses[2, :3, 3] = 100, 0, 0
+    moved = map_.moved(poses, ratios)
+    mine = set((map_.whole.owners == 1).nonzero()[:, 0].tolist())
+    kept = [key for key, tile in map_.tiles.items() if (tile.owners == 1).all()]
+    assert len(kept) == 8 and len(mine) > 200 and all(moved.tiles[key] is map_.tiles[key] for key in kept)
+    theirs = moved.gaussians.means[moved.whole.owners == 2]
+    before = map_.gaussians.means[map_.whole.owners == 2] + torch.tensor([100.0, 0, 0])
+    np.testing.assert_allclose(theirs.sort(0).values, before.sort(0).values, atol=1e-5)
+    assert len(moved) == len(map_) and set(moved.tiles) - set(kept) and theirs[:, 0].min() > 105
+    poses[2, 0, 3] = 1e6  # beyond the grid
+    assert len(map_.moved(poses, ratios)) == (map_.whole.owners == 1).sum()
 
 
 def test_fusing_takes_some_sortings_of_the_map():

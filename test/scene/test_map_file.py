@@ -16,9 +16,11 @@ from support.word_maps import HERE, scene_cloud, worded_map
 
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 from gsemsplat_ros.gaussians.ply import read_ply
-from gsemsplat_ros.scene.coded_file import CodeSpace, fingerprint
-from gsemsplat_ros.scene.map import MISSES_TO_GO, Map
+from gsemsplat_ros.scene.coded_file import DTYPES, CodeSpace, fingerprint
+from gsemsplat_ros.scene.map import Map, cut
 from gsemsplat_ros.scene.map_file import KIND, load_map, save_map
+from gsemsplat_ros.scene.tile import HISTORY, MISSES_TO_GO
+from gsemsplat_ros.scene.voxels import HALF, voxel_cells
 from gsemsplat_ros.semantics.answer import Question
 
 SPACE = CodeSpace('small.safetensors', 'minilm-l6', 'abc', 32)
@@ -29,7 +31,8 @@ def map_():
     map_ = Map.empty('map', 0.05)
     for seed in range(2):
         map_ = map_.merged(scene_cloud(seed), HERE, 10**6, 'stereo baseline')
-    return replace(map_, misses=(map_.keys % MISSES_TO_GO).to(torch.uint8))
+    misses = (map_.keys % MISSES_TO_GO).to(torch.uint8)
+    return replace(map_, tiles=cut(replace(map_.whole, misses=misses)))
 
 
 @pytest.fixture
@@ -41,8 +44,9 @@ def path(tmp_path, map_):
 def test_what_is_saved_is_what_loads(path, map_):
     again = load_map(path, SPACE)
     assert (again.frame, again.voxel, again.scenes, again.scale_source) == ('map', 0.05, 2, 'stereo baseline')
-    for name in ('keys', 'weights', 'counts', 'last_seen', 'misses'):
-        assert torch.equal(getattr(again, name), getattr(map_, name)), name
+    assert again.tiles.keys() == map_.tiles.keys() and len(map_.tiles) > 1
+    for name in HISTORY:
+        assert torch.equal(getattr(again.whole, name), getattr(map_.whole, name)), name
     assert torch.equal(again.gaussians.means, map_.gaussians.means)
     for name, rtol in dict(scales=4e-3, opacities=1e-3, colors=1e-3, codes=1e-3).items():
         values = getattr(again.gaussians, name)
@@ -55,18 +59,33 @@ def test_what_is_saved_is_what_loads(path, map_):
 def test_a_loaded_map_grows_on(path, map_):
     grown = load_map(path, SPACE).merged(scene_cloud(5), HERE, 10**6)
     expected = map_.merged(scene_cloud(5), HERE, 10**6)
-    assert torch.equal(grown.keys, expected.keys) and torch.equal(grown.counts, expected.counts)
+    assert all(torch.equal(getattr(grown.whole, name), getattr(expected.whole, name)) for name in HISTORY)
 
 
-def test_a_map_of_the_first_version_loads_without_misses_and_keyframes(path, map_):
-    later = 'keyframe', 'graph'
+@pytest.mark.parametrize('version', [1, 2])
+def test_a_map_of_an_earlier_version_loads(path, map_, version):
+    """Its keys were x, y and z one after the other, and it knew no owners; the first one no misses."""
     tensors, card = parts_of(path)
-    assert card['version'] == 3 and tensors.pop('misses').max() == 1
-    tensors = {name: tensor for name, tensor in tensors.items() if name.split('_')[0] not in later}
-    write_parts(path, tensors, {**card, 'version': 1})
+    assert card['version'] == 3
+    x, y, z = (voxel_cells(tensors['keys'].numpy()) + HALF).T
+    keys = torch.from_numpy(x << 42 | y << 21 | z)
+    rows = {name: tensors[name][keys.argsort()] for name in DTYPES | HISTORY}
+    tensors |= {**rows, 'keys': keys.sort().values}
+    assert not torch.equal(tensors['means'], map_.gaussians.means)
+    for name, since in KIND.since.items():
+        if since > version:
+            tensors.pop(name)
+    write_parts(path, tensors, {**card, 'version': version})
     again = load_map(path, SPACE)
-    assert torch.equal(again.keys, map_.keys) and again.misses.dtype == torch.uint8
-    assert len(again.misses) == len(map_) and again.misses.max() == 0 and again.keyframes == ()
+    kept = {name for name in HISTORY if KIND.since.get(name, 1) <= version}
+    assert len(kept) == 3 + version
+    for name in HISTORY:
+        values = getattr(map_.whole, name)
+        assert torch.equal(getattr(again.whole, name), values if name in kept else 0 * values), name
+    assert torch.equal(again.gaussians.means, map_.gaussians.means) and again.keyframes == ()
+    tensors['keys'][-1] += 1
+    write_parts(path, tensors, {**card, 'version': version})
+    one_line(path, 'not in their voxels')
 
 
 def test_queries_answer_the_same_without_images(tmp_path, pipeline):
@@ -187,6 +206,8 @@ def test_foreign_files_are_refused(path, tmp_path):
         (lambda t, c: t['counts'].__setitem__(0, 3), 'counts are out of their range'),
         (lambda t, c: t['last_seen'].__setitem__(0, 0), 'last_seen are out of their range'),
         (lambda t, c: t['misses'].__setitem__(0, MISSES_TO_GO), 'misses are out of their range'),
+        (lambda t, c: t['owners'].__setitem__(0, 3), 'owners are out of their range'),
+        (lambda t, c: t['owners'].__setitem__(9, -1), 'owners are out of their range'),
         (lambda t, c: t.pop('misses'), 'its tensors are'),
         (lambda t, c: c.update(version=1), 'its tensors are'),
         (lambda t, c: t.update(codes=t['codes'][:, :16].contiguous()), 'a code has 16 channels'),
