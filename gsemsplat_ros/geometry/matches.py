@@ -65,6 +65,9 @@ def disparity(left: np.ndarray, right: np.ndarray, smallest: int = 0) -> np.ndar
     count = max(16, width // 4 // 16 * 16)
     if width + min(smallest, 0) - max(smallest + count, 0) < MIN_COLUMNS:
         return np.full(left.shape, np.nan, np.float32)
+    # OpenCV leaves out the columns whose range of matches does not lie in the right image as a whole
+    missing = max(smallest + count, 0)
+    wide = [cv2.copyMakeBorder(x, 0, 0, missing, 0, cv2.BORDER_REFLECT) for x in (left, right)]
     matcher = cv2.StereoSGBM_create(  # type: ignore[attr-defined]  # not in cv2's stubs
         minDisparity=smallest,
         numDisparities=count,
@@ -77,8 +80,8 @@ def disparity(left: np.ndarray, right: np.ndarray, smallest: int = 0) -> np.ndar
         speckleRange=2,
         mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,
     )
-    found = matcher.compute(left, right).astype(np.float32) / 16
-    return np.where(found >= smallest + 1, found, np.nan)
+    found = matcher.compute(*wide)[:, missing:].astype(np.float32) / 16
+    return np.where((found >= smallest + 1) & (found <= np.arange(width)), found, np.nan)
 
 
 def match_stereo(pair: Pair) -> PairMatches:

@@ -29,6 +29,16 @@ def test_depths_of_a_rectified_pair(offset):
         match_stereo(Pair(blank, blank, 0.12))
 
 
+def test_the_left_edge_is_measured_as_far_as_the_right_image_shows_it():
+    (left_image, depth), (right_image, _) = room_view(np.eye(4)), room_view(moved((0.12, 0, 0)))
+    found = match_stereo(Pair(View(left_image, CAMERA), View(right_image, CAMERA), 0.12))
+    edge = found.uv_first[:, 0] < 80  # the range of disparities: a quarter of the width
+    shown = np.arange(80) >= CAMERA.fx * 0.12 / depth[:, :80]
+    assert edge.sum() > 0.95 * shown.sum() and found.uv_second[:, 0].min() >= 0
+    errors = found.z_first[edge] / at(depth, found.uv_first[edge]) - 1
+    assert np.median(np.abs(errors)) < 0.025 and np.quantile(np.abs(errors), 0.9) < 0.06
+
+
 def test_measurements_follow_the_window_and_the_unit():
     image, _ = room_view(np.eye(4))
     pair = Pair(View(image, CAMERA), View(room_view(moved((0.12, 0, 0)))[0], CAMERA), 0.12)
