@@ -13,6 +13,7 @@ import numpy as np
 
 from gsemsplat_ros.evaluation.map_walk import Keyframe
 from gsemsplat_ros.evaluation.metrics import at_keyframe, median_scale, rotation_error_deg
+from gsemsplat_ros.geometry.similarity import similarity
 from gsemsplat_ros.images.camera import Camera, pixel_grid
 from gsemsplat_ros.scene.fusion import Fusion
 from gsemsplat_ros.scene.map import Map
@@ -170,16 +171,6 @@ def wrongly_removed(record: Record) -> float | None:
     unique, where = np.unique(places, return_inverse=True)
     kept = np.bincount(where, record.map.lookup(keys)[0], len(unique)) > 0
     return float(1 - kept.mean())
-
-
-def similarity(points: np.ndarray, to: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Scale, rotation (3, 3), translation (3,) that take points (N, 3) closest to others (Umeyama 1991)."""
-    a, b = points - points.mean(0), to - to.mean(0)
-    u, s, vt = np.linalg.svd(b.T @ a)
-    signs = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u * signs) @ vt
-    scale = float((s * signs).sum() / max((a**2).sum(), 1e-12))
-    return scale, rotation, to.mean(0) - scale * rotation @ points.mean(0)
 
 
 def world_from_map(record: Record) -> tuple[float, np.ndarray, np.ndarray] | None:

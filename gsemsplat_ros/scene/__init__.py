@@ -8,6 +8,7 @@ tile: those of one cube of a map, and their merging
 voxels: the keys of voxels and of cubes of them
 map_keyframe: the pictures by which a map is known again
 relocalisation: where a picture was taken in a map
+alignment: where one map stands in another
 forgetting: which Gaussians of a map a keyframe sees again, and through which it looks
 known_objects: the objects that a map remembers, with their ids
 ask: answers of a scene and of a map

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -49,6 +49,27 @@ class MapKeyframe:
     def reach(self) -> float:
         """Median depth of its features."""
         return float(np.median(self.points[:, 2]))
+
+    def depth_at(self, uv: np.ndarray, camera: Camera) -> np.ndarray:
+        """Depths (...) of the picture in small at pixels (..., 2) of it as `camera` has it, NaN where it was
+        not measured."""
+        size = np.array([self.camera.width / camera.width, self.camera.height / camera.height])
+        at, inside = self.camera.index((uv + 0.5) * size - 0.5)
+        return np.where(inside, self.depth[at].astype(np.float64), np.nan)
+
+    def moved(self, a_from_b: np.ndarray, scale: float, later: int = 0) -> MapKeyframe:
+        """The same of a map in another frame: b the present one, a_from_b (4, 4) rigid, after its lengths
+        were multiplied by `scale`; `later`: number of scenes before those of this map."""
+        pose = self.map_from_camera.copy()
+        pose[:3, 3] *= scale
+        return replace(
+            self,
+            number=self.number + later,
+            map_from_camera=a_from_b @ pose,
+            scale=scale * self.scale,
+            depth=(scale * self.depth.astype(np.float64)).astype(np.float16),
+            points=(scale * self.points.astype(np.float64)).astype(np.float32),
+        )
 
 
 def in_small(image: np.ndarray) -> np.ndarray:
@@ -99,11 +120,11 @@ def measured_depth(scene: Scene, uv: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def apart(poses: np.ndarray, reaches: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """How far (K,) a pose (4, 4) is from other ones (K, 4, 4) that see about `reaches` (K,) far; below 1 both
-    see the same.
+    """How far (...) poses (..., 4, 4) that see about `reaches` (...) far are from others (..., 4, 4); below 1
+    both see the same.
     """
-    moved = np.linalg.norm(poses[:, :3, 3] - pose[:3, 3], axis=1)
-    cosine = (np.einsum('kij,ij->k', poses[:, :3, :3], pose[:3, :3]) - 1) / 2
+    moved = np.linalg.norm(poses[..., :3, 3] - pose[..., :3, 3], axis=-1)
+    cosine = (np.einsum('...ij,...ij->...', poses[..., :3, :3], pose[..., :3, :3]) - 1) / 2
     return np.maximum(moved / (NEAR * reaches), np.arccos(np.clip(cosine, -1, 1)) / TURN)
 
 

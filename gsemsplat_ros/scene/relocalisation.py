@@ -8,13 +8,14 @@ measured ones, so that from another side the map hides what it holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 
-from gsemsplat_ros.geometry.features import DESCRIPTOR_UNIT, Features, described, matched_rows
+from gsemsplat_ros.geometry.features import DESCRIPTOR_UNIT, LONG_SIDE, Features, described, matched_rows
 from gsemsplat_ros.geometry.pose import REPROJECTION_PX, camera_pose, depth_ratio, polished_pose
 from gsemsplat_ros.geometry.retrieval import image_vector
 from gsemsplat_ros.images.camera import Camera
@@ -54,13 +55,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Picture:
-    """What is looked for: the image's camera and features, its gray cells (h, w), and its scene if it has
-    one."""
+    """What is looked for: the image's camera and features, their vector (see `image_vector`), and its gray
+    cells (h, w). depth: gives measured depths at pixels of the image as a camera has it (see
+    `measured_depth`), None for an image alone; metric: whether they are metres."""
 
     camera: Camera
     features: Features
+    vector: np.ndarray
     gray: np.ndarray
-    scene: Scene | None = None
+    depth: Callable[[np.ndarray, Camera], np.ndarray] | None = None
+    metric: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,22 +89,32 @@ def place_of_image(keyframes: Sequence[MapKeyframe], view: View) -> Place | str:
     """Where a single image was taken, or in words why that is not known."""
     if view.camera is None:
         return 'the image has no camera: give its calibration'
-    return place_of(keyframes, Picture(view.camera, described(view.image), in_small(view.image)))
+    features = described(view.image)
+    vector = image_vector(features.descriptors)
+    return place_of(keyframes, Picture(view.camera, features, vector, in_small(view.image)))
 
 
 def place_of_scene(keyframes: Sequence[MapKeyframe], scene: Scene) -> Place | str:
     """Where a scene belongs, or in words why that is not known. Whether its scale fits is not judged."""
-    keyframe = scene.keyframe
-    return place_of(
-        keyframes, Picture(keyframe.input_camera, keyframe.features, in_small(keyframe.image), scene)
-    )
+    keyframe, depth = scene.keyframe, partial(measured_depth, scene)
+    camera, features, gray = keyframe.input_camera, keyframe.features, in_small(keyframe.image)
+    vector = image_vector(features.descriptors)
+    return place_of(keyframes, Picture(camera, features, vector, gray, depth, scene.metric))
+
+
+def place_of_keyframe(keyframes: Sequence[MapKeyframe], kept: MapKeyframe, metric: bool) -> Place | str:
+    """Where a keyframe of another map belongs, or in words why that is not known; `metric`: both maps are in
+    metres."""
+    camera = kept.camera.resized(LONG_SIDE, round(LONG_SIDE * kept.camera.height / kept.camera.width))
+    features = Features(camera.project(kept.points)[0], kept.descriptors * np.float32(DESCRIPTOR_UNIT))
+    return place_of(keyframes, Picture(camera, features, kept.vector, kept.gray, kept.depth_at, metric))
 
 
 def place_of(keyframes: Sequence[MapKeyframe], picture: Picture) -> Place | str:
     """Where a picture was taken, or in words why that is not known."""
     reason = 'no keyframe of the map shows enough of the same'
     passed: list[Match] = []
-    matches = [match for kept in likest(keyframes, picture.features) if (match := matched(kept, picture))]
+    matches = [match for kept in likest(keyframes, picture.vector) if (match := matched(kept, picture))]
     for match in sorted(matches, key=lambda match: len(match.rows)):  # the best one gives the reason
         problem = contradiction(match, picture)
         if problem:
@@ -123,13 +137,13 @@ def place_of(keyframes: Sequence[MapKeyframe], picture: Picture) -> Place | str:
     )
 
 
-def likest(keyframes: Sequence[MapKeyframe], features: Features) -> list[MapKeyframe]:
-    """The keyframes that look most like a picture with these features, and not all of one place."""
+def likest(keyframes: Sequence[MapKeyframe], vector: np.ndarray) -> list[MapKeyframe]:
+    """The keyframes that look most like a picture with this vector (D,), and not all of one place."""
     chosen: list[MapKeyframe] = []
     if not keyframes:
         return chosen
     vectors = np.stack([kept.vector for kept in keyframes]).astype(np.float32)
-    for k in np.argsort(-vectors @ image_vector(features.descriptors), kind='stable'):
+    for k in np.argsort(-vectors @ vector.astype(np.float32), kind='stable'):
         if (apart_from(chosen, keyframes[k].map_from_camera) < ELSEWHERE).sum() < OF_ONE_PLACE:
             chosen.append(keyframes[k])
         if len(chosen) == CANDIDATES:
@@ -159,9 +173,9 @@ def matched(kept: MapKeyframe, picture: Picture) -> Match | None:
         return None
     camera_from_map, agreeing = found
     ratio = 1.0
-    if picture.scene is not None:
+    if picture.depth is not None:
         depth = points[agreeing] @ camera_from_map[2, :3] + camera_from_map[2, 3]
-        ratio = depth_ratio(depth, measured_depth(picture.scene, pixels[agreeing], camera))[0]
+        ratio = depth_ratio(depth, picture.depth(pixels[agreeing], camera))[0]
     return Match(kept, points, pixels, camera_from_map, agreeing, ratio)
 
 
@@ -198,16 +212,16 @@ def contradiction(match: Match, picture: Picture) -> str:
     # away from the features too: one thing can stand in two rooms
     for part, share, fewest in (both, MIN_SAME, FEWEST_SAME), (rest, REST_SAME, 0):
         visible = part
-        if picture.scene is not None:
-            scale = 1.0 if picture.scene.metric else match.ratio
-            times = points[:, 2] / (scale * measured_depth(picture.scene, uv, camera))
+        if picture.depth is not None:
+            scale = 1.0 if picture.metric else match.ratio
+            times = points[:, 2] / (scale * picture.depth(uv, camera))
             known = part & np.isfinite(times)
             same = int((np.abs(times[known] - 1) < SAME_DEPTH).sum())
             if same < max(fewest, share * known.sum()):
                 return f'only {same} of {known.sum()} depths agree'
             visible = part & ~(times > 1 + HIDDEN)  # true where the new depth is unknown
         likeness.append(correlation(kept_cells[visible], high_pass(picture.gray), uv[visible]))
-    alone = picture.scene is None and rest.sum() >= FEWEST_SAME
+    alone = picture.depth is None and rest.sum() >= FEWEST_SAME
     if likeness[0] < MIN_LIKENESS or (alone and likeness[1] < REST_LIKENESS):
         return f'the likeness of the pictures is {min(likeness):.2f}, wanted {MIN_LIKENESS}'
     return ''
