@@ -24,9 +24,9 @@ from gsemsplat_ros.scene.links import (
     start_link,
 )
 from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.map_keyframe import apart_from, keyframe_of, with_keyframe
+from gsemsplat_ros.scene.map_keyframe import apart, apart_from, keyframe_of, with_keyframe
 from gsemsplat_ros.scene.pose_graph import GraphLink
-from gsemsplat_ros.scene.relocalisation import Place, place_of_image, place_of_scene
+from gsemsplat_ros.scene.relocalisation import SURE, Place, place_of_image, place_of_scene
 from gsemsplat_ros.scene.scene import Scene
 
 # without a given pose the map begins at the first camera, as if level: x forward, y left, z up (REP 103)
@@ -61,6 +61,7 @@ class Mapper:
         self.map = map_
         self.budget = budget
         self._anchor: Anchor | None = None
+        self._doubtful: Anchor | None = None  # a scene that was known again, which a second one must confirm
 
     def add(self, scene: Scene, pair: Pair) -> Fusion:
         """Fuse `scene`, which was built from `pair`, into the map; if refused, the map stays as it was.
@@ -70,7 +71,8 @@ class Mapper:
         Else the scene is chained to the last one in the map: by the keyframe in both, if the pair's
         second view is the last scene's first; or by features of the two first images. Where neither is
         found, and in a map that was loaded, it is looked for among the keyframes of the map. A scene without
-        metric scale takes the map's.
+        metric scale takes the map's. Where few features say what place that is, it waits for a second scene,
+        from elsewhere, that says the same.
         """
         problem = self_check(scene)
         if problem:
@@ -88,7 +90,7 @@ class Mapper:
             link = shared_keyframe(anchor, scene, pair) or by_features(anchor, scene)
         if anchor is None or link is None:
             if given is None:
-                return self._known(scene)
+                return self._known(scene, pair)
             return self._fuse(scene, given, 1.0, 'pose given', [given_link(given, 1.0, number)])
         problem = link_check(link, anchor, scene.metric)
         if problem:
@@ -105,20 +107,23 @@ class Mapper:
         """Where an image, or that of a scene, was taken in the map, or in words why that is not known."""
         if not self.map.keyframes:
             return 'the map has no keyframes: fuse scenes into it first'
-        if isinstance(seen, View):
-            return place_of_image(self.map.keyframes, seen)
-        place = place_of_scene(self.map.keyframes, seen)
+        keyframes = self.map.keyframes
+        place = place_of_image(keyframes, seen) if isinstance(seen, View) else place_of_scene(keyframes, seen)
         if isinstance(place, str):
             return place
-        problem = ratio_check(place.ratio, seen.metric, place.keyframe.scale, 'a place known again')
-        return problem or place
+        if place.inliers < SURE:
+            return f'{looks_like(place)}: wanted {SURE}'
+        if isinstance(seen, View):
+            return place
+        return ratio_check(place.ratio, seen.metric, place.keyframe.scale, 'a place known again') or place
 
-    def _known(self, scene: Scene) -> Fusion:
+    def _known(self, scene: Scene, pair: Pair) -> Fusion:
         """Fuse a scene where its picture was taken before."""
         place = place_of_scene(self.map.keyframes, scene)
         if isinstance(place, Place):
             inliers, points = place.inliers, place.points
             problem = ratio_check(place.ratio, scene.metric, place.keyframe.scale, 'a place known again')
+            problem = problem or self._doubt(scene, pair, place)
             if problem:
                 return Fusion(False, problem, None, place.ratio, inliers, points)
             reason, scale = f'place of scene {place.keyframe.number}', map_units(scene, place.ratio)
@@ -138,6 +143,23 @@ class Mapper:
         return Fusion(
             False, f'{lost}, and {place}: drive to a place that it shows, give poses (TF), or clear the map'
         )
+
+    def _doubt(self, scene: Scene, pair: Pair, place: Place) -> str:
+        """Why it is not certain that a scene is at this place, '' if it is."""
+        if place.inliers >= SURE:
+            return ''
+        first, pose, reach = self._doubtful, place.map_from_camera, place.keyframe.reach
+        link = (shared_keyframe(first, scene, pair) or by_features(first, scene)) if first else None
+        if (
+            first is None
+            or link is None
+            or link_check(link, first, scene.metric)
+            or apart(first.map_from_camera @ link.anchor_from_camera, reach, pose) >= 1
+        ):
+            self._doubtful = Anchor(self.map.scenes + 1, scene, pose, map_units(scene, place.ratio))
+        elif apart(first.map_from_camera, reach, pose) >= 1:
+            return ''
+        return f'{looks_like(place)}: drive on, a second scene from elsewhere must say the same'
 
     def _fuse(
         self,
@@ -159,5 +181,13 @@ class Mapper:
             kept = with_keyframe(kept, new) if new is not None else kept
         graph = self.map.graph.with_scene(number, pose, scale, scene.keyframe.stamp_ns, links)
         self.map = replace(self.map, keyframes=kept, graph=graph)
-        self._anchor = Anchor(number, scene, pose, scale)
+        self._anchor, self._doubtful = Anchor(number, scene, pose, scale), None
         return Fusion(True, reason, pose, scale, inliers, points)
+
+
+def looks_like(place: Place) -> str:
+    """The beginning of the reason why a place is not believed."""
+    return (
+        f'it looks like the place of scene {place.keyframe.number} in the map, but only {place.inliers} '
+        'features say so'
+    )

@@ -119,7 +119,7 @@ def measured_depth(scene: Scene, uv: np.ndarray, camera: Camera) -> np.ndarray:
     return np.where(seen, points[..., 2], np.nan)
 
 
-def apart(poses: np.ndarray, reaches: np.ndarray, pose: np.ndarray) -> np.ndarray:
+def apart(poses: np.ndarray, reaches: np.ndarray | float, pose: np.ndarray) -> np.ndarray:
     """How far (...) poses (..., 4, 4) that see about `reaches` (...) far are from others (..., 4, 4); below 1
     both see the same.
     """

@@ -37,6 +37,7 @@ MIN_SAME, REST_SAME, FEWEST_SAME = 0.65, 0.5, 20  # of the depths agree, and at 
 SAME_DEPTH, HIDDEN = 0.15, 0.25  # as a fraction: depths that agree; a surface behind another one
 ELSEWHERE = 5.0  # `apart` of two places; nearer is the drift of one
 CLEARLY = 2  # times as many features as on any other place
+SURE = 100  # features must agree where nothing else says so; one thing that stands in two rooms has 62
 
 
 @dataclass(frozen=True)

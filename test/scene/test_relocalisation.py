@@ -8,7 +8,7 @@ import torch
 from support import walked_room
 from support.walked_room import WALK, look, off_the_walls, seen
 
-from gsemsplat_ros.scene import keyframe_file, map_keyframe
+from gsemsplat_ros.scene import fusion, keyframe_file, map_keyframe, relocalisation
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.fusion import Mapper
 from gsemsplat_ros.scene.map import Map
@@ -142,6 +142,39 @@ def test_what_is_another_place_is_refused(known, monkeypatch):
     for pose in (WALK[0], AGAIN):
         assert not Mapper(known, 300_000).add(*mirrored(*stereo(pose))).fused
     assert Mapper(known, 300_000).add(*stereo(AGAIN)).fused
+
+
+def test_a_doubtful_place_waits_for_a_second_scene_from_elsewhere(known, monkeypatch):
+    monkeypatch.setattr(fusion, 'SURE', 10_000)  # features: none is sure
+    mapper = Mapper(known, 300_000)
+    assert str(mapper.relocalize(stereo(AGAIN)[1].first)).endswith('features say so: wanted 10000')
+    for stamp in (9, 10):  # a robot that stands still waits
+        waiting = mapper.add(*stereo(AGAIN, stamp))
+        assert not waiting.fused and mapper.map is known
+        assert 'in the map, but only ' in waiting.reason and waiting.reason.endswith(
+            'features say so: drive on, a second scene from elsewhere must say the same'
+        )
+    placed = mapper.add(*stereo(WALK[0], 11))
+    assert (
+        placed.fused
+        and placed.reason.startswith('place of scene')
+        and off(placed.map_from_camera, WALK[0])[0] < 0.02
+    )
+    assert mapper.add(*stereo(WALK[1], 12)).reason == 'features of both images'
+
+
+def test_a_doubtful_place_that_the_next_scene_contradicts_is_forgotten(known, monkeypatch):
+    monkeypatch.setattr(fusion, 'SURE', 10_000)
+    mapper, wrong = Mapper(known, 300_000), look(3, 2.5, 180)
+
+    def place_of_scene(keyframes, scene):
+        place = relocalisation.place_of_scene(keyframes, scene)
+        return replace(place, map_from_camera=wrong) if scene.keyframe.stamp_ns == 9 else place
+
+    monkeypatch.setattr(fusion, 'place_of_scene', place_of_scene)
+    told = [mapper.add(*stereo(pose, stamp)) for pose, stamp in ((AGAIN, 9), (WALK[0], 10), (AGAIN, 11))]
+    assert [one.fused for one in told] == [False, False, True]
+    assert off(told[2].map_from_camera, AGAIN)[0] < 0.02
 
 
 def test_walls_that_look_alike_leave_the_place_open(monkeypatch):
