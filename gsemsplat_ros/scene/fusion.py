@@ -1,14 +1,15 @@
-"""Placing scenes in the map, and accepting them. One thread uses the mapper, any thread its map."""
+"""Placing scenes in the map, and accepting them. One thread adds; any thread reads the map, and notes."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gsemsplat_ros.images.view import Pair, View
-from gsemsplat_ros.scene.forgetting import misses_after
+from gsemsplat_ros.scene.forgetting import free_space, misses_after
 from gsemsplat_ros.scene.links import (
     Anchor,
     by_features,
@@ -25,9 +26,11 @@ from gsemsplat_ros.scene.links import (
 )
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_keyframe import apart, apart_from, keyframe_of, with_keyframe
+from gsemsplat_ros.scene.object_identity import after, observed, recognised
 from gsemsplat_ros.scene.pose_graph import GraphLink
 from gsemsplat_ros.scene.relocalisation import SURE, Place, place_of_image, place_of_scene
 from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.semantics.answer import Answer
 
 # without a given pose the map begins at the first camera, as if level: x forward, y left, z up (REP 103)
 START = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
@@ -62,6 +65,7 @@ class Mapper:
         self.budget = budget
         self._anchor: Anchor | None = None
         self._doubtful: Anchor | None = None  # a scene that was known again, which a second one must confirm
+        self._noting = threading.Lock()  # while the objects of the map change
 
     def add(self, scene: Scene, pair: Pair) -> Fusion:
         """Fuse `scene`, which was built from `pair`, into the map; if refused, the map stays as it was.
@@ -116,6 +120,18 @@ class Mapper:
         if isinstance(seen, View):
             return place
         return ratio_check(place.ratio, seen.metric, place.keyframe.scale, 'a place known again') or place
+
+    def note(self, asked: Map, answer: Answer) -> Answer:
+        """The answer of `asked`, this map or an earlier one, with the history of its objects, which the map
+        then knows. In any thread. Where the map is another by now, or was moved, nothing is noted.
+        """
+        with self._noting:
+            before, now = asked.graph, self.map.graph
+            if asked.scenes > self.map.scenes or not np.array_equal(before.poses, now.poses[: len(before)]):
+                return recognised(asked, answer)
+            objects, answer = observed(self.map.objects, asked, answer)
+            self.map = self.map.with_objects(objects)
+        return answer
 
     def _known(self, scene: Scene, pair: Pair) -> Fusion:
         """Fuse a scene where its picture was taken before."""
@@ -174,13 +190,17 @@ class Mapper:
         pose = np.array(map_from_camera, np.float64)
         placed = scene.gaussians.scaled(scale).transformed(pose, self.map.frame)
         misses = misses_after(self.map, scene, pose, scale)
-        self.map = self.map.merged(placed, pose[:3, 3], self.budget, scene.scale_source, misses)
-        kept, number = self.map.keyframes, self.map.scenes
+        grown = self.map.merged(placed, pose[:3, 3], self.budget, scene.scale_source, misses)
+        kept, number = grown.keyframes, grown.scenes
         if not (apart_from(kept, pose) < 1).any():
             new = keyframe_of(scene, number, pose, scale)
             kept = with_keyframe(kept, new) if new is not None else kept
-        graph = self.map.graph.with_scene(number, pose, scale, scene.keyframe.stamp_ns, links)
-        self.map = replace(self.map, keyframes=kept, graph=graph)
+        graph = grown.graph.with_scene(number, pose, scale, scene.keyframe.stamp_ns, links)
+        grown = replace(grown, keyframes=kept, graph=graph)
+        space = free_space(scene, pose, scale, grown.voxel)
+        with self._noting:
+            objects = after(self.map.objects, grown, space, scene.keyframe.stamp_ns)
+            self.map = grown.with_objects(objects)
         self._anchor, self._doubtful = Anchor(number, scene, pose, scale), None
         return Fusion(True, reason, pose, scale, inliers, points)
 
