@@ -28,6 +28,7 @@ setup(
         'opencv-python-headless',
         'pillow',
         'pyyaml',
+        'scipy',
         'tokenizers',
         'torch>=2.10',  # mends CVE-2025-32434 and CVE-2026-24747
         'tqdm',

@@ -52,6 +52,7 @@ ONLY_IN = {
     'rosbags': {'ros'},
     'sam2': {'supervision'},
     'segment_anything': {'supervision'},
+    'scipy': {'scene'},
     'sensor_msgs_py': {'ros'},
     'std_srvs': ROS,
     'tensorboard': {'training'},

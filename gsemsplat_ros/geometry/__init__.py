@@ -15,6 +15,6 @@ pose: focal length, relative pose and scale from point maps, images and odometry
 visibility: the surfaces visible in a view with known depth
 flow: dense correction of poses and depths by optical flow
 rays: points moved onto the rays of a calibrated camera
-similarity: how one set of points was moved, turned and scaled into another
+similarity: turn, move and scale; those of one set of points into another
 refine: predicted depths, corrected smoothly to the measured ones
 """

@@ -36,7 +36,6 @@ ANSWERED = (
     '~/load_map',
     '~/clear_map',
     '~/relocalize',
-    '~/changes',
     *(
         f'~/{name}'
         for name in (

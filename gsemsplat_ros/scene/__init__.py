@@ -11,11 +11,13 @@ relocalisation: where a picture was taken in a map
 alignment: where one map stands in another
 forgetting: which Gaussians of a map a keyframe sees again, and through which it looks
 known_objects: the objects that a map remembers, with their ids
-object_identity: which of them an answer found, and what became of them after a scene
 ask: answers of a scene and of a map
 map_index: decoded codes and smoothing cells of a map, for queries
 pose_graph: where the scenes of a map stand, and what was measured of that
+graph_solver: the most likely places of the scenes of a map
 links: how a scene stands to the last one in the map
+loops: places that a chain of scenes comes back to
+correction: a map whose scenes move
 fusion: the place of a scene in the map, and whether it is accepted
 approach: a free pose from which a robot faces an object
 coded_file: the file format that scenes and maps share

@@ -8,6 +8,7 @@ import numpy as np
 
 from gsemsplat_ros.geometry.features import matched_rows
 from gsemsplat_ros.geometry.pose import MIN_INLIERS, RATIO_TOLERANCE, camera_pose, depth_ratio
+from gsemsplat_ros.geometry.similarity import Similarity
 from gsemsplat_ros.images.camera import pixel_grid
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.scene.pose_graph import MAP, GraphLink, PoseGraph
@@ -19,19 +20,23 @@ MIN_SAME = 0.5  # of the depths in two scenes must agree on one ratio; of random
 MAX_RESCALE = 2.0  # largest correction of a non-metric scene's scale against the scene before
 # standard deviations of what is measured: turn [rad], position as a part of the distance of what is seen,
 # logarithm of the scale
-BY_PICTURES = np.deg2rad(0.3), 0.005, 0.02
+BY_PICTURES = float(np.deg2rad(0.2)), 0.006, 0.04
 BY_POSE = float(np.deg2rad(1)), 0.05  # of a given pose: turn [rad], position [m]
 EXACT, UNKNOWN = 1e-4, 1.0
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """The last scene in the map, which places the next one; scale: map units per unit of the scene."""
+    """The last scene in the map, with its number and its place, which places the next one."""
 
     number: int
     scene: Scene
-    map_from_camera: np.ndarray
-    scale: float
+    place: Similarity
+
+    @property
+    def scale(self) -> float:
+        """Map units per unit of the scene."""
+        return self.place.scale
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def scale_check(anchor: Anchor | None, scene: Scene, map_from_camera: np.ndarray
     keyframe, old = scene.keyframe, anchor.scene.keyframe
     pixels = pixel_grid(old.camera.height, old.camera.width).reshape(-1, 2)
     points, seen = anchor.scene.lifted(old.to_input_pixel(pixels))
-    camera_from_anchor = np.linalg.inv(map_from_camera) @ anchor.map_from_camera
+    camera_from_anchor = np.linalg.inv(map_from_camera) @ anchor.place.pose
     points = points[seen] @ camera_from_anchor[:3, :3].T + camera_from_anchor[:3, 3]
     uv, in_front = keyframe.camera.project(points)
     inside = in_front & keyframe.camera.in_image(uv)
@@ -145,6 +150,11 @@ def map_units(scene: Scene, ratio: float) -> float:
     return 1.0 if scene.metric else ratio
 
 
+def chained(link: Link, anchor: Anchor, scene: Scene) -> Similarity:
+    """The scene's place in the map, by its link to the anchor."""
+    return Similarity(anchor.place.pose @ link.anchor_from_camera, map_units(scene, link.ratio))
+
+
 def link_of(link: Link, anchor: Anchor, scene: Scene, number: int) -> GraphLink:
     """The link from the anchor to scene `number`, for the graph."""
     first_from_second = link.anchor_from_camera.copy()
@@ -181,7 +191,7 @@ def given_link(pose: np.ndarray, scale: float, number: int) -> GraphLink:
 def sigmas(reach: float) -> tuple[float, float, float]:
     """BY_PICTURES of a scene that sees about `reach` far, in its own unit."""
     turn, way, ratio = BY_PICTURES
-    return float(turn), way * reach, ratio
+    return turn, way * reach, ratio
 
 
 def reach(scene: Scene) -> float:

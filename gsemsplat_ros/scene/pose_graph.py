@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gsemsplat_ros.geometry.similarity import Similarity
+
 MAP = 0  # the map itself among the numbers of its scenes, which begin at 1
 
 
@@ -77,6 +79,10 @@ class PoseGraph:
             np.append(self.stamps_ns, stamp_ns),
             (*self.links, *links),
         )
+
+    def place(self, row: int) -> Similarity:
+        """Of the scene in a row."""
+        return Similarity(self.poses[row], float(self.scales[row]))
 
     def with_links(self, links: Sequence[GraphLink]) -> PoseGraph:
         """The same scenes, with these links alone."""

@@ -1,0 +1,87 @@
+"""Corrections of a map: its scenes move to where a loop, or a given pose, says that they are.
+
+The Gaussians move with the scene that owns them, keyframes with their own; the map before stays as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gsemsplat_ros.geometry.similarity import Similarity
+from gsemsplat_ros.scene.graph_solver import solved
+from gsemsplat_ros.scene.links import BY_POSE
+from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.pose_graph import MAP, GraphLink, PoseGraph
+
+NOTICEABLE = 0.2, np.deg2rad(0.1), 0.002  # of a voxel, turn and scale: scenes that move less stay
+TIGHT = 0.1  # of BY_POSE: deviations of the pose that was given last
+JUMP = 3.0  # standard deviations between a given pose and the images
+
+
+def moved(map_: Map, graph: PoseGraph) -> Map:
+    """The map with its scenes where `graph` has them, which may have newer ones too; those that would hardly
+    move stay where they are."""
+    old = map_.graph
+    poses, scales = graph.poses.copy(), graph.scales.copy()
+    moves = [Similarity(np.eye(4))] * (map_.scenes + 1)
+    for row, number in enumerate(old.numbers):
+        move = graph.place(row) @ old.place(row).inverse
+        way = float(np.linalg.norm(poses[row][:3, 3] - old.poses[row][:3, 3]))
+        size = way / map_.voxel, move.turn, abs(np.log(move.scale))
+        if any(value > least for value, least in zip(size, NOTICEABLE)):
+            moves[number] = move
+        else:
+            poses[row], scales[row] = old.poses[row], old.scales[row]
+    if all(move.scale == 1 and (move.pose == np.eye(4)).all() for move in moves):
+        return replace(map_, graph=replace(graph, poses=poses, scales=scales))
+    whole = map_.moved(np.array([move.pose for move in moves]), np.array([move.scale for move in moves]))
+    return replace(
+        whole,
+        keyframes=tuple(kept.moved(*moves[kept.number]) for kept in map_.keyframes),
+        graph=replace(graph, poses=poses, scales=scales),
+    )
+
+
+def jump(given: Similarity, chained: Similarity, link: GraphLink) -> Similarity | None:
+    """How far a pose that was given is from where the images have it, `chained` by this link; None: no
+    farther than either may be wrong. In metres."""
+    off, (turn, way, _) = chained.inverse @ given, link.sigmas
+    if off.turn > JUMP * np.hypot(turn, BY_POSE[0]) or off.way > JUMP * np.hypot(way, BY_POSE[1]):
+        return off
+    return None
+
+
+def after_jump(graph: PoseGraph, off: Similarity) -> PoseGraph:
+    """The graph in metres, whose newest scene's given pose is `off` from where the images have it, with those
+    before where they follow it.
+
+    The newest pose holds, and the first, unless the images forbid that: then all before moves as a whole.
+    What was given in between is wrong by as much as the jump, all together; it holds too if the scene before
+    was not given, since then only the chain is wrong. From now on all that was given is where it is found.
+    """
+    given = [link.second for link in graph.links if is_given(link)]
+    newest, follows = given[-1], int(graph.numbers[-2]) in given
+    tight = TIGHT * np.array(BY_POSE)
+    loose = np.sqrt(len(given)) * np.maximum(BY_POSE, (off.turn, off.way))
+
+    def doubted(link: GraphLink) -> GraphLink:
+        if not is_given(link):
+            return link
+        if follows and link.second == given[0]:
+            return replace(link, doubtful=True)
+        turn, way = loose if follows and link.second != newest else tight
+        return replace(link, sigmas=(float(turn), float(way), link.sigmas[2]))
+
+    def anew(link: GraphLink) -> GraphLink:
+        place = found.place(found.row(link.second) or 0)
+        return replace(link, first_from_second=place.pose, ratio=place.scale) if is_given(link) else link
+
+    found = solved(graph.with_links([doubted(link) for link in graph.links]), metric=True).graph
+    return found.with_links([anew(link) for link in graph.links])
+
+
+def is_given(link: GraphLink) -> bool:
+    """Whether it is a pose that was given, and not a place known again."""
+    return link.first == MAP and not link.doubtful
