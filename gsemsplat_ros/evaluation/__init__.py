@@ -12,6 +12,7 @@ annotated_scores: the scores of `eval scannetpp`
 held_out_rooms: scores on rooms
 map_walk: the walk of a robot through a house, with its truth
 map_scores: scores of the map that it makes
+map_identity: whether things keep their ids in it
 map_houses: the scores of `eval map`
 boxes: the boxes of an answer against the true ones
 pair_labels, labelled_pairs: reader of labelled real pairs, and scores on them

@@ -10,6 +10,7 @@ import numpy as np
 
 from gsemsplat_ros.evaluation.boxes import box_scores, boxes_of
 from gsemsplat_ros.evaluation.held_out_rooms import words
+from gsemsplat_ros.evaluation.map_identity import MIN_SEEN, MOMENTS, Identity, Sighting, standing
 from gsemsplat_ros.evaluation.map_scores import Record, drift, right_pose, world_from_map, wrongly_removed
 from gsemsplat_ros.evaluation.map_walk import Keyframe, Walker, noisy, sequential_pair, stereo_pair, surface
 from gsemsplat_ros.evaluation.metrics import bootstrap_interval, mean
@@ -26,7 +27,6 @@ HOUSES, ELSEWHERE = 2_000_000, 3_000_000  # first seeds
 # m and Gaussians: nothing goes for want of room; at the node's 3 cm a million is too few for four rooms
 VOXEL, BUDGET = 0.05, 2_000_000
 PROBES = 10  # places in the house, and as many elsewhere, that a map which was loaded has to tell
-MIN_SEEN = 20  # of the sampled points: a thing of which less was seen is not asked for
 # measure -> its meaning, in the order of the table
 MEASURES = {
     'drift_m': 'error of the position at the end of the first round, back at its start [m]',
@@ -44,7 +44,7 @@ MEASURES = {
     '10 deg',
     'false_relocalisations': 'number of places told wrongly: of these, of as many in another house, and '
     'after lost links',
-    'id_switches': 'number of times that a thing changed its id',
+    'id_switches': 'number of times that a thing changed its id (asked by name four times)',
     'objects_precision': 'part of the boxes found by the names of things that are a standing one of the name',
     'objects_recall': 'part of the things that stand that have such a box (IoU 0.25; by chance about 0)',
     'seconds_keyframe': 'of fusing a keyframe, mean',
@@ -58,7 +58,7 @@ ABSENT = {
     'wrongly_removed_share': 'nothing is in the map',
     'relocalised_share': 'nothing is in the map',
     'false_relocalisations': 'nothing is in the map',
-    'id_switches': 'objects have no ids yet',
+    'id_switches': 'no thing was found by its name',
     'objects_precision': 'nothing was found, or too little is in the map to compare it with the house',
     'objects_recall': 'too little is in the map to compare it with the house',
 }
@@ -74,6 +74,7 @@ class Setting:
     record: Record
     given: list[np.ndarray] | None
     seconds: list[float] = field(default_factory=list)
+    identity: Identity = field(default_factory=Identity)
 
     @property
     def stereo(self) -> bool:
@@ -125,12 +126,11 @@ def evaluate_house(
         for name in settings
     ]
     by_camera = sorted(running, key=lambda setting: setting.stereo)  # most encodings are reused so
-    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    seen: list[Sighting] = []
+    moments = {round(keyframes * k / (2 * MOMENTS)) - 1 for k in range(1, 2 * MOMENTS + 1)}
     before: Keyframe | None = None
     for keyframe in walker.rounds(keyframes):
-        points, instances = surface(keyframe, walker.camera)
-        there = ~np.isin(instances, list(gone)) if keyframe.round == 1 else instances > 0
-        seen.append((points[there], instances[there]))
+        seen.append(Sighting(keyframe.round, *surface(keyframe, walker.camera)))
         built: tuple[Scene, float] | None = None  # a stereo scene does not depend on TF
         for setting in by_camera:
             pair = setting.pair(keyframe, before)
@@ -142,9 +142,10 @@ def evaluate_house(
             setting.seconds.append(seconds)
             fusion, seconds = timed(setting.mapper.add, scene, pair)
             setting.record.add(keyframe, scene, fusion, setting.mapper.map, seconds)
+            if keyframe.number in moments:
+                setting.identity.look(pipeline, setting.mapper, setting.record, house, seen)
         before = keyframe
         tick()
-    standing = tuple(np.concatenate(column) for column in zip(*seen))
     probes = [*probe_scenes(pipeline, walker, running, True)]
     if elsewhere is not None:
         probes += probe_scenes(pipeline, elsewhere, running, False)
@@ -156,7 +157,8 @@ def evaluate_house(
             'stale_share': setting.record.old.share if setting.record.old else None,
             'wrongly_removed_share': wrongly_removed(setting.record),
             **relocalised(setting, [probe for probe in probes if probe.stereo == setting.stereo]),
-            **objects_found(pipeline, setting, house, *standing),
+            'id_switches': setting.identity.score,
+            **objects_found(pipeline, setting, house, *standing(seen, gone)),
             'seconds_keyframe': mean([setting.record.seconds]),
             'seconds_pipeline': mean([setting.seconds]),
             'gaussians': len(setting.mapper.map),

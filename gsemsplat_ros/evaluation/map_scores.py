@@ -99,7 +99,7 @@ class Gone:
         mine = np.isin(np.concatenate([rows.instances for rows in followed]), list(gone))
         unique, where = np.unique(keys, return_inverse=True)
         share = np.bincount(where, mine) / np.bincount(where)
-        chosen = (share > 0.5) & map_.lookup(unique)[0]
+        chosen = (share > 0.5) & map_.lookup(unique).there
         sums = [np.bincount(where, mine * column) for column in places.T]
         with np.errstate(invalid='ignore'):
             means = np.stack(sums, 1) / np.bincount(where, mine)[:, None]
@@ -110,7 +110,7 @@ class Gone:
         through = looks_through(keyframe, camera, self.places)
         self.counts += through
         due = through & (self.counts == VIEWS)
-        there, last_seen, _ = map_.lookup(self.keys[due])
+        there, last_seen, *_ = map_.lookup(self.keys[due])
         self.stale.append(there & (last_seen <= self.scenes))
 
     @property
@@ -148,7 +148,7 @@ def follow(keyframe: Keyframe, scene: Scene, fusion: Fusion, map_: Map) -> Follo
         pose, map_.frame
     )  # to the last bit as the mapper
     keys, inside = voxel_keys(placed.means[: some.size].cpu().numpy()[some.ravel()], map_.voxel)
-    inside &= map_.lookup(keys)[0]
+    inside &= map_.lookup(keys).there
     places = true[some] @ world[:3, :3].T + world[:3, 3]
     return Followed(
         keys[inside], places[inside], instance[some][inside], errors[some][inside], keyframe.round
@@ -169,7 +169,7 @@ def wrongly_removed(record: Record) -> float | None:
     if not len(keys):
         return None
     unique, where = np.unique(places, return_inverse=True)
-    kept = np.bincount(where, record.map.lookup(keys)[0], len(unique)) > 0
+    kept = np.bincount(where, record.map.lookup(keys).there, len(unique)) > 0
     return float(1 - kept.mean())
 
 

@@ -17,7 +17,7 @@ class PageAnswer:
 
     relevancy (M,) float32, NaN where unknown; None if the source gives boxes only. lit (M,) bool: Gaussians
     of the found objects. seconds: time taken. picture (H, W, 3) uint8 RGB: relevancy over the newest image,
-    or None. note: a remark for the visitor.
+    or None. note: a remark for the visitor. stamp_ns: of the newest images in what was asked, 0: unknown.
     """
 
     answer: Answer
@@ -27,13 +27,20 @@ class PageAnswer:
     seconds: float
     picture: np.ndarray | None = None
     note: str = ''
+    stamp_ns: int = 0
 
 
 def answered_by_boxes(
-    answer: Answer, shown: ShownScene, seconds: float, picture: np.ndarray | None = None, note: str = ''
+    answer: Answer,
+    shown: ShownScene,
+    seconds: float,
+    picture: np.ndarray | None = None,
+    note: str = '',
+    stamp_ns: int = 0,
 ) -> PageAnswer:
     """The answer of a node, which sends boxes only: the Gaussians inside a box are lit."""
-    return PageAnswer(answer, shown, None, inside_any(answer.objects, shown.means), seconds, picture, note)
+    lit = inside_any(answer.objects, shown.means)
+    return PageAnswer(answer, shown, None, lit, seconds, picture, note, stamp_ns)
 
 
 def carried_over(answer: PageAnswer, shown: ShownScene) -> PageAnswer | None:

@@ -11,6 +11,7 @@ from gsemsplat_ros.report.markup import Markup, tag
 from gsemsplat_ros.semantics.objects import Object
 
 MAX_LABEL = 32  # characters of the phrase in a label
+GONE = 3  # objects listed that have gone
 GOOD, BAD, QUIET = '#4ade80', '#fb923c', '#94a3b8'
 
 
@@ -118,14 +119,45 @@ def _legend(low: str, high: str, way: str) -> Markup:
 
 
 def object_line(number: int, thing: Object, shown: ShownScene) -> str:
-    """Label of an object's button, as plain text."""
-    return f'{number}   {shown.distance(thing.center):.2f} {shown.unit} away   {_size(thing)}'
+    """Label of an object's button, as plain text; number: its rank, for one that no map knows."""
+    return f'{name(number, thing)}   {_away(thing, shown)}   {_size(thing)}'
+
+
+def object_hint(thing: Object, stamp_ns: int) -> str:
+    """What its button does, and when the object was seen; stamp_ns: of the newest images."""
+    return f'Fly there; {thing.history.sight(stamp_ns)}' if thing.history else 'Fly there'
+
+
+def gone(answer: PageAnswer | None) -> str:
+    """HTML: what the answer's text found before and has gone since, struck through; '' for nothing."""
+    if answer is None:
+        return ''
+    lines = [
+        block(
+            tag('s', f'#{thing.id}   {_away(thing, answer.shown)}'),
+            f' {thing.history.sight(answer.stamp_ns)}',
+            color=QUIET,
+        )
+        for thing in answer.answer.gone[:GONE]
+        if thing.history
+    ]
+    return str(tag('div', lines)) if lines else ''
 
 
 def label(number: int, text: str, thing: Object, shown: ShownScene) -> str:
     """Label of an object in the scene, as plain text."""
     text = text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + '…'
+    text += f' #{thing.id}' if thing.id else ''
     return f'{text}  {shown.distance(thing.center):.2f} {shown.unit}  {_size(thing)}'
+
+
+def name(number: int, thing: Object) -> str:
+    """The number by which the map knows an object, else its rank in the answer."""
+    return f'#{thing.id}' if thing.id else str(number)
+
+
+def _away(thing: Object, shown: ShownScene) -> str:
+    return f'{shown.distance(thing.center):.2f} {shown.unit} away'
 
 
 def _size(thing: Object) -> str:

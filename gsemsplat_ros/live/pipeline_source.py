@@ -13,6 +13,7 @@ from gsemsplat_ros.live.shared_state import Ask, SemanticColors
 from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene.map_index import MapIndex
+from gsemsplat_ros.scene.object_identity import recognised
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Question
 
@@ -22,11 +23,14 @@ def asks(pipeline: Pipeline, target: Scene | MapIndex, shown: ShownScene) -> Ask
 
     def ask(text: str, threshold: float | None) -> PageAnswer:
         start = time.perf_counter()
-        answer = pipeline.query(target, Question(text, threshold or None))
+        answer, stamp_ns = pipeline.query(target, Question(text, threshold or None)), 0
+        if isinstance(target, MapIndex):
+            answer = recognised(target.map, answer)
+            stamp_ns = int(target.map.graph.stamps_ns.max(initial=0))
         assert answer.relevancy is not None and answer.lit is not None  # a pipeline gives both
-        return PageAnswer(
-            answer, shown, answer.relevancy[shown.rows], answer.lit[shown.rows], time.perf_counter() - start
-        )
+        relevancy, lit = answer.relevancy[shown.rows], answer.lit[shown.rows]
+        seconds = time.perf_counter() - start
+        return PageAnswer(answer, shown, relevancy, lit, seconds, stamp_ns=stamp_ns)
 
     return ask
 

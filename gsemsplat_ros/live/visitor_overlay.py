@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BOXES = 8  # objects drawn
 BOX_COLORS = (255, 190, 60), (235, 235, 235)  # RGB: best object, others
+GONE_COLOR = (130, 140, 150)
 APART = 0.04  # share of the viewing distance: the images of cameras closer than this intersect
 SPLATS = '/splats'  # name of the shared node, and of a page's own that replaces it
 
@@ -62,6 +63,8 @@ class VisitorOverlay:
             self._marks = self._frustums(cameras, shown)
             if answer is not None and answer.answer.found:
                 self._marks += self._boxes(answer)
+            if answer is not None:
+                self._marks += self._gone(answer)
 
     def _boxes(self, answer: PageAnswer) -> list[viser.SceneNodeHandle]:
         scene, up = self._client.scene, np.asarray(answer.shown.up)
@@ -80,7 +83,7 @@ class VisitorOverlay:
             text = (
                 panel_text.label(number, answer.answer.text, thing, answer.shown)
                 if number == 1
-                else str(number)
+                else panel_text.name(number, thing)
             )
             marks.append(
                 scene.add_label(
@@ -92,6 +95,19 @@ class VisitorOverlay:
                 )
             )
         return marks
+
+    def _gone(self, answer: PageAnswer) -> list[viser.SceneNodeHandle]:
+        """Thin boxes where things stood that have gone."""
+        return [
+            self._client.scene.add_line_segments(
+                f'/answer/gone{number}',
+                thing.edges.astype(np.float32),
+                GONE_COLOR,
+                thickness=1.0,
+                thickness_units='screen',
+            )
+            for number, thing in enumerate(answer.answer.gone[: panel_text.GONE])
+        ]
 
     def _frustums(self, cameras: Sequence[ShownCamera], shown: ShownScene) -> list[viser.SceneNodeHandle]:
         reach = float(np.linalg.norm(shown.look_at - shown.position))

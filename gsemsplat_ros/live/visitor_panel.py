@@ -59,6 +59,7 @@ class VisitorPanel:
         self._verdict = gui.add_html('')
         self._objects = gui.add_folder(None)
         self._object_buttons: list[viser.GuiButtonHandle] = []
+        self._gone = gui.add_html('')
         self._clear = gui.add_button('Clear', visible=False, color='gray')
         self._clear.on_click(lambda _: actions.choose(None))
         self._mode = gui.add_dropdown('Show', MODES)
@@ -150,16 +151,19 @@ class VisitorPanel:
         self._history.visible = bool(texts)
 
     def show_objects(self, answer: PageAnswer | None) -> None:
-        """Show the answer's objects, best first, as buttons that fly there."""
+        """Show the answer's objects, best first, as buttons that fly there, and what has gone."""
         for button in self._object_buttons:
             button.remove()
         self._object_buttons = []
+        self._gone.content = panel_text.gone(answer)
         if answer is None:
             return
         with self._objects:
             for number, thing in enumerate(answer.answer.objects[:OBJECTS], 1):
                 button = self._gui.add_button(
-                    panel_text.object_line(number, thing, answer.shown), color='gray', hint='Fly there'
+                    panel_text.object_line(number, thing, answer.shown),
+                    color='gray',
+                    hint=panel_text.object_hint(thing, answer.stamp_ns),
                 )
                 button.on_click(partial(self._fly, thing))
                 self._object_buttons.append(button)

@@ -12,6 +12,7 @@ sources: messages to a `Pair`, in the worker
 worker: the thread of the heavy work, with a mailbox for the newest input
 perception: from a pair to scene, map and answers
 map_keeper, map_services: the map, and its services
+changes: the service that lists what appeared in the map and what went
 relocalize: the service that says where a picture was taken in the map
 answers, shown: answers to queries, and those whose markers are shown
 snapshot: the results of the node, one value that is replaced

@@ -14,7 +14,8 @@ from gsemsplat_ros.images.camera import UP_OF_CAMERA
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros import messages, object_messages, publishers
 from gsemsplat_ros.ros.clouds import gaussian_cloud
-from gsemsplat_ros.ros.conversions import make_header
+from gsemsplat_ros.ros.conversions import make_header, stamp_ns
+from gsemsplat_ros.ros.map_keeper import MapKeeper
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.snapshot import Kept, Snapshot
 from gsemsplat_ros.ros.tf_listener import TfListener
@@ -25,6 +26,8 @@ from gsemsplat_ros.scene.map_index import IndexCache
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer, Question
 from gsemsplat_ros.semantics.objects import inside_any
+
+NAMED = 8  # objects at most, in the message of a response
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +57,11 @@ def question(text: str, parameters: Parameters, threshold: float = 0.0, max_obje
     return Question(text, threshold or parameters.threshold or None, max_objects or parameters.max_objects)
 
 
-def find(question: Question, pipeline: Pipeline, indexes: IndexCache, now: Snapshot) -> Reply:
-    """Ask the map and the newest scene of `now`, of which there must be one.
+def find(
+    question: Question, pipeline: Pipeline, indexes: IndexCache, now: Snapshot, keeper: MapKeeper
+) -> Reply:
+    """Ask the map and the newest scene of `now`, of which there must be one; `keeper` notes what the map
+    answers, and knows its objects.
 
     A scene that could not be fused answers for itself what it finds and the map does not.
     """
@@ -67,6 +73,7 @@ def find(question: Question, pipeline: Pipeline, indexes: IndexCache, now: Snaps
         if of_map is None or only_the_scene_knows:
             return _of_scene(scene, seen, question, now)
     assert of_map is not None, 'there is neither a map nor a scene to ask'
+    of_map = keeper.note(kept.map, of_map)
     answer = replace(of_map, peak_pixel=seen.peak_pixel if seen and seen.found else None)
     camera = None if kept.map_from_camera is None else kept.map_from_camera[:3, 3]
     return Reply(answer, map_header(kept), kept.map.gaussians, kept.map.metric, True, camera, scene, seen)
@@ -106,6 +113,7 @@ def fill(
         f"'{answer.text}' {answer.state}"
         + (f', {len(answer.objects)} object(s)' if answer.found else '')
         + f': score {answer.score:.3f}, threshold {answer.threshold:.3f}'
+        + sights(answer, stamp_ns(reply.header))
     )
     if answer.guessed:
         response.message += "; its distance is the network's guess: nothing of it was measured"
@@ -134,6 +142,16 @@ def fill(
         response.message += '; the node is not active: this is of what it saw before'
     if answer.note:  # last, where ros/client/reply.py finds it
         response.message = f'{response.message}; {answer.note}' if understood else answer.note
+
+
+def sights(answer: Answer, now_ns: int) -> str:
+    """When the map's objects of an answer were seen last, and what has gone, to follow its other words;
+    now_ns: stamp of the newest images."""
+    return ''.join(
+        f'; #{thing.history.id} {thing.history.sight(now_ns)}'
+        for thing in (*answer.objects, *answer.gone)[:NAMED]
+        if thing.history
+    )
 
 
 def map_header(kept: Kept) -> Header:

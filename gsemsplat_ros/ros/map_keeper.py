@@ -16,6 +16,7 @@ from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_file import load_map, save_map
 from gsemsplat_ros.scene.relocalisation import Place
 from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.semantics.answer import Answer
 
 FRAME = 'gsemsplat_map'  # of a map that no map_frame of TF holds: it begins at the first camera
 SUFFIX = '.safetensors'
@@ -23,7 +24,7 @@ SUFFIX = '.safetensors'
 
 class MapKeeper:
     """Keeps the map of `latest`, whose `kept` it replaces and nobody else does: the worker adds scenes, the
-    services save, load and clear, one at a time.
+    services save, load and clear, one at a time; meanwhile any thread notes what the map answers.
 
     frame: of the map; tied: it is one of TF (map_frame), not one of the map's own; folder: of the files.
     """
@@ -35,7 +36,8 @@ class MapKeeper:
         self.tied = bool(parameters.map_frame)
         self.folder = Path(parameters.map_directory)
         self._voxel, self._space = parameters.map_voxel_m, space
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # while a scene is fused
+        self._kept_lock = threading.Lock()  # for a moment, while `kept` is replaced
         empty = Map.empty(self.frame, self._voxel)
         self._mapper = Mapper(empty, 0)
         self.latest = Latest(Snapshot(Kept(empty)))
@@ -46,7 +48,7 @@ class MapKeeper:
         return self.latest.now.kept
 
     def _take(self, map_: Map, stamp_ns: int, loaded: bool) -> None:
-        with self._lock:
+        with self._lock, self._kept_lock:
             self._mapper = Mapper(map_, 0)
             kept = replace(self.kept, map=map_, stamp_ns=stamp_ns, loaded=loaded, map_from_camera=None)
             self.latest.change(kept=replace(kept, last_fused=True, reason=''))
@@ -60,28 +62,37 @@ class MapKeeper:
         fused, and why not.
         """
         with self._lock:
-            kept = self.kept
-            if self.tied and pair.first.map_from_camera is None and not len(kept.map):
+            if self.tied and pair.first.map_from_camera is None and not len(self.kept.map):
                 fusion = Fusion(
                     False, f"the map begins when TF says where the camera is in map_frame '{self.frame}'"
                 )
             else:
                 self._mapper.budget = budget
                 fusion = self._mapper.add(scene, pair)
-            kept = replace(kept, last_fused=fusion.fused, reason=fusion.reason)
-            if fusion.fused:
-                kept = replace(
-                    kept,
-                    map=self._mapper.map,
-                    stamp_ns=scene.keyframe.stamp_ns,
-                    map_from_camera=fusion.map_from_camera,
-                    camera_frame=scene.gaussians.frame,
-                    fused=kept.fused + 1,
-                )
-            else:
-                kept = replace(kept, left_out=kept.left_out + 1)
-            self.latest.change(kept=kept)
+            with self._kept_lock:
+                kept = replace(self.kept, last_fused=fusion.fused, reason=fusion.reason)
+                if fusion.fused:
+                    kept = replace(
+                        kept,
+                        map=self._mapper.map,
+                        stamp_ns=scene.keyframe.stamp_ns,
+                        map_from_camera=fusion.map_from_camera,
+                        camera_frame=scene.gaussians.frame,
+                        fused=kept.fused + 1,
+                    )
+                else:
+                    kept = replace(kept, left_out=kept.left_out + 1)
+                self.latest.change(kept=kept)
         return kept
+
+    def note(self, asked: Map, answer: Answer) -> Answer:
+        """The answer of `asked`, which was the map when the question came, with the history of its objects;
+        the map knows them from now on."""
+        with self._kept_lock:
+            answer = self._mapper.note(asked, answer)
+            map_ = self.kept.map.with_objects(self._mapper.map.objects)
+            self.latest.change(kept=replace(self.kept, map=map_))
+        return answer
 
     def place_of(self, seen: View | Scene) -> Place:
         """Where a single image, or that of a scene, was taken in the map. Raises ValueError where that is not
@@ -105,7 +116,7 @@ class MapKeeper:
             problem = f'cannot make the folder {path.parent} ({error.strerror}): set map_directory'
         else:
             problem = ''
-        with self._lock:
+        with self._kept_lock:
             self.latest.change(kept=replace(self.kept, save_error=problem))
         if problem:
             raise ValueError(problem)

@@ -7,7 +7,7 @@ time, in any of them):
     the node's own       transitions, parameters, 1 Hz timer     configured, active, parameters
     inputs               images, camera_info                     Subscriptions; the worker's mailbox
     TF                   /tf, /tf_static                         TfListener, under its lock
-    query                the service query                       shown, under the output lock
+    query                the service query                       shown, under the output lock; known objects
     map services         save_map, load_map, clear_map           latest.kept; the source's memory (forget)
     (worker thread)      an input; what a parameter changes      source; latest; shown, under the output lock
 
@@ -42,6 +42,7 @@ from gsemsplat_ros.device import NoGpuMemory
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros import diagnostics
 from gsemsplat_ros.ros.arguments import mistake
+from gsemsplat_ros.ros.changes import ChangesService
 from gsemsplat_ros.ros.inputs import Subscriptions, input_topics
 from gsemsplat_ros.ros.log import NodeLog
 from gsemsplat_ros.ros.map_keeper import MapKeeper
@@ -149,6 +150,7 @@ class GsemsplatNode(LifecycleNode):
                 load_on_cpu,
             )
             made.enter_context(closing(MapServices(self, self.log, keeper, self._map_replaced)))
+            made.enter_context(closing(ChangesService(self, self.log, keeper)))
             made.enter_context(
                 closing(RelocalizeService(self, self.log, keeper, lambda: self.parameters, self._say))
             )

@@ -81,7 +81,7 @@ def object_detections(answers: Sequence[tuple[Answer, Header]], header: Header) 
 
 
 def object_markers(answers: Sequence[Answer], header: Header) -> MarkerArray:
-    """A box and a label with the id for each object, coloured by its text; they replace all previous markers."""
+    """A box and a label with its id for each object, coloured by text; they replace all previous markers."""
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for answer in answers:
         hue = zlib.crc32(answer.text.encode()) / 2**32  # the same in every node and at every start

@@ -163,7 +163,7 @@ class Perception:
             for text in p.queries:
                 try:
                     question = answers.question(text, p)
-                    reply = answers.find(question, self.pipeline, self._indexes, now)
+                    reply = answers.find(question, self.pipeline, self._indexes, now, self.keeper)
                 except ValueError as error:
                     self._say(f"standing query '{text}': {error}")
                     continue
@@ -220,7 +220,7 @@ class Perception:
         says that it is of what was seen before. Raises ValueError for a bad question."""
         p = self._parameters()
         question = answers.question(request.text, p, request.threshold, request.max_objects)
-        reply = answers.find(question, self.pipeline, self._indexes, now)
+        reply = answers.find(question, self.pipeline, self._indexes, now, self.keeper)
         answers.fill(reply, request, response, p, tf, is_active, self._complain)
         with self._complaining(), self._output_lock:  # the answer stands, whatever becomes of the topics
             if now.scene is self.latest.now.scene:  # else a newer scene has gone out meanwhile

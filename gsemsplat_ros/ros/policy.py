@@ -36,6 +36,7 @@ ANSWERED = (
     '~/load_map',
     '~/clear_map',
     '~/relocalize',
+    '~/changes',
     *(
         f'~/{name}'
         for name in (

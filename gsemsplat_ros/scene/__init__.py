@@ -11,6 +11,7 @@ relocalisation: where a picture was taken in a map
 alignment: where one map stands in another
 forgetting: which Gaussians of a map a keyframe sees again, and through which it looks
 known_objects: the objects that a map remembers, with their ids
+object_identity: which of them an answer found, and what became of them after a scene
 ask: answers of a scene and of a map
 map_index: decoded codes and smoothing cells of a map, for queries
 pose_graph: where the scenes of a map stand, and what was measured of that

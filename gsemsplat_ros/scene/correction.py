@@ -1,16 +1,19 @@
 """Corrections of a map: its scenes move to where a loop, or a given pose, says that they are.
 
-The Gaussians move with the scene that owns them, keyframes with their own; the map before stays as it was.
+Gaussians and objects move with the scene that owns them, keyframes with their own; the map before stays as it
+was.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gsemsplat_ros.geometry.similarity import Similarity
+from gsemsplat_ros.scene import object_identity
 from gsemsplat_ros.scene.graph_solver import solved
+from gsemsplat_ros.scene.known_objects import KnownObjects
 from gsemsplat_ros.scene.links import BY_POSE
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.pose_graph import MAP, GraphLink, PoseGraph
@@ -20,28 +23,49 @@ TIGHT = 0.1  # of BY_POSE: deviations of the pose that was given last
 JUMP = 3.0  # standard deviations between a given pose and the images
 
 
-def moved(map_: Map, graph: PoseGraph) -> Map:
-    """The map with its scenes where `graph` has them, which may have newer ones too; those that would hardly
-    move stay where they are."""
-    old = map_.graph
-    poses, scales = graph.poses.copy(), graph.scales.copy()
-    moves = [Similarity(np.eye(4))] * (map_.scenes + 1)
-    for row, number in enumerate(old.numbers):
-        move = graph.place(row) @ old.place(row).inverse
-        way = float(np.linalg.norm(poses[row][:3, 3] - old.poses[row][:3, 3]))
-        size = way / map_.voxel, move.turn, abs(np.log(move.scale))
-        if any(value > least for value, least in zip(size, NOTICEABLE)):
-            moves[number] = move
-        else:
-            poses[row], scales[row] = old.poses[row], old.scales[row]
-    if all(move.scale == 1 and (move.pose == np.eye(4)).all() for move in moves):
-        return replace(map_, graph=replace(graph, poses=poses, scales=scales))
-    whole = map_.moved(np.array([move.pose for move in moves]), np.array([move.scale for move in moves]))
-    return replace(
-        whole,
-        keyframes=tuple(kept.moved(*moves[kept.number]) for kept in map_.keyframes),
-        graph=replace(graph, poses=poses, scales=scales),
-    )
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """What takes a map to where a graph has its scenes.
+
+    graph: with all that would hardly move where it is; map_new_from_map_old (S + 1, 4, 4) and ratios (S + 1,)
+    by the number of a scene, as of `Map.moved`.
+    """
+
+    graph: PoseGraph
+    map_new_from_map_old: np.ndarray
+    ratios: np.ndarray
+
+    @classmethod
+    def of(cls, map_: Map, graph: PoseGraph) -> Correction:
+        """For a graph of the scenes of the map, which may have newer ones too."""
+        old, poses, scales = map_.graph, graph.poses.copy(), graph.scales.copy()
+        moves, ratios = np.tile(np.eye(4), (map_.scenes + 1, 1, 1)), np.ones(map_.scenes + 1)
+        changed = (old.poses != poses[: len(old)]).any((1, 2)) | (old.scales != scales[: len(old)])
+        for row in np.flatnonzero(changed):
+            move = graph.place(row) @ old.place(row).inverse
+            way = float(np.linalg.norm(poses[row][:3, 3] - old.poses[row][:3, 3]))
+            size = way / map_.voxel, move.turn, abs(np.log(move.scale))
+            if any(value > least for value, least in zip(size, NOTICEABLE)):
+                moves[old.numbers[row]], ratios[old.numbers[row]] = move
+            else:
+                poses[row], scales[row] = old.poses[row], old.scales[row]
+        return cls(replace(graph, poses=poses, scales=scales), moves, ratios)
+
+    def moved(self, map_: Map) -> Map:
+        """The map, its keyframes and its graph; not its objects."""
+        moves, ratios = self.map_new_from_map_old, self.ratios
+        stays = (moves == np.eye(4)).all((1, 2)) & (ratios == 1)
+        keyframes = map_.keyframes
+        if not stays.all():
+            keyframes = tuple(
+                kept if stays[kept.number] else kept.moved(moves[kept.number], ratios[kept.number])
+                for kept in keyframes
+            )
+        return replace(map_.moved(moves, ratios), keyframes=keyframes, graph=self.graph)
+
+    def moved_objects(self, known: KnownObjects, map_: Map) -> KnownObjects:
+        """The objects of a map that was `moved`."""
+        return object_identity.moved(known, map_, self.map_new_from_map_old, self.ratios)
 
 
 def jump(given: Similarity, chained: Similarity, link: GraphLink) -> Similarity | None:

@@ -1,7 +1,8 @@
-"""Placing scenes in the map, and accepting them. One thread uses the mapper, any thread its map."""
+"""Placing scenes in the map, and accepting them. One thread adds; any thread reads the map, and notes."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from gsemsplat_ros.geometry.similarity import Similarity
 from gsemsplat_ros.images.view import Pair, View
-from gsemsplat_ros.scene.correction import after_jump, jump, moved
-from gsemsplat_ros.scene.forgetting import misses_after
+from gsemsplat_ros.scene.correction import Correction, after_jump, jump
+from gsemsplat_ros.scene.forgetting import free_space, misses_after
 from gsemsplat_ros.scene.graph_solver import solved
 from gsemsplat_ros.scene.links import (
     Anchor,
@@ -31,9 +32,11 @@ from gsemsplat_ros.scene.links import (
 from gsemsplat_ros.scene.loops import LoopFinder
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_keyframe import apart, apart_from, keyframe_of, with_keyframe
+from gsemsplat_ros.scene.object_identity import after, observed, recognised
 from gsemsplat_ros.scene.pose_graph import GraphLink, PoseGraph
 from gsemsplat_ros.scene.relocalisation import SURE, Place, place_of_image, place_of_scene
 from gsemsplat_ros.scene.scene import Scene
+from gsemsplat_ros.semantics.answer import Answer
 
 # without a given pose the map begins at the first camera, as if level: x forward, y left, z up (REP 103)
 START = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
@@ -68,6 +71,7 @@ class Mapper:
         self.budget = budget
         self._anchor: Anchor | None = None
         self._doubtful: Anchor | None = None  # a scene that was known again, which a second one must confirm
+        self._noting = threading.Lock()  # while the objects of the map change
         self._loops = LoopFinder()
 
     def add(self, scene: Scene, pair: Pair) -> Fusion:
@@ -120,6 +124,18 @@ class Mapper:
         if isinstance(seen, View):
             return place
         return ratio_check(place.ratio, seen.metric, place.keyframe.scale, 'a place known again') or place
+
+    def note(self, asked: Map, answer: Answer) -> Answer:
+        """The answer of `asked`, this map or an earlier one, with the history of its objects, which the map
+        then knows. In any thread. Where the map is another by now, or was moved, nothing is noted.
+        """
+        with self._noting:
+            before, now = asked.graph, self.map.graph
+            if asked.scenes > self.map.scenes or not np.array_equal(before.poses, now.poses[: len(before)]):
+                return recognised(asked, answer)
+            objects, answer = observed(self.map.objects, asked, answer)
+            self.map = self.map.with_objects(objects)
+        return answer
 
     def _given(self, scene: Scene, pose: np.ndarray, link: Link | None) -> Fusion:
         """Fuse a scene at a pose that was given; if it jumps against the images, all before follows."""
@@ -212,17 +228,21 @@ class Mapper:
 
     def _fuse(self, scene: Scene, graph: PoseGraph, reason: str, inliers: int = 0, points: int = 0) -> Fusion:
         """Fuse a scene, the newest of `graph`, where that has it, and all others with it."""
-        map_ = moved(self.map, graph)
-        number, place = map_.scenes + 1, map_.graph.place(-1)
+        correction = Correction.of(self.map, graph)
+        grown = correction.moved(self.map)
+        number, place = grown.scenes + 1, grown.graph.place(-1)
         pose, scale = place
-        placed = scene.gaussians.scaled(scale).transformed(pose, map_.frame)
-        misses = misses_after(map_, scene, pose, scale)
-        map_ = map_.merged(placed, pose[:3, 3], self.budget, scene.scale_source, misses)
-        if not (apart_from(map_.keyframes, pose) < 1).any():
+        placed = scene.gaussians.scaled(scale).transformed(pose, grown.frame)
+        misses = misses_after(grown, scene, pose, scale)
+        grown = grown.merged(placed, pose[:3, 3], self.budget, scene.scale_source, misses)
+        if not (apart_from(grown.keyframes, pose) < 1).any():
             new = keyframe_of(scene, number, pose, scale)
             if new is not None:
-                map_ = replace(map_, keyframes=with_keyframe(map_.keyframes, new))
-        self.map = map_
+                grown = replace(grown, keyframes=with_keyframe(grown.keyframes, new))
+        space = free_space(scene, pose, scale, grown.voxel)
+        with self._noting:
+            objects = correction.moved_objects(self.map.objects, grown)
+            self.map = grown.with_objects(after(objects, grown, space, scene.keyframe.stamp_ns))
         self._anchor, self._doubtful = Anchor(number, scene, place), None
         return Fusion(True, reason, pose, scale, inliers, points)
 

@@ -62,6 +62,12 @@ class KnownObjects:
         kept.sort(key=lambda known: known.history.id)
         return KnownObjects(tuple(kept), max([self.next_id, *(number + 1 for number in by_id)]))
 
+    def gone_of(self, text: str) -> tuple[Object, ...]:
+        """What `text` found and has gone, newest first."""
+        gone = [known for known in self.objects if known.gone and text in dict(known.history.texts)]
+        gone.sort(key=lambda known: -known.history.gone_ns)
+        return tuple(known.thing for known in gone)
+
     def since(self, stamp_ns: int) -> tuple[list[Object], list[Object]]:
         """What appeared from `stamp_ns` on and is not gone, and what went since then; oldest first."""
         there = [known for known in self.objects if not known.gone]

@@ -6,9 +6,11 @@ tiles, and a new map shares those in which nothing is new with the one before.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.rotations import multiply_quats, rotation_to_quat
+from gsemsplat_ros.scene.known_objects import KnownObjects
 from gsemsplat_ros.scene.map_keyframe import MapKeyframe
 from gsemsplat_ros.scene.pose_graph import PoseGraph
 from gsemsplat_ros.scene.scene import is_metric
@@ -27,13 +30,23 @@ MIN_DISTANCE = 0.3  # m: certainty does not grow below this distance
 UP_OF_MAP = (0.0, 0.0, 1.0)  # REP 103
 
 
+class Found(NamedTuple):
+    """What a map has in K voxels: whether there is a Gaussian (K,) bool, and its last_seen, counts and owners
+    (K,) int32, 0 where there is none."""
+
+    there: np.ndarray
+    last_seen: np.ndarray
+    counts: np.ndarray
+    owners: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class Map:
     """Gaussians in `frame`, [m] where the map is `metric`, at most one a voxel.
 
     voxel: edge [m]. tiles: by their keys (voxels.py), ascending; none is empty. scenes: number fused.
     scale_source: of the first scene ('' for an empty map). keyframes: by which it is known again; graph: of
-    the places of its scenes. `merged` and `moved` leave both as they are.
+    the places of its scenes; objects: that queries found in it. `merged` and `moved` leave these as they are.
     """
 
     frame: str
@@ -43,6 +56,7 @@ class Map:
     scale_source: str = ''
     keyframes: tuple[MapKeyframe, ...] = ()
     graph: PoseGraph = field(default_factory=PoseGraph.empty)
+    objects: KnownObjects = KnownObjects()
 
     def __post_init__(self) -> None:
         assert self.voxel > 0, self.voxel
@@ -82,11 +96,16 @@ class Map:
         """Those of the `whole`."""
         return self.whole.keys
 
-    def lookup(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the map has in the voxels of these keys (K,) int64, in any order: whether there is a Gaussian
-        (K,) bool, and its last_seen and counts (K,) int32, 0 where there is none."""
+    def with_objects(self, objects: KnownObjects) -> Map:
+        """The map with other objects; what was computed of its Gaussians is kept."""
+        new = copy.copy(self)
+        object.__setattr__(new, 'objects', objects)
+        return new
+
+    def lookup(self, keys: np.ndarray) -> Found:
+        """What the map has in the voxels of these keys (K,) int64, in any order."""
         there = np.zeros(len(keys), bool)
-        last_seen, counts = np.zeros(len(keys), np.int32), np.zeros(len(keys), np.int32)
+        last_seen, counts, owners = (np.zeros(len(keys), np.int32) for _ in range(3))
         order = np.argsort(keys)
         for key, rows in runs(keys[order]):
             tile, asked = self.tiles.get(key), order[rows]
@@ -97,7 +116,8 @@ class Map:
             there[asked] = same
             last_seen[asked] = np.where(same, tile.arrays.last_seen[found], 0)
             counts[asked] = np.where(same, tile.arrays.counts[found], 0)
-        return there, last_seen, counts
+            owners[asked] = np.where(same, tile.arrays.owners[found], 0)
+        return Found(there, last_seen, counts, owners)
 
     def merged(
         self,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gsemsplat_ros.gaussians.ply import write_ply
 from gsemsplat_ros.scene import coded_file as codedfile
-from gsemsplat_ros.scene import graph_file, keyframe_file
+from gsemsplat_ros.scene import graph_file, keyframe_file, objects_file
 from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
 from gsemsplat_ros.scene.map import Map, cut
 from gsemsplat_ros.scene.tile import HISTORY, MISSES_TO_GO, Tile
@@ -53,6 +53,7 @@ def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
             **history,
             **keyframe_file.tensors_of(map_.keyframes),
             **graph_file.tensors_of(map_.graph),
+            **objects_file.tensors_of(map_.objects),
         },
         space,
         lambda: write_ply(path.with_suffix('.ply'), replace(gaussians, codes=gaussians.codes[:, :0])),
@@ -87,6 +88,7 @@ def read_map(path: str | Path) -> tuple[Map, CodeSpace]:
         card['scale_source'],
         keyframe_file.keyframes_of(tensors),
         graph_file.graph_of(tensors),
+        objects_file.objects_of(tensors),
     )
     return map_, CodeSpace.of_file(card, tensors)
 
@@ -123,6 +125,8 @@ def defect(card: dict, tensors: Mapping[str, Tensor]) -> str:
     problem = keyframe_file.defect(tensors, scenes) if 'keyframe_whole' in tensors else ''
     if not problem and 'graph_scene_whole' in tensors:
         problem = graph_file.defect(tensors, scenes)
+    if not problem and 'object_whole' in tensors:
+        problem = objects_file.defect(tensors, scenes)
     return problem
 
 
@@ -139,11 +143,13 @@ KIND = Kind(
     'gsemsplat_map',
     3,
     'save_map',
-    codedfile.DTYPES | HISTORY | keyframe_file.DTYPES | graph_file.DTYPES,
+    codedfile.DTYPES | HISTORY | keyframe_file.DTYPES | graph_file.DTYPES | objects_file.DTYPES,
     codedfile.SHAPES
     | dict.fromkeys(HISTORY, ())
-    | dict.fromkeys((*keyframe_file.DTYPES, *graph_file.DTYPES)),
+    | dict.fromkeys((*keyframe_file.DTYPES, *graph_file.DTYPES, *objects_file.DTYPES)),
     {'frame': str, 'voxel_m': float, 'scenes': int, 'scale_source': str},
     defect,
-    {'misses': 2, 'owners': 3} | dict.fromkeys(keyframe_file.DTYPES, 2) | dict.fromkeys(graph_file.DTYPES, 3),
+    {'misses': 2, 'owners': 3}
+    | dict.fromkeys(keyframe_file.DTYPES, 2)
+    | dict.fromkeys((*graph_file.DTYPES, *objects_file.DTYPES), 3),
 )

@@ -175,6 +175,6 @@ class IndexCache:
     def of(self, map_: Map) -> MapIndex:
         """The index of `map_`."""
         with self._lock:
-            if self._newest is None or self._newest.map is not map_:
+            if self._newest is None or self._newest.map.tiles is not map_.tiles:
                 self._newest = self._index(map_, self._newest)
             return self._newest

@@ -46,13 +46,13 @@ def tensors_of(known: KnownObjects) -> dict[str, Tensor]:
         np.array([({**vars(one), **vars(one.history)} | count)[name] for name in WHOLE])
         for one, count in zip(known.objects, counts)
     ]
-    texts = [pair for one in known.objects for pair in one.history.texts]
+    texts = [text for one in known.objects for text, _ in one.history.texts]
     values: dict[str, list[np.ndarray]] = {
         'whole': [np.array([known.next_id]), *whole],
         'real': [np.array([*one.thing.center, *one.thing.size, one.thing.score]) for one in known.objects],
         'keys': [one.keys for one in known.objects],
-        'texts': [np.frombuffer('\n'.join(text for text, _ in texts).encode(), np.uint8)],
-        'scores': [np.array([score for _, score in texts])],
+        'texts': [np.frombuffer('\n'.join(texts).encode(), np.uint8)],
+        'scores': [np.array([score for _, score in one.history.texts]) for one in known.objects],
     }
     return {f'object_{name}': flat(parts, DTYPES[f'object_{name}']) for name, parts in values.items()}
 

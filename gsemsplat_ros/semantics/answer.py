@@ -57,7 +57,8 @@ class Answer:
 
     threshold: from which a score counts as found, None where the node used its own. score: the peak of
     relevancy, in [0, 1]; peak_point (x, y, z): its position, None where nothing could be compared; peak_pixel
-    (u, v): the same in the first input image, None for a map. objects: best first, none when not found.
+    (u, v): the same in the first input image, None for a map. objects: best first, none when not found. gone:
+    what the text found in this map earlier and has gone since, newest first.
     branch: the one that answers, 0 region-specific, 1 context-aware, 0 where both are mixed. note: what of
     the phrase was not understood, '' if nothing; where that is all of it, nothing was looked for. measured:
     share of the phrase's pixels whose depth was measured, None where unknown: not found, or of a map or file.
@@ -80,6 +81,7 @@ class Answer:
     picture: AnswerPicture | None = None
     note: str = ''
     measured: float | None = None
+    gone: tuple[Object, ...] = ()
 
     @property
     def guessed(self) -> bool:

@@ -20,6 +20,7 @@ from gsemsplat_ros.live.splat_cache import SplatCache
 from gsemsplat_ros.pictures.heat import heat
 from gsemsplat_ros.pictures.overlay import turbo
 from gsemsplat_ros.semantics.answer import Answer
+from gsemsplat_ros.semantics.object_history import History, State, duration
 from gsemsplat_ros.semantics.objects import Object
 
 
@@ -331,6 +332,45 @@ def test_the_panel_says_what_was_found():
 
 
 # files
+
+
+def history(number, state=State.THERE, last_s=100, text='chair'):
+    gone_ns = 200 * 10**9 if state == State.GONE else 0
+    return History(number, state, ((text, 0.5),), 10**9, last_s * 10**9, 12, gone_ns)
+
+
+def test_the_panel_tells_objects_by_their_ids_and_what_has_gone():
+    shown, now = a_scene(), 161 * 10**9
+    known = replace(CHAIR, history=history(7))
+    assert panel_text.object_line(1, known, shown) == '#7   2.02 m away   0.50 × 1.00 × 0.25'
+    assert panel_text.label(1, 'chair', known, shown) == 'chair #7  2.02 m  0.50 × 1.00 × 0.25'
+    assert panel_text.object_hint(CHAIR, now) == 'Fly there'
+    assert panel_text.object_hint(known, now) == 'Fly there; last seen 1 min ago'
+    doubtful = replace(CHAIR, history=history(7, State.NOT_SEEN_LATELY))
+    assert 'last seen 1 min ago, and not at the last look there' in panel_text.object_hint(doubtful, now)
+    gone = [replace(CHAIR, history=history(k, State.GONE, 40 - k)) for k in range(1, 6)]
+    answer = found(shown, found=False, objects=())
+    assert panel_text.gone(answer) == panel_text.gone(None) == ''
+    answer = replace(answer, answer=replace(answer.answer, gone=tuple(gone)), stamp_ns=now)
+    page = panel_text.gone(answer)
+    assert '<s>#1   2.02 m away</s> gone, last seen 2 min ago' in page
+    assert page.count('<s>') == panel_text.GONE
+
+
+@pytest.mark.parametrize(
+    'seconds, words',
+    [
+        (-3, '0 s'),
+        (0.4, '0 s'),
+        (59, '59 s'),
+        (60, '1 min'),
+        (3599, '59 min'),
+        (7200, '2 h'),
+        (172_800, '2 days'),
+    ],
+)
+def test_time_spans_in_words(seconds, words):
+    assert duration(int(seconds * 1e9)) == words
 
 
 def test_a_ply_is_shown_and_says_why_it_cannot_be_asked(tmp_path):

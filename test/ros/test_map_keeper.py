@@ -1,5 +1,7 @@
 """The keeper of the map: what is known of the map is one value, replaced and never changed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.word_maps import HERE, scene_cloud
@@ -9,7 +11,11 @@ from gsemsplat_ros.ros.map_keeper import MapKeeper
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.fusion import Fusion
+from gsemsplat_ros.scene.known_objects import KnownObject
 from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.semantics.answer import Answer
+from gsemsplat_ros.semantics.object_history import History, State
+from gsemsplat_ros.semantics.objects import Object
 
 
 def some_map():
@@ -23,7 +29,17 @@ class Fuser:
         self.map, self._fusions, self.budget = map_, iter(fusions), 0
 
     def add(self, scene, pair):
+        self.meanwhile()
         return next(self._fusions)
+
+    def meanwhile(self):
+        """What other threads do while a scene is fused."""
+
+    def note(self, asked, answer):
+        history = History(self.map.objects.next_id, State.THERE, ((answer.text, 0.5),), 1, 1, 1)
+        thing = Object((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 0.5, history)
+        self.map = self.map.with_objects(self.map.objects.changed([KnownObject(thing, np.array([1]), 1, 1)]))
+        return replace(answer, objects=(thing,))
 
 
 class Stamped:
@@ -63,6 +79,21 @@ def test_what_became_of_scenes_is_counted_beside_the_map(keeper, monkeypatch):
     keeper.clear(11)  # counts go on
     assert (keeper.kept.fused, keeper.kept.left_out, keeper.kept.last_fused) == (1, 1, True)
     assert len(keeper.kept.map) == 0 and len(before.map) == 0 and len(fused.map) == len(map_)
+
+
+def test_what_is_noted_while_a_scene_is_fused_or_left_out_is_kept(keeper, monkeypatch):
+    map_, pose = some_map(), np.eye(4)
+    fuser = Fuser(map_, [Fusion(True, 'start', pose), Fusion(False, 'too far')])
+    monkeypatch.setattr(map_keeper, 'Mapper', lambda *_: fuser)
+    keeper.clear(3)
+    asked, answer = keeper.kept.map, Answer('chair', 0.5, True, 0.5, None, None, ())
+    fuser.meanwhile = lambda: keeper.note(asked, answer)
+    for count in (1, 2):
+        keeper.add(Stamped(5), Stamped(5), 100)
+        assert len(keeper.kept.map.objects.objects) == count
+    assert keeper.kept.left_out == 1 and keeper.kept.map.tiles is map_.tiles
+    assert keeper.note(keeper.kept.map, answer).objects[0].id == 3
+    assert keeper.kept.map.objects.next_id == 4
 
 
 def test_why_a_map_was_not_saved_stands_in_the_value_until_one_is(keeper, monkeypatch):

@@ -6,9 +6,8 @@ import pytest
 pytest.importorskip('tf2_msgs', reason='`make setup` or a ROS distribution brings tf2_msgs')
 from gsemsplat_msgs.srv import Relocalize
 from sensor_msgs.msg import CameraInfo
-from support.room_node import BASELINE, BOX
 from support.room_walk import POSES, WITH, RoomWalk
-from support.walked_room import look, seen
+from support.walked_room import BASELINE, BOX, look, seen
 
 from gsemsplat_ros.ros.conversions import image_message, make_header
 from gsemsplat_ros.ros.tf_buffer import matrix

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.walked_room import CAMERA, GRID, SIZE, look, off_the_walls, seen
+from support.walked_room import AROUND, BASELINE, BOX, CAMERA, GRID, SIZE, look, off_the_walls, seen, stereo
 
 from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.scene import forgetting
@@ -16,18 +16,7 @@ from gsemsplat_ros.scene.map import Map, cut
 from gsemsplat_ros.scene.tile import HISTORY, MISSES_TO_GO
 from gsemsplat_ros.scene.voxels import tiles_of, voxel_keys
 
-BASELINE = 0.2
-ALL, NONE = np.ones(GRID[::-1], bool), np.zeros(GRID[::-1], bool)
-BOX = np.array([[3.0, 2.0, 0.4], [3.5, 2.6, 1.5]])
-AROUND = [look(1.2, 2.2, 0), look(1.4, 1.2, 30), look(1.4, 3.4, -30)]  # where cameras see the box
-
-
-def stereo(pose, **more):
-    """Scene and pair of a stereo camera that is known to stand at `pose`."""
-    right = np.eye(4)
-    right[0, 3] = BASELINE
-    more = {'given': pose, 'measured': ALL, **more}
-    return seen(pose, pose @ right, source='stereo baseline', baseline=BASELINE, **more)
+NONE = np.zeros(GRID[::-1], bool)
 
 
 def mapped(poses, map_=None, **more):
@@ -92,7 +81,7 @@ def test_margins_by_hand():
 
 
 def test_a_camera_that_moves_ahead_measures_nothing_straight_ahead():
-    scene, _ = seen(AROUND[0], AROUND[0] @ forward(0.3), source='tf', measured=ALL)
+    scene, _ = seen(AROUND[0], AROUND[0] @ forward(0.3), source='tf', measured=~NONE)
     free = free_space(scene, np.eye(4), 1.0, 0.04).free
     depth = scene.keyframe.rendering.depth.numpy()
     assert free[35, 47] < 0.4 * depth[35, 47] and free[35, 10] > 0.8 * depth[35, 10]

@@ -187,11 +187,11 @@ def test_a_map_is_looked_up_by_voxel():
     rng = np.random.default_rng(0)
     keys = np.concatenate((rng.permutation(map_.keys.numpy())[:500], rng.integers(0, 2**63 - 1, 100)))
     keys = rng.permutation(np.concatenate((keys, keys[:50], map_.keys.numpy()[:20] + 1)))
-    held = zip(map_.keys.tolist(), map_.whole.last_seen.tolist(), map_.whole.counts.tolist())
-    plain = {key: (True, seen, count) for key, seen, count in held}
-    expected = [plain.get(key, (False, 0, 0)) for key in keys.tolist()]
+    columns = (getattr(map_.whole, name).tolist() for name in ('keys', 'last_seen', 'counts', 'owners'))
+    plain = {key: (True, *values) for key, *values in zip(*columns)}
+    expected = [plain.get(key, (False, 0, 0, 0)) for key in keys.tolist()]
     np.testing.assert_array_equal(np.stack(map_.lookup(keys), 1), expected)
-    assert 500 < map_.lookup(keys)[0].sum() < len(keys) and len(map_.lookup(keys[:0])[0]) == 0
+    assert 500 < map_.lookup(keys).there.sum() < len(keys) and len(map_.lookup(keys[:0]).there) == 0
 
 
 def similarity(seed, reach=0.3):

@@ -7,14 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 from support.node_program import FakePipeline, run
-from support.walked_room import GRID, off_the_walls, seen
+from support.walked_room import BASELINE, BOX, GRID, off_the_walls, seen
 
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import THRESHOLD, Answer
 from gsemsplat_ros.semantics.objects import Object
 
-BOX = np.array([[3.0, 2.0, 0.4], [3.5, 2.6, 1.5]])
-BASELINE = 0.2
 MIN_IN_OBJECT = 30  # Gaussians
 
 
@@ -49,7 +47,7 @@ class RoomPipeline(FakePipeline):
             things = (Object(tuple((low + high) / 2), tuple(high - low), 0.875),)
         score = 0.875 if things else 0.25
         centre = things[0].center if things else None
-        return Answer(question.text, THRESHOLD, bool(things), score, centre, None, things)
+        return Answer(question.text, THRESHOLD, bool(things), score, centre, None, things, lit=off)
 
 
 if __name__ == '__main__':

@@ -126,3 +126,16 @@ def off_the_walls(map_, map_from_room=np.eye(4)):
 
 WALK = [look(1.2 + 0.25 * k, 1.5 + 0.1 * k, 12 * k) for k in range(5)]
 ROOM = START @ np.linalg.inv(WALK[1])  # the map begins at the first pair's newest camera
+
+# where cameras see a box that stands in the room
+AROUND = [look(1.2, 2.2, 0), look(1.4, 1.2, 30), look(1.4, 3.4, -30)]
+BOX = np.array([[3.0, 2.0, 0.4], [3.5, 2.6, 1.5]])
+BASELINE = 0.2
+
+
+def stereo(pose, **more):
+    """Scene and pair of a stereo camera that is known to stand at `pose`."""
+    right = np.eye(4)
+    right[0, 3] = BASELINE
+    more = {'given': pose, 'measured': np.ones(GRID[::-1], bool), **more}
+    return seen(pose, pose @ right, source='stereo baseline', baseline=BASELINE, **more)

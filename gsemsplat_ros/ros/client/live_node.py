@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.msg import Status
-from gsemsplat_msgs.srv import Query
+from gsemsplat_msgs.srv import Changes, Query
 from rclpy.client import Client as ServiceClient
 from rclpy.task import Future as RosFuture
 from sensor_msgs.msg import PointCloud2
@@ -29,8 +29,11 @@ from gsemsplat_ros.ros.client.client import Client
 from gsemsplat_ros.ros.client.node_scenes import NodeScenes, NodeState
 from gsemsplat_ros.ros.client.reply import NodeReply, reply_of
 from gsemsplat_ros.ros.clouds import cloud_points
+from gsemsplat_ros.ros.conversions import stamp_ns
+from gsemsplat_ros.ros.object_messages import object_of
 from gsemsplat_ros.ros.qos import LATCHED
 from gsemsplat_ros.semantics.answer import MAX_OBJECTS
+from gsemsplat_ros.semantics.objects import Object
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +47,28 @@ WORKERS = 4  # questions on their way at once
 @dataclass(eq=False)
 class PendingQuestion:
     """A question on its way. reply: what the node answers and how long it took [s], for who waits; sent_at
-    [s, time.monotonic] and response: once it is sent."""
+    [s, time.monotonic], response and changes (what has gone): once it is sent."""
 
     request: Query.Request
     reply: Future[tuple[NodeReply, float]]
     sent_at: float = 0.0
     response: RosFuture | None = None
+    changes: RosFuture | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether all is there that will come."""
+        asked = [future for future in (self.response, self.changes) if future is not None]
+        return bool(asked) and all(future.done() for future in asked)
+
+    @property
+    def gone(self) -> tuple[Object, ...]:
+        """What the text found before and has gone since, newest first."""
+        response = self.changes.result() if self.changes else None
+        of_text = (
+            [message for message in response.gone if self.request.text in message.texts] if response else []
+        )
+        return tuple(object_of(message) for message in reversed(of_text))
 
 
 class LiveNode:
@@ -90,12 +109,13 @@ class LiveNode:
             node.create_subscription(PoseStamped, f'{self._node}/pose', self._on_pose, LATCHED)
             node.create_subscription(Status, f'{self._node}/status', self._on_status, LATCHED)
             service = node.create_client(Query, self._service_name)
+            changes = node.create_client(Changes, f'{self._node}/changes')
             while not self._closing.is_set():
                 try:
                     client.until(self._has_work, PASS_S)
                     self._watch(service.service_is_ready())
-                    self._send_questions(service)
-                    self._deliver_replies(service)
+                    self._send_questions(service, changes)
+                    self._deliver_replies(service, changes)
                     self._show()
                 except Exception:
                     traceback.print_exc()  # the page lives on
@@ -136,7 +156,7 @@ class LiveNode:
         return (
             self._closing.is_set()
             or not self._questions.empty()
-            or any(pending.response is not None and pending.response.done() for pending in self._pending)
+            or any(pending.answered for pending in self._pending)
         )
 
     def _watch(self, service_is_ready: bool) -> None:
@@ -181,21 +201,24 @@ class LiveNode:
         if shown is not None and shown is not self._shared.state.shown:
             self._shared.write(shown=shown)
 
-    def _send_questions(self, service: ServiceClient) -> None:
+    def _send_questions(self, service: ServiceClient, changes: ServiceClient) -> None:
         while not self._questions.empty():
             pending = self._questions.get()
             pending.sent_at = time.monotonic()
             pending.response = service.call_async(pending.request)
+            if changes.service_is_ready():
+                pending.changes = changes.call_async(Changes.Request())
             self._pending.append(pending)
 
-    def _deliver_replies(self, service: ServiceClient) -> None:
+    def _deliver_replies(self, service: ServiceClient, changes: ServiceClient) -> None:
         """Hand back what is answered, and give up what will not be."""
         for pending in tuple(self._pending):
             assert pending.response is not None
             waited = time.monotonic() - pending.sent_at
-            if pending.response.done():
+            if pending.answered:
                 try:
                     reply = reply_of(pending.request, pending.response.result())
+                    reply = replace(reply, answer=replace(reply.answer, gone=pending.gone))
                 except ValueError as refusal:
                     pending.reply.set_exception(refusal)
                 except Exception as error:
@@ -217,8 +240,9 @@ class LiveNode:
             else:
                 continue
             self._pending.remove(pending)
-            if not pending.response.done():
-                service.remove_pending_request(pending.response)
+            for client, future in (service, pending.response), (changes, pending.changes):
+                if future is not None and not future.done():
+                    client.remove_pending_request(future)
 
     # the page's threads
 
@@ -240,5 +264,8 @@ def page_answer(reply: NodeReply, shown: ShownScene | None, seconds: float) -> P
         raise ValueError('the node answered, but its Gaussians have not come yet: try again in a moment')
     answer, frame, note = reply.answer, reply.header.frame_id, ''
     if shown.frame != frame:
-        note, answer = f'this answer is in {frame}, which is not shown yet', replace(answer, objects=())
-    return answered_by_boxes(answer, shown, seconds, reply.picture, note)
+        note, answer = (
+            f'this answer is in {frame}, which is not shown yet',
+            replace(answer, objects=(), gone=()),
+        )
+    return answered_by_boxes(answer, shown, seconds, reply.picture, note, stamp_ns(reply.header))
