@@ -67,8 +67,8 @@ class Walker:
                 loaded = i
             yield self._keyframe(number, i, pose)
 
-    def probes(self, count: int) -> Iterator[tuple[Keyframe, Keyframe]]:
-        """Two keyframes each, a step apart, as the house is in the second round, beside the route."""
+    def probes(self, count: int) -> Iterator[tuple[Keyframe, ...]]:
+        """Three keyframes each, a step apart, as the house is in the second round, beside the route."""
         self.renderer.load(self.house.rounds[1])
         for number in range(count):
             phase = (number + self.rng.uniform()) / count
@@ -76,9 +76,8 @@ class Walker:
                 self.rng.uniform(-PROBE_ASIDE, PROBE_ASIDE),
                 self.rng.uniform(-PROBE_TURN, PROBE_TURN),
             )
-            poses = [self.house.pose(phase + step, aside, turn) for step in (0.0, 0.015)]
-            first, second = (self._keyframe(10**6 + 2 * number + k, 2, pose) for k, pose in enumerate(poses))
-            yield first, second
+            poses = [self.house.pose(phase + step, aside, turn) for step in (0.0, 0.015, 0.03)]
+            yield tuple(self._keyframe(10**6 + 3 * number + k, 2, pose) for k, pose in enumerate(poses))
 
     def _keyframe(self, number: int, round_: int, pose: np.ndarray) -> Keyframe:
         right = pose.copy()
