@@ -28,6 +28,7 @@ COMMANDS = {
     'policy': "print the node's permissions for SROS 2",
     'splats': 'send Gaussians on to RVizSplat, a display of RViz',
     'view': 'show a scene, a map or the running node in the browser, and query it',
+    'map': 'say what a saved map holds, or merge two maps of one place',
     'weights': 'convert, describe or check checkpoints',
     'eval': 'measure the accuracy of a checkpoint',
     'bench': 'measure speed and memory, compared with the public algorithm',

@@ -167,9 +167,17 @@ class Map:
             tiles[key] = tile
         if not on_the_way:
             return self
-        new = Tile.joined(on_the_way).arrays
-        keys, inside = voxel_keys(new.means, self.voxel)
-        return replace(self, tiles=self._with(tiles, new._replace(keys=keys), np.flatnonzero(inside)))
+        return replace(self, tiles=self._with_moved(tiles, Tile.joined(on_the_way)))
+
+    def joined(self, new: Tile) -> Map:
+        """The map with Gaussians that have a history, in its frame and unit, wherever their keys say they
+        are. Those that meet in a voxel are merged, and counts are added to the map's."""
+        return replace(self, tiles=self._with_moved(self.tiles, new))
+
+    def _with_moved(self, tiles: Mapping[int, Tile], new: Tile) -> dict[int, Tile]:
+        """`tiles`, which may be empty ones, with Gaussians whose keys are no longer theirs merged into them."""
+        keys, inside = voxel_keys(new.arrays.means, self.voxel)
+        return self._with(tiles, new.arrays._replace(keys=keys), np.flatnonzero(inside))
 
     def _with(self, tiles: Mapping[int, Tile], new: Arrays, rows: np.ndarray) -> dict[int, Tile]:
         """`tiles`, which may be empty ones, with these rows (K,) of `new` merged into them."""
