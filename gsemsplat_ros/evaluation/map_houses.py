@@ -30,9 +30,10 @@ VOXEL, BUDGET = 0.05, 2_000_000
 PROBES = 10  # places in the house, and as many elsewhere, that a map which was loaded has to tell
 # measure -> its meaning, in the order of the table
 MEASURES = {
-    'drift_m': 'error of the position at the end of the first round, back at its start [m]',
+    'drift_m': 'error of the position at the end of the first round, back at its start, before loops are '
+    'closed [m]',
     'drift_closed_m': 'the same after loops were closed',
-    'path_error_m': 'error of the position, mean over the first round [m]',
+    'path_error_m': 'error of the position, mean over the first round, after loops were closed [m]',
     'still_error_m': 'rival of path_error_m: no chaining, each camera is taken for the first [m]',
     'given_error_m': 'rival of path_error_m with TF: the given poses themselves [m]',
     'drift_percent': 'error of the last position placed in the first round, of the way until there [%]',
@@ -54,7 +55,7 @@ MEASURES = {
 # why a measure is null
 ABSENT = {
     'drift_m': 'a link was lost in the first round, or its end is not in the map',
-    'drift_closed_m': 'loops are not closed yet',
+    'drift_closed_m': 'the end of the first round is not in the map',
     'stale_share': 'no keyframes of the second round in the map look at what has gone',
     'wrongly_removed_share': 'nothing is in the map',
     'relocalised_share': 'nothing is in the map',

@@ -1,22 +1,24 @@
 """What a map makes of a walk through a house that changes: drift, what stays, what is lost, places told.
 
 A Gaussian of the map is followed by its voxel: which true place and thing it was seen of is noted where its
-scene is fused. That holds as long as the map does not move what it holds.
+scene is fused. Where the map moves what it holds, the voxels are followed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from gsemsplat_ros.evaluation.map_walk import Keyframe
 from gsemsplat_ros.evaluation.metrics import at_keyframe, median_scale, rotation_error_deg
-from gsemsplat_ros.geometry.similarity import similarity
+from gsemsplat_ros.geometry.similarity import Similarity, similarity
 from gsemsplat_ros.images.camera import Camera, pixel_grid
+from gsemsplat_ros.scene.correction import Correction
 from gsemsplat_ros.scene.fusion import Fusion
 from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.pose_graph import MAP
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.scene.voxels import voxel_keys
 
@@ -44,12 +46,13 @@ class Followed:
 @dataclass
 class Record:
     """What one mapper made of a walk; grows by `add`. gone: instances that the second round misses at their
-    place. poses: of all keyframes, map_from_camera, None where it was not fused; misplaced: number that was
-    placed wrongly after a lost link."""
+    place. poses: of all keyframes, map_from_camera as the map has it now, None where it was not fused;
+    scenes: their numbers in the map. misplaced: number that was placed wrongly after a lost link."""
 
     camera: Camera
     gone: frozenset[int]
     poses: list[np.ndarray | None] = field(default_factory=list)
+    scenes: list[int | None] = field(default_factory=list)
     truth: list[np.ndarray] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -66,7 +69,9 @@ class Record:
         lost = self.map is not None and self.poses[-1] is None
         if lost and fusion.fused and not right_pose(self, keyframe.world_from_camera, fusion):
             self.misplaced += 1
+        self._move(map_)
         self.poses.append(fusion.map_from_camera if fusion.fused else None)
+        self.scenes.append(map_.scenes if fusion.fused else None)
         self.truth.append(keyframe.world_from_camera)
         self.rounds.append(keyframe.round)
         self.seconds.append(seconds)
@@ -77,6 +82,26 @@ class Record:
         self.followed.append(follow(keyframe, scene, fusion, map_))
         if self.old is not None and keyframe.round == 2:
             self.old.look(keyframe, self.camera, map_)
+
+    def _move(self, map_: Map) -> None:
+        """Poses and voxels follow where `map_` has moved what is in the one before."""
+        if self.map is None:
+            return
+        correction = Correction.of(self.map, map_.graph)
+        if correction.nothing:
+            return
+        graph = map_.graph
+        rows = {number: row for row, number in enumerate(graph.numbers.tolist())}
+        self.poses = [
+            graph.poses[rows[number]] if number in rows else pose
+            for pose, number in zip(self.poses, self.scenes)
+        ]
+        before, old = self.map, self.old
+        self.followed = [
+            replace(part, keys=moved_keys(before, correction, part.keys)) for part in self.followed
+        ]
+        if old is not None:
+            old.keys = moved_keys(before, correction, old.keys)
 
 
 @dataclass
@@ -118,6 +143,19 @@ class Gone:
         """Share that is stale; None if there were too few views."""
         told = np.concatenate(self.stale) if self.stale else np.zeros(0)
         return float(told.mean()) if len(told) else None
+
+
+def moved_keys(map_: Map, correction: Correction, keys: np.ndarray) -> np.ndarray:
+    """Keys (N,) of voxels of `map_` as those in which their Gaussians are after the correction."""
+    there, _, _, owners = map_.lookup(keys)
+    all_ = map_.whole.arrays
+    rows = np.searchsorted(all_.keys, keys[there])
+    moves, owners = correction.map_new_from_map_old, owners[there]
+    points = correction.ratios[owners, None] * all_.means[rows]
+    points = np.einsum('nij,nj->ni', moves[owners, :3, :3], points) + moves[owners, :3, 3]
+    keys = keys.copy()
+    keys[there] = voxel_keys(points, map_.voxel)[0]
+    return keys
 
 
 def looks_through(keyframe: Keyframe, camera: Camera, places: np.ndarray) -> np.ndarray:
@@ -173,12 +211,15 @@ def wrongly_removed(record: Record) -> float | None:
     return float(1 - kept.mean())
 
 
-def world_from_map(record: Record) -> tuple[float, np.ndarray, np.ndarray] | None:
+def world_from_map(
+    record: Record, poses: Sequence[np.ndarray | None] | None = None
+) -> tuple[float, np.ndarray, np.ndarray] | None:
     """Scale, rotation and translation from the map into the world: of a metric map by the first pose, else
-    the similarity that fits the camera's positions of the first round; None if too few were placed."""
+    the similarity that fits the camera's positions of the first round; None if too few were placed. poses: of
+    the keyframes, None: as the map has them."""
     placed = [
         (pose, true)
-        for pose, true, i in zip(record.poses, record.truth, record.rounds)
+        for pose, true, i in zip(poses or record.poses, record.truth, record.rounds)
         if pose is not None and i == 1
     ]
     if record.map is None or not placed:
@@ -191,34 +232,60 @@ def world_from_map(record: Record) -> tuple[float, np.ndarray, np.ndarray] | Non
     return similarity(*(np.array([pair[side][:3, 3] for pair in placed]) for side in (0, 1)))
 
 
+def chained_poses(record: Record) -> list[np.ndarray | None]:
+    """Poses of the keyframes by the first link of each, as if no loop had been closed."""
+    places = {MAP: Similarity(np.eye(4))}
+    for link in record.map.graph.links if record.map is not None else ():
+        if link.first == MAP or link.second not in places:
+            places[link.second] = places[link.first] @ Similarity(link.first_from_second, link.ratio)
+    return [
+        places[number].pose if number in places else pose for pose, number in zip(record.poses, record.scenes)
+    ]
+
+
 def drift(record: Record) -> dict[str, float | None]:
     """Of the first round, which ends where it began, beside the first pose:
 
-    drift_m: error of the last position, None if it was not placed, or more than GAP keyframes in a row were
-    not: what is then placed may be tied to the beginning instead; path_error_m: mean over the placed ones;
-    still_error_m: the same of a map that links nothing and takes each camera for the first; drift_percent:
-    error of the last one placed, of the way until there.
+    drift_m: error of the last position before loops are closed, None if it was not placed, or more than GAP
+    keyframes in a row were not: what is then placed may be tied to the beginning instead; drift_closed_m: the
+    same in the map at the end, None if it was not placed; path_error_m: mean over the placed ones, in that
+    map; still_error_m: the same of a map that links nothing and takes each camera for the first;
+    drift_percent: error of the last one placed before loops are closed, of the way until there.
     """
-    empty = dict.fromkeys(('drift_m', 'path_error_m', 'still_error_m', 'drift_percent'))
-    move = world_from_map(record)
     first_round = [k for k, i in enumerate(record.rounds) if i == 1]
     placed = [k for k in first_round if record.poses[k] is not None]
-    if move is None or len(placed) < 2:
-        return empty
-    scale, rotation, translation = move
-    poses = [pose for pose in (record.poses[k] for k in placed) if pose is not None]
-    found = np.array([scale * rotation @ pose[:3, 3] + translation for pose in poses])
+    chained, closed = (
+        position_errors(record, poses, placed) for poses in (chained_poses(record), record.poses)
+    )
+    if chained is None or closed is None:
+        return dict.fromkeys(('drift_m', 'drift_closed_m', 'path_error_m', 'still_error_m', 'drift_percent'))
     true = np.array([record.truth[k][:3, 3] for k in placed])
-    errors = np.linalg.norm((found - found[0]) - (true - true[0]), axis=1)
-    chained = np.diff(placed).max() <= GAP + 1
+    unbroken = np.diff(placed).max() <= GAP + 1
     way = np.array([record.truth[k][:3, 3] for k in range(placed[0], placed[-1] + 1)])
     driven = float(np.linalg.norm(np.diff(way, axis=0), axis=1).sum())
+    ended = placed[-1] == first_round[-1]
     return {
-        'drift_m': float(errors[-1]) if placed[-1] == first_round[-1] and chained else None,
-        'path_error_m': float(errors[1:].mean()),
+        'drift_m': float(chained[-1]) if ended and unbroken else None,
+        'drift_closed_m': float(closed[-1]) if ended else None,
+        'path_error_m': float(closed[1:].mean()),
         'still_error_m': float(np.linalg.norm(true - true[0], axis=1)[1:].mean()),
-        'drift_percent': 100 * float(errors[-1]) / driven if driven > 0 else None,
+        'drift_percent': 100 * float(chained[-1]) / driven if driven > 0 else None,
     }
+
+
+def position_errors(
+    record: Record, poses: Sequence[np.ndarray | None], placed: Sequence[int]
+) -> np.ndarray | None:
+    """Errors (K,) [m] of the positions of `placed` keyframes beside the first one; None if they cannot be
+    told."""
+    move = world_from_map(record, poses)
+    if move is None or len(placed) < 2:
+        return None
+    scale, rotation, translation = move
+    some = [pose for pose in (poses[k] for k in placed) if pose is not None]
+    found = np.array([scale * rotation @ pose[:3, 3] + translation for pose in some])
+    true = np.array([record.truth[k][:3, 3] for k in placed])
+    return np.linalg.norm((found - found[0]) - (true - true[0]), axis=1)
 
 
 def right_pose(record: Record, true: np.ndarray, fusion: Fusion) -> bool:

@@ -51,16 +51,25 @@ class Correction:
                 poses[row], scales[row] = old.poses[row], old.scales[row]
         return cls(replace(graph, poses=poses, scales=scales), moves, ratios)
 
+    @property
+    def nothing(self) -> bool:
+        """Whether all stays where it is."""
+        return bool(self._stays.all())
+
+    @property
+    def _stays(self) -> np.ndarray:
+        """Which (S + 1,) scenes stay."""
+        return (self.map_new_from_map_old == np.eye(4)).all((1, 2)) & (self.ratios == 1)
+
     def moved(self, map_: Map) -> Map:
         """The map, its keyframes and its graph; not its objects."""
-        moves, ratios = self.map_new_from_map_old, self.ratios
-        stays = (moves == np.eye(4)).all((1, 2)) & (ratios == 1)
-        keyframes = map_.keyframes
-        if not stays.all():
-            keyframes = tuple(
-                kept if stays[kept.number] else kept.moved(moves[kept.number], ratios[kept.number])
-                for kept in keyframes
-            )
+        if self.nothing:
+            return replace(map_, graph=self.graph)
+        moves, ratios, stays = self.map_new_from_map_old, self.ratios, self._stays
+        keyframes = tuple(
+            kept if stays[kept.number] else kept.moved(moves[kept.number], ratios[kept.number])
+            for kept in map_.keyframes
+        )
         return replace(map_.moved(moves, ratios), keyframes=keyframes, graph=self.graph)
 
     def moved_objects(self, known: KnownObjects, map_: Map) -> KnownObjects:
