@@ -28,7 +28,8 @@ from gsemsplat_ros.network.config import CLASSES
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.network.nanodet import OBJECTS
-from gsemsplat_ros.scene.ask import ask_map, ask_scene, not_asked
+from gsemsplat_ros.scene.ask import ask_scene, not_asked
+from gsemsplat_ros.scene.ask_map import ask_map
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_index import MapIndex

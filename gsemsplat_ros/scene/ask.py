@@ -1,4 +1,4 @@
-"""Answers of a scene and of a map: relevancy to a decision, and relevant Gaussians to objects."""
+"""Answers of a scene: relevancy to a decision, and relevant Gaussians to objects."""
 
 from __future__ import annotations
 
@@ -11,16 +11,11 @@ import torch
 
 from gsemsplat_ros.device import download
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.scene.map_index import MIN_IN_CELL, MapIndex
+from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer, AnswerPicture, Question
 from gsemsplat_ros.semantics.objects import Object, find_objects
 from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, box_size, decide, smooth
-
-MIN_IN_OBJECT = 10  # Gaussians of an object in the map, one for each voxel
-TOUCHING = (
-    3  # edge of the grid that connects objects, in voxels of the map: distant surfaces are sampled coarsely
-)
 
 
 @torch.inference_mode()
@@ -58,8 +53,7 @@ def _answer_of_scene(scene: Scene, question: Question, smoothed: np.ndarray) -> 
         pixel,
         objects,
         decision.branch,
-        relevancy,
-        lit,
+        lambda: (relevancy, lit),
         AnswerPicture(decision.relevancy, decision.mask),
         measured=_measured(scene, decision.mask),
     )
@@ -106,8 +100,8 @@ def enough(relevancy: np.ndarray, smoothed: np.ndarray, question: Question) -> n
 
 def not_asked(target: Scene | MapIndex, question: Question) -> Answer:
     """The answer to a question of which nothing is understood: not found, with no relevancy anywhere."""
-    gaussians = target.map.gaussians if isinstance(target, MapIndex) else target.gaussians
-    unknown, picture = np.full(len(gaussians), np.nan, np.float32), None
+    count = len(target.map if isinstance(target, MapIndex) else target.gaussians)
+    picture = None
     if isinstance(target, Scene):
         pixels = np.full(target.keyframe.rendering.alpha.shape, np.nan, np.float32)
         picture = AnswerPicture(pixels, np.zeros(pixels.shape, bool))
@@ -119,43 +113,6 @@ def not_asked(target: Scene | MapIndex, question: Question) -> Answer:
         peak_point=None,
         peak_pixel=None,
         objects=(),
-        relevancy=unknown,
-        lit=np.zeros(len(unknown), bool),
+        of_gaussians=lambda: (np.full(count, np.nan, np.float32), np.zeros(count, bool)),
         picture=picture,
-    )
-
-
-@torch.inference_mode()
-def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
-    """The answer of the whole map; `phrase` (1, C): the unit embedding of the question."""
-    map_ = index.map
-    if not len(map_):
-        nothing = np.zeros(0, np.float32)
-        return Answer(question.text, question.threshold, False, 0.0, None, None, (), 0, nothing, nothing > 0)
-    relevancy = index.relevancy(phrase)[:, 0].numpy()  # (2 or 1, N)
-    decision = decide(relevancy, index.support, threshold_of(question), MIN_IN_CELL)
-    means = map_.gaussians.means.numpy()
-    lit = decision.mask & enough(decision.relevancy, relevancy, question)
-    objects: tuple[Object, ...] = ()
-    if decision.found:
-        objects = find_objects(
-            means,
-            decision.relevancy,
-            lit,
-            map_.gaussians.opacities.numpy(),
-            voxel=TOUCHING * map_.voxel,
-            min_points=MIN_IN_OBJECT,
-            max_objects=question.max_objects,
-        )
-    return Answer(
-        question.text,
-        question.threshold,
-        decision.found,
-        decision.score,
-        tuple(means[decision.peak[0]].tolist()) if decision.peak else None,
-        None,
-        objects,
-        decision.branch,
-        decision.relevancy,
-        lit,
     )

@@ -264,31 +264,6 @@ def cut(whole: Tile) -> dict[int, Tile]:
     return {key: whole.select(rows) for key, rows in runs(whole.arrays.keys)}
 
 
-def unchanged_rows(map_: Map, before: Map) -> np.ndarray:
-    """For each Gaussian of `map_` (N,) its row in `before`, -1 where it is new or has changed."""
-    first_row, start = {}, 0
-    for key, tile in before.tiles.items():
-        first_row[key] = start
-        start += len(tile)
-    parts: list[np.ndarray] = [np.zeros(0, np.int64)]
-    for key, tile in map_.tiles.items():
-        old = before.tiles.get(key)
-        if old is None:
-            parts.append(np.full(len(tile), -1))
-        elif old.gaussians is tile.gaussians:
-            parts.append(first_row[key] + np.arange(len(tile)))
-        else:
-            rows = np.searchsorted(old.arrays.keys, tile.arrays.keys).clip(max=len(old) - 1)
-            same = np.logical_and.reduce(
-                [
-                    getattr(tile.arrays, name) == getattr(old.arrays, name)[rows]
-                    for name in ('keys', 'weights', 'last_seen')
-                ]
-            )
-            parts.append(np.where(same, first_row[key] + rows, -1))
-    return np.concatenate(parts)
-
-
 def certainties(means: np.ndarray, opacities: np.ndarray, camera_position: np.ndarray) -> np.ndarray:
     """Weights (N,) [1/m^2] of Gaussians seen from `camera_position` (3,): opacity / distance^2."""
     away = means - np.asarray(camera_position, np.float32)

@@ -1,103 +1,93 @@
-"""A map prepared for queries: decoded codes, and the cells over which relevancy is smoothed."""
+"""A map prepared for queries: the mean codes of its cells are decoded, those of Gaussians where they matter.
+
+Ten million Gaussians are some 300,000 cells. So a question is compared with the cells, and with each Gaussian
+only in those cells that matter to its answer (ask_map.py).
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gsemsplat_ros.device import download
-from gsemsplat_ros.scene.map import Map, unchanged_rows
-from gsemsplat_ros.scene.voxels import voxel_keys
-from gsemsplat_ros.semantics.decoder import Decoders, HiddenBranch
-from gsemsplat_ros.semantics.relevancy import Mixture, relevancy
+from gsemsplat_ros.scene.decoded_codes import (
+    Decoded,
+    DecodedBranch,
+    DecodedCells,
+    DecodedStore,
+    Decoding,
+    contrasts,
+)
+from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.map_cells import TileCells, cells_of, members, spread
+from gsemsplat_ros.scene.tile import Tile
+from gsemsplat_ros.semantics.decoder import Decoders
+from gsemsplat_ros.semantics.relevancy import Mixture
 
-# edge of the cells over which relevancy is smoothed: with voxels of 3 cm, the published box at 2 m
-SMOOTHING_VOXELS = 5
-MIN_IN_CELL = 3  # Gaussians in a cell of the map: fewer are strays
-CHUNK = 1 << 15  # Gaussians decoded together: 16 MB, which the process keeps (keep_memory)
+KEPT = 1 << 18  # Gaussians whose decoded codes are kept for later questions: 260 MB of the shipped decoders
 
 
-@dataclass(frozen=True, eq=False)
-class BranchIndex:
-    """One branch of a MapIndex, as HiddenBranch is of HiddenCodes, on the device of the decoders.
+class Place(NamedTuple):
+    """A tile in the order of the map: its cells, and the numbers of its first Gaussian and its first cell."""
 
-    hidden (N, D) float16, scale (N,), weight (C, D), bias (C,) and part: see HiddenBranch; best_negative
-    (N,): the largest similarity with a canonical phrase.
-    """
+    tile: Tile
+    cells: TileCells
+    row: int
+    cell: int
 
-    hidden: Tensor
-    scale: Tensor
-    best_negative: Tensor
-    weight: Tensor
-    bias: Tensor
-    part: slice
+    @property
+    def span(self) -> slice:
+        """The cells of the tile among those of the map."""
+        return slice(self.cell, self.cell + len(self.cells))
 
-    @classmethod
-    def unwritten(cls, count: int, branch: HiddenBranch) -> BranchIndex:
-        """Room for `count` Gaussians, with the last layer of `branch`."""
-        return cls(
-            branch.hidden.new_empty(count, branch.hidden.shape[1], dtype=torch.float16),
-            branch.scale.new_empty(count),
-            branch.scale.new_empty(count),
-            branch.weight,
-            branch.bias,
-            branch.part,
-        )
 
-    def updated(self, row_before: Tensor, changed: Tensor, fresh: BranchIndex) -> BranchIndex:
-        """The index of N Gaussians: rows row_before (N,) of this one, `changed` (M,) ones from `fresh`."""
+class Members(NamedTuple):
+    """M Gaussians of some cells, cell by cell: rows (M,) int64 in the map; cells (M,) int64: the cell of each;
+    means (M, 3) [m]; opacities (M,)."""
 
-        def joined(before: Tensor, values: Tensor) -> Tensor:
-            return before.index_select(0, row_before).index_copy_(0, changed, values)
+    rows: np.ndarray
+    cells: np.ndarray
+    means: np.ndarray
+    opacities: np.ndarray
 
-        return BranchIndex(
-            joined(self.hidden, fresh.hidden),
-            joined(self.scale, fresh.scale),
-            joined(self.best_negative, fresh.best_negative),
-            fresh.weight,
-            fresh.bias,
-            fresh.part,
-        )
 
-    def similarities(self, phrases: Tensor) -> Tensor:
-        """Unit embeddings (K, C) -> cosines (K, N)."""
-        parts = [
-            HiddenBranch(hidden.float(), scale, self.weight, self.bias, self.part).similarities(phrases)
-            for hidden, scale in zip(self.hidden.split(CHUNK), self.scale.split(CHUNK))
-        ]
-        return torch.cat(parts, 1)
+NOBODY = Members(
+    np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3), np.float32), np.zeros(0, np.float32)
+)
 
 
 @dataclass(frozen=True, eq=False)
 class MapIndex:
-    """The codes of a map prepared for queries, as `HiddenCodes` for a picture; read only, so thread-safe.
+    """The codes of a map prepared for queries, as `HiddenCodes` for a picture; threads may share it.
 
     A picture's codes are sums weighted by alpha, and alpha is near 1 on surfaces. So a Gaussian's code is
     used as it is, not multiplied by its opacity: a surface of such Gaussians would be rendered with this
     code. (Measured on rooms: relevancy follows the rendered one with a correlation of 0.99; multiplied by
-    opacity, errors grow by a fifth.) Opacity is the weight where Gaussians are averaged: in merging,
-    smoothing and boxes.
+    opacity, errors grow by a fifth.) Opacity is the weight where Gaussians are averaged: in merging, cells
+    and boxes.
 
-    branches: region-specific, context-aware; cells (N,): number of smoothing cell; mixture: of the decoders.
+    places: the tiles; coarse: the decoded mean codes of the C cells of all tiles, in order; fine: those of
+    Gaussians, as far as they were needed; mixture: of the decoders.
     """
 
     map: Map
-    branches: tuple[BranchIndex, ...]
-    cells: np.ndarray
+    places: tuple[Place, ...]
+    coarse: Decoded
+    fine: DecodedCells
     mixture: Mixture | None
 
     @classmethod
-    @torch.inference_mode()
     def prepare(
         cls, map_: Map, decoders: Decoders, canonical: np.ndarray | Tensor, before: MapIndex | None = None
     ) -> MapIndex:
-        """Decode the map's codes; those that did not change since `before` are taken from there.
+        """Decode the mean codes of the map's cells; those of tiles that are in `before` are taken from there.
 
         canonical (M, C): unit embeddings of the canonical phrases. Raises ValueError for decoders that read a
         pixel's neighbours, which a Gaussian does not have.
@@ -106,61 +96,92 @@ class MapIndex:
             raise ValueError(
                 'the decoders of this checkpoint look at neighbouring pixels, so a map cannot be asked'
             )
-        row_before = np.full(len(map_), -1) if before is None else unchanged_rows(map_, before.map)
-        changed = torch.from_numpy(np.flatnonzero(row_before < 0))
-        if before is None or len(changed) == len(map_):
-            codes = map_.gaussians.codes
-            branches = decoded(
-                codes if len(map_) else codes.new_zeros(0, decoders.code_dim), decoders, canonical
-            )
-        else:
-            fresh = decoded(map_.gaussians.codes.index_select(0, changed), decoders, canonical)
-            device = fresh[0].hidden.device
-            kept, changed = torch.from_numpy(row_before.clip(min=0)).to(device), changed.to(device)
-            branches = tuple(old.updated(kept, changed, new) for old, new in zip(before.branches, fresh))
-        smoothing_keys, _ = voxel_keys(map_.gaussians.means.numpy(), SMOOTHING_VOXELS * map_.voxel)
-        return cls(map_, branches, np.unique(smoothing_keys, return_inverse=True)[1], decoders.mixture)
 
-    @torch.inference_mode()
-    def relevancy(self, phrases: np.ndarray | Tensor) -> Tensor:
-        """Embeddings (K, C) -> smoothed relevancy (2, K, N) in (0, 1), on the CPU; mixed: (1, K, N)."""
-        like = self.branches[0].scale
-        phrases = torch.as_tensor(phrases, dtype=like.dtype, device=like.device)
-        contrasts = torch.stack(
-            [branch.similarities(phrases) - branch.best_negative for branch in self.branches]
-        )
-        (contrasts,) = map(
-            torch.from_numpy, download([contrasts])
-        )  # the cells are on the host, as the map is
-        return relevancy(contrasts, self.mixture, self.smooth, torch.from_numpy(self.support >= MIN_IN_CELL))
+        decoding = Decoding(decoders, canonical)
+        known = {} if before is None else {id(place.cells.gaussians): place for place in before.places}
+        fresh = [tile for tile in map_.tiles.values() if id(tile.gaussians) not in known]
+        made = dict(zip(map(id, fresh), cells_of(fresh)))
+        mean_codes = [codes for _, codes in made.values()] or [np.zeros((0, decoding.width), np.float32)]
+        codes = torch.from_numpy(np.concatenate(mean_codes))
+        new = decoding.write(codes, decoding.room(len(codes)))
+        places, parts, row, cell, taken = [], [], 0, 0, 0
+        for tile in map_.tiles.values():
+            old = known.get(id(tile.gaussians))
+            cells = old.cells if old else made[id(tile)][0]
+            places.append(Place(tile, cells, row, cell))
+            row, cell = row + len(tile), cell + len(cells)
+            if before is not None and old is not None:
+                parts.append(tuple(branch.rows(old.span) for branch in before.coarse))
+            else:
+                parts.append(tuple(branch.rows(slice(taken, taken + len(cells))) for branch in new))
+                taken += len(cells)
+        coarse = new if len(fresh) == len(places) else tuple(map(DecodedBranch.joined, zip(*parts)))
+        counts = np.concatenate([np.zeros(0, np.int32), *(place.cells.counts for place in places)])
+        fine = DecodedCells(before.fine.store if before else DecodedStore(KEPT, decoding), counts)
+        if before is not None:
+            for place in places:
+                if (old := known.get(id(place.tile.gaussians))) is not None:
+                    fine.first[place.span] = before.fine.first[old.span]
+        return cls(map_, tuple(places), coarse, fine, decoders.mixture)
 
-    def smooth(self, values: Tensor) -> Tensor:
-        """Half the values (..., N) plus half their mean, weighted by opacity, over the Gaussian's cell."""
-        cells, weights = self.cells, self.map.gaussians.opacities.numpy()
-        total = np.bincount(cells, weights)
-        rows = values.flatten(0, -2).numpy()
-        means = np.stack([(np.bincount(cells, weights * row) / total)[cells] for row in rows])
-        return ((values + torch.from_numpy(means).reshape(values.shape)) / 2).float()
+    @property
+    def counts(self) -> np.ndarray:
+        """(C,) Gaussians of each cell."""
+        return self.fine.counts
 
     @cached_property
-    def support(self) -> np.ndarray:
-        """(N,) the number of Gaussians in the cell of each."""
-        return np.bincount(self.cells)[self.cells]
+    def cell_means(self) -> np.ndarray:
+        """(C, 3) [m] mean positions of the cells."""
+        return np.concatenate([place.cells.means for place in self.places])
 
+    @cached_property
+    def cell_weights(self) -> np.ndarray:
+        """(C,) the sums of the opacities of the cells."""
+        return np.concatenate([place.cells.weights for place in self.places])
 
-def decoded(codes: Tensor, decoders: Decoders, canonical: np.ndarray | Tensor) -> tuple[BranchIndex, ...]:
-    """The branches of the codes (N, code_dim) of Gaussians, decoded a chunk at a time."""
-    device = next(decoders.parameters()).device
-    branches: tuple[BranchIndex, ...] = ()
-    for start in range(0, max(len(codes), 1), CHUNK):
-        rows = slice(start, start + CHUNK)
-        part = decoders.prepare(codes[rows, None].to(device), canonical)
-        hidden = [branch for branch in part.branches if isinstance(branch, HiddenBranch)]  # both: no Counts
-        branches = branches or tuple(BranchIndex.unwritten(len(codes), branch) for branch in hidden)
-        for index, branch, best_negative in zip(branches, hidden, part.best_negative, strict=True):
-            index.hidden[rows], index.scale[rows] = branch.hidden, branch.scale
-            index.best_negative[rows] = best_negative[:, 0]
-    return branches
+    def contrasts(self, phrase: np.ndarray) -> Tensor:
+        """Unit embedding (1, C) -> contrasts (2, C) of the cells, on the CPU."""
+        return torch.from_numpy(download([contrasts(self.coarse, phrase)[:, 0]])[0])
+
+    def members(self, chosen: np.ndarray) -> Members:
+        """The Gaussians of the `chosen` (C,) bool cells."""
+        parts = [NOBODY]
+        for place, rows, cells in self._in(chosen):
+            arrays = place.tile.arrays
+            parts.append(Members(rows + place.row, cells, arrays.means[rows], arrays.opacities[rows]))
+        return Members(*map(np.concatenate, zip(*parts)))
+
+    def fine_contrasts(self, phrase: np.ndarray, chosen: np.ndarray) -> Tensor:
+        """Unit embedding (1, C) -> contrasts (2, M) of the `members`, on the CPU."""
+        found = self.fine.contrasts(np.flatnonzero(chosen), self._codes, phrase)
+        return torch.from_numpy(download([found[:, 0]])[0])
+
+    def of_gaussians(self, values: np.ndarray, nothing: np.generic) -> np.ndarray:
+        """Values (C,) of cells -> those of their Gaussians (N,); `nothing` for strays."""
+        out = np.full(len(self.map), nothing)
+        for place in self.places:
+            spread(
+                place.cells.cell, values[place.span], out[place.row : place.row + len(place.tile)]
+            )
+        return out
+
+    def _in(self, chosen: np.ndarray) -> Iterator[tuple[Place, np.ndarray, np.ndarray]]:
+        """Of each tile with `chosen` (C,) bool cells: the rows in the tile of their Gaussians, cell by cell, and
+        the cell of each."""
+        for place in self.places:
+            mine = chosen[place.span]
+            if mine.any():
+                rows = members(place.cells.cell, mine)
+                cells = place.cells.cell[rows]
+                order = cells.argsort(kind='stable')  # a radix sort
+                yield place, rows[order], cells[order] + np.int64(place.cell)
+
+    def _codes(self, cells: np.ndarray) -> Tensor:
+        """The codes of the Gaussians of these cells, cell by cell."""
+        chosen = np.zeros(len(self.counts), bool)
+        chosen[cells] = True
+        codes = [place.tile.arrays.codes[rows] for place, rows, _ in self._in(chosen)]
+        return torch.from_numpy(np.concatenate(codes))
 
 
 class IndexCache:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -63,9 +65,8 @@ class Answer:
     the phrase was not understood, '' if nothing; where that is all of it, nothing was looked for. measured:
     share of the phrase's pixels whose depth was measured, None where unknown: not found, or of a map or file.
 
-    relevancy (N,) float32: of each Gaussian, NaN where unknown: hidden, or a stray; lit (N,) bool: the
-    Gaussians of the phrase, none when it was not found. Both are None in the answer of a node, which returns
-    boxes only. picture: None except for a scene.
+    of_gaussians: makes `relevancy` and `lit`, when one of them is first read; None in the answer of a node,
+    which returns boxes only. picture: None except for a scene.
     """
 
     text: str
@@ -76,12 +77,21 @@ class Answer:
     peak_pixel: tuple[float, float] | None
     objects: tuple[Object, ...]
     branch: int = 0
-    relevancy: np.ndarray | None = None
-    lit: np.ndarray | None = None
+    of_gaussians: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
     picture: AnswerPicture | None = None
     note: str = ''
     measured: float | None = None
     gone: tuple[Object, ...] = ()
+
+    @cached_property
+    def relevancy(self) -> np.ndarray | None:
+        """(N,) float32: of each Gaussian, NaN where unknown: hidden, or a stray."""
+        return self.of_gaussians()[0] if self.of_gaussians else None
+
+    @cached_property
+    def lit(self) -> np.ndarray | None:
+        """(N,) bool: the Gaussians of the phrase, none when it was not found."""
+        return self.of_gaussians()[1] if self.of_gaussians else None
 
     @property
     def guessed(self) -> bool:

@@ -104,12 +104,39 @@ def find_objects(
     if voxel is None:
         low, high = np.quantile(means[finite], _ROOM, axis=0)
         voxel = max(float(np.linalg.norm(high - low)) / _VOXELS_ACROSS, 1e-6)
-    keep = np.flatnonzero(known)
-    values = relevancy[keep]
-    level = values.min() + _AROUND * (values.max() - values.min())
-    keep = keep[lit[keep] | (values >= level)]
-    means, relevancy, lit = means[keep].astype(np.float64), relevancy[keep], lit[keep]
-    weights, labels = opacities[keep], connected_voxels(means, voxel)
+    keep = np.flatnonzero(lit | known & (relevancy >= level_around(relevancy[known])))
+    return grouped(
+        means[keep],
+        relevancy[keep],
+        lit[keep],
+        opacities[keep],
+        voxel=voxel,
+        min_points=min_points,
+        max_objects=max_objects,
+    )
+
+
+def level_around(relevancy: np.ndarray) -> float:
+    """The relevancy from which on the Gaussians around lit ones belong to their object; NaN is left out."""
+    low, high = float(np.nanmin(relevancy)), float(np.nanmax(relevancy))
+    return low + _AROUND * (high - low)
+
+
+def grouped(
+    means: np.ndarray,
+    relevancy: np.ndarray,
+    lit: np.ndarray,
+    opacities: np.ndarray,
+    *,
+    voxel: float,
+    min_points: int,
+    max_objects: int,
+) -> tuple[Object, ...]:
+    """`find_objects` of those that belong to the phrase."""
+    if np.count_nonzero(lit) < min_points:
+        return ()
+    means, weights = means.astype(np.float64), opacities
+    labels = connected_voxels(means, voxel)
     groups = [rows for rows in _rows(labels) if np.count_nonzero(lit[rows]) >= min_points]
     if not groups:
         return ()

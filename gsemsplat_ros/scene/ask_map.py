@@ -1,0 +1,175 @@
+"""The answer of a map to a question: of its cells first, then of the Gaussians in those that matter.
+
+A Gaussian that is compared itself has half its own relevancy and half the mean of its cell, as pixels are
+smoothed; any other has that of the mean code of its cell. The answer differs from that of a map whose
+Gaussians were all compared (test/support/plain_map.py) where
+
+- the likeliest Gaussian lies in a cell that, as a whole, is less likely than those of the FIRST Gaussians;
+- the phrase fits more than MOST Gaussians: the edges of the less likely things are then told by cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsemsplat_ros.scene.ask import enough, not_asked, threshold_of
+from gsemsplat_ros.scene.map_cells import CELL, MIN_IN_CELL
+from gsemsplat_ros.scene.map_index import MapIndex, Members
+from gsemsplat_ros.semantics.answer import Answer, Question
+from gsemsplat_ros.semantics.objects import Object, grouped, inside_any, level_around
+from gsemsplat_ros.semantics.relevancy import Decision, decide, relevancy
+
+FIRST = 1 << 13  # Gaussians, of the likeliest cells, that are compared with any phrase
+MOST = 1 << 16  # Gaussians that are compared with one phrase
+REACH = 0.6  # of the range of relevancy: what belongs to a phrase lies in cells above it
+MANY = 1 << 17  # Gaussians of a phrase: more are grouped by cells
+MIN_IN_OBJECT = 10  # Gaussians of an object, one for each voxel
+TOUCHING = 3  # edge of the grid that connects objects, in voxels: distant surfaces are sampled coarsely
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A map seen with one phrase: M Gaussians of some cells, and the C cells.
+
+    near (C,) bool: the cells whose Gaussians are compared; members: those; values (2 or 1, M + C): relevancy
+    of both branches or of their mixture, and decision of these, NaN for the cells that are `near`.
+    """
+
+    near: np.ndarray
+    members: Members
+    values: np.ndarray
+    decision: Decision
+
+    @classmethod
+    def at(
+        cls, index: MapIndex, phrase: np.ndarray, coarse: Tensor, near: np.ndarray, threshold: float
+    ) -> Look:
+        """phrase (1, C): unit embedding; coarse (2, C): its contrasts with the cells."""
+        members = index.members(near)
+        count, opacities = len(members.rows), members.opacities
+        cells = np.cumsum(near)[members.cells] - 1  # of those that are near
+        total = np.bincount(cells, opacities)
+
+        def smooth(maps: Tensor) -> Tensor:
+            own = maps[..., :count].flatten(0, -2).numpy()
+            means = np.stack([(np.bincount(cells, opacities * row) / total)[cells] for row in own])
+            smoothed = torch.from_numpy((own + means) / 2).to(maps).reshape(*maps.shape[:-1], count)
+            return torch.cat((smoothed, maps[..., count:]), -1)
+
+        contrasts = torch.cat((index.fine_contrasts(phrase, near), coarse), 1)
+        inside = np.concatenate((np.ones(count, bool), ~near))
+        values = relevancy(contrasts[:, None], index.mixture, smooth, torch.from_numpy(inside))[:, 0].numpy()
+        return cls(near, members, values, decide(values, inside, threshold, 1))
+
+    @property
+    def of_cells(self) -> np.ndarray:
+        """(C,) relevancy of the cells, NaN for those that are near."""
+        return self.decision.relevancy[len(self.members.rows) :]
+
+    def of_gaussians(self, index: MapIndex, lit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Relevancy (N,) float32 of all Gaussians, NaN for strays, and which of them (N,) bool are among the
+        `lit` (M + C,) bool."""
+        rows, count = self.members.rows, len(self.members.rows)
+        relevancy = index.of_gaussians(self.of_cells, np.float32(np.nan))
+        all_lit = index.of_gaussians(lit[count:], np.False_)
+        relevancy[rows], all_lit[rows] = self.decision.relevancy[:count], lit[:count]
+        return relevancy, all_lit
+
+
+@torch.inference_mode()
+def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
+    """The answer of the whole map; `phrase` (1, C): the unit embedding of the question."""
+    if not len(index.counts):
+        return not_asked(index, question)
+    threshold, coarse = threshold_of(question), index.contrasts(phrase)
+    values = relevancy(coarse[:, None], index.mixture)[:, 0].amax(0).numpy()
+    look = Look.at(index, phrase, coarse, likeliest(values, index.counts, FIRST), threshold)
+    if look.decision.found:
+        near = further(index, look)
+        if near.sum() > look.near.sum():
+            look = Look.at(index, phrase, coarse, near, threshold)
+    decision, count = look.decision, len(look.members.rows)
+    lit = decision.mask & enough(decision.relevancy, look.values, question)
+    peak = None
+    if decision.peak:
+        (at,) = decision.peak
+        peak = look.members.means[at] if at < count else index.cell_means[at - count]
+    return Answer(
+        question.text,
+        question.threshold,
+        decision.found,
+        decision.score,
+        None if peak is None else tuple(peak.tolist()),
+        None,
+        objects_of(index, look, lit, question.max_objects) if decision.found else (),
+        decision.branch,
+        lambda: look.of_gaussians(index, lit),
+    )
+
+
+def further(index: MapIndex, look: Look) -> np.ndarray:
+    """(C,) bool: the cells whose Gaussians are to be compared with a phrase that is found at the first look."""
+    low, high = float(np.nanmin(look.decision.relevancy)), look.decision.score
+    values = np.where(look.of_cells >= low + REACH * (high - low), look.of_cells, -np.inf)
+    if VARIANT == 'B':
+        level = low+.75*(high-low)
+        values = np.where(look.of_cells >= low + REACH * (high - low), -abs(look.of_cells-level), -np.inf)
+    if VARIANT == 'C':
+        level = low+.75*(high-low)
+        values = np.where(look.of_cells >= low + REACH * (high - low), -abs(look.of_cells-level-.05*(high-low)), -np.inf)
+    values[look.near] = np.inf
+    return likeliest(values, index.counts, MOST) & (values > -np.inf)
+
+
+VARIANT='A'
+def likeliest(values: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
+    """(C,) bool: the cells of the highest values (C,), as many as have `most` Gaussians of counts (C,), and
+    at least one."""
+    some = np.arange(len(values))
+    if len(some) > (enough := most // MIN_IN_CELL + 1):
+        some = np.argpartition(-values, enough)[:enough]
+    some = some[np.argsort(-values[some], kind='stable')]
+    chosen = np.zeros(len(values), bool)
+    chosen[some[: max(np.searchsorted(np.cumsum(counts[some]), most, 'right'), 1)]] = True
+    return chosen
+
+
+def objects_of(index: MapIndex, look: Look, lit: np.ndarray, most: int) -> tuple[Object, ...]:
+    """The objects, `most` at most, of what is lit (M + C,) and around."""
+    count, members, relevancy = len(look.members.rows), look.members, look.decision.relevancy
+    keep = lit | (relevancy >= level_around(relevancy))
+    near, far = keep[:count], keep[count:]
+    if np.count_nonzero(near) + index.counts[far].sum() > MANY:
+        return objects_of_cells(index, look, most)
+    others = index.members(far)
+    return grouped(
+        np.concatenate((members.means[near], others.means)),
+        np.concatenate((relevancy[:count][near], look.of_cells[others.cells])),
+        np.concatenate((lit[:count][near], lit[count:][others.cells])),
+        np.concatenate((members.opacities[near], others.opacities)),
+        voxel=TOUCHING * index.map.voxel,
+        min_points=MIN_IN_OBJECT,
+        max_objects=most,
+    )
+
+
+def objects_of_cells(index: MapIndex, look: Look, most: int) -> tuple[Object, ...]:
+    """The objects, `most` at most, of the cells of a phrase, each as one Gaussian."""
+    cells, weights = look.members.cells, look.members.opacities
+    relevancy, total = look.of_cells.copy(), np.bincount(cells, weights, len(look.near))
+    own = np.bincount(cells, weights * look.decision.relevancy[: len(cells)], len(look.near))
+    relevancy[look.near] = own[look.near] / total[look.near]
+    (kept,) = np.nonzero(relevancy >= level_around(look.decision.relevancy))
+    return grouped(
+        index.cell_means[kept],
+        relevancy[kept],
+        np.ones(len(kept), bool),
+        index.cell_weights[kept],
+        voxel=CELL * index.map.voxel,
+        min_points=MIN_IN_OBJECT // MIN_IN_CELL,
+        max_objects=most,
+    )
