@@ -1,9 +1,9 @@
 """A synthetic map of furnished rooms, as large as one likes, with phrases for what stands in them.
 
 Rooms of ROOM stand side by side. Floor, walls, ceiling and the sides of PER_ROOM boxes are sampled with
-noise, and each voxel that is hit holds one Gaussian. Every kind of thing has a code; a Gaussian has that of its
-thing with noise. Spread of codes between things and within a cell, and Gaussians in a cell (36), are those of
-maps that the shipped network makes of the houses of `gsemsplat eval map`.
+noise, and each voxel that is hit holds one Gaussian. Every kind of thing has a code; a Gaussian has that of
+its thing with noise. The spread of codes between things and within a cell, and the number of Gaussians in a
+cell (36), are those of maps that the shipped network makes of the houses of `gsemsplat eval map`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FLOOR, WALLS, CEILING = range(KINDS, KINDS + 3)
 
 @dataclass(frozen=True, eq=False)
 class FurnishedMap:
-    """map: of the rooms; things (K, C): phrases that fit one kind of thing each, of those that are there; floor (1, C): one that fits
-    all floors; canonical (4, C): that fit nothing."""
+    """map: of the rooms; things (K, C): phrases that fit one kind of thing each, of those that are there;
+    floor (1, C): one that fits all floors; canonical (4, C): that fit nothing."""
 
     map: Map
     things: np.ndarray
@@ -73,8 +73,8 @@ def furnished_map(count: int, decoders: Decoders) -> FurnishedMap:
 
 @torch.inference_mode()
 def phrases_for(codes: Tensor, decoders: Decoders) -> Tensor:
-    """(K, C): phrases that fit one of the codes (K, code_dim) each: the direction in which its region-specific
-    feature differs from the others, and weights by which its classes say COUNT, those of the others -COUNT."""
+    """(K, C): phrases that fit one of the codes (K, code_dim) each: the direction in which its
+    region-specific feature differs from the others, and weights by which its classes say COUNT, and others' -COUNT."""
     region, context = (features[:, 0] for features in decoders.decode(codes[:, None]))
     wanted = COUNT * (2 * torch.eye(len(codes)) - 1)
     weights = torch.linalg.lstsq(context.double(), wanted.double(), driver='gelsd').solution.T.float()
@@ -82,24 +82,20 @@ def phrases_for(codes: Tensor, decoders: Decoders) -> Tensor:
 
 
 def surfaces(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Means (count, 3) float32 [m] in the order of their voxels, one in each, and the kinds (count,) of things
-    on whose surfaces they lie."""
-    keys, means, kinds, side = np.zeros(0, np.int64), [], [], 0
+    """Means (count, 3) float32 [m] in the order of their voxels, one in each, and the kinds (count,) of what
+    they lie on."""
     side = int(np.ceil(np.sqrt(count / 1e5)))  # rooms along x and y, more than enough
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    found = 0
     for number in range(side * side):
-        corner = np.array([*np.divmod(number, side), 0]) * (ROOM + WALL)
-        points, kind = room(rng)
-        points = (points + corner).astype(np.float32)
-        of_room, first = np.unique(voxel_keys(points, VOXEL)[0], return_index=True)
-        parts.append((of_room, points[first], kind[first]))
-        found += len(of_room)
-        if found >= 1.02 * count:  # neighbours share some voxels
+        points, of_points = room(rng)
+        points += np.array([*np.divmod(number, side), 0]) * (ROOM + WALL)
+        of_room, first = np.unique(voxel_keys(points.astype(np.float32), VOXEL)[0], return_index=True)
+        parts.append((of_room, points[first].astype(np.float32), of_points[first]))
+        if sum(len(keys) for keys, _, _ in parts) >= 1.02 * count:  # neighbours share some voxels
             break
-    keys, means, kinds = map(np.concatenate, zip(*parts))
-    keys, first = np.unique(keys, return_index=True)
-    assert len(keys) >= count, (len(keys), count)
+    keys, means, kinds = (np.concatenate(column) for column in zip(*parts))
+    _, first = np.unique(keys, return_index=True)
+    assert len(first) >= count, (len(first), count)
     first = first[np.sort(rng.choice(len(first), count, replace=False))]
     return means[first], kinds[first]
 
@@ -107,7 +103,9 @@ def surfaces(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
 def room(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Points (N, 3) [m] on the surfaces of one room, whose corner is the origin, and their kinds (N,)."""
     size = rng.uniform(SMALLEST, LARGEST, (PER_ROOM, 3))
-    low = np.concatenate((rng.uniform(0, 1, (PER_ROOM, 2)) * (ROOM - size)[:, :2], np.zeros((PER_ROOM, 1))), 1)
+    low = np.concatenate(
+        (rng.uniform(0, 1, (PER_ROOM, 2)) * (ROOM - size)[:, :2], np.zeros((PER_ROOM, 1))), 1
+    )
     kinds = rng.integers(KINDS, size=PER_ROOM)
     boxes = [(np.zeros(3), ROOM, -1), *zip(low, low + size, kinds)]
     points, of_kinds = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,25 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsemsplat_ros.bench.furnished_map import furnished_map
 from gsemsplat_ros.bench.tools import Memory, Times, available_megabytes, machine, picture, unit_phrases, wall
 from gsemsplat_ros.checkpoints import checkpoint as weights
-from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import Prediction
 from gsemsplat_ros.pipeline import TOGETHER
-from gsemsplat_ros.scene.map import Map, cut
+from gsemsplat_ros.scene.ask_map import ask_map
 from gsemsplat_ros.scene.map_index import MapIndex
-from gsemsplat_ros.scene.tile import Tile
-from gsemsplat_ros.scene.voxels import voxel_keys
+from gsemsplat_ros.semantics.answer import Question
 from gsemsplat_ros.semantics.decoder import Decoders, HiddenCodes
-from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, box_size, decide, smooth
+from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, Mixture, box_size, decide, smooth
 
 SIDES = 256, 320, 384, 448, 512
 COUNTS = 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000
 QUERIES = 1, 2, 5, 10, 20, 50, 100
 DRAWN = 512  # side of the rendering for the standing queries [px]
-VOXEL = 0.03  # of the map [m]
 REPEATS = 5
 SHORT_S, LONG_S = 0.3, 2.0  # shorter work is measured three times as often, longer work once
 SPARE = 1.3  # free memory required, relative to the need of the next size
@@ -106,12 +105,13 @@ def predict_new_pair(network: Inference, images: Sequence[np.ndarray]) -> Predic
 
 
 def maps(device: torch.device, step: Callable[[str], None], left_out: list[str]) -> Rows:
-    """The first query of a map, which decodes its codes, and the next one."""
-    decoders = (
-        Decoders.from_state_dict(weights.load(device=device).decoders).to(device).eval().requires_grad_(False)
-    )
-    phrases = unit_phrases(5, decoders.dim)
-    bytes_each = 4 * (decoders.code_dim + 16) + 2 * (128 + decoders.code_dim + 16) + 64
+    """The first question to a map, with all that it prepares; one for a thing that was not asked for before,
+    the same again, and one for all floors."""
+    checkpoint = weights.load(device=device)
+    mixture = Mixture.of_card(checkpoint.card)
+    decoders = Decoders.from_state_dict(checkpoint.decoders, mixture).to(device).eval().requires_grad_(False)
+    asked = Question('thing', mixture.threshold if mixture else None)
+    bytes_each = 4 * (decoders.code_dim + 14) + 25 + 100  # a Gaussian, its history, and what questions need
     for count in COUNTS:
         if SPARE * count * bytes_each / 2**20 > available_megabytes():
             left_out.append(
@@ -119,33 +119,28 @@ def maps(device: torch.device, step: Callable[[str], None], left_out: list[str])
             )
             continue
         step(f'map of {count} Gaussians')
-        map_ = random_map(count, decoders.code_dim)
-        prepare = partial(MapIndex.prepare, map_, decoders, phrases[1:].numpy())
-        yield measured(count, 'first question (decodes the map)', prepare, device, repeats=2)
-        yield measured(count, 'each further question', partial(ask_map, prepare(), phrases[:1]), device)
+        yield from map_of(count, decoders, asked, device)
 
 
-def ask_map(index: MapIndex, phrase: Tensor) -> object:
-    """The answer of a map to a unit phrase (1, C)."""
-    return decide(index.relevancy(phrase.numpy())[:, 0].cpu().numpy(), index.support, 0.5, 1)
+def map_of(count: int, decoders: Decoders, asked: Question, device: torch.device) -> Rows:
+    """The rows of one map."""
+    rooms = furnished_map(count, decoders)
+    things = itertools.cycle(np.split(rooms.things, len(rooms.things)))
 
+    def first() -> MapIndex:
+        index = MapIndex.prepare(rooms.map, decoders, rooms.canonical)
+        ask_map(index, asked, next(things))
+        return index
 
-def random_map(count: int, channels: int) -> Map:
-    """`count` Gaussians with codes of so many `channels`, each in a voxel of its own, spread over a volume
-    that grows with `count`."""
-    rng = np.random.default_rng(0)
-    side = int(np.ceil((4 * count) ** (1 / 3)))
-    cells = rng.permutation(side**3)[:count]  # a quarter of the voxels
-    means = (np.stack(np.unravel_index(cells, (side,) * 3), -1) + 0.5).astype(np.float32) * np.float32(VOXEL)
-    keys = voxel_keys(means, VOXEL)[0]
-    order = keys.argsort()
-    ones = torch.ones(count)
-    codes = torch.randn(count, channels, generator=torch.Generator().manual_seed(0))
-    quats, threes = torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1), ones[:, None].repeat(1, 3)
-    gaussians = Gaussians(torch.from_numpy(means[order]), quats, threes, ones, threes, codes, 'map')
-    once, none = ones.int(), torch.zeros(count, dtype=torch.uint8)
-    whole = Tile(gaussians, torch.from_numpy(keys[order]), ones, once, once, none, once)
-    return Map('map', VOXEL, cut(whole), 1, 'tf')
+    index, same = first(), next(things)
+
+    def another() -> object:
+        return ask_map(index, asked, next(things))
+
+    yield measured(count, 'first question', first, device, repeats=2)
+    yield measured(count, 'question for another thing', another, device, repeats=2)
+    yield measured(count, 'the same question again', partial(ask_map, index, asked, same), device)
+    yield measured(count, 'question for all floors', partial(ask_map, index, asked, rooms.floor), device)
 
 
 def queries(device: torch.device, step: Callable[[str], None]) -> Rows:

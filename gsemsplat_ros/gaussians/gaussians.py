@@ -5,7 +5,7 @@ A similarity x -> s R x + t takes covariances to s^2 R cov R^T: quats and scales
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -82,6 +82,12 @@ class Gaussians:
         """The similarity x -> s x about the origin, s > 0: means and scales, hence covariances by s^2."""
         assert s > 0, s
         return replace(self, means=self.means * s, scales=self.scales * s)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Gaussians]) -> Gaussians:
+        """At least one, one after the other, in the frame of the first."""
+        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS}
+        return cls(**tensors, frame=parts[0].frame)
 
     def covariances(self) -> Tensor:
         """(N, 3, 3) [m^2], R diag(scales^2) R^T."""

@@ -13,6 +13,13 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 FIELDS = ('x', 'y', 'z', 'rgb', 'opacity', *(f'scale_{i}' for i in range(3)), *(f'rot_{i}' for i in range(4)))
 
 
+def thinned(count: int, most: int) -> np.ndarray:
+    """(at most `most`,) int64: which of `count` are kept, evenly spread."""
+    if count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).astype(np.int64)
+
+
 def columns_of(gaussians: Gaussians, index: np.ndarray, codes: bool) -> list[np.ndarray]:
     """What `fill_rows` takes of the Gaussians `index` (N,), float32 on the host; without `codes`, (N, 0)."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+import torch
 from gsemsplat_msgs.srv import Query
 from std_msgs.msg import Header
 
@@ -19,10 +21,11 @@ from gsemsplat_ros.ros.map_keeper import MapKeeper
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.snapshot import Kept, Snapshot
 from gsemsplat_ros.ros.tf_listener import TfListener
-from gsemsplat_ros.scene.approach import Approach, approach_pose
+from gsemsplat_ros.scene.approach import Approach, approach_pose, looked_at
 from gsemsplat_ros.scene.ask import moved
 from gsemsplat_ros.scene.map import UP_OF_MAP
 from gsemsplat_ros.scene.map_index import IndexCache
+from gsemsplat_ros.scene.map_parts import near
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer, Question
 from gsemsplat_ros.semantics.objects import inside_any
@@ -34,15 +37,16 @@ NAMED = 8  # objects at most, in the message of a response
 class Reply:
     """The answer to a question, of the whole map where there is one, else of the newest scene.
 
-    answer: in the frame of `header`; its peak_pixel is where the newest scene sees the thing. gaussians: what
-    was asked, in that frame; metric: whether in metres. in_map: whether the frame is that of the map, with z
+    answer: in the frame of `header`; its peak_pixel is where the newest scene sees the thing. near: those of
+    the Gaussians that were asked, in that frame, that lie in boxes (B, 2, 3), from corner to corner, and some
+    others; metric: whether in metres. in_map: whether the frame is that of the map, with z
     up, else it is the camera's. camera (3,) [m]: position of the camera there, None: unknown. scene: the
     newest, seen: what it answers, both None without one.
     """
 
     answer: Answer
     header: Header
-    gaussians: Gaussians
+    near: Callable[[np.ndarray], list[Gaussians]]
     metric: bool
     in_map: bool
     camera: np.ndarray | None
@@ -76,7 +80,9 @@ def find(
     of_map = keeper.note(kept.map, of_map)
     answer = replace(of_map, peak_pixel=seen.peak_pixel if seen and seen.found else None)
     camera = None if kept.map_from_camera is None else kept.map_from_camera[:3, 3]
-    return Reply(answer, map_header(kept), kept.map.gaussians, kept.map.metric, True, camera, scene, seen)
+    return Reply(
+        answer, map_header(kept), partial(near, kept.map), kept.map.metric, True, camera, scene, seen
+    )
 
 
 def _of_scene(scene: Scene, seen: Answer, question: Question, now: Snapshot) -> Reply:
@@ -84,10 +90,12 @@ def _of_scene(scene: Scene, seen: Answer, question: Question, now: Snapshot) -> 
     pose, placed = now.map_from_camera, now.placed
     if pose is None or placed is None:
         header = messages.scene_header(scene)
-        return Reply(seen, header, scene.gaussians, scene.metric, False, np.zeros(3), scene, seen)
+        return Reply(
+            seen, header, lambda boxes: [scene.gaussians], scene.metric, False, np.zeros(3), scene, seen
+        )
     header = make_header(placed.frame, scene.keyframe.stamp_ns)
     answer = moved(seen, pose, placed, question)
-    return Reply(answer, header, placed, scene.metric, True, pose[:3, 3], scene, seen)
+    return Reply(answer, header, lambda boxes: [placed], scene.metric, True, pose[:3, 3], scene, seen)
 
 
 def fill(
@@ -101,7 +109,7 @@ def fill(
 ) -> None:
     """The response of /query, without success where the question was not understood. An error of the approach
     goes to `complain`, which returns its words: the answer stands without."""
-    answer, gaussians = reply.answer, reply.gaussians
+    answer = reply.answer
     response.header = reply.header
     understood = answer.state != 'not understood'
     response.success, response.found = understood, answer.found
@@ -118,12 +126,9 @@ def fill(
     if answer.guessed:
         response.message += "; its distance is the network's guess: nothing of it was measured"
     if request.with_cloud:
-        inside = inside_any(answer.objects, gaussians.means.detach().cpu().numpy())
         left_out: list[str] = []
         response.cloud = [
-            gaussian_cloud(
-                gaussians, reply.header, codes=parameters.publish_codes, inside=inside, say=left_out.append
-            )
+            gaussian_cloud(inside(reply), reply.header, codes=parameters.publish_codes, say=left_out.append)
         ]
         response.message = '; '.join([response.message, *left_out])
     if request.with_image and reply.scene is not None and reply.seen is not None:
@@ -159,6 +164,16 @@ def map_header(kept: Kept) -> Header:
     return make_header(kept.map.frame, kept.stamp_ns)
 
 
+def inside(reply: Reply) -> Gaussians:
+    """The Gaussians in the boxes of the answer."""
+    objects = reply.answer.objects
+    parts = reply.near(np.array([thing.corners[[0, 7]] for thing in objects]).reshape(-1, 2, 3))
+    chosen = [inside_any(objects, part.means.detach().cpu().numpy()) for part in parts]
+    return Gaussians.joined(
+        [part.select(torch.from_numpy(rows).to(part.means.device)) for part, rows in zip(parts, chosen)]
+    )
+
+
 def robot_position(reply: Reply, base_frame: str, tf: TfListener | None) -> np.ndarray | None:
     """Position of the robot in the map of the reply (3,) [m]: from TF, else the camera's; None: unknown."""
     if tf:
@@ -183,9 +198,11 @@ def _approach(reply: Reply, parameters: Parameters, tf: TfListener | None) -> tu
         robot, up = robot_position(reply, parameters.base_frame, tf), UP_OF_MAP
     if robot is None:
         return None, 'nothing says where the robot is: set map_frame and base_frame'
+    target = reply.answer.objects[0]
+    parts = reply.near(looked_at(target, robot)[None])
     return approach_pose(
-        reply.answer.objects[0],
-        reply.gaussians.means.detach().cpu().numpy(),
+        target,
+        torch.cat([part.means for part in parts]).detach().cpu().numpy(),
         robot,
         parameters.robot_radius_m,
         parameters.approach_distance_m,

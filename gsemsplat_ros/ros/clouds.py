@@ -14,7 +14,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.gaussians.rows import FIELDS, columns_of, fill_rows
+from gsemsplat_ros.gaussians.rows import FIELDS, columns_of, fill_rows, thinned
 from gsemsplat_ros.ros.conversions import sized
 
 
@@ -23,16 +23,14 @@ def gaussian_cloud(
     header: Header,
     max_points: int = 0,
     codes: bool = False,
-    inside: np.ndarray | None = None,
     say: Callable[[str], None] = lambda words: None,
 ) -> PointCloud2:
     """Gaussians as PointCloud2: FIELDS, then code_0 ... if `codes`; each field is a little-endian FLOAT32.
 
-    `inside` (N,) bool selects a part of them; `max_points` > 0 then thins evenly. Those of which a number is
-    NaN or infinite are left out, and `say` hears of it.
+    `max_points` > 0 thins them evenly. Those of which a number is NaN or infinite are left out, and `say`
+    hears of it.
     """
-    index = np.arange(len(gaussians)) if inside is None else np.flatnonzero(inside)
-    index = index[thinned(len(index), max_points)] if max_points else index
+    index = thinned(len(gaussians), max_points or len(gaussians))
     columns = columns_of(gaussians, index, codes)
     names = [*FIELDS, *(f'code_{i}' for i in range(columns[-1].shape[1]))]
     step, count = 4 * len(names), len(index)
@@ -119,10 +117,3 @@ def colors_of(points: np.ndarray) -> np.ndarray:
     """(N, 3) uint8 RGB of `cloud_points`."""
     packed = np.ascontiguousarray(points['rgb']).view(np.uint32)
     return np.stack([packed >> shift & 255 for shift in (16, 8, 0)], axis=1).astype(np.uint8)
-
-
-def thinned(count: int, most: int) -> np.ndarray:
-    """(at most `most`,) int64: which of `count` are kept, evenly spread."""
-    if count <= most:
-        return np.arange(count)
-    return np.linspace(0, count - 1, most).astype(np.int64)

@@ -32,6 +32,7 @@ from gsemsplat_ros.ros.qos import latched, overridable
 from gsemsplat_ros.ros.snapshot import Kept
 from gsemsplat_ros.ros.tf_listener import TFMessage
 from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.scene.map_parts import sample
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer
 
@@ -171,7 +172,7 @@ class Results:
         def build() -> PointCloud2:
             passed = max(self._clock.now().nanoseconds - since, 0) if fixed else 0
             later = make_header(header.frame_id, stamp + passed)
-            return gaussian_cloud(map_.gaussians, later, max_points, say=self._say)
+            return gaussian_cloud(sample(map_, max_points), later, say=self._say)
 
         self._map.hold(build)
 

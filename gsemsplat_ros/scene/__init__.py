@@ -13,8 +13,12 @@ merging: one map of two
 forgetting: which Gaussians of a map a keyframe sees again, and through which it looks
 known_objects: the objects that a map remembers, with their ids
 object_identity: which of them an answer found, and what became of them after a scene
-ask: answers of a scene and of a map
-map_index: decoded codes and smoothing cells of a map, for queries
+map_parts: parts of a map by its tiles
+map_cells: the cells over which relevancy is smoothed
+decoded_codes: decoded codes of cells and of Gaussians, and a store of them
+map_index: those of a map, for queries
+ask: answers of a scene
+ask_map: answers of a map
 pose_graph: where the scenes of a map stand, and what was measured of that
 graph_solver: the most likely places of the scenes of a map
 links: how a scene stands to the last one in the map

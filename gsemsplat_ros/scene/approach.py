@@ -68,10 +68,10 @@ def approach_pose(
 ) -> tuple[Approach | None, str]:
     """A pose in front of `target`, facing it, or None; and the reason for None, or what the pose leaves open.
 
-    target: box in the map's frame [m]; points (N, 3): means of the map's Gaussians [m], the target's among
-    them; robot (3,): position of the robot or its camera [m]; robot_radius_m: of the robot seen from above;
-    standoff_m: from the robot's middle to the target's box, or up to 1 m more where nothing nearer is free;
-    up: unit vector against gravity in the map's frame ((0, -1, 0) for a level camera's optical frame).
+    target: box in the map's frame [m]; points (N, 3): means of the map's Gaussians [m], at least those in
+    `looked_at`; robot (3,): position of the robot or its camera [m]; robot_radius_m: of the robot seen from
+    above; standoff_m: from the robot's middle to the target's box, or up to 1 m more where nothing nearer is
+    free; up: unit vector against gravity in the map's frame ((0, -1, 0) for a level camera's optical frame).
 
     Of the free places nearest to the standoff from which the target's top is visible, the
     one with the shortest free path from the robot. The ground is looked at within SPAN / 2 of the target: the
@@ -186,13 +186,27 @@ def survey(
     """The ground around robot and object, at most SPAN / 2 from the object's middle: the cells that block the
     way and those that hide the object.
     """
-    middle = center[:2]
-    low = np.maximum(np.minimum(start[:2], middle - half[:2]) - MARGIN, middle - SPAN / 2)
-    high = np.minimum(np.maximum(start[:2], middle + half[:2]) + MARGIN, middle + SPAN / 2)
+    low, high = surveyed(start[:2], center[:2], half[:2])
     shape = np.ceil((high - low) / CELL).astype(int)
     eye = min(center[2] + half[2] - floor, EYE)
     blocked, hiding = _counts(np.ascontiguousarray(points), low, shape[0], shape[1], floor, eye)
     return Ground(low, blocked >= MIN_IN_CELL, hiding >= MIN_IN_CELL)
+
+
+def surveyed(start: np.ndarray, center: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The corners (2,) [m] of the ground that is looked at; start, center, half (2,): robot, middle of the
+    target, and half of its box."""
+    low = np.maximum(np.minimum(start, center - half) - MARGIN, center - SPAN / 2)
+    high = np.minimum(np.maximum(start, center + half) + MARGIN, center + SPAN / 2)
+    return low, high
+
+
+def looked_at(target: Object, robot: np.ndarray) -> np.ndarray:
+    """(2, 3) [m]: the corners of the box whose points `approach_pose` needs, in a map with z up."""
+    center, half = np.array(target.center)[:2], np.array(target.size)[:2] / 2
+    start = np.clip(np.asarray(robot, float)[:2], center - SPAN / 2, center + SPAN / 2)
+    low, high = surveyed(start, center, half)
+    return np.array([[*low, -np.inf], [*high, np.inf]])
 
 
 @njit(nogil=True, cache=True)

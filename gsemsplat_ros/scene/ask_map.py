@@ -5,12 +5,15 @@ smoothed; any other has that of the mean code of its cell. The answer differs fr
 Gaussians were all compared (test/support/plain_map.py) where
 
 - the likeliest Gaussian lies in a cell that, as a whole, is less likely than those of the FIRST Gaussians;
-- the phrase fits more than MOST Gaussians: the edges of the less likely things are then told by cells.
+- more than MOST Gaussians may belong to the phrase: things are then told by cells where they are least
+  doubtful, and of more than MANY, all boxes are.
+
+How often that is so was measured on maps of a million Gaussians (docs/measurements.md, Questions to a map).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +23,7 @@ from gsemsplat_ros.scene.ask import enough, not_asked, threshold_of
 from gsemsplat_ros.scene.map_cells import CELL, MIN_IN_CELL
 from gsemsplat_ros.scene.map_index import MapIndex, Members
 from gsemsplat_ros.semantics.answer import Answer, Question
-from gsemsplat_ros.semantics.objects import Object, grouped, inside_any, level_around
+from gsemsplat_ros.semantics.objects import Object, grouped, level_around
 from gsemsplat_ros.semantics.relevancy import Decision, decide, relevancy
 
 FIRST = 1 << 13  # Gaussians, of the likeliest cells, that are compared with any phrase
@@ -112,27 +115,21 @@ def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
 
 
 def further(index: MapIndex, look: Look) -> np.ndarray:
-    """(C,) bool: the cells whose Gaussians are to be compared with a phrase that is found at the first look."""
-    low, high = float(np.nanmin(look.decision.relevancy)), look.decision.score
-    values = np.where(look.of_cells >= low + REACH * (high - low), look.of_cells, -np.inf)
-    if VARIANT == 'B':
-        level = low+.75*(high-low)
-        values = np.where(look.of_cells >= low + REACH * (high - low), -abs(look.of_cells-level), -np.inf)
-    if VARIANT == 'C':
-        level = low+.75*(high-low)
-        values = np.where(look.of_cells >= low + REACH * (high - low), -abs(look.of_cells-level-.05*(high-low)), -np.inf)
+    """(C,) bool: the cells whose Gaussians are compared with a phrase that is found at the first look. Those
+    first whose relevancy is nearest to the level of what belongs to it: of others the side is clear."""
+    relevancy, cells = look.decision.relevancy, look.of_cells
+    low, high, level = float(np.nanmin(relevancy)), look.decision.score, level_around(relevancy)
+    values = np.where(cells >= low + REACH * (high - low), -abs(cells - level), -np.inf)
     values[look.near] = np.inf
     return likeliest(values, index.counts, MOST) & (values > -np.inf)
 
 
-VARIANT='A'
 def likeliest(values: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
     """(C,) bool: the cells of the highest values (C,), as many as have `most` Gaussians of counts (C,), and
     at least one."""
-    some = np.arange(len(values))
-    if len(some) > (enough := most // MIN_IN_CELL + 1):
-        some = np.argpartition(-values, enough)[:enough]
-    some = some[np.argsort(-values[some], kind='stable')]
+    enough = min(most // MIN_IN_CELL, len(values) - 1)
+    some = np.argpartition(-values, enough)[: enough + 1]
+    some = some[np.argsort(-values[some])]
     chosen = np.zeros(len(values), bool)
     chosen[some[: max(np.searchsorted(np.cumsum(counts[some]), most, 'right'), 1)]] = True
     return chosen

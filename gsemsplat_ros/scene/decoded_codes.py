@@ -13,7 +13,6 @@ from torch import Tensor
 from gsemsplat_ros.semantics.decoder import Decoders, HiddenBranch
 
 CHUNK = 1 << 15  # codes decoded together: 16 MB, which the process keeps (keep_memory)
-_BY_ROW = 'hidden', 'scale', 'best_negative'
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +40,17 @@ class DecodedBranch:
     def joined(cls, parts: Sequence[DecodedBranch]) -> DecodedBranch:
         """At least one, one after the other."""
         return replace(
-            parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in _BY_ROW}
+            parts[0],
+            hidden=torch.cat([part.hidden for part in parts]),
+            scale=torch.cat([part.scale for part in parts]),
+            best_negative=torch.cat([part.best_negative for part in parts]),
         )
 
     def rows(self, index: Tensor | slice) -> DecodedBranch:
         """Those that `index` picks: integers (M,), or a slice of the same memory."""
-        return replace(self, **{name: getattr(self, name)[index] for name in _BY_ROW})
+        return replace(
+            self, hidden=self.hidden[index], scale=self.scale[index], best_negative=self.best_negative[index]
+        )
 
     def contrasts(self, phrases: Tensor) -> Tensor:
         """Unit embeddings (K, C) -> (K, N): similarity less the largest with a canonical phrase."""
@@ -134,15 +138,17 @@ class DecodedStore:
 class DecodedCells:
     """The cells of one index whose Gaussians are in a store.
 
-    counts (C,): Gaussians of each cell. first (C,) int64: the row of the first of them in the store, as of its
-    `era`, -1: they are not there.
+    counts (C,): Gaussians of each cell. first (C,) int64: the row of the first of them in the store, as of
+    its `era`, -1: they are not there.
     """
 
     def __init__(self, store: DecodedStore, counts: np.ndarray) -> None:
         self.store, self.counts = store, counts
         self.era, self.first = store.era, np.full(len(counts), -1)
 
-    def contrasts(self, cells: np.ndarray, codes: Callable[[np.ndarray], Tensor], phrase: np.ndarray) -> Tensor:
+    def contrasts(
+        self, cells: np.ndarray, codes: Callable[[np.ndarray], Tensor], phrase: np.ndarray
+    ) -> Tensor:
         """Of the Gaussians of these cells (M,), cell by cell, with a phrase, as of `contrasts`; `codes` gives
         the codes of those of cells that are not in the store."""
         counts = self.counts[cells]

@@ -57,7 +57,7 @@ def _cells_of(tile: Tile) -> tuple[TileCells, np.ndarray]:
 
 @njit(nogil=True, cache=True)
 def _numbered(keys):
-    """Keys (N,) of one tile's voxels -> the cell (N,) int16 of each, and the counts (C,) int32 of the cells."""
+    """Keys (N,) of one tile's voxels -> the cell (N,) int16 of each, and the counts (C,) int32 of cells."""
     within = (1 << SIDE_BITS) - 1
     place = np.empty(len(keys), np.int16)
     counts = np.zeros(ACROSS**3, np.int32)
@@ -77,7 +77,8 @@ def _numbered(keys):
 
 @njit(nogil=True, cache=True, error_model='numpy')
 def _means(cell, count, opacities, means, codes):
-    """Sums of opacities (C,), and mean positions (C, 3) and codes (C, D) weighted by them, of `count` cells."""
+    """Sums of opacities (C,), and mean positions (C, 3) and codes (C, D) weighted by them, of C = `count`
+    cells."""
     channels = codes.shape[1]
     weights = np.zeros(count, np.float32)
     position, code = np.zeros((count, 3), np.float32), np.zeros((count, channels), np.float32)

@@ -49,8 +49,8 @@ class Place(NamedTuple):
 
 
 class Members(NamedTuple):
-    """M Gaussians of some cells, cell by cell: rows (M,) int64 in the map; cells (M,) int64: the cell of each;
-    means (M, 3) [m]; opacities (M,)."""
+    """M Gaussians of some cells, cell by cell: rows (M,) int64 in the map; cells (M,) int64: the cell of
+    each; means (M, 3) [m]; opacities (M,)."""
 
     rows: np.ndarray
     cells: np.ndarray
@@ -160,14 +160,12 @@ class MapIndex:
         """Values (C,) of cells -> those of their Gaussians (N,); `nothing` for strays."""
         out = np.full(len(self.map), nothing)
         for place in self.places:
-            spread(
-                place.cells.cell, values[place.span], out[place.row : place.row + len(place.tile)]
-            )
+            spread(place.cells.cell, values[place.span], out[place.row : place.row + len(place.tile)])
         return out
 
     def _in(self, chosen: np.ndarray) -> Iterator[tuple[Place, np.ndarray, np.ndarray]]:
-        """Of each tile with `chosen` (C,) bool cells: the rows in the tile of their Gaussians, cell by cell, and
-        the cell of each."""
+        """Of each tile with `chosen` (C,) bool cells: the rows in the tile of their Gaussians, cell by cell,
+        and the cell of each."""
         for place in self.places:
             mine = chosen[place.span]
             if mine.any():

@@ -79,10 +79,7 @@ class Tile:
     @classmethod
     def joined(cls, tiles: Sequence[Tile]) -> Tile:
         """At least one, one after the other."""
-        gaussians = Gaussians(
-            **{name: torch.cat([getattr(tile.gaussians, name) for tile in tiles]) for name in TENSORS},
-            frame=tiles[0].gaussians.frame,
-        )
+        gaussians = Gaussians.joined([tile.gaussians for tile in tiles])
         return cls(
             gaussians, **{name: torch.cat([getattr(tile, name) for tile in tiles]) for name in HISTORY}
         )

@@ -7,13 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from support.plain_map import PlainMap
 from support.plain_mixture import plain_mixture, plain_place
 from support.walked_room import WALK, look, seen
 from support.word_maps import HERE, cloud, scene_cloud, worded_map
 
+from gsemsplat_ros.evaluation.boxes import boxes_of
+from gsemsplat_ros.scene import ask_map
+from gsemsplat_ros.scene.decoded_codes import DecodedCells, DecodedStore, Decoding
 from gsemsplat_ros.scene.fusion import Mapper
-from gsemsplat_ros.scene.map import Map, unchanged_rows
+from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_index import IndexCache, MapIndex
+from gsemsplat_ros.scene.voxels import voxel_cells
 from gsemsplat_ros.semantics.answer import Question
 from gsemsplat_ros.semantics.decoder import Decoders
 from gsemsplat_ros.semantics.relevancy import Mixture, relevancy_of_features
@@ -40,8 +45,13 @@ def test_the_whole_map_answers_in_its_frame(pipeline):
     )
 
 
-def test_relevancy_of_a_gaussian_is_that_of_its_code():
-    """Against features built in full, Gaussian by Gaussian, in float32."""
+def made_of(map_, decoders, canonical):
+    """The index of a map and its plain twin."""
+    return MapIndex.prepare(map_, decoders, canonical), PlainMap(map_, decoders, canonical)
+
+
+def test_with_each_gaussian_compared_the_answer_is_that_of_the_plain_twin():
+    """And relevancy is that of features built in full, Gaussian by Gaussian."""
     torch.manual_seed(0)
     decoders = Decoders.small((16, 24, 40)).eval().requires_grad_(False)
     rng = np.random.default_rng(0)
@@ -50,20 +60,38 @@ def test_relevancy_of_a_gaussian_is_that_of_its_code():
         for x in (rng.normal(size=(k, 40)).astype(np.float32) for k in (3, 4))
     )
     map_ = Map.empty('map', 0.05).merged(scene_cloud(0), HERE, 10**6)
-    words = MapIndex.prepare(map_, decoders, canonical)
+    index, plain = made_of(map_, decoders, canonical)
     features = torch.stack(decoders.decode(map_.gaussians.codes[:, None]))
     expected = relevancy_of_features(features, torch.from_numpy(phrases), torch.from_numpy(canonical))[..., 0]
-    got = words.relevancy(phrases)
-    assert got.shape == (2, 3, len(map_))
-    np.testing.assert_allclose(got, words.smooth(expected), atol=1e-3)  # half precision of what is kept
-    cells = [tuple(cell) for cell in np.floor(map_.gaussians.means.double().numpy() / 0.25).astype(int)]
-    values, opacities = got[0, 0].numpy(), map_.gaussians.opacities.numpy()
-    smoothed = words.smooth(torch.from_numpy(values)[None])[0]
+    np.testing.assert_allclose(plain.relevancy(phrases), plain.smooth(expected), atol=1e-5)
+    cells = [tuple(key) for key in in_cells(map_)]
+    values, opacities = expected[0, 0].numpy(), map_.gaussians.opacities.numpy()
+    smoothed = plain.smooth(torch.from_numpy(values)[None])[0]
     for i in range(0, len(map_), 97):
         mine = [j for j, cell in enumerate(cells) if cell == cells[i]]
-        assert words.support[i] == len(mine)
+        assert plain.support[i] == len(mine)
         mean = np.average(values[mine], weights=opacities[mine])
         assert smoothed[i].item() == pytest.approx((values[i] + mean) / 2, abs=1e-5)
+    for phrase in phrases[:, None]:
+        agree(ask_map.ask_map(index, ASKED, phrase), plain.answer(ASKED, phrase))
+
+
+def in_cells(map_):
+    """(N, 6): tile, and the cell of five voxels in it, along each axis."""
+    voxels = voxel_cells(map_.keys.numpy())
+    return np.concatenate((voxels // 64, voxels % 64 // 5), 1)
+
+
+ASKED = Question('chair', 0.01)
+
+
+def agree(got, wanted, atol=1e-5):
+    assert got.found == wanted.found and got.branch == wanted.branch
+    assert got.score == pytest.approx(wanted.score, abs=atol)
+    np.testing.assert_allclose(got.relevancy, wanted.relevancy, atol=atol)
+    near = np.abs(wanted.relevancy - np.nanmin(wanted.relevancy[wanted.lit], initial=2)) < 2 * atol
+    assert (got.lit == wanted.lit)[~near].all()
+    np.testing.assert_allclose(boxes_of(got.objects), boxes_of(wanted.objects), atol=1e-4)
 
 
 def test_a_mixture_in_a_map_takes_its_peak_where_several_gaussians_agree():
@@ -86,11 +114,9 @@ def test_a_mixture_in_a_map_takes_its_peak_where_several_gaussians_agree():
     codes[-2:, 16:] = 20 * loud  # both phrases stand out in the strays
     gaussians = replace(gaussians, codes=codes, opacities=torch.ones(402))
     map_ = Map.empty('map', 0.05).merged(gaussians, HERE, 10**6)
-    index = MapIndex.prepare(map_, decoders, canonical)
-    few = index.support < 3
+    index, plain = made_of(map_, decoders, canonical)
+    few = plain.support < 3
     assert 0 < few.sum() < 20
-    got = index.relevancy(phrases)
-    assert got.shape == (1, 2, len(map_))
     sentences, scores = decoders.decode(map_.gaussians.codes[:, None])
     sentences = torch.nn.functional.normalize(sentences[:, 0], dim=1).numpy()
     contrasts = np.stack(
@@ -99,32 +125,95 @@ def test_a_mixture_in_a_map_takes_its_peak_where_several_gaussians_agree():
             phrases[:, 12:] @ scores[:, 0].numpy().T,
         )
     )
-    smoothed = index.smooth(torch.from_numpy(contrasts)).numpy()
+    smoothed = plain.smooth(torch.from_numpy(contrasts)).numpy()
     place = plain_place(*smoothed.astype(np.float64), mixture)
     assert (place[:, few].max(1) > place[:, ~few].max(1)).all()
     expected = plain_mixture(smoothed, mixture, ~few)
-    np.testing.assert_allclose(got[0], expected, atol=3e-3)  # half precision of what is kept
+    np.testing.assert_allclose(plain.relevancy(phrases)[0], expected, atol=1e-4)
     for k in range(2):
+        answer = ask_map.ask_map(index, ASKED, phrases[k : k + 1])
+        agree(answer, plain.answer(ASKED, phrases[k : k + 1]))
         score = 1 / (1 + np.exp(-(4 * place[k, ~few].max() - 0.5)))
-        assert got[0, k].max().item() == pytest.approx(score, abs=2e-3)
+        assert answer.score == pytest.approx(score, abs=1e-4) and np.isnan(answer.relevancy[few]).all()
 
 
-def test_only_what_changed_is_decoded_again(pipeline):
-    map_, _, _ = worded_map(pipeline)
-    words = MapIndex.prepare(map_, pipeline.decoders, pipeline.canonical)
+@pytest.mark.parametrize('first, most, many', [(300, 1000, 10**6), (300, 600, 1000)])
+def test_where_few_gaussians_are_compared_the_answer_is_nearly_that_of_all(
+    monkeypatch, pipeline, first, most, many
+):
+    """The numbers of a large map, in a small one: what is not compared has the relevancy of its cell."""
+    monkeypatch.setattr(ask_map, 'FIRST', first)
+    monkeypatch.setattr(ask_map, 'MOST', most)
+    monkeypatch.setattr(ask_map, 'MANY', many)
+    map_, _, score = worded_map(pipeline)
+    index, plain = made_of(map_, pipeline.decoders, pipeline.canonical)
+    phrase, asked = pipeline.text_encoder.encode(['chair']), Question('chair', 0.5 * score)
+    got, wanted = ask_map.ask_map(index, asked, phrase), plain.answer(asked, phrase)
+    assert got.found and got.score == pytest.approx(wanted.score, abs=1e-3)
+    assert (got.lit & wanted.lit).sum() > 0.9 * (got.lit | wanted.lit).sum()
+    assert np.isnan(got.relevancy).tolist() == np.isnan(wanted.relevancy).tolist()
+    found, true = (np.sort(boxes_of(answer.objects), 0) for answer in (got, wanted))
+    np.testing.assert_allclose(found, true, atol=0.15)  # a cell
+    refused = ask_map.ask_map(index, replace(asked, threshold=0.9999), phrase)
+    assert not refused.found and not refused.lit.any() and np.isfinite(refused.relevancy).any()
+
+
+def test_only_tiles_that_changed_are_decoded_again(monkeypatch, pipeline):
+    map_, _, score = worded_map(pipeline)
+    index = MapIndex.prepare(map_, pipeline.decoders, pipeline.canonical)
+    phrase, asked = pipeline.text_encoder.encode(['chair']), Question('chair', 0.5 * score)
+    before = ask_map.ask_map(index, asked, phrase)
     corner = scene_cloud(3, 500, side=0.3)
     grown = map_.merged(replace(corner, codes=corner.codes * 3), HERE, 10**6)
-    rows = unchanged_rows(grown, map_)
-    kept = rows >= 0
-    assert 0 < (~kept).sum() <= 500 and torch.equal(
-        grown.gaussians.codes[kept], map_.gaussians.codes[rows[kept]]
+    counted = []
+    prepare = pipeline.decoders.prepare
+    monkeypatch.setattr(
+        pipeline.decoders,
+        'prepare',
+        lambda codes, canonical: (counted.append(len(codes)), prepare(codes, canonical))[1],
     )
-    phrase = pipeline.text_encoder.encode(['chair', 'door'])
+    again = MapIndex.prepare(map_, pipeline.decoders, pipeline.canonical, index)  # nothing changed
+    assert sum(counted) == 0
+    same = ask_map.ask_map(again, asked, phrase)
+    assert sum(counted) == 0 and np.array_equal(same.relevancy, before.relevancy, equal_nan=True)
+    reused = MapIndex.prepare(grown, pipeline.decoders, pipeline.canonical, index)
+    changed = [key for key, tile in grown.tiles.items() if tile is not map_.tiles.get(key)]
+    cells = sum(len(place.cells) for place in reused.places if place.tile in map(grown.tiles.get, changed))
+    assert 0 < len(changed) < len(grown.tiles) and sum(counted) == cells
     fresh = MapIndex.prepare(grown, pipeline.decoders, pipeline.canonical)
-    reused = MapIndex.prepare(grown, pipeline.decoders, pipeline.canonical, words)
-    torch.testing.assert_close(reused.relevancy(phrase), fresh.relevancy(phrase), atol=1e-5, rtol=0)
-    again = MapIndex.prepare(map_, pipeline.decoders, pipeline.canonical, words)  # nothing changed
-    assert torch.equal(again.relevancy(phrase), words.relevancy(phrase))
+    agree(ask_map.ask_map(reused, asked, phrase), ask_map.ask_map(fresh, asked, phrase))
+    agree(ask_map.ask_map(index, asked, phrase), before)  # the old map's still answers
+
+
+def test_decoded_codes_are_kept_while_there_is_room(pipeline):
+    """A store of 400 codes, from which two indexes of one map take turns."""
+    map_, _, _ = worded_map(pipeline)
+    decoding = Decoding(pipeline.decoders, pipeline.canonical)
+    counts = np.array([100, 200, 150, 300])
+    codes = map_.gaussians.codes[: counts.sum()].split(counts.tolist())
+    store, asked = DecodedStore(400, decoding), []
+
+    def of(cells):
+        asked.append(cells.tolist())
+        return torch.cat([codes[cell] for cell in cells])
+
+    phrase = pipeline.text_encoder.encode(['chair'])
+    one, other = DecodedCells(store, counts), DecodedCells(store, counts)
+    for cells, user, decoded in (
+        ([0, 1], one, [[0, 1]]),
+        ([1], one, []),
+        ([1], other, [[1]]),  # fills the rest, as 100 + 200 + 200 > 400: begins anew
+        ([0, 1], one, [[0, 1]]),
+        ([0, 2, 3], one, [[0, 2, 3]]),  # more than it was made for
+        ([1], other, [[1]]),
+    ):
+        asked.clear()
+        found = user.contrasts(np.array(cells), of, phrase)[:, 0]
+        assert asked == decoded, cells
+        wanted = pipeline.decoders.prepare(
+            torch.cat([codes[cell] for cell in cells])[:, None], pipeline.canonical
+        ).contrasts(phrase)[:, 0, :, 0]
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
 def test_the_index_of_the_map_asked_last_is_kept_and_grows():

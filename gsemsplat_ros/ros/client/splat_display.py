@@ -14,8 +14,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
 
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
+from gsemsplat_ros.gaussians.rows import thinned
 from gsemsplat_ros.network.config import SH_C0
-from gsemsplat_ros.ros.clouds import cloud_points, colors_of, columns, thinned
+from gsemsplat_ros.ros.clouds import cloud_points, colors_of, columns
 from gsemsplat_ros.ros.qos import LATCHED
 from gsemsplat_ros.terminal.console import Failure
 
