@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
@@ -17,14 +18,14 @@ pytest.importorskip('viser')
 from geometry_msgs.msg import PoseStamped
 from gsemsplat_msgs.msg import Object as ObjectMessage
 from gsemsplat_msgs.msg import Status
-from gsemsplat_msgs.srv import Query
+from gsemsplat_msgs.srv import Changes, Query
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from support.live_page import some
 from support.node_process import NodeProcess
 from support.page_visitor import Visitor
 from support.ros_client import EVERY_PAIR, Stereo
 
-from gsemsplat_ros.ros.client.live_node import page_answer
+from gsemsplat_ros.ros.client.live_node import PendingQuestion, page_answer
 from gsemsplat_ros.ros.client.node_scenes import NodeScenes, NodeState
 from gsemsplat_ros.ros.client.reply import reply_of
 from gsemsplat_ros.ros.clouds import cloud_to_gaussians, gaussian_cloud
@@ -252,6 +253,20 @@ def test_the_second_camera_is_shown_where_its_pose_belongs_to_the_cloud():
     late = PoseStamped(header=make_header('left_optical', 2), pose=pose.pose)
     shown = NodeScenes('/gsemsplat', 1000).of(NodeState(scene=cloud, second_pose=late))
     assert [camera.name for camera in shown.cameras] == ['first camera']
+
+
+def test_what_has_gone_comes_from_the_changes_and_is_that_of_the_text():
+    pending = PendingQuestion(Query.Request(text='chair'), Future())
+    assert not pending.answered and pending.gone == ()
+    pending.response, pending.changes = Future(), Future()
+    pending.response.set_result(Query.Response())
+    assert not pending.answered
+    things = [
+        ObjectMessage(id=number, state=ObjectMessage.GONE, texts=texts, scores=[0.5] * len(texts))
+        for number, texts in ((4, ['chair']), (5, ['lamp']), (9, ['office chair', 'chair']))
+    ]
+    pending.changes.set_result(Changes.Response(success=True, gone=things))
+    assert pending.answered and [thing.id for thing in pending.gone] == [9, 4]  # newest first
 
 
 def test_an_answer_in_another_frame_is_said_and_draws_no_boxes():
