@@ -259,7 +259,7 @@ def test_infer_writes_what_it_says(pipeline, images, tmp_path, capsys):
         'measured': None,
         'peak_pixel': [20.0, 17.0],
         'peak_point': [0.5, 0.25, 2.0],
-        'objects': [{'center': [0.5, 0.25, 2.0], 'size': [0.4, 0.6, 0.2], 'score': 0.875}],
+        'objects': [{'id': 0, 'center': [0.5, 0.25, 2.0], 'size': [0.4, 0.6, 0.2], 'score': 0.875}],
     }
     assert sofa == {
         'text': 'sofa',

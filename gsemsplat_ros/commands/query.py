@@ -72,7 +72,14 @@ def run(args: argparse.Namespace, console: Console) -> None:
             )
         )
         rows += [
-            ('', f'object {i}', f'{thing.score:.3f}', '', _numbers(thing.center, 2), _numbers(thing.size, 2))
+            (
+                '',
+                f'object #{thing.id}' if thing.id else f'object {i}',
+                f'{thing.score:.3f}',
+                '',
+                _numbers(thing.center, 2),
+                _numbers(thing.size, 2),
+            )
             for i, thing in enumerate(answer.objects, 1)
         ]
     console.table(rows, ('query', 'answer', 'score', 'peak [px]', 'at x, y, z [m]', 'size [m]'))

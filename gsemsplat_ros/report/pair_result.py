@@ -45,7 +45,12 @@ class ReportedAnswer:
             'peak_pixel': _numbers(answer.peak_pixel),
             'peak_point': _numbers(answer.peak_point),
             'objects': [
-                {'center': _numbers(thing.center), 'size': _numbers(thing.size), 'score': float(thing.score)}
+                {
+                    'id': thing.id,
+                    'center': _numbers(thing.center),
+                    'size': _numbers(thing.size),
+                    'score': float(thing.score),
+                }
                 for thing in answer.objects
             ],
             'seconds': self.seconds,

@@ -123,14 +123,13 @@ def _compare(means, pose, intrinsics, near, far, free, out, pixels):
         pixels[row, column] |= out[i]
 
 
-def misses_after(map_: Map, scene: Scene, map_from_camera: np.ndarray, scale: float) -> dict[int, np.ndarray]:
-    """The evidence (N,) uint8 against the Gaussians of the map (`Tile.misses`), with the keyframe of `scene`;
-    of each tile of which the keyframe tells anything.
+def misses_after(map_: Map, space: FreeSpace) -> dict[int, np.ndarray]:
+    """The evidence (N,) uint8 against the Gaussians of the map (`Tile.misses`), with a keyframe that tells
+    `space`; of each tile of which it tells anything.
 
     What is seen again has none, what is looked through one miss more. Unless most of what the keyframe sees
     of the map is seen again, all stays as before: a wrong pose, or depths wrong as a whole, are no evidence.
     """
-    space = free_space(scene, map_from_camera, scale, map_.voxel)
     pixels, after = np.zeros(space.free.shape, np.uint8), {}
     for key in in_view([*map_.tiles], map_.voxel, space):
         tile = map_.tiles[key].arrays

@@ -181,7 +181,7 @@ class Mapper:
             if problem:
                 return Fusion(False, problem, None, place.ratio, inliers, points)
             there = Similarity(place.map_from_camera, map_units(scene, place.ratio))
-            links = [link_of_place(place, there.scale, self.map.scenes + 1, self.map.graph)]
+            links = [link_of_place(place, scene, self.map.scenes + 1, self.map.graph)]
             reason = f'place of scene {place.keyframe.number}'
             return self._fuse(scene, self._with(scene, there, links), reason, inliers, points)
         lost = (
@@ -233,13 +233,13 @@ class Mapper:
         number, place = grown.scenes + 1, grown.graph.place(-1)
         pose, scale = place
         placed = scene.gaussians.scaled(scale).transformed(pose, grown.frame)
-        misses = misses_after(grown, scene, pose, scale)
+        space = free_space(scene, pose, scale, grown.voxel)
+        misses = misses_after(grown, space)
         grown = grown.merged(placed, pose[:3, 3], self.budget, scene.scale_source, misses)
         if not (apart_from(grown.keyframes, pose) < 1).any():
             new = keyframe_of(scene, number, pose, scale)
             if new is not None:
                 grown = replace(grown, keyframes=with_keyframe(grown.keyframes, new))
-        space = free_space(scene, pose, scale, grown.voxel)
         with self._noting:
             objects = correction.moved_objects(self.map.objects, grown)
             self.map = grown.with_objects(after(objects, grown, space, scene.keyframe.stamp_ns))

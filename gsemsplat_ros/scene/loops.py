@@ -69,7 +69,7 @@ class LoopFinder:
         if not isinstance(place, Place) or not close(place):
             return None
         there = Similarity(place.map_from_camera, map_units(scene, place.ratio))
-        link = link_of_place(place, map_units(scene, place.ratio), number, map_.graph)
+        link = link_of_place(place, scene, number, map_.graph)
         self._candidate = Candidate(number, there @ chained.inverse, link)
         if before is None or before.number != number - 1:
             return None

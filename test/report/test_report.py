@@ -329,7 +329,7 @@ def test_summary_is_json_with_nulls():
         'seconds': 0.05,
     }
     assert summary['queries'][0]['objects'] == [
-        {'center': [0.0, 0.0, 2.0], 'size': [0.4, 0.4, 0.4], 'score': 0.9}
+        {'id': 0, 'center': [0.0, 0.0, 2.0], 'size': [0.4, 0.4, 0.4], 'score': 0.9}
     ]
 
 

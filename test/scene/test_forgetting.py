@@ -232,7 +232,9 @@ def test_a_wrong_pose_erases_nothing(shift, turn):
             stereo(pose, thing=BOX)[0].gaussians.transformed(wrong, 'map'),
             wrong[:3, 3],
             10**6,
-            misses=misses_after(mapper.map, stereo(pose, thing=BOX)[0], wrong, 1.0),
+            misses=misses_after(
+                mapper.map, free_space(stereo(pose, thing=BOX)[0], wrong, 1.0, mapper.map.voxel)
+            ),
         )
         for right in AROUND:
             assert mapper.add(*stereo(right, thing=BOX)).fused
@@ -242,14 +244,14 @@ def test_a_wrong_pose_erases_nothing(shift, turn):
 def test_depths_that_are_wrong_as_a_whole_are_no_evidence():
     before = mapped(AROUND, thing=BOX)
     scene, _ = stereo(AROUND[0], see=lambda z: 1.6 * z)
-    assert misses_after(before, scene, AROUND[0], 1.0) == {}
+    assert misses_after(before, free_space(scene, AROUND[0], 1.0, before.voxel)) == {}
     scene, _ = stereo(AROUND[0])
     assert all_misses(before, scene, AROUND[0]).max() == 1
 
 
 def all_misses(map_, scene, pose):
     """(N,) uint8: of the whole map after the scene."""
-    after = misses_after(map_, scene, pose, 1.0)
+    after = misses_after(map_, free_space(scene, pose, 1.0, map_.voxel))
     return np.concatenate([after.get(key, tile.misses.numpy()) for key, tile in map_.tiles.items()])
 
 
