@@ -6,13 +6,14 @@ was.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gsemsplat_ros.geometry.similarity import Similarity
 from gsemsplat_ros.scene import object_identity
-from gsemsplat_ros.scene.graph_solver import solved
+from gsemsplat_ros.scene.graph_solver import MOST_STRAIN, Solution, solved, strain
 from gsemsplat_ros.scene.known_objects import KnownObjects
 from gsemsplat_ros.scene.links import BY_POSE
 from gsemsplat_ros.scene.map import Map
@@ -96,23 +97,33 @@ def after_jump(graph: PoseGraph, off: Similarity) -> PoseGraph:
     """
     given = [link.second for link in graph.links if is_given(link)]
     newest, follows = given[-1], int(graph.numbers[-2]) in given
-    tight = TIGHT * np.array(BY_POSE)
     loose = np.sqrt(len(given)) * np.maximum(BY_POSE, (off.turn, off.way))
 
-    def doubted(link: GraphLink) -> GraphLink:
-        if not is_given(link):
-            return link
-        if follows and link.second == given[0]:
-            return replace(link, doubtful=True)
-        turn, way = loose if follows and link.second != newest else tight
-        return replace(link, sigmas=(float(turn), float(way), link.sigmas[2]))
+    def holding(those: Collection[int]) -> Solution:
+        """The places if what was given of `those` scenes is exact, and all else that was given loose."""
+        links = []
+        for link in graph.links:
+            if is_given(link):
+                turn, way = TIGHT * np.array(BY_POSE) if link.second in those else loose
+                link = replace(link, sigmas=(float(turn), float(way), link.sigmas[2]))
+            links.append(link)
+        return solved(graph.with_links(links), metric=True)
 
-    def anew(link: GraphLink) -> GraphLink:
-        place = found.place(found.row(link.second) or 0)
-        return replace(link, first_from_second=place.pose, ratio=place.scale) if is_given(link) else link
+    found = holding((given[0], newest) if follows else given)
+    by_images = np.array([link.first != MAP for link in graph.links])
+    before = by_images & np.array([link.second != newest for link in graph.links])
+    bent = found.strain[by_images].sum() - strain(graph, metric=True)[before].sum()
+    if follows and bent > MOST_STRAIN + newest - given[0]:
+        found = holding((newest,))
+    return found.graph.with_links([given_anew(link, found.graph) for link in graph.links])
 
-    found = solved(graph.with_links([doubted(link) for link in graph.links]), metric=True).graph
-    return found.with_links([anew(link) for link in graph.links])
+
+def given_anew(link: GraphLink, graph: PoseGraph) -> GraphLink:
+    """The link, and if it is a pose that was given then with that which `graph` has."""
+    if not is_given(link):
+        return link
+    place = graph.place(int(np.searchsorted(graph.numbers, link.second)))
+    return replace(link, first_from_second=place.pose, ratio=place.scale)
 
 
 def is_given(link: GraphLink) -> bool:

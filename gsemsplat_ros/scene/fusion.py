@@ -12,7 +12,7 @@ from gsemsplat_ros.geometry.similarity import Similarity
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.scene.correction import Correction, after_jump, jump
 from gsemsplat_ros.scene.forgetting import free_space, misses_after
-from gsemsplat_ros.scene.graph_solver import solved
+from gsemsplat_ros.scene.graph_solver import MOST_STRAIN, solved, strain
 from gsemsplat_ros.scene.links import (
     Anchor,
     Link,
@@ -164,11 +164,15 @@ class Mapper:
             closed = graph.with_links([*graph.links, *loop.links])
             if not loop.worth_moving(self.map):
                 graph = closed
-            elif (solution := solved(closed, self.map.metric)).trusted[-2:].all():
-                graph = solution.graph
-                way = float(np.linalg.norm(graph.poses[-1][:3, 3] - place.pose[:3, 3]))
-                again = f'scene {loop.links[-1].first} known again'
-                reason = f'{reason}; {again}: the map moved by {self._lengths(way)} here'
+            else:
+                solution = solved(closed, self.map.metric)
+                bent = solution.strain[:-2].sum() - strain(graph, self.map.metric).sum()
+                most = MOST_STRAIN + number - loop.links[0].first
+                if solution.trusted[-2:].all() and bent < most:
+                    graph = solution.graph
+                    way = float(np.linalg.norm(graph.poses[-1][:3, 3] - place.pose[:3, 3]))
+                    again = f'scene {loop.links[-1].first} known again'
+                    reason = f'{reason}; {again}: the map moved by {self._lengths(way)} here'
         return self._fuse(scene, graph, reason, link.inliers, link.points)
 
     def _known(self, scene: Scene, pair: Pair) -> Fusion:

@@ -24,6 +24,9 @@ from gsemsplat_ros.scene.pose_graph import MAP, PoseGraph
 # scale of the loss, in standard deviations of a whole link: one is trusted up to 5.1 of them, as 99.9 % of
 # right ones of seven values are (chi-squared)
 AGREES, TRUSTED = 8.0, 0.5
+# by how much the strain of a chain may grow for the sake of a new link, beside 1 for each of its links: their
+# errors are neither normal nor independent
+MOST_STRAIN = 36.0
 LESS = 4.0  # factor between two steps of doubt
 MOST_STEPS, A_FEW, SMALL_STEP = 20, 2, 1e-6
 FAINT = 1e-6  # what nothing ties stays where it is
@@ -31,10 +34,12 @@ FAINT = 1e-6  # what nothing ties stays where it is
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """graph: with the poses and scales found; trusted (L,) bool: its links that the others agree with."""
+    """graph: with the poses and scales found; trusted (L,) bool: its links that the others agree with; strain
+    (L,): see `strain`."""
 
     graph: PoseGraph
     trusted: np.ndarray
+    strain: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +112,13 @@ def solved(graph: PoseGraph, metric: bool) -> Solution:
     places = settled(places, measured, trust)
     poses = graph.poses.copy()
     poses[:, :3, :3], poses[:, :3, 3] = places.turns[1:], places.ways[1:]
-    return Solution(replace(graph, poses=poses, scales=places.scales[1:]), trust > 0)
+    found = replace(graph, poses=poses, scales=places.scales[1:])
+    return Solution(found, trust > 0, squares(places, measured))
+
+
+def strain(graph: PoseGraph, metric: bool) -> np.ndarray:
+    """How far each link is from where the graph has its scenes: squares (L,) of standard deviations."""
+    return squares(Places.of(graph), Measured.of(graph, 6 if metric else 7))
 
 
 def settled(places: Places, measured: Measured, trust: np.ndarray, most: int = MOST_STEPS) -> Places:

@@ -120,9 +120,33 @@ def test_a_loop_that_bends_the_chain_too_much_is_left_out(walked, monkeypatch):
         replace(link, first=1, second=closing + k, first_from_second=RING[6], doubtful=True) for k in (0, 1)
     ]
     away = loops.Similarity(RING[6])
-    monkeypatch.setattr(mapper._loops, 'closed', lambda *_: loops.Loop(tuple(wrong), away))
+    monkeypatch.setattr(mapper._loops, 'closed', lambda *_: loops.Loop((wrong[0], wrong[1]), away))
     before = mapper.map.graph.poses
     result = mapper.add(*drifting(closing, 'tf'))
     assert result.fused and result.reason == 'keyframe in both'
     np.testing.assert_array_equal(mapper.map.graph.poses[:-1], before)
     assert not any(link.doubtful for link in mapper.map.graph.links)
+
+
+def test_a_loop_must_not_bend_the_chain_alone(walked, monkeypatch):
+    """Half a metre beside the right place: the chain could bend so far, but hardly is so wrong."""
+    maps, fusions = walked
+    closing = next(k for k, result in enumerate(fusions) if 'known again' in result.reason)
+    before = maps[closing - 1].graph
+    for shift, fused in ((0.0, True), (0.7, False)):
+        mapper = Mapper(maps[closing - 1], 300_000)
+        scene, _ = drifting(closing - 1, 'tf')
+        mapper._anchor = fusion.Anchor(closing, scene, before.place(-1))
+        off_by = np.linalg.inv(RING[0]) @ RING[closing]
+        off_by[0, 3] += shift
+        other = np.linalg.inv(RING[0]) @ RING[closing - 1]
+        other[0, 3] += shift
+        sigmas = before.links[-1].sigmas
+        links = [
+            fusion.GraphLink(1, closing + k, pose, 1.0, sigmas, doubtful=True)
+            for k, pose in enumerate((other, off_by))
+        ]
+        away = loops.Similarity(RING[6])
+        monkeypatch.setattr(mapper._loops, 'closed', lambda *_: loops.Loop((links[0], links[1]), away))
+        result = mapper.add(*drifting(closing, 'tf'))
+        assert ('known again' in result.reason) is fused

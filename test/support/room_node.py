@@ -1,6 +1,7 @@
 """The real node, with a perfect network for the walked room, as a process of its own.
 
-A box stands in the room while the images are dark. Its map answers 'chair' by what stands off the walls.
+A box stands in the room while the images are dark, and TF is wrong while they are blue. Its map answers
+'chair' by what stands off the walls.
 """
 
 from dataclasses import replace
@@ -14,6 +15,7 @@ from gsemsplat_ros.semantics.answer import THRESHOLD, Answer
 from gsemsplat_ros.semantics.objects import Object
 
 MIN_IN_OBJECT = 30  # Gaussians
+WRONG_TF = 0.4  # m, along y
 
 
 class RoomPipeline(FakePipeline):
@@ -22,7 +24,9 @@ class RoomPipeline(FakePipeline):
     def build(self, pair):
         first, right = pair.first, np.eye(4)
         right[0, 3] = BASELINE
-        pose = first.map_from_camera
+        pose = first.map_from_camera.copy()
+        if first.image[0, 0, 2] > 128:  # blue: TF is wrong
+            pose[1, 3] -= WRONG_TF
         scene, _ = seen(
             pose,
             pose @ right,
