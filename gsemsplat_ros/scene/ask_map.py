@@ -31,6 +31,9 @@ MOST = 1 << 16  # Gaussians that are compared with one phrase
 REACH = 0.6  # of the range of relevancy: what belongs to a phrase lies in cells above it
 MANY = 1 << 17  # Gaussians of a phrase: more are grouped by cells
 MIN_IN_OBJECT = 10  # Gaussians of an object, one for each voxel
+# scenes that must have shown a Gaussian of an object, where enough of one have: what was seen once is often an
+# error of depth, of which objects grow together
+CONFIRMED = 3, 2, 1
 TOUCHING = 3  # edge of the grid that connects objects, in voxels: distant surfaces are sampled coarsely
 
 
@@ -143,15 +146,23 @@ def objects_of(index: MapIndex, look: Look, lit: np.ndarray, most: int) -> tuple
     if np.count_nonzero(near) + index.counts[far].sum() > MANY:
         return objects_of_cells(index, look, most)
     others = index.members(far)
-    return grouped(
+    scenes = np.concatenate((members.scenes[near], others.scenes))
+    kept = (
         np.concatenate((members.means[near], others.means)),
         np.concatenate((relevancy[:count][near], look.of_cells[others.cells])),
         np.concatenate((lit[:count][near], lit[count:][others.cells])),
         np.concatenate((members.opacities[near], others.opacities)),
-        voxel=TOUCHING * index.map.voxel,
-        min_points=MIN_IN_OBJECT,
-        max_objects=most,
     )
+    for fewest in CONFIRMED:
+        found = grouped(
+            *(values[scenes >= fewest] for values in kept),
+            voxel=TOUCHING * index.map.voxel,
+            min_points=MIN_IN_OBJECT,
+            max_objects=most,
+        )
+        if found:
+            break
+    return found
 
 
 def objects_of_cells(index: MapIndex, look: Look, most: int) -> tuple[Object, ...]:

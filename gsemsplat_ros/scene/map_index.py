@@ -50,16 +50,21 @@ class Place(NamedTuple):
 
 class Members(NamedTuple):
     """M Gaussians of some cells, cell by cell: rows (M,) int64 in the map; cells (M,) int64: the cell of
-    each; means (M, 3) [m]; opacities (M,)."""
+    each; means (M, 3) [m]; opacities (M,); scenes (M,) int32: number of those that showed it."""
 
     rows: np.ndarray
     cells: np.ndarray
     means: np.ndarray
     opacities: np.ndarray
+    scenes: np.ndarray
 
 
 NOBODY = Members(
-    np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3), np.float32), np.zeros(0, np.float32)
+    np.zeros(0, np.int64),
+    np.zeros(0, np.int64),
+    np.zeros((0, 3), np.float32),
+    np.zeros(0, np.float32),
+    np.zeros(0, np.int32),
 )
 
 
@@ -148,7 +153,11 @@ class MapIndex:
         parts = [NOBODY]
         for place, rows, cells in self._in(chosen):
             arrays = place.tile.arrays
-            parts.append(Members(rows + place.row, cells, arrays.means[rows], arrays.opacities[rows]))
+            parts.append(
+                Members(
+                    rows + place.row, cells, arrays.means[rows], arrays.opacities[rows], arrays.counts[rows]
+                )
+            )
         return Members(*map(np.concatenate, zip(*parts)))
 
     def fine_contrasts(self, phrase: np.ndarray, chosen: np.ndarray) -> Tensor:

@@ -45,6 +45,29 @@ def test_the_whole_map_answers_in_its_frame(pipeline):
     )
 
 
+def test_boxes_are_of_what_three_scenes_have_shown(pipeline):
+    once, centers, score = worded_map(pipeline)
+    seen, eye, asked = once.gaussians, np.array([2, 1.5, 1.5]), Question('chair', 0.5 * score)
+    thing = (seen.means[:, 2] > 0.1) & (seen.means[:, 0] < 2)
+    smeared = seen.select(thing)
+    # an error of depth: the first thing again, four times, ever farther along x
+    smeared = [replace(smeared, means=smeared.means + torch.tensor([0.2 * k, 0, 0])) for k in range(1, 5)]
+
+    def longest(map_):
+        objects = pipeline.query(pipeline.index(map_), asked).objects
+        (near,) = [thing for thing in objects if abs(thing.center[1] - centers[0][1]) < 0.3]
+        return near.size[0]
+
+    wrong = once
+    for part in smeared:
+        wrong = wrong.merged(part, eye, 10**6)
+    assert longest(wrong) > 0.7  # of nothing else is there more
+    often = once.merged(seen, eye, 10**6).merged(seen, eye, 10**6)
+    for part in smeared:
+        often = often.merged(part, eye, 10**6)
+    assert longest(often) == pytest.approx(0.36, abs=0.12)
+
+
 def made_of(map_, decoders, canonical):
     """The index of a map and its plain twin."""
     return MapIndex.prepare(map_, decoders, canonical), PlainMap(map_, decoders, canonical)

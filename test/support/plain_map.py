@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.scene.ask import enough
-from gsemsplat_ros.scene.ask_map import MIN_IN_OBJECT, TOUCHING
+from gsemsplat_ros.scene.ask_map import CONFIRMED, MIN_IN_OBJECT, TOUCHING
 from gsemsplat_ros.scene.map_cells import CELL, MIN_IN_CELL
 from gsemsplat_ros.scene.voxels import SIDE, tiles_of, voxel_cells
 from gsemsplat_ros.semantics.answer import Answer
-from gsemsplat_ros.semantics.objects import find_objects
+from gsemsplat_ros.semantics.objects import grouped, level_around
 from gsemsplat_ros.semantics.relevancy import decide, relevancy
 
 
@@ -44,15 +44,19 @@ class PlainMap:
         lit = decision.mask & enough(decision.relevancy, values, question)
         means, objects = self.map.gaussians.means.numpy(), ()
         if decision.found:
-            objects = find_objects(
-                means,
-                decision.relevancy,
-                lit,
-                self.map.gaussians.opacities.numpy(),
-                voxel=TOUCHING * self.map.voxel,
-                min_points=MIN_IN_OBJECT,
-                max_objects=question.max_objects,
-            )
+            opacities, counts = self.map.gaussians.opacities.numpy(), self.map.whole.counts.numpy()
+            of_it = lit | (decision.relevancy >= level_around(decision.relevancy))  # false for NaN
+            for fewest in CONFIRMED:
+                keep = of_it & (counts >= fewest)
+                objects = objects or grouped(
+                    means[keep],
+                    decision.relevancy[keep],
+                    lit[keep],
+                    opacities[keep],
+                    voxel=TOUCHING * self.map.voxel,
+                    min_points=MIN_IN_OBJECT,
+                    max_objects=question.max_objects,
+                )
         peak = tuple(means[decision.peak[0]].tolist()) if decision.peak else None
         return Answer(
             question.text,
