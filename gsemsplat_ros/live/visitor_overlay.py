@@ -106,7 +106,7 @@ class VisitorOverlay:
                 thickness=1.0,
                 thickness_units='screen',
             )
-            for number, thing in enumerate(answer.answer.gone[: panel_text.GONE])
+            for number, thing in enumerate(answer.answer.gone[: panel_text.GONE], 1)
         ]
 
     def _frustums(self, cameras: Sequence[ShownCamera], shown: ShownScene) -> list[viser.SceneNodeHandle]:

@@ -137,6 +137,18 @@ def test_a_visitor_asks_and_sees_boxes_labels_and_history(served):
     visitor.until(lambda: 'door</b>' not in visitor.text(), 'a clear page')
 
 
+def test_a_visitor_sees_the_ids_of_a_map_and_what_has_gone(served):
+    visitor = served.visitor()
+    visitor.reads('2,000 Gaussians')
+    visitor.find('stool')
+    visitor.reads('#7   2.02 m away')
+    visitor.reads('<s>#4   2.02 m away</s> gone, last seen 30 s ago')
+    visitor.until(lambda: {'/answer/box1', '/answer/gone1'} <= visitor.names(), 'both boxes')
+    visitor.find('door')
+    visitor.reads('<b>door</b>: found')
+    visitor.until(lambda: '/answer/gone1' not in visitor.names() and '<s>' not in visitor.text(), 'no rest')
+
+
 def test_a_word_is_asked_when_its_writer_pauses(served):
     visitor = served.visitor()
     for part in ('c', 'ch', 'cha', 'chair'):

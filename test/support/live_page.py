@@ -1,6 +1,7 @@
 """The live page with known Gaussians and answers."""
 
 import threading
+from dataclasses import replace
 
 import torch
 from support.page_visitor import Visitor
@@ -11,6 +12,7 @@ from gsemsplat_ros.live.page_answer import answered_by_boxes
 from gsemsplat_ros.live.server import ViewServer
 from gsemsplat_ros.live.shared_state import SharedState
 from gsemsplat_ros.semantics.answer import Answer
+from gsemsplat_ros.semantics.object_history import History, State
 from gsemsplat_ros.semantics.objects import Object
 
 DEADLINE_S = 60.0
@@ -45,10 +47,14 @@ def some(count=300, codes=4, frame='cam', seed=0):
 
 
 THINGS = {'chair': (CHAIR,), 'door': (Object((-0.5, 0.0, 3.0), (0.3, 0.6, 0.3), 0.8), CHAIR)}
+S = 10**9
+KNOWN = replace(CHAIR, history=History(7, State.THERE, (('stool', 0.9),), S, 40 * S, 3))
+GONE = replace(CHAIR, history=History(4, State.GONE, (('stool', 0.9),), S, 20 * S, 5, 30 * S))
 
 
 class Served:
-    """A page with a scene and known answers; the query 'slow' waits for `release`, 'boom' fails."""
+    """A page with a scene and known answers; the query 'slow' waits for `release`, 'boom' fails, 'stool' is of a
+    map, where another one has gone."""
 
     def __init__(self, count=2000):
         self.shared, self.release, self.asked = SharedState(4), threading.Event(), []
@@ -63,14 +69,12 @@ class Served:
             self.release.wait(DEADLINE_S)
         if text == 'boom':
             raise RuntimeError('a fault of ours')
-        objects = THINGS.get(text, ())
-        return answered_by_boxes(
-            Answer(
-                text, threshold or 0.5, bool(objects), 0.9 if objects else 0.1, (0.0, 0.0, 1.0), None, objects
-            ),
-            self.shared.state.shown,
-            0.01,
+        objects = (KNOWN,) if text == 'stool' else THINGS.get(text, ())
+        score, gone = 0.9 if objects else 0.1, (GONE,) if text == 'stool' else ()
+        answer = Answer(
+            text, threshold or 0.5, bool(objects), score, (0.0, 0.0, 1.0), None, objects, gone=gone
         )
+        return answered_by_boxes(answer, self.shared.state.shown, 0.01, stamp_ns=50 * S)
 
     def visitor(self):
         self.visitors.append(Visitor(self.server.port))
