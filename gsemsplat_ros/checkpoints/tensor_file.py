@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.files import FileBytes, digest
+from gsemsplat_ros.files import BLOCK, FileBytes, digest
 
 DTYPES = {
     'F64': torch.float64,
@@ -65,6 +66,34 @@ class StoredTensor:
             raise ValueError(f'a tensor of type {self.kind[:20]!r} is not read')
         return bytes_of(self.file, self.start, self.nbytes).view(self.dtype).reshape(self.shape)
 
+    def rows(self, first: int, stop: int) -> Tensor:
+        """Those rows of the tensor alone, as `read`."""
+        assert 0 <= first <= stop <= self.shape[0], (first, stop, self.shape)
+        size = self.nbytes // max(self.shape[0], 1)
+        shape = stop - first, *self.shape[1:]
+        return replace(
+            self, shape=shape, start=self.start + first * size, nbytes=(stop - first) * size
+        ).read()
+
+    def parts(self) -> Iterator[Tensor]:
+        """Its bytes, a block at a time."""
+        for start in range(self.start, self.start + self.nbytes, BLOCK):
+            yield bytes_of(self.file, start, min(BLOCK, self.start + self.nbytes - start))
+
+
+@dataclass(frozen=True, eq=False)
+class PartedTensor:
+    """A tensor to be written that is never whole in memory. parts: makes those along its first side, one
+    after the other."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    parts: Callable[[], Iterable[Tensor]]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 @dataclass(frozen=True, eq=False)
 class TensorFile:
@@ -105,13 +134,22 @@ def bytes_of(file: FileBytes, start: int, count: int) -> Tensor:
     return out
 
 
+def parts_of(tensor: Tensor | StoredTensor | PartedTensor) -> Iterable[np.ndarray]:
+    """Its numbers on the host, or its bytes, a part at a time."""
+    parts = (tensor,) if isinstance(tensor, Tensor) else tensor.parts()
+    for part in parts:
+        yield part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+
+
 def write_tensor_file(
-    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    path: str | Path,
+    tensors: Mapping[str, Tensor] | Mapping[str, Tensor | PartedTensor],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write `tensors`, of any device, and texts into the file at `path`, one after the other: no further copy
     of all is made. Raises OSError."""
     # as the format wants it: the header ends at a multiple of 8 bytes, and large types come first
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header: dict[str, object] = {METADATA: dict(metadata)} if metadata else {}
     end = 0
     for name in order:
@@ -123,7 +161,8 @@ def write_tensor_file(
     with open(path, 'wb') as file:
         file.write(len(text).to_bytes(HEADER_FROM, 'little') + text)
         for name in order:
-            file.write(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            for part in parts_of(tensors[name]):
+                file.write(part.data)
 
 
 def not_finite(tensor: Tensor) -> int:

@@ -27,35 +27,42 @@ LARGEST = 1e15  # of a position or scale: its square is a float32 too
 log = logging.getLogger(__name__)
 
 
-def write_ply(path: str | Path, gaussians: Gaussians) -> None:
-    """Write `gaussians` in their frame, little endian. A reader sees the old file or the whole new one.
+def write_ply(path: str | Path, *parts: Gaussians) -> None:
+    """Write Gaussians in their frame, one part after the other, little endian. A reader sees the old file or
+    the whole new one.
 
     Opacities 0 and 1 have no finite logit and are stored one float32 step inside.
     """
-    codes = [f'code_{i}' for i in range(gaussians.codes.shape[1])]
+    codes = [f'code_{i}' for i in range(parts[0].codes.shape[1])]
     names = [*MEANS, *NORMALS, *COLORS, 'opacity', *SCALES, *QUATS, *codes]
+    header = '\n'.join(
+        [
+            'ply',
+            'format binary_little_endian 1.0',
+            f'element vertex {sum(map(len, parts))}',
+            *(f'property float {name}' for name in names),
+            'end_header',
+            '',
+        ]
+    )
+    with write_whole(path) as new, open(new, 'wb') as file:
+        file.write(header.encode('ascii'))
+        for part in parts:
+            _vertices(part, len(names)).tofile(file)
+
+
+def _vertices(gaussians: Gaussians, width: int) -> np.ndarray:
+    """The vertices (N, width) of Gaussians: all float32, so a row is a record."""
     limits = np.finfo(np.float32)
     opacities = _numpy(gaussians.opacities).astype(np.float64).clip(limits.tiny, 1 - limits.epsneg)
-    vertices = np.zeros((len(gaussians), len(names)), '<f4')  # all float32: a row is a record
+    vertices = np.zeros((len(gaussians), width), '<f4')
     vertices[:, 0:3] = _numpy(gaussians.means)
     vertices[:, 6:9] = (_numpy(gaussians.colors) - 0.5) / SH_C0
     vertices[:, 9] = np.log(opacities) - np.log1p(-opacities)
     vertices[:, 10:13] = np.log(_numpy(gaussians.scales).clip(limits.tiny))
     vertices[:, 13:17] = _numpy(gaussians.quats)
     vertices[:, 17:] = _numpy(gaussians.codes)
-    header = '\n'.join(
-        [
-            'ply',
-            'format binary_little_endian 1.0',
-            f'element vertex {len(gaussians)}',
-            *(f'property float {name}' for name in names),
-            'end_header',
-            '',
-        ]
-    )
-    with write_whole(path) as part, open(part, 'wb') as file:
-        file.write(header.encode('ascii'))
-        vertices.tofile(file)
+    return vertices
 
 
 def read_ply(path: str | Path, frame: str) -> Gaussians:

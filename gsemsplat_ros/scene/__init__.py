@@ -27,5 +27,6 @@ correction: a map whose scenes move
 fusion: the place of a scene in the map, and whether it is accepted
 approach: a free pose from which a robot faces an object
 coded_file: the file format that scenes and maps share
+gaussian_columns: Gaussians with codes as tensors of a file
 scene_file, map_file, keyframe_file, graph_file, objects_file: scenes and maps on disk
 """

@@ -8,42 +8,33 @@ text of a file is compared with what it may be, on reading and on writing, befor
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.checkpoints.tensor_file import StoredTensor, read_tensor_file, write_tensor_file
-from gsemsplat_ros.files import digest, write_whole
-from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.checkpoints.tensor_file import (
+    PartedTensor,
+    StoredTensor,
+    parts_of,
+    read_all,
+    read_tensor_file,
+    write_tensor_file,
+)
+from gsemsplat_ros.files import write_whole
+from gsemsplat_ros.scene.gaussian_columns import ANY, out_of_range
 
-# half precision keeps 3 digits: enough for all but positions, with scales as logarithms
-DTYPES = {
-    'means': torch.float32,
-    'quats': torch.float16,
-    'log_scales': torch.float16,
-    'opacities': torch.float16,
-    'colors': torch.float16,
-    'codes': torch.float16,
-}
-ANY = -1  # of a side: the decoders fix the width of the codes, and a file names its decoders
-SHAPES: dict[str, tuple[int, ...] | None] = {
-    'means': (3,),
-    'quats': (4,),
-    'log_scales': (3,),
-    'opacities': (),
-    'colors': (3,),
-    'codes': (ANY,),
-}
-SMALLEST, LARGEST = 1e-38, 1e6  # m: of a scale, and of a coordinate; squares stay finite
 LONGEST_TEXT = 256  # characters of a frame or another text of a card
 SPACE = 'weights', 'text_encoder', 'decoders'  # entries of every card: of which decoders the codes are
+AnyTensor = Tensor | StoredTensor | PartedTensor
+Part = TypeVar('Part')
 LARGEST_COUNT = 2**31 - 2  # a map counts its scenes in int32, and the next one must fit
 
 
@@ -58,12 +49,6 @@ class CodeSpace:
     code_dim: int
 
     @classmethod
-    def of_file(cls, card: Mapping[str, str], tensors: Mapping[str, Tensor]) -> CodeSpace:
-        """That of a checked file."""
-        weights, text_encoder, decoders = (card[name] for name in SPACE)
-        return cls(weights, text_encoder, decoders, tensors['codes'].shape[1])
-
-    @classmethod
     def of(cls, weights: str, text_encoder: str, decoders: Mapping[str, Tensor], code_dim: int) -> CodeSpace:
         """`decoders`: the tensors of both semantic decoders, by name; `code_dim`: what they read."""
         floats = {name: tensor.float() for name, tensor in decoders.items()}
@@ -74,8 +59,9 @@ class CodeSpace:
 class Kind:
     """A kind of file. name: 'map' or 'scene'; key: of its card; maker: command or service that writes it;
     dtypes, shapes: of its tensors, of each Gaussian (None: any number of values); entries: of its card, with
-    the type of each; defect: what else is wrong with a card and its tensors, in words, '' for nothing; since:
-    tensors that came after the first version, with the version that brought each; older files lack them.
+    the type of each; defect, row_defect: what else is wrong with a card and its tensors, with a card and
+    those of some Gaussians, in words, '' for nothing; since: tensors that came after the first version, with
+    the version that brought each; older files lack them.
     """
 
     name: str
@@ -86,6 +72,7 @@ class Kind:
     shapes: Mapping[str, tuple[int, ...] | None]
     entries: Mapping[str, type]
     defect: Callable[[dict, Mapping[str, Tensor]], str]
+    row_defect: Callable[[dict, Mapping[str, Tensor]], str] = lambda card, rows: ''
     since: Mapping[str, int] = field(default_factory=dict)
 
     def of_version(self, version: int) -> Kind:
@@ -94,42 +81,16 @@ class Kind:
         return replace(self, version=version, dtypes=dtypes)
 
 
-def fingerprint(card: dict, tensors: Mapping[str, Tensor]) -> str:
+def fingerprint(card: dict, tensors: Mapping[str, AnyTensor]) -> str:
     """SHA-256 of a card (but its own 'sha256') and of tensors with their names and shapes, in hexadecimal."""
-    parts: list[bytes | memoryview] = [
-        json.dumps({k: v for k, v in card.items() if k != 'sha256'}, sort_keys=True).encode()
-    ]
-    for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name].detach().cpu().numpy())
-        parts += [f'{name} {array.dtype.str} {array.shape}'.encode(), array.data]
-    return digest(*parts)
-
-
-def tensors_of(gaussians: Gaussians) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU, from Gaussians."""
-    tensors = {
-        'means': gaussians.means,
-        'quats': gaussians.quats,
-        'log_scales': gaussians.scales.clamp(SMALLEST, LARGEST).log(),
-        'opacities': gaussians.opacities,
-        'colors': gaussians.colors,
-        'codes': gaussians.codes,
-    }
-    return {name: tensor.detach().to(DTYPES[name]).contiguous() for name, tensor in tensors.items()}
-
-
-def gaussians_of(tensors: Mapping[str, Tensor], frame: str) -> Gaussians:
-    """The Gaussians of a checked file, on the CPU."""
-    values = {name: tensors[name].float() for name in DTYPES}
-    return Gaussians(
-        values['means'],
-        torch.nn.functional.normalize(values['quats'], dim=1),
-        values['log_scales'].exp(),
-        values['opacities'],
-        values['colors'],
-        values['codes'],
-        frame,
-    )
+    text = json.dumps({k: v for k, v in card.items() if k != 'sha256'}, sort_keys=True)
+    sha = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        kind = torch.empty(0, dtype=tensor.dtype).numpy().dtype.str
+        sha.update(f'{name} {kind} {tuple(tensor.shape)}'.encode())
+        for part in parts_of(tensor):
+            sha.update(part.data)
+    return sha.hexdigest()
 
 
 def write(
@@ -137,24 +98,33 @@ def write(
     kind: Kind,
     card: dict,
     tensors: Mapping[str, Tensor],
+    parts: Sequence[Part],
+    columns: Mapping[str, Callable[[Part], Tensor]],
     space: CodeSpace,
     beside: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write card and tensors to `path`, then call `beside`, which may write more.
+    """Write card, tensors and Gaussians to `path`, then call `beside`, which may write more.
+
+    The Gaussians come in `parts`, at least one, of each of which `columns` make the tensors of the file by
+    name; those of one part at a time are in memory.
 
     Raises ValueError for what `read` would refuse, for a folder in the place of the file, and when the disk
     is full or the folder not writable; earlier files then stay.
     """
     card = {'version': kind.version, **card, **{name: getattr(space, name) for name in SPACE}}
-    problem = misshapen(tensors, kind) or wrong(card, tensors, kind)
+    rows = {name: parted(partial(map, make, parts), kind.dtypes[name]) for name, make in columns.items()}
+    problem = misshapen({**tensors, **rows}, kind) or wrong(card, tensors, kind)
+    for part in parts:
+        problem = problem or wrong_rows(card, {name: make(part) for name, make in columns.items()}, kind)
     if problem:
         raise ValueError(f'cannot write the {kind.name} {path}: {problem}')
     if path.is_dir():
         raise ValueError(f'cannot write the {kind.name} {path}: it is a folder; give another name')
-    text = json.dumps({**card, 'sha256': fingerprint(card, tensors)})
+    everything: dict[str, Tensor | PartedTensor] = {**tensors, **rows}
+    text = json.dumps({**card, 'sha256': fingerprint(card, everything)})
     try:
-        with write_whole(path) as part:
-            write_tensor_file(part, tensors, {kind.key: text})
+        with write_whole(path) as new:
+            write_tensor_file(new, everything, {kind.key: text})
             beside()  # once this one is written: a full disk leaves both files as they were
     except OSError as error:
         raise ValueError(
@@ -163,8 +133,53 @@ def write(
         ) from None
 
 
-def read(path: Path, kind: Kind) -> tuple[dict, dict[str, Tensor]]:
-    """Card and tensors of the file at `path`, checked.
+def parted(parts: Callable[[], Iterable[Tensor]], dtype: torch.dtype) -> PartedTensor:
+    """Parts of one width, at least one, as one tensor."""
+    shapes = [part.shape for part in parts()]
+    return PartedTensor(dtype, (sum(shape[0] for shape in shapes), *shapes[0][1:]), parts)
+
+
+@dataclass(frozen=True, eq=False)
+class CodedFile:
+    """A file whose digest is right. card and tensors: checked; stored: those of its Gaussians, by name, which
+    are read and checked by `rows`."""
+
+    path: Path
+    kind: Kind
+    card: dict
+    tensors: dict[str, Tensor]
+    stored: dict[str, StoredTensor]
+
+    @property
+    def count(self) -> int:
+        """Number of Gaussians."""
+        return self.stored['means'].shape[0]
+
+    def rows(self, first: int, stop: int) -> dict[str, Tensor]:
+        """The tensors of these Gaussians. Raises ValueError for a damaged file."""
+        try:
+            rows = {name: tensor.rows(first, stop) for name, tensor in self.stored.items()}
+        except ValueError as error:
+            raise damaged(self.path, self.kind, str(error)) from None
+        problem = wrong_rows(self.card, rows, self.kind)
+        if problem:
+            raise damaged(self.path, self.kind, problem)
+        return rows
+
+    @property
+    def space(self) -> CodeSpace:
+        """That of its codes."""
+        weights, text_encoder, decoders = (self.card[name] for name in SPACE)
+        return CodeSpace(weights, text_encoder, decoders, self.stored['codes'].shape[1])
+
+
+def damaged(path: Path, kind: Kind, problem: str) -> ValueError:
+    """The error for a file with this problem."""
+    return ValueError(f'{path} is damaged: {problem}; write it again with {kind.maker}')
+
+
+def read(path: Path, kind: Kind) -> CodedFile:
+    """The file at `path`, checked but for its Gaussians.
 
     A file of an earlier version lacks the tensors that came later. Raises ValueError, in one line, for a file
     that is missing, damaged or of another kind.
@@ -186,17 +201,20 @@ def read(path: Path, kind: Kind) -> tuple[dict, dict[str, Tensor]]:
             'the release that wrote it'
         )
     kind = kind.of_version(version)
+    of_gaussians = {name for name, shape in kind.shapes.items() if shape is not None}
+    stored = {name: tensor for name, tensor in file.tensors.items() if name in of_gaussians}
     problem, tensors = misshapen(file.tensors, kind), {}
     try:
-        tensors = {} if problem else file.read()
+        if not problem:
+            tensors = read_all({name: file.tensors[name] for name in file.tensors.keys() - of_gaussians})
+            problem = wrong(card, tensors, kind)
+        if not problem and card.get('sha256') != fingerprint(card, file.tensors):
+            problem = 'its contents are not those that were saved'
     except ValueError as error:
         problem = str(error)
-    problem = problem or wrong(card, tensors, kind)
-    if not problem and card.get('sha256') != fingerprint(card, tensors):
-        problem = 'its contents are not those that were saved'
     if problem:
-        raise ValueError(f'{path} is damaged: {problem}; write it again with {kind.maker}')
-    return card, tensors
+        raise damaged(path, kind, problem)
+    return CodedFile(path, kind, card, tensors, stored)
 
 
 def check_space(path: Path, theirs: CodeSpace, ours: CodeSpace, cure: str) -> None:
@@ -213,7 +231,7 @@ def check_space(path: Path, theirs: CodeSpace, ours: CodeSpace, cure: str) -> No
         )
 
 
-def misshapen(tensors: Mapping[str, Tensor] | Mapping[str, StoredTensor], kind: Kind) -> str:
+def misshapen(tensors: Mapping[str, AnyTensor], kind: Kind) -> str:
     """The first tensor whose type or shape is not that of `kind`, in words; '' for none. Reads no values."""
     if tensors.keys() != kind.dtypes.keys():
         return f'its tensors are {sorted(tensors)}, wanted {sorted(kind.dtypes)}'[:400]
@@ -231,7 +249,8 @@ def misshapen(tensors: Mapping[str, Tensor] | Mapping[str, StoredTensor], kind: 
 
 
 def wrong(card: dict, tensors: Mapping[str, Tensor], kind: Kind) -> str:
-    """What is wrong with a card and its tensors, whose shapes are right, in words; '' for nothing."""
+    """What is wrong with a card and the tensors that are not of Gaussians, whose shapes are right, in words;
+    '' for nothing."""
     for name, of in {**kind.entries, **dict.fromkeys(SPACE, str)}.items():
         if type(card.get(name)) is not of:
             return f'its card lacks {name}'
@@ -242,21 +261,20 @@ def wrong(card: dict, tensors: Mapping[str, Tensor], kind: Kind) -> str:
             return f'{name} of its card is not finite'
         if of is int and abs(value) >= 2**63:
             return f'{name} of its card is too large'
+    return not_finite(tensors) or kind.defect(card, tensors)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Which of the tensors holds numbers that are not finite, in words; '' for none."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             return f'{name} holds numbers that are not finite'
-    small, large = math.log(SMALLEST), math.log(LARGEST)
-    ranges = {
-        'means': (-LARGEST, LARGEST),
-        'log_scales': (small * 1.001, large * 1.001),  # the margin is that of half precision
-        'opacities': (0.0, 1.0),
-    }
-    for name, (low, high) in ranges.items():
-        if len(tensors[name]) and not (tensors[name].min() >= low and tensors[name].max() <= high):
-            return f'{name} are out of their range, {low:.4g} to {high:.4g}'
-    if len(tensors['quats']) and (tensors['quats'].float().norm(dim=1) - 1).abs().max() > 0.01:
-        return 'quats are not of unit length'
-    return kind.defect(card, tensors)
+    return ''
+
+
+def wrong_rows(card: dict, rows: Mapping[str, Tensor], kind: Kind) -> str:
+    """What is wrong with the tensors of some Gaussians, in words; '' for nothing."""
+    return not_finite(rows) or out_of_range(rows) or kind.row_defect(card, rows)
 
 
 def plain(text: str) -> bool:

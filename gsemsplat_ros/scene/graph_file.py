@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.geometry.pose import all_rigid
-from gsemsplat_ros.scene.coded_file import LARGEST
+from gsemsplat_ros.scene.gaussian_columns import LARGEST
 from gsemsplat_ros.scene.pose_graph import MAP, GraphLink, PoseGraph
 
 # of a scene: number, stamp_ns; pose, row by row, scale. Of a link: first, second, whether it is doubtful;

@@ -11,7 +11,8 @@ from torch import Tensor
 from gsemsplat_ros.geometry.pose import all_rigid
 from gsemsplat_ros.geometry.retrieval import feature_kinds
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.scene.coded_file import LARGEST, plain
+from gsemsplat_ros.scene.coded_file import plain
+from gsemsplat_ros.scene.gaussian_columns import LARGEST
 from gsemsplat_ros.scene.map_keyframe import CELLS, FEATURES, FEWEST, MOST, MapKeyframe
 
 # whole: number, stamp_ns, count of features, height of the picture in small; real: pose, row by row, scale,

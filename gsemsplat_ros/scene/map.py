@@ -235,13 +235,14 @@ def placed_anew(tile: Tile, poses: np.ndarray, ratios: np.ndarray) -> Tile:
     still the old ones."""
     before, owners = tile.gaussians, tile.arrays.owners
     ratio = torch.from_numpy(ratios[owners])
-    turns = np.stack([rotation_to_quat(pose[:3, :3]) for pose in poses])
+    present, row = np.unique(owners, return_inverse=True)
+    turns = np.stack([rotation_to_quat(poses[owner, :3, :3]) for owner in present])
     pose = torch.from_numpy(poses[owners])
     means = (pose[:, :3, :3] @ (ratio[:, None] * before.means.double())[..., None])[..., 0] + pose[:, :3, 3]
     gaussians = replace(
         before,
         means=means.float(),
-        quats=multiply_quats(torch.from_numpy(turns[owners]), before.quats.double()).float(),
+        quats=multiply_quats(torch.from_numpy(turns[row]), before.quats.double()).float(),
         scales=(ratio[:, None] * before.scales.double()).float(),
     )
     return replace(tile, gaussians=gaussians, weights=(tile.weights / ratio**2).float())

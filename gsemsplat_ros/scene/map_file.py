@@ -5,25 +5,29 @@ The header's JSON card holds frame, voxel and the decoders of its codes. Files a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.ply import write_ply
 from gsemsplat_ros.scene import coded_file as codedfile
-from gsemsplat_ros.scene import graph_file, keyframe_file, objects_file
-from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
+from gsemsplat_ros.scene import gaussian_columns, graph_file, keyframe_file, objects_file
+from gsemsplat_ros.scene.coded_file import CodedFile, CodeSpace, Kind
 from gsemsplat_ros.scene.map import Map, cut
 from gsemsplat_ros.scene.tile import HISTORY, MISSES_TO_GO, Tile
-from gsemsplat_ros.scene.voxels import HALF, KEY_BITS, keys_of, unpacked, voxel_cells
+from gsemsplat_ros.scene.voxels import HALF, KEY_BITS, keys_of, runs, unpacked, voxel_cells
 
 VOXELS = 1e-3, 1e3  # edge of a voxel, in the unit of the map
 SLACK = 1e-6  # of a mean beyond its voxel: eight times the rounding of float32
 BY_TILE = 3  # the first version whose keys are those of voxels.py
+OUT_OF_ORDER = 'its voxels are not in order'
 
 
 def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
@@ -36,28 +40,39 @@ def save_map(path: str | Path, map_: Map, space: CodeSpace) -> None:
         raise ValueError(
             f'{path}: the .ply is written beside the map; name the map, such as {path.stem}.safetensors'
         )
-    gaussians = map_.gaussians
     card = {
         'frame': map_.frame,
         'voxel_m': map_.voxel,
         'scenes': map_.scenes,
         'scale_source': map_.scale_source,
     }
-    history = {name: getattr(map_.whole, name) for name in HISTORY}
+    tensors = {
+        **keyframe_file.tensors_of(map_.keyframes),
+        **graph_file.tensors_of(map_.graph),
+        **objects_file.tensors_of(map_.objects),
+    }
+    tiles = [*map_.tiles.values()] or [Tile.empty(map_.frame)]
+    without_codes = [replace(tile.gaussians, codes=tile.gaussians.codes[:, :0]) for tile in tiles]
     codedfile.write(
         path,
         KIND,
         card,
-        {
-            **codedfile.tensors_of(gaussians),
-            **history,
-            **keyframe_file.tensors_of(map_.keyframes),
-            **graph_file.tensors_of(map_.graph),
-            **objects_file.tensors_of(map_.objects),
-        },
+        tensors,
+        tiles,
+        COLUMNS,
         space,
-        lambda: write_ply(path.with_suffix('.ply'), replace(gaussians, codes=gaussians.codes[:, :0])),
+        lambda: write_ply(path.with_suffix('.ply'), *without_codes),
     )
+
+
+def of_gaussians(make: Callable[[Gaussians], Tensor]) -> Callable[[Tile], Tensor]:
+    """What makes a tensor of Gaussians, for those of a tile."""
+    return lambda tile: make(tile.gaussians)
+
+
+COLUMNS = {name: of_gaussians(make) for name, make in gaussian_columns.COLUMNS.items()} | {
+    name: attrgetter(name) for name in HISTORY
+}
 
 
 def load_map(path: str | Path, space: CodeSpace) -> Map:
@@ -73,24 +88,39 @@ def load_map(path: str | Path, space: CodeSpace) -> Map:
 
 def read_map(path: str | Path) -> tuple[Map, CodeSpace]:
     """The map at `path` and its code space, not compared. Raises ValueError for the file as `load_map`."""
-    card, tensors = codedfile.read(Path(path), KIND)
-    count = len(tensors['keys'])
-    history = {name: tensors.get(name, torch.zeros(count, dtype=of)) for name, of in HISTORY.items()}
-    whole = Tile(codedfile.gaussians_of(tensors, card['frame']), **history)
+    file = codedfile.read(Path(path), KIND)
+    card, tensors = file.card, file.tensors
     if card['version'] < BY_TILE:
-        keys = torch.from_numpy(keys_of(cells_of(card, whole.keys)))
-        whole = replace(whole, keys=keys).select(keys.argsort())
+        tiles = cut(by_tile(tile_of(file, 0, file.count)))
+    else:
+        found = runs(file.stored['keys'].read().numpy())
+        if any(after[0] <= before[0] for before, after in pairwise(found)):
+            raise codedfile.damaged(file.path, file.kind, OUT_OF_ORDER)
+        tiles = {key: tile_of(file, rows.start, rows.stop) for key, rows in found}
     map_ = Map(
         card['frame'],
         card['voxel_m'],
-        cut(whole),
+        tiles,
         card['scenes'],
         card['scale_source'],
         keyframe_file.keyframes_of(tensors),
         graph_file.graph_of(tensors),
         objects_file.objects_of(tensors),
     )
-    return map_, CodeSpace.of_file(card, tensors)
+    return map_, file.space
+
+
+def tile_of(file: CodedFile, first: int, stop: int) -> Tile:
+    """These Gaussians of a file, with the keys of its version. Raises ValueError for a damaged file."""
+    rows = file.rows(first, stop)
+    history = {name: rows.get(name, torch.zeros(stop - first, dtype=of)) for name, of in HISTORY.items()}
+    return Tile(gaussian_columns.gaussians_of(rows, file.card['frame']), **history)
+
+
+def by_tile(whole: Tile) -> Tile:
+    """All Gaussians of a file before BY_TILE, with today's keys and in their order."""
+    keys = torch.from_numpy(keys_of(unpacked(whole.keys.numpy(), KEY_BITS) - HALF))
+    return replace(whole, keys=keys).select(keys.argsort())
 
 
 def cells_of(card: dict, keys: Tensor) -> np.ndarray:
@@ -109,25 +139,31 @@ def defect(card: dict, tensors: Mapping[str, Tensor]) -> str:
         return f'its card has a voxel_m of {voxel:g}, wanted {VOXELS[0]:g} to {VOXELS[1]:g}'
     if not 0 <= scenes <= codedfile.LARGEST_COUNT:
         return f'its card counts {scenes} scenes'
-    if not bool((tensors['keys'].diff() > 0).all()):
-        return 'its voxels are not in order'
-    if not in_their_voxels(tensors['means'], cells_of(card, tensors['keys']), voxel):
-        return 'its Gaussians are not in their voxels'
-    if not bool((tensors['weights'] > 0).all()):
-        return 'weights are out of their range'
-    for name in ('counts', 'last_seen'):
-        if not bool(((tensors[name] >= 1) & (tensors[name] <= scenes)).all()):
-            return f'{name} are out of their range, 1 to {scenes} scenes'
-    if 'misses' in tensors and not bool((tensors['misses'] < MISSES_TO_GO).all()):
-        return f'misses are out of their range, 0 to {MISSES_TO_GO - 1}'
-    if 'owners' in tensors and not bool(((tensors['owners'] >= 0) & (tensors['owners'] <= scenes)).all()):
-        return f'owners are out of their range, 0 to {scenes} scenes'
     problem = keyframe_file.defect(tensors, scenes) if 'keyframe_whole' in tensors else ''
     if not problem and 'graph_scene_whole' in tensors:
         problem = graph_file.defect(tensors, scenes)
     if not problem and 'object_whole' in tensors:
         problem = objects_file.defect(tensors, scenes)
     return problem
+
+
+def row_defect(card: dict, rows: Mapping[str, Tensor]) -> str:
+    """What is wrong with some of a map's Gaussians, in words; '' when nothing is."""
+    scenes = card['scenes']
+    if not bool((rows['keys'].diff() > 0).all()):
+        return OUT_OF_ORDER
+    if not in_their_voxels(rows['means'], cells_of(card, rows['keys']), card['voxel_m']):
+        return 'its Gaussians are not in their voxels'
+    if not bool((rows['weights'] > 0).all()):
+        return 'weights are out of their range'
+    for name in ('counts', 'last_seen'):
+        if not bool(((rows[name] >= 1) & (rows[name] <= scenes)).all()):
+            return f'{name} are out of their range, 1 to {scenes} scenes'
+    if 'misses' in rows and not bool((rows['misses'] < MISSES_TO_GO).all()):
+        return f'misses are out of their range, 0 to {MISSES_TO_GO - 1}'
+    if 'owners' in rows and not bool(((rows['owners'] >= 0) & (rows['owners'] <= scenes)).all()):
+        return f'owners are out of their range, 0 to {scenes} scenes'
+    return ''
 
 
 def in_their_voxels(means: Tensor, cells: np.ndarray, voxel: float) -> bool:
@@ -143,12 +179,13 @@ KIND = Kind(
     'gsemsplat_map',
     3,
     'save_map',
-    codedfile.DTYPES | HISTORY | keyframe_file.DTYPES | graph_file.DTYPES | objects_file.DTYPES,
-    codedfile.SHAPES
+    gaussian_columns.DTYPES | HISTORY | keyframe_file.DTYPES | graph_file.DTYPES | objects_file.DTYPES,
+    gaussian_columns.SHAPES
     | dict.fromkeys(HISTORY, ())
     | dict.fromkeys((*keyframe_file.DTYPES, *graph_file.DTYPES, *objects_file.DTYPES)),
     {'frame': str, 'voxel_m': float, 'scenes': int, 'scale_source': str},
     defect,
+    row_defect,
     {'misses': 2, 'owners': 3}
     | dict.fromkeys(keyframe_file.DTYPES, 2)
     | dict.fromkeys((*graph_file.DTYPES, *objects_file.DTYPES), 3),

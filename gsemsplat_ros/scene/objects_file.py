@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.scene.coded_file import LARGEST, plain
+from gsemsplat_ros.scene.coded_file import plain
+from gsemsplat_ros.scene.gaussian_columns import LARGEST
 from gsemsplat_ros.scene.keyframe_file import flat
 from gsemsplat_ros.scene.known_objects import MOST, SAMPLE, KnownObject, KnownObjects
 from gsemsplat_ros.semantics.object_history import MOST_TEXTS, History, State

@@ -25,6 +25,7 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.image_file import MAX_PIXELS
 from gsemsplat_ros.images.window import Window
 from gsemsplat_ros.scene import coded_file as codedfile
+from gsemsplat_ros.scene import gaussian_columns
 from gsemsplat_ros.scene.coded_file import CodeSpace, Kind
 from gsemsplat_ros.scene.scene import Keyframe, Scene, drawn_for_queries
 from gsemsplat_ros.semantics.decoder import Decoders
@@ -38,9 +39,9 @@ COUNTS = 'counts'  # of the picture that queries read (HiddenCodes)
 
 def save_scene(path: str | Path, scene: Scene, second_image: np.ndarray, space: CodeSpace) -> None:
     """Write `scene` and the pair's `second_image` (H, W, 3) uint8 RGB. Errors as of coded_file.write."""
-    gaussians, keyframe, pose = scene.gaussians.to('cpu'), scene.keyframe, scene.first_from_second
+    keyframe, pose = scene.keyframe, scene.first_from_second
     card = {
-        'frame': gaussians.frame,
+        'frame': scene.gaussians.frame,
         'camera': asdict(keyframe.camera),
         'window': asdict(keyframe.window),
         'stamp_ns': int(keyframe.stamp_ns),
@@ -58,8 +59,8 @@ def save_scene(path: str | Path, scene: Scene, second_image: np.ndarray, space: 
     shape = (0, 0, 0) if counts is None else tuple(counts.shape)
     flat = torch.zeros(0) if counts is None else counts.cpu().flatten()
     card['counts'] = list(shape)
-    tensors = {**codedfile.tensors_of(gaussians), **images, COUNTS: flat.half()}
-    codedfile.write(Path(path), KIND, card, tensors, space)
+    tensors = {**images, COUNTS: flat.half()}
+    codedfile.write(Path(path), KIND, card, tensors, [scene.gaussians], gaussian_columns.COLUMNS, space)
 
 
 def load_scene(
@@ -113,20 +114,19 @@ def read_scene(path: str | Path) -> tuple[Gaussians, dict, np.ndarray, np.ndarra
 def read_file(path: str | Path) -> tuple[Gaussians, dict, np.ndarray, np.ndarray, Tensor, CodeSpace]:
     """`read_scene`, the counts of the keyframe, flat float16, none where its codes answer, and the space of
     the codes."""
-    card, tensors = codedfile.read(Path(path), KIND)
-    image, second = (decoded(tensors[name]) for name in IMAGES)
-    window = card['window']
+    file = codedfile.read(Path(path), KIND)
+    image, second = (decoded(file.tensors[name]) for name in IMAGES)
+    window = file.card['window']
     if (
         image is None
         or second is None
         or image.shape[1::-1] != (window['input_width'], window['input_height'])
     ):
-        raise ValueError(
-            f'{path} is damaged: an image of it is no picture, or of another size than its camera; write it '
-            f'again with {KIND.maker}'
+        raise codedfile.damaged(
+            file.path, file.kind, 'an image of it is no picture, or of another size than its camera'
         )
-    gaussians = codedfile.gaussians_of(tensors, card['frame'])
-    return gaussians, card, image, second, tensors[COUNTS], CodeSpace.of_file(card, tensors)
+    gaussians = gaussian_columns.gaussians_of(file.rows(0, file.count), file.card['frame'])
+    return gaussians, file.card, image, second, file.tensors[COUNTS], file.space
 
 
 def defect(card: dict, tensors: Mapping[str, Tensor]) -> str:
@@ -191,8 +191,8 @@ KIND = Kind(
     'gsemsplat_scene',
     2,
     '`gsemsplat infer`',
-    codedfile.DTYPES | dict.fromkeys(IMAGES, torch.uint8) | {COUNTS: torch.float16},
-    codedfile.SHAPES | dict.fromkeys((*IMAGES, COUNTS)),
+    gaussian_columns.DTYPES | dict.fromkeys(IMAGES, torch.uint8) | {COUNTS: torch.float16},
+    gaussian_columns.SHAPES | dict.fromkeys((*IMAGES, COUNTS)),
     {
         'frame': str,
         'camera': dict,

@@ -57,7 +57,7 @@ def unpacked(numbers: np.ndarray, bits: int) -> np.ndarray:
 
 
 def runs(keys: np.ndarray) -> list[tuple[int, slice]]:
-    """The key of each tile that holds voxels, and their rows, of the ascending keys (N,) of voxels."""
+    """Of keys (N,) of voxels, where those of a tile follow one another: each tile's key, and its rows."""
     tiles = tiles_of(keys)
-    first = np.flatnonzero(np.diff(tiles, prepend=-1))
+    first = np.flatnonzero(np.diff(tiles, prepend=tiles[:1] - 1))
     return [(int(tiles[a]), slice(int(a), int(b))) for a, b in zip(first, [*first[1:], len(keys)])]

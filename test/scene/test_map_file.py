@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import load, save, save_file
 from support.word_maps import HERE, scene_cloud, worded_map
 
+from gsemsplat_ros.bench.tools import Memory
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
 from gsemsplat_ros.gaussians.ply import read_ply
-from gsemsplat_ros.scene.coded_file import DTYPES, CodeSpace, fingerprint
+from gsemsplat_ros.scene.coded_file import CodeSpace, fingerprint
+from gsemsplat_ros.scene.gaussian_columns import DTYPES
 from gsemsplat_ros.scene.map import Map, cut
 from gsemsplat_ros.scene.map_file import KIND, load_map, save_map
 from gsemsplat_ros.scene.tile import HISTORY, MISSES_TO_GO
@@ -86,6 +88,19 @@ def test_a_map_of_an_earlier_version_loads(path, map_, version):
     tensors['keys'][-1] += 1
     write_parts(path, tensors, {**card, 'version': version})
     one_line(path, 'not in their voxels')
+
+
+def test_the_memory_of_saving_and_loading_is_the_map_and_little_more(tmp_path):
+    """Five million numbers in codes: neither the whole of them in half precision, nor a second copy."""
+    map_ = Map.empty('map', 0.05).merged(scene_cloud(0, 40_000, side=8.0, channels=128), HERE, 10**6)
+    assert len(map_.tiles) > 100 and (map_.gaussians.codes.nbytes > 19e6)
+    map_ = replace(map_)  # without the whole
+    with Memory(torch.device('cpu')) as saving:
+        save_map(tmp_path / 'large.safetensors', map_, replace(SPACE, code_dim=128))
+    with Memory(torch.device('cpu')) as loading:
+        again = load_map(tmp_path / 'large.safetensors', replace(SPACE, code_dim=128))
+    assert saving.megabytes < 6 and loading.megabytes < 30, (saving.megabytes, loading.megabytes)
+    assert torch.equal(again.keys, map_.keys) and torch.equal(again.whole.owners, map_.whole.owners)
 
 
 def test_queries_answer_the_same_without_images(tmp_path, pipeline):
@@ -202,6 +217,8 @@ def test_foreign_files_are_refused(path, tmp_path):
         (lambda t, c: t['means'].__setitem__((0, 0), 0.6), 'not in their voxels'),
         (lambda t, c: t['keys'].add_(1), 'not in their voxels'),
         (lambda t, c: t['keys'].__setitem__(0, -5), 'not in their voxels'),
+        (lambda t, c: t['keys'].__setitem__(-1, 1 << 20), 'not in order'),
+        (lambda t, c: t['means'].__setitem__((-1, 0), torch.nan), 'means holds numbers that are not finite'),
         (lambda t, c: t['counts'].__setitem__(0, -1), 'counts are out of their range'),
         (lambda t, c: t['counts'].__setitem__(0, 3), 'counts are out of their range'),
         (lambda t, c: t['last_seen'].__setitem__(0, 0), 'last_seen are out of their range'),
@@ -240,14 +257,14 @@ def test_a_card_of_endless_depth_is_refused(path):
 
 def test_what_could_not_be_loaded_is_not_saved(tmp_path, map_):
     """Codes beyond half precision would be infinite in the file."""
-    map_.gaussians.codes[5, 2] = 1e6
+    [*map_.tiles.values()][1].gaussians.codes[5, 2] = 1e6
     with pytest.raises(ValueError, match='cannot write the map.*codes holds numbers that are not finite'):
         save_map(tmp_path / 'a.safetensors', map_, SPACE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_huge_scales_are_saved_as_large_ones(tmp_path, map_):
-    map_.gaussians.scales[0] = torch.tensor([1e30, 1e-45, 0.0])
+    [*map_.tiles.values()][1].gaussians.scales[0] = torch.tensor([1e30, 1e-45, 0.0])
     save_map(tmp_path / 'a.safetensors', map_, SPACE)
     scales = load_map(tmp_path / 'a.safetensors', SPACE).gaussians.scales
     assert torch.isfinite(scales).all() and scales.max() == pytest.approx(1e6, rel=0.01)
