@@ -9,7 +9,7 @@ pytest.importorskip('tf2_msgs', reason='`make setup` or a ROS distribution bring
 from gsemsplat_msgs.msg import Status
 from gsemsplat_msgs.srv import LoadMap, SaveMap
 from sensor_msgs.msg import PointCloud2
-from support.fleet_node import BOX, FIRST, POSES, map_from_room
+from support.fleet_node import BOX, FIRST, map_from_room
 from support.ros_client import EVERY_PAIR, LATCHED, Stereo, ask
 from support.ros_messages import camera_info, picture
 from tf2_msgs.msg import TFMessage
