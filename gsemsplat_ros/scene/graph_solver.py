@@ -1,9 +1,9 @@
 """The most likely places of a map's scenes, by all that was measured of them (least squares on similarities).
 
 Gauss-Newton on the sparse normal equations, factorised by SciPy (SuperLU): 2000 scenes take about a second.
-GTSAM solves the same graphs, incrementally too. But a graph is solved here only when a loop is found, SciPy
-has wheels for every Python and machine that this package runs on and a package in Debian and ROS, and GTSAM's
-Python package has neither.
+GTSAM solves the same graphs, incrementally too. But a graph is solved here only when a loop is found; SciPy
+has wheels for each Python of this package, and a Debian package that rosdep knows, and GTSAM (4.3) has no
+wheel for Python 3.10 and no such package.
 
 Doubtful links are outvoted by graduated non-convexity (Yang et al. 2020, "Graduated Non-Convexity for Robust
 Spatial Perception", with the loss of Geman and McClure): all are trusted at first, and then, step by step,

@@ -12,7 +12,7 @@ import numpy as np
 
 from gsemsplat_ros.geometry.retrieval import image_vector
 from gsemsplat_ros.geometry.similarity import Similarity
-from gsemsplat_ros.scene.links import link_of_place, map_units
+from gsemsplat_ros.scene.links import link_of_place, map_units, ratio_check
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_keyframe import MapKeyframe
 from gsemsplat_ros.scene.pose_graph import GraphLink
@@ -20,6 +20,7 @@ from gsemsplat_ros.scene.relocalisation import Place, likest, place_of_scene
 from gsemsplat_ros.scene.scene import Scene
 
 LATELY = 10  # scenes: what the chain saw so lately is no place that it comes back to
+EVERY = 2  # of so many scenes one looks for a loop, until one has found it
 PAUSE = 5  # scenes after a loop in which none is looked for
 CANDIDATES = 2  # keyframes that are compared
 DRIFT = 0.05, 0.5  # of the way since, by which a chain of scenes in metres, or of unknown scale, may be off
@@ -61,16 +62,22 @@ class LoopFinder:
     def closed(self, map_: Map, scene: Scene, chained: Similarity, number: int) -> Loop | None:
         """The loop that scene `number` closes, which the chain has at `chained` in the map; None: none."""
         before, self._candidate = self._candidate, None
-        if number < self._next:
+        seen = may_be_seen(map_, chained.pose, number) if number >= self._next else []
+        if not seen:
             return None
-        vector = image_vector(scene.keyframe.features.descriptors)
-        keyframes = likest(may_be_seen(map_, chained.pose, number), vector)[:CANDIDATES]
-        place = place_of_scene(keyframes, scene)
-        if not isinstance(place, Place) or not close(place):
+        self._next = number + EVERY
+        place = place_of_scene(
+            likest(seen, image_vector(scene.keyframe.features.descriptors))[:CANDIDATES], scene
+        )
+        if (
+            not isinstance(place, Place)
+            or not close(place)
+            or ratio_check(place.ratio, scene.metric, place.keyframe.scale, 'loop')
+        ):
             return None
         there = Similarity(place.map_from_camera, map_units(scene, place.ratio))
         link = link_of_place(place, scene, number, map_.graph)
-        self._candidate = Candidate(number, there @ chained.inverse, link)
+        self._candidate, self._next = Candidate(number, there @ chained.inverse, link), number + 1
         if before is None or before.number != number - 1:
             return None
         off = difference(there, before.correction @ chained)
