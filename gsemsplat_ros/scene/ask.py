@@ -13,7 +13,7 @@ from gsemsplat_ros.device import download
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Scene
-from gsemsplat_ros.semantics.answer import Answer, AnswerPicture, Question
+from gsemsplat_ros.semantics.answer import Answer, AnswerPicture, GaussianArrays, Question
 from gsemsplat_ros.semantics.objects import Object, find_objects
 from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, box_size, decide, smooth
 
@@ -53,7 +53,7 @@ def _answer_of_scene(scene: Scene, question: Question, smoothed: np.ndarray) -> 
         pixel,
         objects,
         decision.branch,
-        lambda: (relevancy, lit),
+        GaussianArrays(relevancy, lit),
         AnswerPicture(decision.relevancy, decision.mask),
         measured=_measured(scene, decision.mask),
     )
@@ -113,6 +113,6 @@ def not_asked(target: Scene | MapIndex, question: Question) -> Answer:
         peak_point=None,
         peak_pixel=None,
         objects=(),
-        of_gaussians=lambda: (np.full(count, np.nan, np.float32), np.zeros(count, bool)),
+        gaussians=GaussianArrays(np.full(count, np.nan, np.float32), np.zeros(count, bool)),
         picture=picture,
     )

@@ -14,6 +14,7 @@ How often that is so was measured on maps of a million Gaussians (docs/measureme
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -76,14 +77,35 @@ class Look:
         """(C,) relevancy of the cells, NaN for those that are near."""
         return self.decision.relevancy[len(self.members.rows) :]
 
-    def of_gaussians(self, index: MapIndex, lit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Relevancy (N,) float32 of all Gaussians, NaN for strays, and which of them (N,) bool are among the
-        `lit` (M + C,) bool."""
-        rows, count = self.members.rows, len(self.members.rows)
-        relevancy = index.of_gaussians(self.of_cells, np.float32(np.nan))
-        all_lit = index.of_gaussians(lit[count:], np.False_)
-        relevancy[rows], all_lit[rows] = self.decision.relevancy[:count], lit[:count]
-        return relevancy, all_lit
+
+@dataclass(frozen=True, eq=False)
+class LookedAt:
+    """What a look at a map says of each of its N Gaussians: a `PerGaussian`. all_lit (M + C,) bool: which of
+    those that were compared are lit, and which cells."""
+
+    index: MapIndex
+    look: Look
+    all_lit: np.ndarray
+
+    @cached_property
+    def relevancy(self) -> np.ndarray:
+        return self._of_all(self.look.decision.relevancy, np.float32(np.nan))
+
+    @cached_property
+    def lit(self) -> np.ndarray:
+        return self._of_all(self.all_lit, np.False_)
+
+    @cached_property
+    def lit_rows(self) -> np.ndarray:
+        members, count = self.look.members, len(self.look.members.rows)
+        others = self.index.members(self.all_lit[count:])
+        return np.sort(np.concatenate((members.rows[self.all_lit[:count]], others.rows)))
+
+    def _of_all(self, values: np.ndarray, nothing: np.generic) -> np.ndarray:
+        rows = self.look.members.rows
+        out = self.index.of_gaussians(values[len(rows) :], nothing)
+        out[rows] = values[: len(rows)]
+        return out
 
 
 @torch.inference_mode()
@@ -113,7 +135,7 @@ def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
         None,
         objects_of(index, look, lit, question.max_objects) if decision.found else (),
         decision.branch,
-        lambda: look.of_gaussians(index, lit),
+        LookedAt(index, look, lit),
     )
 
 

@@ -152,11 +152,15 @@ def moved(
 
 def voxels_of(map_: Map, answer: Answer) -> list[np.ndarray]:
     """The voxels (K,) of the phrase in each object of an answer, ascending; none for one of boxes only."""
-    if answer.lit is None or not answer.objects:
+    if answer.gaussians is None or not answer.objects:
         return []
-    tiles = [tile.arrays.keys for tile in map_.tiles.values()]
-    parts = np.split(answer.lit, np.cumsum([len(keys) for keys in tiles])[:-1])
-    lit = np.concatenate([keys[part] for keys, part in zip(tiles, parts)])
+    rows, start = answer.gaussians.lit_rows, 0
+    parts = []
+    for tile in map_.tiles.values():
+        first, last = np.searchsorted(rows, (start, start + len(tile)))
+        parts.append(tile.arrays.keys[rows[first:last] - start])
+        start += len(tile)
+    lit = np.concatenate(parts)
     places = centres(lit, map_.voxel)
     return [
         lit[(np.abs(places - thing.center) <= (np.asarray(thing.size) + map_.voxel) / 2).all(1)]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -53,6 +52,34 @@ class AnswerPicture:
     mask: np.ndarray
 
 
+class PerGaussian(Protocol):
+    """What an answer says of each of N Gaussians; those of a large map are made when they are first read."""
+
+    @property
+    def relevancy(self) -> np.ndarray:
+        """(N,) float32, NaN where unknown: hidden, or a stray."""
+
+    @property
+    def lit(self) -> np.ndarray:
+        """(N,) bool: the Gaussians of the phrase, none when it was not found."""
+
+    @property
+    def lit_rows(self) -> np.ndarray:
+        """(K,) int64, ascending: the same as numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianArrays:
+    """A `PerGaussian` of arrays."""
+
+    relevancy: np.ndarray
+    lit: np.ndarray
+
+    @property
+    def lit_rows(self) -> np.ndarray:
+        return np.flatnonzero(self.lit)
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """The answer to one phrase, of a scene or of a map; lengths and frame are those of its Gaussians.
@@ -65,8 +92,8 @@ class Answer:
     the phrase was not understood, '' if nothing; where that is all of it, nothing was looked for. measured:
     share of the phrase's pixels whose depth was measured, None where unknown: not found, or of a map or file.
 
-    of_gaussians: makes `relevancy` and `lit`, when one of them is first read; None in the answer of a node,
-    which returns boxes only. picture: None except for a scene.
+    gaussians: what it says of each of them; None in the answer of a node, which returns boxes only. picture:
+    None except for a scene.
     """
 
     text: str
@@ -77,21 +104,21 @@ class Answer:
     peak_pixel: tuple[float, float] | None
     objects: tuple[Object, ...]
     branch: int = 0
-    of_gaussians: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
+    gaussians: PerGaussian | None = None
     picture: AnswerPicture | None = None
     note: str = ''
     measured: float | None = None
     gone: tuple[Object, ...] = ()
 
-    @cached_property
+    @property
     def relevancy(self) -> np.ndarray | None:
-        """(N,) float32: of each Gaussian, NaN where unknown: hidden, or a stray."""
-        return self.of_gaussians()[0] if self.of_gaussians else None
+        """That of `gaussians`."""
+        return None if self.gaussians is None else self.gaussians.relevancy
 
-    @cached_property
+    @property
     def lit(self) -> np.ndarray | None:
-        """(N,) bool: the Gaussians of the phrase, none when it was not found."""
-        return self.of_gaussians()[1] if self.of_gaussians else None
+        """That of `gaussians`."""
+        return None if self.gaussians is None else self.gaussians.lit
 
     @property
     def guessed(self) -> bool:

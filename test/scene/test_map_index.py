@@ -109,6 +109,7 @@ ASKED = Question('chair', 0.01)
 
 
 def agree(got, wanted, atol=1e-5):
+    assert np.array_equal(got.gaussians.lit_rows, np.flatnonzero(got.lit))
     assert got.found == wanted.found and got.branch == wanted.branch
     assert got.score == pytest.approx(wanted.score, abs=atol)
     np.testing.assert_allclose(got.relevancy, wanted.relevancy, atol=atol)
@@ -173,6 +174,7 @@ def test_where_few_gaussians_are_compared_the_answer_is_nearly_that_of_all(
     phrase, asked = pipeline.text_encoder.encode(['chair']), Question('chair', 0.5 * score)
     got, wanted = ask_map.ask_map(index, asked, phrase), plain.answer(asked, phrase)
     assert got.found and got.score == pytest.approx(wanted.score, abs=1e-3)
+    assert np.array_equal(got.gaussians.lit_rows, np.flatnonzero(got.lit))
     assert (got.lit & wanted.lit).sum() > 0.9 * (got.lit | wanted.lit).sum()
     assert np.isnan(got.relevancy).tolist() == np.isnan(wanted.relevancy).tolist()
     found, true = (np.sort(boxes_of(answer.objects), 0) for answer in (got, wanted))

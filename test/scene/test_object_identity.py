@@ -15,7 +15,7 @@ from gsemsplat_ros.scene.known_objects import SAMPLE
 from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.map_file import load_map, save_map
 from gsemsplat_ros.scene.object_identity import moved, observed, recognised
-from gsemsplat_ros.semantics.answer import Answer
+from gsemsplat_ros.semantics.answer import Answer, GaussianArrays
 from gsemsplat_ros.semantics.object_history import State
 from gsemsplat_ros.semantics.objects import Object, find_objects
 
@@ -45,7 +45,10 @@ class Drive:
         lit = off_the_walls(map_) > 0.25
         relevancy = np.where(lit, np.float32(0.75), np.float32(0.25))
         things = find_objects(means, relevancy, lit, opacities, voxel=3 * map_.voxel, min_points=10)
-        return self.mapper.note(map_, Answer(text, 0.5, bool(things), 0.75, None, None, things, lit=lit))
+        return self.mapper.note(
+            map_,
+            Answer(text, 0.5, bool(things), 0.75, None, None, things, gaussians=GaussianArrays(lit, lit)),
+        )
 
     def known(self):
         return {one.history.id: one.history for one in self.mapper.map.objects.objects}
@@ -168,7 +171,7 @@ def found(map_, text, *boxes, score=0.5):
     things = [Object(tuple(box.mean(0)), tuple(box[1] - box[0]), score) for box in boxes]
     means = map_.gaussians.means.double().numpy()
     lit = np.any([((means >= box[0] - 1e-3) & (means <= box[1] + 1e-3)).all(1) for box in boxes], 0)
-    return Answer(text, 0.4, True, score, None, None, tuple(things), lit=lit)
+    return Answer(text, 0.4, True, score, None, None, tuple(things), gaussians=GaussianArrays(lit, lit))
 
 
 def ids(answer):
@@ -217,10 +220,10 @@ def test_one_chair_by_two_texts_is_one_and_its_cushion_is_another(chairs):
 
 
 def test_an_answer_without_the_map_s_gaussians_is_left_as_it_is(chairs):
-    boxes_only = replace(found(chairs, 'chair', CHAIR), lit=None)
+    boxes_only = replace(found(chairs, 'chair', CHAIR), gaussians=None)
     for known, answer in (observed(chairs.objects, chairs, boxes_only),):
         assert ids(answer) == [0] and not known.objects
-    nothing = replace(boxes_only, objects=(), lit=np.zeros(len(chairs), bool))
+    nothing = replace(boxes_only, objects=(), gaussians=GaussianArrays(*np.zeros((2, len(chairs)), bool)))
     assert observed(chairs.objects, chairs, nothing)[1].objects == ()
     elsewhere = found(chairs, 'chair', CHAIR + 5)
     assert ids(observed(chairs.objects, chairs, elsewhere)[1]) == [0]

@@ -19,7 +19,7 @@ from gsemsplat_ros.images.view import fit
 from gsemsplat_ros.ros.main import main
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.scene import Keyframe, Scene
-from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, AnswerPicture
+from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, AnswerPicture, GaussianArrays
 from gsemsplat_ros.semantics.objects import Object
 from gsemsplat_ros.semantics.words import is_latin, read
 
@@ -142,8 +142,7 @@ def answer_of_scene(scene, question):
         (0.5, 0.25, 2.0) if thing else None,
         (17.0, 13.0),
         (thing,) * min(question.max_objects, 2) if found else (),
-        relevancy=np.where(lit, np.float32(score), np.float32(0)),
-        lit=lit,
+        gaussians=GaussianArrays(np.where(lit, np.float32(score), np.float32(0)), lit),
         picture=AnswerPicture(MAP, np.zeros(MAP.shape, bool)),
     )
 

@@ -7,7 +7,7 @@ from gsemsplat_ros.scene.ask import enough
 from gsemsplat_ros.scene.ask_map import CONFIRMED, MIN_IN_OBJECT, TOUCHING
 from gsemsplat_ros.scene.map_cells import CELL, MIN_IN_CELL
 from gsemsplat_ros.scene.voxels import SIDE, tiles_of, voxel_cells
-from gsemsplat_ros.semantics.answer import Answer
+from gsemsplat_ros.semantics.answer import Answer, GaussianArrays
 from gsemsplat_ros.semantics.objects import grouped, level_around
 from gsemsplat_ros.semantics.relevancy import decide, relevancy
 
@@ -67,5 +67,5 @@ class PlainMap:
             None,
             objects,
             decision.branch,
-            lambda: (decision.relevancy, lit),
+            GaussianArrays(decision.relevancy, lit),
         )

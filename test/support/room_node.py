@@ -11,7 +11,7 @@ from support.node_program import FakePipeline, run
 from support.walked_room import BASELINE, BOX, GRID, off_the_walls, seen
 
 from gsemsplat_ros.scene.scene import Scene
-from gsemsplat_ros.semantics.answer import THRESHOLD, Answer
+from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, GaussianArrays
 from gsemsplat_ros.semantics.objects import Object
 
 MIN_IN_OBJECT = 30  # Gaussians
@@ -51,7 +51,16 @@ class RoomPipeline(FakePipeline):
             things = (Object(tuple((low + high) / 2), tuple(high - low), 0.875),)
         score = 0.875 if things else 0.25
         centre = things[0].center if things else None
-        return Answer(question.text, THRESHOLD, bool(things), score, centre, None, things, lit=off)
+        return Answer(
+            question.text,
+            THRESHOLD,
+            bool(things),
+            score,
+            centre,
+            None,
+            things,
+            gaussians=GaussianArrays(off, off),
+        )
 
 
 if __name__ == '__main__':
