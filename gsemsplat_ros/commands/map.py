@@ -67,7 +67,7 @@ def run_merge(args: argparse.Namespace, console: Console) -> None:
     save_map(args.target, merged, space)
     turned = float(np.degrees(np.arccos(np.clip((np.trace(where.a_from_b[:3, :3]) - 1) / 2, -1, 1))))
     place = {
-        'agreeing': where.agreeing,
+        'agreeing': len(where.agreeing),
         'known': where.known,
         'asked': where.asked,
         'moved': where.a_from_b[:3, 3].tolist(),
@@ -75,8 +75,8 @@ def run_merge(args: argparse.Namespace, console: Console) -> None:
         'scale': where.scale,
     }
     console.say(
-        f'{where.agreeing} of {where.asked} keyframes of {args.second} agree on its place in {args.first}, '
-        f'{where.known - where.agreeing} say something else: '
+        f'{len(where.agreeing)} of {where.asked} keyframes of {args.second} agree on its place in {args.first}, '
+        f'{where.known - len(where.agreeing)} say something else: '
         'moved by {:.2f}, {:.2f}, {:.2f}, turned by {:.1f} degrees'.format(*place['moved'], turned)
         + ('' if where.scale == 1 else f', scaled by {where.scale:.3f}')
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from gsemsplat_ros.geometry.similarity import similarity
 from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.map_keyframe import apart, apart_from
+from gsemsplat_ros.scene.map_keyframe import MapKeyframe, apart, apart_from
 from gsemsplat_ros.scene.relocalisation import CLEARLY, ELSEWHERE, Place, place_of_keyframe
 
 FEWEST = 3  # keyframes must agree
@@ -27,12 +27,12 @@ ROUNDS = 10  # of taking those that agree, and what fits them best
 @dataclass(frozen=True)
 class Alignment:
     """Where map b stands in map a: a point p of b is at a_from_b (scale p), with a_from_b (4, 4) rigid. Of the
-    `asked` keyframes of b `known` were found in a, and `agreeing` of these say this.
+    `asked` keyframes of b `known` were found in a; those that say this are `agreeing`, with their places.
     """
 
     a_from_b: np.ndarray
     scale: float = 1.0
-    agreeing: int = 0
+    agreeing: tuple[tuple[MapKeyframe, Place], ...] = ()
     known: int = 0
     asked: int = 0
 
@@ -93,7 +93,8 @@ def alignment_of(a: Map, b: Map, tick: Callable[[], object] = lambda: None) -> A
     near = sum(bool((apart_from(a.keyframes, pose) < NEAR).any()) for pose in poses)
     if count < MIN_SHARE * near:
         return f'{share}, but where {count} of them say that it stands, {near} ought to be'
-    return Alignment(found.a_from_b, found.scale, count, len(known), len(b.keyframes))
+    pairs = tuple(pair for pair, agrees in zip(known, agree) if agrees)
+    return Alignment(found.a_from_b, found.scale, pairs, len(known), len(b.keyframes))
 
 
 def elected(votes: Votes, metric: bool) -> tuple[Alignment, np.ndarray]:

@@ -185,7 +185,7 @@ class Mapper:
             if problem:
                 return Fusion(False, problem, None, place.ratio, inliers, points)
             there = Similarity(place.map_from_camera, map_units(scene, place.ratio))
-            links = [link_of_place(place, scene, self.map.scenes + 1, self.map.graph)]
+            links = [link_of_place(place, there.scale, self.map.scenes + 1, self.map.graph)]
             reason = f'place of scene {place.keyframe.number}'
             return self._fuse(scene, self._with(scene, there, links), reason, inliers, points)
         lost = (

@@ -163,10 +163,10 @@ def link_of(link: Link, anchor: Anchor, scene: Scene, number: int) -> GraphLink:
     return GraphLink(anchor.number, number, first_from_second, ratio, sigmas(reach(anchor.scene)))
 
 
-def link_of_place(place: Place, scene: Scene, number: int, graph: PoseGraph) -> GraphLink:
+def link_of_place(place: Place, scale: float, number: int, graph: PoseGraph) -> GraphLink:
     """The link from the keyframe of a place to scene `number` that is known there; from the map itself where
-    the graph does not have the keyframe."""
-    kept, scale = place.keyframe, map_units(scene, place.ratio)
+    the graph does not have the keyframe. scale: map units per unit of the scene."""
+    kept = place.keyframe
     turn, way, ratio = sigmas(kept.reach / kept.scale)
     if graph.row(kept.number) is None:
         way *= kept.scale

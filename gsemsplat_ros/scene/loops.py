@@ -76,7 +76,7 @@ class LoopFinder:
         ):
             return None
         there = Similarity(place.map_from_camera, map_units(scene, place.ratio))
-        link = link_of_place(place, scene, number, map_.graph)
+        link = link_of_place(place, there.scale, number, map_.graph)
         self._candidate, self._next = Candidate(number, there @ chained.inverse, link), number + 1
         if before is None or before.number != number - 1:
             return None

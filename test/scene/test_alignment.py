@@ -52,7 +52,9 @@ def off(found, truth):
 def test_two_walks_of_one_room_fit_within_a_centimetre(a, b):
     ticks = []
     found = alignment_of(a, b, lambda: ticks.append(1))
-    assert len(ticks) == found.asked == 5 and 4 <= found.agreeing <= found.known <= 5 and found.scale == 1.0
+    assert (
+        len(ticks) == found.asked == 5 and 4 <= len(found.agreeing) <= found.known <= 5 and found.scale == 1.0
+    )
     metres, degrees = off(found, np.linalg.inv(B_FROM_ROOM))
     assert metres < 0.01 and degrees < 0.1
     np.testing.assert_allclose(
