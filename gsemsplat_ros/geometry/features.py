@@ -83,8 +83,10 @@ def matched_rows(a: np.ndarray, b: np.ndarray, ratio: float = PLAIN.ratio) -> tu
     if min(len(a), len(b)) < 2:
         return np.empty(0, int), np.empty(0, int)
     likeness = a @ b.T
+    rows = np.arange(len(a))
     best, back = likeness.argmax(1), likeness.argmax(0)
-    distance = np.sqrt(np.maximum(2 - 2 * likeness, 0))
-    two = np.partition(distance, 1, axis=1)[:, :2]
-    keep = (back[best] == np.arange(len(a))) & (two[:, 0] < ratio * two[:, 1])
+    nearest = likeness[rows, best]
+    likeness[rows, best] = -np.inf
+    two = np.sqrt(np.maximum(2 - 2 * np.stack((nearest, likeness.max(1))), 0))  # distances
+    keep = (back[best] == rows) & (two[0] < ratio * two[1])
     return np.flatnonzero(keep), best[keep]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -16,17 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
 from gsemsplat_ros.gaussians.rotations import multiply_quats, rotation_to_quat
 from gsemsplat_ros.scene.known_objects import KnownObjects
 from gsemsplat_ros.scene.map_keyframe import MapKeyframe
 from gsemsplat_ros.scene.pose_graph import PoseGraph
 from gsemsplat_ros.scene.scene import is_metric
-from gsemsplat_ros.scene.tile import Arrays, Tile, merged
+from gsemsplat_ros.scene.tile import MISSES_TO_GO, Arrays, Tile, merged
 from gsemsplat_ros.scene.voxels import runs, voxel_keys
 
 MIN_OPACITY = 0.05  # fainter Gaussians are haze and are left out
 MIN_DISTANCE = 0.3  # m: certainty does not grow below this distance
+SPARE = 1 / 16  # of the budget: choosing what goes copies the map, so it must be rare
 UP_OF_MAP = (0.0, 0.0, 1.0)  # REP 103
 
 
@@ -131,7 +133,7 @@ class Map:
 
         gaussians: in the map's frame and unit; camera_position (3,): from which they were seen; budget:
         Gaussians to keep at most, those with the highest certainty over the number of scenes since they were
-        last seen; misses: those of this map's Gaussians after the scene, (N,) uint8 of each tile in which
+        last seen (if there are more, SPARE of it is made free too, for the next scenes); misses: those of this map's Gaussians after the scene, (N,) uint8 of each tile in which
         they are others now. The scene's Gaussians that are haze, not finite or beyond the grid are left out.
         The map's with MISSES_TO_GO go; what the scene has in their voxels begins anew.
         """
@@ -140,10 +142,10 @@ class Map:
         new, good = seen_first(gaussians, camera_position, self.voxel, number)
         tiles = dict(self.tiles)
         for key, of_tile in (misses or {}).items():
-            tiles[key] = tiles[key].with_misses(of_tile)
+            tiles[key] = replace(tiles[key], misses=torch.from_numpy(of_tile))
         tiles = self._with(tiles, new, good)
         if sum(map(len, tiles.values())) > budget:
-            tiles = likeliest(tiles, budget, number)
+            tiles = likeliest(tiles, budget - int(SPARE * budget), number)
         return replace(self, tiles=tiles, scenes=number, scale_source=self.scale_source or scale_source)
 
     def moved(self, map_new_from_map_old: np.ndarray, ratios: np.ndarray) -> Map:
@@ -180,14 +182,21 @@ class Map:
         return self._with(tiles, new.arrays._replace(keys=keys), np.flatnonzero(inside))
 
     def _with(self, tiles: Mapping[int, Tile], new: Arrays, rows: np.ndarray) -> dict[int, Tile]:
-        """`tiles`, which may be empty ones, with these rows (K,) of `new` merged into them."""
+        """`tiles`, which may be empty ones, without what has MISSES_TO_GO, and with these rows (K,) of `new`
+        merged into them."""
         order = rows[np.argsort(new.keys[rows], kind='stable')]  # by voxel, then as they came
-        nothing = Tile.empty(self.frame)
-        grown = {
-            key: merged(tiles.get(key, nothing), new, order[of_tile])
-            for key, of_tile in runs(new.keys[order])
-        }
-        joined = {**tiles, **grown}
+        of_tile = {key: order[part] for key, part in runs(new.keys[order])}
+        nothing, none = Tile.empty(self.frame), order[:0]
+        for key, tile in tiles.items():
+            if key not in of_tile and tile.arrays.misses.max(initial=0) >= MISSES_TO_GO:
+                of_tile[key] = none
+
+        def grown(key: int) -> Tile:
+            return merged(tiles.get(key, nothing), new, of_tile[key])
+
+        with ThreadPoolExecutor(2) as pool:  # merging leaves Python's lock
+            changed = dict(zip(of_tile, pool.map(grown, of_tile)))
+        joined = {**tiles, **changed}
         return {key: joined[key] for key in sorted(joined) if len(joined[key])}
 
 
@@ -207,20 +216,23 @@ def seen_first(
         owners=np.full(count, number, np.int32),
     )
     keys, inside = voxel_keys(new.means, voxel)
-    finite = [np.isfinite(values.sum(tuple(range(1, values.ndim)))) for values in new[:6]]
-    good = inside & (new.opacities >= MIN_OPACITY) & np.logical_and.reduce(finite)
     weights = certainties(new.means, new.opacities, camera_position)
+    good = inside & (new.opacities >= MIN_OPACITY)
+    with np.errstate(invalid='ignore'):
+        for name in TENSORS:
+            columns = np.atleast_2d(getattr(new, name).T)
+            good &= np.zeros(len(columns), np.float32) @ columns == 0  # false where one is not finite
     return new._replace(keys=keys, weights=weights), np.flatnonzero(good)
 
 
-def likeliest(tiles: Mapping[int, Tile], budget: int, number: int) -> dict[int, Tile]:
-    """The `budget` Gaussians of more with the highest certainty over the number of scenes, of `number`, since
+def likeliest(tiles: Mapping[int, Tile], most: int, number: int) -> dict[int, Tile]:
+    """The `most` Gaussians of more with the highest certainty over the number of scenes, of `number`, since
     they were last seen."""
     value = np.concatenate(
         [tile.arrays.weights / (1 + number - tile.arrays.last_seen) for tile in tiles.values()]
     )
     stay = np.zeros(len(value), bool)
-    stay[np.argpartition(-value, budget)[:budget]] = True
+    stay[np.argpartition(-value, most)[:most]] = True
     kept, start = {}, 0
     for key, tile in tiles.items():
         mine = stay[start : start + len(tile)]
@@ -255,5 +267,5 @@ def cut(whole: Tile) -> dict[int, Tile]:
 
 def certainties(means: np.ndarray, opacities: np.ndarray, camera_position: np.ndarray) -> np.ndarray:
     """Weights (N,) [1/m^2] of Gaussians seen from `camera_position` (3,): opacity / distance^2."""
-    distance = np.linalg.norm(means - np.asarray(camera_position, np.float32), axis=1)
-    return opacities / np.maximum(distance, np.float32(MIN_DISTANCE)) ** 2
+    away = means - np.asarray(camera_position, np.float32)
+    return opacities / np.maximum(np.einsum('ij,ij->i', away, away), np.float32(MIN_DISTANCE**2))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -88,11 +88,6 @@ class Tile:
         """Those that `index` picks: ascending integers (M,), a mask (N,) or a slice."""
         return Tile(self.gaussians.select(index), **{name: getattr(self, name)[index] for name in HISTORY})
 
-    def with_misses(self, misses: np.ndarray) -> Tile:
-        """With other `misses` (N,), without those that have enough to go."""
-        tile = replace(self, misses=torch.from_numpy(misses))
-        return tile if misses.max(initial=0) < MISSES_TO_GO else tile.select(tile.misses < MISSES_TO_GO)
-
     @cached_property
     def arrays(self) -> Arrays:
         """The same memory for compiled code."""
@@ -131,33 +126,35 @@ class Arrays(NamedTuple):
 
 
 def merged(old: Tile, new: Arrays, order: np.ndarray) -> Tile:
-    """The tile with the rows `order` (K,) of `new`, which are ascending by key, merged into it.
+    """The tile without what has MISSES_TO_GO, and with the rows `order` (K,) of `new`, which are ascending by
+    key, merged into it.
 
     Where several of them lie in one voxel, the most counts, the last sight and the fewest misses are theirs
     together; those counts are added to the tile's.
     """
     before = old.arrays
-    count = _union(before.keys, new.keys, order)
+    stays = np.flatnonzero(before.misses < MISSES_TO_GO)
+    count = _union(before.keys, stays, new.keys, order)
     out = Arrays(
         *(
             np.empty((count, *(like if len(old) == 0 else values).shape[1:]), values.dtype)
             for values, like in zip(before, new)
         )
     )
-    _merge(before, new, order, out)
+    _merge(before, stays, new, order, out)
     return out.tile(old.gaussians.frame)
 
 
 @njit(nogil=True, cache=True)
-def _union(old_keys, new_keys, order):
-    """The number of voxels of the ascending old_keys (N,) and new_keys[order] (K,)."""
+def _union(old_keys, stays, new_keys, order):
+    """The number of voxels of the ascending old_keys[stays] (M,) and new_keys[order] (K,)."""
     count, i, k = 0, 0, 0
-    while i < len(old_keys) or k < len(order):
-        if k == len(order) or (i < len(old_keys) and old_keys[i] < new_keys[order[k]]):
+    while i < len(stays) or k < len(order):
+        if k == len(order) or (i < len(stays) and old_keys[stays[i]] < new_keys[order[k]]):
             i += 1
         else:
             key = new_keys[order[k]]
-            if i < len(old_keys) and old_keys[i] == key:
+            if i < len(stays) and old_keys[stays[i]] == key:
                 i += 1
             while k < len(order) and new_keys[order[k]] == key:
                 k += 1
@@ -166,9 +163,9 @@ def _union(old_keys, new_keys, order):
 
 
 @njit(inline='always')
-def _rotation(quats, i, out):
-    """Row `i` of quats (N, 4), w x y z, to the matrix `out` (3, 3)."""
-    w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
+def _rotation(quat, out):
+    """A quaternion (4,), w x y z, to the matrix `out` (3, 3)."""
+    w, x, y, z = quat[0], quat[1], quat[2], quat[3]
     out[0, 0], out[0, 1], out[0, 2] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
     out[1, 0], out[1, 1], out[1, 2] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
     out[2, 0], out[2, 1], out[2, 2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
@@ -189,72 +186,88 @@ def _copy(part, j, out, row):
     out.misses[row], out.owners[row] = part.misses[j], part.owners[j]
 
 
+@njit(inline='always')
+def _add(part, j, mean, color, codes):
+    """Add row `j` of `part`, times its weight, to sums of float64."""
+    weight = part.weights[j]
+    for c in range(3):
+        mean[c] += weight * part.means[j, c]
+        color[c] += weight * part.colors[j, c]
+    for c in range(len(codes)):
+        codes[c] += weight * part.codes[j, c]
+
+
+@njit(inline='always')
+def _add_spread(part, j, mean, axes, turn, variance):
+    """Add the variances of row `j` of `part` about `mean` along the columns of `axes`, times its weight, to
+    `variance` (3,); `turn` (3, 3): memory."""
+    _rotation(part.quats[j], turn)
+    for a in range(3):
+        along = 0.0
+        for c in range(3):
+            along += axes[c, a] * (part.means[j, c] - mean[c])
+        spread = along * along
+        for b in range(3):
+            lean = axes[0, a] * turn[0, b] + axes[1, a] * turn[1, b] + axes[2, a] * turn[2, b]
+            spread += (lean * part.scales[j, b]) ** 2
+        variance[a] += part.weights[j] * spread
+
+
 @njit(nogil=True, cache=True, error_model='numpy')
-def _merge(old, new, order, out):
-    """Fill the rows of `out`, as `merged` says. Of equal weights, the map's Gaussian is the strongest, then
+def _merge(old, stays, new, order, out):
+    """Fill the rows of `out`, as `merged` says. Of equal weights, the tile's Gaussian is the strongest, then
     the first of `order`.
     """
     channels = new.codes.shape[1]
-    codes, mean, color, variance = np.empty(channels), np.empty(3), np.empty(3), np.empty(3)
+    codes, mean, color, variance = np.empty(channels, np.float32), np.empty(3), np.empty(3), np.empty(3)
     axes, turn = np.empty((3, 3)), np.empty((3, 3))
     i, k = 0, 0
     for row in range(len(out.keys)):
-        if k == len(order) or (i < len(old.keys) and old.keys[i] < new.keys[order[k]]):
-            _copy(old, i, out, row)
+        if k == len(order) or (i < len(stays) and old.keys[stays[i]] < new.keys[order[k]]):
+            _copy(old, stays[i], out, row)
             i += 1
             continue
         start, key = k, new.keys[order[k]]
         while k < len(order) and new.keys[order[k]] == key:
             k += 1
-        has_old = i < len(old.keys) and old.keys[i] == key
+        has_old = i < len(stays) and old.keys[stays[i]] == key
         if not has_old and k == start + 1:
             _copy(new, order[start], out, row)
             continue
-        total, best, opacity = 0.0, -1.0, 0.0
+        total, opacity, strongest = 0.0, 0.0, order[start]
         counts, last_seen, misses = np.int32(0), np.int32(0), np.uint8(255)
         codes[:], mean[:], color[:], variance[:] = 0, 0, 0, 0
-        for n in range(start - 1 if has_old else start, k):  # start - 1: the map's
-            part, j = (old, i) if n < start else (new, order[n])
-            weight = part.weights[j]
-            total += weight
-            opacity += weight * part.opacities[j]
-            for c in range(3):
-                mean[c] += weight * part.means[j, c]
-                color[c] += weight * part.colors[j, c]
-            for c in range(channels):
-                codes[c] += weight * part.codes[j, c]
-            if weight > best:
-                best, strongest, strongest_is_old = weight, j, n < start
-            if n >= start:
-                counts = max(counts, part.counts[j])
-            last_seen, misses = max(last_seen, part.last_seen[j]), min(misses, part.misses[j])
-        source = old if strongest_is_old else new
-        _rotation(source.quats, strongest, axes)
-        for c in range(4):
-            out.quats[row, c] = source.quats[strongest, c]
-        out.owners[row] = source.owners[strongest]
-        out.keys[row], out.weights[row], out.opacities[row] = key, total, opacity / total
-        out.counts[row] = counts + old.counts[i] if has_old else counts
-        out.last_seen[row], out.misses[row] = last_seen, misses
+        if has_old:
+            mine = stays[i]
+            _add(old, mine, mean, color, codes)
+            total, opacity = float(old.weights[mine]), float(old.weights[mine] * old.opacities[mine])
+            last_seen, misses = old.last_seen[mine], old.misses[mine]
+        for n in range(start, k):
+            j = order[n]
+            _add(new, j, mean, color, codes)
+            total += new.weights[j]
+            opacity += new.weights[j] * new.opacities[j]
+            if new.weights[j] > new.weights[strongest]:
+                strongest = j
+            counts, last_seen = max(counts, new.counts[j]), max(last_seen, new.last_seen[j])
+            misses = min(misses, new.misses[j])
         for c in range(3):
             mean[c] /= total
             out.means[row, c], out.colors[row, c] = mean[c], color[c] / total
         for c in range(channels):
             out.codes[row, c] = codes[c] / total
-        for n in range(start - 1 if has_old else start, k):
-            part, j = (old, i) if n < start else (new, order[n])
-            weight = part.weights[j]
-            _rotation(part.quats, j, turn)
-            for a in range(3):
-                along = 0.0
-                for c in range(3):
-                    along += axes[c, a] * (part.means[j, c] - mean[c])
-                spread = along * along
-                for b in range(3):
-                    lean = axes[0, a] * turn[0, b] + axes[1, a] * turn[1, b] + axes[2, a] * turn[2, b]
-                    spread += (lean * part.scales[j, b]) ** 2
-                variance[a] += weight * spread
+        if has_old and old.weights[mine] >= new.weights[strongest]:
+            out.quats[row], out.owners[row] = old.quats[mine], old.owners[mine]
+        else:
+            out.quats[row], out.owners[row] = new.quats[strongest], new.owners[strongest]
+        _rotation(out.quats[row], axes)
+        if has_old:
+            counts += old.counts[mine]
+            _add_spread(old, mine, mean, axes, turn, variance)
+            i += 1
+        for n in range(start, k):
+            _add_spread(new, order[n], mean, axes, turn, variance)
         for a in range(3):
             out.scales[row, a] = math.sqrt(variance[a] / total)
-        if has_old:
-            i += 1
+        out.keys[row], out.weights[row], out.opacities[row] = key, total, opacity / total
+        out.counts[row], out.last_seen[row], out.misses[row] = counts, last_seen, misses

@@ -7,6 +7,7 @@ their keys.
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 SIDE_BITS = 6
 SIDE = 1 << SIDE_BITS  # voxels of a tile along each axis
@@ -17,10 +18,24 @@ HALF = 1 << KEY_BITS - 1
 
 def voxel_keys(means: np.ndarray, voxel: float) -> tuple[np.ndarray, np.ndarray]:
     """Means (N, 3) to the keys (N,) int64 of their voxels, and which (N,) bool lie in the grid."""
-    with np.errstate(invalid='ignore'):
-        cells = np.floor(means.astype(np.float64) / voxel)
-        inside = np.all(np.abs(cells + 0.5) < HALF, axis=1)  # false for NaN
-    return keys_of(np.where(inside[:, None], cells, 0).astype(np.int64)), inside
+    keys, inside = np.empty(len(means), np.int64), np.empty(len(means), bool)
+    _voxel_keys(means, voxel, keys, inside)
+    return keys, inside
+
+
+@njit(nogil=True, cache=True)
+def _voxel_keys(means, voxel, keys, inside):
+    """Fill `keys` (N,) and `inside` (N,); what is not inside has the key of the origin."""
+    for i in range(len(means)):
+        tile, within, inside[i] = 0, 0, True
+        for c in range(3):
+            cell = np.floor(np.float64(means[i, c]) / voxel)
+            if not abs(cell + 0.5) < HALF:  # true for NaN
+                inside[i], cell = False, 0.0
+            index = int(cell) + HALF
+            tile = tile << TILE_BITS | index >> SIDE_BITS
+            within = within << SIDE_BITS | index & SIDE - 1
+        keys[i] = tile << 3 * SIDE_BITS | within
 
 
 def keys_of(cells: np.ndarray) -> np.ndarray:

@@ -44,7 +44,8 @@ class PlainMap:
                 'seen': self.scenes,
             }
         value = {cell: held['weight'] / (1 + self.scenes - held['seen']) for cell, held in self.cells.items()}
-        for cell in sorted(value, key=value.get)[: max(0, len(self.cells) - budget)]:
+        spare = budget // 16 if len(self.cells) > budget else 0
+        for cell in sorted(value, key=value.get)[: max(0, len(self.cells) - budget + spare)]:
             del self.cells[cell]
 
     @staticmethod
@@ -272,15 +273,15 @@ def test_fusing_takes_some_sortings_of_the_map():
         return cloud(np.column_stack((rng.uniform(0, side, (count, 2)), rng.integers(0, 3, count))), seed)
 
     map_ = Map.empty('map', 0.02)
-    while len(map_) < 500_000:
+    for _ in range(4):
         map_ = map_.merged(surface(map_.scenes, 250_000, 12.0), np.zeros(3), 500_000)
     scene, keys = surface(99, 100_000, 6.0), np.random.default_rng(0).integers(0, 2**60, 600_000)
 
     def seconds(work):
-        start = time.thread_time()
+        start = time.process_time()
         work()
-        return time.thread_time() - start
+        return time.process_time() - start
 
     fuse = min(seconds(lambda: map_.merged(scene, np.zeros(3), 500_000)) for _ in range(3))
     sort = min(seconds(lambda: np.argsort(keys)) for _ in range(3))
-    assert len(map_) == 500_000 and fuse < 16 * sort, (fuse, sort)
+    assert 460_000 < len(map_) <= 500_000 and fuse < 16 * sort, (fuse, sort)
