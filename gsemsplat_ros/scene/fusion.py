@@ -246,7 +246,9 @@ class Mapper:
                 grown = replace(grown, keyframes=with_keyframe(grown.keyframes, new))
         with self._noting:
             objects = correction.moved_objects(self.map.objects, grown)
-            self.map = grown.with_objects(after(objects, grown, space, scene.keyframe.stamp_ns))
+            if misses:  # else pose or depths are no evidence
+                objects = after(objects, grown, space, scene.keyframe.stamp_ns)
+            self.map = grown.with_objects(objects)
         self._anchor, self._doubtful = Anchor(number, scene, place), None
         return Fusion(True, reason, pose, scale, inliers, points)
 

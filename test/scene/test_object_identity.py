@@ -117,6 +117,15 @@ def test_an_object_seen_again_is_there_after_one_doubtful_look():
     assert (was.state, was.last_seen_ns, was.times_seen) == (State.THERE, 5 * SECOND, 4)
 
 
+def test_depths_that_are_wrong_as_a_whole_are_no_evidence():
+    drive = Drive()
+    drive.see(thing=BOX)
+    drive.ask()
+    before = drive.known()[1]
+    drive.see(AROUND[:1], see=lambda z: 1.6 * z)
+    assert drive.known()[1] == before
+
+
 def test_what_the_budget_removes_has_not_gone():
     drive = Drive()
     drive.see(thing=BOX)
