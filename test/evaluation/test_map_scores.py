@@ -11,7 +11,7 @@ from support.evaluated_rooms import flat_gaussians, moved, turn_y
 from support.walked_room import look, seen
 
 from gsemsplat_ros.cli import main
-from gsemsplat_ros.evaluation import map_scores
+from gsemsplat_ros.evaluation import map_houses, map_scores
 from gsemsplat_ros.evaluation.map_scores import Followed, Gone, Record
 from gsemsplat_ros.evaluation.map_walk import STEP_NS, Keyframe
 from gsemsplat_ros.gaussians.render import Rendering
@@ -203,6 +203,27 @@ def test_a_wrong_place_after_a_lost_link_counts(off, wrong):
     for fusion in (first, Fusion(False, 'lost'), Fusion(True, 'again', moved(off) @ pose)):
         record.add(frame, scene, fusion, mapper.map, 0.1)
     assert record.misplaced == wrong and record.reasons == {'lost': 1}
+
+
+def test_a_probe_is_told_by_the_first_of_its_scenes_that_is_placed(monkeypatch):
+    """The scenes stand for what the mapper says of each: None, it is left out, or whether its pose is right."""
+
+    class Told:
+        def __init__(self, map_, budget):
+            pass
+
+        def add(self, scene, pair):
+            return Fusion(scene is not None, '', scene)
+
+    monkeypatch.setattr(map_houses, 'Mapper', Told)
+    monkeypatch.setattr(map_houses, 'right_pose', lambda record, true, fusion: fusion.map_from_camera)
+    told = [(None, True), (True, False), (None, None), (None, False)]  # here, and one elsewhere
+    probes = [
+        map_houses.Probe(tuple((scene, None, np.eye(4)) for scene in scenes), True, here)
+        for scenes, here in [*((scenes, True) for scenes in told), ((None, True), False)]
+    ]
+    setting = SimpleNamespace(mapper=SimpleNamespace(map=[0]), record=SimpleNamespace(misplaced=0))
+    assert map_houses.relocalised(setting, probes) == {'relocalised_share': 0.5, 'false_relocalisations': 2.0}
 
 
 def test_a_perfect_scene_is_followed():
