@@ -1,4 +1,8 @@
-"""Whether things keep their ids in a map: they are asked for by their names at several moments of a walk."""
+"""Whether things keep their ids in a map: they are asked for by their names at several moments of a walk.
+
+Counted as in tracking (CLEAR MOT, Bernardin and Stiefelhagen 2008): a thing keeps its id while any box of it
+has that, else it changes to that of the best box.
+"""
 
 from __future__ import annotations
 
@@ -65,17 +69,20 @@ class Identity:
         true = np.array([(part.min(0), part.max(0)) for part in parts]).reshape(-1, 2, 3)
         map_ = mapper.map
         self.index = pipeline.index(map_, self.index)
+        found: dict[
+            tuple[int, int], dict[int, float]
+        ] = {}  # of each thing the ids of its boxes, with the IoU
         for text in sorted({house.pieces[i] for i in things}):
             answer = mapper.note(map_, pipeline.query(self.index, text))
             for thing, overlaps in zip(answer.objects, box_iou(boxes_of(answer.objects), true)):
                 best = int(overlaps.argmax())
                 if overlaps[best] >= MIN_IOU:
-                    moved = things[best] in house.moved
-                    self._note((things[best], seen[-1].round if moved else 1), thing.id)
-
-    def _note(self, thing: tuple[int, int], number: int) -> None:
-        self.switches += self.ids.get(thing, number) != number
-        self.ids[thing] = number
+                    place = things[best], seen[-1].round if things[best] in house.moved else 1
+                    found.setdefault(place, {})[thing.id] = float(overlaps[best])
+        for place, numbers in found.items():
+            if self.ids.get(place) not in numbers:
+                self.switches += place in self.ids
+                self.ids[place] = max(numbers, key=lambda number: numbers[number])
 
     @property
     def score(self) -> float | None:

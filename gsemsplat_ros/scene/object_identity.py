@@ -1,11 +1,10 @@
 """Which known object each box of an answer is, and what became of the known ones after a scene.
 
 An object is a box of an answer, and the voxels of the phrase's Gaussians in it. Two boxes are one object
-where they share at least half of the voxels of the smaller. That is enough where the same text found both: a
-chair that was seen from the front only is later a whole one. Boxes of different texts must be alike too: an
-office chair is the chair, but the cushion on it is not. Each box takes one known object at most, and each
-object one box; those that are most alike come first. What has gone is never found again: what stands there
-later has a new id.
+where they are alike, whatever the texts: an office chair is the chair, but the cushion on it is not. Of the
+same text it is enough that they share half of the voxels of the smaller: a chair that was seen from the front
+only is later a whole one. Each box takes one known object at most, and each object one box; those that are
+most alike come first. What has gone is never found again: what stands there later has a new id.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from gsemsplat_ros.scene.voxels import keys_of, voxel_cells, voxel_keys
 from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.object_history import History, State
 
-MIN_SHARED = 0.5  # of the voxels of the smaller of two boxes of one object
-MIN_OVERLAP = 0.4  # of the boxes of one object that different texts found: intersection over union
+MIN_OVERLAP = 0.4  # of two boxes that are alike: intersection over union
+MIN_SHARED = 0.5  # of the voxels of the smaller of two boxes of one object that one text found
 SHOWN = 0.2  # of its voxels: a keyframe that compares so much of an object tells something of it
 LEFT = 0.3  # of its voxels: what has less in the map has gone
 # quantiles over voxels: of the scenes that show an object, each sees a part
@@ -78,7 +77,7 @@ def matches(known: KnownObjects, answer: Answer, voxels: Sequence[np.ndarray]) -
             of_known = float(np.isin(before.keys, keys, assume_unique=True).mean())
             of_new = min(of_known * before.voxels / len(keys), 1.0)
             same_text = answer.text in dict(before.history.texts)
-            if max(of_known, of_new) >= MIN_SHARED and (same_text or overlap >= MIN_OVERLAP):
+            if overlap >= MIN_OVERLAP or (same_text and max(of_known, of_new) >= MIN_SHARED):
                 pairs.append((overlap + min(of_known, of_new), row, before))
     taken: set[int] = set()
     matched: list[KnownObject | None] = [None] * len(voxels)

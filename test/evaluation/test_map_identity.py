@@ -70,9 +70,13 @@ def test_a_thing_that_changes_its_id_is_counted_once_for_each_change(identity):
     asked.found['chair'] = (replace(chair, history=thing(BOXES[3], 9).history), thing((20, 0, 0), 3))
     identity.look(asked, asked, None, HOUSE, everything)
     assert identity.score == 1 and identity.ids[3, 1] == 9
-    asked.found = {'chair': (thing(BOXES[4], 5),), 'office chair': (thing(BOXES[4], 6),)}  # two for one
+    # while one of its boxes has the id nothing changes; then the best box counts
+    asked.found = {'chair': (thing(BOXES[4], 5),), 'office chair': (thing(BOXES[4], 2, shift=0.3),)}
     identity.look(asked, asked, None, HOUSE, everything)
-    assert identity.score == 3
+    assert identity.score == 1 and identity.ids[4, 1] == 2
+    asked.found = {'chair': (thing(BOXES[4], 5),), 'office chair': (thing(BOXES[4], 6, shift=0.3),)}
+    identity.look(asked, asked, None, HOUSE, everything)
+    assert identity.score == 2 and identity.ids[4, 1] == 5
 
 
 def test_a_thing_that_was_moved_is_another_at_its_new_place(identity):
