@@ -7,7 +7,7 @@ tiles, and a new map shares those in which nothing is new with the one before.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -143,7 +143,8 @@ class Map:
         tiles = dict(self.tiles)
         for key, of_tile in (misses or {}).items():
             tiles[key] = replace(tiles[key], misses=torch.from_numpy(of_tile))
-        tiles = self._with(tiles, new, good)
+        rows = by_tile(new.keys, good)
+        tiles = self._with(tiles, rows.keys(), lambda key: (new, rows[key]))
         if sum(map(len, tiles.values())) > budget:
             tiles = likeliest(tiles, budget - int(SPARE * budget), number)
         return replace(self, tiles=tiles, scenes=number, scale_source=self.scale_source or scale_source)
@@ -162,42 +163,59 @@ class Map:
         assert stay[0], (poses[0], ratios[0])
         tiles, on_the_way = {}, []
         for key, tile in self.tiles.items():
-            leaves = ~stay[tile.arrays.owners]
+            leaves = torch.from_numpy(~stay[tile.arrays.owners])
             if leaves.any():
-                on_the_way.append(placed_anew(tile.select(torch.from_numpy(leaves)), poses, ratios))
-                tile = tile.select(torch.from_numpy(~leaves))
+                leaving = tile if leaves.all() else tile.select(leaves)
+                on_the_way.append(placed_anew(leaving, poses, ratios))
+                tile = tile.select(~leaves)
             tiles[key] = tile
-        if not on_the_way:
-            return self
-        return replace(self, tiles=self._with_moved(tiles, Tile.joined(on_the_way)))
+        return replace(self, tiles=self._with_moved(tiles, on_the_way)) if on_the_way else self
 
     def joined(self, new: Tile) -> Map:
         """The map with Gaussians that have a history, in its frame and unit, wherever their keys say they
         are. Those that meet in a voxel are merged, and counts are added to the map's."""
-        return replace(self, tiles=self._with_moved(self.tiles, new))
+        return replace(self, tiles=self._with_moved(self.tiles, [new]))
 
-    def _with_moved(self, tiles: Mapping[int, Tile], new: Tile) -> dict[int, Tile]:
+    def _with_moved(self, tiles: Mapping[int, Tile], moved: Sequence[Tile]) -> dict[int, Tile]:
         """`tiles`, which may be empty ones, with Gaussians whose keys are no longer theirs merged into them."""
-        keys, inside = voxel_keys(new.arrays.means, self.voxel)
-        return self._with(tiles, new.arrays._replace(keys=keys), np.flatnonzero(inside))
+        arrivals: dict[int, list[tuple[Tile, Tensor]]] = {}
+        for tile in moved:
+            keys, inside = voxel_keys(tile.arrays.means, self.voxel)
+            placed = replace(tile, keys=torch.from_numpy(keys))
+            for key, rows in by_tile(keys, np.flatnonzero(inside)).items():
+                arrivals.setdefault(key, []).append((placed, torch.from_numpy(rows)))
 
-    def _with(self, tiles: Mapping[int, Tile], new: Arrays, rows: np.ndarray) -> dict[int, Tile]:
-        """`tiles`, which may be empty ones, without what has MISSES_TO_GO, and with these rows (K,) of `new`
-        merged into them."""
-        order = rows[np.argsort(new.keys[rows], kind='stable')]  # by voxel, then as they came
-        of_tile = {key: order[part] for key, part in runs(new.keys[order])}
-        nothing, none = Tile.empty(self.frame), order[:0]
-        for key, tile in tiles.items():
-            if key not in of_tile and tile.arrays.misses.max(initial=0) >= MISSES_TO_GO:
-                of_tile[key] = none
+        def arriving(key: int) -> tuple[Arrays, np.ndarray]:
+            new = Tile.joined([tile.select(rows) for tile, rows in arrivals[key]]).arrays
+            return new, np.argsort(new.keys, kind='stable')
 
-        def grown(key: int) -> Tile:
-            return merged(tiles.get(key, nothing), new, of_tile[key])
+        return self._with(tiles, arrivals.keys(), arriving)
+
+    def _with(
+        self,
+        tiles: Mapping[int, Tile],
+        entered: Collection[int],
+        arriving: Callable[[int], tuple[Arrays, np.ndarray]],
+    ) -> dict[int, Tile]:
+        """`tiles`, which may be empty ones, without what has MISSES_TO_GO. arriving: what is merged into the
+        tile of each key that is `entered`, as `merged` takes it."""
+        nothing, none = Tile.empty(self.frame), np.zeros(0, np.int64)
+        left = [key for key, tile in tiles.items() if tile.arrays.misses.max(initial=0) >= MISSES_TO_GO]
+        changed = {*entered, *left}
+
+        def after(key: int) -> Tile:
+            tile = tiles.get(key, nothing)
+            return merged(tile, *(arriving(key) if key in entered else (tile.arrays, none)))
 
         with ThreadPoolExecutor(2) as pool:  # merging leaves Python's lock
-            changed = dict(zip(of_tile, pool.map(grown, of_tile)))
-        joined = {**tiles, **changed}
+            joined = {**tiles, **dict(zip(changed, pool.map(after, changed)))}
         return {key: joined[key] for key in sorted(joined) if len(joined[key])}
+
+
+def by_tile(keys: np.ndarray, rows: np.ndarray) -> dict[int, np.ndarray]:
+    """The rows (K,) of keys (N,) in each tile, by voxel and then as they come."""
+    order = rows[np.argsort(keys[rows], kind='stable')]
+    return {key: order[part] for key, part in runs(keys[order])}
 
 
 def seen_first(
