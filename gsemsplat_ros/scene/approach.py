@@ -83,11 +83,11 @@ def approach_pose(
         raise ValueError(f'robot radius {robot_radius_m} m, standoff {standoff_m} m: wanted both above 0')
     ground_from_map = upright(np.asarray(up, float))
     start, center, half = placed(target, robot, standoff_m, ground_from_map)
-    points = np.asarray(points, float) @ ground_from_map.T
-    points = points[np.isfinite(points).all(1)]
-    floor = floor_height(points[:, 2], start[2])
+    points = np.asarray(points)
+    heights = points @ ground_from_map[2]
+    floor = floor_height(heights[np.isfinite(heights)], start[2])
     start, beyond_m = entrance(start, center)
-    ground = survey(points, floor, center, half, start)
+    ground = survey(np.ascontiguousarray(points), ground_from_map, floor, center, half, start)
 
     distance = cv2.distanceTransform((~ground.blocked).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     free = (distance - 0.5) * CELL >= robot_radius_m  # from the middle to the edge of a blocked cell
@@ -181,15 +181,20 @@ def floor_height(heights: np.ndarray, robot_height: float) -> float:
 
 
 def survey(
-    points: np.ndarray, floor: float, center: np.ndarray, half: np.ndarray, start: np.ndarray
+    points: np.ndarray,
+    ground_from_map: np.ndarray,
+    floor: float,
+    center: np.ndarray,
+    half: np.ndarray,
+    start: np.ndarray,
 ) -> Ground:
     """The ground around robot and object, at most SPAN / 2 from the object's middle: the cells that block the
-    way and those that hide the object.
+    way and those that hide the object. points (N, 3) are in the map's frame, the rest is above the ground.
     """
     low, high = surveyed(start[:2], center[:2], half[:2])
     shape = np.ceil((high - low) / CELL).astype(int)
     eye = min(center[2] + half[2] - floor, EYE)
-    blocked, hiding = _counts(np.ascontiguousarray(points), low, shape[0], shape[1], floor, eye)
+    blocked, hiding = _counts(points, ground_from_map, low, shape[0], shape[1], floor, eye)
     return Ground(low, blocked >= MIN_IN_CELL, hiding >= MIN_IN_CELL)
 
 
@@ -210,13 +215,16 @@ def looked_at(target: Object, robot: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def _counts(points, low, width, height, floor, eye):
-    """How many points (N, 3) block each cell, and how many hide objects there: two (width, height) int32."""
+def _counts(points, turn, low, width, height, floor, eye):
+    """How many points (N, 3), after the rotation `turn`, block each cell, and how many hide objects there: two
+    (width, height) int32. Those that are not finite are in no cell."""
     blocked, hiding = np.zeros((width, height), np.int32), np.zeros((width, height), np.int32)
     for n in range(len(points)):
-        i, j = np.floor((points[n, 0] - low[0]) / CELL), np.floor((points[n, 1] - low[1]) / CELL)
+        p, q, r = points[n, 0], points[n, 1], points[n, 2]
+        i = np.floor((turn[0, 0] * p + turn[0, 1] * q + turn[0, 2] * r - low[0]) / CELL)
+        j = np.floor((turn[1, 0] * p + turn[1, 1] * q + turn[1, 2] * r - low[1]) / CELL)
         if 0 <= i < width and 0 <= j < height:
-            up, i, j = points[n, 2] - floor, int(i), int(j)
+            up, i, j = turn[2, 0] * p + turn[2, 1] * q + turn[2, 2] * r - floor, int(i), int(j)
             blocked[i, j] += LOW < up < HIGH
             hiding[i, j] += eye + SIGHT_LOW < up < eye + SIGHT_HIGH
     return blocked, hiding

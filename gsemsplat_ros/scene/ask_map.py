@@ -28,7 +28,7 @@ from gsemsplat_ros.semantics.objects import Object, grouped, level_around
 from gsemsplat_ros.semantics.relevancy import Decision, decide, relevancy
 
 FIRST = 1 << 13  # Gaussians, of the likeliest cells, that are compared with any phrase
-MOST = 1 << 16  # Gaussians that are compared with one phrase
+MOST = 1 << 15  # Gaussians that are compared with one phrase
 REACH = 0.6  # of the range of relevancy: what belongs to a phrase lies in cells above it
 MANY = 1 << 17  # Gaussians of a phrase: more are grouped by cells
 MIN_IN_OBJECT = 10  # Gaussians of an object, one for each voxel

@@ -238,7 +238,7 @@ def test_a_survey_that_is_cut_has_the_robot_in_it_up_to_its_edge():
         found, said = approach_pose(chair, body, (x, 2.5, 0.1), 0.2, 0.5)
         assert found is not None and said == words
         ground = approach.survey(
-            body, 0.0, *(np.array(v) for v in ((4, 2.5, 0.45), (0.2, 0.2, 0.45), (x, 2.5, 0)))
+            body, np.eye(3), 0.0, *(np.array(v) for v in ((4, 2.5, 0.45), (0.2, 0.2, 0.45), (x, 2.5, 0)))
         )
         assert max(ground.blocked.shape) <= approach.SPAN / approach.CELL
 
@@ -359,7 +359,10 @@ def test_the_counts_are_their_plain_twin():
     rng = np.random.default_rng(8)
     points = rng.uniform((-1, -1, -0.5), (4, 3, 2.5), (20000, 3))
     low, floor, eye = np.array([0.1, -0.2]), 0.04, 0.9
-    blocked, hiding = approach._counts(points, low, 60, 50, floor, eye)
+    turn = approach.upright(np.array([0.1, -1, 0.3]))
+    nowhere = np.array([[1.0, np.nan, 1.0], [1.0, 1.0, np.inf]])
+    in_map = np.concatenate((points, nowhere)) @ turn  # turned back
+    blocked, hiding = approach._counts(in_map, turn, low, 60, 50, floor, eye)
     up = points[:, 2] - floor
     for counts, (bottom, top) in (
         (blocked, (approach.LOW, approach.HIGH)),
