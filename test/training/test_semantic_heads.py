@@ -510,6 +510,7 @@ def test_the_large_network_takes_a_step(tmp_path):
     assert Decoders.from_state_dict(after.decoders).dim == 512
 
 
+@pytest.mark.heavy  # test_gpu_step.py rehearses one step of it
 def test_a_gpu_trains_as_the_cpu(root, gpu):
     for device in 'cpu', 'cuda':
         go(root, device, '--steps', 2, '--device', device)
