@@ -36,7 +36,8 @@ def test_map_answer_and_markers_follow_an_object_that_was_carried_away(client, s
     client.until(lambda: shown(client), 'the marker of the object')
     assert shown(client)['chair', 1].text == 'chair #1 0.88'
     thing = answer.objects[0]
-    assert (thing.id, thing.state, thing.times_seen, thing.texts) == (1, Object.THERE, 3, ['chair'])
+    assert (thing.id, thing.state, thing.texts) == (1, Object.THERE, ['chair'])
+    assert thing.times_seen >= 3  # a pair is sent again where the answer is late
     assert thing.first_seen.sec < thing.last_seen.sec == answer.header.stamp.sec and not thing.gone_since.sec
     assert '; #1 last seen 0 s ago' in answer.message
     listed = changes(client, 0)
