@@ -161,11 +161,10 @@ class Mapper:
         graph = self._with(scene, place, [graph_link])
         loop = self._loops.closed(self.map, scene, place, number)
         if loop is not None:
-            closed = graph.with_links([*graph.links, *loop.links])
-            if not loop.worth_moving(self.map):
-                graph = closed
+            if not loop.worth_moving(self.map, place):  # the scene alone is put right
+                graph = self._with(scene, loop.place, [graph_link, *loop.links])
             else:
-                solution = solved(closed, self.map.metric)
+                solution = solved(graph.with_links([*graph.links, *loop.links]), self.map.metric)
                 bent = solution.strain[:-2].sum() - strain(graph, self.map.metric).sum()
                 most = MOST_STRAIN + number - loop.links[0].first
                 if solution.trusted[-2:].all() and bent < most:

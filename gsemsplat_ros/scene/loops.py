@@ -27,7 +27,8 @@ DRIFT = 0.05, 0.5  # of the way since, by which a chain of scenes in metres, or 
 CLOSE = 0.5  # of its reach: from farther away a keyframe's depths tell too little
 ASIDE = np.deg2rad(60)  # between directions of view; beyond it the pictures share too little
 AGREEING = 0.05, np.deg2rad(2)  # part of the reach, and turn, by which two scenes in a row may differ
-WORTH = 0.5, np.deg2rad(0.5)  # of a voxel, and turn, by which a chain must be off for the map to move
+# voxels, turn, and logarithm of the scale, by which a chain must be off for the map to move
+WORTH = 1.0, np.deg2rad(1), 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +42,20 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """The `links` of two scenes in a row to a place known again; off: how far the chain was from there, in
-    the map's unit."""
+    """The `links` of two scenes in a row to a place known again; place: of the second one in the map, by what
+    it knows there."""
 
     links: tuple[GraphLink, GraphLink]
-    off: Similarity
+    place: Similarity
 
-    def worth_moving(self, map_: Map) -> bool:
-        """Whether the map becomes better by more than it shows anyway."""
-        return self.off.way > WORTH[0] * map_.voxel or self.off.turn > WORTH[1]
+    def worth_moving(self, map_: Map, chained: Similarity) -> bool:
+        """Whether the scene is so far from where the chain has it that the map becomes better if it moves."""
+        off = difference(self.place, chained)
+        return (
+            off.way > WORTH[0] * map_.voxel
+            or off.turn > WORTH[1]
+            or abs(np.log(self.place.scale / chained.scale)) > WORTH[2]
+        )
 
 
 class LoopFinder:
@@ -84,7 +90,7 @@ class LoopFinder:
         if off.way > AGREEING[0] * place.keyframe.reach or off.turn > AGREEING[1]:
             return None
         self._candidate, self._next = None, number + PAUSE
-        return Loop((before.link, link), difference(there, chained))
+        return Loop((before.link, link), there)
 
 
 def difference(a: Similarity, b: Similarity) -> Similarity:

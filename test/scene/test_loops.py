@@ -119,7 +119,7 @@ def test_a_loop_that_bends_the_chain_too_much_is_left_out(walked, monkeypatch):
     wrong = [
         replace(link, first=1, second=closing + k, first_from_second=RING[6], doubtful=True) for k in (0, 1)
     ]
-    away = loops.Similarity(RING[6])
+    away = loops.Similarity(START @ RING[6])
     monkeypatch.setattr(mapper._loops, 'closed', lambda *_: loops.Loop((wrong[0], wrong[1]), away))
     before = mapper.map.graph.poses
     result = mapper.add(*drifting(closing, 'tf'))
@@ -146,7 +146,29 @@ def test_a_loop_must_not_bend_the_chain_alone(walked, monkeypatch):
             fusion.GraphLink(1, closing + k, pose, 1.0, sigmas, doubtful=True)
             for k, pose in enumerate((other, off_by))
         ]
-        away = loops.Similarity(RING[6])
+        away = loops.Similarity(START @ RING[6])
         monkeypatch.setattr(mapper._loops, 'closed', lambda *_: loops.Loop((links[0], links[1]), away))
         result = mapper.add(*drifting(closing, 'tf'))
         assert ('known again' in result.reason) is fused
+
+
+def test_a_chain_that_is_hardly_off_is_put_right_without_moving_the_map(walked, monkeypatch):
+    maps, fusions = walked
+    closing = next(k for k, result in enumerate(fusions) if 'known again' in result.reason)
+    mapper = Mapper(maps[closing - 1], 300_000)
+    before, (scene, _) = mapper.map.graph, drifting(closing - 1, 'tf')
+    mapper._anchor = fusion.Anchor(closing, scene, before.place(-1))
+    found = []
+
+    def nearly(map_, scene, place, number):
+        pose = place.pose.copy()
+        pose[0, 3] += 0.03
+        link = replace(before.links[-1], first=1, second=number, doubtful=True)
+        found.append(loops.Similarity(pose))
+        return loops.Loop((link, link), found[0])
+
+    monkeypatch.setattr(mapper._loops, 'closed', nearly)
+    result = mapper.add(*drifting(closing, 'tf'))
+    np.testing.assert_array_equal(result.map_from_camera, found[0].pose)
+    np.testing.assert_array_equal(mapper.map.graph.poses[:-1], before.poses)
+    assert len(mapper.map.graph.links) == len(before.links) + 3
