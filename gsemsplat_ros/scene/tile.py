@@ -129,8 +129,8 @@ def merged(old: Tile, new: Arrays, order: np.ndarray) -> Tile:
     """The tile without what has MISSES_TO_GO, and with the rows `order` (K,) of `new`, which are ascending by
     key, merged into it.
 
-    Where several of them lie in one voxel, the most counts, the last sight and the fewest misses are theirs
-    together; those counts are added to the tile's.
+    In a voxel of several the last sight and the fewest misses hold; of the counts the largest of `new` is
+    added to that of the tile.
     """
     before = old.arrays
     stays = np.flatnonzero(before.misses < MISSES_TO_GO)
