@@ -388,7 +388,7 @@ def test_the_map_keeps_its_budget(odom, parameters):
     odom.stand(10)
     assert odom.scenes(1) > 20
     assert parameters('map_max_gaussians', 20).successful
-    assert odom.scenes(2) == 20
+    assert odom.scenes(2) == 19  # a sixteenth is made free for what comes
     assert parameters('map_max_gaussians', 0).successful
     before = odom.status()[0]['scenes in it']
     odom.stereo.scene()
