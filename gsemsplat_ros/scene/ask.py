@@ -30,7 +30,7 @@ def ask_scene(scene: Scene, questions: Sequence[Question], phrases: np.ndarray) 
 
 def _answer_of_scene(scene: Scene, question: Question, smoothed: np.ndarray) -> Answer:
     """smoothed (2 or 1, h, w): relevancy."""
-    means, opacities, alpha, depth = scene.on_host
+    means, opacities, alpha, depth, _ = scene.on_host
     decision = decide(smoothed, alpha, threshold_of(question))
     pixels, seen = scene.pixels, scene.pixels >= 0
     relevancy = np.where(seen, decision.relevancy.ravel()[pixels], np.float32(np.nan))

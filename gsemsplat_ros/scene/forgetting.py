@@ -1,12 +1,22 @@
-"""Forgetting: which Gaussians of a map a keyframe sees again, and through which of them it looks.
+"""Forgetting: which Gaussians of a map a keyframe sees again, and which of them are not there any more.
 
-A Gaussian is seen again where the keyframe shows a surface at its distance. It is looked through where the
-keyframe shows surfaces that are firmly farther, so that it stands in free space. Otherwise (hidden, outside,
-or without a firm depth) nothing is said of it.
+A Gaussian is seen again where the keyframe shows a surface at its distance, in its colour. It is missed
+
+- where the keyframe shows surfaces that are firmly farther, so that it stands in free space;
+- where the keyframe shows another colour than its own at its distance or farther: whatever is seen there, it
+  is something else. This tells what stood within the error of depth before a wall, or hangs before a bare
+  one.
+
+Otherwise (hidden, outside, or without a firm depth) nothing is said of it.
 
 A depth is firm where it was measured in the images. Its error is one of disparity, so it grows with the
 square of the distance: sigma_z = z^2 sigma_d / (f b), for the baseline b across the line of sight. Compared
-are inverse depths, which are disparities over f b: no margin is larger than the distance.
+are inverse depths, which are disparities over f b: no margin is larger than the distance. Before a depth that
+is only the network's guess, another colour confirms what another keyframe has missed, and nothing else.
+
+Colours are compared in the exposure of the map: by the median ratio of all that are at their distance. Where
+most of them differ even so (lights were switched), colours say nothing. A surface in new light or without a
+shadow may be missed by its colour: it loses nothing, as the keyframe's own Gaussians take its place.
 """
 
 from __future__ import annotations
@@ -33,8 +43,14 @@ MIN_ALPHA = 0.9  # of a rendered surface: fainter, it hides nothing
 # share of the compared pixels with something seen again: below, pose or depths are wrong; at 0.7 a thing that
 # filled the view would stay
 MIN_AGREEING = 0.5
+COLOR_MARGIN = 0.03  # of 1, beyond all colours around a pixel (AROUND_PX): another colour
+GUESS_RATIO = 0.9  # of a depth that was not measured, beside another colour
+SAMPLED = 64  # one of so many Gaussians tells the exposure
+MIN_PAIRS = 50  # of colours; fewer tell none
+DARK = 0.1  # colours below have no ratio
+UNKNOWN = np.full(3, np.nan, np.float32)  # exposure
 FARTHEST = 1e6  # stands for infinity
-SEEN, MISSED = 1, 2
+SEEN, MISSED, GUESSED = 1, 2, 4
 
 
 @dataclass(frozen=True)
@@ -42,15 +58,20 @@ class FreeSpace:
     """What a keyframe tells of the space before it, in the map's unit; (h, w) pixels of its rendering.
 
     camera_from_map (4, 4): its place; near, far (h, w) float32: depths between which a Gaussian is seen
-    again, 0 where there is no surface; free (h, w) float32: depth up to which nothing stands, at most 0 where
-    unknown.
+    again, 0 where there is no surface; measured (h, w) bool: whether depths are more than a guess; free (h,
+    w) float32: depth up to which nothing stands, at most 0 where unknown; rgb (h, w, 3) float32: what is
+    seen, and darkest, brightest: between which a colour is what is seen.
     """
 
     camera: Camera
     camera_from_map: np.ndarray
     near: np.ndarray
     far: np.ndarray
+    measured: np.ndarray
     free: np.ndarray
+    rgb: np.ndarray
+    darkest: np.ndarray
+    brightest: np.ndarray
 
 
 def free_space(scene: Scene, map_from_camera: np.ndarray, scale: float, voxel: float) -> FreeSpace:
@@ -68,14 +89,19 @@ def free_space(scene: Scene, map_from_camera: np.ndarray, scale: float, voxel: f
     nearest = cv2.erode(np.where(known, depth, np.float32(FARTHEST)), beside)
     farthest = cv2.dilate(depth, beside)
     far = farthest / np.maximum(1 - MARGIN_RATIO - farthest * margin, np.float32(1 / FARTHEST))
+    far = np.where(known, far + np.float32(voxel), 0)
     # 0 beside what is unknown, and at the border of the image
     free = nearer(cv2.erode(depth, around, borderType=cv2.BORDER_CONSTANT, borderValue=0))
     return FreeSpace(
         scene.keyframe.camera,
         np.linalg.inv(map_from_camera),
         np.where(known, nearer(nearest), 0),
-        np.where(known, far + np.float32(voxel), 0),
+        far,
+        measured,
         np.where(measured, free, 0),
+        drawn.rgb,
+        cv2.erode(drawn.rgb, around) - np.float32(COLOR_MARGIN),
+        cv2.dilate(drawn.rgb, around) + np.float32(COLOR_MARGIN),
     )
 
 
@@ -90,20 +116,46 @@ def inverse_margin(scene: Scene) -> np.ndarray:
     return (MARGIN_PX / (camera.fx * across)).astype(np.float32)
 
 
-def compare(means: np.ndarray, space: FreeSpace) -> tuple[np.ndarray, np.ndarray]:
-    """SEEN, MISSED or 0 for each of means (N, 3), in the map's frame, and for each pixel (h, w) the bits of
-    both of all that lie on it; uint8."""
+def exposure(space: FreeSpace, means: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """(3,) float32: colours of the keyframe over those of the map, by some of its Gaussians: means (N, 3) and
+    colors (N, 3). NaN, so that no colour is another one, where too few are seen again or most differ."""
+    points = means @ space.camera_from_map[:3, :3].T + space.camera_from_map[:3, 3]
+    uv, in_front = space.camera.project(points)
+    at, inside = space.camera.index(uv)
+    there = in_front & inside & (space.near[at] <= points[:, 2]) & (points[:, 2] <= space.far[at])
+    if there.sum() < MIN_PAIRS:
+        return UNKNOWN
+    colors, (rows, columns) = colors[there], (at[0][there], at[1][there])
+    ratios = (space.rgb[rows, columns] / np.maximum(colors, DARK))[(colors > DARK).all(1)]
+    gain = np.median(ratios, 0).astype(np.float32) if len(ratios) >= MIN_PAIRS else np.ones(3, np.float32)
+    seen = gain * colors
+    alike = ((space.darkest[rows, columns] <= seen) & (seen <= space.brightest[rows, columns])).all(1)
+    return gain if alike.mean() >= MIN_AGREEING else UNKNOWN
+
+
+def compare(
+    means: np.ndarray, space: FreeSpace, colors: np.ndarray | None = None, gain: np.ndarray = UNKNOWN
+) -> tuple[np.ndarray, np.ndarray]:
+    """SEEN, MISSED, GUESSED (missed before a depth that is a guess) or 0 for each of means (N, 3), in the map's
+    frame, and for each pixel (h, w) the bits of all that lie on it; uint8.
+
+    colors (N, 3), with the `gain` of `exposure`; without them depths alone are compared.
+    """
     camera = space.camera
+    colors = np.zeros_like(means) if colors is None else colors
     out, pixels = np.zeros(len(means), np.uint8), np.zeros(space.free.shape, np.uint8)
     intrinsics = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
     pose = space.camera_from_map[:3].astype(np.float32)
-    _compare(means, pose, intrinsics, space.near, space.far, space.free, out, pixels)
+    depths = space.near, space.far, space.free
+    colours = space.darkest, space.brightest
+    _compare(means, colors, gain, pose, intrinsics, depths, space.measured, colours, out, pixels)
     return out, pixels
 
 
 @njit(nogil=True, cache=True, error_model='numpy')
-def _compare(means, pose, intrinsics, near, far, free, out, pixels):
-    """Fill `out` (N,) and `pixels` (h, w) of `compare`."""
+def _compare(means, colors, gain, pose, intrinsics, depths, measured, colours, out, pixels):
+    """Fill `out` (N,) and `pixels` (h, w) of `compare`; depths: near, far, free; colours: darkest, brightest."""
+    (near, far, free), (darkest, brightest) = depths, colours
     height, width = free.shape
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
     for i in range(len(means)):
@@ -116,10 +168,18 @@ def _compare(means, pose, intrinsics, near, far, free, out, pixels):
         if not (-0.5 < u < width - 0.5 and -0.5 < v < height - 0.5):
             continue
         column, row = int(u + np.float32(0.5)), int(v + np.float32(0.5))
-        if near[row, column] <= depth <= far[row, column]:
-            out[i] = SEEN
-        elif depth < free[row, column]:
+        if depth > far[row, column]:
+            continue
+        alike = True
+        for c in range(3):
+            seen = gain[c] * colors[i, c]
+            alike &= not (seen < darkest[row, column, c] or seen > brightest[row, column, c])
+        if depth < free[row, column] or (not alike and measured[row, column]):
             out[i] = MISSED
+        elif not alike and depth < GUESS_RATIO * far[row, column]:
+            out[i] = GUESSED
+        elif alike and depth >= near[row, column]:
+            out[i] = SEEN
         pixels[row, column] |= out[i]
 
 
@@ -127,16 +187,24 @@ def misses_after(map_: Map, space: FreeSpace) -> dict[int, np.ndarray]:
     """The evidence (N,) uint8 against the Gaussians of the map (`Tile.misses`), with a keyframe that tells
     `space`; of each tile of which it tells anything.
 
-    What is seen again has none, what is looked through one miss more. Unless most of what the keyframe sees
-    of the map is seen again, all stays as before: a wrong pose, or depths wrong as a whole, are no evidence.
+    What is seen again has none, what is missed one more; before a guess only what was missed before. Unless most of what the keyframe sees of the map is
+    seen again, all stays as before: a wrong pose, or depths wrong as a whole, are no evidence.
     """
     pixels, after = np.zeros(space.free.shape, np.uint8), {}
-    for key in in_view([*map_.tiles], map_.voxel, space):
-        tile = map_.tiles[key].arrays
-        found, of_tile = compare(tile.means, space)
+    tiles = {key: map_.tiles[key].arrays for key in in_view([*map_.tiles], map_.voxel, space)}
+    if not tiles:
+        return {}
+    means, colors = (
+        np.concatenate([getattr(tile, name)[::SAMPLED] for tile in tiles.values()])
+        for name in ('means', 'colors')
+    )
+    gain = exposure(space, means, colors)
+    for key, tile in tiles.items():
+        found, of_tile = compare(tile.means, space, tile.colors, gain)
         pixels |= of_tile
         if found.any():
-            missed = np.minimum(tile.misses + (found == MISSED), MISSES_TO_GO)
+            more = (found == MISSED) | ((found == GUESSED) & (tile.misses > 0))
+            missed = np.minimum(tile.misses + more, MISSES_TO_GO)
             after[key] = np.where(found == SEEN, 0, missed).astype(np.uint8)
     if (pixels & SEEN > 0).sum() < MIN_AGREEING * (pixels > 0).sum():
         return {}

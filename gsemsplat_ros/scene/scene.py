@@ -75,12 +75,13 @@ class Keyframe:
 
 
 class HostScene(NamedTuple):
-    """means (N, 3) and opacities (N,) of the Gaussians; alpha and depth (h, w) of the rendering."""
+    """means (N, 3) and opacities (N,) of the Gaussians; alpha, depth (h, w) and rgb (h, w, 3) of the rendering."""
 
     means: np.ndarray
     opacities: np.ndarray
     alpha: np.ndarray
     depth: np.ndarray
+    rgb: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Scene:
         """What answers and maps need on the host; brought there once."""
         drawn = self.keyframe.rendering
         return HostScene(
-            *download([self.gaussians.means, self.gaussians.opacities, drawn.alpha, drawn.depth])
+            *download([self.gaussians.means, self.gaussians.opacities, drawn.alpha, drawn.depth, drawn.rgb])
         )
 
     def lifted(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +134,7 @@ class Scene:
     @cached_property
     def pixels(self) -> np.ndarray:
         """(N,) int64: the pixel of the rendering (row by row) under each Gaussian; -1: hidden or outside."""
-        camera, (means, _, _, depth) = self.keyframe.camera, self.on_host
+        camera, (means, _, _, depth, _) = self.keyframe.camera, self.on_host
         uv, in_front = camera.project(means)
         (rows, columns), inside = camera.index(uv)
         surface = depth[rows, columns]

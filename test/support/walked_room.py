@@ -77,12 +77,13 @@ def seen(
     big = CAMERA.resized(384, 288)
     images = [np.repeat(picture(pose, big, thing)[1][..., None], 3, -1) for pose in (first, second)]
     first_from_map = np.linalg.inv(first)
-    means, colors, depth = [], [], None
+    means, colors, depth, rgb = [], [], None, None
     u, v = np.meshgrid(np.arange(GRID[0]), np.arange(GRID[1]))
     for pose in (first, second):
         z, gray = picture(pose, CAMERA, thing)
         z = z if see is None else see(z)
         depth = z if depth is None else depth
+        rgb = np.repeat(gray[..., None] / np.float32(255), 3, -1) if rgb is None else rgb
         rays = np.stack(((u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, np.ones_like(z)), -1)
         there = first_from_map @ pose
         points = (rays * z[..., None]).reshape(-1, 3) @ there[:3, :3].T + there[:3, 3]
@@ -101,7 +102,7 @@ def seen(
         'camera',
     )
     rendering = Rendering(
-        torch.zeros(*GRID[::-1], 3),
+        torch.from_numpy(rgb),
         torch.from_numpy((depth / unit).astype(np.float32)),
         torch.ones(*GRID[::-1]),
         torch.zeros(*GRID[::-1], 32),
