@@ -136,7 +136,7 @@ def exposure(space: FreeSpace, means: np.ndarray, colors: np.ndarray) -> np.ndar
 def compare(
     means: np.ndarray, space: FreeSpace, colors: np.ndarray | None = None, gain: np.ndarray = UNKNOWN
 ) -> tuple[np.ndarray, np.ndarray]:
-    """SEEN, MISSED, GUESSED (missed before a depth that is a guess) or 0 for each of means (N, 3), in the map's
+    """SEEN, MISSED, GUESSED (missed, before a guess) or 0 for each of means (N, 3), in the map's
     frame, and for each pixel (h, w) the bits of all that lie on it; uint8.
 
     colors (N, 3), with the `gain` of `exposure`; without them depths alone are compared.
