@@ -216,8 +216,8 @@ def looked_at(target: Object, robot: np.ndarray) -> np.ndarray:
 
 @njit(nogil=True, cache=True)
 def _counts(points, turn, low, width, height, floor, eye):
-    """How many points (N, 3), after the rotation `turn`, block each cell, and how many hide objects there: two
-    (width, height) int32. Those that are not finite are in no cell."""
+    """How many points (N, 3), after the rotation `turn`, block each cell, and how many hide objects there:
+    two (width, height) int32. Those that are not finite are in no cell."""
     blocked, hiding = np.zeros((width, height), np.int32), np.zeros((width, height), np.int32)
     for n in range(len(points)):
         p, q, r = points[n, 0], points[n, 1], points[n, 2]

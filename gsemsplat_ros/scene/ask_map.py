@@ -5,8 +5,7 @@ smoothed; any other has that of the mean code of its cell. The answer differs fr
 Gaussians were all compared (test/support/plain_map.py) where
 
 - the likeliest Gaussian lies in a cell that, as a whole, is less likely than those of the FIRST Gaussians;
-- more than MOST Gaussians may belong to the phrase: things are then told by cells where they are least
-  doubtful, and of more than MANY, all boxes are.
+- more than MOST Gaussians may belong to the phrase: what is least in doubt is then told by cells.
 
 How often that is so was measured on maps of a million Gaussians (docs/measurements.md, Questions to a map).
 """
@@ -21,8 +20,9 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.scene.ask import enough, not_asked, threshold_of
-from gsemsplat_ros.scene.map_cells import CELL, MIN_IN_CELL
+from gsemsplat_ros.scene.map_cells import MIN_IN_CELL
 from gsemsplat_ros.scene.map_index import MapIndex, Members
+from gsemsplat_ros.scene.voxels import voxel_keys
 from gsemsplat_ros.semantics.answer import Answer, Question
 from gsemsplat_ros.semantics.objects import Object, grouped, level_around
 from gsemsplat_ros.semantics.relevancy import Decision, decide, relevancy
@@ -30,10 +30,10 @@ from gsemsplat_ros.semantics.relevancy import Decision, decide, relevancy
 FIRST = 1 << 13  # Gaussians, of the likeliest cells, that are compared with any phrase
 MOST = 1 << 15  # Gaussians that are compared with one phrase
 REACH = 0.6  # of the range of relevancy: what belongs to a phrase lies in cells above it
-MANY = 1 << 17  # Gaussians of a phrase: more are grouped by cells
+MANY = 1 << 17  # Gaussians of a phrase: more are joined by voxels of the grid of objects
 MIN_IN_OBJECT = 10  # Gaussians of an object, one for each voxel
-# scenes that must have shown a Gaussian of an object, where enough of one have: what was seen once is often an
-# error of depth, of which objects grow together
+# scenes that must have shown a Gaussian of an object, where enough of one have: what was seen once is often
+# an error of depth, of which objects grow together
 CONFIRMED = 3, 2, 1
 TOUCHING = 3  # edge of the grid that connects objects, in voxels: distant surfaces are sampled coarsely
 
@@ -76,6 +76,14 @@ class Look:
     def of_cells(self) -> np.ndarray:
         """(C,) relevancy of the cells, NaN for those that are near."""
         return self.decision.relevancy[len(self.members.rows) :]
+
+    def place(self, index: MapIndex, number: int) -> tuple[float, float, float]:
+        """Where one of the Gaussians and cells (M + C,) is; of a cell, that of its first Gaussian."""
+        means = self.members.means
+        if (cell := number - len(means)) >= 0:
+            means, number = index.members(np.arange(len(self.near)) == cell).means, 0
+        x, y, z = means[number].tolist()
+        return x, y, z
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,18 +128,15 @@ def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
         near = further(index, look)
         if near.sum() > look.near.sum():
             look = Look.at(index, phrase, coarse, near, threshold)
-    decision, count = look.decision, len(look.members.rows)
+    decision = look.decision
     lit = decision.mask & enough(decision.relevancy, look.values, question)
-    peak = None
-    if decision.peak:
-        (at,) = decision.peak
-        peak = look.members.means[at] if at < count else index.cell_means[at - count]
+    peak = None if decision.peak is None else decision.peak[0]
     return Answer(
         question.text,
         question.threshold,
         decision.found,
         decision.score,
-        None if peak is None else tuple(peak.tolist()),
+        None if peak is None else look.place(index, peak),
         None,
         objects_of(index, look, lit, question.max_objects) if decision.found else (),
         decision.branch,
@@ -164,10 +169,7 @@ def objects_of(index: MapIndex, look: Look, lit: np.ndarray, most: int) -> tuple
     """The objects, `most` at most, of what is lit (M + C,) and around."""
     count, members, relevancy = len(look.members.rows), look.members, look.decision.relevancy
     keep = lit | (relevancy >= level_around(relevancy))
-    near, far = keep[:count], keep[count:]
-    if np.count_nonzero(near) + index.counts[far].sum() > MANY:
-        return objects_of_cells(index, look, most)
-    others = index.members(far)
+    near, others = keep[:count], index.members(keep[count:])
     scenes = np.concatenate((members.scenes[near], others.scenes))
     kept = (
         np.concatenate((members.means[near], others.means)),
@@ -175,11 +177,14 @@ def objects_of(index: MapIndex, look: Look, lit: np.ndarray, most: int) -> tuple
         np.concatenate((lit[:count][near], lit[count:][others.cells])),
         np.concatenate((members.opacities[near], others.opacities)),
     )
+    voxel = TOUCHING * index.map.voxel
     for fewest in CONFIRMED:
+        some = tuple(values[scenes >= fewest] for values in kept)
+        many = len(some[0]) > MANY
         found = grouped(
-            *(values[scenes >= fewest] for values in kept),
-            voxel=TOUCHING * index.map.voxel,
-            min_points=MIN_IN_OBJECT,
+            *(joined(*some, voxel=voxel) if many else some),
+            voxel=voxel,
+            min_points=MIN_IN_OBJECT // TOUCHING**2 if many else MIN_IN_OBJECT,
             max_objects=most,
         )
         if found:
@@ -187,19 +192,12 @@ def objects_of(index: MapIndex, look: Look, lit: np.ndarray, most: int) -> tuple
     return found
 
 
-def objects_of_cells(index: MapIndex, look: Look, most: int) -> tuple[Object, ...]:
-    """The objects, `most` at most, of the cells of a phrase, each as one Gaussian."""
-    cells, weights = look.members.cells, look.members.opacities
-    relevancy, total = look.of_cells.copy(), np.bincount(cells, weights, len(look.near))
-    own = np.bincount(cells, weights * look.decision.relevancy[: len(cells)], len(look.near))
-    relevancy[look.near] = own[look.near] / total[look.near]
-    (kept,) = np.nonzero(relevancy >= level_around(look.decision.relevancy))
-    return grouped(
-        index.cell_means[kept],
-        relevancy[kept],
-        np.ones(len(kept), bool),
-        index.cell_weights[kept],
-        voxel=CELL * index.map.voxel,
-        min_points=MIN_IN_OBJECT // MIN_IN_CELL,
-        max_objects=most,
-    )
+def joined(
+    means: np.ndarray, relevancy: np.ndarray, lit: np.ndarray, opacities: np.ndarray, *, voxel: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Means (N, 3), relevancy, lit and opacities (N,) of Gaussians -> those of one for each voxel of this
+    edge [m]: where several are, their means weighted by opacity, and the sum of the opacities."""
+    _, number = np.unique(voxel_keys(means, voxel)[0], return_inverse=True)
+    total = np.bincount(number, opacities)
+    columns = [np.bincount(number, opacities * column) / total for column in (*means.T, relevancy)]
+    return np.stack(columns[:3], 1), columns[3], np.bincount(number, lit) > 0, total

@@ -27,15 +27,12 @@ class TileCells:
     """The C cells of one tile of N Gaussians.
 
     gaussians: those of the tile. cell (N,) int16: the number of its cell, -1 for a stray. counts (C,) int32:
-    Gaussians in each cell; weights (C,) float32: their opacities' sum; means (C, 3) float32 [m]: mean
-    position, weighted by opacity.
+    Gaussians in each cell.
     """
 
     gaussians: Gaussians
     cell: np.ndarray
     counts: np.ndarray
-    weights: np.ndarray
-    means: np.ndarray
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -51,8 +48,7 @@ def cells_of(tiles: Sequence[Tile]) -> list[tuple[TileCells, np.ndarray]]:
 def _cells_of(tile: Tile) -> tuple[TileCells, np.ndarray]:
     arrays = tile.arrays
     cell, counts = _numbered(arrays.keys)
-    weights, means, codes = _means(cell, len(counts), arrays.opacities, arrays.means, arrays.codes)
-    return TileCells(tile.gaussians, cell, counts, weights, means), codes
+    return TileCells(tile.gaussians, cell, counts), _means(cell, counts, arrays.opacities, arrays.codes)
 
 
 @njit(nogil=True, cache=True)
@@ -76,25 +72,19 @@ def _numbered(keys):
 
 
 @njit(nogil=True, cache=True, error_model='numpy')
-def _means(cell, count, opacities, means, codes):
-    """Sums of opacities (C,), and mean positions (C, 3) and codes (C, D) weighted by them, of C = `count`
-    cells."""
-    channels = codes.shape[1]
-    weights = np.zeros(count, np.float32)
-    position, code = np.zeros((count, 3), np.float32), np.zeros((count, channels), np.float32)
+def _means(cell, counts, opacities, codes):
+    """Mean codes (C, D), weighted by opacity, of the Gaussians of each cell."""
+    channels, weights = codes.shape[1], np.zeros(len(counts), np.float32)
+    means = np.zeros((len(counts), channels), np.float32)
     for n in range(len(cell)):
         c, weight = cell[n], opacities[n]
-        if c < 0:
-            continue
-        weights[c] += weight
-        for k in range(3):
-            position[c, k] += weight * means[n, k]
-        for k in range(channels):
-            code[c, k] += weight * codes[n, k]
-    for c in range(count):
-        position[c] /= weights[c]
-        code[c] /= weights[c]
-    return weights, position, code
+        if c >= 0:
+            weights[c] += weight
+            for k in range(channels):
+                means[c, k] += weight * codes[n, k]
+    for c in range(len(counts)):
+        means[c] /= weights[c]
+    return means
 
 
 @njit(nogil=True, cache=True)

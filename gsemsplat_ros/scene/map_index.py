@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -133,16 +132,6 @@ class MapIndex:
     def counts(self) -> np.ndarray:
         """(C,) Gaussians of each cell."""
         return self.fine.counts
-
-    @cached_property
-    def cell_means(self) -> np.ndarray:
-        """(C, 3) [m] mean positions of the cells."""
-        return np.concatenate([place.cells.means for place in self.places])
-
-    @cached_property
-    def cell_weights(self) -> np.ndarray:
-        """(C,) the sums of the opacities of the cells."""
-        return np.concatenate([place.cells.weights for place in self.places])
 
     def contrasts(self, phrase: np.ndarray) -> Tensor:
         """Unit embedding (1, C) -> contrasts (2, C) of the cells, on the CPU."""
