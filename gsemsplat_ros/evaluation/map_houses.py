@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -148,9 +149,10 @@ def evaluate_house(
                 setting.identity.look(pipeline, setting.mapper, setting.record, house, seen)
         before = keyframe
         tick()
-    probes = [*probe_scenes(pipeline, walker, running, True)]
+    probes = [probe_scenes(pipeline, walker, running, True)]
     if elsewhere is not None:
-        probes += probe_scenes(pipeline, elsewhere, running, False)
+        probes.append(probe_scenes(pipeline, elsewhere, running, False))
+    places = relocalised(running, chain.from_iterable(probes))
     return {
         setting.name: {
             **drift(setting.record),
@@ -158,7 +160,7 @@ def evaluate_house(
             'fused_share': float(np.mean([pose is not None for pose in setting.record.poses])),
             'stale_share': setting.record.old.share if setting.record.old else None,
             'wrongly_removed_share': wrongly_removed(setting.record),
-            **relocalised(setting, [probe for probe in probes if probe.stereo == setting.stereo]),
+            **places[setting.name],
             'id_switches': setting.identity.score,
             **objects_found(pipeline, setting, house, *standing(seen, gone)),
             'seconds_keyframe': mean([setting.record.seconds]),
@@ -192,8 +194,8 @@ def given_error(setting: Setting) -> float | None:
 
 @dataclass(frozen=True)
 class Probe:
-    """Two scenes in a row without a given pose, each with its pair and its true pose, world_from_camera, in the
-    house or (`here` False) in another."""
+    """Two scenes in a row without a given pose, each with its pair and its true pose, world_from_camera, in
+    the house or (`here` False) in another."""
 
     scenes: tuple[tuple[Scene, Pair, np.ndarray], ...]
     stereo: bool
@@ -218,22 +220,36 @@ def probe_scenes(
             yield Probe(tuple(scenes), stereo, here)
 
 
-def relocalised(setting: Setting, probes: Sequence[Probe]) -> dict[str, float | None]:
-    """Each probe asked of the map as if that was loaded: its first scene, and if that was not placed the next,
-    by the same mapper."""
-    if not len(setting.mapper.map):
-        return {'relocalised_share': None, 'false_relocalisations': None}
-    right, wrong = 0, setting.record.misplaced
-    for probe in probes:
-        mapper = Mapper(setting.mapper.map, BUDGET)
-        for scene, pair, true in probe.scenes:
-            fusion = mapper.add(scene, pair)
-            if fusion.fused:
-                good = probe.here and right_pose(setting.record, true, fusion)
-                right, wrong = right + good, wrong + (not good)
-                break
-    asked = sum(probe.here for probe in probes)
-    return {'relocalised_share': right / asked if asked else None, 'false_relocalisations': float(wrong)}
+def relocalised(running: Sequence[Setting], probes: Iterable[Probe]) -> dict[str, dict[str, float | None]]:
+    """By setting: each probe asked of the map as if that was loaded: its first scene, and if that was not
+    placed the next, by the same mapper."""
+    asked, right = Counter[str](), Counter[str]()
+    wrong = {setting.name: setting.record.misplaced for setting in running}
+    for probe in probes:  # one at a time: a scene has 100 MB
+        for setting in running:
+            if setting.stereo == probe.stereo and len(setting.mapper.map):
+                asked[setting.name] += probe.here
+                good = placed_rightly(setting, probe)
+                if good is not None:
+                    right[setting.name] += good
+                    wrong[setting.name] += not good
+    return {
+        name: {
+            'relocalised_share': right[name] / asked[name] if asked[name] else None,
+            'false_relocalisations': float(wrong[name]) if asked[name] else None,
+        }
+        for name in wrong
+    }
+
+
+def placed_rightly(setting: Setting, probe: Probe) -> bool | None:
+    """Whether the map tells the true place of the probe; None: it tells none."""
+    mapper = Mapper(setting.mapper.map, BUDGET)
+    for scene, pair, true in probe.scenes:
+        fusion = mapper.add(scene, pair)
+        if fusion.fused:
+            return probe.here and right_pose(setting.record, true, fusion)
+    return None
 
 
 def objects_found(

@@ -222,8 +222,18 @@ def test_a_probe_is_told_by_the_first_of_its_scenes_that_is_placed(monkeypatch):
         map_houses.Probe(tuple((scene, None, np.eye(4)) for scene in scenes), True, here)
         for scenes, here in [*((scenes, True) for scenes in told), ((None, True), False)]
     ]
-    setting = SimpleNamespace(mapper=SimpleNamespace(map=[0]), record=SimpleNamespace(misplaced=0))
-    assert map_houses.relocalised(setting, probes) == {'relocalised_share': 0.5, 'false_relocalisations': 2.0}
+    one, other, empty = (
+        SimpleNamespace(
+            name=name, stereo=stereo, mapper=SimpleNamespace(map=map_), record=SimpleNamespace(misplaced=0)
+        )
+        for name, stereo, map_ in (('one', True, [0]), ('other', False, [0]), ('empty', True, []))
+    )
+    nothing = {'relocalised_share': None, 'false_relocalisations': None}
+    assert map_houses.relocalised([one, other, empty], iter(probes)) == {
+        'one': {'relocalised_share': 0.5, 'false_relocalisations': 2.0},
+        'other': nothing,
+        'empty': nothing,
+    }
 
 
 def test_a_perfect_scene_is_followed():
