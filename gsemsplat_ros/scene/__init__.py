@@ -10,7 +10,7 @@ map_keyframe: the pictures by which a map is known again
 relocalisation: where a picture was taken in a map
 alignment: where one map stands in another
 merging: one map of two
-forgetting: which Gaussians of a map a keyframe sees again, and through which it looks
+forgetting: which Gaussians of a map a keyframe sees again, and which are not there any more
 known_objects: the objects that a map remembers, with their ids
 object_identity: which of them an answer found, and what became of them after a scene
 map_parts: parts of a map by its tiles

@@ -3,9 +3,8 @@
 A Gaussian is seen again where the keyframe shows a surface at its distance, in its colour. It is missed
 
 - where the keyframe shows surfaces that are firmly farther, so that it stands in free space;
-- where the keyframe shows another colour than its own at its distance or farther: whatever is seen there, it
-  is something else. This tells what stood within the error of depth before a wall, or hangs before a bare
-  one.
+- where the keyframe shows another colour than its own, at its distance or farther: what is seen there is
+  something else. This tells what stood within the error of depth before a wall.
 
 Otherwise (hidden, outside, or without a firm depth) nothing is said of it.
 
@@ -58,15 +57,16 @@ class FreeSpace:
     """What a keyframe tells of the space before it, in the map's unit; (h, w) pixels of its rendering.
 
     camera_from_map (4, 4): its place; near, far (h, w) float32: depths between which a Gaussian is seen
-    again, 0 where there is no surface; measured (h, w) bool: whether depths are more than a guess; free (h,
-    w) float32: depth up to which nothing stands, at most 0 where unknown; rgb (h, w, 3) float32: what is
-    seen, and darkest, brightest: between which a colour is what is seen.
+    again, and surface: depth beyond which it is hidden, 0 where there is none; measured (h, w) bool: whether
+    depths are more than a guess; free (h, w) float32: depth up to which nothing stands, at most 0 where
+    unknown; rgb (h, w, 3) float32: what is seen, and darkest, brightest: between which a colour is that.
     """
 
     camera: Camera
     camera_from_map: np.ndarray
     near: np.ndarray
     far: np.ndarray
+    surface: np.ndarray
     measured: np.ndarray
     free: np.ndarray
     rgb: np.ndarray
@@ -89,14 +89,14 @@ def free_space(scene: Scene, map_from_camera: np.ndarray, scale: float, voxel: f
     nearest = cv2.erode(np.where(known, depth, np.float32(FARTHEST)), beside)
     farthest = cv2.dilate(depth, beside)
     far = farthest / np.maximum(1 - MARGIN_RATIO - farthest * margin, np.float32(1 / FARTHEST))
-    far = np.where(known, far + np.float32(voxel), 0)
     # 0 beside what is unknown, and at the border of the image
     free = nearer(cv2.erode(depth, around, borderType=cv2.BORDER_CONSTANT, borderValue=0))
     return FreeSpace(
         scene.keyframe.camera,
         np.linalg.inv(map_from_camera),
         np.where(known, nearer(nearest), 0),
-        far,
+        np.where(known, far + np.float32(voxel), 0),
+        np.where(known, farthest + np.float32(voxel), 0),
         measured,
         np.where(measured, free, 0),
         drawn.rgb,
@@ -146,7 +146,7 @@ def compare(
     out, pixels = np.zeros(len(means), np.uint8), np.zeros(space.free.shape, np.uint8)
     intrinsics = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
     pose = space.camera_from_map[:3].astype(np.float32)
-    depths = space.near, space.far, space.free
+    depths = space.near, space.far, space.surface, space.free
     colours = space.darkest, space.brightest
     _compare(means, colors, gain, pose, intrinsics, depths, space.measured, colours, out, pixels)
     return out, pixels
@@ -154,8 +154,9 @@ def compare(
 
 @njit(nogil=True, cache=True, error_model='numpy')
 def _compare(means, colors, gain, pose, intrinsics, depths, measured, colours, out, pixels):
-    """Fill `out` (N,) and `pixels` (h, w) of `compare`; depths: near, far, free; colours: darkest, brightest."""
-    (near, far, free), (darkest, brightest) = depths, colours
+    """Fill `out` (N,) and `pixels` (h, w) of `compare`; depths: near, far, surface, free; colours:
+    darkest, brightest."""
+    (near, far, surface, free), (darkest, brightest) = depths, colours
     height, width = free.shape
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
     for i in range(len(means)):
@@ -174,9 +175,10 @@ def _compare(means, colors, gain, pose, intrinsics, depths, measured, colours, o
         for c in range(3):
             seen = gain[c] * colors[i, c]
             alike &= not (seen < darkest[row, column, c] or seen > brightest[row, column, c])
-        if depth < free[row, column] or (not alike and measured[row, column]):
+        before = not alike and depth <= surface[row, column]
+        if depth < free[row, column] or (before and measured[row, column]):
             out[i] = MISSED
-        elif not alike and depth < GUESS_RATIO * far[row, column]:
+        elif before and depth < GUESS_RATIO * surface[row, column]:
             out[i] = GUESSED
         elif alike and depth >= near[row, column]:
             out[i] = SEEN
@@ -187,8 +189,9 @@ def misses_after(map_: Map, space: FreeSpace) -> dict[int, np.ndarray]:
     """The evidence (N,) uint8 against the Gaussians of the map (`Tile.misses`), with a keyframe that tells
     `space`; of each tile of which it tells anything.
 
-    What is seen again has none, what is missed one more; before a guess only what was missed before. Unless most of what the keyframe sees of the map is
-    seen again, all stays as before: a wrong pose, or depths wrong as a whole, are no evidence.
+    What is seen again has none, what is missed one more; before a guess only what was missed before. Unless
+    most of what the keyframe sees of the map is seen again, all stays as before: a wrong pose, or depths that
+    are wrong as a whole, are no evidence.
     """
     pixels, after = np.zeros(space.free.shape, np.uint8), {}
     tiles = {key: map_.tiles[key].arrays for key in in_view([*map_.tiles], map_.voxel, space)}

@@ -75,7 +75,7 @@ class Keyframe:
 
 
 class HostScene(NamedTuple):
-    """means (N, 3) and opacities (N,) of the Gaussians; alpha, depth (h, w) and rgb (h, w, 3) of the rendering."""
+    """means (N, 3) and opacities (N,) of the Gaussians; alpha, depth (h, w), rgb (h, w, 3) of the drawing."""
 
     means: np.ndarray
     opacities: np.ndarray

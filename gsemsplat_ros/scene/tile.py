@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import TENSORS, Gaussians
 
-MISSES_TO_GO = 2  # keyframes in a row that look through a Gaussian, and it is gone (forgetting.py)
+MISSES_TO_GO = 2  # keyframes in a row that miss a Gaussian, and it is gone (forgetting.py)
 HISTORY = {
     'keys': torch.int64,
     'weights': torch.float32,
@@ -39,7 +39,7 @@ class Tile:
     keys (N,) int64, ascending: their voxels (`voxel_keys`). weights (N,) float32 [1/m^2]: certainty, the sum
     of opacity / distance^2 over all merged Gaussians, since errors of depth grow with the distance to the
     camera. counts (N,) int32: number of scenes with the voxel; last_seen (N,) int32: number of the last of
-    them, 1 for the first. misses (N,) uint8: keyframes that looked through it since it was last seen
+    them, 1 for the first. misses (N,) uint8: keyframes that missed it since it was last seen
     (forgetting.py). owners (N,) int32: number of the scene with whose pose it moves, that of the strongest
     where several were merged; 0: it never moves.
     """

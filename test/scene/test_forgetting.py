@@ -142,12 +142,14 @@ def plain(scene, map_from_camera, scale, voxel, means, colors, gain):
             (colours.min(0) - forgetting.COLOR_MARGIN <= gain * color)
             & (gain * color <= colours.max(0) + forgetting.COLOR_MARGIN)
         ).all()
-        near, far = (limit(min(beside), 1), limit(max(beside), -1)) if here is not None else (0, 0)
+        near, far, surface = 0, 0, 0
+        if here is not None:
+            near, far, surface = limit(min(beside), 1), limit(max(beside), -1), max(beside) + voxel
         firm = scene.measured[row, column]
         free = firm and all(isinstance(d, float | np.floating) for d in around) and z < limit(min(around), 1)
-        if free or (firm and not alike and z <= far):
+        if free or (firm and not alike and z <= surface):
             found.append(MISSED)
-        elif not alike and z < forgetting.GUESS_RATIO * far:
+        elif not alike and z < forgetting.GUESS_RATIO * surface:
             found.append(GUESSED)
         else:
             found.append(SEEN if alike and near <= z <= far else 0)
@@ -280,14 +282,15 @@ def test_another_colour_needs_no_margin():
     space, gain = free_space(scene, np.eye(4), 1.0, 0.05), np.ones(3, np.float32)
     alike, other = [0.6, 0.62, 0.58], [0.6, 0.64, 0.6]
     colors = np.array([alike, other] * 4, np.float32)
-    depths = np.repeat([1.9, 2.05, 2.3, 1.5], 2).astype(np.float32)  # seen again from 1.84 to 2.17
+    # seen again from 1.84 to 2.17; behind 2.05 it is hidden, as the other side of a thin wall
+    depths = np.repeat([1.9, 2.1, 2.3, 1.5], 2).astype(np.float32)
     means = np.stack([depths * 0, depths * 0, depths], 1)
     found, _ = compare(means, space, colors, gain)
-    np.testing.assert_array_equal(found, [SEEN, MISSED, SEEN, MISSED, 0, 0, MISSED, MISSED])
+    np.testing.assert_array_equal(found, [SEEN, MISSED, SEEN, 0, 0, 0, MISSED, MISSED])
     np.testing.assert_array_equal(compare(means, space)[0], [SEEN, SEEN, SEEN, SEEN, 0, 0, MISSED, MISSED])
     means[:, 0] = depths * 30 / CAMERA.fx  # where the depth is a guess
     found, _ = compare(means, space, colors, gain)
-    np.testing.assert_array_equal(found, [SEEN, GUESSED, SEEN, 0, 0, 0, 0, GUESSED])
+    np.testing.assert_array_equal(found, [SEEN, 0, SEEN, 0, 0, 0, 0, GUESSED])
     darker, _ = compare(means, space, colors / 2, 2 * gain)  # the map is of a darker exposure
     np.testing.assert_array_equal(darker, found)
 
