@@ -134,14 +134,14 @@ def evaluate_house(
     before: Keyframe | None = None
     for keyframe in walker.rounds(keyframes):
         seen.append(Sighting(keyframe.round, *surface(keyframe, walker.camera)))
-        built: tuple[Scene, float] | None = None  # a stereo scene does not depend on TF
+        of_stereo: tuple[Scene, float] | None = None  # the same for both: it does not depend on TF
         for setting in by_camera:
             pair = setting.pair(keyframe, before)
             if pair is None:
                 continue
-            if built is None or not setting.stereo:
-                built = timed(pipeline.build, pair)
-            scene, seconds = built
+            scene, seconds = (setting.stereo and of_stereo) or timed(pipeline.build, pair)
+            if setting.stereo:
+                of_stereo = scene, seconds
             setting.seconds.append(seconds)
             fusion, seconds = timed(setting.mapper.add, scene, pair)
             setting.record.add(keyframe, scene, fusion, setting.mapper.map, seconds)

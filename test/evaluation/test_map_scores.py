@@ -261,6 +261,7 @@ class KeepsAll:
         self.map, self.budget = map_, budget
 
     def add(self, scene, pair):
+        assert scene.metric == (pair.baseline_m is not None), 'the scene is of another kind of camera'
         pose = pair.first.map_from_camera
         if pose is None:
             return Fusion(False, 'no pose')
@@ -295,7 +296,8 @@ class PerfectPipeline:
         )
         window = Window(size[1], size[0], size[1], size[0], 1.0, 1.0, 0.0, 0.0)
         view = KeyframeOfScene(camera, rendering, None, pair.first.image, window, 'left', pair.first.stamp_ns)
-        return Scene(gaussians, view, np.eye(4), 1.0, 'stereo baseline', 900, 1000, {})
+        source = 'stereo baseline' if pair.baseline_m else 'network'
+        return Scene(gaussians, view, np.eye(4), 1.0, source, 900, 1000, {})
 
     def index(self, map_, before=None):
         return map_
@@ -322,9 +324,9 @@ def test_a_perfect_network_and_given_poses(monkeypatch):
     walker, elsewhere = map_houses.walkers(renderer, 0)
     ticks = []
     scores = map_houses.evaluate_house(
-        pipeline, walker, elsewhere, 48, ('stereo_tf', 'stereo'), tick=lambda: ticks.append(1)
+        pipeline, walker, elsewhere, 48, ('stereo_tf', 'stereo', 'sequential'), tick=lambda: ticks.append(1)
     )
-    assert len(ticks) == 48 and list(scores) == ['stereo_tf', 'stereo']
+    assert len(ticks) == 48 and list(scores) == ['stereo_tf', 'stereo', 'sequential']
     perfect, nothing = scores['stereo_tf'], scores['stereo']
     assert perfect['drift_m'] < 1e-6 and perfect['path_error_m'] < 1e-6 and perfect['given_error_m'] < 1e-6
     assert perfect['still_error_m'] > 1 and perfect['fused_share'] == 1
