@@ -24,15 +24,15 @@ from gsemsplat_ros.geometry.solve import solve
 from gsemsplat_ros.images.calibration import doubt_camera
 from gsemsplat_ros.images.detail import check_image
 from gsemsplat_ros.images.view import Pair, fit, network_size
+from gsemsplat_ros.mapping.ask_map import ask_map
+from gsemsplat_ros.mapping.map import Map
+from gsemsplat_ros.mapping.map_index import MapIndex
 from gsemsplat_ros.network.config import CLASSES
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.network.nanodet import OBJECTS
 from gsemsplat_ros.scene.ask import ask_scene, not_asked
-from gsemsplat_ros.scene.ask_map import ask_map
 from gsemsplat_ros.scene.coded_file import CodeSpace
-from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Keyframe, Scene, drawn_for_queries
 from gsemsplat_ros.semantics.answer import THRESHOLD, Answer, Question
 from gsemsplat_ros.semantics.decoder import Decoders
@@ -218,7 +218,7 @@ class Pipeline:
         understood = [(each, reading.words) for each, reading in zip(asked, readings) if reading.words]
         answers = self._ask(target, understood)
         return [
-            replace(next(answers) if reading.words else not_asked(target, each), note=reading.note)
+            replace(next(answers) if reading.words else nothing(target, each), note=reading.note)
             for each, reading in zip(asked, readings)
         ]
 
@@ -238,6 +238,13 @@ class Pipeline:
         return within_gpu_memory(
             lambda: MapIndex.prepare(map_, self.decoders, self.canonical, before), 'the codes of the map'
         )
+
+
+def nothing(target: Scene | MapIndex, question: Question) -> Answer:
+    """The answer to a question of which nothing is understood."""
+    if isinstance(target, MapIndex):
+        return not_asked(question, len(target.map))
+    return not_asked(question, len(target.gaussians), target.keyframe.rendering.alpha.shape)
 
 
 def check_sizes(checkpoint: checkpoints.Checkpoint, decoders: Decoders, text_encoder: TextEncoder) -> None:

@@ -19,9 +19,9 @@ from gsemsplat_ros.checkpoints import checkpoint as checkpoints
 from gsemsplat_ros.device import NoGpuMemory, lacks_memory
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.mapping.map import Map
 from gsemsplat_ros.network import inference
 from gsemsplat_ros.pipeline import Pipeline
-from gsemsplat_ros.scene.map import Map
 
 WIDTH, HEIGHT = 160, 120
 CAMERA = Camera(WIDTH, HEIGHT, 120.0, 120.0, 79.5, 59.5)

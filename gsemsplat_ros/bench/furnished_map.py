@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.scene.map import Map, cut
-from gsemsplat_ros.scene.tile import Tile
-from gsemsplat_ros.scene.voxels import voxel_keys
+from gsemsplat_ros.mapping.map import Map, cut
+from gsemsplat_ros.mapping.tile import Tile
+from gsemsplat_ros.mapping.voxels import voxel_keys
 from gsemsplat_ros.semantics.decoder import Decoders
 
 VOXEL = 0.03  # m
@@ -74,7 +74,8 @@ def furnished_map(count: int, decoders: Decoders) -> FurnishedMap:
 @torch.inference_mode()
 def phrases_for(codes: Tensor, decoders: Decoders) -> Tensor:
     """(K, C): phrases that fit one of the codes (K, code_dim) each: the direction in which its
-    region-specific feature differs from the others, and weights by which its classes say COUNT, and others' -COUNT."""
+    region-specific feature differs from the others, and weights by which its classes say COUNT, and
+    others' -COUNT."""
     region, context = (features[:, 0] for features in decoders.decode(codes[:, None]))
     wanted = COUNT * (2 * torch.eye(len(codes)) - 1)
     weights = torch.linalg.lstsq(context.double(), wanted.double(), driver='gelsd').solution.T.float()

@@ -15,11 +15,11 @@ from gsemsplat_ros.bench.furnished_map import furnished_map
 from gsemsplat_ros.bench.tools import Memory, Times, available_megabytes, machine, picture, unit_phrases, wall
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.gaussians.render import render
+from gsemsplat_ros.mapping.ask_map import ask_map
+from gsemsplat_ros.mapping.map_index import MapIndex
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import Prediction
 from gsemsplat_ros.pipeline import TOGETHER
-from gsemsplat_ros.scene.ask_map import ask_map
-from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.semantics.answer import Question
 from gsemsplat_ros.semantics.decoder import Decoders, HiddenCodes
 from gsemsplat_ros.semantics.relevancy import MIN_ALPHA, Mixture, box_size, decide, smooth

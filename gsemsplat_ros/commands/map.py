@@ -10,7 +10,7 @@ from gsemsplat_ros.terminal.arguments import add_output_arguments
 from gsemsplat_ros.terminal.console import Console
 
 if TYPE_CHECKING:
-    from gsemsplat_ros.scene.map import Map
+    from gsemsplat_ros.mapping.map import Map
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_info(args: argparse.Namespace, console: Console) -> None:
     """Print what a map holds. Raises ValueError for a file that is none."""
-    from gsemsplat_ros.scene.map_file import read_map
+    from gsemsplat_ros.mapping.map_file import read_map
 
     map_, space = read_map(args.file)
     result = {'file': args.file, **_about(map_), 'weights': space.weights, 'text_encoder': space.text_encoder}
@@ -50,10 +50,10 @@ def run_merge(args: argparse.Namespace, console: Console) -> None:
     """Write one map of two. Raises ValueError where they do not fit."""
     import numpy as np
 
-    from gsemsplat_ros.scene.alignment import alignment_of
+    from gsemsplat_ros.mapping.alignment import alignment_of
+    from gsemsplat_ros.mapping.map_file import read_map, save_map
+    from gsemsplat_ros.mapping.merging import together
     from gsemsplat_ros.scene.coded_file import check_space
-    from gsemsplat_ros.scene.map_file import read_map, save_map
-    from gsemsplat_ros.scene.merging import together
 
     (a, space), (b, theirs) = read_map(args.first), read_map(args.second)
     check_space(Path(args.second), theirs, space, 'merge maps of one checkpoint')
@@ -75,7 +75,8 @@ def run_merge(args: argparse.Namespace, console: Console) -> None:
         'scale': where.scale,
     }
     console.say(
-        f'{len(where.agreeing)} of {where.asked} keyframes of {args.second} agree on its place in {args.first}, '
+        f'{len(where.agreeing)} of {where.asked} keyframes of {args.second} agree on its place in '
+        f'{args.first}, '
         f'{where.known - len(where.agreeing)} say something else: '
         'moved by {:.2f}, {:.2f}, {:.2f}, turned by {:.1f} degrees'.format(*place['moved'], turned)
         + ('' if where.scale == 1 else f', scaled by {where.scale:.3f}')

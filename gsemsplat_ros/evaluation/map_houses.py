@@ -17,11 +17,11 @@ from gsemsplat_ros.evaluation.map_scores import Record, drift, right_pose, world
 from gsemsplat_ros.evaluation.map_walk import Keyframe, Walker, noisy, sequential_pair, stereo_pair, surface
 from gsemsplat_ros.evaluation.metrics import bootstrap_interval, mean
 from gsemsplat_ros.images.view import Pair
+from gsemsplat_ros.mapping.fusion import Mapper
+from gsemsplat_ros.mapping.map import Map
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.rooms.house import House, sample_house
 from gsemsplat_ros.rooms.renderer import RoomRenderer
-from gsemsplat_ros.scene.fusion import Mapper
-from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.scene.scene import Scene
 
 SETTINGS = 'stereo', 'stereo_tf', 'sequential', 'sequential_tf'

@@ -13,10 +13,10 @@ import numpy as np
 
 from gsemsplat_ros.evaluation.boxes import MIN_IOU, box_iou, boxes_of
 from gsemsplat_ros.evaluation.map_scores import Record, world_from_map
+from gsemsplat_ros.mapping.fusion import Mapper
+from gsemsplat_ros.mapping.map_index import MapIndex
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.rooms.house import House
-from gsemsplat_ros.scene.fusion import Mapper
-from gsemsplat_ros.scene.map_index import MapIndex
 
 MOMENTS = 2  # of each round, at even distances; the last is its end
 MIN_SEEN = 20  # of the sampled points: a thing of which less was seen is not looked for

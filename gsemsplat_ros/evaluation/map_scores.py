@@ -15,12 +15,12 @@ from gsemsplat_ros.evaluation.map_walk import Keyframe
 from gsemsplat_ros.evaluation.metrics import at_keyframe, median_scale, rotation_error_deg
 from gsemsplat_ros.geometry.similarity import Similarity, similarity
 from gsemsplat_ros.images.camera import Camera, pixel_grid
-from gsemsplat_ros.scene.correction import Correction
-from gsemsplat_ros.scene.fusion import Fusion
-from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.pose_graph import MAP
+from gsemsplat_ros.mapping.correction import Correction
+from gsemsplat_ros.mapping.fusion import Fusion
+from gsemsplat_ros.mapping.map import Map
+from gsemsplat_ros.mapping.pose_graph import MAP
+from gsemsplat_ros.mapping.voxels import voxel_keys
 from gsemsplat_ros.scene.scene import Scene
-from gsemsplat_ros.scene.voxels import voxel_keys
 
 VIEWS = 3  # that look through a place, after which what was there should have gone
 BEHIND = 0.1, 0.05  # m and share of its depth: a view looks through what is nearer than that to what it sees

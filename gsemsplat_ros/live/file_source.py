@@ -18,8 +18,8 @@ from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.live import shown_scene as scenes
 from gsemsplat_ros.live.pipeline_source import asks, semantic_colors_by
 from gsemsplat_ros.live.shared_state import SharedState
+from gsemsplat_ros.mapping import map_file as mapfile
 from gsemsplat_ros.pipeline import Pipeline
-from gsemsplat_ros.scene import map_file as mapfile
 from gsemsplat_ros.scene import scene_file as scenefile
 from gsemsplat_ros.scene.coded_file import check_space
 from gsemsplat_ros.scene.scene import Scene, is_metric

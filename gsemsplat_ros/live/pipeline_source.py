@@ -11,9 +11,9 @@ from gsemsplat_ros.flight.flight import semantic_colors
 from gsemsplat_ros.live.page_answer import PageAnswer
 from gsemsplat_ros.live.shared_state import Ask, SemanticColors
 from gsemsplat_ros.live.shown_scene import ShownScene
+from gsemsplat_ros.mapping.map_index import MapIndex
+from gsemsplat_ros.mapping.object_identity import recognised
 from gsemsplat_ros.pipeline import Pipeline
-from gsemsplat_ros.scene.map_index import MapIndex
-from gsemsplat_ros.scene.object_identity import recognised
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Question
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import UP_OF_CAMERA
-from gsemsplat_ros.scene.map import UP_OF_MAP
+from gsemsplat_ros.mapping.map import UP_OF_MAP
 from gsemsplat_ros.semantics.objects import Object
 
 INVISIBLE = 0.01  # Gaussians of lower opacity are not drawn

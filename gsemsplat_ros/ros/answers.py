@@ -13,6 +13,9 @@ from std_msgs.msg import Header
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import UP_OF_CAMERA
+from gsemsplat_ros.mapping.map import UP_OF_MAP
+from gsemsplat_ros.mapping.map_index import IndexCache
+from gsemsplat_ros.mapping.map_parts import near
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros import messages, object_messages, publishers
 from gsemsplat_ros.ros.clouds import gaussian_cloud
@@ -23,9 +26,6 @@ from gsemsplat_ros.ros.snapshot import Kept, Snapshot
 from gsemsplat_ros.ros.tf_listener import TfListener
 from gsemsplat_ros.scene.approach import Approach, approach_pose, looked_at
 from gsemsplat_ros.scene.ask import moved
-from gsemsplat_ros.scene.map import UP_OF_MAP
-from gsemsplat_ros.scene.map_index import IndexCache
-from gsemsplat_ros.scene.map_parts import near
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer, Question
 from gsemsplat_ros.semantics.objects import inside_any

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from gsemsplat_ros.images.view import Pair, View
+from gsemsplat_ros.mapping.fusion import Fusion, Mapper
+from gsemsplat_ros.mapping.map import Map
+from gsemsplat_ros.mapping.map_file import load_map, save_map
+from gsemsplat_ros.mapping.relocalisation import Place
 from gsemsplat_ros.ros.conversions import quoted
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.snapshot import Kept, Latest, Snapshot
 from gsemsplat_ros.scene.coded_file import CodeSpace
-from gsemsplat_ros.scene.fusion import Fusion, Mapper
-from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.map_file import load_map, save_map
-from gsemsplat_ros.scene.relocalisation import Place
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer
 

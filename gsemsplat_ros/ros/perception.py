@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 
 from gsemsplat_ros.device import NoGpuMemory
 from gsemsplat_ros.images.view import Pair
+from gsemsplat_ros.mapping.map_index import IndexCache
 from gsemsplat_ros.pipeline import Clock, Pipeline
 from gsemsplat_ros.ros import answers, messages
 from gsemsplat_ros.ros.conversions import stamp_ns
@@ -23,7 +24,6 @@ from gsemsplat_ros.ros.shown import Shown
 from gsemsplat_ros.ros.snapshot import Done, Kept, Snapshot
 from gsemsplat_ros.ros.sources import Source
 from gsemsplat_ros.ros.tf_listener import TfListener
-from gsemsplat_ros.scene.map_index import IndexCache
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer
 

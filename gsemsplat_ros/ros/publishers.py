@@ -23,6 +23,8 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32, Header
 from visualization_msgs.msg import MarkerArray
 
+from gsemsplat_ros.mapping.map import Map
+from gsemsplat_ros.mapping.map_parts import sample
 from gsemsplat_ros.pictures.heat import answer_overlay
 from gsemsplat_ros.ros import messages, object_messages
 from gsemsplat_ros.ros.clouds import gaussian_cloud
@@ -31,8 +33,6 @@ from gsemsplat_ros.ros.parameters import MAX_QUERIES
 from gsemsplat_ros.ros.qos import latched, overridable
 from gsemsplat_ros.ros.snapshot import Kept
 from gsemsplat_ros.ros.tf_listener import TFMessage
-from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.map_parts import sample
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.mapping.map import Map
 from gsemsplat_ros.scene.scene import Scene
 
 

@@ -11,7 +11,6 @@ import torch
 
 from gsemsplat_ros.device import download
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import Answer, AnswerPicture, GaussianArrays, Question
 from gsemsplat_ros.semantics.objects import Object, find_objects
@@ -98,13 +97,14 @@ def enough(relevancy: np.ndarray, smoothed: np.ndarray, question: Question) -> n
     return relevancy >= level  # false for NaN
 
 
-def not_asked(target: Scene | MapIndex, question: Question) -> Answer:
-    """The answer to a question of which nothing is understood: not found, with no relevancy anywhere."""
-    count = len(target.map if isinstance(target, MapIndex) else target.gaussians)
+def not_asked(question: Question, count: int, size: tuple[int, ...] | None = None) -> Answer:
+    """The answer to a question of which nothing is understood: not found, with no relevancy anywhere.
+
+    count: Gaussians of what was asked; size (h, w): of its picture, None for a map.
+    """
     picture = None
-    if isinstance(target, Scene):
-        pixels = np.full(target.keyframe.rendering.alpha.shape, np.nan, np.float32)
-        picture = AnswerPicture(pixels, np.zeros(pixels.shape, bool))
+    if size is not None:
+        picture = AnswerPicture(np.full(size, np.nan, np.float32), np.zeros(size, bool))
     return Answer(
         question.text,
         question.threshold,

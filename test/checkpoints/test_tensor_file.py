@@ -165,8 +165,9 @@ LOADS = {
         'loaded = load(path); tensors = [*loaded.model.state_dict().values(), *loaded.decoders.values()]',
     ),
     'map': (
-        'from gsemsplat_ros.scene.map_file import read_map',
-        'm, _ = read_map(path); w = m.whole; g = w.gaussians; tensors = [w.keys, w.weights, w.counts, w.last_seen, '
+        'from gsemsplat_ros.mapping.map_file import read_map',
+        'm, _ = read_map(path); w = m.whole; g = w.gaussians; '
+        'tensors = [w.keys, w.weights, w.counts, w.last_seen, '
         'g.means, g.quats, g.scales, g.opacities, g.colors, g.codes]',
     ),
     'torch file': (
@@ -183,10 +184,10 @@ def files(tmp_path_factory):
     from support.word_maps import HERE, scene_cloud
 
     from gsemsplat_ros.checkpoints.checkpoint import save as save_checkpoint
+    from gsemsplat_ros.mapping.map import Map
+    from gsemsplat_ros.mapping.map_file import save_map
     from gsemsplat_ros.network.model import GSemSplat
     from gsemsplat_ros.scene.coded_file import CodeSpace
-    from gsemsplat_ros.scene.map import Map
-    from gsemsplat_ros.scene.map_file import save_map
 
     folder = tmp_path_factory.mktemp('files')
     state = GSemSplat(TINY).state_dict()

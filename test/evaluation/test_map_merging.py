@@ -6,11 +6,11 @@ import pytest
 from gsemsplat_ros.evaluation.map_houses import BUDGET, VOXEL, walkers
 from gsemsplat_ros.evaluation.map_walk import stereo_pair
 from gsemsplat_ros.evaluation.metrics import rotation_error_deg
+from gsemsplat_ros.mapping.alignment import alignment_of
+from gsemsplat_ros.mapping.fusion import Mapper
+from gsemsplat_ros.mapping.map import Map
+from gsemsplat_ros.mapping.merging import together
 from gsemsplat_ros.pipeline import Pipeline
-from gsemsplat_ros.scene.alignment import alignment_of
-from gsemsplat_ros.scene.fusion import Mapper
-from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.merging import together
 
 KEYFRAMES, SHARED = 60, 0.65  # of the walk, and part of the ring that each robot sees
 B_FROM_WORLD = np.array([[0.6, -0.8, 0, 3], [0.8, 0.6, 0, -2], [0, 0, 1, 0.2], [0, 0, 0, 1]])

@@ -7,18 +7,46 @@ from support.plain_map import PlainMap
 from gsemsplat_ros.evaluation.boxes import box_scores, boxes_of
 from gsemsplat_ros.evaluation.map_houses import walkers
 from gsemsplat_ros.evaluation.map_walk import stereo_pair
+from gsemsplat_ros.mapping import ask_map
+from gsemsplat_ros.mapping.fusion import Mapper
+from gsemsplat_ros.mapping.map import Map
 from gsemsplat_ros.pipeline import Pipeline
-from gsemsplat_ros.scene import ask_map
-from gsemsplat_ros.scene.fusion import Mapper
-from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.semantics.answer import Question
 
 KEYFRAMES = 24  # of one round
-WORDS = (  # in this house or in others, of parts of rooms, and of what is in none
-    'armchair;bottle;ceiling;chair;clothes hanger;comb;cooker;cup;desk lamp;dog;door;elephant;fire hydrant;'
-    'floor;fridge;guitar;hanging light;laptop;person;picture frame;pillow;radiator;round table;sink cabinet;'
-    'sofa;table;toilet;vase;wall;window'
-).split(';')
+# in this house or in others, of parts of rooms, and of what is in none
+WORDS = [
+    'armchair',
+    'bottle',
+    'ceiling',
+    'chair',
+    'clothes hanger',
+    'comb',
+    'cooker',
+    'cup',
+    'desk lamp',
+    'dog',
+    'door',
+    'elephant',
+    'fire hydrant',
+    'floor',
+    'fridge',
+    'guitar',
+    'hanging light',
+    'laptop',
+    'person',
+    'picture frame',
+    'pillow',
+    'radiator',
+    'round table',
+    'sink cabinet',
+    'sofa',
+    'table',
+    'toilet',
+    'vase',
+    'wall',
+    'window',
+]
 
 
 @pytest.fixture(scope='module')

@@ -17,13 +17,13 @@ from gsemsplat_ros.evaluation.map_walk import STEP_NS, Keyframe
 from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.window import Window
-from gsemsplat_ros.scene.correction import Correction
-from gsemsplat_ros.scene.fusion import Fusion, Mapper
-from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.pose_graph import GraphLink, PoseGraph
+from gsemsplat_ros.mapping.correction import Correction
+from gsemsplat_ros.mapping.fusion import Fusion, Mapper
+from gsemsplat_ros.mapping.map import Map
+from gsemsplat_ros.mapping.pose_graph import GraphLink, PoseGraph
+from gsemsplat_ros.mapping.voxels import voxel_keys
 from gsemsplat_ros.scene.scene import Keyframe as KeyframeOfScene
 from gsemsplat_ros.scene.scene import Scene
-from gsemsplat_ros.scene.voxels import voxel_keys
 from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.objects import Object
 
@@ -206,7 +206,7 @@ def test_a_wrong_place_after_a_lost_link_counts(off, wrong):
 
 
 def test_a_probe_is_told_by_the_first_of_its_scenes_that_is_placed(monkeypatch):
-    """The scenes stand for what the mapper says of each: None, it is left out, or whether its pose is right."""
+    """The scenes stand for what the mapper says of each: None (left out) or whether its pose is right."""
 
     class Told:
         def __init__(self, map_, budget):

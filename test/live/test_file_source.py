@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 from gsemsplat_ros.datasets.demo_pairs import load_scene
 from gsemsplat_ros.live import file_source
 from gsemsplat_ros.live.shared_state import SharedState
+from gsemsplat_ros.mapping.fusion import START
+from gsemsplat_ros.mapping.map import Map
+from gsemsplat_ros.mapping.map_file import save_map
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.scene import scene_file as scenefile
 from gsemsplat_ros.scene.coded_file import CodeSpace
-from gsemsplat_ros.scene.fusion import START
-from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.map_file import save_map
 
 WORDS = 'desk', 'office chair', 'bathtub'
 

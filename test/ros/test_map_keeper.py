@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from support.word_maps import HERE, scene_cloud
 
+from gsemsplat_ros.mapping.fusion import Fusion
+from gsemsplat_ros.mapping.known_objects import KnownObject
+from gsemsplat_ros.mapping.map import Map
 from gsemsplat_ros.ros import map_keeper
 from gsemsplat_ros.ros.map_keeper import MapKeeper
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.scene.coded_file import CodeSpace
-from gsemsplat_ros.scene.fusion import Fusion
-from gsemsplat_ros.scene.known_objects import KnownObject
-from gsemsplat_ros.scene.map import Map
 from gsemsplat_ros.semantics.answer import Answer
 from gsemsplat_ros.semantics.object_history import History, State
 from gsemsplat_ros.semantics.objects import Object

@@ -5,6 +5,7 @@ import pytest
 from sensor_msgs.msg import RegionOfInterest
 from support.ros_messages import camera_info, raw_image
 
+from gsemsplat_ros.mapping.fusion import START
 from gsemsplat_ros.ros import messages
 from gsemsplat_ros.ros.calibration import baseline_of, camera_of
 from gsemsplat_ros.ros.conversions import image_to_rgb
@@ -12,7 +13,6 @@ from gsemsplat_ros.ros.map_keeper import MapKeeper
 from gsemsplat_ros.ros.parameters import Parameters
 from gsemsplat_ros.ros.policy import permissions
 from gsemsplat_ros.scene.coded_file import CodeSpace
-from gsemsplat_ros.scene.fusion import START
 
 
 def test_rep_103_a_map_has_x_forward_y_left_z_up_and_cameras_x_right_y_down_z_forward():

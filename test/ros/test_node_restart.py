@@ -1,5 +1,5 @@
-"""The real node with the shipped network starts again, without TF: the map that it loads grows on, and knows its
-objects by their ids."""
+"""The real node with the shipped network starts again, without TF: the map that it loads grows on, and knows
+its objects by their ids."""
 
 from dataclasses import replace
 from importlib.util import find_spec

@@ -1,7 +1,7 @@
 """The real node of one robot of a fleet in the walked room, as a process of its own.
 
-The second channel of an image says where it was taken: the number of a pose. There is no TF, so each robot has
-a map of its own, which begins at its first camera. Its map answers 'chair' by what stands off the walls.
+The second channel of an image says where it was taken: the number of a pose. There is no TF, so each robot
+has a map of its own, which begins at its first camera. Its map answers 'chair' by what stands off the walls.
 """
 
 from dataclasses import replace
@@ -10,7 +10,7 @@ import numpy as np
 from support.node_program import FakePipeline, run
 from support.walked_room import GRID, look, off_the_walls, seen
 
-from gsemsplat_ros.scene.fusion import START
+from gsemsplat_ros.mapping.fusion import START
 from gsemsplat_ros.scene.scene import Scene
 from gsemsplat_ros.semantics.answer import THRESHOLD, Answer
 from gsemsplat_ros.semantics.objects import Object

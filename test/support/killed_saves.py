@@ -15,9 +15,9 @@ import torch
 from support.word_maps import HERE, scene_cloud
 
 from gsemsplat_ros.gaussians.ply import read_ply
+from gsemsplat_ros.mapping.map import Map
+from gsemsplat_ros.mapping.map_file import load_map, save_map
 from gsemsplat_ros.scene.coded_file import CodeSpace
-from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.map_file import load_map, save_map
 
 SPACE = CodeSpace('small.safetensors', 'minilm-l6', 'abc', 32)
 

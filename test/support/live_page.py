@@ -53,8 +53,8 @@ GONE = replace(CHAIR, history=History(4, State.GONE, (('stool', 0.9),), S, 20 * 
 
 
 class Served:
-    """A page with a scene and known answers; the query 'slow' waits for `release`, 'boom' fails, 'stool' is of a
-    map, where another one has gone."""
+    """A page with a scene and known answers; the query 'slow' waits for `release`, 'boom' fails, 'stool' is
+    of a map, where another one has gone."""
 
     def __init__(self, count=2000):
         self.shared, self.release, self.asked = SharedState(4), threading.Event(), []

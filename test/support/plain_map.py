@@ -1,12 +1,12 @@
-"""The answer of a map whose Gaussians are all decoded and compared: the plain twin of scene/ask_map.py."""
+"""The answer of a map whose Gaussians are all decoded and compared: the plain twin of mapping/ask_map.py."""
 
 import numpy as np
 import torch
 
+from gsemsplat_ros.mapping.ask_map import CONFIRMED, MIN_IN_OBJECT, TOUCHING
+from gsemsplat_ros.mapping.map_cells import CELL, MIN_IN_CELL
+from gsemsplat_ros.mapping.voxels import SIDE, tiles_of, voxel_cells
 from gsemsplat_ros.scene.ask import enough
-from gsemsplat_ros.scene.ask_map import CONFIRMED, MIN_IN_OBJECT, TOUCHING
-from gsemsplat_ros.scene.map_cells import CELL, MIN_IN_CELL
-from gsemsplat_ros.scene.voxels import SIDE, tiles_of, voxel_cells
 from gsemsplat_ros.semantics.answer import Answer, GaussianArrays
 from gsemsplat_ros.semantics.objects import grouped, level_around
 from gsemsplat_ros.semantics.relevancy import decide, relevancy

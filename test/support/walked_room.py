@@ -8,7 +8,7 @@ from gsemsplat_ros.gaussians.render import Rendering
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.images.window import Window
-from gsemsplat_ros.scene.fusion import START
+from gsemsplat_ros.mapping.fusion import START
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 
 SIZE = np.array([6.0, 5.0, 2.6])  # m, z up; the walls carry patches of 8 cm

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.scene.map import Map
+from gsemsplat_ros.mapping.map import Map
 
 HERE = np.array([0.3, -0.2, 0.1])
 

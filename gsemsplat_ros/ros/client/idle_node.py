@@ -16,11 +16,11 @@ from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.images.window import Window
+from gsemsplat_ros.mapping.map import Map
+from gsemsplat_ros.mapping.map_index import MapIndex
 from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.ros.main import main
 from gsemsplat_ros.scene.coded_file import CodeSpace
-from gsemsplat_ros.scene.map import Map
-from gsemsplat_ros.scene.map_index import MapIndex
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 
 COUNT = 400_000  # Gaussians in the message: two views of 512 x 384 make as many
