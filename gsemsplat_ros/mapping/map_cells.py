@@ -96,14 +96,17 @@ def spread(cell, values, out):
 
 
 @njit(nogil=True, cache=True)
-def members(cell, chosen):
-    """The Gaussians (M,) int64 of a tile that lie in its `chosen` (C,) bool cells."""
-    count = 0
+def members(cell, counts, chosen):
+    """The Gaussians (M,) int64 of a tile that lie in its `chosen` (C,) bool cells, cell by cell."""
+    place, count = np.full(len(counts), -1), 0
+    for c in range(len(counts)):
+        if chosen[c]:
+            place[c] = count
+            count += counts[c]
+    rows = np.empty(count, np.int64)
     for n in range(len(cell)):
-        count += cell[n] >= 0 and chosen[cell[n]]
-    rows, count = np.empty(count, np.int64), 0
-    for n in range(len(cell)):
-        if cell[n] >= 0 and chosen[cell[n]]:
-            rows[count] = n
-            count += 1
+        c = cell[n]
+        if c >= 0 and chosen[c]:
+            rows[place[c]] = n
+            place[c] += 1
     return rows

@@ -167,10 +167,9 @@ class MapIndex:
         for place in self.places:
             mine = chosen[place.span]
             if mine.any():
-                rows = members(place.cells.cell, mine)
-                cells = place.cells.cell[rows]
-                order = cells.argsort(kind='stable')  # a radix sort
-                yield place, rows[order], cells[order] + np.int64(place.cell)
+                cells, counts = place.cells.cell, place.cells.counts
+                of_rows = np.repeat(np.flatnonzero(mine) + place.cell, counts[mine])
+                yield place, members(cells, counts, mine), of_rows
 
     def _codes(self, cells: np.ndarray) -> Tensor:
         """The codes of the Gaussians of these cells, cell by cell."""
