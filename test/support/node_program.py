@@ -30,7 +30,9 @@ FOUND = {  # first word of a query -> object
 }
 MAP = np.full((24, 32), 0.25, np.float32)
 MAP[6, 8], MAP[:, 16:] = 0.875, np.nan  # the right half was not rendered
-RENDERING = SimpleNamespace(depth=torch.full((24, 32), 2.0), alpha=torch.ones(24, 32))
+RENDERING = SimpleNamespace(
+    depth=torch.full((24, 32), 2.0), alpha=torch.ones(24, 32), rgb=torch.full((24, 32, 3), 0.5)
+)
 
 
 class FakePipeline:
