@@ -6,6 +6,7 @@ scene is fused. Where the map moves what it holds, the voxels are followed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +29,7 @@ RIGHT = 0.1  # m from its true place: a Gaussian that must not be removed
 PLACE = 0.1  # m, edge of the places of what stands
 NEAR = 0.3, 10.0  # m and degrees: a pose that is right
 GAP = 3  # keyframes left out in a row that break no chain
+NUMBER = re.compile(r'-?\d+(\.\d+)?')  # in the reason why a scene was left out
 STRIDE = 2  # of its pixels along either side, a scene's Gaussians are followed
 
 
@@ -76,7 +78,8 @@ class Record:
         self.rounds.append(keyframe.round)
         self.seconds.append(seconds)
         if not fusion.fused:
-            self.reasons[fusion.reason] = self.reasons.get(fusion.reason, 0) + 1
+            reason = NUMBER.sub('n', fusion.reason)
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
             return
         self.map = map_
         self.followed.append(follow(keyframe, scene, fusion, map_))

@@ -200,9 +200,10 @@ def test_a_wrong_place_after_a_lost_link_counts(off, wrong):
     truth = np.ones((288, 384), np.float32)
     frame = Keyframe(0, 1, pose, pair.first.image, pair.second.image, truth, truth.astype(np.int16))
     record = Record(CAMERA, frozenset())
-    for fusion in (first, Fusion(False, 'lost'), Fusion(True, 'again', moved(off) @ pose)):
+    lost = [Fusion(False, f'only {count} of {2 * count} depths agree, by -0.{count}') for count in (3, 14)]
+    for fusion in (first, *lost, Fusion(True, 'again', moved(off) @ pose)):
         record.add(frame, scene, fusion, mapper.map, 0.1)
-    assert record.misplaced == wrong and record.reasons == {'lost': 1}
+    assert record.misplaced == wrong and record.reasons == {'only n of n depths agree, by n': 2}
 
 
 def test_a_probe_is_told_by_the_first_of_its_scenes_that_is_placed(monkeypatch):
