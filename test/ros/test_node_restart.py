@@ -6,54 +6,15 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from gsemsplat_msgs.msg import Status
-from gsemsplat_msgs.srv import LoadMap, Query, SaveMap
+from gsemsplat_msgs.srv import LoadMap, SaveMap
+from support.shipped_robot import Robot
 
 from gsemsplat_ros.datasets import demo_pairs
 from gsemsplat_ros.ros.client import node_process
 from gsemsplat_ros.ros.client.client import Client
-from gsemsplat_ros.ros.client.player import PARAMETERS, Player, stereo_messages
-from gsemsplat_ros.ros.qos import LATCHED
+from gsemsplat_ros.ros.client.player import PARAMETERS
 
 pytestmark = pytest.mark.skipif(find_spec('stereodemo') is None, reason='the demo images are missing')
-
-WITHIN_S = 120.0
-
-
-class Robot:
-    """A node, a stereo camera, and the newest status."""
-
-    def __init__(self, client, node):
-        self.client, self.node, self.status = client, node, Status()
-        client.node.create_subscription(Status, '/gsemsplat/status', self._on_status, LATCHED)
-        self.player = Player(client, lambda: node.alive, node.last_words)
-        self.player.wait_for_node(stereo_messages(room('bedroom_chair'), 10**9))
-
-    def _on_status(self, status):
-        self.status = status
-
-    def until(self, condition, what):
-        done = self.client.until(lambda: condition() or not self.node.alive, WITHIN_S)
-        assert done and self.node.alive, f'waited in vain for {what}: {self.node.last_words()}'
-
-    def sees(self, pair, stamp):
-        """The status once the scene of this pair is in the map, or left out."""
-        before = self.status.map_scenes + self.status.scenes_left_out
-        self.player.play(stereo_messages(pair, stamp))
-        self.until(lambda: self.status.map_scenes + self.status.scenes_left_out > before, 'the map')
-        return self.status
-
-    def call(self, kind, name, request):
-        future = self.client.node.create_client(kind, name).call_async(request)
-        self.until(future.done, name)
-        assert future.result().success, future.result().message
-        return future.result()
-
-    def finds(self, text):
-        """The best object of that name."""
-        response = self.call(Query, '/query', Query.Request(text=text))
-        assert response.found, response.message
-        return response.objects[0]
 
 
 def room(name):
@@ -82,7 +43,7 @@ def test_after_a_restart_the_loaded_map_goes_on_without_tf(tmp_path, monkeypatch
         )
 
     with start('first.log') as node, Client() as client:
-        robot = Robot(client, node)
+        robot = Robot(client, node, here)
         robot.sees(here, 10)
         scenes = robot.sees(darker(here), 11).map_scenes
         assert scenes >= 2  # a pair is sent again where the answer is late
@@ -90,7 +51,7 @@ def test_after_a_restart_the_loaded_map_goes_on_without_tf(tmp_path, monkeypatch
         assert chair.id == 1 and 0 < chair.first_seen.sec <= chair.last_seen.sec, chair
         robot.call(SaveMap, '/gsemsplat/save_map', SaveMap.Request(path='home'))
     with start('second.log') as node, Client() as client:
-        robot = Robot(client, node)
+        robot = Robot(client, node, here)
         robot.call(LoadMap, '/gsemsplat/load_map', LoadMap.Request(path='home'))
         robot.until(lambda: robot.status.map_scenes == scenes, 'the loaded map')
         again = robot.finds('chair')
