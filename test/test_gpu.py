@@ -143,7 +143,7 @@ def test_a_pass_copies_the_images_up_and_what_the_geometry_needs(pretended_gpu):
     with pretended_gpu.watch() as watched:
         pipeline.query(scene, 'chair')
     assert (watched.up, watched.reads) == ([DIM], [])
-    assert watched.down == [PIXELS, 2 * PIXELS * 4 + 2 * PIXELS]  # once: means, opacities, alpha and depth
+    assert watched.down == [PIXELS, 2 * PIXELS * 4 + 5 * PIXELS]  # once: means, opacities, alpha, depth, rgb
     with pretended_gpu.watch() as watched:
         answers = pipeline.query_all(scene, WORDS)
     assert (watched.up, watched.down, watched.reads) == ([3 * DIM], [3 * PIXELS], [])
@@ -151,7 +151,8 @@ def test_a_pass_copies_the_images_up_and_what_the_geometry_needs(pretended_gpu):
 
 
 @pytest.mark.fake_cuda
-def test_the_map_is_asked_with_one_copy_each_way(pretended_gpu, alone):
+def test_a_map_is_asked_with_two_copies_each_way(pretended_gpu, alone):
+    """Of the cells, then of the Gaussians in those that matter; the codes of these go up once."""
     pipeline = load('cuda')
     scene = pipeline.build(stereo())
     map_, on_cpu = (
@@ -161,7 +162,13 @@ def test_the_map_is_asked_with_one_copy_each_way(pretended_gpu, alone):
     index = pipeline.index(map_)
     with pretended_gpu.watch() as watched:
         answer = pipeline.query(index, 'chair')
-    assert (watched.up, watched.down, watched.reads) == ([DIM], [2 * len(map_)], [])
+    with pretended_gpu.watch() as again:
+        pipeline.query(index, 'chair')
+    *_, codes, members = watched.up
+    assert watched.up == [DIM, codes, members] and again.up == [DIM, members]
+    assert codes == map_.gaussians.codes.shape[1] * members and 0 < members < len(map_)
+    assert watched.down == again.down == [2 * len(index.counts), 2 * members]
+    assert watched.reads == again.reads == []
     expected = alone.query(alone.index(on_cpu), 'chair')
     assert answer.score == pytest.approx(expected.score, abs=1e-3)
     assert len(map_) == pytest.approx(len(on_cpu), rel=0.01)

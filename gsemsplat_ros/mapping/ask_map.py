@@ -52,9 +52,7 @@ class Look:
     decision: Decision
 
     @classmethod
-    def at(
-        cls, index: MapIndex, phrase: np.ndarray, coarse: Tensor, near: np.ndarray, threshold: float
-    ) -> Look:
+    def at(cls, index: MapIndex, phrase: Tensor, coarse: Tensor, near: np.ndarray, threshold: float) -> Look:
         """phrase (1, C): unit embedding; coarse (2, C): its contrasts with the cells."""
         members = index.members(near)
         count, opacities = len(members.rows), members.opacities
@@ -121,13 +119,15 @@ def ask_map(index: MapIndex, question: Question, phrase: np.ndarray) -> Answer:
     """The answer of the whole map; `phrase` (1, C): the unit embedding of the question."""
     if not len(index.counts):
         return not_asked(question, len(index.map))
-    threshold, coarse = threshold_of(question), index.contrasts(phrase)
+    like = index.coarse[0].scale
+    there = torch.as_tensor(phrase, dtype=like.dtype, device=like.device)
+    threshold, coarse = threshold_of(question), index.contrasts(there)
     values = relevancy(coarse[:, None], index.mixture)[:, 0].amax(0).numpy()
-    look = Look.at(index, phrase, coarse, likeliest(values, index.counts, FIRST), threshold)
+    look = Look.at(index, there, coarse, likeliest(values, index.counts, FIRST), threshold)
     if look.decision.found:
         near = further(index, look)
         if near.sum() > look.near.sum():
-            look = Look.at(index, phrase, coarse, near, threshold)
+            look = Look.at(index, there, coarse, near, threshold)
     decision = look.decision
     lit = decision.mask & enough(decision.relevancy, look.values, question)
     peak = None if decision.peak is None else decision.peak[0]

@@ -146,9 +146,7 @@ class DecodedCells:
         self.store, self.counts = store, counts
         self.era, self.first = store.era, np.full(len(counts), -1)
 
-    def contrasts(
-        self, cells: np.ndarray, codes: Callable[[np.ndarray], Tensor], phrase: np.ndarray
-    ) -> Tensor:
+    def contrasts(self, cells: np.ndarray, codes: Callable[[np.ndarray], Tensor], phrase: Tensor) -> Tensor:
         """Of the Gaussians of these cells (M,), cell by cell, with a phrase, as of `contrasts`; `codes` gives
         the codes of those of cells that are not in the store."""
         counts = self.counts[cells]

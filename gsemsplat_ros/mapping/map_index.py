@@ -133,7 +133,7 @@ class MapIndex:
         """(C,) Gaussians of each cell."""
         return self.fine.counts
 
-    def contrasts(self, phrase: np.ndarray) -> Tensor:
+    def contrasts(self, phrase: Tensor) -> Tensor:
         """Unit embedding (1, C) -> contrasts (2, C) of the cells, on the CPU."""
         return torch.from_numpy(download([contrasts(self.coarse, phrase)[:, 0]])[0])
 
@@ -149,7 +149,7 @@ class MapIndex:
             )
         return Members(*map(np.concatenate, zip(*parts)))
 
-    def fine_contrasts(self, phrase: np.ndarray, chosen: np.ndarray) -> Tensor:
+    def fine_contrasts(self, phrase: Tensor, chosen: np.ndarray) -> Tensor:
         """Unit embedding (1, C) -> contrasts (2, M) of the `members`, on the CPU."""
         found = self.fine.contrasts(np.flatnonzero(chosen), self._codes, phrase)
         return torch.from_numpy(download([found[:, 0]])[0])
