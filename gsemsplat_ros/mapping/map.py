@@ -162,6 +162,8 @@ class Map:
         assert poses.shape == (self.scenes + 1, 4, 4) and ratios.shape == (self.scenes + 1,), poses.shape
         stay = (poses == np.eye(4)).all((1, 2)) & (ratios == 1)
         assert stay[0], (poses[0], ratios[0])
+        if stay.all():
+            return self  # as at most keyframes, without a look at the owners
         tiles, on_the_way = {}, []
         for key, tile in self.tiles.items():
             leaves = torch.from_numpy(~stay[tile.arrays.owners])
@@ -178,8 +180,7 @@ class Map:
         return replace(self, tiles=self._with_moved(self.tiles, [new]))
 
     def _with_moved(self, tiles: Mapping[int, Tile], moved: Sequence[Tile]) -> dict[int, Tile]:
-        """`tiles`, which may be empty ones, with Gaussians merged
-        into them whose keys are no longer theirs."""
+        """`tiles`, which may be empty ones, with Gaussians merged into them whose keys may be old."""
         arrivals: dict[int, list[tuple[Tile, Tensor]]] = {}
         for tile in moved:
             keys, inside = voxel_keys(tile.arrays.means, self.voxel)

@@ -34,33 +34,42 @@ class RoomPipeline(FakePipeline):
             thing=BOX if first.image[0, 0].max() < 128 else None,
             measured=np.ones(GRID[::-1], bool),
         )
-        return replace(
-            scene,
-            gaussians=replace(scene.gaussians, frame=first.frame),
-            keyframe=replace(scene.keyframe, frame=first.frame, stamp_ns=first.stamp_ns),
-            timings={'predict': 0.001},
-        )
+        return of_camera(scene, first)
 
     def query(self, target, question):
         if isinstance(target, Scene):
             return super().query(target, question)
-        off = off_the_walls(target.map) > 0.25
-        things = ()
-        if off.sum() >= MIN_IN_OBJECT:
-            low, high = np.quantile(target.map.gaussians.means.double().numpy()[off], (0.02, 0.98), axis=0)
-            things = (Object(tuple((low + high) / 2), tuple(high - low), 0.875),)
-        score = 0.875 if things else 0.25
-        centre = things[0].center if things else None
-        return Answer(
-            question.text,
-            THRESHOLD,
-            bool(things),
-            score,
-            centre,
-            None,
-            things,
-            gaussians=GaussianArrays(off, off),
-        )
+        return answer_off_the_walls(question, target.map)
+
+
+def of_camera(scene, view):
+    """The scene in the frame and at the time of a view."""
+    return replace(
+        scene,
+        gaussians=replace(scene.gaussians, frame=view.frame),
+        keyframe=replace(scene.keyframe, frame=view.frame, stamp_ns=view.stamp_ns),
+        timings={'predict': 0.001},
+    )
+
+
+def answer_off_the_walls(question, map_, map_from_room=np.eye(4)):
+    """The answer of a map of the room to whatever question: what stands off its walls is the thing."""
+    off = off_the_walls(map_, map_from_room) > 0.25
+    things = ()
+    if off.sum() >= MIN_IN_OBJECT:
+        low, high = np.quantile(map_.gaussians.means.double().numpy()[off], (0.02, 0.98), axis=0)
+        things = (Object(tuple((low + high) / 2), tuple(high - low), 0.875),)
+    score, centre = (0.875, things[0].center) if things else (0.25, None)
+    return Answer(
+        question.text,
+        THRESHOLD,
+        bool(things),
+        score,
+        centre,
+        None,
+        things,
+        gaussians=GaussianArrays(off, off),
+    )
 
 
 if __name__ == '__main__':
