@@ -325,9 +325,9 @@ def test_a_perfect_network_and_given_poses(monkeypatch):
     walker, elsewhere = map_houses.walkers(renderer, 0)
     ticks = []
     scores = map_houses.evaluate_house(
-        pipeline, walker, elsewhere, 48, ('stereo_tf', 'stereo', 'sequential'), tick=lambda: ticks.append(1)
+        pipeline, walker, elsewhere, 24, ('stereo_tf', 'stereo', 'sequential'), tick=lambda: ticks.append(1)
     )
-    assert len(ticks) == 48 and list(scores) == ['stereo_tf', 'stereo', 'sequential']
+    assert len(ticks) == 24 and list(scores) == ['stereo_tf', 'stereo', 'sequential']
     perfect, nothing = scores['stereo_tf'], scores['stereo']
     assert perfect['drift_m'] < 1e-6 and perfect['path_error_m'] < 1e-6 and perfect['given_error_m'] < 1e-6
     assert perfect['still_error_m'] > 1 and perfect['fused_share'] == 1
@@ -335,11 +335,11 @@ def test_a_perfect_network_and_given_poses(monkeypatch):
     assert perfect['relocalised_share'] == 0 and perfect['false_relocalisations'] == 0
     assert perfect['objects_precision'] is None and perfect['objects_recall'] == 0
     assert nothing['drift_m'] is None and nothing['fused_share'] == 0
-    assert nothing['reasons'] == {'no pose': 48}
+    assert nothing['reasons'] == {'no pose': 24}
     result = map_houses.summarise([scores, scores])
     assert result['setting'] == 'stereo_tf' and result['stale_share'] == perfect['stale_share']
     assert result['settings']['stereo_tf']['intervals']['fused_share'] == (1, 1)
-    assert result['settings']['stereo']['left_out'] == {'no pose': 96}
+    assert result['settings']['stereo']['left_out'] == {'no pose': 48}
     assert {'drift_closed_m', 'id_switches'} <= {why.split(': ')[1] for why in result['not_measured']}
 
 

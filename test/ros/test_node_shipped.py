@@ -168,7 +168,7 @@ def memory_mb(node):
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize('count', [1500, pytest.param(100_000, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize('count', [600, pytest.param(100_000, marks=pytest.mark.heavy)])
 def test_whatever_messages_come_the_node_goes_on(robot, count):
     robot.lives()
     rng, before = np.random.default_rng(41), memory_mb(robot.node)
