@@ -28,6 +28,7 @@ COMMANDS = {
     'policy': "print the node's permissions for SROS 2",
     'splats': 'send Gaussians on to RVizSplat, a display of RViz',
     'view': 'show a scene, a map or the running node in the browser, and query it',
+    'export': 'write a scene or a map as a file that other programs open',
     'map': 'say what a saved map holds, or merge two maps of one place',
     'weights': 'convert, describe or check checkpoints',
     'eval': 'measure the accuracy of a checkpoint',

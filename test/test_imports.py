@@ -13,6 +13,7 @@ FLOORS = (
     {'network'},
     {'checkpoints'},
     {'gaussians'},
+    {'formats'},
     {'semantics'},
     {'geometry'},
     {'scene'},
@@ -155,7 +156,7 @@ def test_house():
     [
         ('images.view', 'import gsemsplat_ros.network.model'),
         ('images.view', 'import torch'),
-        ('network.model', 'from gsemsplat_ros.gaussians.ply import read_ply'),
+        ('network.model', 'from gsemsplat_ros.formats.ply import read_ply'),
         ('network.model', 'def f():\n    from gsemsplat_ros import pipeline'),
         ('semantics.objects', 'from gsemsplat_ros.scene import scene'),
         ('semantics.objects', 'from ..scene.scene import Scene'),

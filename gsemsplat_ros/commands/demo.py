@@ -177,7 +177,7 @@ def play(
     """Start the node by `command` with `parameters` besides player.PARAMETERS, play and query the scenes, and
     stop it. Writes out/scene.ply from the first scene and out/node.log."""
     from gsemsplat_ros.flight.flight import draw
-    from gsemsplat_ros.gaussians.ply import write_ply
+    from gsemsplat_ros.formats.ply import write_ply
     from gsemsplat_ros.report.pair_result import PairResult
     from gsemsplat_ros.ros.client.client import Client
     from gsemsplat_ros.ros.client.node_process import NodeProcess

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     """Write the scene, the answers and the report into the folder."""
-    from gsemsplat_ros.gaussians.ply import write_ply
+    from gsemsplat_ros.formats.ply import write_ply
     from gsemsplat_ros.pipeline import Pipeline
     from gsemsplat_ros.scene.scene_file import save_scene
     from gsemsplat_ros.terminal.output import output_folder, write_json

@@ -1,11 +1,9 @@
-"""Gaussians as values, in files and in pictures.
+"""Gaussians as values and in pictures.
 
-Takes a `Prediction` or a PLY file; gives `Gaussians` and a `Rendering`.
+Takes a `Prediction`; gives `Gaussians` and a `Rendering`.
 
 rotations: unit quaternions (w, x, y, z) and matrices
 gaussians: the value and its transforms
-ply: PLY files for standard viewers
-ply_vertices: the vertices of a PLY file of whatever maker
 rows: rows of float32, as messages hold them
 projection: Gaussians as a pinhole camera sees them
 render: the entry to the renderers: render_cpu on the CPU; on a GPU render_gsplat, else render_tiles

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from gsemsplat_ros.checkpoints.tensor_file import read_tensor_file
-from gsemsplat_ros.gaussians.ply import read_ply
+from gsemsplat_ros.formats.ply import read_ply
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.live import shown_scene as scenes
@@ -34,7 +34,7 @@ def open_any(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
     """Open a PLY file, a scene or a map, depending on the file."""
     if path.suffix.lower() == '.ply':
         return open_ply(path, shared, budget)
-    return (open_scene if scenefile.KIND.key in _header(path) else open_map)(path, shared, budget, load)
+    return (open_scene if is_scene(path) else open_map)(path, shared, budget, load)
 
 
 def open_ply(path: Path, shared: SharedState, budget: int) -> Rest:
@@ -134,9 +134,10 @@ def title_of(path: Path) -> str:
     return path.resolve().parent.name if path.name == 'scene.safetensors' else path.name
 
 
-def _header(path: Path) -> dict[str, str]:
+def is_scene(path: Path) -> bool:
+    """Whether the file holds a scene; if not, it may hold a map. Raises ValueError for another file."""
     try:
-        return read_tensor_file(path).metadata
+        return scenefile.KIND.key in read_tensor_file(path).metadata
     except ValueError as error:
         raise ValueError(
             f'{path} is no scene and no map, or only a part of one ({error}): give a file that save_map or '

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gsemsplat_ros.gaussians.ply import write_ply
+from gsemsplat_ros.formats.ply import write_ply
 from gsemsplat_ros.live import colors
 from gsemsplat_ros.live.page_answer import PageAnswer
 from gsemsplat_ros.live.shared_state import SemanticColors

@@ -14,7 +14,7 @@ import pytest
 
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, read_card
 from gsemsplat_ros.datasets.demo_pairs import load_scene
-from gsemsplat_ros.gaussians.ply import read_ply
+from gsemsplat_ros.formats.ply import read_ply
 from gsemsplat_ros.images.view import Pair, View
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.pipeline import Pipeline

@@ -19,7 +19,7 @@ pytest.importorskip('viser')
 from support.live_page import DEADLINE_S, EVIL, Served, some
 from support.page_visitor import Visitor
 
-from gsemsplat_ros.gaussians.ply import write_ply
+from gsemsplat_ros.formats.ply import write_ply
 from gsemsplat_ros.live import film, visitor_page
 from gsemsplat_ros.live import shown_scene as scenes
 

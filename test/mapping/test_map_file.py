@@ -16,7 +16,7 @@ from support.word_maps import HERE, scene_cloud, worded_map
 
 from gsemsplat_ros.bench.tools import Memory
 from gsemsplat_ros.checkpoints.checkpoint import SHIPPED
-from gsemsplat_ros.gaussians.ply import read_ply
+from gsemsplat_ros.formats.ply import read_ply
 from gsemsplat_ros.mapping.map import Map, cut
 from gsemsplat_ros.mapping.map_file import KIND, load_map, save_map
 from gsemsplat_ros.mapping.tile import HISTORY, MISSES_TO_GO

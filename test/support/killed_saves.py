@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from support.word_maps import HERE, scene_cloud
 
-from gsemsplat_ros.gaussians.ply import read_ply
+from gsemsplat_ros.formats.ply import read_ply
 from gsemsplat_ros.mapping.map import Map
 from gsemsplat_ros.mapping.map_file import load_map, save_map
 from gsemsplat_ros.scene.coded_file import CodeSpace

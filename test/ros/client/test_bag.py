@@ -20,7 +20,7 @@ from support.demo_process import demo_process
 
 from gsemsplat_ros.cli import main
 from gsemsplat_ros.datasets.demo_pairs import load_scene
-from gsemsplat_ros.gaussians.ply import read_ply
+from gsemsplat_ros.formats.ply import read_ply
 from gsemsplat_ros.ros.client.bag import Bag
 from gsemsplat_ros.ros.client.bag_topics import COMPRESSED, IMAGE, INFO, StereoTopics, choose
 from gsemsplat_ros.ros.client.player import stereo_messages

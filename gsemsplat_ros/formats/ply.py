@@ -16,7 +16,7 @@ import torch
 
 from gsemsplat_ros.files import write_whole
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.gaussians.ply_vertices import read_vertices
+from gsemsplat_ros.formats.ply_vertices import read_vertices
 from gsemsplat_ros.network.config import SH_C0
 
 MEANS, NORMALS = ['x', 'y', 'z'], ['nx', 'ny', 'nz']

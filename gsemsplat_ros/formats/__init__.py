@@ -1,0 +1,9 @@
+"""Gaussians as files that other programs open: one file for each format.
+
+Takes `Gaussians` in parts, one after the other; gives a file that appears whole or not at all, or Gaussians.
+
+axes: from the frame of a scene or a map to the axes of a format
+ply: PLY files for standard viewers
+ply_vertices: the vertices of a PLY file of whatever maker
+writers: the table of formats: what is written of a scene or map, and how
+"""
