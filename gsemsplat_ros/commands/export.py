@@ -20,11 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='SCENE',
         help='a map that ~/save_map wrote, a folder or scene.safetensors that `infer` wrote, or a PLY file',
     )
-    parser.add_argument(
-        'out',
-        metavar='OUT',
-        help='the file to write; its suffix is the format: .ply',
-    )
+    parser.add_argument('out', metavar='OUT', help='the file to write; its suffix is the format: .ply')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
@@ -57,9 +53,7 @@ def read(path: Path) -> Splats:
         return Splats((read_ply(path, 'the frame of the file'),), Axes.OPTICAL)
     if is_scene(path):
         gaussians, card, _, _ = read_scene(path)
-        return Splats(
-            (gaussians,), Axes.OPTICAL, is_metric(card['scale_source']), Camera(**card['camera'])
-        )
+        return Splats((gaussians,), Axes.OPTICAL, is_metric(card['scale_source']), Camera(**card['camera']))
     map_, _ = read_map(path)
     tiles = map_.tiles.values()
     return Splats(tuple(tile.gaussians for tile in tiles) or (map_.gaussians,), Axes.Z_UP, map_.metric)

@@ -45,9 +45,7 @@ class Writer(NamedTuple):
     axes: Axes | None
 
 
-WRITERS = {
-    '.ply': Writer(lambda path, splats: write_ply(path, *splats.parts), None),
-}
+WRITERS = {'.ply': Writer(lambda path, splats: write_ply(path, *splats.parts), None)}
 
 
 def write(path: Path, splats: Splats) -> None:
