@@ -63,14 +63,16 @@ gpu:
 
 $(VENV)/bin/python:
 	@set -e; python=; \
-	for candidate in "$(PYTHON)" python3 python3.13 python3.12 python3.11 python3.10; do \
-	  if "$$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
-	  then python=$$candidate; break; fi; \
+	for candidate in "$(PYTHON)" $(filter-out $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python3.10); do \
+	  version=$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version=; \
+	  case $$version in \
+	    3.10|3.11|3.12|3.13|3.14) python=$$candidate; break ;; \
+	    ?*) echo "setup: not with $$candidate: for Python $$version the index has no wheels of ROS 2" >&2 ;; \
+	  esac; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo 'Python 3.10, 3.11, 3.12 or 3.13 is wanted and none was found: make setup PYTHON=/path/to/python3.12' >&2; \
-	  exit 1; fi; \
-	version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); debs=; \
+	  echo 'Python 3.10 to 3.14 is wanted and none was found: make setup PYTHON=/path/to/python3.12' >&2; exit 1; fi; \
+	debs=; \
 	"$$python" -c 'import ensurepip' 2>/dev/null || debs="$$debs python$$version-venv"; \
 	"$$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
 	  || debs="$$debs python$$version-dev"; \

@@ -1,9 +1,9 @@
 """`make lock`: write the SHA-256 of each file that pip may take into requirements.lock.
 
-Run it after a version was changed there. Files are the wheels of the four Pythons for Linux on x86-64 and
+Run it after a version was changed there. Files are the wheels of the five Pythons for Linux on x86-64 and
 aarch64, as the index of pip lists them, and those that lie in a folder of PIP_FIND_LINKS (builds of torch
-without CUDA); of a package without a wheel for each Python, its source too. Look at what has changed before
-you commit it: a release never changes, so a hash that goes is a reason to ask why.
+without CUDA); of a package without a wheel for each Python that takes it, its source too. Look at what has
+changed before you commit it: a release never changes, so a hash that goes is a reason to ask why.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pip._vendor.packaging.utils import (
 LOCK = Path(__file__).resolve().parents[1] / 'requirements.lock'
 INDEX = os.environ.get('PIP_INDEX_URL', PyPI.simple_url)
 JSON = 'application/vnd.pypi.simple.v1+json'  # PEP 691
-PYTHONS = range(10, 14)  # 3.10 to 3.13
+PYTHONS = range(10, 15)  # 3.10 to 3.14
 MACHINES = 'x86_64', 'aarch64'
 
 
@@ -50,7 +50,9 @@ def pythons(tag: Tag) -> set[int]:
 
 
 def hashes(requirement: Requirement) -> Iterator[str]:
-    """Of the files of the pinned release."""
+    """Of the files of the pinned release, for the Pythons that take it."""
+    marker = requirement.marker
+    wanted = {n for n in PYTHONS if marker is None or marker.evaluate({'python_version': f'3.{n}'})}
     request = urllib.request.Request(f'{INDEX.rstrip("/")}/{requirement.name}/', headers={'Accept': JSON})
     with urllib.request.urlopen(request, timeout=60) as answer:
         files = {file['filename']: file['hashes']['sha256'] for file in json.load(answer)['files']}
@@ -65,11 +67,11 @@ def hashes(requirement: Requirement) -> Iterator[str]:
             sources.append((name, digest))
             continue
         if of == requirement.name and version in requirement.specifier:
-            fits = set().union(*map(pythons, tags))
+            fits = set().union(*map(pythons, tags)) & wanted
             served |= fits if any(t.platform == 'any' or 'x86_64' in t.platform for t in tags) else set()
             if fits:
                 yield digest
-    for name, digest in sources if served != set(PYTHONS) else ():
+    for name, digest in sources if served != wanted else ():
         try:
             of, version = parse_sdist_filename(name)
         except InvalidSdistFilename:
@@ -85,7 +87,7 @@ def locked(line: str) -> str:
     pin = line.split(' --hash=')[0]
     found = sorted(set(hashes(Requirement(pin))))
     if not found:
-        raise SystemExit(f'{pin}: the index has no file of it for Linux and Python 3.10 to 3.13')
+        raise SystemExit(f'{pin}: the index has no file of it for Linux and Python 3.10 to 3.14')
     return ' '.join([pin, *(f'--hash=sha256:{digest}' for digest in found)])
 
 

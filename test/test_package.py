@@ -96,14 +96,22 @@ def test_direct_dependencies_are_pinned():
 
 
 def test_every_pin_has_the_hashes_of_its_files():
-    pin = re.compile(r"[a-z0-9-]+==[\w.]+(?: ; python_version < '3\.11')?(?: --hash=sha256:[0-9a-f]{64})+")
+    pin = re.compile(
+        r"(?P<name>[a-z0-9-]+)==[\w.]+(?: ; python_version (?P<part>(?:<|>=) '3\.1\d'))?"
+        r'(?: --hash=sha256:[0-9a-f]{64})+'
+    )
     lines = (ROOT / 'requirements.lock').read_text().splitlines()
     pins = [line for line in lines if not line.startswith('#')]
     assert len(pins) > 200
+    parts: dict[str, list[str | None]] = {}
     for line in pins:
-        assert pin.fullmatch(line), f'{line[:80]}: run `make lock`'
-    names = [line.partition('==')[0] for line in pins]
-    assert names == sorted(set(names))
+        found = pin.fullmatch(line)
+        assert found, f'{line[:80]}: run `make lock`'
+        parts.setdefault(found['name'], []).append(found['part'])
+    assert list(parts) == sorted(parts)
+    for name, of in parts.items():
+        wanted = ([None], ["< '3.11'"], ["< '3.14'", ">= '3.14'"])
+        assert of in wanted, f'{name}: one version, or one for each part of the Pythons'
 
 
 def test_versions_named_elsewhere_are_those_of_the_lock():
