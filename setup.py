@@ -53,8 +53,10 @@ setup(
         'bags': ['rosbags'],  # bag files without a ROS installation
         'training': ['moderngl', 'tensorboard', 'trimesh'],
         'test': [
+            'gaussforge',  # reads splat files
             'gsplat',
             'onnxruntime',
+            'pygltflib',
             'pytest',
             'pytest-timeout',
             'pytest-xdist',

@@ -16,8 +16,8 @@ import torch
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.cli import COMMANDS, main
 from gsemsplat_ros.commands.infer import read_pair
-from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.formats.ply import read_ply
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import fit
 from gsemsplat_ros.network.config import NetworkConfig

@@ -19,6 +19,7 @@ FLOORS = (
     {'scene'},
     {'mapping'},
     {'pipeline'},
+    {'saved'},
     {'pictures'},
     {'flight'},
     {'report', 'datasets'},

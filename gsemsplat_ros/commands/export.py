@@ -1,59 +1,88 @@
-"""`gsemsplat export`: a scene or map as a file that other programs open."""
+"""`gsemsplat export`: a scene or map, or one thing of it, as a file that other programs open."""
 
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsemsplat_ros.terminal.arguments import add_output_arguments
+from gsemsplat_ros.terminal.arguments import add_device_argument, add_model_arguments, add_output_arguments
 from gsemsplat_ros.terminal.console import Console
 
 if TYPE_CHECKING:
-    from gsemsplat_ros.formats.writers import Splats
+    import numpy as np
+
+    from gsemsplat_ros.saved import Saved
+    from gsemsplat_ros.semantics.answer import Answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments: what is exported, and the file."""
+    """Arguments: what is exported, the file, and which part."""
     parser.add_argument(
         'scene',
         metavar='SCENE',
-        help='a map that ~/save_map wrote, a folder or scene.safetensors that `infer` wrote, or a PLY file',
+        help='a map that ~/save_map wrote, a folder or scene.safetensors that `infer` wrote, a GLB or a PLY '
+        'file of Gaussians',
     )
-    parser.add_argument('out', metavar='OUT', help='the file to write; its suffix is the format: .ply')
+    parser.add_argument(
+        'out',
+        metavar='OUT',
+        help='the file to write; its suffix is the format: .glb (glTF; it still answers words here), .ply '
+        '(as of 3D Gaussian splatting) or .spz (small)',
+    )
+    parser.add_argument(
+        '--query', metavar='TEXT', help='write only the Gaussians of the objects that answer this phrase'
+    )
+    parser.add_argument('--without', action='store_true', help='with --query: write all but these objects')
+    add_model_arguments(parser)
+    add_device_argument(parser, 'with --query: device that answers it')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Write the file. Raises ValueError for a file that cannot be read or written."""
+    """Write the file. Raises ValueError for files that cannot be read or written, and where the phrase is not
+    found."""
+    if args.without and not args.query:
+        raise ValueError('--without: wanted --query too, which says without what')
     from gsemsplat_ros.commands.view import file_of
-    from gsemsplat_ros.formats.writers import write
+    from gsemsplat_ros.formats.writers import write, writer_of
+    from gsemsplat_ros.saved import open_saved
 
-    out = Path(args.out)
-    splats = read(file_of(args.scene))
+    start, out = time.perf_counter(), Path(args.out)
+    writer_of(out)
+    saved = open_saved(file_of(args.scene))
+    splats, total = saved.splats, len(saved.splats)
+    result: dict[str, object] = {'file': str(out)}
+    if args.query:
+        answer, members = asked(saved, args)
+        splats = splats.select(members != args.without)
+        result |= {'query': answer.text, 'score': answer.score, 'objects': len(answer.objects)}
     write(out, splats)
-    size = out.stat().st_size
-    console.say(f'{out}: {len(splats):,} Gaussians, {size / 1e6:.1f} MB')
-    console.result({'file': str(out), 'gaussians': len(splats), 'bytes': size})
+    seconds, size = time.perf_counter() - start, out.stat().st_size
+    console.say(f'{out}: {len(splats):,} of {total:,} Gaussians, {size / 1e6:.1f} MB, in {seconds:.1f} s')
+    console.result({**result, 'gaussians': len(splats), 'of': total, 'bytes': size, 'seconds': seconds})
 
 
-def read(path: Path) -> Splats:
-    """The Gaussians of a scene, a map or a PLY file. Raises ValueError for a file that is none."""
-    from gsemsplat_ros.formats.axes import Axes
-    from gsemsplat_ros.formats.ply import read_ply
-    from gsemsplat_ros.formats.writers import Splats
-    from gsemsplat_ros.images.camera import Camera
-    from gsemsplat_ros.live.file_source import is_scene
-    from gsemsplat_ros.mapping.map_file import read_map
-    from gsemsplat_ros.scene.scene import is_metric
-    from gsemsplat_ros.scene.scene_file import read_scene
+def asked(saved: Saved, args: argparse.Namespace) -> tuple[Answer, np.ndarray]:
+    """The answer to the phrase, and which (N,) bool of the Gaussians are its objects.
 
-    if path.suffix.lower() == '.ply':
-        return Splats((read_ply(path, 'the frame of the file'),), Axes.OPTICAL)
-    if is_scene(path):
-        gaussians, card, _, _ = read_scene(path)
-        return Splats((gaussians,), Axes.OPTICAL, is_metric(card['scale_source']), Camera(**card['camera']))
-    map_, _ = read_map(path)
-    tiles = map_.tiles.values()
-    return Splats(tuple(tile.gaussians for tile in tiles) or (map_.gaussians,), Axes.Z_UP, map_.metric)
+    Raises ValueError where it is not found.
+    """
+    import numpy as np
+
+    from gsemsplat_ros.pipeline import Pipeline
+    from gsemsplat_ros.semantics.members import members_of
+
+    _ = saved.space  # fails before the network is loaded, not after it
+    pipeline = Pipeline.load(args.weights, args.device, args.text_checkpoint)
+    answer = pipeline.query(saved.target(pipeline), args.query)
+    means = [part.means.cpu().numpy() for part in saved.splats.parts]
+    members = members_of(answer, np.concatenate(means))
+    if not members.any():
+        raise ValueError(
+            f"'{answer.text}' is {answer.state} in {args.scene} (score {answer.score:.2f}, wanted "
+            f'{pipeline.threshold:.2f}): nothing is written; name another thing'
+        )
+    return answer, members

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PATHS = 'arc', 'orbit', 'dolly', 'published'  # copy from flight/paths.py, not imported for a fast `--help`
 VIDEOS = 'rgb', 'semantics'
+FORMATS = 'glb', 'spz'  # copy from formats/writers.py; PLY is written anyhow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='FX FY CX CY [BASELINE]: focal lengths and principal point of both images [px]; with '
         'the baseline [m] they are a rectified stereo pair, LEFT is the left one, and the scene '
         'is metric',
+    )
+    parser.add_argument(
+        '--export',
+        nargs='+',
+        action='extend',
+        default=[],
+        choices=FORMATS,
+        metavar='FORMAT',
+        help=f'also write the scene as {", ".join(f"scene.{name}" for name in FORMATS)}: those of these that '
+        'are named (see `gsemsplat export`)',
     )
     parser.add_argument(
         '--video',
@@ -91,6 +102,12 @@ def run(args: argparse.Namespace, console: Console) -> None:
     # for `gsemsplat view`
     save_scene(out / 'scene.safetensors', scene, pair.second.image, pipeline.code_space)
     summary = {**result.summary(), 'report': str(out / 'report.html'), 'scene': str(out / 'scene.ply')}
+    for name in args.export:
+        from gsemsplat_ros.formats.writers import write
+        from gsemsplat_ros.saved import of_scene
+
+        write(out / f'scene.{name}', of_scene(scene, pipeline.code_space))
+        summary[name] = str(out / f'scene.{name}')
     if args.video:
         film = film_scene(pipeline, scene, result.camera, args.video, out, console)
         result = replace(result, film=film)

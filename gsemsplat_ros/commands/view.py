@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'scene',
         nargs='?',
         metavar='SCENE',
-        help='a map that ~/save_map wrote, a folder or scene.safetensors that `infer` wrote, or a PLY file '
-        'of Gaussians, which cannot be queried',
+        help='a map that ~/save_map wrote, a folder or scene.safetensors that `infer` wrote, a GLB that '
+        '`export` wrote, or a PLY file of Gaussians, which cannot be queried',
     )
     parser.add_argument('--live', action='store_true', help='follow the running node and query it')
     parser.add_argument(
@@ -141,10 +141,12 @@ def file_of(name: str) -> Path:
         raise ValueError(f'no scene at {path}: give a map, a folder of `gsemsplat infer`, or a PLY file')
     if path.suffix.lower() in OTHER_SPLATS:
         raise ValueError(
-            f'{path} holds splats in another format than PLY: export it as .ply, without compression'
+            f'{path} holds splats in another format than PLY or GLB: export it as .ply, without compression'
         )
-    if path.suffix.lower() not in ('.safetensors', '.ply'):
-        raise ValueError(f'{path} is no scene: wanted a .safetensors file (a map or a scene) or a .ply file')
+    if path.suffix.lower() not in ('.safetensors', '.glb', '.ply'):
+        raise ValueError(
+            f'{path} is no scene: wanted a .safetensors file (a map or a scene), a .glb or a .ply file'
+        )
     return path
 
 

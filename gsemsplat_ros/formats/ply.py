@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.files import write_whole
-from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.formats.ply_vertices import read_vertices
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.network.config import SH_C0
 
 MEANS, NORMALS = ['x', 'y', 'z'], ['nx', 'ny', 'nz']

@@ -3,39 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from gsemsplat_ros.formats.axes import Axes, turned
+from gsemsplat_ros.formats.axes import Axes
+from gsemsplat_ros.formats.glb import write_glb
 from gsemsplat_ros.formats.ply import write_ply
-from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.images.camera import Camera
-
-
-@dataclass(frozen=True)
-class Splats:
-    """What is written: Gaussians in `axes`, in parts, at least one, one after the other.
-
-    metric: whether lengths are metres. camera: the one at the origin that saw the scene, looking ahead; None
-    for a map, and where it is unknown.
-    """
-
-    parts: tuple[Gaussians, ...]
-    axes: Axes
-    metric: bool = False
-    camera: Camera | None = None
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    def turned(self, axes: Axes) -> Splats:
-        """The same in other axes."""
-        return replace(self, parts=tuple(turned(part, axes, self.axes) for part in self.parts), axes=axes)
-
-    def joined(self) -> Gaussians:
-        """All parts in one."""
-        return self.parts[0] if len(self.parts) == 1 else Gaussians.joined(self.parts)
+from gsemsplat_ros.formats.splats import Splats
+from gsemsplat_ros.formats.spz import write_spz
 
 
 class Writer(NamedTuple):
@@ -45,7 +20,19 @@ class Writer(NamedTuple):
     axes: Axes | None
 
 
-WRITERS = {'.ply': Writer(lambda path, splats: write_ply(path, *splats.parts), None)}
+WRITERS = {
+    '.ply': Writer(lambda path, splats: write_ply(path, *splats.parts), None),
+    '.glb': Writer(write_glb, None),  # which turns them itself, and says how they lay
+    '.spz': Writer(write_spz, Axes.Y_UP),
+}
+
+
+def writer_of(path: Path) -> Writer:
+    """The writer of the format that the suffix of `path` names. Raises ValueError for another suffix."""
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise ValueError(f'{path} names no format: wanted a name that ends in {", ".join(WRITERS)}')
+    return writer
 
 
 def write(path: Path, splats: Splats) -> None:
@@ -53,9 +40,7 @@ def write(path: Path, splats: Splats) -> None:
 
     Raises ValueError, in one line, for another suffix, and where the file cannot be written.
     """
-    writer = WRITERS.get(path.suffix.lower())
-    if writer is None:
-        raise ValueError(f'{path} names no format: wanted a name that ends in {", ".join(WRITERS)}')
+    writer = writer_of(path)
     try:
         writer.write(path, splats if writer.axes is None else splats.turned(writer.axes))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Scenes, maps and PLY files for the live page: shown at once, queried as soon as the pipeline is loaded.
+"""Scenes, maps, GLBs and PLY files for the live page: shown at once, queried when the pipeline is loaded.
 
 Each `open_*` shows its file and returns a function that loads the rest. Both raise ValueError.
 """
@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gsemsplat_ros.checkpoints.tensor_file import read_tensor_file
 from gsemsplat_ros.formats.ply import read_ply
 from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import Pair
@@ -20,6 +19,7 @@ from gsemsplat_ros.live.pipeline_source import asks, semantic_colors_by
 from gsemsplat_ros.live.shared_state import SharedState
 from gsemsplat_ros.mapping import map_file as mapfile
 from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.saved import WITHOUT_WORDS, is_scene, open_saved
 from gsemsplat_ros.scene import scene_file as scenefile
 from gsemsplat_ros.scene.coded_file import check_space
 from gsemsplat_ros.scene.scene import Scene, is_metric
@@ -31,9 +31,11 @@ Rest = Callable[[], None]
 
 
 def open_any(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
-    """Open a PLY file, a scene or a map, depending on the file."""
+    """Open a PLY file, a GLB, a scene or a map, depending on the file."""
     if path.suffix.lower() == '.ply':
         return open_ply(path, shared, budget)
+    if path.suffix.lower() == '.glb':
+        return open_glb(path, shared, budget, load)
     return (open_scene if is_scene(path) else open_map)(path, shared, budget, load)
 
 
@@ -46,6 +48,31 @@ def open_ply(path: Path, shared: SharedState, budget: int) -> Rest:
         '~/save_map or a folder of `gsemsplat infer`',
     )
     return lambda: None
+
+
+def open_glb(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
+    """Show a GLB; one of `gsemsplat export` can be queried as the scene or map that it was."""
+    saved = open_saved(path)
+    splats, gaussians = saved.splats, saved.splats.joined()
+    if saved.map is not None:
+        shown = scenes.shown_from_above(path.name, gaussians, budget, splats.metric)
+    elif splats.camera is not None:
+        camera = splats.camera
+        seen = scenes.ShownCamera('first camera', np.eye(4), camera.fov_y, camera.aspect)
+        shown = scenes.shown_from_camera(path.name, gaussians, budget, splats.metric, (seen,))
+    else:
+        shown = scenes.shown_from_file(path.name, gaussians, budget)
+    if splats.space is None:
+        shared.write(shown=shown, no_query_reason=f'{path.name} {WITHOUT_WORDS}')
+        return lambda: None
+    shared.write(shown=shown, no_query_reason=LOADING)
+
+    def rest() -> None:
+        pipeline = load()
+        target = saved.target(pipeline)
+        shared.write(ask=asks(pipeline, target, shown), semantic_colors=semantic_colors_by(pipeline))
+
+    return rest
 
 
 def open_scene(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
@@ -132,14 +159,3 @@ def small(image: np.ndarray) -> np.ndarray:
 def title_of(path: Path) -> str:
     """The title on the page: the file's name, for a scene that of its folder."""
     return path.resolve().parent.name if path.name == 'scene.safetensors' else path.name
-
-
-def is_scene(path: Path) -> bool:
-    """Whether the file holds a scene; if not, it may hold a map. Raises ValueError for another file."""
-    try:
-        return scenefile.KIND.key in read_tensor_file(path).metadata
-    except ValueError as error:
-        raise ValueError(
-            f'{path} is no scene and no map, or only a part of one ({error}): give a file that save_map or '
-            '`gsemsplat infer` wrote'
-        ) from None

@@ -24,4 +24,5 @@ decoded_codes: decoded codes of cells and of Gaussians, and a store of them
 map_index: those of a map, for queries
 ask_map: answers of a map
 map_file, keyframe_file, graph_file, objects_file: maps on disk
+splats_map: the map of a file in another format
 """

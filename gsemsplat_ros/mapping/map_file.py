@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.formats.ply import write_ply
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.mapping import graph_file, keyframe_file, objects_file
 from gsemsplat_ros.mapping.map import Map, cut
 from gsemsplat_ros.mapping.tile import HISTORY, MISSES_TO_GO, Tile

@@ -21,6 +21,7 @@ from gsemsplat_ros.semantics.decoder import HiddenCodes
 MIN_ALPHA = 0.5  # a rendered depth is used where at least this much was drawn
 SAME_SURFACE = 0.1  # a Gaussian within this fraction of the rendered depth is visible
 NETWORK_SCALE = 'network'  # the scale source of scenes and maps whose lengths are the network's guess
+FILE_SCALE = 'file'  # that of those whose file says that they are metres, and not why
 
 
 def is_metric(scale_source: str) -> bool:

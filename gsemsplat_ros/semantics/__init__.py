@@ -12,4 +12,5 @@ decoder: codes to that space, and the fast comparison with phrases
 relevancy: LERF relevancy, smoothing, the threshold
 object_history: what a map remembers of an object
 objects: relevant Gaussians grouped into boxes
+members: which Gaussians those of an answer are
 """

@@ -20,8 +20,8 @@ from support.demo_process import FAKE_NODE, demo_process
 
 from gsemsplat_ros.commands.demo import play
 from gsemsplat_ros.datasets import demo_pairs as scenes
-from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.formats.ply import read_ply
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.ros.calibration import baseline_of, camera_of
 from gsemsplat_ros.ros.client import node_process
 from gsemsplat_ros.ros.client.node_process import NodeProcess, share_file

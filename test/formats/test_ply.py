@@ -9,8 +9,8 @@ import torch
 from support.damaged import damaged
 from support.random_gaussians import make_prediction, random_gaussians
 
-from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.formats.ply import read_ply, write_ply
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 
 STANDARD = [
     'x',

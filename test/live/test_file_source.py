@@ -1,4 +1,4 @@
-"""Scene files, and words asked on the live page of a real pair: as the pipeline answers them."""
+"""Scene files and GLBs, and words asked on the live page of a real pair: as the pipeline answers them."""
 
 import json
 
@@ -8,14 +8,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gsemsplat_ros.datasets.demo_pairs import load_scene
+from gsemsplat_ros.formats.writers import write
 from gsemsplat_ros.live import file_source
 from gsemsplat_ros.live.shared_state import SharedState
 from gsemsplat_ros.mapping.fusion import START
 from gsemsplat_ros.mapping.map import Map
 from gsemsplat_ros.mapping.map_file import save_map
 from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.saved import open_saved
 from gsemsplat_ros.scene import scene_file as scenefile
 from gsemsplat_ros.scene.coded_file import CodeSpace
+from gsemsplat_ros.semantics.members import members_of
 
 WORDS = 'desk', 'office chair', 'bathtub'
 
@@ -97,6 +100,41 @@ def test_the_page_of_a_map_answers_as_the_pipeline(made):
     assert answer.answer.found and answer.answer.score == pytest.approx(wanted.score, abs=0.02)
     assert answer.shown.frame == 'odom' and answer.relevancy.shape == answer.lit.shape == (len(map_),)
     assert answer.relevancy[answer.lit].min() >= 0.5 and answer.lit.any()
+
+
+@pytest.mark.parametrize('kind', ['scene', 'map'])
+def test_a_glb_answers_as_what_was_exported(made, tmp_path, kind):
+    pipeline, _, scene, map_, folder = made
+    saved = open_saved(folder / f'{kind}.safetensors')
+    write(tmp_path / 'a.glb', saved.splats)
+    shared = SharedState()
+    rest = file_source.open_any(tmp_path / 'a.glb', shared, 10**6, lambda: pipeline)
+    assert shared.state.shown.frame == saved.splats.parts[0].frame and shared.state.shown.unit == 'm'
+    assert len(shared.state.shown.cameras) == (kind == 'scene')
+    rest()
+    target = scene if kind == 'scene' else pipeline.index(map_)
+    for text in WORDS:
+        got, wanted = shared.ask(text).answer, pipeline.query(target, text)
+        assert got.found == wanted.found and got.score == pytest.approx(wanted.score, abs=0.01)
+        either = np.count_nonzero(got.lit | wanted.lit)
+        assert np.count_nonzero(got.lit & wanted.lit) >= 0.9 * either
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize('kind', ['scene', 'map'])
+def test_an_object_and_the_rest(made, tmp_path, kind):
+    pipeline, _, scene, map_, folder = made
+    saved = open_saved(folder / f'{kind}.safetensors')
+    target = scene if kind == 'scene' else pipeline.index(map_)
+    means = np.concatenate([part.means.numpy() for part in saved.splats.parts])
+    members = members_of(pipeline.query(target, 'office chair'), means)
+    write(tmp_path / 'chair.glb', saved.splats.select(members))
+    write(tmp_path / 'rest.glb', saved.splats.select(~members))
+    chair, others = (open_saved(tmp_path / name) for name in ('chair.glb', 'rest.glb'))
+    assert 500 < len(chair.splats) < 0.4 * len(means) and len(others.splats) == len(means) - len(chair.splats)
+    assert pipeline.query(chair.target(pipeline), 'office chair').found
+    left = pipeline.query(others.target(pipeline), 'office chair').lit
+    assert np.count_nonzero(left) < 0.2 * len(chair.splats)
 
 
 def test_files_of_other_decoders_are_shown_but_not_asked(made, tmp_path):

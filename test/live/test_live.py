@@ -9,8 +9,8 @@ import torch
 from support.live_page import CHAIR, DEADLINE_S, EVIL, some
 
 from gsemsplat_ros.commands import view
-from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.formats.ply import read_ply, write_ply
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.camera import UP_OF_CAMERA
 from gsemsplat_ros.live import colors, file_source, panel_text
 from gsemsplat_ros.live import shown_scene as scenes
