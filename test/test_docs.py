@@ -66,7 +66,9 @@ def test_lines_are_at_most_110_columns(path):
 def test_links_and_named_files_exist(path):
     text = path.read_text()
     for link in re.findall(r'\]\(([^)\s]+)\)', text):
-        if '://' not in link:
+        if badge := re.fullmatch(r'\.\./\.\./actions/workflows/([\w.]+)(?:/badge\.svg)?', link):
+            assert (ROOT / '.github' / 'workflows' / badge[1]).is_file()  # a page of the host, not a file
+        elif '://' not in link:
             target, _, anchor = link.partition('#')
             place = path.parent / target if target else path
             assert place.exists(), f'{path.name} links to {link}'

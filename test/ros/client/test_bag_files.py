@@ -10,7 +10,6 @@ import pytest
 
 pytest.importorskip('rosbags', reason='`make setup` installs rosbags')
 import lz4.frame
-from backports import zstd
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
@@ -26,6 +25,11 @@ from gsemsplat_ros.ros.client import bag_decompress
 from gsemsplat_ros.ros.client.bag import Bag
 from gsemsplat_ros.ros.client.bag_topics import IMAGE, INFO
 from gsemsplat_ros.ros.client.player import stereo_messages
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 pytestmark = pytest.mark.usefixtures('own_environment')
 S = 10**9
