@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--node',
         action='store_true',
         help='instead: what the node itself costs, images in to messages out '
-        'between two processes, with 400,000 Gaussians',
+        'between two processes, with 400,000 Gaussians; and splats as messages',
     )
     other.add_argument(
         '--train', action='store_true', help='instead: loading and steps of the training of the small network'
@@ -166,7 +166,14 @@ def run_node(console: Console) -> None:
 
     with console.steps('bench') as step:
         result = bench_node(step)
-    console.table([(key.replace('_', ' '), value) for key, value in result.items()], ('measure', 'value'))
+    rows = [(key.replace('_', ' '), value) for key, value in result.items() if key != 'splats']
+    console.table(rows, ('measure', 'value'))
+    console.say()
+    measures = result['splats']['PackedSplats']
+    rows = [
+        (name.replace('_', ' '), *(kind.get(name) for kind in result['splats'].values())) for name in measures
+    ]
+    console.table(rows, ('splats', *result['splats']))
     console.result(result)
 
 

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'topic',
         nargs='?',
         default='/gsemsplat/gaussians',
-        help='of the Gaussians, e.g. /gsemsplat/map (default: %(default)s)',
+        help='of the Gaussians, e.g. /gsemsplat/map; what is heard is its .../packed (default: %(default)s)',
     )
     parser.set_defaults(run=run)
     add_output_arguments(parser)

@@ -4,7 +4,8 @@ Takes a `Prediction`; gives `Gaussians` and a `Rendering`.
 
 rotations: unit quaternions (w, x, y, z) and matrices
 gaussians: the value and its transforms
-rows: rows of float32, as messages hold them
+rows: rows of float32, as clouds hold them
+packed: 28 bytes for each, as packed splats hold them
 projection: Gaussians as a pinhole camera sees them
 render: the entry to the renderers: render_cpu on the CPU; on a GPU render_gsplat, else render_tiles
 render_cpu: the compiled renderer

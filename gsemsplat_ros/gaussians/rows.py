@@ -1,4 +1,4 @@
-"""Gaussians as rows of float32, one after the other, as messages hold them."""
+"""Gaussians as rows of float32, one after the other, as clouds hold them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ relocalize: the service that says where a picture was taken in the map
 answers, shown: answers to queries, and those whose markers are shown
 snapshot: the results of the node, one value that is replaced
 state: the parts of the node in each lifecycle state
-clouds, messages, object_messages: Gaussians, answers and objects as messages
+clouds, packed_splats: Gaussians as messages
+messages, object_messages: answers and objects as messages
 publishers: the topics of the results
 services: errors of a service as its message
 status, diagnostics: the status message, and /diagnostics made from it

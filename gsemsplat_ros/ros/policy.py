@@ -14,7 +14,9 @@ from gsemsplat_ros.ros.inputs import TOPICS
 NODE = 'gsemsplat'
 PUBLISHED = (
     '~/gaussians',
+    '~/gaussians/packed',
     '~/map',
+    '~/map/packed',
     '~/objects',
     '~/objects/markers',
     '~/pose',

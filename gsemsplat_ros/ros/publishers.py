@@ -2,9 +2,9 @@
 
 Results are reliable, transient local, depth 1, so an RViz that is started later still sees the newest scene;
 only ~/relevancy, which carries one message for each standing query, keeps as many as there may be queries.
-The big ones (cloud, relevancy image and map) are built only when somebody listens: without subscribers the
-newest result stays unbuilt, and the 1 Hz timer of the node builds it for the first one who comes. The map is
-built by that timer alone, at most once a second, however fast it grows.
+The big ones (clouds, packed splats, relevancy image and map) are built only when somebody listens: without
+subscribers the newest result stays unbuilt, and the 1 Hz timer of the node builds it for the first one who
+comes. The map is built by that timer alone, at most once a second, however fast it grows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
+from gsemsplat_msgs.msg import PackedSplats
 from gsemsplat_msgs.msg import Relevancy as RelevancyMessage
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy
@@ -29,6 +30,7 @@ from gsemsplat_ros.pictures.heat import answer_overlay
 from gsemsplat_ros.ros import messages, object_messages
 from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import image_message, make_header, stamp_ns
+from gsemsplat_ros.ros.packed_splats import ENDING, packed_splats
 from gsemsplat_ros.ros.parameters import MAX_QUERIES
 from gsemsplat_ros.ros.qos import latched, overridable
 from gsemsplat_ros.ros.snapshot import Kept
@@ -96,10 +98,17 @@ class Results:
             self._made.callback(publisher.on_deactivate, None)  # of a query in hand: nothing more goes out
             return publisher
 
-        self._cloud = OnDemand(node, create(PointCloud2, 'gaussians'))
-        self._image = OnDemand(node, create(Image, 'relevancy/image'))
-        self._relevancy_map = OnDemand(node, create(Image, 'relevancy/map'))
-        self._map = OnDemand(node, create(PointCloud2, 'map'))
+        def on_demand(kind: type, topic: str) -> OnDemand:
+            self._on_demand.append(OnDemand(node, create(kind, topic)))
+            return self._on_demand[-1]
+
+        self._on_demand: list[OnDemand] = []
+        self._cloud = on_demand(PointCloud2, 'gaussians')
+        self._packed = on_demand(PackedSplats, 'gaussians' + ENDING)
+        self._image = on_demand(Image, 'relevancy/image')
+        self._relevancy_map = on_demand(Image, 'relevancy/map')
+        self._map = on_demand(PointCloud2, 'map')
+        self._packed_map = on_demand(PackedSplats, 'map' + ENDING)
         self._relevancy = create(RelevancyMessage, 'relevancy', depth=MAX_QUERIES)
         self._markers = create(MarkerArray, 'objects/markers')
         self._objects = (
@@ -115,12 +124,13 @@ class Results:
             self._made.callback(node.destroy_lifecycle_publisher, self._tf)
 
     def cloud(self, scene: Scene, max_points: int, codes: bool) -> None:
-        """~/gaussians; not without a frame, in which nobody could place it."""
+        """~/gaussians and ~/gaussians/packed; not without a frame, in which nobody could place them."""
         header = messages.scene_header(scene)
         if header.frame_id:
             self._cloud.offer(
                 lambda: gaussian_cloud(scene.gaussians, header, max_points, codes, say=self._say)
             )
+            self._packed.offer(lambda: packed_splats(scene.gaussians, header, max_points))
 
     def pose(self, scene: Scene) -> None:
         """~/pose (when it was found, and the first camera has a frame) and ~/scale. Raises ValueError where
@@ -162,19 +172,19 @@ class Results:
             self._objects.publish(object_messages.object_detections(answers, newest))
 
     def map(self, map_: Map, header: Header, max_points: int, fixed: bool) -> None:
-        """~/map, within a second. `fixed`: its frame is one of TF's, in which it stays: so who gets it later
-        gets it with a later stamp, of which TF still knows the robot's place."""
+        """~/map and ~/map/packed, within a second. `fixed`: their frame is one of TF's, in which they stay: so
+        who gets them later gets them with a later stamp, of which TF still knows the robot's place."""
         stamp, now = stamp_ns(header), self._clock.now().nanoseconds
         if stamp != self._map_since[0]:
             self._map_since = stamp, now
         since = self._map_since[1]
 
-        def build() -> PointCloud2:
+        def later() -> Header:
             passed = max(self._clock.now().nanoseconds - since, 0) if fixed else 0
-            later = make_header(header.frame_id, stamp + passed)
-            return gaussian_cloud(sample(map_, max_points), later, say=self._say)
+            return make_header(header.frame_id, stamp + passed)
 
-        self._map.hold(build)
+        self._map.hold(lambda: gaussian_cloud(sample(map_, max_points), later(), say=self._say))
+        self._packed_map.hold(lambda: packed_splats(sample(map_, max_points), later()))
 
     def place(self, kept: Kept) -> None:
         """/tf: a map in a frame of its own, seen from the camera of the last fused keyframe. So the map is
@@ -187,7 +197,7 @@ class Results:
 
     def serve(self) -> None:
         """Publish what waited for a subscriber."""
-        for output in (self._cloud, self._image, self._relevancy_map, self._map):
+        for output in self._on_demand:
             output.serve()
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
-from gsemsplat_msgs.msg import Relevancy, Status
+from gsemsplat_msgs.msg import PackedSplats, Relevancy, Status
 from gsemsplat_msgs.srv import Query
 from lifecycle_msgs.msg import Transition
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
@@ -18,7 +18,9 @@ from support.ros_client import EVERY_PAIR, LATCHED, Client, Stereo, ask, change_
 from support.ros_messages import LEFT, RIGHT, camera_info, picture, raw_image, table
 from visualization_msgs.msg import MarkerArray
 
+from gsemsplat_ros.gaussians.packed import covariances_of
 from gsemsplat_ros.ros.conversions import image_message, image_to_rgb, make_header, stamp_ns
+from gsemsplat_ros.ros.packed_splats import splats_of
 
 S = 10**9
 
@@ -39,6 +41,7 @@ def nodes(start, client):
     out = '/a/gsemsplat/'
     for kind, topic in (
         (PointCloud2, 'gaussians'),
+        (PackedSplats, 'gaussians/packed'),
         (Image, 'relevancy/image'),
         (Image, 'relevancy/map'),
         (Relevancy, 'relevancy'),
@@ -102,6 +105,7 @@ def test_quality_of_service(client, nodes):
     }  # sensor data: hears every camera
     for topic in (
         'gaussians',
+        'gaussians/packed',
         'relevancy',
         'relevancy/image',
         'relevancy/map',
@@ -152,6 +156,18 @@ def test_a_stereo_pair_becomes_a_scene(client, stereo):
     assert (pose.pose.position.x, pose.pose.position.y) == (0.125, 0.0)
     np.testing.assert_allclose([pose.pose.orientation.z, pose.pose.orientation.w], [0.5**0.5] * 2, atol=1e-9)
     assert client.until(lambda: client.heard['/a/gsemsplat/scale'], 'scale')[-1].data == 0.5
+
+
+def test_the_packed_splats_are_those_of_the_cloud(client, stereo):
+    cloud = stereo.scene()
+    topic, stamp = '/a/gsemsplat/gaussians/packed', stamp_ns(cloud.header)
+    packed = client.until(lambda: client.of(topic, stamp), 'the packed splats')[0]
+    assert packed.header == cloud.header and len(packed.data) == 28 * 100
+    splats, points = splats_of(packed), table(cloud)
+    for i, name in enumerate('xyz'):
+        np.testing.assert_array_equal(splats['position'][:, i], points[name])
+    assert splats['rgba'][0].tolist()[:3] == [200, 100, 50]
+    np.testing.assert_allclose(covariances_of(splats)[:, 2, 2], 0.01**2, rtol=1e-3)
 
 
 def test_standing_queries_are_answered_on_every_scene(client, stereo):

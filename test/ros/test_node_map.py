@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip('tf2_msgs', reason='`make setup` or a ROS distribution brings tf2_msgs')
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
-from gsemsplat_msgs.msg import Relevancy
+from gsemsplat_msgs.msg import PackedSplats, Relevancy
 from gsemsplat_msgs.srv import LoadMap, SaveMap
 from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import Trigger
@@ -46,6 +46,7 @@ class Mapping:
         for kind, topic in (
             (PointCloud2, 'gaussians'),
             (PointCloud2, 'map'),
+            (PackedSplats, 'map/packed'),
             (MarkerArray, 'objects/markers'),
         ):
             client.listen(kind, f'{name}/gsemsplat/{topic}')
@@ -112,6 +113,8 @@ class Mapping:
     def map_of(self, width):
         """The newest cloud of the map, once it has `width` points."""
         heard = self.client.heard[self.name + '/gsemsplat/map']
+        packed = self.client.heard[self.name + '/gsemsplat/map/packed']
+        self.client.until(lambda: packed and len(packed[-1].data) == 28 * width, f'{width} packed splats')
         return self.client.until(
             lambda: heard and heard[-1].width == width and heard[-1], f'a map of {width}'
         )

@@ -28,13 +28,15 @@ from rclpy.serialization import serialize_message
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.ros.client.splat_display import splat_array
-from gsemsplat_ros.ros.clouds import gaussian_cloud
 from gsemsplat_ros.ros.conversions import make_header
+from gsemsplat_ros.ros.packed_splats import packed_splats
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / 'config' / 'gsemsplat.rviz').read_text())['Visualization Manager']
 DISPLAYS = {display['Name']: display for display in CONFIG['Displays']}
 WITH_TOPIC = {name: display['Topic'] for name, display in DISPLAYS.items() if 'Topic' in display}
+# of variances up to 0.01 m^2, packed as roots of half precision [m^2]
+COVARIANCE_ERROR = 1e-5
 # What the displays of rviz_default_plugins take.
 TYPES = {
     'PointCloud2': 'sensor_msgs/msg/PointCloud2',
@@ -145,9 +147,8 @@ class Cdr:
 def splats_plainly(gaussians, frame, sec, nanosec):
     out = Cdr()
     out.add('I', len(gaussians))
-    for mean, quat, covariance, opacity, colour in zip(
+    for mean, covariance, opacity, colour in zip(
         gaussians.means.tolist(),
-        gaussians.quats.tolist(),
         gaussians.covariances().double().numpy(),
         gaussians.opacities.tolist(),
         gaussians.colors.numpy(),
@@ -155,7 +156,7 @@ def splats_plainly(gaussians, frame, sec, nanosec):
         out.add('i', sec)
         out.add('I', nanosec, len(frame) + 1)
         out.data += frame.encode() + b'\0'
-        out.add('d', *mean, *quat[1:], quat[0])
+        out.add('d', *mean, 0, 0, 0, 1)
         full = np.zeros((6, 6))
         full[:3, :3] = covariance
         out.add('d', *full.ravel())
@@ -184,54 +185,60 @@ def some_gaussians(count, dtype=torch.float32):
 
 # with and without filling bytes behind the name of the frame
 @pytest.mark.parametrize('frame', ['c', 'camera', 'left_camera_optical_frame', 'x' * 15, ''])
-def test_splats_are_those_of_the_cloud(frame):
+def test_splats_are_those_that_were_packed(frame):
     gaussians = some_gaussians(7)
-    data = splat_array(gaussian_cloud(gaussians, make_header(frame, 5 * 10**9 + 77)))
+    data = splat_array(packed_splats(gaussians, make_header(frame, 5 * 10**9 + 77)))
     plain = splats_plainly(gaussians, frame, 5, 77)
     assert data[:4] == b'\x00\x01\x00\x00' and len(data) == 4 + len(plain)
     body = np.frombuffer(data[4:], np.uint8), np.frombuffer(plain, np.uint8)
     first = -(-(4 + 12 + len(frame) + 1) // 8) * 8  # where the first position begins
     assert (body[0][:first] == body[1][:first]).all(), 'count, stamp and frame'
     numbers = [np.frombuffer(b[first : first + 344].tobytes(), '<f8') for b in body]
-    np.testing.assert_allclose(*numbers, atol=1e-7)
+    np.testing.assert_allclose(*numbers, atol=COVARIANCE_ERROR)
     np.testing.assert_array_equal(*(b[first + 344 : first + 352] for b in body))
     np.testing.assert_allclose(
         *(np.frombuffer(b[first + 352 : first + 364].tobytes(), '<f4') for b in body), rtol=1e-6
     )
     size = (len(plain) - 4) // 7  # each begins where the one before ended
     last = [np.frombuffer(b[-364:-20].tobytes(), '<f8') for b in body]
-    np.testing.assert_allclose(*last, atol=1e-7)
+    np.testing.assert_allclose(*last, atol=COVARIANCE_ERROR)
     assert size * 7 + 4 == len(plain) and size % 8 == 0
 
 
 def test_the_first_part_is_what_ros_writes():
     """The pose of a splat, by ROS's own serializer."""
-    gaussians = some_gaussians(1)
-    quat, covariance = gaussians.quats[0].tolist(), np.zeros((6, 6))
+    gaussians, header = some_gaussians(1), make_header('odom', 9 * 10**9)
+    covariance = np.zeros((6, 6))
     covariance[:3, :3] = gaussians.covariances()[0].numpy()
-    pose = PoseWithCovarianceStamped(header=make_header('odom', 9 * 10**9))
+    pose = PoseWithCovarianceStamped(header=header)
     pose.pose.pose.position = Point(**dict(zip('xyz', gaussians.means[0].tolist())))
-    pose.pose.pose.orientation = Quaternion(w=quat[0], x=quat[1], y=quat[2], z=quat[3])
+    pose.pose.pose.orientation = Quaternion(w=1.0)
     pose.pose.covariance = covariance.ravel()
     wanted = serialize_message(pose)[4:]  # 12 + 5 characters, filled to 24, then 344 bytes
-    got = splat_array(gaussian_cloud(gaussians, make_header('odom', 9 * 10**9)))[8:]
+    got = splat_array(packed_splats(gaussians, header))[8:]
     # behind the count all moves by four bytes: the name is filled up to a multiple of eight elsewhere
     assert got[:17] == wanted[:17]
     np.testing.assert_allclose(
-        np.frombuffer(got[20 : 20 + 344], '<f8'), np.frombuffer(wanted[24 : 24 + 344], '<f8'), atol=1e-7
+        np.frombuffer(got[20 : 20 + 344], '<f8'),
+        np.frombuffer(wanted[24 : 24 + 344], '<f8'),
+        atol=COVARIANCE_ERROR,
     )
 
 
 def test_many_splats_are_thinned_and_others_refused():
-    cloud = gaussian_cloud(some_gaussians(50), make_header('c', 0))
-    few = splat_array(cloud, max_splats=10)
-    assert struct.unpack('<I', few[4:8]) == (10,) and len(few) == 8 + 10 * (len(splat_array(cloud)) - 8) // 50
-    assert splat_array(gaussian_cloud(some_gaussians(0), make_header('c', 0)))[4:] == b'\0\0\0\0'
-    cloud.fields = cloud.fields[:4]
-    with pytest.raises(
-        ValueError, match='the cloud has no field opacity of float32: wanted one of gsemsplat, with Gaussians'
-    ):
-        splat_array(cloud)
+    packed = packed_splats(some_gaussians(50), make_header('c', 0))
+    few = splat_array(packed, max_splats=10)
+    assert (
+        struct.unpack('<I', few[4:8]) == (10,) and len(few) == 8 + 10 * (len(splat_array(packed)) - 8) // 50
+    )
+    assert splat_array(packed_splats(some_gaussians(0), make_header('c', 0)))[4:] == b'\0\0\0\0'
+    for layout, cut in ((2, 0), (1, 3)):
+        packed.layout = layout
+        del packed.data[len(packed.data) - cut :]
+        with pytest.raises(
+            ValueError, match=f'layout {layout} with {1400 - cut} bytes: wanted layout 1 and 28'
+        ):
+            splat_array(packed)
 
 
 @pytest.mark.skipif(importlib.util.find_spec('gsplat_msgs') is not None, reason='RVizSplat is installed')
@@ -250,7 +257,8 @@ def test_missing_plugin_is_named(domain):
     )
     assert done.returncode == 1
     assert done.stderr == (
-        'gsemsplat: gsplat_msgs is missing: build RVizSplat in this workspace (docs/rviz.md) and source it\n'
+        'gsemsplat: gsplat_msgs is missing: build splat-ros/splat_interfaces and splat-ros/RVizSplat in this '
+        'workspace (docs/rviz.md) and source it\n'
     )
 
 

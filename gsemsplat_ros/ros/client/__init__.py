@@ -9,5 +9,5 @@ bag_storage, bag_mcap, bag_sqlite, bag_ros1, bag_decompress: the files of a bag
 player: pairs played to the node, and its results
 node_scenes, live_node: a followed node, for the live page
 splat_display: Gaussians for RVizSplat
-idle_node, bench_node, bench_messages: the cost of the node and its messages
+idle_node, bench_node, bench_messages, bench_splats: the cost of the node and its messages
 """
