@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
 
+from gsemsplat_ros.terminal.console import printable
+
 IMAGE, COMPRESSED, INFO = (
     'sensor_msgs/msg/Image',
     'sensor_msgs/msg/CompressedImage',
@@ -70,9 +72,8 @@ def choose(
         pair, infos = min(found, key=lambda item: _rank(item[0], images))
         return StereoTopics(pair, infos, images[pair[0]] == COMPRESSED)
     if named:
-        raise ValueError(
-            f'no camera_info belongs to {named[0][0]} and {named[0][1]}: ' + _there_are(topics, foreign)
-        )
+        one, other = map(printable, named[0])
+        raise ValueError(f'no camera_info belongs to {one} and {other}: ' + _there_are(topics, foreign))
     raise ValueError(
         'no stereo camera: wanted two image topics whose names differ in left and right (or infra1 and '
         'infra2, cam0 and cam1), or name them with --left and --right; ' + _there_are(topics, foreign)
@@ -121,7 +122,7 @@ def _there_are(topics: Mapping[str, str], foreign: Mapping[str, str]) -> str:
     listed = [f'{name} ({kind.rpartition("/")[2]})' for name, kind in sorted(of_cameras.items())]
     others = [f'{name} ({encoding})' for name, encoding in sorted(foreign.items())]
     passed = f'; passed over, since they are not CDR of ROS 2: {_some(others)}' if others else ''
-    return f'the bag has {_some(listed)}{passed}'
+    return printable(f'the bag has {_some(listed)}{passed}')
 
 
 def _some(listed: list[str]) -> str:

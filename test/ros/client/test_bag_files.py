@@ -251,6 +251,17 @@ def test_a_view_in_the_place_of_a_table_is_not_asked(tmp_path):
         Bag(file)
 
 
+@pytest.mark.parametrize('topic', TOPICS[1:])
+def test_a_topic_whose_name_is_damaged_is_named_in_one_line(tmp_path, topic):
+    folder = with_rosbags(tmp_path / 'room', stereo_camera(1), 'SQLITE3')
+    (file,) = folder.glob('*.db3')
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute('UPDATE topics SET name = ? WHERE name = ?', ('/\x02\n' + topic[3:], topic))
+    with pytest.raises(ValueError, match='the bag has') as caught:
+        Bag(file)
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize('kind', ['mcap', 'mcap, compressed', 'db3', 'bag', 'zstd'])
 def test_mutated_bags_are_read_or_refused_in_one_line(tmp_path, kind):
     messages, path = list(stereo_camera(2)), tmp_path / f'a.{kind.partition(",")[0]}'
