@@ -48,6 +48,8 @@ setup(
         ],
         'cuda': ['gsplat'],  # the fast renderer on NVIDIA GPUs
         'openclip': ['open_clip_torch'],  # text encoder of the public checkpoints
+        # of Depth Anything 3, which itself comes without its requirements: docs/backbones.md
+        'da3': ['addict', 'einops', 'omegaconf'],
         'onnx': ['onnx', 'onnxscript'],  # `gsemsplat weights export`
         'viewer': ['av', 'viser'],  # `gsemsplat view`, videos
         'bags': ['rosbags'],  # bag files without a ROS installation

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.checkpoints import checkpoint as checkpoints
+from gsemsplat_ros.checkpoints.backbone import load_backbone
 from gsemsplat_ros.device import choose, upload, within_gpu_memory
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.render import render
@@ -27,6 +28,7 @@ from gsemsplat_ros.images.view import Pair, fit, network_size
 from gsemsplat_ros.mapping.ask_map import ask_map
 from gsemsplat_ros.mapping.map import Map
 from gsemsplat_ros.mapping.map_index import MapIndex
+from gsemsplat_ros.network.backbone import Backbone, with_geometry
 from gsemsplat_ros.network.config import CLASSES
 from gsemsplat_ros.network.inference import Inference, keep_memory
 from gsemsplat_ros.network.model import GSemSplat
@@ -55,6 +57,7 @@ class Pipeline:
         square: bool = False,
         canonical: tuple[str, ...] = CANONICAL,
         exact: bool = False,
+        geometry: tuple[Backbone, str] | None = None,
     ):
         self.model: GSemSplat = checkpoint.model
         self.card = checkpoint.card
@@ -67,8 +70,10 @@ class Pipeline:
         self.text_encoder = text_encoder
         self.device = device
         self.network = Inference(self.model, device, exact)
+        self.backbone = geometry[0] if geometry else None
+        self.geometry = geometry[1] if geometry else ''  # by what the points are made, in words
         # without calibration, a public network's points are left alone
-        self.as_published = exact or not self.model.config.stem
+        self.as_published = self.backbone is None and (exact or not self.model.config.stem)
         self.square = square
         self.canonical = upload(text_encoder.encode(canonical), device)
         self.code_space = CodeSpace.of(
@@ -84,6 +89,7 @@ class Pipeline:
         square: bool = False,
         canonical: tuple[str, ...] = CANONICAL,
         exact: bool = False,
+        geometry: str | Path | None = None,
     ) -> Pipeline:
         """A pipeline from files.
 
@@ -93,7 +99,8 @@ class Pipeline:
         query is compared with; exact: compute the network in float32 even where the machine has units for
         bfloat16, and leave the points of a pair without calibration as predicted (a public network's always
         are). These units are about three times as fast and change an output by at most a hundredth of its
-        range in the mean (`gsemsplat bench` measures both).
+        range in the mean (`gsemsplat bench` measures both). geometry: the file of another network that
+        makes the points (Depth Anything 3, docs/backbones.md); the network of `weights` sees the words.
 
         On Linux the process keeps up to half a gigabyte of freed memory from then on.
         Raises ValueError in one line for a file or device that cannot be used; NoGpuMemory, which is one.
@@ -101,7 +108,8 @@ class Pipeline:
         chosen = choose(device)
         keep_memory()
         return within_gpu_memory(
-            lambda: cls._load(weights, chosen, text_checkpoint, square, canonical, exact), 'the network'
+            lambda: cls._load(weights, chosen, text_checkpoint, square, canonical, exact, geometry),
+            'the network',
         )
 
     @classmethod
@@ -113,6 +121,7 @@ class Pipeline:
         square: bool,
         canonical: tuple[str, ...],
         exact: bool,
+        geometry: str | Path | None,
     ) -> Pipeline:
         checkpoint = checkpoints.load(weights, chosen)
         if not checkpoint.decoders:
@@ -120,9 +129,10 @@ class Pipeline:
                 f'{checkpoint.path} has no semantic decoders, so it cannot answer words: '
                 'give a GSemSplat checkpoint'
             )
+        backbone = None if geometry is None else load_backbone(geometry, chosen, exact)
         mean = None if checkpoint.text_mean is None else checkpoint.text_mean.cpu().numpy()
         encoder = load_text_encoder(checkpoint.card.get('text_encoder'), text_checkpoint, mean)
-        return cls(checkpoint, encoder, chosen, square, canonical, exact)
+        return cls(checkpoint, encoder, chosen, square, canonical, exact, backbone)
 
     def build(self, pair: Pair) -> Scene:
         """The scene of `pair`: one pass of the network, its geometry and Gaussians, and the rendering that
@@ -153,6 +163,9 @@ class Pipeline:
         # one descriptor for 4 x 4 pixels, as the small network has them, is too coarse for a motion
         described = pair.baseline_m is None and not self.model.config.shared_trunk
         prediction = self.network.predict(encoded_first, encoded_second, described)
+        if self.backbone is not None:
+            images = encoded_first.images, encoded_second.images
+            prediction = with_geometry(prediction, self.backbone(*images), images)
         clock.lap('predict')
         matches = match_pair(pair)  # on the CPU, while a GPU works
         clock.lap('match')

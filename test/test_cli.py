@@ -48,6 +48,7 @@ class FakePipeline:
         'fake.safetensors',
         {'config': {'name': 'fake'}, 'licence': 'Apache-2.0', 'text_encoder': 'fake'},
     )
+    geometry = ''
 
     def build(self, pair):
         first, window = fit(pair.first, 64, 48)
@@ -169,6 +170,10 @@ def test_every_command_has_help(command, capsys):
             ['infer', '{left}', '{right}', '--out', '{tmp}/o', '--weights', 'no.safetensors'],
             'no checkpoint at no.safetensors',
         ),
+        (
+            ['infer', '{left}', '{right}', '--out', '{tmp}/o', '--geometry', 'no.safetensors'],
+            'no file at no.safetensors',
+        ),
         (['infer', '{left}', '{right}', '--out', '{tmp}/o', '--video', 'spiral'], "invalid choice: 'spiral'"),
         (['demo', '--scene', 'moon'], "invalid choice: 'moon'"),
         (['weights', 'info', '{left}'], 'is no gsemsplat checkpoint'),
@@ -248,7 +253,7 @@ def test_infer_writes_what_it_says(pipeline, images, tmp_path, capsys):
         'scale': 1.5,
         'timings': {'predict': 0.25},
     }
-    assert 0 < summary['pair_seconds'] < 60
+    assert 0 < summary['pair_seconds'] < 60 and summary['geometry'] is None
     door, sofa = summary['queries']
     assert door.pop('seconds') > 0 and sofa.pop('seconds') > 0
     assert door == {
@@ -278,6 +283,16 @@ def test_infer_writes_what_it_says(pipeline, images, tmp_path, capsys):
     assert len(scene) == 768 and torch.allclose(scene.means[:, 2], torch.tensor(WALL_M))
     html = (out / 'report.html').read_text()
     assert 'gsemsplat infer' in html and 'door' in html
+
+
+def test_infer_names_the_network_that_made_the_points(pipeline, images, tmp_path, capsys):
+    out = tmp_path / 'o'
+    pipeline.geometry = 'Depth Anything 3 SMALL'
+    assert main(['infer', *images, '--out', str(out), '--geometry', 'da3-small.safetensors']) == 0
+    said = ''.join(capsys.readouterr())
+    assert 'with fake.safetensors, geometry by Depth Anything 3 SMALL; scale' in said
+    assert json.loads((out / 'summary.json').read_text())['geometry'] == 'Depth Anything 3 SMALL'
+    assert 'Geometry: Depth Anything 3 SMALL' in (out / 'report.html').read_text()
 
 
 def test_infer_says_what_it_did_not_understand(pipeline, images, tmp_path, capsys):

@@ -40,6 +40,7 @@ ROS = {'ros'}
 ONLY_IN = {
     'av': {'flight'},
     'cv_bridge': {'ros'},
+    'depth_anything_3': {'network'},
     'gsplat': {'gaussians'},
     'launch': {'ros'},
     'launch_ros': {'ros'},
@@ -69,6 +70,7 @@ ONLY_IN = {
 LAZY = {
     'av',
     'cv_bridge',
+    'depth_anything_3',
     'gsplat',
     'gsplat_msgs',
     'message_filters',

@@ -211,7 +211,7 @@ def predict(
                 raw.desc_conf,
             )
         )
-    return Prediction(*views)
+    return Prediction(views[0], views[1])
 
 
 def composite(gaussians: Gaussians, camera: Camera, camera_from_world: np.ndarray) -> Rendering:

@@ -9,6 +9,7 @@ state_dict: the network in such a file, whatever its names begin with
 convert: public MASt3R, Splatt3R and GSemSplat files to ours
 card: the JSON card of our files, checked field by field
 checkpoint: our files: safetensors with a card, strictly loaded
+backbone: files of geometry backbones, Depth Anything 3's or ours
 parity: comparison with stored outputs of the public network
 onnx_export: the network as ONNX files
 onnx_check: what these hold, and whether ONNX Runtime computes the same

@@ -135,28 +135,32 @@ def is_average(prefix: str) -> bool:
     return not AVERAGES.isdisjoint(prefix.lower().replace('_', '.').split('.'))
 
 
-def read_state_dict(path: str | Path, module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a file for `module`, by its names, found as `find` does.
+def read_state_dict(path: str | Path, module: nn.Module, more: bool = False) -> dict[str, Tensor]:
+    """The tensors of a file for `module`, by its names, found as `find` does. more: whether the file may hold
+    tensors that the module does not know; these are left out.
 
+    What the module has under several names may be in the file under one of them, as safetensors writes it.
     Raises ValueError, in one line, for a file that holds no network of the kind, and for names or shapes that
     do not fit.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    own = module.state_dict(keep_vars=True)
     tree = read_weight_file(path).tree
     try:
-        found = find(tree, {name.split('.')[0] for name in expected})
+        found = find(tree, {name.split('.')[0] for name in own})
         if found is None:
             raise ValueError(f'no state dict{objects_in(tree)}')
-        lacking = [name for name in expected if name not in found.tensors]
-        odd = [name for name in found.tensors if name not in expected]
+        stored = {id(own[name]): entry for name, entry in found.tensors.items() if name in own}
+        lacking = [name for name, tensor in own.items() if id(tensor) not in stored]
+        odd = [] if more else [name for name in found.tensors if name not in own]
         if lacking or odd:
             words = f'{lacking[0]} is missing' if lacking else f'{printable(odd[0])} is no part of it'
-            more = len(lacking) + len(odd) - 1
-            raise ValueError(words + (f' (and {more} more)' if more else ''))
-        for name, entry in found.tensors.items():
-            if entry.value.shape != expected[name]:
-                raise ValueError(f'{name} has shape {entry.value.shape}, wanted {expected[name]}')
-        tensors = {name: entry.value.read() for name, entry in found.tensors.items()}
+            count = len(lacking) + len(odd) - 1
+            raise ValueError(words + (f' (and {count} more)' if count else ''))
+        taken = {name: stored[id(tensor)] for name, tensor in own.items()}
+        for name, entry in taken.items():
+            if entry.value.shape != own[name].shape:
+                raise ValueError(f'{name} has shape {entry.value.shape}, wanted {tuple(own[name].shape)}')
+        tensors = {name: entry.value.read() for name, entry in taken.items()}
         for name, tensor in tensors.items():
             check_finite(name, tensor)
     except ValueError as error:

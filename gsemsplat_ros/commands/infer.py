@@ -74,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f'{", ".join(PATHS)} (default: {PATHS[0]}; published: that of the published demo)',
     )
     add_model_arguments(parser)
+    parser.add_argument(
+        '--geometry',
+        metavar='FILE',
+        help='another network for the points, your file of Depth Anything 3 SMALL or BASE; the shipped one '
+        'sees the words (docs/backbones.md)',
+    )
     add_device_argument(parser, 'device of the network')
     parser.set_defaults(run=run)
     add_output_arguments(parser)
@@ -94,7 +100,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         load_av()  # fail before the work, not after it
     out = output_folder(args.out)
     with console.progress(2 + len(args.query), 'step', 'load') as bar:
-        pipeline = Pipeline.load(args.weights, args.device, args.text_checkpoint)
+        pipeline = Pipeline.load(args.weights, args.device, args.text_checkpoint, geometry=args.geometry)
         bar.update()
         bar.set_description('build')
         result, scene = build_and_ask(pipeline, pair, args.query, Path(args.left).stem, bar)
@@ -114,8 +120,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
         summary['video'] = {**film.summary(), **{name: str(out / f'{name}.mp4') for name in VIDEOS}}
     write_json(out / 'summary.json', summary)
     write_page(out / 'report.html', 'Two images, one scene', [result], pipeline.card, args.command_line)
+    geometry = result.geometry and f', geometry by {result.geometry}'
     console.say(
-        f'{result.gaussians:,} Gaussians in {result.pair_seconds:.2f} s with {result.weights}; '
+        f'{result.gaussians:,} Gaussians in {result.pair_seconds:.2f} s with {result.weights}{geometry}; '
         f'scale: {result.scale_source}; focal length: {result.focal}'
     )
     answers_table(console, [result])
@@ -191,6 +198,7 @@ def build_and_ask(
         gaussians=len(scene.gaussians),
         pair_seconds=pair_seconds,
         weights=pipeline.weights,
+        geometry=pipeline.geometry,
         scale_source=scene.scale_source,
         scale=float(scene.scale),
         focal_source=scene.focal_source,

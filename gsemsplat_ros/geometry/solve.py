@@ -61,10 +61,10 @@ def solve(
     images (calibrate.py), and then all goes as with a calibration; but as_published the points stay as
     predicted, with the pose beside. Raises ValueError where no point lies in front of an unknown camera.
     """
-    views = prediction.first, prediction.second
-    points, conf, points_second, conf_second = (
-        array[0] for array in download([t for view in views for t in (view.pts3d, view.conf)])
-    )
+    tensors = [t for view in (prediction.first, prediction.second) for t in (view.pts3d, view.conf)]
+    if prediction.first_from_second is not None:
+        tensors.append(prediction.first_from_second)
+    points, conf, points_second, conf_second, *first_from_points = (array[0] for array in download(tensors))
     height, width = conf.shape
     known = _cameras(pair, first, second, prediction, matches, points, conf)
     first, second = (
@@ -79,6 +79,8 @@ def solve(
         None if known.matches is None else known.matches.on_grid(first.window, second.window, width, height)
     )
     pose = pair_pose(pair, measured, points[..., 2], points_second, conf_second, second_camera)
+    if first_from_points:  # right or wrong, it is what turns the second view's points back into its depths
+        pose = replace(pose, first_from_points_net=first_from_points[0].astype(float))
     small = _resized(first.view.image, width, height), _resized(second.view.image, width, height)
     if pose.matches is not None and pair.baseline_m is None:  # stereo matches are dense already
         pose = _by_flow(pose, pose.matches, points[..., 2], small[0], first, second)

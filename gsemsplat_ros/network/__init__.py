@@ -11,6 +11,8 @@ layers: rotary positions, attention, encoder and decoder blocks
 dpt: the DPT block, which fuses four levels into one dense map
 heads: points, Gaussians and semantic codes of each pixel, and the descriptors of public networks
 model: the whole network, with the tensor names of the public files
+backbone: the protocol of another network for the points, and Gaussians on them by formulas
+depth_anything_3: the public classes as such a network
 tensors: encodings and predictions as named tensors
 narrow_maps: convolutions that some CPUs compute wrongly in bfloat16
 inference: the network on one device, with its precision and the encodings that it reuses

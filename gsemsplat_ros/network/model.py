@@ -48,8 +48,15 @@ class ViewPrediction:
 
 @dataclass(frozen=True)
 class Prediction:
+    """Both views of a pair. Of Depth Anything 3, which predicts depths and poses, also first_from_second
+    (B, 4, 4): the pose by which it brought the second view's points into the frame of the first, in their
+    unit; and tokens (B, 2, h, w, C) of the four blocks that its head reads, as a head of ours would.
+    """
+
     first: ViewPrediction
     second: ViewPrediction
+    first_from_second: Tensor | None = None
+    tokens: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

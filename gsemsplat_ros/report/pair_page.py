@@ -123,6 +123,7 @@ def pair_section(number: int, result: PairResult) -> Markup:
             'p', f'{result.gaussians:,} Gaussians in {seconds(result.pair_seconds)} · {scale}', class_='meta'
         ),
         tag('p', f'Focal length: {result.focal}', class_='meta'),
+        result.geometry and tag('p', f'Geometry: {result.geometry}', class_='meta'),
         tag('div', figures, class_='trio'),
         tag('h3', 'From new viewpoints'),
         tag(

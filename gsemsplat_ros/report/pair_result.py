@@ -64,7 +64,7 @@ class PairResult:
     first, second (H, W, 3) uint8 RGB: the input; camera: of the first; depth (h, w) [m] of the first camera,
     NaN where unknown; gaussians: their number; scale: metres per network unit; timings: stage -> seconds;
     film: None if not requested; focal_source, focal_spread: as of the Scene; pose_found: whether that of the
-    second camera was.
+    second camera was. geometry: the network that made the points, in words; '': that of the weights.
     """
 
     name: str
@@ -84,6 +84,7 @@ class PairResult:
     focal_source: str = 'calibration'
     focal_spread: float = 0.0
     pose_found: bool = True
+    geometry: str = ''
 
     @property
     def focal(self) -> str:
@@ -103,6 +104,7 @@ class PairResult:
             'gaussians': self.gaussians,
             'pair_seconds': self.pair_seconds,
             'weights': self.weights,
+            'geometry': self.geometry or None,
             'scale_source': self.scale_source,
             'scale': self.scale,
             'focal_length': self.camera.fx,

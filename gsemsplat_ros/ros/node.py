@@ -119,6 +119,7 @@ class GsemsplatNode(LifecycleNode):
             square=p.square,
             text_checkpoint=p.text_checkpoint or None,
             canonical=p.canonical,
+            geometry=p.geometry or None,
         )
         load_on_cpu = functools.partial(load, device='cpu')
         try:
@@ -134,7 +135,8 @@ class GsemsplatNode(LifecycleNode):
             self.log.error(f'cannot load the network:\n{traceback.format_exc()}')
             return TransitionCallbackReturn.FAILURE
         self.log.info(
-            f'loaded {pipeline.weights} with text encoder {pipeline.text_encoder.name} '
+            f'loaded {pipeline.weights}{pipeline.geometry and f", geometry by {pipeline.geometry}"} '
+            f'with text encoder {pipeline.text_encoder.name} '
             f'on {pipeline.device} in {time.monotonic() - start:.1f} s'
         )
         keeper = MapKeeper(p, pipeline.code_space, self.get_namespace())

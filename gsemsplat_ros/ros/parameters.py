@@ -52,6 +52,11 @@ class Parameters:
         'Text encoder file for checkpoints that need OpenCLIP; empty: the encoder '
         'named by the checkpoint, from the installed packages',
     )
+    geometry: str = _field(
+        '',
+        'File of another network for the points, Depth Anything 3 SMALL or BASE; '
+        'empty: the network of `weights` makes them',
+    )
     device: str = _field(
         'auto', 'Device of the network; auto: CUDA if available', choices=('auto', 'cpu', 'cuda')
     )

@@ -117,4 +117,4 @@ def on_true_points(prediction: Prediction, batch: Batch) -> Prediction:
         )
         for i, view in enumerate((prediction.first, prediction.second))
     ]
-    return Prediction(*moved)
+    return Prediction(moved[0], moved[1])

@@ -97,6 +97,21 @@ def test_what_does_not_fit_is_said(tmp_path, module, change, said):
     assert '\n' not in str(error.value) and str(tmp_path / 'a') in str(error.value)
 
 
+def test_a_tensor_of_several_names_may_be_there_once(tmp_path, module):
+    module['again'] = module['head']
+    state = {name: tensor for name, tensor in module.state_dict().items() if not name.startswith('head.')}
+    found = read_state_dict(written(tmp_path / 'a', save(state)), module)
+    assert found.keys() == module.state_dict().keys()
+    assert torch.equal(found['head.bias'], module['again'].bias)
+
+
+def test_more_than_the_module_knows_is_left_out_on_request(tmp_path, module):
+    data = save({**module.state_dict(), 'head.more': torch.zeros(1)})
+    with pytest.raises(ValueError, match='head.more is no part of it'):
+        read_state_dict(written(tmp_path / 'a', data), module)
+    assert read_state_dict(tmp_path / 'a', module, more=True).keys() == module.state_dict().keys()
+
+
 def test_damaged_files_are_the_tensors_or_one_line(tmp_path, module):
     state, rng, outcomes = module.state_dict(), random.Random(0), Counter()
     wrapped = {

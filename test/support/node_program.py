@@ -40,13 +40,15 @@ class FakePipeline:
     has no memory for 'large', and none for a scene of 'filling'."""
 
     def __init__(self, weights, device='cpu'):
-        self.weights = str(weights or 'fake')
+        self.weights, self.geometry = str(weights or 'fake'), ''
         self.text_encoder = SimpleNamespace(name='fake text')
         self.device = device
         self.code_space = CodeSpace(self.weights, 'fake text', 'fake decoders', 32)
 
     @classmethod
-    def load(cls, weights=None, device='auto', text_checkpoint=None, square=False, canonical=()):
+    def load(
+        cls, weights=None, device='auto', text_checkpoint=None, square=False, canonical=(), geometry=None
+    ):
         if weights == 'missing':
             raise ValueError('no checkpoint at missing')
         if weights == 'broken':

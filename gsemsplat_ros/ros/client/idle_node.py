@@ -38,7 +38,7 @@ class IdlePipeline:
 
     def __init__(self) -> None:
         self.weights, self.device, self.text_encoder = 'none', 'cpu', SimpleNamespace(name='none')
-        self.code_space = CodeSpace('none', 'none', 'none', 32)
+        self.geometry, self.code_space = '', CodeSpace('none', 'none', 'none', 32)
         self._gaussians = idle_gaussians()
         self._camera = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
         self._rendering = SimpleNamespace(depth=torch.full((48, 64), 2.0), alpha=torch.ones(48, 64))
