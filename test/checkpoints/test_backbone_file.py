@@ -58,6 +58,7 @@ def test_the_numbers_are_those_of_the_public_classes(random_file, size):
     torch.testing.assert_close(u, torch.tensor([0.5, 503.5]).double().expand(56, 2), atol=0.01, rtol=0)
 
 
+@pytest.mark.heavy
 def test_what_the_file_lacks_is_said_and_what_it_has_more_is_left_out(random_file):
     path, public = random_file('small')
     state = {f'model.{name}': tensor.clone() for name, tensor in public.state_dict().items()}
