@@ -4,7 +4,7 @@ Takes messages; gives messages.
 
 parameters, qos: parameters and qualities of service
 inputs: subscriptions, which store messages and hand them on
-conversions, calibration: messages to arrays and cameras
+image_bridge, conversions, calibration: messages to arrays and cameras
 synchronize: pairs of left and right messages
 tf_buffer, tf_history, tf_listener: frames over time, and poses of the camera
 frame_checks: frames of images that would lead astray

@@ -1,12 +1,11 @@
-"""Gaussians as PointCloud2, and back.
+"""Gaussians as PointCloud2, and back: by sensor_msgs_py where ROS provides it, else by a plain twin.
 
-The cloud is filled in one pass by our own few lines also where sensor_msgs_py is installed: `create_cloud`
-wants the interleaved fields in an array of its own and copies that once more. Its `read_points` reads ours.
+sensor_msgs_py is no package of the Python package index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -16,6 +15,13 @@ from std_msgs.msg import Header
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.rows import FIELDS, columns_of, fill_rows, thinned
 from gsemsplat_ros.ros.conversions import sized
+
+try:
+    from sensor_msgs_py import point_cloud2
+except ImportError:
+    point_cloud2 = None
+
+Fill = Callable[[np.ndarray], int]  # writes (N, fields) float32; how many rows of it
 
 
 def gaussian_cloud(
@@ -33,29 +39,41 @@ def gaussian_cloud(
     index = thinned(len(gaussians), max_points or len(gaussians))
     columns = columns_of(gaussians, index, codes)
     names = [*FIELDS, *(f'code_{i}' for i in range(columns[-1].shape[1]))]
-    step, count = 4 * len(names), len(index)
+    fields = [
+        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+        for i, name in enumerate(names)
+    ]
+    create = create_by_package if point_cloud2 else create_plainly
+    cloud = create(header, fields, len(index), lambda rows: fill_rows(rows, rows.view(np.uint32), *columns))
+    if cloud.width < len(index):
+        say(
+            f'{len(index) - cloud.width} of {len(index)} Gaussians are NaN or infinite and left out of the '
+            'cloud: are the weights or the calibration damaged?'
+        )
+    return cloud
+
+
+def create_by_package(header: Header, fields: list[PointField], count: int, fill: Fill) -> PointCloud2:
+    """A dense cloud of at most `count` points by sensor_msgs_py, which copies them once more than the twin:
+    1.7 times as long for 400,000 Gaussians (10.4 against 6.3 ms)."""
+    rows = np.empty((count, len(fields)), np.float32)
+    cloud = point_cloud2.create_cloud(header, fields, rows[: fill(rows)])
+    cloud.is_dense = True  # it does not look
+    return cloud
+
+
+def create_plainly(header: Header, fields: list[PointField], count: int, fill: Fill) -> PointCloud2:
+    """The plain twin, filled in place."""
+    step = 4 * len(fields)
     cloud = PointCloud2(
-        header=header,
-        height=1,
-        is_bigendian=False,
-        point_step=step,
-        is_dense=True,
-        fields=[
-            PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
-            for i, name in enumerate(names)
-        ],
+        header=header, height=1, is_bigendian=False, point_step=step, is_dense=True, fields=fields
     )
     if count:
-        points = np.frombuffer(sized(cloud.data, count * step), np.float32).reshape(count, -1)
-        count = fill_rows(points, points.view(np.uint32), *columns)
-        del points  # or the array could not be cut
-        if count < len(index):
-            del cloud.data[count * step :]
-            say(
-                f'{len(index) - count} of {len(index)} Gaussians are NaN or infinite and left out of the '
-                'cloud: are the weights or the calibration damaged?'
-            )
-    cloud.width, cloud.row_step = count, count * step
+        rows = np.frombuffer(sized(cloud.data, count * step), np.float32).reshape(count, -1)
+        cloud.width = fill(rows)
+        del rows  # or the array could not be cut
+        del cloud.data[cloud.width * step :]
+    cloud.row_step = cloud.width * step
     return cloud
 
 
@@ -84,7 +102,11 @@ def cloud_points(cloud: PointCloud2) -> np.ndarray:
     """(N,) structured: FIELDS, each a float32, a view of the message's memory. Raises ValueError for a cloud
     that lacks one of them, or data.
     """
-    offsets = {field.name: field.offset for field in cloud.fields if field.datatype == PointField.FLOAT32}
+    offsets = {
+        field.name: field.offset
+        for field in cloud.fields
+        if field.datatype == PointField.FLOAT32 and field.count == 1
+    }
     missing = [name for name in FIELDS if name not in offsets]
     if missing:
         raise ValueError(
@@ -97,6 +119,16 @@ def cloud_points(cloud: PointCloud2) -> np.ndarray:
             f'{", big-endian" if cloud.is_bigendian else ""}: wanted points of at least {needed} bytes, '
             'little-endian, and all of them'
         )
+    if point_cloud2:
+        try:
+            return point_cloud2.read_points(cloud, FIELDS)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:  # of fields that we do not read
+            raise ValueError(f'sensor_msgs_py cannot read the cloud: {error}') from None
+    return read_plainly(cloud, offsets)
+
+
+def read_plainly(cloud: PointCloud2, offsets: Mapping[str, int]) -> np.ndarray:
+    """The plain twin of `read_points`; `offsets`: of at least FIELDS."""
     kind = np.dtype(
         {
             'names': list(FIELDS),
@@ -105,7 +137,7 @@ def cloud_points(cloud: PointCloud2) -> np.ndarray:
             'itemsize': cloud.point_step,
         }
     )
-    return np.frombuffer(cloud.data, kind, count)
+    return np.frombuffer(cloud.data, kind, cloud.width * cloud.height)
 
 
 def columns(points: np.ndarray, *names: str) -> np.ndarray:

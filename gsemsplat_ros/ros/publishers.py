@@ -172,8 +172,8 @@ class Results:
             self._objects.publish(object_messages.object_detections(answers, newest))
 
     def map(self, map_: Map, header: Header, max_points: int, fixed: bool) -> None:
-        """~/map and ~/map/packed, within a second. `fixed`: their frame is one of TF's, in which they stay: so
-        who gets them later gets them with a later stamp, of which TF still knows the robot's place."""
+        """~/map and ~/map/packed, within a second. `fixed`: their frame is one of TF's, in which they stay:
+        so who gets them later gets them with a later stamp, of which TF still knows the robot's place."""
         stamp, now = stamp_ns(header), self._clock.now().nanoseconds
         if stamp != self._map_since[0]:
             self._map_since = stamp, now

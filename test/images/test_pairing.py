@@ -75,6 +75,25 @@ def test_stereo_pairs_and_skew(case, backend):
     assert sync.gap_ns == (newest[1] - newest[0]) * MS
 
 
+def test_both_synchronisers_pair_alike():
+    """60 random sequences: late, lost and exchanged images of 30 Hz."""
+    for seed in range(60):
+        random, found = np.random.default_rng(seed), []
+        lost = random.uniform(size=(2, 60)) < 0.1
+        stamps = np.arange(60) * 33 * MS + random.integers(-4 * MS, 4 * MS, (2, 60))
+        arrivals = [
+            (stamps[side, i] + random.integers(0, 60 * MS), side, int(stamps[side, i]))
+            for side, i in np.argwhere(~lost).tolist()
+        ]
+        for backend in BACKENDS:
+            pairs = []
+            sync = synchroniser(backend, 0.005, pairs)
+            for _, side, stamp in sorted(arrivals):
+                sync.add(side, message(10**9 + stamp))
+            found.append([[(m.header.stamp.sec, m.header.stamp.nanosec) for m in pair] for pair in pairs])
+        assert found[0] == found[1] and len(found[0]) > 20, seed
+
+
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_stereo_pairs_go_on_after_the_clock_jumped_back(backend):
     pairs = []

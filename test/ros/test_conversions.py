@@ -1,8 +1,11 @@
-"""Messages to NumPy and back, value by value; other people's converters where they are installed."""
+"""Messages to NumPy and back, value by value: by the plain twins, and by cv_bridge and sensor_msgs_py where
+they are installed.
+"""
 
 import array
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,7 +17,7 @@ from support.ros_messages import table
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.images.levels import Levels
-from gsemsplat_ros.ros import clouds, messages, object_messages
+from gsemsplat_ros.ros import clouds, conversions, image_bridge, messages, object_messages
 from gsemsplat_ros.ros.client.bench_messages import plain_cloud
 from gsemsplat_ros.ros.conversions import ENCODINGS, image_message, image_to_rgb, make_header, stamp_ns
 from gsemsplat_ros.scene.approach import Approach
@@ -23,6 +26,25 @@ from gsemsplat_ros.semantics.objects import Object
 
 HEADER = make_header('left_optical', 12_345_678_901)
 RGB = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+OF_ROS = 'comes with a ROS distribution'
+
+
+@pytest.fixture(params=['plain', 'cv_bridge'])
+def images_by(request, monkeypatch):
+    """Both ways of reading images."""
+    if request.param == 'plain':
+        monkeypatch.setattr(conversions, 'BRIDGE', None)
+    elif conversions.BRIDGE is None:
+        pytest.skip('cv_bridge ' + OF_ROS)
+
+
+@pytest.fixture(params=['plain', 'sensor_msgs_py'])
+def clouds_by(request, monkeypatch):
+    """Both ways of making and reading clouds."""
+    if request.param == 'plain':
+        monkeypatch.setattr(clouds, 'point_cloud2', None)
+    elif clouds.point_cloud2 is None:
+        pytest.skip('sensor_msgs_py ' + OF_ROS)
 
 
 def raw(encoding, pixels, step=None, width=6, height=4, big=0):
@@ -68,7 +90,7 @@ CASES = {
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_image_to_rgb(case):
+def test_image_to_rgb(case, images_by):
     message, expected = CASES[case]
     rgb = image_to_rgb(message)
     assert rgb.flags.c_contiguous
@@ -78,7 +100,7 @@ def test_image_to_rgb(case):
 @pytest.mark.parametrize(
     'pattern, offsets', [('rggb', (0, 0)), ('bggr', (1, 1)), ('grbg', (0, 1)), ('gbrg', (1, 0))]
 )
-def test_bayer_keeps_the_colours(pattern, offsets):
+def test_bayer_keeps_the_colours(pattern, offsets, images_by):
     colour = np.array([200, 120, 40], np.uint8)  # one colour everywhere: only the order can go wrong
     tile = np.array([[0, 1], [1, 2]])  # channel at (row, column) of RGGB
     rows, columns = np.indices((8, 10))
@@ -167,7 +189,7 @@ def test_black_and_hot_pixels_say_nothing_of_the_levels():
         (raw('yuv422', np.zeros((4, 10), np.uint8), width=5), ['even width']),
     ],
 )
-def test_what_is_no_picture_is_refused_with_words(message, words):
+def test_what_is_no_picture_is_refused_with_words(message, words, images_by):
     with pytest.raises(ValueError) as error:
         image_to_rgb(message)
     assert all(word in str(error.value) for word in words), str(error.value)
@@ -175,22 +197,64 @@ def test_what_is_no_picture_is_refused_with_words(message, words):
 
 
 @pytest.mark.parametrize('encoding', ENCODINGS)
-def test_images_read_as_in_cv_bridge(encoding):
-    cv_bridge = pytest.importorskip('cv_bridge', reason='cv_bridge comes with a ROS distribution')
+def test_images_read_as_in_cv_bridge(encoding, monkeypatch):
+    """The table of docs/cameras.md."""
+    if conversions.BRIDGE is None:
+        pytest.skip('cv_bridge ' + OF_ROS)
     size, channels, _ = ENCODINGS[encoding]
     pixels = np.random.default_rng(2).integers(0, 256, (8, 12, channels * size), dtype=np.uint8)
-    if encoding[0] == '8':
-        pytest.skip('cv_bridge leaves the colours of this encoding open')
     message = raw(encoding, pixels, width=12, height=8)
-    try:
-        theirs = cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8')
-    except cv_bridge.CvBridgeError as error:
-        if 'Unrecognized image encoding' in str(error):
-            pytest.skip(f'this cv_bridge does not read {encoding}')
-        raise
-    # a mosaic of 16 bits is scaled before it is interpolated, there after
-    rounding = 2 if encoding.startswith('bayer') and size == 2 else 1
-    assert np.abs(image_to_rgb(message).astype(int) - theirs).max() <= rounding
+    bridged = image_to_rgb(message)
+    monkeypatch.setattr(conversions, 'BRIDGE', None)
+    plain = image_to_rgb(message)
+    if encoding in image_bridge.BRIDGED:
+        np.testing.assert_array_equal(bridged, plain)
+    elif size == 2:
+        # a mosaic of 16 bits is scaled before it is interpolated, there after
+        theirs = image_bridge.cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8')
+        assert np.abs(plain.astype(int) - theirs).max() <= (2 if encoding.startswith('bayer') else 1)
+
+
+def test_cv_bridge_is_asked_for_what_it_reads_alike(monkeypatch):
+    asked = []
+
+    class CvBridge:
+        def imgmsg_to_cv2(self, message, wanted):
+            asked.append((message.encoding, wanted))
+            pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1)
+            return pixels if wanted == 'passthrough' else pixels[..., ::-1]
+
+    monkeypatch.setattr(image_bridge, 'cv_bridge', SimpleNamespace(CvBridge=CvBridge))
+    monkeypatch.setattr(conversions, 'BRIDGE', image_bridge.make_bridge())
+    asked.clear()
+    for encoding in ('rgb8', 'bgr8'):
+        message = raw(encoding, RGB)
+        assert (image_to_rgb(message) == (RGB if encoding == 'rgb8' else RGB[..., ::-1])).all()
+    for message in (
+        raw('8UC3', RGB),
+        raw('uyvy', YUYV),
+        raw('mono16', gray16('<')),
+        raw('bgr8', RGB, big=1),
+        raw('bgr8', np.pad(RGB.reshape(4, 18), ((0, 0), (0, 5)))),
+    ):
+        assert image_to_rgb(message).shape == (4, 6, 3)
+    assert asked == [('rgb8', 'passthrough'), ('bgr8', 'rgb8')]
+    with pytest.raises(ValueError, match='even width'):
+        image_to_rgb(raw('yuv422', np.zeros((4, 10), np.uint8), width=5))
+
+
+@pytest.mark.parametrize('fault', [ImportError('numpy.core.multiarray failed to import'), KeyError(16), None])
+def test_a_cv_bridge_that_does_not_work_here_is_left_alone(monkeypatch, fault):
+    """It is compiled against another NumPy or OpenCV."""
+
+    def imgmsg_to_cv2(self, message, wanted):
+        if fault:
+            raise fault
+        return np.zeros((1, 2, 3), np.uint8)
+
+    broken = type('CvBridge', (), {'imgmsg_to_cv2': imgmsg_to_cv2})
+    monkeypatch.setattr(image_bridge, 'cv_bridge', SimpleNamespace(CvBridge=broken))
+    assert image_bridge.make_bridge() is None
 
 
 def test_images_written():
@@ -222,7 +286,7 @@ def gaussians(count, code_dim=32, seed=3):
 
 
 @pytest.mark.parametrize('codes', [False, True])
-def test_cloud_fields_and_values(codes):
+def test_cloud_fields_and_values(codes, clouds_by):
     scene = gaussians(50)
     cloud = deserialize_message(
         serialize_message(clouds.gaussian_cloud(scene, HEADER, codes=codes)), PointCloud2
@@ -256,7 +320,7 @@ def test_cloud_fields_and_values(codes):
     assert not (packed >> 24).any()
 
 
-def test_cloud_is_thinned_evenly():
+def test_cloud_is_thinned_evenly(clouds_by):
     scene = gaussians(1000)
     points = table(clouds.gaussian_cloud(scene, HEADER, max_points=100))
     chosen = np.linspace(0, 999, 100).astype(int)
@@ -265,8 +329,23 @@ def test_cloud_is_thinned_evenly():
     assert len(table(clouds.gaussian_cloud(scene.select(slice(0)), HEADER))) == 0
 
 
-def test_cloud_reads_in_sensor_msgs_py():
-    point_cloud2 = pytest.importorskip('sensor_msgs_py.point_cloud2', reason='comes with a ROS distribution')
+def test_clouds_are_read(clouds_by):
+    for scene in (gaussians(20), gaussians(0)):
+        for codes in (False, True):
+            cloud = clouds.gaussian_cloud(scene, HEADER, codes=codes)
+            points = clouds.cloud_points(cloud)
+            assert set(clouds.FIELDS) <= set(points.dtype.names) and len(points) == len(scene)
+            np.testing.assert_array_equal(points['z'], scene.means[:, 2].numpy())
+            read = clouds.cloud_to_gaussians(cloud)
+            np.testing.assert_array_equal(read.quats.numpy(), scene.quats.numpy())
+            assert read.frame == 'left_optical'
+    cloud.fields[3].count = 2
+    with pytest.raises(ValueError, match='no field rgb of float32'):
+        clouds.cloud_points(cloud)
+
+
+def test_clouds_read_alike_in_sensor_msgs_py():
+    point_cloud2 = pytest.importorskip('sensor_msgs_py.point_cloud2', reason=OF_ROS)
     scene = gaussians(20)
     points = point_cloud2.read_points(clouds.gaussian_cloud(scene, HEADER, codes=True))
     np.testing.assert_array_equal(points['z'], scene.means[:, 2].numpy())
@@ -275,7 +354,7 @@ def test_cloud_reads_in_sensor_msgs_py():
 
 @pytest.mark.parametrize('codes', [False, True])
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), float('-inf')])
-def test_of_gaussians_that_are_not_finite_none_is_in_a_cloud(codes, bad):
+def test_of_gaussians_that_are_not_finite_none_is_in_a_cloud(codes, bad, clouds_by):
     scene, names, said = gaussians(40), ('means', 'quats', 'scales', 'opacities', 'colors', 'codes'), []
     for row, name in enumerate(names):
         getattr(scene, name).view(40, -1)[3 * row, -1] = bad
@@ -293,15 +372,16 @@ def test_of_gaussians_that_are_not_finite_none_is_in_a_cloud(codes, bad):
     assert not clouds.gaussian_cloud(scene, HEADER, codes=codes).width
 
 
-def test_a_cloud_is_that_of_the_usual_way():
+def test_a_cloud_is_that_of_the_usual_way(clouds_by):
     scene, said = gaussians(5000), []
     scene.means[7:9] = torch.tensor([3e38, -3e38, 1e-40])  # finite, however large or small
     cloud = clouds.gaussian_cloud(scene, HEADER, say=said.append)
     assert cloud.data == plain_cloud(scene, HEADER).data and not said
 
 
-def test_a_cloud_is_filled_nearly_as_fast_as_its_bytes_are_copied():
-    """400,000 Gaussians are two views of 512 x 384."""
+def test_a_cloud_is_filled_nearly_as_fast_as_its_bytes_are_copied(monkeypatch):
+    """400,000 Gaussians are two views of 512 x 384. By the twin: sensor_msgs_py copies once more."""
+    monkeypatch.setattr(clouds, 'point_cloud2', None)
     scene = gaussians(400_000, code_dim=1)
     data = np.frombuffer(clouds.gaussian_cloud(scene, HEADER).data, np.uint8)
 

@@ -69,6 +69,38 @@ def test_between_two_stamps_it_is_interpolated(buffer, seconds):
     np.testing.assert_allclose(buffer.lookup('map', 'camera', at(seconds)), expected, atol=1e-7)
 
 
+def test_both_buffers_say_the_same():
+    """2,400 random look-ups over moving and fixed frames, at times in and out of what is known, and at 0."""
+    pytest.importorskip('tf2_ros', reason='tf2_ros comes with a ROS distribution')
+    buffers, answered = (frames.PlainBuffer(), frames.Tf2Buffer()), 0
+    random = np.random.default_rng(8)
+    for t in np.arange(0, 5, 0.1):
+        for parent, child in (('map', 'odom'), ('odom', 'base'), ('base', 'head')):
+            if random.uniform() < 0.9:
+                message = tf(parent, child, t, random.normal(size=3), yaw=random.uniform(-3, 3))
+                for buffer in buffers:
+                    buffer.add(message, False)
+    for parent, child in (('head', 'camera'), ('base', 'arm')):
+        message = tf(parent, child, 0, random.normal(size=3), yaw=random.uniform(-3, 3))
+        for buffer in buffers:
+            buffer.add(message, True)
+    names = ['map', 'odom', 'base', 'head', 'camera', 'arm', 'moon']
+    for _ in range(2400):
+        target, source = random.choice(names, 2, replace=False)
+        time_ns = 0 if random.uniform() < 0.1 else at(random.uniform(-0.5, 5.5))
+        found = []
+        for buffer in buffers:
+            try:
+                found.append(buffer.lookup(str(target), str(source), time_ns))
+            except LookupError:
+                found.append(None)
+        assert (found[0] is None) == (found[1] is None), (target, source, time_ns)
+        if found[0] is not None:
+            answered += 1
+            np.testing.assert_allclose(found[0], found[1], atol=1e-12)
+    assert 1000 < answered < 2300
+
+
 def test_branches_meet_at_their_common_frame(buffer):
     robot(buffer)
     expected = np.linalg.inv(pose((0, 0, 5))) @ pose((1, 0, 0), 0.25) @ pose((0.2, 0, 1.0), math.pi / 2)

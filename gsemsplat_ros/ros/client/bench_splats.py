@@ -1,8 +1,8 @@
 """The cost of splats between two processes: PackedSplats against gsplat_msgs/SplatArray.
 
 gsplat_msgs comes with RVizSplat alone, so the SplatArray goes as its bytes on a topic of another type, as DDS
-carries any; both are received as bytes. Run as a module this file is the sender: it makes and sends a message as soon
-as the one before was answered, so that none is lost and none waits.
+carries any; both are received as bytes. Run as a module this file is the sender: it makes and sends a message
+as soon as the one before was answered, so that none is lost and none waits.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def maker(kind: str, gaussians: Gaussians) -> Callable[[], bytes]:
 
 
 def bench_splats(step: Callable[[str], Any]) -> dict[str, dict[str, float]]:
-    """For each kind: bytes, splats, messages a second, the seconds of one from making it to having it, and what
-    making it takes; for PackedSplats what reading it into arrays takes. Call it in the domain of a NodeProcess,
-    whose transport it uses. Raises Failure when nothing arrives."""
+    """For each kind: splats, bytes, messages a second, the seconds of one from making it to having it, and
+    what making it takes; for PackedSplats what reading it into arrays takes. Call it in the domain of a
+    NodeProcess, whose transport it uses. Raises Failure when nothing arrives."""
     results: dict[str, dict[str, float]] = {}
     gaussians = idle_gaussians().select(slice(0, COUNT))
     with Client() as client, _sender():
