@@ -7,6 +7,7 @@ import functools
 import threading
 import zlib
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,6 +111,17 @@ def test_a_scene_and_its_answers_are_those_of_the_cpu(gpu, alone, kind):
     for answer, expected in zip(other.query_all(scene, WORDS), alone.query_all(wanted, WORDS)):
         assert answer.score == pytest.approx(expected.score, abs=1e-4 if gpu else 0.02)
         assert answer.found == expected.found and answer.text == expected.text
+
+
+@pytest.mark.heavy
+def test_points_of_another_network_are_those_of_the_cpu(gpu):
+    scenes = []
+    for device in ('cuda', 'cpu'):
+        pipeline = load(device)
+        pose = torch.eye(4, device=device)[None]
+        pipeline.backbone = lambda *images: replace(pipeline.model(*images), first_from_second=pose)
+        scenes.append(pipeline.build(stereo()))
+    assert_alike(*scenes, 1e-5 if gpu else 2e-3)
 
 
 def test_in_bfloat16_a_scene_is_nearly_that_of_the_cpu(gpu, alone):

@@ -35,7 +35,8 @@ def load_backbone(path: str | Path, device: torch.device, exact: bool = False) -
     if CARD_KEY in file.metadata:
         loaded = checkpoint.load(path, device)
         return loaded.model, f'{loaded.card.get("kind") or loaded.model.config.name}, {path.name}'
-    widths = [stored.shape[-1] for name, stored in file.tensors.items() if name.endswith(TOKEN)]
+    tokens = [stored for name, stored in file.tensors.items() if name.endswith(TOKEN)]
+    widths = [stored.shape[-1] if stored.shape else 0 for stored in tokens]
     if len(widths) != 1 or widths[0] not in SIZES:
         raise ValueError(f'{path} {other_size(widths, file.tensors)}: wanted DA3-SMALL or DA3-BASE')
     size = SIZES[widths[0]]

@@ -63,7 +63,7 @@ def analytic_gaussians(view: ViewPrediction, image: Tensor) -> ViewPrediction:
         view,
         means=points,
         scales=(SPREAD * steps)[..., None].expand_as(points),
-        quats_xyzw=points.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*points.shape[:3], 4),
+        quats_xyzw=F.pad(torch.zeros_like(points), (0, 1), value=1.0),
         sh=colors / SH_C0,
         opacities=1 - view.conf**-2,
     )

@@ -36,9 +36,8 @@ def public_network(size: str) -> nn.Module:
             return create_object(load_config(MODEL_REGISTRY[f'da3-{size}']))
     except ImportError as error:
         raise ValueError(
-            f'Depth Anything 3 needs packages that are not installed ({error}): '
-            "`pip install 'gsemsplat_ros[da3]'` and `pip install --no-deps depth-anything-3` "
-            '(docs/backbones.md)'
+            f'Depth Anything 3 needs packages that are not installed ({error}): run `pip install addict '
+            'einops omegaconf` and `pip install --no-deps --ignore-requires-python depth-anything-3`'
         ) from None
 
 

@@ -83,6 +83,7 @@ def test_what_the_file_lacks_is_said_and_what_it_has_more_is_left_out(random_fil
         ({'model.': 1536}, ['model.cam_dec.fc_t.bias'], 'DA3-LARGE or DA3-GIANT.* non-commercial'),
         ({'model.da3.': 1536, 'model.da3_metric.': 1024}, [], 'DA3-NESTED.* non-commercial'),
         ({'model.': 1024}, ['model.head.norm.weight'], 'for single images, which gives no pose'),
+        ({}, ['model.backbone.pretrained.cls_token'], 'for single images'),  # of another shape
         ({}, ['weight'], 'neither Depth Anything 3 nor a checkpoint of ours'),
     ],
 )
