@@ -42,6 +42,11 @@ class Splats:
         """The same in other axes."""
         return replace(self, parts=tuple(turned(part, axes, self.axes) for part in self.parts), axes=axes)
 
+    def without_codes(self) -> Splats:
+        """The same for a format that cannot say what reads them."""
+        parts = tuple(replace(part, codes=part.codes[:, :0]) for part in self.parts)
+        return replace(self, parts=parts, space=None, counts=None)
+
     def select(self, kept: np.ndarray) -> Splats:
         """Those of the mask `kept` (N,) bool. The counts stay with the whole: they would find what is not
         there any more."""

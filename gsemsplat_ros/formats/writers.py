@@ -21,7 +21,7 @@ class Writer(NamedTuple):
 
 
 WRITERS = {
-    '.ply': Writer(lambda path, splats: write_ply(path, *splats.parts), None),
+    '.ply': Writer(lambda path, splats: write_ply(path, *splats.without_codes().parts), None),
     '.glb': Writer(write_glb, None),  # which turns them itself, and says how they lay
     '.spz': Writer(write_spz, Axes.Y_UP),
 }
