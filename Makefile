@@ -28,7 +28,7 @@ OUT ?= out/gpu
 # a Python that was named, else that of .venv, else python3; nothing is installed
 GPU_PYTHON = $(firstword $(if $(filter file,$(origin PYTHON)),$(wildcard $(VENV)/bin/python)) $(PYTHON))
 
-.PHONY: help setup demo check test test-all gpu test-setup training-setup gsplat lock clean
+.PHONY: help setup demo check test test-all docs gpu test-setup training-setup gsplat lock clean
 
 help:
 	@echo 'make setup           .venv/bin/gsemsplat, with all it needs (PYTHON=python3.12 picks the interpreter)'
@@ -36,6 +36,7 @@ help:
 	@echo 'make check           formatter, linter and types, over the whole checkout'
 	@echo 'make test            the tests, without the long ones; some: make test ARGS="test/geometry -k pose"'
 	@echo 'make test-all        all tests'
+	@echo 'make docs            out/site/index.html: README, docs, messages and the Python API as a site'
 	@echo 'make training-setup  the Debian packages that training rooms are made from (120 MB)'
 	@echo 'make gsplat          out/gsplat: the renderer for NVIDIA GPUs, compiled, for other machines too (PYTHON=...)'
 	@echo 'make gpu             everything that needs a GPU, in MINUTES=10 (docs/gpu.md; PYTHON=...)'
@@ -56,6 +57,17 @@ test: test-setup
 
 test-all: test-setup
 	@$(RUN) $(VENV)/bin/python -m pytest --timeout=1800 -m '' $(ARGS)
+
+# Warnings are errors: links to pages, files and headings that are not there, among others (mkdocs.yml). With
+# --quiet they would count for nothing.
+docs: $(VENV)/.docs
+	@$(VENV)/bin/python .ci/site/stage.py out/docs && NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
+	@echo 'docs: out/site/index.html'
+
+$(VENV)/.docs: $(READY)
+	@echo 'docs: installing what builds the site'
+	@$(VENV)/bin/python .ci/needs.py docs | $(PIP) install -q -c requirements.lock -r /dev/stdin
+	@touch $@
 
 # Here what is in PYTHONPATH and LD_LIBRARY_PATH is wanted: carried packages, the libraries of the driver.
 gpu:

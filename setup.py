@@ -65,6 +65,7 @@ setup(
             'safetensors',
             'selenium',
         ],
+        'docs': ['mkdocs-material', 'mkdocstrings-python'],  # `make docs`
         'dev': ['mypy', 'pytest-randomly', 'ruff', 'types-PyYAML'],
     },
 )

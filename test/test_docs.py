@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -79,6 +80,25 @@ def test_links_and_named_files_exist(path):
     for name in re.findall(r'`([\w.*/{},-]+/[\w.*/-]+)`', text):
         if name.split('/')[0] in FOLDERS:
             assert list(ROOT.glob(name.replace('NAME', '*'))), f'{path.name} names {name}'
+
+
+def test_each_page_is_in_the_navigation_of_the_site():
+    nav = re.findall(r'^ +- (?:\w+: )?([\w/]+\.md)$', (ROOT / 'mkdocs.yml').read_text(), re.M)
+    assert len(nav) == len(set(nav))
+    assert {str(path.relative_to(ROOT)) for path in TEXTS} <= set(nav)
+
+
+def test_pages_are_laid_out_for_the_site(tmp_path):
+    stage = runpy.run_path(str(ROOT / '.ci/site/stage.py'))
+    stage['stage'](tmp_path / 'site')
+    pages = {str(path.relative_to(tmp_path / 'site')) for path in (tmp_path / 'site').rglob('*.md')}
+    nav = re.findall(r'([\w/]+\.md)$', (ROOT / 'mkdocs.yml').read_text(), re.M)
+    assert pages == set(nav)
+    changes = (tmp_path / 'site/CHANGELOG.md').read_text()
+    assert changes.startswith('# Changelog') and '## Forthcoming' in changes and '``' not in changes
+    assert 'float32 score' in (tmp_path / 'site/messages.md').read_text()
+    assert '::: gsemsplat_ros.pipeline' in (tmp_path / 'site/api/pipeline.md').read_text()
+    assert (tmp_path / 'site/docs/images/demo.jpg').exists()  # what a page links to comes along
 
 
 @pytest.mark.parametrize('path', TEXTS, ids=lambda p: p.name)

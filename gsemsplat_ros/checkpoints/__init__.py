@@ -7,6 +7,7 @@ tensor_file: the one reader of safetensors files
 weight_files: files of weights of others, of either format, in one or several parts
 state_dict: the network in such a file, whatever its names begin with
 convert: public MASt3R, Splatt3R and GSemSplat files to ours
+licences: the list in a card of what a checkpoint was made, each item with its licence
 card: the JSON card of our files, checked field by field
 checkpoint: our files: safetensors with a card, strictly loaded
 backbone: files of geometry backbones, Depth Anything 3's or ours

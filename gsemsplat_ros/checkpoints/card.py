@@ -6,11 +6,12 @@ import json
 import math
 from typing import Any
 
+from gsemsplat_ros.checkpoints.licences import licence_list
 from gsemsplat_ros.network.config import NetworkConfig
 
 CARD_KEY = 'gsemsplat'
 DEEPEST = 16  # dictionaries and lists in one another
-LONGEST = 1 << 20  # characters; the shipped card has 4,000
+LONGEST = 1 << 20  # characters; the shipped card has 12,000
 TEXTS = 'text_encoder', 'kind', 'licence'  # or null
 CHAPTERS = 'training', 'frozen', 'context', 'mixture', 'scores', 'source'  # dictionaries, or null
 
@@ -41,6 +42,7 @@ def parsed(text: str) -> dict[str, Any]:
     for name in CHAPTERS:
         if not isinstance(card.get(name), (dict, type(None))):
             raise ValueError(f'{name} of its card is {repr(card[name])[:60]}, wanted an object')
+    licence_list(card.get('licences'))
     mixture = card.get('mixture') or {}
     if not all(map(is_number, mixture.values())):
         raise ValueError(f'mixture of its card is {repr(mixture)[:60]}, wanted numbers')

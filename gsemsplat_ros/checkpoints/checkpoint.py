@@ -30,7 +30,7 @@ from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 
 SHIPPED = Path(__file__).parents[1] / 'weights' / 'small.safetensors'
-SHIPPED_DIGEST = 'fa055c6fb59810d481e69214e95f48aa37e9f3740ee4314bd07b7fafe0161a8c'  # of its tensors
+SHIPPED_DIGEST = 'd6a1479743fa9a8a69d7bc108b5d262b660473781c38670f263aca9fb3b103e8'  # of its tensors
 # names in the public checkpoints: the decoders of the region-specific (0) and context-aware branch (1)
 DECODERS = ('language_decoder_sam', 'language_decoder_patch')
 TEXT_MEAN = 'text_mean'

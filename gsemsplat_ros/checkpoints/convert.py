@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints.inert_pickle import printable
+from gsemsplat_ros.checkpoints.licences import stated, united
 from gsemsplat_ros.checkpoints.state_dict import Entry, Found, find, objects_in, split
 from gsemsplat_ros.checkpoints.tensor_file import check_finite
 from gsemsplat_ros.checkpoints.weight_files import LazyWeight, read_weight_file
@@ -23,6 +24,11 @@ CLIP_DIM = 512
 LARGEST_DECODER = 1 << 26  # numbers; the likely public ones have about 1 << 19
 TEXT_ENCODER = 'openclip:ViT-B-16'
 LICENCE = 'CC BY-NC-SA 4.0 (user-supplied public weights)'
+LINEAGE = {  # kind -> what of licences.json it holds
+    'mast3r': ('mast3r',),
+    'splatt3r': ('splatt3r', 'mast3r'),
+    'gsemsplat': ('gsemsplat', 'splatt3r', 'mast3r', 'openclip-vit-b-16'),
+}
 _UNWANTED = 'lpips_criterion.'  # a training loss
 _DUPLICATE = '.scratch.layer_rn.'  # the same tensors as scratch.layer1_rn ... layer4_rn
 
@@ -104,6 +110,7 @@ def convert(source: str | Path, target: str | Path) -> ConversionReport:
         'kind': kind,
         'text_encoder': TEXT_ENCODER if decoders else None,
         'licence': LICENCE,
+        'licences': united(stated(*LINEAGE[kind])),
         'source': {'file': source.name, 'sha256': digest(*file.files)},
     }
     tensors = _read(source, chosen | decoders)

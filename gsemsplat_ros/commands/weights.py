@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gsemsplat_ros.checkpoints.licences import Licence, licence_list, objections
 from gsemsplat_ros.terminal.arguments import add_output_arguments, pixels
 from gsemsplat_ros.terminal.console import Console, Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Actions: convert, info, parity, export."""
+    """Actions: convert, info, licences, parity, export."""
     actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', title='actions')
     convert = actions.add_parser(
         'convert',
@@ -29,6 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     info.add_argument('file', metavar='FILE', nargs='?', help='default: the shipped network')
     info.set_defaults(run=run_info)
+    licences = actions.add_parser(
+        'licences',
+        help='write the licence list of a checkpoint',
+        description='Writes a list of what a checkpoint was made of into its card, in the place of the one '
+        'that it has; its tensors stay as they are.',
+    )
+    licences.add_argument('file', metavar='FILE', help='the checkpoint')
+    licences.add_argument(
+        'list', metavar='LIST.json', help='as `weights info FILE --json` prints it (docs/company.md)'
+    )
+    licences.set_defaults(run=run_licences)
     parity = actions.add_parser(
         'parity',
         help='compare the large network with outputs of the public one',
@@ -58,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='half precision, but for norms and what is computed of raw outputs',
     )
     export.set_defaults(run=run_export)
-    for action in (convert, info, parity, export):
+    for action in (convert, info, licences, parity, export):
         add_output_arguments(action)
 
 
@@ -106,8 +118,43 @@ def run_info(args: argparse.Namespace, console: Console) -> None:
     file, card = opened(path)
     parameters = sum(prod(tensor.shape) for tensor in file.tensors.values())
     about = {'file': str(path), 'bytes': path.stat().st_size, 'parameters': parameters}
-    console.table(list(flat({**about, **card})))
+    console.table(
+        list(flat({**about, **{name: value for name, value in card.items() if name != 'licences'}}))
+    )
+    console.say()
+    say_licences(licence_list(card.get('licences')), console)
     console.result({**about, 'card': card})
+
+
+def run_licences(args: argparse.Namespace, console: Console) -> None:
+    """Write the licence list of a checkpoint. Raises ValueError."""
+    import json
+    from pathlib import Path
+
+    from gsemsplat_ros.checkpoints.checkpoint import update_card
+
+    try:
+        entries = json.loads(Path(args.list).read_text())
+        items = licence_list(entries)
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{args.list}: {error}') from None
+    update_card(args.file, {'licences': entries})
+    say_licences(items, console)
+    console.result({'file': args.file, 'licences': entries})
+
+
+def say_licences(items: Sequence[Licence] | None, console: Console) -> None:
+    """Print the list, and what in it is non-commercial or has no licence."""
+    if items is None:
+        console.say('licences of what it was made of: not stated')
+        return
+    rows = [
+        (each.role, each.name, each.licence or 'not stated', 'yes' if each.commercial else 'no')
+        for each in items
+    ]
+    console.table(rows, ('role', 'item', 'licence', 'commercial'))
+    for line in objections(items) or ['no item is non-commercial or without a licence']:
+        console.say(line)
 
 
 def run_parity(args: argparse.Namespace, console: Console) -> None:

@@ -15,10 +15,18 @@ def checkpoint_card(file: str, card: dict[str, Any]) -> list[Markup]:
     rows = [('file', file)]
     if 'config' in card:
         rows.append(('network', str(card['config'].get('name', ''))))
-    rows += [(words(name), leaf(value)) for name, value in card.items() if not isinstance(value, dict)]
+    licences = card.get('licences') or ()
+    rows += [
+        (words(name), leaf(value))
+        for name, value in card.items()
+        if not isinstance(value, dict) and name != 'licences'
+    ]
     chapters = [
         tag('details', tag('summary', name), pairs_table(entries(value))) for name, value in chapters_of(card)
     ]
+    if licences:
+        made_of = [(each['name'], f'{each["licence"] or "not stated"} ({each["role"]})') for each in licences]
+        chapters.append(tag('details', tag('summary', 'Licences'), pairs_table(made_of)))
     return [tag('h3', 'Checkpoint'), pairs_table(rows), *chapters]
 
 

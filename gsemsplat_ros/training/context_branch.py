@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
+from gsemsplat_ros.checkpoints.licences import ROLES, inherited, not_stated, stated, united
 from gsemsplat_ros.files import digest
 from gsemsplat_ros.images.image_file import read_image
 from gsemsplat_ros.images.view import View, fit, network_size
@@ -80,6 +81,13 @@ def make_branch(
     }
     if card['text_encoder'] != class_words.NAME:
         card.pop('mixture', None)  # its numbers are of other features
+    pictured = not_stated(images.name, 'context code', 'the user', f'scores of {len(pictures)} pictures')
+    kept_roles = [role for role in ROLES if role != 'context code']
+    card['licences'] = united(
+        [pictured],
+        stated('efficientnet-lite2', 'nanodet', 'minilm'),
+        inherited(checkpoint.name, card, kept_roles),
+    )
     card |= {'config': config.to_json(), 'text_encoder': class_words.NAME, 'frozen': FROZEN, 'context': about}
     weights.save(out, {**kept, **weights.stored(tensors_of(branch, code))}, card)
     return about

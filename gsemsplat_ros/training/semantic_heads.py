@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
+from gsemsplat_ros.checkpoints.licences import ROOMS, Licence, inherited, not_stated, stated, united
 from gsemsplat_ros.checkpoints.lpips import LPIPS
 from gsemsplat_ros.datasets.frames import Source
 from gsemsplat_ros.datasets.sources import SceneSampler, open_source
 from gsemsplat_ros.network.inference import channels_last
 from gsemsplat_ros.network.model import GSemSplat
 from gsemsplat_ros.semantics.decoder import Decoders
-from gsemsplat_ros.supervision.features import Features
+from gsemsplat_ros.supervision.features import Features, Space
 from gsemsplat_ros.training import context_branch
 from gsemsplat_ros.training.distributed import Processes
 from gsemsplat_ros.training.options import SemanticHeadsOptions
@@ -67,6 +68,8 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
         if processes.first:
             self.check_same_run(parent_of(path, start.card), path)
         self.carried = {key: start.card[key] for key in CARRIED if key in start.card}
+        added = materials_of(self.space, options.lpips)
+        self.carried['licences'] = united(added, inherited(path.name, start.card))
         model = with_heads(start)
         decoders = self.decoders(start)
         perceptual = LPIPS.load(options.lpips) if options.lpips else None
@@ -161,6 +164,23 @@ class SemanticHeadsTrainer(Trainer[SemanticHeadsOptions]):
             **({'frozen': context_branch.FROZEN} if self.objective.model.config.stem else {}),
             **self.carried,
         }
+
+
+def materials_of(space: Space, lpips: Path | None) -> list[Licence]:
+    """What a training on prepared features adds to the licence list. Only the user knows the licences of
+    scenes of their own, of masks from a folder and of the file of the perceptual loss."""
+    known = {'rooms': ROOMS, 'scannetpp': ('scannetpp',)}.get(space.source, ())
+    items = stated(*known) or [
+        not_stated('posed frames', 'training data', 'the user', 'scenes of semantic heads')
+    ]
+    items += stated('openclip-vit-b-16' if space.encoder.startswith('openclip') else 'minilm')
+    if space.regions.startswith('segment anything'):
+        items += stated('segment-anything')
+    elif space.regions == 'mask folder':
+        items.append(not_stated('masks', 'teacher', 'the user', 'regions whose features are learnt'))
+    if lpips:
+        items.append(not_stated(lpips.name, 'teacher', 'the user', 'LPIPS, the perceptual loss'))
+    return items
 
 
 def with_heads(start: weights.Checkpoint) -> GSemSplat:

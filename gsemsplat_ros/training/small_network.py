@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
+from gsemsplat_ros.checkpoints.licences import ROOMS, inherited, stated, united
 from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, VOCABULARY, PackedRooms
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.inference import channels_last
@@ -37,6 +38,7 @@ from gsemsplat_ros.training.trainer import Trainer, parent_of, part, short_diges
 log = logging.getLogger(__name__)
 
 WARMUP = 100  # steps
+FROM_SHIPPED = 'frozen network', 'context code', 'text encoder'  # roles of what a new network takes over
 DRAW_EVERY = 4  # steps; Gaussians are learnt faster than points and names
 
 
@@ -123,6 +125,12 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             model.init_weights()
         source = start.card if start else weights.read_card(weights.SHIPPED)
         self.facts.setdefault('context', source.get('context'))  # of which pictures the frozen code is
+        taken = (
+            inherited(options.init.name, source)
+            if options.init and start
+            else inherited(weights.SHIPPED.name, source, FROM_SHIPPED)
+        )
+        self.facts.setdefault('licences', united(stated(*ROOMS), taken))
         for frozen in (model.stem, model.context, decoders.language_decoder_patch):
             frozen.requires_grad_(False)
         channels_last(model)
@@ -195,5 +203,5 @@ class SmallNetworkTrainer(Trainer[SmallNetworkOptions]):
             'licence': 'Apache-2.0',
             'training': training,
             'frozen': FROZEN,
-            **{name: facts[name] for name in ('context', 'mixture') if facts.get(name)},
+            **{name: facts[name] for name in ('context', 'mixture', 'licences') if facts.get(name)},
         }

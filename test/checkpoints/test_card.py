@@ -67,6 +67,8 @@ STRANGE = {
         {'config': CONFIG, 'mixture': {'context': float('nan'), 'slope': 1, 'offset': 0, 'threshold': 0.5}}
     ),
     'scores': json.dumps({'config': CONFIG, 'scores': 'good'}),
+    'licences text': json.dumps({'config': CONFIG, 'licences': 'Apache-2.0'}),
+    'licences item': json.dumps({'config': CONFIG, 'licences': [{'name': 'pictures', 'licence': 'MIT'}]}),
 }
 
 

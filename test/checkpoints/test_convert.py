@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
 from gsemsplat_ros.checkpoints import convert as module
-from gsemsplat_ros.checkpoints.convert import LICENCE, convert
+from gsemsplat_ros.checkpoints.convert import LICENCE, LINEAGE, convert
+from gsemsplat_ros.checkpoints.licences import stated, united
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.network.model import GSemSplat
 
@@ -113,6 +114,7 @@ def test_gsemsplat(tmp_path, tiny_large):
         'kind': 'gsemsplat',
         'text_encoder': 'openclip:ViT-B-16',
         'licence': LICENCE,
+        'licences': united(stated(*LINEAGE['gsemsplat'])),
         'source': {'file': 'epoch=11.ckpt', 'sha256': hashlib.sha256(source.read_bytes()).hexdigest()},
     }
 

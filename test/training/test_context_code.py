@@ -152,6 +152,8 @@ def test_a_checkpoint_gets_its_branch_and_keeps_the_rest(tmp_path, photos, packa
     assert card['context'] == {key: result[key] for key in ('images', 'packages_sha256')}
     assert card['text_encoder'] == 'minilm-l6+imagenet+coco' and card['training'] == before.card['training']
     assert card['frozen'] == context_branch.FROZEN and card['mixture'] == before.card['mixture']
+    [pictures] = [each for each in card['licences'] if each['role'] == 'context code']
+    assert pictures['licence'] is None and not pictures['commercial']  # only the user knows them
 
     # a file of before, whose card does not name the width of the code; written onto itself
     config = {key: value for key, value in card['config'].items() if key != 'context_dim'}

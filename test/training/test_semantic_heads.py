@@ -312,6 +312,8 @@ def test_the_heads_learn_and_the_backbone_stays(root):
     assert card['training']['tune'] == 'gaussians'
     assert card['training']['parent']['file'] == 'start.safetensors'
     assert card['training']['data']['source'] == 'scannetpp'
+    names = [each['name'] for each in card['licences'] if not each['commercial']]
+    assert names == ['ScanNet++', 'masks', 'start.safetensors']
     checkpoint(root / 'start.safetensors', seed=1)
     with pytest.raises(ValueError, match='is another file: give that one as --init'):
         go(root, 'end')

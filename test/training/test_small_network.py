@@ -18,6 +18,7 @@ from support.packed_rooms import HEIGHT, WIDTH, pack_folder, quicken, sample
 from support.python_path import python_path
 
 from gsemsplat_ros.checkpoints import checkpoint as weights
+from gsemsplat_ros.checkpoints.licences import licence_list, objections
 from gsemsplat_ros.cli import build_parser
 from gsemsplat_ros.commands.train.shared import options_of
 from gsemsplat_ros.datasets.packed_rooms import FURNITURE_VERSION, encode
@@ -136,7 +137,10 @@ def test_the_card_says_what_was_trained_where_and_on_what(rooms):
     assert (card['text_encoder'], card['licence']) == ('minilm-l6+imagenet+coco', 'Apache-2.0')
     assert (training['steps'], training['batch'], training['pairs']) == (1, 2, 2)
     assert card['frozen'].keys() == {'stem', 'context.classifier', 'context.detector'}
-    assert card.get('context') == weights.read_card(weights.SHIPPED).get('context')
+    shipped = weights.read_card(weights.SHIPPED)
+    assert card.get('context') == shipped.get('context')
+    assert objections(licence_list(card['licences'])) == []
+    assert [each for each in shipped['licences'] if each['role'] != 'calibration'] == card['licences']
     [(machine, hours)] = training['machines'].items()
     assert machine.endswith(f'{os.cpu_count()} cores') and hours == training['hours'] < 0.1
     assert training['data'] == {

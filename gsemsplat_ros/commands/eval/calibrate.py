@@ -36,7 +36,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
     """Fit the mixture and write it into the card of the checkpoint."""
     import numpy as np
 
-    from gsemsplat_ros.checkpoints.checkpoint import update_card
+    from gsemsplat_ros.checkpoints.checkpoint import read_card, update_card
+    from gsemsplat_ros.checkpoints.licences import ROLES, ROOMS, inherited, not_stated, stated, united
     from gsemsplat_ros.datasets.packed_rooms import PackedRooms
     from gsemsplat_ros.evaluation.mixture_fit import calibrate
     from gsemsplat_ros.evaluation.pair_labels import read_labels
@@ -53,6 +54,10 @@ def run(args: argparse.Namespace, console: Console) -> None:
     with console.progress(1, 'run', f'asking {len(pairs) + len(samples)} pairs') as bar:
         result = calibrate(pipeline, pairs, samples)
         bar.update()
-    update_card(args.weights, {'mixture': result['mixture']})
+    fitted_to = [not_stated(path.name, 'calibration', 'the user', 'labelled pairs') for path in args.labels]
+    kept = [role for role in ROLES if role != 'calibration']
+    before = inherited(Path(args.weights).name, read_card(args.weights), kept)
+    licences = united(before, fitted_to, stated(*ROOMS) if samples else ())
+    update_card(args.weights, {'mixture': result['mixture'], 'licences': licences})
     console.table(list(result.items()))
     console.result(result)
