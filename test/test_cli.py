@@ -22,6 +22,7 @@ from gsemsplat_ros.images.camera import Camera
 from gsemsplat_ros.images.view import fit
 from gsemsplat_ros.network.config import NetworkConfig
 from gsemsplat_ros.pipeline import Pipeline
+from gsemsplat_ros.saved import open_saved
 from gsemsplat_ros.scene.coded_file import CodeSpace
 from gsemsplat_ros.scene.scene import Keyframe, Scene
 from gsemsplat_ros.scene.scene_file import read_scene
@@ -307,6 +308,17 @@ def test_infer_says_what_it_did_not_understand(pipeline, images, tmp_path, capsy
     assert [query['note'] for query in queries] == ['', "not understood: '椅子'", '']
     html = (out / 'report.html').read_text()
     assert 'Not understood</span>' in html and 'Not found</span>' in html
+
+
+def test_infer_exports(pipeline, images, tmp_path, capsys):
+    out = tmp_path / 'o'
+    assert main(['infer', *images, '--out', str(out), '--export', 'glb', 'spz', '--json']) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary['glb'], summary['spz']) == (str(out / 'scene.glb'), str(out / 'scene.spz'))
+    again = open_saved(out / 'scene.glb').splats
+    torch.testing.assert_close(again.joined().means, read_ply(out / 'scene.ply', 'f').means)
+    assert again.space['weights'] == 'fake.safetensors' and again.camera.width == 32
+    assert (out / 'scene.spz').stat().st_size < (out / 'scene.glb').stat().st_size / 3
 
 
 def test_infer_films(pipeline, images, tmp_path, capsys):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class GlbFile:
     file: FileBytes
     start: int
     size: int
+    _kept: list[Any] = field(default_factory=list, repr=False)
 
     @classmethod
     def open(cls, path: Path) -> GlbFile:
@@ -110,12 +111,18 @@ class GlbFile:
         needed = first + (count - 1) * stride + item if count else 0
         if not (item <= stride <= max(item, MAX_STRIDE)) or needed > last or offset + last > self.size:
             raise ValueError(f'holds {what} beyond its end')
-        data = np.frombuffer(self.file.read(self.start + offset + first, max(needed - first, 0)), np.uint8)
+        data = self._bytes(offset, last)[first:]
         rows = np.lib.stride_tricks.as_strided(data, (count, item), (stride, 1), writeable=False)
         values = np.ascontiguousarray(rows).view(kind).reshape(count, width)
         if accessor.get('normalized') is not True or kind == '<f4':
             return values.astype(np.float32)
         return np.maximum(values / np.float32(np.iinfo(values.dtype).max), np.float32(-1))
+
+    def _bytes(self, offset: int, count: int) -> np.ndarray:
+        """(count,) uint8 of the block; those of the last call are kept, since columns may share them."""
+        if self._kept[:1] != [(offset, count)]:
+            self._kept[:] = (offset, count), self.file.read(self.start + offset, count)
+        return np.frombuffer(self._kept[1], np.uint8)
 
 
 def entry(document: Mapping[str, Any], name: str, number: object, what: str) -> dict[str, Any]:

@@ -44,6 +44,7 @@ FOREIGN = {  # the card of another program's file
     'codes': None,
     'counts': None,
 }
+DIFFERENT_LENGTHS = 'has attributes of different lengths'
 CURE = 'give a file of `gsemsplat export`, or another GLB of Gaussians'
 
 
@@ -71,12 +72,12 @@ def _splats(file: GlbFile) -> Splats:
         for name, (kind, _) in COLUMNS.items()
         if name != 'COLOR_0'
     }
-    codes = card['codes'] and codes_of(file, attributes, card['codes'])
     count = len(columns['POSITION'])
-    if codes is None:
-        codes = np.zeros((count, 0), np.float32)
-    if any(len(column) != count for column in (*columns.values(), codes)):
-        raise ValueError('has attributes of different lengths')
+    if any(len(column) != count for column in columns.values()):
+        raise ValueError(DIFFERENT_LENGTHS)
+    codes = np.zeros((count, 0), np.float32)
+    if card['codes']:
+        codes = codes_of(file, attributes, card['codes'], count)
     ranges = {
         'positions': (columns['POSITION'], -LARGEST, LARGEST),
         'scales': (columns[SCALE], 0, LARGEST),
@@ -104,17 +105,19 @@ def _splats(file: GlbFile) -> Splats:
     return splats.turned(Axes[card['axes']])
 
 
-def codes_of(file: GlbFile, attributes: Mapping[str, Any], entry: dict[str, Any]) -> np.ndarray | None:
-    """(N, C) by the codes' entry of the card; None without channels. Raises ValueError."""
-    groups = [
-        file.column(attributes.get(f'_CODE_{first // IN_CODE}'), 'codes', IN_CODE)
-        for first in range(0, len(entry['low']), IN_CODE)
-    ]
-    if not groups:
-        return None
-    if len({len(group) for group in groups}) > 1:
-        raise ValueError('has codes of different lengths')
-    return between(np.concatenate(groups, 1), entry)
+def codes_of(file: GlbFile, attributes: Mapping[str, Any], entry: dict[str, Any], count: int) -> np.ndarray:
+    """(count, C) by the codes' entry of the card. Raises ValueError."""
+    low, high = (np.array(entry[name], np.float32) for name in ('low', 'high'))
+    if count * len(low) > file.size:  # attributes may name the same bytes, whose codes would fill the memory
+        raise ValueError('holds fewer bytes than codes')
+    codes = np.empty((count, len(low)), np.float32)
+    for first in range(0, len(low), IN_CODE):
+        some = slice(first, first + IN_CODE)
+        numbers = file.column(attributes.get(f'_CODE_{first // IN_CODE}'), 'codes', IN_CODE)
+        if len(numbers) != count:
+            raise ValueError(DIFFERENT_LENGTHS)
+        codes[:, some] = between(numbers, low[some], high[some])
+    return codes
 
 
 def counts_of(file: GlbFile, entry: dict[str, Any]) -> torch.Tensor:
@@ -123,13 +126,13 @@ def counts_of(file: GlbFile, entry: dict[str, Any]) -> torch.Tensor:
     numbers = file.column(entry['accessor'], 'counts', 1)
     if len(numbers) != height * width * padded(channels):
         raise ValueError('holds counts of another size than it says')
-    values = between(numbers.reshape(height, width, -1), entry)
+    low, high = (np.array(entry[name], np.float32) for name in ('low', 'high'))
+    values = between(numbers.reshape(height, width, -1), low, high)
     return torch.from_numpy(values).permute(2, 0, 1).contiguous()
 
 
-def between(numbers: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
-    """Numbers (..., padded C) from 0 to 1 -> (..., C) between the bounds of an entry of the card."""
-    low, high = (np.array(entry[name], np.float32) for name in ('low', 'high'))
+def between(numbers: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Numbers (..., C or more) from 0 to 1 -> (..., C) between the bounds (C,)."""
     return numbers[..., : len(low)] * (high - low) + low
 
 
