@@ -145,6 +145,10 @@ def _missing(error: ModuleNotFoundError) -> str:
             f'{name} is missing: source your ROS 2 installation and workspace, or use the environment of '
             '`make setup`'
         )
+    if name in ('moderngl', 'trimesh'):
+        return (
+            f'the Python package {name} is missing: `make training-setup` installs what rendering rooms needs'
+        )
     return f'the Python package {name} is missing: install it, or use the environment of `make setup`'
 
 

@@ -28,6 +28,7 @@ FLOORS = (
     {'training'},
     {'bench'},
     {'evaluation'},
+    {'simulation'},
     {'terminal'},
     {'ros'},
     {'commands'},

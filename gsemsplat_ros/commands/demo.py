@@ -1,4 +1,4 @@
-"""`gsemsplat demo`: real stereo pairs through the ROS 2 node, with queries and a report."""
+"""`gsemsplat demo`: real stereo pairs, or a robot in a rendered house, through the ROS 2 node; a report."""
 
 from __future__ import annotations
 
@@ -44,6 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='things to look for in every scene (default: chosen for each; with --bag: '
         f'{", ".join(BAG_QUERIES)})',
     )
+    house = parser.add_argument_group('a rendered house instead')
+    house.add_argument(
+        '--house',
+        action='store_true',
+        help='drive a robot through a furnished house that is rendered here (`make training-setup` installs '
+        'what that needs), ask for words, and send it to the first that it can reach; also writes the film '
+        'house.webp and the bag house.mcap',
+    )
     bag = parser.add_argument_group('a bag of your robot instead')
     bag.add_argument(
         '--bag',
@@ -75,9 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--out',
-        default='out/demo',
         metavar='DIR',
-        help='folder for report.html, scene.ply (of the first scene) and summary.json (default: %(default)s)',
+        help='folder for report.html, scene.ply (of the first scene) and summary.json (default: out/demo, '
+        'with --house out/house)',
     )
     parser.set_defaults(run=run)
     add_output_arguments(parser)
@@ -93,9 +101,11 @@ def run(args: argparse.Namespace, console: Console) -> None:
     from gsemsplat_ros.terminal.output import output_folder, write_json
     from gsemsplat_ros.terminal.results import answers_table, write_page
 
+    if args.house:
+        return _run_house(args, console)
     program = _program_of_bag(args, console) if args.bag else _packaged_program(args)
     card = read_card(SHIPPED)
-    out = output_folder(args.out)
+    out = output_folder(args.out or 'out/demo')
     results = play(program.scenes, out, console, COMMAND, program.parameters)
     summary = {
         **program.about,
@@ -107,6 +117,29 @@ def run(args: argparse.Namespace, console: Console) -> None:
     write_page(out / 'report.html', program.title, results, card, args.command_line)
     answers_table(console, results)
     console.say(f'{out / "report.html"}')
+    console.result(summary)
+
+
+def _run_house(args: argparse.Namespace, console: Console) -> None:
+    """Drive a robot through a house, and write the report, the film and the bag."""
+    from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, read_card
+    from gsemsplat_ros.ros.client.house_demo import QUERIES, run_house
+    from gsemsplat_ros.ros.client.node_process import COMMAND
+    from gsemsplat_ros.terminal.output import output_folder, write_json
+    from gsemsplat_ros.terminal.results import house_table, write_house_page
+
+    if args.bag or args.scene:
+        raise ValueError('--house renders its own images: give it without --bag and --scene')
+    card = read_card(SHIPPED)
+    out = output_folder(args.out or 'out/house')
+    result = run_house(out, console, COMMAND, tuple(args.query or QUERIES))
+    files = {name: str(out / name) for name in ('report.html', 'house.webp', 'house.mcap')}
+    summary = {**result.summary(), 'files': files}
+    (out / 'house.webp').write_bytes(result.film)
+    write_json(out / 'summary.json', summary)
+    write_house_page(out / 'report.html', result, card, args.command_line)
+    house_table(console, result)
+    console.say('\n'.join(files.values()))
     console.result(summary)
 
 

@@ -15,6 +15,7 @@ placing, cloth, props: curtains, pillows, books, papers and other traces of peop
 illumination: the light of a photographic room
 builder, furnish: a random furnished room
 house: four of them joined by doorways, where things are taken away and moved
+home: one that people live in, for the demo
 shaders, triangles, renderer: images of a room
 cameras: random poses in it
 sensor: the effects of a camera on its images

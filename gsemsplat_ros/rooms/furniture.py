@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,21 @@ def attribution(furniture: Furniture) -> str:
         creators = sorted({m.creator for m in furniture.models if m.library == library and m.creator})
         lines += ['', f'**{library}**: ' + ', '.join(creators) + '.']
     return '\n'.join(lines) + '\n'
+
+
+def credits(furniture: Furniture, models: Iterable[int]) -> tuple[tuple[str, str, str], ...]:
+    """Library, creators and licence of these models, for a picture that shows them."""
+    creators: dict[str, set[str]] = {}
+    for model in (furniture.models[i] for i in models):
+        creators.setdefault(model.library, set()).add(model.creator)
+    return tuple(
+        (
+            library,
+            ', '.join(sorted(filter(None, creators[library]))) or SOURCES[library][0],
+            SOURCES[library][1],
+        )
+        for library in sorted(creators)
+    )
 
 
 def _height_map(vertices: np.ndarray, faces: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from gsemsplat_ros.rooms.builder import THEMES, Builder
 from gsemsplat_ros.rooms.furnish import furnish, models_by_kind
 from gsemsplat_ros.rooms.furniture import Furniture
-from gsemsplat_ros.rooms.layout import Light, Piece, Quad, Room, Sheet, kind_of
+from gsemsplat_ros.rooms.layout import Light, Photographic, Piece, Quad, Room, Sheet, kind_of
 
 WALL = 0.12  # m, thickness of the walls between rooms
 DOORWAY = 0.9, 2.05  # m, width and height
@@ -24,6 +24,7 @@ CELLS = (0, 0), (1, 0), (1, 1), (0, 1)  # column and row of each room, in the or
 EXITS = 1, 2, 3, 0  # the wall through which the ring leaves each room (Shell.wall_frame)
 TURNING = 1.5  # m, as much effort as turning by a radian: so that neighbouring keyframes overlap
 STEPS = 64  # of the route between two of its corners
+LAMP = 4.0  # times as strong is a lamp in a house that looks like a photograph
 FARTHER = 0.7  # m, by which a moved piece moves at least
 
 
@@ -65,14 +66,28 @@ class House:
 
 def sample_house(furniture: Furniture, rng: np.random.Generator) -> House:
     """Sample a house of held-out furniture: four rooms of 3.2 to 4.2 m x 3.2 to 4.2 m."""
-    widths, depths, height = rng.uniform(3.2, 4.2, 2), rng.uniform(3.2, 4.2, 2), rng.uniform(2.4, 2.8)
-    sizes = [np.array([widths[column], depths[row], height]) for column, row in CELLS]
-    corners = [np.array([column * (widths[0] + WALL), row * (depths[0] + WALL), 0]) for column, row in CELLS]
+    sizes = room_sizes(rng)
     kinds = models_by_kind(furniture, heldout=True)
     themes = rng.choice([*THEMES, 'mixed'], 4, replace=False)
-    builders = [
-        Builder(rng, str(theme), size, furniture=furniture, kinds=kinds) for theme, size in zip(themes, sizes)
-    ]
+    return furnished_house(
+        [
+            Builder(rng, str(theme), size, furniture=furniture, kinds=kinds)
+            for theme, size in zip(themes, sizes)
+        ]
+    )
+
+
+def room_sizes(rng: np.random.Generator) -> list[np.ndarray]:
+    """Sizes (3,) m of the four rooms, in the order of the ring."""
+    widths, depths, height = rng.uniform(3.2, 4.2, 2), rng.uniform(3.2, 4.2, 2), rng.uniform(2.4, 2.8)
+    return [np.array([widths[column], depths[row], height]) for column, row in CELLS]
+
+
+def furnished_house(builders: list[Builder], photographic: Photographic | None = None) -> House:
+    """Furnish four empty rooms in the order of the ring, and join them; photographic: how it is lit, None for
+    plain shading."""
+    rng = builders[0].rng
+    corners = [np.array([column, row, 0]) * (builders[0].size + WALL) for column, row in CELLS]
     # where the ring leaves each room: the middle of the doorway along the wall, seen from either side
     leave, enter = [], []
     for k, builder in enumerate(builders):
@@ -98,12 +113,12 @@ def sample_house(furniture: Furniture, rng: np.random.Generator) -> House:
         first = furnish(builder)
         rooms.append((builder, first, corner))
         light = builder.light()
-        lights.append(Light(light.position + corner, light.color))
+        lights.append(Light(light.position + corner, light.color * (LAMP if photographic else 1.0)))
     for k, wall in enumerate(EXITS):
         _cut(builders[k], wall, leave[k])
         _cut(builders[(k + 1) % 4], (wall + 2) % 4, enter[k])
         _frame(builders[k], wall, leave[k])
-    return _joined(rooms, lights, rng, route, headings)
+    return _joined(rooms, lights, rng, route, headings, photographic)
 
 
 def _on_wall(builder: Builder, wall: int, s: float, behind: float) -> np.ndarray:
@@ -201,6 +216,7 @@ def _joined(
     rng: np.random.Generator,
     route: np.ndarray,
     headings: np.ndarray,
+    photographic: Photographic | None,
 ) -> House:
     """One Room of several, each with the id of its first piece and its corner (3,) in the house, and the same
     after the changes. What is taken comes last, so that ids stay."""
@@ -245,6 +261,7 @@ def _joined(
         textures=textures,
         footprints=np.zeros((0, 5)),
         sheets=sheets,
+        photographic=photographic,
     )
     return House(
         (room, replace(room, pieces=[piece for _, piece in stay])),

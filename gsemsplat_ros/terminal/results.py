@@ -1,4 +1,4 @@
-"""The results of `infer` and `demo`: the table of answers and the report."""
+"""The results of `infer` and `demo`: tables of answers, and the reports."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from gsemsplat_ros.report.house_page import house_page
+from gsemsplat_ros.report.house_result import HouseResult
 from gsemsplat_ros.report.pair_page import PairReport, page
 from gsemsplat_ros.report.pair_result import PairResult
 from gsemsplat_ros.semantics.answer import Answer
@@ -50,3 +52,33 @@ def write_page(
 ) -> None:
     """Write the HTML report to `path`."""
     write_text(path, page(PairReport(title, tuple(results), card, versions(), shlex.join(command_line))))
+
+
+def house_table(console: Console, result: HouseResult) -> None:
+    """Print a line for each word, and what became of the drive."""
+    rows = [
+        (
+            word.text,
+            word.verdict,
+            f'{word.score:.3f}',
+            '-' if word.off is None else f'{word.off:.2f}',
+            '-' if word.beside is None else f'{word.beside:.2f}',
+            word.standing,
+        )
+        for word in result.words
+    ]
+    console.table(rows, ('query', 'answer', 'score', 'from its middle [m]', 'from its sides [m]', 'standing'))
+    drive = result.drive
+    if drive is None:
+        console.say(f'the robot was sent nowhere: {result.refused or "nothing was found"}')
+        return
+    beside = '' if drive.beside is None else f', {drive.beside:.2f} m before the {drive.asked}'
+    console.say(
+        f'driven to the {drive.asked}: {drive.length:.1f} m; arrived {drive.off:.2f} m and '
+        f'{drive.turn_off:.0f} degrees from the goal{beside}'
+    )
+
+
+def write_house_page(path: Path, result: HouseResult, card: dict, command_line: Sequence[str]) -> None:
+    """Write the HTML report of `demo --house` to `path`."""
+    write_text(path, house_page(result, card, versions(), shlex.join(command_line)))

@@ -21,7 +21,7 @@ from gsemsplat_ros.terminal.console import Failure
 
 READY_WITHIN_S = 120.0  # loading the network on a busy machine
 PAIR_WITHIN_S = 120.0
-AGAIN_S = 10.0  # a pair without an answer for so long is sent again
+AGAIN_S = 10.0  # a pair that has not arrived for so long is sent again
 SIDES = 'left', 'right'
 TOPICS = [f'{side}/{name}' for name in ('camera_info', 'image_raw') for side in SIDES]
 # For a recording, unlike a camera, every message counts, even on a busy machine: the inputs are reliable.
@@ -55,7 +55,7 @@ class Received:
 
 class Player:
     """A stereo camera for a node with PARAMETERS. `alive`: whether it still runs; `last_words`: what it said
-    last; `compressed`: for a node whose image_transport is that."""
+    last; `compressed`: for a node whose image_transport is that. status: the node's newest."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Player:
         self._publishers += [node.create_publisher(kind, topic + ending, 10) for topic in TOPICS[2:]]
         self._cloud: PointCloud2 | None = None
         self._arrived = 0.0
-        self._status = Status()  # the node's newest
+        self.status = Status()
         node.create_subscription(PointCloud2, '/gsemsplat/gaussians', self._on_cloud, LATCHED)
         node.create_subscription(Status, '/gsemsplat/status', self._on_status, LATCHED)
 
@@ -78,7 +78,7 @@ class Player:
         self._cloud, self._arrived = cloud, time.perf_counter()
 
     def _on_status(self, status: Status) -> None:
-        self._status = status
+        self.status = status
 
     def wait_for_node(self, messages: Messages) -> None:
         """Wait until the node answers queries and knows the cameras of `messages`. Raises Failure if not."""
@@ -87,7 +87,7 @@ class Player:
             lambda: (
                 all(p.get_subscription_count() for p in self._publishers)
                 and self._client.node.count_publishers('/gsemsplat/gaussians')
-                and self._status.active
+                and self.status.active
                 and service('/query', 0)
             ),
             READY_WITHIN_S,
@@ -105,32 +105,34 @@ class Player:
                 )
 
     def _knows_cameras(self) -> bool:
-        return all(topic.count for topic in self._status.inputs if not topic.is_image)
+        return all(topic.count for topic in self.status.inputs if not topic.is_image)
 
-    def play(self, messages: Messages) -> Received:
-        """Send a pair, its left image stamped now, until its Gaussians arrive. Raises Failure if not."""
-        stamp, scenes = time.time_ns(), self._status.scenes
+    def play(self, messages: Messages, stamp: int | None = None) -> Received:
+        """Send a pair, its left image of `stamp` [ns] (None: now), until its Gaussians arrive. Raises Failure
+        if not."""
+        stamp, scenes = time.time_ns() if stamp is None else stamp, self.status.scenes
         _restamp(messages, stamp)
         start, end = time.perf_counter(), time.monotonic() + PAIR_WITHIN_S
         while not self._has(stamp):
             if time.monotonic() > end:
-                reason = self._status.last_error or 'nothing'
+                reason = self.status.last_error or 'nothing'
                 raise Failure(f'no Gaussians within {PAIR_WITHIN_S:g} s; the node says: {reason}')
-            for publisher, message in zip(self._publishers, messages):
-                publisher.publish(message)
+            if self._idle:  # else the pair has arrived, and is being built
+                for publisher, message in zip(self._publishers, messages):
+                    publisher.publish(message)
             self._client.until(lambda: self._has(stamp) or not self._alive(), AGAIN_S)
             self._check()
         seconds = self._arrived - start
         gaussians = cloud_to_gaussians(self._cloud)
-        self._until(lambda: self._status.scenes > scenes and self._idle, PAIR_WITHIN_S, "the node's status")
-        status = self._status
+        self._until(lambda: self.status.scenes > scenes and self._idle, PAIR_WITHIN_S, "the node's status")
+        status = self.status
         timings = {latency.stage: latency.seconds for latency in status.latencies}
         return Received(gaussians, seconds, status.weights, status.scale_source, status.scale, timings)
 
     @property
     def _idle(self) -> bool:
         """Whether the node has done with all pairs that reached it."""
-        status = self._status
+        status = self.status
         return status.stereo_pairs == status.scenes + status.refused + status.dropped
 
     def _has(self, stamp: int) -> bool:
