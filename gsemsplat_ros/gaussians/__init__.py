@@ -6,6 +6,7 @@ rotations: unit quaternions (w, x, y, z) and matrices
 gaussians: the value and its transforms
 rows: rows of float32, as clouds hold them
 packed: 28 bytes for each, as packed splats hold them
+merged: neighbours merged into fewer, larger ones
 projection: Gaussians as a pinhole camera sees them
 render: the entry to the renderers: render_cpu on the CPU; on a GPU render_gsplat, else render_tiles
 render_cpu: the compiled renderer

@@ -34,22 +34,25 @@ def quats_to_rotations(quats: Array) -> Array:
 
 
 def rotation_to_quat(rotation: np.ndarray) -> np.ndarray:
-    """A rotation matrix (3, 3) to the unit quaternion (4,) w x y z, w >= 0, in float64.
+    """Rotation matrices (..., 3, 3) to unit quaternions (..., 4) w x y z, w >= 0, in float64.
 
     4 q q^T is linear in the matrix; its column with the largest diagonal entry gives q without cancellation.
     """
-    (a, b, c), (d, e, f), (g, h, i) = np.asarray(rotation, dtype=np.float64)
-    outer = np.array(
+    matrix = np.asarray(rotation, dtype=np.float64)
+    a, b, c, d, e, f, g, h, i = np.moveaxis(matrix.reshape(*matrix.shape[:-2], 9), -1, 0)
+    columns = np.stack(
         [
-            [1 + a + e + i, h - f, c - g, d - b],
-            [h - f, 1 + a - e - i, b + d, c + g],
-            [c - g, b + d, 1 - a + e - i, f + h],
-            [d - b, c + g, f + h, 1 - a - e + i],
-        ]
+            np.stack([1 + a + e + i, h - f, c - g, d - b], -1),
+            np.stack([h - f, 1 + a - e - i, b + d, c + g], -1),
+            np.stack([c - g, b + d, 1 - a + e - i, f + h], -1),
+            np.stack([d - b, c + g, f + h, 1 - a - e + i], -1),
+        ],
+        -2,
     )
-    column = outer[:, np.argmax(np.diag(outer))]
-    quat = column / np.linalg.norm(column)
-    return -quat if quat[0] < 0 else quat
+    largest = np.argmax(np.diagonal(columns, axis1=-2, axis2=-1), -1)
+    quat = np.take_along_axis(columns, largest[..., None, None], -2)[..., 0, :]
+    quat /= np.linalg.norm(quat, axis=-1, keepdims=True)
+    return np.where(quat[..., :1] < 0, -quat, quat)
 
 
 def multiply_quats(p: Array, q: Array) -> Array:

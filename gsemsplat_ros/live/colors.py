@@ -6,9 +6,9 @@ Colours are (M, 3) RGB in [0, 1], in the order of ShownScene.rows.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from gsemsplat_ros.flight.flight import SAMPLE, SOLID
+from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.live.shown_scene import ShownScene
 from gsemsplat_ros.pictures.heat import heat
 from gsemsplat_ros.pictures.overlay import depth_picture, turbo
@@ -19,15 +19,14 @@ REST = 0.55  # share of the brightness that the others keep
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def packed(shown: ShownScene, rows: np.ndarray, factor: float) -> np.ndarray:
-    """Pack `rows` (L,) of the shown Gaussians as viser splats (L, 8) uint32: black, `factor` times as wide.
+def packed(gaussians: Gaussians) -> np.ndarray:
+    """Pack L Gaussians as viser splats (L, 8) uint32, black.
 
     Columns 0-2: position, float32; 3: used by viser; 4-6: upper triangle of the covariance, float16; 7: RGBA.
     """
-    gaussians = shown.gaussians.select(torch.from_numpy(shown.rows[rows]))
-    spread = gaussians.covariances().numpy() * (shown.scale_factor * factor) ** 2
     buffer = np.zeros((len(gaussians), 8), np.uint32)
     buffer[:, :3] = np.ascontiguousarray(gaussians.means.numpy(), np.float32).view(np.uint32)
+    spread = gaussians.covariances().numpy()
     triangle = spread.reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]].clip(-65504, 65504)
     buffer[:, 4:7] = np.ascontiguousarray(triangle, np.float16).view(np.uint32)
     buffer[:, 7:].view(np.uint8)[:, 3] = np.rint(gaussians.opacities.numpy().clip(0, 1) * 255)

@@ -95,7 +95,8 @@ def open_scene(path: Path, shared: SharedState, budget: int, load: Load) -> Rest
 def open_map(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
     """Show a map written by ~/save_map."""
     map_, theirs = mapfile.read_map(path)
-    shown = scenes.shown_from_above(title_of(path), map_.gaussians, budget, map_.metric)
+    first = map_.keyframes[0] if map_.keyframes else None
+    shown = scenes.shown_from_above(title_of(path), map_.gaussians, budget, map_.metric, keyframe=first)
     shared.write(shown=shown, no_query_reason=LOADING)
 
     def rest() -> None:

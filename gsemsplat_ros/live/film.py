@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +33,7 @@ def film(
     """
     width, height = round(VIDEO_LONG_SIDE * aspect), VIDEO_LONG_SIDE
     camera = resized(Camera.from_fov_y(width, height, fov), VIDEO_LONG_SIDE)
-    gaussians = shown.gaussians.select(torch.from_numpy(shown.rows))
-    gaussians = replace(gaussians, scales=gaussians.scales * shown.scale_factor).transformed(
-        np.linalg.inv(world_from_start), 'start'
-    )
+    gaussians = shown.drawn.transformed(np.linalg.inv(world_from_start), 'start')
 
     def frames() -> Iterator[np.ndarray]:
         for _, coloured in fly(gaussians, torch.from_numpy(np.asarray(colors, np.float32)), path, camera):

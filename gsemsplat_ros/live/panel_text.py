@@ -101,10 +101,10 @@ def verdict(
 
 def level(shown: ShownScene | None, full: bool) -> str:
     """A note that only the light level is drawn; '' if all Gaussians are."""
-    if full or shown is None or len(shown.light[0]) == len(shown.rows):
+    if full or shown is None or shown.light is None:
         return ''
-    drawn = f'{len(shown.light[0]):,} of {len(shown.rows):,} Gaussians'
-    return f'{drawn} are drawn, for speed; Detail: Full draws all'
+    drawn = f'{len(shown.rows):,} Gaussians are drawn as {len(shown.light.gaussians):,}'
+    return f'{drawn}, for speed; Detail: Full draws all'
 
 
 def _legend(low: str, high: str, way: str) -> Markup:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 WORKERS = 32  # pages updated at the same time; most of them only wait for an answer
 BRAND = (226, 130, 20)
-FOV = 0.9  # rad, vertical; viser's default is wider than usual cameras
+SOFTWARE_NOTICE = 'webgl-software-rendering'  # by this name viser's page shows it
 
 
 class ViewServer:
@@ -40,6 +40,7 @@ class ViewServer:
         check_free(host, port)
         self.shared, self._cache = shared, SplatCache()
         self._pool = ThreadPoolExecutor(WORKERS, 'page')
+        self._still_pool = ThreadPoolExecutor(1, 'still')  # one rendering at a time for all visitors
         self._pages: dict[int, VisitorPage] = {}
         self._pages_lock = threading.Lock()
         self._shown: ShownScene | None = None
@@ -64,8 +65,8 @@ class ViewServer:
             control_width='medium',
         )
         self._viser.gui.set_panel_label('gsemsplat')
+        self._viser.gui.main_panel.dock_right()  # beside the scene, not on it; on a phone it lies below
         self._viser.scene.world_axes.visible = False
-        self._viser.initial_camera.fov = FOV
         self._splats: viser.GaussianSplatHandle | None = None
         self.host, self.port = host, self._viser.get_port()
         self._follower = threading.Thread(target=self._follow, name='follow', daemon=True)
@@ -88,12 +89,21 @@ class ViewServer:
             return len(self._pages)
 
     def _connected(self, client: viser.ClientHandle) -> None:
-        page = VisitorPage(client, self.shared, self._cache, self._submit)
+        self._hide_notice(client)
+        page = VisitorPage(client, self.shared, self._cache, self._submit, self._submit_still)
         with self._pages_lock:
             self._pages[client.client_id] = page
         log.debug('a browser has come: %d connected', self.visitors)
         if client.client_id not in self._viser.get_clients():  # it left while the page was made
             self._left(client)
+
+    @staticmethod
+    def _hide_notice(client: viser.ClientHandle) -> None:
+        """Take away what viser's page writes over the scene of a browser without a GPU: this page copes."""
+        import viser._messages as messages
+
+        # viser 1.1 has no handle for what its page shows itself
+        client._websock_connection.queue_message(messages.RemoveNotificationMessage(SOFTWARE_NOTICE))
 
     def _left(self, client: viser.ClientHandle) -> None:
         with self._pages_lock:
@@ -105,6 +115,10 @@ class ViewServer:
     def _submit(self, work: Callable[[], None]) -> None:
         if not self._closing:
             self._pool.submit(work)
+
+    def _submit_still(self, work: Callable[[], None]) -> None:
+        if not self._closing:
+            self._still_pool.submit(work)
 
     def _follow(self) -> None:
         """Send each change to all pages; if scenes come faster than they can be sent, only the newest."""
@@ -127,8 +141,9 @@ class ViewServer:
         with server.atomic():
             if first:
                 server.scene.set_up_direction(np.asarray(shown.up))
-                server.initial_camera.position = shown.position
-                server.initial_camera.look_at = shown.look_at
+                server.initial_camera.position = shown.first_view.position
+                server.initial_camera.look_at = shown.first_view.look_at
+                server.initial_camera.fov = shown.first_view.fov
             if self._splats is None:
                 self._splats = add_splats(server.scene)
             self._splats.buffer = buffer
@@ -145,7 +160,8 @@ class ViewServer:
                 page.close()
         with contextlib.redirect_stdout(io.StringIO()):
             self._viser.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pool, self._still_pool:
+            pool.shutdown(wait=False, cancel_futures=True)
         self._follower.join(5.0)
 
 

@@ -1,10 +1,10 @@
-"""A scene on the live page: Gaussians in one frame, the up direction, a start pose, and the cameras."""
+"""A scene on the live page: Gaussians in one frame, the up direction, a first view, and the cameras."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,15 +12,15 @@ import torch
 from numpy.typing import ArrayLike
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
+from gsemsplat_ros.gaussians.merged import Merged, merged
 from gsemsplat_ros.images.camera import UP_OF_CAMERA
 from gsemsplat_ros.mapping.map import UP_OF_MAP
+from gsemsplat_ros.mapping.map_keyframe import MapKeyframe
 from gsemsplat_ros.semantics.objects import Object
 
 INVISIBLE = 0.01  # Gaussians of lower opacity are not drawn
 MIDDLE = 0.05, 0.95  # quantiles of the means that a view from above should contain
-LIGHT = 16_000  # Gaussians of the light level, for browsers that draw without a GPU
-CLOSED = 0.42  # a surface looks closed if the middle axis is this share of the spacing
-PROBED = 400  # Gaussians whose nearest neighbours give the spacing
+LIGHT = 28_000  # Gaussians of the light level, for browsers that draw without a GPU
 WIDEST = 60.0  # degrees from the optical axis: Gaussians within were seen by one camera
 
 
@@ -37,13 +37,32 @@ class ShownCamera:
 
 
 @dataclass(frozen=True, eq=False)
+class FirstView:
+    """What a new visitor sees. position and look_at (3,): where it stands and what it turns about; fov:
+    vertical [rad], and aspect, width over height: of what the window is to show whole."""
+
+    position: np.ndarray
+    look_at: np.ndarray
+    fov: float = 0.9
+    aspect: float = 4 / 3
+
+    @property
+    def reach(self) -> float:
+        """Distance of what is looked at."""
+        return float(np.linalg.norm(self.look_at - self.position))
+
+    def fov_in(self, aspect: float) -> float:
+        """Vertical field of view [rad] of a window of that width over height."""
+        return 2 * math.atan(math.tan(self.fov / 2) * max(1.0, self.aspect / aspect))
+
+
+@dataclass(frozen=True, eq=False)
 class ShownScene:
     """Gaussians that are shown together; everything is in their frame.
 
     gaussians: all, on the CPU. rows (M,): those drawn at full detail; scale_factor: enlarges their scales,
     so that surfaces still close after thinning. up (3,): unit vector; eye (3,): origin of distances, called
-    `eye_name`; position and look_at (3,): a visitor's first view. unit: 'm', or 'units' if the scale is
-    unknown. axes: names of the three edges of a box.
+    `eye_name`. unit: 'm', or 'units' if the scale is unknown. axes: names of the three edges of a box.
     """
 
     title: str
@@ -53,8 +72,7 @@ class ShownScene:
     up: tuple[float, float, float]
     eye: np.ndarray
     eye_name: str
-    position: np.ndarray
-    look_at: np.ndarray
+    first_view: FirstView
     unit: str
     axes: str
     cameras: tuple[ShownCamera, ...] = ()
@@ -70,34 +88,18 @@ class ShownScene:
         return self.gaussians.means.numpy()[self.rows]
 
     @cached_property
-    def light(self) -> tuple[np.ndarray, float]:
-        """The light level: rows (L,), an even sample of the drawn Gaussians, and the factor of their scales.
+    def drawn(self) -> Gaussians:
+        """Those of full detail, as large as they are drawn, without codes."""
+        rows = torch.from_numpy(self.rows)
+        drawn = replace(self.gaussians, codes=self.gaussians.codes[:, :0]).select(rows)
+        return replace(drawn, scales=drawn.scales * self.scale_factor)
 
-        The factor just closes the surface: wider splats cost more pixels in a software renderer.
-        """
-        count = len(self.rows)
-        if count <= LIGHT:
-            return np.arange(count), 1.0
-        solid = np.flatnonzero(self.gaussians.opacities.numpy()[self.rows] >= 0.3)
-        pool = solid if len(solid) > LIGHT else np.arange(count)
-        rows = np.sort(np.random.default_rng(0).choice(pool, LIGHT, replace=False))
-        # the spacing seen from the first view: noise in depth would enlarge it
-        away = torch.from_numpy(self.means[rows] - self.position.astype(np.float32))
-        distance = away.norm(dim=1).clamp(min=1e-6)
-        sight, probed = away / distance[:, None], slice(None, None, max(LIGHT // PROBED, 1))
-        nearest = (
-            torch.cdist(sight[probed], sight, compute_mode='donot_use_mm_for_euclid_dist')
-            .topk(2, largest=False)
-            .values[:, 1]
-            * distance[probed]
-        )
-        width = (
-            self.gaussians.scales[torch.from_numpy(self.rows[rows])].median(1).values[probed]
-            * self.scale_factor
-        )
-        # for random points on a surface, the median distance to the nearest is 0.47 spacings
-        factor = CLOSED / 0.47 * float((nearest / width.clamp(min=1e-9)).median())
-        return rows, min(max(factor, 0.4), 4.0)
+    @cached_property
+    def light(self) -> Merged | None:
+        """The light level, with most detail where a new visitor sees it; None: full detail is as light."""
+        if len(self.rows) <= LIGHT:
+            return None
+        return merged(self.drawn, LIGHT, self.first_view.position)
 
     @property
     def thinned(self) -> str:
@@ -115,10 +117,12 @@ def shown_from_camera(
 ) -> ShownScene:
     """The shown scene of one pair, in the frame of its first camera (x right, y down, z forward)."""
     gaussians, rows, scale_factor = thin(gaussians, budget)
-    depths = gaussians.means.numpy()[rows, 2]
-    depth = float(np.median(depths)) if len(depths) else 1.0
-    # a step back, to the right and up, so that depth is visible and the first camera stays in view
-    position = depth * np.array([0.26, -0.2, -0.22])
+    means = gaussians.means.numpy()[rows]
+    depth = float(np.median(means[:, 2])) if len(means) else 1.0
+    view, first = FirstView(np.zeros(3), np.array([0.0, 0.0, depth])), cameras[0] if cameras else None
+    first = first or first_camera_of(means)
+    if first is not None:
+        view = replace(view, fov=first.fov, aspect=first.aspect)
     return ShownScene(
         title=title,
         gaussians=gaussians,
@@ -127,8 +131,7 @@ def shown_from_camera(
         up=UP_OF_CAMERA,
         eye=np.zeros(3),
         eye_name='the first camera',
-        position=position,
-        look_at=np.array([0.0, 0.0, depth]),
+        first_view=view,
         unit='m' if metric else 'units',
         axes='width × height × depth',
         cameras=cameras,
@@ -136,14 +139,22 @@ def shown_from_camera(
 
 
 def shown_from_above(
-    title: str, gaussians: Gaussians, budget: int, metric: bool, eye_name: str = "the map's origin"
+    title: str,
+    gaussians: Gaussians,
+    budget: int,
+    metric: bool,
+    eye_name: str = "the map's origin",
+    keyframe: MapKeyframe | None = None,
 ) -> ShownScene:
-    """The shown scene of a map with z up; the first view looks down on its middle along +x."""
+    """The shown scene of a map with z up; the first view is that of a keyframe, or looks down on the middle
+    along +x."""
     gaussians, rows, scale_factor = thin(gaussians, budget)
-    means = gaussians.means.numpy()[rows].astype(np.float64)
-    low, high = np.quantile(means, MIDDLE, axis=0) if len(means) else (-np.ones(3), np.ones(3))
-    middle, across = (low + high) / 2, max(float(np.linalg.norm(high - low)), 1e-3)
-    position = middle + across * (0.5 * np.array(UP_OF_MAP) - 0.75 * np.array([1.0, 0.0, 0.0]))
+    if keyframe is None:
+        view = _from_above(gaussians.means.numpy()[rows].astype(np.float64))
+    else:
+        pose, camera = keyframe.map_from_camera, keyframe.camera
+        ahead = pose[:3, 3] + keyframe.reach * pose[:3, 2]
+        view = FirstView(pose[:3, 3], ahead, camera.fov_y, camera.aspect)
     return ShownScene(
         title=title,
         gaussians=gaussians,
@@ -152,11 +163,18 @@ def shown_from_above(
         up=UP_OF_MAP,
         eye=np.zeros(3),
         eye_name=eye_name,
-        position=position,
-        look_at=middle,
+        first_view=view,
         unit='m' if metric else 'units',
         axes='x × y × z',
     )
+
+
+def _from_above(means: np.ndarray) -> FirstView:
+    """The first view down on the middle of means (N, 3)."""
+    low, high = np.quantile(means, MIDDLE, axis=0) if len(means) else (-np.ones(3), np.ones(3))
+    middle, across = (low + high) / 2, max(float(np.linalg.norm(high - low)), 1e-3)
+    position = middle + across * (0.5 * np.array(UP_OF_MAP) - 0.75 * np.array([1.0, 0.0, 0.0]))
+    return FirstView(position, middle)
 
 
 def shown_from_file(title: str, gaussians: Gaussians, budget: int) -> ShownScene:
@@ -220,7 +238,8 @@ def viewpoint_before(shown: ShownScene, thing: Object, position: ArrayLike) -> t
     away = np.asarray(position, np.float64) - center
     length = float(np.linalg.norm(away))
     if not length > 1e-9:
-        away, length = shown.position - center, float(np.linalg.norm(shown.position - center)) or 1.0
+        away = shown.first_view.position - center
+        length = float(np.linalg.norm(away)) or 1.0
     away = away / length + 0.15 * up
     reach = 1.6 * max(float(np.linalg.norm(thing.size)), 1e-2)
     return center + away / np.linalg.norm(away) * reach, center

@@ -57,7 +57,7 @@ class SplatCache:
         Raises ValueError for a mode that does not exist or that this scene lacks.
         """
         mode, answer = self._shown(mode, answer)
-        if (mode, answer) == ('Colour', None) and (not full or len(shown.light[0]) == len(shown.rows)):
+        if (mode, answer) == ('Colour', None) and (not full or shown.light is None):
             return None
         return self._painted(
             shown, mode, answer, full, lambda: self._colors(shown, mode, answer, semantic_colors)
@@ -83,11 +83,14 @@ class SplatCache:
         make_colors: Callable[[], np.ndarray],
     ) -> np.ndarray:
         """The splats in the colours (M, 3) returned by `make_colors`."""
-        rows, factor = (np.arange(len(shown.rows)), 1.0) if full else shown.light
+        light = None if full else shown.light
 
         def paint() -> np.ndarray:
-            splats = self._once((shown, 'splats', full), lambda: colors.packed(shown, rows, factor))
-            return colors.painted(splats, self._once((shown, mode, answer), make_colors)[rows])
+            splats = self._once(
+                (shown, 'splats', full), lambda: colors.packed(light.gaussians if light else shown.drawn)
+            )
+            painted = self._once((shown, mode, answer), make_colors)
+            return colors.painted(splats, light.mean(painted) if light else painted)
 
         return self._once((shown, mode, answer, full), paint)
 

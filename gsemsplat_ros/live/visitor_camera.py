@@ -3,25 +3,62 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
+from gsemsplat_ros.images.camera import Camera
+from gsemsplat_ros.live.shown_scene import FirstView, ShownCamera
 
 if TYPE_CHECKING:
     import viser
 
 FLIGHT_S = 0.6
-BACKGROUND = (18, 20, 24)  # RGB of screenshots
+BACKGROUND = (20, 20, 20)  # RGB of viser's page where no scene is
 SCREENSHOT_WITHIN_S = 60.0
 MAX_SIDE = 2048  # pixels, long side of a screenshot
 FAST_S = 0.25  # a browser that draws the light level within this time gets full detail
 FIRST_S = 1.0  # a GPU draws its first picture within this time, loading included
 PROBE = 120, 160  # height and width of the timed picture [px]
 PROBE_WITHIN_S = 20.0
-PROBE_AFTER_S = 5.0  # let the visitor see the scene first
+PROBE_AFTER_S = 3.0  # let the visitor see the scene first
+
+
+INSIDE = 0.1  # share of the reach: a camera so close to the visitor is not drawn, its image would hide all
+
+
+@dataclass(frozen=True)
+class VisitorView:
+    """What a browser says of its camera: position (3,) and orientation (4,), w x y z, in the frame of the
+    scene, vertical field of view [rad], and the size of the window [px]."""
+
+    position: tuple[float, ...]
+    wxyz: tuple[float, ...]
+    fov: float
+    width: int
+    height: int
+
+    @property
+    def aspect(self) -> float:
+        """Width over height."""
+        return self.width / self.height
+
+    @property
+    def world_from_camera(self) -> np.ndarray:
+        """(4, 4), OpenCV."""
+        pose = np.eye(4)
+        pose[:3, :3] = quats_to_rotations(np.array(self.wxyz))
+        pose[:3, 3] = self.position
+        return pose
+
+    def camera(self, long_side: int) -> Camera:
+        """The pinhole camera, with pictures of at most `long_side` pixels."""
+        factor = min(1.0, long_side / max(self.width, self.height))
+        width, height = (max(round(side * factor), 1) for side in (self.width, self.height))
+        return Camera.from_fov_y(width, height, self.fov)
 
 
 class VisitorCamera:
@@ -42,18 +79,27 @@ class VisitorCamera:
         return np.array(self._client.camera.look_at)
 
     @property
-    def world_from_camera(self) -> np.ndarray:
-        """(4, 4), OpenCV."""
-        pose = np.eye(4)
-        pose[:3, :3] = quats_to_rotations(np.array(self._client.camera.wxyz))
-        pose[:3, 3] = self.position
-        return pose
-
-    @property
-    def lens(self) -> tuple[float, float]:
-        """Vertical field of view [rad] and width over height."""
+    def view(self) -> VisitorView:
+        """What the browser said last."""
         camera = self._client.camera
-        return float(camera.fov), float(camera.aspect)
+        return VisitorView(
+            tuple(map(float, camera.position)),
+            tuple(map(float, camera.wxyz)),
+            float(camera.fov),
+            max(int(camera.image_width), 1),
+            max(int(camera.image_height), 1),
+        )
+
+    def is_inside(self, seen: ShownCamera, reach: float) -> bool:
+        """Whether the visitor stands where that camera stood, as one who looks `reach` far."""
+        away = np.linalg.norm(self.position - seen.world_from_camera[:3, 3])
+        return bool(away < INSIDE * reach)
+
+    def fit(self, first: FirstView) -> None:
+        """Take the field of view that shows in this window what the first view shows."""
+        fov = first.fov_in(self.view.aspect)
+        if abs(fov - self._client.camera.fov) > 1e-3:
+            self._client.camera.fov = fov
 
     def stand(self, position: np.ndarray, look_at: np.ndarray) -> None:
         """Move there at once."""

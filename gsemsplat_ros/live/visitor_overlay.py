@@ -1,4 +1,5 @@
-"""Objects that only one visitor sees: own splats over the shared ones, labelled boxes, cameras."""
+"""Objects that only one visitor sees: own splats in place of the shared ones, a picture in place of either,
+labelled boxes, cameras."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ BOXES = 8  # objects drawn
 BOX_COLORS = (255, 190, 60), (235, 235, 235)  # RGB: best object, others
 GONE_COLOR = (130, 140, 150)
 APART = 0.04  # share of the viewing distance: the images of cameras closer than this intersect
-SPLATS = '/splats'  # name of the shared node, and of a page's own that replaces it
+ROOT = '/scene'  # a page's own node: hides the splats from this visitor alone
+SPLATS = f'{ROOT}/splats'  # name of the shared node, and of a page's own that replaces it
+JPEG_QUALITY = 90
 
 
 def add_splats(scene: viser.SceneApi) -> viser.GaussianSplatHandle:
@@ -40,6 +43,7 @@ class VisitorOverlay:
         self._client = client
         self._splats: viser.GaussianSplatHandle | None = None
         self._marks: list[viser.SceneNodeHandle] = []
+        self._root = client.scene.add_frame(ROOT, show_axes=False)
 
     def show_splats(self, buffer: np.ndarray | None) -> None:
         """Show these splats (colors.packed) instead of the shared ones; None shows the shared ones."""
@@ -52,6 +56,23 @@ class VisitorOverlay:
             if self._splats is None:
                 self._splats = add_splats(self._client.scene)
             self._splats.buffer = buffer
+
+    def show_picture(self, rgb: np.ndarray) -> None:
+        """Show a picture (H, W, 3) uint8 of the whole window behind everything else."""
+        self._client.scene.set_background_image(rgb, 'jpeg', jpeg_quality=JPEG_QUALITY)
+
+    def hide_splats(self, rgb: np.ndarray, depth: np.ndarray) -> None:
+        """Hide the splats, and of boxes and cameras what lies farther than `depth` (h, w) of the picture that
+        is shown already, along the axis."""
+        with self._client.atomic():
+            self._client.scene.set_background_image(rgb, 'jpeg', jpeg_quality=JPEG_QUALITY, depth=depth)
+            self._root.visible = False
+
+    def hide_picture(self) -> None:
+        """Show the splats again, without a picture."""
+        with self._client.atomic():
+            self._root.visible = True
+            self._client.scene.set_background_image(None)
 
     def show_marks(
         self, answer: PageAnswer | None, cameras: Sequence[ShownCamera], shown: ShownScene
@@ -110,7 +131,7 @@ class VisitorOverlay:
         ]
 
     def _frustums(self, cameras: Sequence[ShownCamera], shown: ShownScene) -> list[viser.SceneNodeHandle]:
-        reach = float(np.linalg.norm(shown.look_at - shown.position))
+        reach = shown.first_view.reach
         return [
             self._client.scene.add_camera_frustum(
                 f'/cameras/{number}',

@@ -20,12 +20,14 @@ from gsemsplat_ros.flight.paths import camera_path
 from gsemsplat_ros.live import panel_text
 from gsemsplat_ros.live.film import film
 from gsemsplat_ros.live.page_answer import PageAnswer, carried_over
+from gsemsplat_ros.live.pause import Pause
 from gsemsplat_ros.live.question_history import QuestionHistory
 from gsemsplat_ros.live.repeated_job import RepeatedJob
 from gsemsplat_ros.live.shared_state import SharedState, ViewState, question
 from gsemsplat_ros.live.shown_scene import ShownScene, object_hit, viewpoint_before
 from gsemsplat_ros.live.splat_cache import SplatCache
-from gsemsplat_ros.live.visitor_camera import VisitorCamera
+from gsemsplat_ros.live.still_picture import StillImage, StillPicture, still_image
+from gsemsplat_ros.live.visitor_camera import VisitorCamera, VisitorView
 from gsemsplat_ros.live.visitor_overlay import VisitorOverlay
 from gsemsplat_ros.live.visitor_panel import PanelActions, VisitorPanel
 from gsemsplat_ros.semantics.objects import Object
@@ -41,7 +43,8 @@ PLY_EVERY_S = 10.0
 class VisitorPage:
     """Made when a browser connects, closed when it disconnects.
 
-    `client`: viser's handle of the browser; `submit` calls a function in the server's thread pool.
+    `client`: viser's handle of the browser; `submit` calls a function in the server's thread pool,
+    `submit_still` in the one that draws the pictures of visitors who stand still.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class VisitorPage:
         shared: SharedState,
         splats: SplatCache,
         submit: Callable[[Callable[[], None]], None],
+        submit_still: Callable[[Callable[[], None]], None],
     ):
         self._client, self._shared, self._splats = client, shared, splats
         self._lock = threading.Lock()  # for fields used by both callbacks and the job
@@ -59,7 +63,7 @@ class VisitorPage:
         self._threshold: float | None = None  # None: the source's default
         self._history = QuestionHistory()
         self._complaint = ''  # about the input
-        self._pause: threading.Timer | None = None  # runs while the visitor types
+        self._pause = Pause(PAUSE_S, partial(self._guarded, self._ask_what_was_typed))  # while one types
         self._asked: tuple[int, float | None, int] | None = None  # number, threshold, version of `_answer`
         self._next_ply = 0.0  # the earliest time of the next file [s, time.monotonic]
         self._answer: PageAnswer | None = None
@@ -68,14 +72,16 @@ class VisitorPage:
         self._shown: ShownScene | None = None
         self._drawn: tuple | None = None  # arguments of the shown splats
         self._marked: tuple | None = None  # arguments of the shown boxes and cameras
-        self._draws_fast: bool | None = None  # None before the probe
+        self._draws_fast: bool | None = None  # None before the end of the probe
+        self._probing = False  # or has probed
         self._camera, self._overlay = VisitorCamera(client), VisitorOverlay(client)
+        self._still = StillPicture(self._camera, self._overlay, submit_still, self._guarded, self.refresh)
         self._job = RepeatedJob(partial(self._guarded, self._update), submit)
         with client.atomic():  # or the visitor could use a control that does not listen yet
             self._panel = VisitorPanel(
                 client,
                 PanelActions(
-                    typed=self._typed,
+                    typed=self._pause.restart,
                     choose=self._choose,
                     redraw=self.refresh,
                     set_threshold=partial(self._guarded, self._set_threshold),
@@ -85,8 +91,10 @@ class VisitorPage:
                     download_ply=partial(self._guarded, self.download_ply),
                     download_video=partial(self._guarded, self.download_video),
                 ),
+                is_narrow=self._camera.view.aspect < 1,
             )
         client.scene.on_click()(self._clicked)
+        client.camera.on_update(self._moved)
         self.refresh()
 
     # requests of the visitor
@@ -113,8 +121,8 @@ class VisitorPage:
         """Stop updating: the browser has disconnected."""
         with self._lock:
             self._closed = self._camera.gone = True
-            if self._pause is not None:
-                self._pause.cancel()
+        self._pause.close()
+        self._still.close()
         self._job.close()
 
     def _choose(self, text: str | None) -> None:
@@ -122,15 +130,11 @@ class VisitorPage:
         self._panel.text = text or ''
         self.ask(text)
 
-    def _typed(self) -> None:
-        """The text in the box has changed: query it after a pause in typing."""
-        with self._lock:
-            if self._pause is not None:
-                self._pause.cancel()
-            if not self._closed:
-                self._pause = threading.Timer(PAUSE_S, self._guarded, (self._ask_what_was_typed,))
-                self._pause.daemon = True
-                self._pause.start()
+    def _moved(self, camera: viser.CameraHandle) -> None:
+        """The browser has sent its camera."""
+        if self._shown is not None:
+            self._camera.fit(self._shown.first_view)
+        self._still.moved()
 
     def _ask_what_was_typed(self) -> None:
         text = self._panel.text
@@ -175,7 +179,9 @@ class VisitorPage:
         last, self._shown = self._shown, shown
         if last is None or last.frame != shown.frame or last.up != shown.up:
             self._client.scene.set_up_direction(np.asarray(shown.up))
-            self._camera.stand(shown.position, shown.look_at)
+            self._camera.stand(shown.first_view.position, shown.first_view.look_at)
+            self._camera.fit(shown.first_view)
+            self._still.moved()
 
     def _find(self, state: ViewState) -> None:
         """Query if something changed; the old answer stays until the new one arrives."""
@@ -205,17 +211,25 @@ class VisitorPage:
         if wanted != self._drawn:
             self._overlay.show_splats(self._splats.of(shown, mode, answer, state.semantic_colors, full))
             self._drawn, self._marked = wanted, None
+        reach = shown.first_view.reach
         marks = (
             answer if self._panel.shows_boxes else None,
-            shown.cameras if self._panel.shows_cameras else (),
+            tuple(seen for seen in shown.cameras if not self._camera.is_inside(seen, reach))
+            if self._panel.shows_cameras
+            else (),
         )
         if marks != self._marked:
             self._overlay.show_marks(*marks, shown)
             self._marked = marks
-        if self._draws_fast is None:
-            self._draws_fast = False
-            if len(shown.light[0]) < len(shown.rows):
-                threading.Thread(target=self._guarded, args=(self._probe,), name='probe', daemon=True).start()
+
+        def draw(view: VisitorView) -> StillImage:
+            return still_image(shown, self._splats.colors(shown, mode, answer, state.semantic_colors), view)
+
+        is_light = shown.light is not None and not full and self._draws_fast is not None
+        self._still.want(wanted if is_light else None, draw)
+        if not self._probing and shown.light is not None:
+            self._probing = True
+            threading.Thread(target=self._guarded, args=(self._probe,), name='probe', daemon=True).start()
 
     def _write(self) -> None:
         """Update the panel: result, history, objects, image."""
@@ -242,8 +256,7 @@ class VisitorPage:
     def _probe(self) -> None:
         """Switch to full detail if the browser draws fast enough."""
         self._draws_fast = self._camera.draws_fast()
-        if self._draws_fast:
-            self.refresh()
+        self.refresh()
 
     # flights and downloads
 
@@ -265,7 +278,7 @@ class VisitorPage:
     def start_view(self) -> None:
         """Move the camera back to the start view."""
         if self._shown is not None:
-            self._camera.fly(self._shown.position, self._shown.look_at)
+            self._camera.fly(self._shown.first_view.position, self._shown.first_view.look_at)
 
     def download_ply(self) -> None:
         """Send all Gaussians in their own colours as a PLY file for splat viewers. Raises ValueError."""
@@ -290,8 +303,9 @@ class VisitorPage:
             raise ValueError('a film is being drawn already: try again when it is done')
         try:
             self._notify(f'drawing {len(path)} pictures along the path {path.name}')
+            view = camera.view
             video = film(
-                shown, colors, path, camera.world_from_camera, *camera.lens, has_left=lambda: self._closed
+                shown, colors, path, view.world_from_camera, view.fov, view.aspect, lambda: self._closed
             )
         finally:
             self._shared.filming.release()

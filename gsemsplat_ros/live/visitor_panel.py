@@ -44,9 +44,10 @@ class PanelActions:
 
 
 class VisitorPanel:
-    """`client`: viser's handle of the browser."""
+    """`client`: viser's handle of the browser; is_narrow: its window is higher than wide, as of a phone: only
+    what is needed to ask a word is open."""
 
-    def __init__(self, client: viser.ClientHandle, actions: PanelActions):
+    def __init__(self, client: viser.ClientHandle, actions: PanelActions, is_narrow: bool = False):
         self._gui, self._actions = client.gui, actions
         gui = client.gui
         self._source = gui.add_html('')
@@ -62,28 +63,29 @@ class VisitorPanel:
         self._gone = gui.add_html('')
         self._clear = gui.add_button('Clear', visible=False, color='gray')
         self._clear.on_click(lambda _: actions.choose(None))
-        self._mode = gui.add_dropdown('Show', MODES)
-        self._detail = gui.add_dropdown(
-            'Detail', DETAILS, hint='Light: fewer Gaussians, for a browser that draws slowly'
-        )
-        self._threshold = gui.add_slider(
-            'Threshold', *THRESHOLDS, 0.01, 0.5, hint='relevancy from which a word counts as found'
-        )
-        self._threshold.on_update(lambda _: actions.set_threshold())
-        self._boxes = gui.add_checkbox('Boxes', True)
-        self._cameras = gui.add_checkbox('Cameras', True)
-        self._mode.on_update(lambda _: actions.redraw())
-        self._detail.on_update(lambda _: actions.redraw())
-        self._boxes.on_update(lambda _: actions.redraw())
-        self._cameras.on_update(lambda _: actions.redraw())
         self._image: viser.GuiImageHandle | None = None
-        self._add_button('Start view', 'HOME', actions.start_view)
-        self._add_button('Screenshot', 'CAMERA', actions.screenshot)
-        self._add_button('Download PLY', 'DOWNLOAD', actions.download_ply)
-        self._add_button('Download video', 'MOVIE', actions.download_video)
-        self._path = gui.add_dropdown(
-            'Video path', tuple(PRESETS), hint='how the camera moves, from where it stands'
-        )
+        with gui.add_folder('Picture', expand_by_default=not is_narrow):
+            self._mode = gui.add_dropdown('Show', MODES)
+            self._detail = gui.add_dropdown(
+                'Detail', DETAILS, hint='Light: fewer Gaussians, for a browser that draws slowly'
+            )
+            self._threshold = gui.add_slider(
+                'Threshold', *THRESHOLDS, 0.01, 0.5, hint='relevancy from which a word counts as found'
+            )
+            self._threshold.on_update(lambda _: actions.set_threshold())
+            self._boxes = gui.add_checkbox('Boxes', True)
+            self._cameras = gui.add_checkbox('Cameras', True)
+            self._mode.on_update(lambda _: actions.redraw())
+            self._detail.on_update(lambda _: actions.redraw())
+            self._boxes.on_update(lambda _: actions.redraw())
+            self._cameras.on_update(lambda _: actions.redraw())
+            self._add_button('Start view', 'HOME', actions.start_view)
+            self._add_button('Screenshot', 'CAMERA', actions.screenshot)
+            self._add_button('Download PLY', 'DOWNLOAD', actions.download_ply)
+            self._add_button('Download video', 'MOVIE', actions.download_video)
+            self._path = gui.add_dropdown(
+                'Video path', tuple(PRESETS), hint='how the camera moves, from where it stands'
+            )
 
     def _add_button(self, label: str, icon: str, action: Callable[[], None]) -> None:
         import viser

@@ -57,3 +57,9 @@ def test_numpy_and_torch_agree_in_any_shape():
         torch.testing.assert_close(
             multiply_quats(torch.from_numpy(a), torch.from_numpy(b)), torch.from_numpy(product)
         )
+
+
+def test_many_rotations_become_quats_at_once():
+    quats = random_quats(20)
+    got = rotation_to_quat(quats_to_rotations(quats).reshape(4, 5, 3, 3))
+    np.testing.assert_allclose(got.reshape(-1, 4), quats * np.sign(quats[:, :1]), atol=1e-12)

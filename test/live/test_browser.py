@@ -2,56 +2,45 @@
 WebGL.
 """
 
-import base64
-import shutil
 import time
 
-import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip('viser')
 pytest.importorskip('selenium')
 
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from support.browser import CHROMIUM, DRIVER, screenshot, start_browser, text
 from support.live_page import EVIL, Served, some
 
 from gsemsplat_ros.live import shown_scene as scenes
+from gsemsplat_ros.live import visitor_camera
 from gsemsplat_ros.live.server import ViewServer
 
-CHROMIUM, DRIVER = shutil.which('chromium') or shutil.which('google-chrome'), shutil.which('chromedriver')
 DEADLINE_S = 50.0
-ARGUMENTS = (
-    '--headless=new',
-    '--no-sandbox',
-    '--use-gl=angle',
-    '--use-angle=swiftshader',
-    '--enable-unsafe-swiftshader',
-    '--disable-quic',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-    '--window-size=800,600',
-)
 
 
 @pytest.fixture
-def browser(tmp_path):
+def browse(tmp_path):
+    """Starts a browser with a window of a size."""
     if not (CHROMIUM and DRIVER):
         pytest.skip('chromium and chromedriver are not installed')
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (*ARGUMENTS, f'--user-data-dir={tmp_path / "profile"}'):
-        options.add_argument(argument)
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.set_page_load_timeout(DEADLINE_S)
-    driver.set_script_timeout(DEADLINE_S)
-    yield driver
-    driver.quit()
+    drivers = []
+
+    def start(*size, mobile=False):
+        drivers.append(start_browser(tmp_path / f'profile{len(drivers)}', DEADLINE_S, *size, mobile))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.quit()
+
+
+@pytest.fixture
+def browser(browse):
+    return browse(800, 600)
 
 
 @pytest.fixture
@@ -69,21 +58,15 @@ def until(condition, what):
         time.sleep(0.1)
 
 
-def text(driver):
-    return driver.execute_script('return document.body.innerText')
-
-
 def picture(driver):
     """(H, W, 3) of where neither the panel nor a notification lies."""
-    data = base64.b64decode(driver.execute_cdp_cmd('Page.captureScreenshot', {'format': 'png'})['data'])
-    whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    return whole[200:, :450].astype(int)
+    return screenshot(driver)[200:, :450].astype(int)
 
 
 def glowing(shot):
-    """How many pixels are bright, and the share of them that is orange."""
+    """How many pixels are bright and coloured, as no label is, and the share of them that is orange."""
     red, green, blue = np.moveaxis(shot, -1, 0)
-    bright = shot.max(-1) > 110
+    bright = (shot.max(-1) > 110) & (np.ptp(shot, -1) > 25)
     return bright.sum(), (bright & (red > green + 10) & (green > blue + 20)).sum() / max(bright.sum(), 1)
 
 
@@ -129,3 +112,34 @@ def test_the_page_comes_back_when_the_server_does(served, browser):
     until(lambda: served.server.visitors == 1 and '900 Gaussians' in text(browser), 'panel again')
     find(browser, 'chair')
     until(lambda: 'chair: found' in text(browser), 'answer')
+
+
+@pytest.mark.heavy  # pictures of software take their time
+@pytest.mark.parametrize('size, mobile', [((1280, 800), False), ((390, 844), True)])
+def test_the_scene_is_seen_whole_and_sharp_and_nothing_lies_on_it(browse, monkeypatch, size, mobile):
+    monkeypatch.setattr(scenes, 'LIGHT', 500)
+    monkeypatch.setattr(visitor_camera, 'PROBE_AFTER_S', 0.0)
+    served = Served(count=4000)
+    try:
+        driver = browse(*size, mobile=mobile)
+        driver.get(served.server.url)
+        until(lambda: '4,000 Gaussians are drawn as 500' in text(driver), 'panel')
+        page = next(iter(served.server._pages.values()))
+        until(lambda: page._still._is_shown, 'picture of all')
+        until(lambda: 'Software WebGL' not in text(driver), 'free view')
+        frame = driver.find_elements(By.TAG_NAME, 'canvas')[0].rect
+        width, height = int(frame['width']), int(frame['height'])
+        full = page._still._draw(page._camera.view).rgb.astype(int)
+
+        def alike():
+            shot = screenshot(driver)[: height if not mobile else height // 2, :width].astype(int)
+            return np.abs(shot - full[: len(shot), :width]).mean() < 4
+
+        until(alike, 'full detail on the screen')
+        middle = full[height // 2 - width // 4 : height // 2 + width // 4 : 7, ::7]
+        assert (np.abs(middle - visitor_camera.BACKGROUND).max(-1) > 20).mean() > 0.8  # the scene fills it
+        label = driver.find_element(By.XPATH, '//label[.="Find"]/following::input[1]').rect
+        assert 0 < label['y'] < size[1] - label['height'] and label['x'] + label['width'] <= size[0]
+        assert label['x'] > width or label['y'] > height / 2 + width / 2.6  # beside the scene or below it
+    finally:
+        served.close()

@@ -10,13 +10,13 @@ from support.live_page import CHAIR, DEADLINE_S, EVIL, some
 
 from gsemsplat_ros.commands import view
 from gsemsplat_ros.formats.ply import read_ply, write_ply
-from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.images.camera import UP_OF_CAMERA
+from gsemsplat_ros.images.camera import UP_OF_CAMERA, Camera
 from gsemsplat_ros.live import colors, file_source, panel_text
 from gsemsplat_ros.live import shown_scene as scenes
 from gsemsplat_ros.live.page_answer import PageAnswer, answered_by_boxes, carried_over
 from gsemsplat_ros.live.shared_state import SharedState, question
 from gsemsplat_ros.live.splat_cache import SplatCache
+from gsemsplat_ros.mapping.map_keyframe import MapKeyframe
 from gsemsplat_ros.pictures.heat import heat
 from gsemsplat_ros.pictures.overlay import turbo
 from gsemsplat_ros.semantics.answer import Answer
@@ -60,26 +60,15 @@ def test_what_cannot_be_drawn_is_left_out_and_thinning_is_even_and_the_same_each
     assert shown.thinned.startswith('975 of 4,000')
 
 
-def test_the_light_level_closes_a_wall(monkeypatch):
-    monkeypatch.setattr(scenes, 'LIGHT', 2500)
-    side = 100
-    u, v = np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side))
-    means = torch.tensor(np.stack([u, v, np.full_like(u, 2.0)], -1).reshape(-1, 3), dtype=torch.float32)
-    count = len(means)
-    wall = Gaussians(
-        means,
-        torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
-        torch.full((count, 3), 0.01),
-        torch.ones(count),
-        torch.full((count, 3), 0.5),
-        torch.zeros(count, 0),
-        'cam',
-    )
-    rows, factor = scenes.shown_from_camera('wall', wall, count, True).light
-    assert len(rows) == 2500 and len(np.unique(rows)) == 2500
-    spacing = 2 / 50  # of a quarter of the wall's Gaussians
-    assert 0.33 < 0.01 * factor / spacing < 0.52
-    assert scenes.shown_from_camera('few', some(50), 100, True).light[1] == 1.0
+def test_the_light_level_is_merged_from_what_is_drawn(monkeypatch):
+    monkeypatch.setattr(scenes, 'LIGHT', 50)
+    shown = a_scene(400, budget=300)
+    assert shown.light is not None and len(shown.light.gaussians) == 50 and len(shown.light.group) == 300
+    assert shown.drawn.codes.shape[1] == 0
+    assert torch.equal(shown.drawn.scales, shown.gaussians.scales[shown.rows] * shown.scale_factor)
+    assert a_scene(50).light is None  # as light as it is
+    assert '300 Gaussians are drawn as 50' in panel_text.level(shown, full=False)
+    assert panel_text.level(shown, full=True) == panel_text.level(a_scene(50), full=False) == ''
 
 
 def test_a_file_tells_by_its_content_whether_a_camera_or_a_map_made_it():
@@ -90,12 +79,44 @@ def test_a_file_tells_by_its_content_whether_a_camera_or_a_map_made_it():
     assert scenes.shown_from_file('a', around, 1000).unit == 'units'
 
 
+def test_a_visitor_starts_as_the_first_camera():
+    seen = scenes.ShownCamera('first camera', np.eye(4), 0.8, 1.5)
+    view = scenes.shown_from_camera('a', some(), 1000, True, (seen,)).first_view
+    assert view.position.tolist() == [0, 0, 0] and view.look_at[:2].tolist() == [0, 0] and view.reach > 1
+    assert (view.fov, view.aspect) == (0.8, 1.5)
+    for aspect in (0.46, 1.0, 1.5, 2.2):  # the whole picture is in the window, and fills it along one side
+        up = np.tan(view.fov_in(aspect) / 2)
+        room = up / np.tan(0.4), aspect * up / (1.5 * np.tan(0.4))
+        assert min(room) == pytest.approx(1) and max(room) == pytest.approx(max(1.5 / aspect, aspect / 1.5))
+    told = scenes.shown_from_file('a', some(5000), 10_000).first_view  # by what the camera saw
+    assert told.fov == pytest.approx(2 * np.arctan(0.49), abs=0.01)
+
+
+def test_a_visitor_of_a_map_starts_as_its_first_keyframe():
+    pose = np.array([[0, 0, 1.0, 2], [-1, 0, 0, 3], [0, -1, 0, 1.2], [0, 0, 0, 1]])  # looks along +x
+    keyframe = MapKeyframe(
+        number=1,
+        map_from_camera=pose,
+        scale=1.0,
+        frame='cam',
+        stamp_ns=0,
+        camera=Camera.from_fov_y(40, 30, 0.7),
+        gray=np.zeros((30, 40), np.uint8),
+        depth=np.zeros((30, 40), np.float16),
+        points=np.array([[0, 0, 1.5], [0, 0, 2.5]], np.float32),
+        descriptors=np.zeros((2, 128), np.uint8),
+        vector=np.zeros(8, np.float16),
+    )
+    view = scenes.shown_from_above('a', some(), 1000, True, keyframe=keyframe).first_view
+    assert view.position.tolist() == [2, 3, 1.2] and view.look_at == pytest.approx([4, 3, 1.2])
+    assert view.fov == pytest.approx(0.7) and view.aspect == pytest.approx(4 / 3)
+
+
 def test_the_visitor_stands_where_it_sees_the_scene():
     camera = a_scene()
-    assert camera.position[2] < camera.look_at[2] and camera.position[1] < 0  # behind and above: y is down
     above = scenes.shown_from_above('map', some(), 1000, True)
-    assert above.position[2] > above.gaussians.means[:, 2].max()
-    position, at = scenes.viewpoint_before(camera, CHAIR, camera.position)
+    assert above.first_view.position[2] > above.gaussians.means[:, 2].max()
+    position, at = scenes.viewpoint_before(camera, CHAIR, (0.5, -0.5, -0.5))
     assert at.tolist() == list(CHAIR.center)
     assert np.linalg.norm(position - at) == pytest.approx(1.6 * np.linalg.norm(CHAIR.size))
     assert position[1] < at[1] and position[2] < at[2]
@@ -117,10 +138,10 @@ def test_the_first_camera_is_told_by_what_it_saw():
 
 def test_splats_hold_positions_covariances_and_colours():
     shown = a_scene(50, budget=20)
-    buffer = colors.painted(colors.packed(shown, np.arange(20), 2.0), colors.own_colors(shown))
+    buffer = colors.painted(colors.packed(shown.drawn), colors.own_colors(shown))
     gaussians = shown.gaussians.select(torch.from_numpy(shown.rows))
     assert (buffer[:, :3].copy().view(np.float32) == gaussians.means.numpy()).all() and not buffer[:, 3].any()
-    spread = gaussians.covariances().numpy().reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]] * 4 * shown.scale_factor**2
+    spread = gaussians.covariances().numpy().reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]] * shown.scale_factor**2
     assert buffer[:, 4:7].copy().view(np.float16) == pytest.approx(spread, rel=2e-3, abs=1e-6)
     rgba = buffer[:, 7:].copy().view(np.uint8)
     assert (rgba[:, :3] == np.rint(gaussians.colors.numpy() * 255)).all()
@@ -185,7 +206,10 @@ def test_pictures_are_made_once_and_shared(monkeypatch):
     answer = found(shown, lit=lit, relevancy=np.linspace(0, 1, 300, dtype=np.float32))
     assert pictures.of(shown, 'Colour', None, none, False) is None  # the shared ones
     full = pictures.of(shown, 'Colour', None, none, True)
-    assert len(full) == 300 and len(pictures.plain(shown)) == 100
+    light = pictures.plain(shown)
+    assert len(full) == 300 and len(light) == 100
+    own = light[:, 7:].copy().view(np.uint8)[:, :3] / 255  # of each mode the mean of the parts
+    assert own == pytest.approx(shown.light.mean(colors.own_colors(shown)), abs=0.5 / 255 + 1e-6)
     assert pictures.of(shown, 'Colour', found(shown), none, True) is full  # nothing is lit
     assert pictures.of(shown, 'Colour', answer, none, False) is pictures.of(
         shown, 'Colour', answer, none, False

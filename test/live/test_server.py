@@ -20,8 +20,9 @@ from support.live_page import DEADLINE_S, EVIL, Served, some
 from support.page_visitor import Visitor
 
 from gsemsplat_ros.formats.ply import write_ply
-from gsemsplat_ros.live import film, visitor_page
+from gsemsplat_ros.live import film, still_picture, visitor_camera, visitor_page
 from gsemsplat_ros.live import shown_scene as scenes
+from gsemsplat_ros.live.visitor_overlay import ROOT, SPLATS
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_of_a_visitors_many_words_the_newest_waits_alone(served):
 def test_a_visitor_asks_and_sees_boxes_labels_and_history(served):
     visitor = served.visitor()
     visitor.reads('2,000 Gaussians')
-    visitor.until(lambda: '/splats' in visitor.names(), 'splats')
+    visitor.until(lambda: SPLATS in visitor.names(), 'splats')
     visitor.find('door')
     visitor.reads('<b>door</b>: found, score 0.90, 2 objects')
     visitor.until(lambda: {'/answer/box1', '/answer/box2', '/answer/label1'} <= visitor.names(), 'boxes')
@@ -173,7 +174,7 @@ def test_a_word_is_asked_when_its_writer_pauses(served):
 def test_modes_change_the_visitors_own_splats_only(served):
     one, other = served.visitor(), served.visitor()
     for visitor in (one, other):
-        visitor.until(lambda: '/splats' in visitor.names(), 'splats')
+        visitor.until(lambda: SPLATS in visitor.names(), 'splats')
         visitor.reads('Threshold')
     before = other.buffers
     for mode in ('Depth', 'Semantics'):
@@ -212,9 +213,7 @@ def test_twenty_visitors(served):
         visitor.find(('chair', 'door')[number % 2])
     for number, visitor in enumerate(visitors):
         visitor.reads(f'<b>{("chair", "door")[number % 2]}</b>: found')
-        visitor.until(
-            lambda: '/splats' in visitor.names() and '/answer/box1' in visitor.names(), 'its picture'
-        )
+        visitor.until(lambda: SPLATS in visitor.names() and '/answer/box1' in visitor.names(), 'its picture')
     assert served.server.visitors == 20
     assert len(served.asked) == 2  # what all ask is asked once
     for visitor in visitors[:15]:
@@ -245,6 +244,35 @@ def test_no_visitor_can_open_a_tunnel_to_the_internet(served, monkeypatch):
     visitor.find('chair')
     visitor.reads('<b>chair</b>: found')
     assert served.server._viser._share_tunnel is None
+
+
+def test_a_visitor_starts_as_the_first_camera_in_a_window_of_any_shape(served):
+    first = served.shown.first_view
+    for width, height in ((1280, 800), (390, 844)):
+        visitor = served.visitor(image_width=width, image_height=height)
+        visitor.until(lambda: {'fov', 'position', 'look_at'} <= visitor.camera.keys(), 'a camera')
+        assert visitor.camera['fov'] == pytest.approx(first.fov_in(width / height))
+        assert visitor.camera['position'] == [0, 0, 0]  # where the first camera stood
+        assert visitor.camera['look_at'] == pytest.approx(first.look_at)
+        assert served.server._viser.initial_camera.fov == pytest.approx(first.fov)
+        visitor.until(lambda: 'webgl-software-rendering' in visitor.removed, 'an unhindered view')
+
+
+def test_without_a_gpu_the_picture_of_who_stands_still_is_drawn_here(monkeypatch):
+    monkeypatch.setattr(scenes, 'LIGHT', 300)
+    monkeypatch.setattr(visitor_camera.VisitorCamera, 'draws_fast', lambda self: False)
+    monkeypatch.setattr(still_picture, 'STILL_S', 0.05)
+    served = Served()
+    try:
+        visitor = served.visitor()
+        visitor.until(lambda: visitor.background and not visitor.shows(ROOT), 'a sharp picture')
+        visitor.move(position=(0.0, 0.1, -1.2))
+        visitor.until(lambda: visitor.background is None and visitor.shows(ROOT), 'splats on the way')
+        visitor.until(lambda: visitor.background and not visitor.shows(ROOT), 'a picture of the new place')
+        visitor.set('Detail', 'Full')
+        visitor.until(lambda: visitor.background is None and visitor.shows(ROOT), 'all splats')
+    finally:
+        served.close()
 
 
 def test_controls_listen_as_soon_as_the_visitor_sees_them(served, monkeypatch):

@@ -76,8 +76,8 @@ class Served:
         )
         return answered_by_boxes(answer, self.shared.state.shown, 0.01, stamp_ns=50 * S)
 
-    def visitor(self):
-        self.visitors.append(Visitor(self.server.port))
+    def visitor(self, **camera):
+        self.visitors.append(Visitor(self.server.port, **camera))
         return self.visitors[-1]
 
     def close(self):

@@ -16,9 +16,11 @@ DEADLINE_S = 60.0
 
 class Visitor:
     """Connects, records the content of the page, and acts as a user. gui: uuid -> message; nodes: scene nodes
-    by (name, owner); notes: notifications; files: downloads by name; buffers: bytes received."""
+    by (name, owner); notes: notifications; removed: names of those taken away; files: downloads by name;
+    buffers: bytes received; camera: what the server set of it; background: picture behind the scene or None.
+    Further arguments change the camera that the browser begins with."""
 
-    def __init__(self, port):
+    def __init__(self, port, **camera):
         self._socket = websockets.sync.client.connect(
             f'ws://127.0.0.1:{port}',
             subprotocols=[f'viser-v{viser.__version__}'],
@@ -28,21 +30,27 @@ class Visitor:
         )
         self.gui, self.notes, self.nodes, self.buffers, self.files = {}, [], {}, 0, {}
         self._parts = {}
+        self.removed, self.camera, self.background = [], {}, None
+        self._sent = {
+            'wxyz': (1.0, 0, 0, 0),
+            'position': (0.0, 0.1, -1.0),
+            'fov': 1.0,
+            'near': 0.01,
+            'far': 1000.0,
+            'image_height': 480,
+            'image_width': 640,
+            'look_at': (0.0, 0.0, 1.0),
+            'up_direction': (0.0, -1.0, 0.0),
+        }
         self.lock = threading.Lock()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.send(
-            'ViewerCameraMessage',
-            wxyz=(1.0, 0, 0, 0),
-            position=(0.0, 0.1, -1.0),
-            fov=1.0,
-            near=0.01,
-            far=1000.0,
-            image_height=480,
-            image_width=640,
-            look_at=(0.0, 0.0, 1.0),
-            up_direction=(0.0, -1.0, 0.0),
-        )
+        self.move(**camera)
+
+    def move(self, **camera):
+        """Send the camera with these values changed."""
+        self._sent |= camera
+        self.send('ViewerCameraMessage', **self._sent)
 
     def send(self, kind, **fields):
         """Send a message to the server."""
@@ -72,6 +80,14 @@ class Visitor:
             self.gui.pop(message['uuid'], None)
         elif kind == 'NotificationShowMessage':
             self.notes.append(message['props']['body'])
+        elif kind == 'RemoveNotificationMessage':
+            self.removed.append(message['uuid'])
+        elif kind == 'BackgroundImageMessage':
+            self.background = message['rgb_data']
+        elif kind == 'SetSceneNodeVisibilityMessage':
+            self.nodes.setdefault((message['name'], message.get('owner')), {})['shown'] = message['visible']
+        elif kind in ('SetCameraPositionMessage', 'SetCameraLookAtMessage', 'SetCameraFovMessage'):
+            self.camera |= {} if message['initial'] else message
         elif kind == 'FileTransferStartDownload':
             self._parts[message['transfer_uuid']] = message, []
         elif kind == 'FileTransferPart':
@@ -111,6 +127,11 @@ class Visitor:
         """Names of the scene's nodes."""
         with self.lock:
             return {name for name, _ in self.nodes}
+
+    def shows(self, name):
+        """Whether the scene's node is visible."""
+        with self.lock:
+            return all(node.get('shown', True) for (key, _), node in self.nodes.items() if key == name)
 
     def set(self, label, value):
         """Set the value of an element."""

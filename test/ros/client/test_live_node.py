@@ -25,6 +25,7 @@ from support.node_process import NodeProcess
 from support.page_visitor import Visitor
 from support.ros_client import EVERY_PAIR, Stereo
 
+from gsemsplat_ros.live.visitor_overlay import SPLATS
 from gsemsplat_ros.ros.client.live_node import PendingQuestion, page_answer
 from gsemsplat_ros.ros.client.node_scenes import NodeScenes, NodeState
 from gsemsplat_ros.ros.client.reply import reply_of
@@ -88,9 +89,9 @@ def test_it_follows_the_node_asks_it_and_survives_its_restart(page, domain, clie
         stereo.scene()
         for one in (visitor, other):
             one.reads('100 Gaussians in left_optical')
-            one.until(
-                lambda: {'/splats', '/cameras/0', '/cameras/1'} <= one.names(), 'splats and two cameras'
-            )
+            one.until(lambda: SPLATS in one.names() and 'position' in one.camera, 'splats')
+            one.move(position=(1.0, 0.0, -3.0))  # out of the first camera, where it began
+            one.until(lambda: {'/cameras/0', '/cameras/1'} <= one.names(), 'two cameras')
         visitor.find('chair')
         visitor.reads('<b>chair</b>: found, score 0.88')
         visitor.until(lambda: {'/answer/box1', '/answer/label1'} <= visitor.names(), 'a box')
@@ -104,7 +105,7 @@ def test_it_follows_the_node_asks_it_and_survives_its_restart(page, domain, clie
         node.stop()
         node.kill()
     visitor.reads('the node /a/gsemsplat has gone')
-    assert '100 Gaussians' in visitor.text() and '/splats' in visitor.names()  # what it showed last stays
+    assert '100 Gaussians' in visitor.text() and SPLATS in visitor.names()  # what it showed last stays
     visitor.find('door')
     visitor.reads('the node is not running')
     node = started(domain, '-p', 'map_max_gaussians:=0')
