@@ -27,7 +27,7 @@ BRIDGED = frozenset(
 
 
 def make_bridge() -> Callable[[Image], np.ndarray] | None:
-    """What makes (H, W, 3) uint8 RGB of an image of BRIDGED without filling bytes in its rows; rgb8 is a view of
+    """What makes (H, W, 3) uint8 RGB of an image of BRIDGED, of rows without filling bytes; rgb8 is a view of
     the message's memory. None where cv_bridge is missing or does not work."""
     if cv_bridge is None:
         return None

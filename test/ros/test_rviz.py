@@ -9,12 +9,16 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rclpy
 import torch
 import yaml
 from geometry_msgs.msg import Point, PoseWithCovarianceStamped, Quaternion
+from gsemsplat_msgs.msg import PackedSplats
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -27,9 +31,10 @@ from rclpy.qos import (
 from rclpy.serialization import serialize_message
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
-from gsemsplat_ros.ros.client.splat_display import splat_array
+from gsemsplat_ros.ros.client.splat_display import SplatDisplay, splat_array
 from gsemsplat_ros.ros.conversions import make_header
 from gsemsplat_ros.ros.packed_splats import packed_splats
+from gsemsplat_ros.ros.qos import LATCHED
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / 'config' / 'gsemsplat.rviz').read_text())['Visualization Manager']
@@ -239,6 +244,27 @@ def test_many_splats_are_thinned_and_others_refused():
             ValueError, match=f'layout {layout} with {1400 - cut} bytes: wanted layout 1 and 28'
         ):
             splat_array(packed)
+
+
+def test_the_bridge_hears_packed_splats_and_sends_splat_arrays(client, domain, monkeypatch):
+    """The messages of the plugin are no package of an index: another type carries their bytes."""
+    stand_in = SimpleNamespace(SplatArray=PackedSplats)
+    monkeypatch.setitem(sys.modules, 'gsplat_msgs', SimpleNamespace(msg=stand_in))
+    monkeypatch.setitem(sys.modules, 'gsplat_msgs.msg', stand_in)
+    packed, sent = packed_splats(some_gaussians(9), make_header('odom', 5)), []
+    publisher = client.node.create_publisher(PackedSplats, '/bridged/map/packed', LATCHED)
+    client.node.create_subscription(PackedSplats, '/gsemsplat/splats', sent.append, LATCHED, raw=True)
+    publisher.publish(packed)
+    rclpy.init(args=[], domain_id=domain)
+    try:
+        display = SplatDisplay('/bridged/map')
+        executor = SingleThreadedExecutor()
+        executor.add_node(display)
+        client.until(lambda: sent or executor.spin_once(0.05), 'the splats')
+        display.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    assert sent == [splat_array(packed)]
 
 
 @pytest.mark.skipif(importlib.util.find_spec('gsplat_msgs') is not None, reason='RVizSplat is installed')
