@@ -109,7 +109,8 @@ def stated(*keys: str) -> list[Licence]:
 
 
 def not_stated(name: str, role: str, source: str, use: str) -> Licence:
-    """An item whose licence only the user knows."""
+    """An item whose licence only the user knows. A name of a file may be anything."""
+    name, source = (''.join(c if c.isprintable() else '?' for c in text)[:LONGEST] for text in (name, source))
     return Licence(name, role, None, source, use, False)
 
 

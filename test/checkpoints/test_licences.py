@@ -113,6 +113,8 @@ def test_a_file_of_before_the_list_loads_and_says_so(made, capsys):
     assert 'licences of what it was made of: not stated' in capsys.readouterr().out
     [unknown] = inherited(path.name, weights.read_card(path))
     assert (unknown.name, unknown.role, unknown.licence) == ('mine.safetensors', 'initialisation', None)
+    [unknown] = inherited('a\nb\udc80', {})
+    assert licence_list(united([unknown])) == (unknown,) and unknown.name == 'a?b?'
 
 
 def test_info_prints_the_list(made, capsys):
