@@ -1,8 +1,8 @@
 """The entry to the core without ROS: build a scene from a pair once, then query it many times.
 
-    pipeline = Pipeline.load()
-    scene = pipeline.build(Pair(View(left), View(right)))
-    answer = pipeline.query(scene, 'chair')  # or Question('chair', threshold=0.6); a map: pipeline.index(map)
+pipeline = Pipeline.load()
+scene = pipeline.build(Pair(View(left), View(right)))
+answer = pipeline.query(scene, 'chair')  # or Question('chair', threshold=0.6); a map: pipeline.index(map)
 """
 
 from __future__ import annotations
