@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gsemsplat_ros.checkpoints.tensor_file import read_tensor_file
-from gsemsplat_ros.formats.axes import Axes
+from gsemsplat_ros.formats.axes import Axes, guessed
 from gsemsplat_ros.formats.glb_reader import read_glb
 from gsemsplat_ros.formats.ply import read_ply
 from gsemsplat_ros.formats.splats import SPACE, Splats
@@ -67,7 +67,8 @@ def open_saved(path: Path) -> Saved:
     """
     suffix = path.suffix.lower()
     if suffix == '.ply':
-        return Saved(path, Splats((read_ply(path, 'the frame of the file'),), Axes.OPTICAL))
+        gaussians = read_ply(path, 'the frame of the file')
+        return Saved(path, Splats((gaussians,), guessed(gaussians.means.numpy())))
     if suffix == '.glb':
         splats = read_glb(path)
         return Saved(path, splats) if splats.voxel is None else of_map(path, map_of(splats), splats.space)

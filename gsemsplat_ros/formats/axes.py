@@ -6,11 +6,14 @@ names its own axes. All are right-handed, so that one rotation leads from one to
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 import numpy as np
 
 from gsemsplat_ros.gaussians.gaussians import Gaussians
+
+WIDEST = 60.0  # degrees from the optical axis: Gaussians within were seen by one camera
 
 
 class Axes(Enum):
@@ -33,3 +36,11 @@ def turned(gaussians: Gaussians, a: Axes, b: Axes) -> Gaussians:
     a_from_b = np.eye(4)
     a_from_b[:3, :3] = rotation(a, b)
     return gaussians.transformed(a_from_b, gaussians.frame)
+
+
+def guessed(means: np.ndarray) -> Axes:
+    """The axes of a file that names none: means (N, 3) within the field of view of one camera at the origin
+    are its scene, others a map."""
+    reach = math.tan(math.radians(WIDEST)) * means[:, 2:]
+    within = (means[:, 2] > 0) & (np.abs(means[:, :2]) < reach).all(1)
+    return Axes.OPTICAL if len(means) and within.mean() > 0.99 else Axes.Z_UP

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from gsemsplat_ros.formats.axes import Axes, guessed
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.merged import Merged, merged
 from gsemsplat_ros.images.camera import UP_OF_CAMERA
@@ -21,7 +22,6 @@ from gsemsplat_ros.semantics.objects import Object
 INVISIBLE = 0.01  # Gaussians of lower opacity are not drawn
 MIDDLE = 0.05, 0.95  # quantiles of the means that a view from above should contain
 LIGHT = 28_000  # Gaussians of the light level, for browsers that draw without a GPU
-WIDEST = 60.0  # degrees from the optical axis: Gaussians within were seen by one camera
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,11 +182,7 @@ def shown_from_file(title: str, gaussians: Gaussians, budget: int) -> ShownScene
 
     Gaussians within the field of view of one camera at the origin count as its scene, others as a map, z up.
     """
-    means = gaussians.means.numpy()
-    ahead = means[:, 2] > 0
-    reach = math.tan(math.radians(WIDEST)) * means[:, 2:]
-    within = ahead & (np.abs(means[:, :2]) < reach).all(1)
-    if len(means) and within.mean() > 0.99:
+    if guessed(gaussians.means.numpy()) is Axes.OPTICAL:
         return shown_from_camera(title, gaussians, budget, metric=False)
     return shown_from_above(title, gaussians, budget, metric=False, eye_name='the origin')
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from support.random_gaussians import random_gaussians
 
-from gsemsplat_ros.formats.axes import Axes, rotation, turned
+from gsemsplat_ros.formats.axes import Axes, guessed, rotation, turned
 from gsemsplat_ros.gaussians.rotations import quats_to_rotations
 
 # (right, up, ahead) as unit vectors of each
@@ -37,3 +37,11 @@ def test_gaussians_turn_with_their_covariances():
     assert turned(gaussians, Axes.Z_UP, Axes.Z_UP) is gaussians
     back = turned(found, Axes.OPTICAL, Axes.Y_UP)
     torch.testing.assert_close(back.covariances(), gaussians.covariances())
+
+
+def test_what_one_camera_can_have_seen_is_its_scene():
+    rng = np.random.default_rng(0)
+    seen = rng.uniform((-1, -1, 1), (1, 1, 3), (1000, 3))
+    seen[:5] = -1  # a few strays
+    assert guessed(seen) is Axes.OPTICAL
+    assert guessed(seen - [0, 0, 2]) is guessed(np.zeros((0, 3))) is Axes.Z_UP

@@ -412,7 +412,7 @@ def test_a_ply_is_shown_and_says_why_it_cannot_be_asked(tmp_path):
     [
         ('a.safetensors', b'', 'no scene and no map'),
         ('a.safetensors', b'\x08\0\0\0\0\0\0\0{}      ', 'no map'),
-        ('a.splat', bytes(32), 'another format than PLY: export it as .ply'),
+        ('a.splat', bytes(32), 'another format than PLY or GLB: export it as .ply'),
         ('a.ply', b'ply', 'PLY'),
         ('a.txt', b'x', 'wanted a .safetensors'),
     ],
