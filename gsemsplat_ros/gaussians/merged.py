@@ -24,6 +24,7 @@ WIDER = 1.4
 NEAR = 0.5  # of the median distance: within, positions count alike; beyond, by the logarithm of the distance
 POSITION = 3.0  # a difference of position as large as NEAR, against one of colour from black to white
 MOST_ALPHA, LEAST_ALPHA = 0.99, 1e-4
+SMALLEST = 1e-9  # [m], for Gaussians without a size
 LARGEST = 0.99  # quantile of the weights: a Gaussian before the eye must not take all groups
 
 
@@ -42,11 +43,11 @@ class Merged:
 
 
 def merged(gaussians: Gaussians, most: int, eye: np.ndarray) -> Merged:
-    """At most `most` Gaussians in place of these, on the CPU, all finite and of positive size and opacity.
+    """At most `most` Gaussians in place of these, which are on the CPU and finite.
 
     eye (3,) in their frame: from where they are to look right; what is far from it may be coarser.
     """
-    scales = np.sort(gaussians.scales.numpy().astype(np.float64), 1)
+    scales = np.sort(gaussians.scales.numpy().astype(np.float64), 1).clip(min=SMALLEST)
     areas = scales[:, 1] * scales[:, 2]
     away = gaussians.means.numpy().astype(np.float64) - np.asarray(eye, np.float64)
     distance = np.linalg.norm(away, axis=1).clip(min=1e-9)
@@ -74,7 +75,7 @@ def _matched(
     variances, axes = np.linalg.eigh(_mean(spread.reshape(-1, 9), group, weights, count).reshape(-1, 3, 3))
     axes *= np.linalg.det(axes)[:, None, None]  # a rotation, no reflection
     wider = np.where(np.bincount(group, minlength=count) > 1, WIDER, 1.0)
-    scales = np.sqrt(variances.clip(min=1e-18)) * wider[:, None]
+    scales = np.sqrt(variances.clip(min=SMALLEST**2)) * wider[:, None]
     # layers that lie on each other let through the product of what each does: their optical depths add up
     depth = np.bincount(group, -np.log1p(-alphas) * areas, count) / (scales[:, 1] * scales[:, 2])
     values = dict(

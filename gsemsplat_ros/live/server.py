@@ -100,10 +100,10 @@ class ViewServer:
     @staticmethod
     def _hide_notice(client: viser.ClientHandle) -> None:
         """Take away what viser's page writes over the scene of a browser without a GPU: this page copes."""
-        import viser._messages as messages
+        with contextlib.suppress(ImportError, AttributeError):  # viser 1.1 has no public call for it
+            from viser._messages import RemoveNotificationMessage
 
-        # viser 1.1 has no handle for what its page shows itself
-        client._websock_connection.queue_message(messages.RemoveNotificationMessage(SOFTWARE_NOTICE))
+            client._websock_connection.queue_message(RemoveNotificationMessage(SOFTWARE_NOTICE))
 
     def _left(self, client: viser.ClientHandle) -> None:
         with self._pages_lock:

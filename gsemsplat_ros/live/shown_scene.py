@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from gsemsplat_ros.semantics.objects import Object
 INVISIBLE = 0.01  # Gaussians of lower opacity are not drawn
 MIDDLE = 0.05, 0.95  # quantiles of the means that a view from above should contain
 LIGHT = 28_000  # Gaussians of the light level, for browsers that draw without a GPU
+MERGING = threading.Lock()  # visitors who come at once wait for the first: the light level is made once
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +96,14 @@ class ShownScene:
         drawn = replace(self.gaussians, codes=self.gaussians.codes[:, :0]).select(rows)
         return replace(drawn, scales=drawn.scales * self.scale_factor)
 
-    @cached_property
+    @property
     def light(self) -> Merged | None:
         """The light level, with most detail where a new visitor sees it; None: full detail is as light."""
+        with MERGING:
+            return self._light
+
+    @cached_property
+    def _light(self) -> Merged | None:
         if len(self.rows) <= LIGHT:
             return None
         return merged(self.drawn, LIGHT, self.first_view.position)

@@ -111,3 +111,13 @@ def test_few_and_none():
     alone = merged(some(1), 10, np.zeros(3)).gaussians
     assert torch.allclose(alone.covariances(), some(1).covariances(), rtol=1e-4)
     assert float(alone.opacities[0]) == pytest.approx(float(some(1).opacities[0]), abs=1e-5)
+
+
+def test_gaussians_without_size_or_opacity_do_no_harm():
+    gaussians = some(200)
+    gaussians.scales[:50], gaussians.opacities[40:90] = 0, 0
+    made = merged(gaussians, 20, np.zeros(3)).gaussians
+    assert all(
+        torch.isfinite(getattr(made, name)).all() for name in ('means', 'quats', 'scales', 'opacities')
+    )
+    assert (made.scales > 0).all()
