@@ -123,19 +123,21 @@ def run(args: argparse.Namespace, console: Console) -> None:
 def _run_house(args: argparse.Namespace, console: Console) -> None:
     """Drive a robot through a house, and write the report, the film and the bag."""
     from gsemsplat_ros.checkpoints.checkpoint import SHIPPED, read_card
+    from gsemsplat_ros.files import write_whole
     from gsemsplat_ros.ros.client.house_demo import QUERIES, run_house
     from gsemsplat_ros.ros.client.node_process import COMMAND
     from gsemsplat_ros.terminal.output import output_folder, write_json
     from gsemsplat_ros.terminal.results import house_table, write_house_page
 
-    if args.bag or args.scene:
-        raise ValueError('--house renders its own images: give it without --bag and --scene')
+    if any((args.bag, args.scene, args.left, args.right)) or args.rectified is not None:
+        raise ValueError('--house renders its own images: give it without scenes and without a bag')
     card = read_card(SHIPPED)
     out = output_folder(args.out or 'out/house')
     result = run_house(out, console, COMMAND, tuple(args.query or QUERIES))
     files = {name: str(out / name) for name in ('report.html', 'house.webp', 'house.mcap')}
     summary = {**result.summary(), 'files': files}
-    (out / 'house.webp').write_bytes(result.film)
+    with write_whole(out / 'house.webp') as part:
+        part.write_bytes(result.film)
     write_json(out / 'summary.json', summary)
     write_house_page(out / 'report.html', result, card, args.command_line)
     house_table(console, result)

@@ -44,11 +44,11 @@ class FloorPlan:
         return (np.stack(np.meshgrid(np.arange(i), np.arange(j), indexing='ij'), -1) + 0.5) * CELL + low
 
     @cached_property
-    def room(self) -> np.ndarray:
-        """`room_at` of the centers: (I, J) m."""
-        return self.room_at(self.centers.reshape(-1, 2)).reshape(self.centers.shape[:2])
+    def clearance(self) -> np.ndarray:
+        """`clearance_at` of the centers: (I, J) m."""
+        return self.clearance_at(self.centers.reshape(-1, 2)).reshape(self.centers.shape[:2])
 
-    def room_at(self, places: np.ndarray) -> np.ndarray:
+    def clearance_at(self, places: np.ndarray) -> np.ndarray:
         """Distance (N,) m of places (N, 2) from the nearest wall or piece; 0 in a piece or off the floor."""
         sides = [np.stack((p.corners, np.roll(p.corners, -1, 0)), 1) for p in self.pieces]
         distance = np.full(len(places), np.inf)

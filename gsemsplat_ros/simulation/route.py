@@ -18,7 +18,7 @@ def shortest_way(plan: FloorPlan, start: np.ndarray, goal: np.ndarray, radius: f
     """
     low, _ = plan.bounds
     # half a diagonal of a cell more, so that the robot is free wherever in a free cell it stands
-    free = plan.room >= radius + CELL
+    free = plan.clearance >= radius + CELL
     ground = Ground(low, ~free, np.zeros_like(free))
     apart = np.where(free, np.linalg.norm(plan.centers - goal, axis=-1), np.inf)
     end = np.unravel_index(int(apart.argmin()), free.shape)

@@ -27,7 +27,7 @@ def two_rooms(*pieces, door=(1.0, 1.9)):
     return FloorPlan(np.array([[(0, 0), (6, 3)]], float), np.array(walls, float), pieces)
 
 
-def plain_room(plan, place):
+def plain_clearance(plan, place):
     """Distance of a place from what is in its way, by points along every edge; 0 inside a piece."""
     edges = list(plan.walls) + [e for p in plan.pieces for e in zip(p.corners, np.roll(p.corners, -1, 0))]
     part = np.linspace(0, 1, 4001)[:, None]
@@ -43,7 +43,7 @@ def plain_room(plan, place):
 
 def plain_length(plan, start, goal):
     """Length of the shortest way over the middles of free cells, by Dijkstra over 16 neighbours."""
-    free = plan.room >= RADIUS + CELL
+    free = plan.clearance >= RADIUS + CELL
 
     def at(place):
         return tuple(np.floor(np.asarray(place) / CELL).astype(int).tolist())
@@ -70,9 +70,11 @@ PLANS = [
 
 
 @pytest.mark.parametrize('plan', PLANS)
-def test_room_is_the_distance_to_what_is_in_the_way(plan):
+def test_clearance_is_the_distance_to_what_is_in_the_way(plan):
     places = np.random.default_rng(0).uniform(-0.3, [6.3, 3.3], (60, 2))
-    np.testing.assert_allclose(plan.room_at(places), [plain_room(plan, p) for p in places], atol=2e-3)
+    np.testing.assert_allclose(
+        plan.clearance_at(places), [plain_clearance(plan, p) for p in places], atol=2e-3
+    )
 
 
 @pytest.mark.parametrize('plan', PLANS)
@@ -82,7 +84,7 @@ def test_the_way_is_free_and_about_the_shortest(plan):
     np.testing.assert_allclose(way[[0, -1]], [start, goal], atol=1e-9)
     for a, b in pairwise(way):
         for part in np.linspace(0, 1, 60):
-            assert plain_room(plan, a + part * (b - a)) >= RADIUS
+            assert plain_clearance(plan, a + part * (b - a)) >= RADIUS
     length = np.linalg.norm(np.diff(way, axis=0), axis=1).sum()
     assert np.linalg.norm(goal - start) - 1e-9 <= length < 1.05 * plain_length(plan, start, goal)
 
@@ -91,7 +93,7 @@ def test_a_goal_that_is_not_free_ends_beside_or_is_refused():
     plan = two_rooms(box(4.5, 1.5, 0.4, 0.4))
     near = np.array([4.5 - 0.4 - RADIUS, 1.5])  # closer than the planner's margin
     end = shortest_way(plan, np.array([0.5, 1.5]), near, RADIUS)[-1]
-    assert 0 < np.linalg.norm(end - near) <= TOLERANCE and plain_room(plan, end) >= RADIUS
+    assert 0 < np.linalg.norm(end - near) <= TOLERANCE and plain_clearance(plan, end) >= RADIUS
     with pytest.raises(ValueError, match=r'the goal \(4.50, 1.50\) m is occupied'):
         shortest_way(plan, np.array([0.5, 1.5]), np.array([4.5, 1.5]), RADIUS)
     with pytest.raises(ValueError, match=r'no free way leads to \(5.00, 1.50\) m'):

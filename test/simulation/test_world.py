@@ -21,15 +21,15 @@ def test_the_cameras_look_ahead_from_a_mast():
 
 def test_the_tour_and_a_drive_touch_nothing(world):
     tour = world.tour(24)
-    assert world.plan.room_at(tour[:, :2]).min() > RADIUS
+    assert world.plan.clearance_at(tour[:, :2]).min() > RADIUS
     assert 20 < motion.seconds(tour)[-1] < 60
     fridge = world.things('fridge')[0]
-    free = world.plan.room > RADIUS + 0.1
+    free = world.plan.clearance > RADIUS + 0.1
     apart = np.where(free, np.linalg.norm(world.plan.centers - fridge.center[:2], axis=-1), np.inf)
     goal = world.plan.centers[np.unravel_index(apart.argmin(), free.shape)]
     way = shortest_way(world.plan, tour[-1, :2], goal, RADIUS)
     poses = motion.driven(way, tour[-1, 2], 0.0)
-    assert world.plan.room_at(poses[:, :2]).min() >= RADIUS
+    assert world.plan.clearance_at(poses[:, :2]).min() >= RADIUS
     np.testing.assert_allclose(poses[-1], [*goal, 0.0], atol=1e-9)
     assert len(way) > 2, 'it stands in another room'
 
@@ -46,7 +46,7 @@ def test_the_plan_is_that_of_the_rendered_house(world):
         solid |= np.isin(instance, [i for i, name in enumerate(room.names) if name == 'wall'])
         solid &= (points[..., 2] > 0.1) & (points[..., 2] < 1.2)
         assert solid.sum() > 500
-        assert world.plan.room_at(points[solid][:, :2]).max() < 0.03
+        assert world.plan.clearance_at(points[solid][:, :2]).max() < 0.03
 
 
 def test_a_pair_is_rectified_and_things_stand_where_they_are_seen(world):
