@@ -65,6 +65,7 @@ setup(
             'pytest-xdist',
             'safetensors',
             'selenium',
+            'tinyusdz; python_version >= "3.11"',  # reads OpenUSD
         ],
         'docs': ['mkdocs-material', 'mkdocstrings-python'],  # `make docs`
         'dev': ['mypy', 'pytest-randomly', 'ruff', 'types-PyYAML'],

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from gsemsplat_ros.checkpoints.tensor_file import read_tensor_file
 from gsemsplat_ros.formats.axes import Axes, guessed
 from gsemsplat_ros.formats.glb_reader import read_glb
@@ -83,6 +85,7 @@ def open_saved(path: Path) -> Saved:
         Camera(**card['camera']),
         space=space_of(space),
         counts=flat.reshape(card['counts']).float() if flat.numel() else None,
+        first_from_second=None if card['first_from_second'] is None else np.array(card['first_from_second']),
     )
     return Saved(path, splats)
 
@@ -96,6 +99,7 @@ def of_scene(scene: Scene, space: CodeSpace) -> Splats:
         scene.keyframe.camera,
         space=space_of(space),
         counts=scene.keyframe.hidden_codes.counts,
+        first_from_second=scene.first_from_second,
     )
 
 

@@ -57,7 +57,7 @@ ONLY_IN = {
     'rosbags': {'ros'},
     'sam2': {'supervision'},
     'segment_anything': {'supervision'},
-    'scipy': {'mapping'},
+    'scipy': {'gaussians', 'mapping'},
     'sensor_msgs_py': {'ros'},
     'std_srvs': ROS,
     'tensorboard': {'training'},

@@ -29,12 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'out',
         metavar='OUT',
         help='the file to write; its suffix is the format: .glb (glTF; it still answers words here), .ply '
-        '(as of 3D Gaussian splatting) or .spz (small)',
+        '(as of 3D Gaussian splatting), .spz (small), .usda (OpenUSD, for simulators) or .html (a page that '
+        'shows it, to send to somebody)',
     )
     parser.add_argument(
         '--query', metavar='TEXT', help='write only the Gaussians of the objects that answer this phrase'
     )
     parser.add_argument('--without', action='store_true', help='with --query: write all but these objects')
+    parser.add_argument(
+        '--keep-floaters',
+        action='store_true',
+        help='write all Gaussians of a scene: else those in the air between things are left out',
+    )
     add_model_arguments(parser)
     add_device_argument(parser, 'with --query: device that answers it')
     parser.set_defaults(run=run)
@@ -46,6 +52,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
     found."""
     if args.without and not args.query:
         raise ValueError('--without: wanted --query too, which says without what')
+    import numpy as np
+
     from gsemsplat_ros.commands.view import file_of
     from gsemsplat_ros.formats.writers import write, writer_of
     from gsemsplat_ros.saved import open_saved
@@ -55,14 +63,21 @@ def run(args: argparse.Namespace, console: Console) -> None:
     saved = open_saved(file_of(args.scene))
     splats, total = saved.splats, len(saved.splats)
     result: dict[str, object] = {'file': str(out)}
+    in_air = np.zeros(total, bool) if args.keep_floaters else splats.floaters()
+    splats = splats.without(in_air)
     if args.query:
         answer, members = asked(saved, args)
-        splats = splats.select(members != args.without)
+        splats = splats.select(members[~in_air] != args.without)
         result |= {'query': answer.text, 'score': answer.score, 'objects': len(answer.objects)}
     write(out, splats)
     seconds, size = time.perf_counter() - start, out.stat().st_size
-    console.say(f'{out}: {len(splats):,} of {total:,} Gaussians, {size / 1e6:.1f} MB, in {seconds:.1f} s')
-    console.result({**result, 'gaussians': len(splats), 'of': total, 'bytes': size, 'seconds': seconds})
+    dropped = int(in_air.sum())
+    said = f', without {dropped:,} floaters' if dropped else ''
+    console.say(
+        f'{out}: {len(splats):,} of {total:,} Gaussians{said}, {size / 1e6:.1f} MB, in {seconds:.1f} s'
+    )
+    counts = {'gaussians': len(splats), 'of': total, 'floaters': dropped}
+    console.result({**result, **counts, 'bytes': size, 'seconds': seconds})
 
 
 def asked(saved: Saved, args: argparse.Namespace) -> tuple[Answer, np.ndarray]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PATHS = 'arc', 'orbit', 'dolly', 'published'  # copy from flight/paths.py, not imported for a fast `--help`
 VIDEOS = 'rgb', 'semantics'
-FORMATS = 'glb', 'spz'  # copy from formats/writers.py; PLY is written anyhow
+FORMATS = 'glb', 'spz', 'usda', 'html'  # copy from formats/writers.py; PLY is written anyhow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +112,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
         from gsemsplat_ros.formats.writers import write
         from gsemsplat_ros.saved import of_scene
 
-        write(out / f'scene.{name}', of_scene(scene, pipeline.code_space))
+        splats = of_scene(scene, pipeline.code_space)
+        write(out / f'scene.{name}', splats.without(splats.floaters()))
         summary[name] = str(out / f'scene.{name}')
     if args.video:
         film = film_scene(pipeline, scene, result.camera, args.video, out, console)

@@ -10,6 +10,7 @@ input_pairs: finds the input images of an annotated view
 splat_points, methods: the network and its baselines on such a view
 annotated_scores: the scores of `eval scannetpp`
 held_out_rooms: scores on rooms
+floater_scores: what leaving floaters out changes in rooms
 map_walk: the walk of a robot through a house, with its truth
 map_scores: scores of the map that it makes
 map_identity: whether things keep their ids in it

@@ -10,5 +10,7 @@ glb_reader: Gaussians of GLB files, checked at the door
 ply: PLY files for standard viewers
 ply_vertices: the vertices of a PLY file of whatever maker
 spz: SPZ files of version 3, and 4 for very many
+usda: OpenUSD as text, for simulators
+html_page: one page that shows the Gaussians, with html_page.html
 writers: the table of formats: what is written of a scene or map, and how
 """

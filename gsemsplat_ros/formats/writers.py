@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from gsemsplat_ros.formats.axes import Axes
 from gsemsplat_ros.formats.glb import write_glb
+from gsemsplat_ros.formats.html_page import write_html
 from gsemsplat_ros.formats.ply import write_ply
 from gsemsplat_ros.formats.splats import Splats
 from gsemsplat_ros.formats.spz import write_spz
+from gsemsplat_ros.formats.usda import write_usda
 
 
 class Writer(NamedTuple):
@@ -24,6 +26,8 @@ WRITERS = {
     '.ply': Writer(lambda path, splats: write_ply(path, *splats.without_codes().parts), None),
     '.glb': Writer(write_glb, None),  # which turns them itself, and says how they lay
     '.spz': Writer(write_spz, Axes.Y_UP),
+    '.usda': Writer(write_usda, Axes.Z_UP),
+    '.html': Writer(write_html, None),
 }
 
 

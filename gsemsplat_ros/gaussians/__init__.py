@@ -7,6 +7,7 @@ gaussians: the value and its transforms
 rows: rows of float32, as clouds hold them
 packed: 28 bytes for each, as packed splats hold them
 merged: neighbours merged into fewer, larger ones
+floaters: Gaussians in the air at the edges of things
 projection: Gaussians as a pinhole camera sees them
 render: the entry to the renderers: render_cpu on the CPU; on a GPU render_gsplat, else render_tiles
 render_cpu: the compiled renderer

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.independent_readers import by_gaussforge, glb
+from support.independent_readers import by_gaussforge, glb, usda
 
 from gsemsplat_ros.datasets.demo_pairs import load_scene
 from gsemsplat_ros.formats import spz
@@ -15,6 +15,7 @@ from gsemsplat_ros.pipeline import Pipeline
 from gsemsplat_ros.saved import of_scene
 
 Y_UP_CAMERA = np.diag([1.0, -1, -1, 1])  # looks along -z, y up
+Z_UP_CAMERA = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])  # along +x, z up
 KHR = 'KHR_gaussian_splatting'
 
 
@@ -52,6 +53,13 @@ def of_glb(path):
     )
 
 
+def of_usda(path):
+    _, _, columns = usda(path)
+    positions, quats, scales, opacities, sh = (torch.from_numpy(column.copy()) for column in columns.values())
+    codes = torch.zeros(len(positions), 0)
+    return Gaussians(positions, quats, scales, opacities, sh * 0.28209479 + 0.5, codes, 'file')
+
+
 @pytest.mark.heavy
 def test_the_picture_is_ours(tmp_path, monkeypatch, record_property):
     """PLY and GLB to the last bits; SPZ, with steps of 6 % in scale, within 1 dB against the photograph."""
@@ -73,12 +81,16 @@ def test_the_picture_is_ours(tmp_path, monkeypatch, record_property):
         round(window.x0) : round(window.x0 + window.width * window.scale_x),
     ]
     photograph = cv2.resize(seen, (camera.width, camera.height), interpolation=cv2.INTER_AREA) / 255
-    for name in ('a.ply', 'a.glb', 'a.spz', 'b.spz'):
+    readers = {'a.glb': of_glb, 'a.usda': of_usda}
+    cameras = {'a.ply': np.eye(4), 'a.usda': Z_UP_CAMERA}
+    for name in ('a.ply', 'a.glb', 'a.usda', 'a.spz', 'b.spz'):
+        if name == 'a.usda':
+            pytest.importorskip('tinyusdz')
         if name == 'b.spz':
             monkeypatch.setattr(spz, 'MOST', 1)
         write(tmp_path / name, splats)
-        found = of_glb(tmp_path / name) if name == 'a.glb' else of_ply(by_gaussforge(tmp_path / name))
-        picture = draw(found, np.eye(4) if name == 'a.ply' else Y_UP_CAMERA)
+        found = readers.get(name, lambda path: of_ply(by_gaussforge(path)))(tmp_path / name)
+        picture = draw(found, cameras.get(name, Y_UP_CAMERA))
         same, before, after = psnr(picture, ours), psnr(ours, photograph), psnr(picture, photograph)
         size = (tmp_path / name).stat().st_size / 1e6
         print(f'{name}: {size:.1f} MB, {same:.1f} dB of ours; {before:.2f} dB, then {after:.2f} of the image')

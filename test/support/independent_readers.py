@@ -1,4 +1,4 @@
-"""Splat files as programs that are not ours read them: pygltflib, GaussForge (C++)."""
+"""Splat files as programs that are not ours read them: pygltflib, GaussForge and tinyusdz (C++)."""
 
 import numpy as np
 
@@ -65,3 +65,23 @@ def covariances(quats, scales):
         axes.append(unit + 2 * np.cross(v, np.cross(v, unit) + w * unit))
     turned = np.stack(axes, -1)
     return turned @ turned.transpose(0, 2, 1)
+
+
+USD_COLUMNS = (
+    'positions',
+    'orientations',
+    'scales',
+    'opacities',
+    'radiance:sphericalHarmonicsCoefficients',
+)
+
+
+def usda(path):
+    """(the stage, its default prim, name -> (N, ...) numbers) of an OpenUSD file; quaternions w x y z."""
+    import tinyusdz
+
+    stage = tinyusdz.load(str(path))
+    prim = stage.get_prim_at_path('/' + stage.get_default_prim())
+    columns = {name: np.asarray(prim.get_attribute(name).value) for name in USD_COLUMNS}
+    columns['orientations'] = np.roll(columns['orientations'], 1, axis=1)  # it holds them as x y z w
+    return stage, prim, columns
