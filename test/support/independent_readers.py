@@ -67,13 +67,7 @@ def covariances(quats, scales):
     return turned @ turned.transpose(0, 2, 1)
 
 
-USD_COLUMNS = (
-    'positions',
-    'orientations',
-    'scales',
-    'opacities',
-    'radiance:sphericalHarmonicsCoefficients',
-)
+USD_COLUMNS = ('positions', 'orientations', 'scales', 'opacities', 'radiance:sphericalHarmonicsCoefficients')
 
 
 def usda(path):
