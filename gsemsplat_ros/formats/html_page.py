@@ -123,16 +123,17 @@ def first_view(gaussians: Gaussians, splats: Splats) -> dict[str, Any]:
     camera = splats.camera
     if camera is not None:
         depths = means @ -backward
-        distance = float(np.median(depths)) if len(depths) else 1.0
-        target, tilt = -backward * max(distance, 1e-3), 0.0
-    else:  # a map from above
+        distance = max(float(np.median(depths)), 1e-3) if len(depths) else 1.0
+        target, tilt = -backward * distance, 0.0
+    else:  # a map, from above
         low, high = np.quantile(means, MIDDLE, axis=0) if len(means) else (-np.ones(3), np.ones(3))
-        target, distance, tilt = (low + high) / 2, 0.9 * float(np.linalg.norm(high - low)), -0.6
+        distance = max(0.9 * float(np.linalg.norm(high - low)), 1e-3)
+        target, tilt = (low + high) / 2, -0.6
     return {
         'forward': (-backward).tolist(),
         'up': up.tolist(),
         'target': target.tolist(),
-        'distance': max(float(np.linalg.norm(distance)), 1e-3),
+        'distance': distance,
         'tilt': tilt,
         'camera': None
         if camera is None
