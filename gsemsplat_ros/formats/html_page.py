@@ -29,7 +29,7 @@ from gsemsplat_ros.formats.splats import Splats
 from gsemsplat_ros.gaussians.gaussians import Gaussians
 from gsemsplat_ros.gaussians.projection import MIN_ALPHA
 
-MOST = 400_000  # Gaussians of a page: 9 MB, which a phone still draws
+MOST = 400_000  # Gaussians of a page: 6 MB
 MIDDLE = 0.05, 0.95  # quantiles of the means that the first view of a map contains
 STEPS = 255, 1023, 65535  # of 8, 10 and 16 bits
 
