@@ -202,6 +202,8 @@ class VisitorPage:
         with self._lock:
             if number == self._number:  # else a newer query came meanwhile
                 self._answer, self._error = answer, error
+        if answer is not None and threshold is None and answer.answer.threshold:
+            self._panel.show_threshold(answer.answer.threshold)
 
     def _draw(self, shown: ShownScene, state: ViewState) -> None:
         answer, mode, full = self._answer, self._panel.mode, self._full

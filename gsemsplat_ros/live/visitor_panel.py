@@ -72,7 +72,10 @@ class VisitorPanel:
             self._threshold = gui.add_slider(
                 'Threshold', *THRESHOLDS, 0.01, 0.5, hint='relevancy from which a word counts as found'
             )
-            self._threshold.on_update(lambda _: actions.set_threshold())
+            # of the visitor only: what show_threshold sets comes from no browser
+            self._threshold.on_update(
+                lambda event: actions.set_threshold() if event.client is not None else None
+            )
             self._boxes = gui.add_checkbox('Boxes', True)
             self._cameras = gui.add_checkbox('Cameras', True)
             self._mode.on_update(lambda _: actions.redraw())
@@ -124,6 +127,10 @@ class VisitorPanel:
         """Within THRESHOLDS; None for NaN."""
         value = float(self._threshold.value)
         return min(max(value, THRESHOLDS[0]), THRESHOLDS[1]) if value == value else None
+
+    def show_threshold(self, threshold: float) -> None:
+        """Move the slider to the threshold of an answer for which the visitor set none."""
+        self._threshold.value = min(max(threshold, THRESHOLDS[0]), THRESHOLDS[1])
 
     @property
     def shows_boxes(self) -> bool:

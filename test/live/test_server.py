@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip('viser')
 
-from support.live_page import DEADLINE_S, EVIL, Served, some
+from support.live_page import DEADLINE_S, EVIL, THRESHOLD, Served, some
 from support.page_visitor import Visitor
 
 from gsemsplat_ros.formats.ply import write_ply
@@ -123,9 +123,12 @@ def test_a_visitor_asks_and_sees_boxes_labels_and_history(served):
     visitor.reads('1   3.04 m away   0.30 × 0.60 × 0.30')
     label = next(node for (name, _), node in visitor.nodes.items() if name == '/answer/label1')
     assert label['text'] == 'door  3.04 m  0.30 × 0.60 × 0.30'
+    slider = visitor.gui[visitor.element('Threshold')]
+    visitor.until(lambda: slider['value'] == THRESHOLD, "the source's threshold on the slider")
     visitor.find('unicorn')
     visitor.reads('<b>unicorn</b>: not found')
     visitor.until(lambda: '/answer/box1' not in visitor.names(), 'boxes gone')
+    assert all(threshold is None for _, threshold in served.asked)
     history = visitor.gui[visitor.element('Asked')]
     visitor.until(lambda: history['props']['options'] == ['unicorn', 'door'], 'history')
     visitor.set('Asked', 'door')  # a click in the history

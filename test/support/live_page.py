@@ -16,6 +16,7 @@ from gsemsplat_ros.semantics.object_history import History, State
 from gsemsplat_ros.semantics.objects import Object
 
 DEADLINE_S = 60.0
+THRESHOLD = 0.65  # of answers for which no threshold was set
 
 
 EVIL = (
@@ -72,7 +73,7 @@ class Served:
         objects = (KNOWN,) if text == 'stool' else THINGS.get(text, ())
         score, gone = 0.9 if objects else 0.1, (GONE,) if text == 'stool' else ()
         answer = Answer(
-            text, threshold or 0.5, bool(objects), score, (0.0, 0.0, 1.0), None, objects, gone=gone
+            text, threshold or THRESHOLD, bool(objects), score, (0.0, 0.0, 1.0), None, objects, gone=gone
         )
         return answered_by_boxes(answer, self.shared.state.shown, 0.01, stamp_ns=50 * S)
 
