@@ -16,7 +16,7 @@ from gsemsplat_ros.simulation.floor_plan import floor_plan
 from gsemsplat_ros.simulation.robot import LEFT, RIGHT, base_from, parent_from_base, stereo_camera
 
 SEED = 5  # of the house
-START_PHASE = 0.75  # of the ring, in the bedroom
+START_PHASE = 0.25  # of the ring, in the kitchen
 
 
 @dataclass(frozen=True)

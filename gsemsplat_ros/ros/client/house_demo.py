@@ -31,7 +31,7 @@ ANSWER_WITHIN_S = 60.0
 WIDTH, HEIGHT = 512, 384  # px: of the images
 TOUR = 32  # keyframes of the round through the house
 # what stands in the house, and one thing that does not; the robot drives to the first one that it can
-QUERIES = 'fridge', 'plant', 'television', 'basketball', 'armchair', 'bicycle'
+QUERIES = 'plant', 'television', 'basketball', 'fridge', 'armchair', 'bicycle'
 MARGIN, SCALE = 0.15, 50.0  # m around the house, and pixels a metre, of the map's picture
 ROUND_S, WORD_S, DRIVE_S, END_S = 0.08, 0.6, 0.1, 2.0  # for which the film shows a picture
 IN_VIEW = 0.15  # of the image's width: so far from its border shows the picture for a word its thing
