@@ -1,4 +1,4 @@
-"""What leaving floaters out changes, in rooms with true depth: whom it takes, and a picture from elsewhere."""
+"""What leaving floaters out changes, in rooms with true depth: whom it takes, a picture from elsewhere."""
 
 from __future__ import annotations
 

@@ -130,7 +130,8 @@ class VisitorPanel:
 
     def show_threshold(self, threshold: float) -> None:
         """Move the slider to the threshold of an answer for which the visitor set none."""
-        self._threshold.value = min(max(threshold, THRESHOLDS[0]), THRESHOLDS[1])
+        value = min(max(threshold, THRESHOLDS[0]), THRESHOLDS[1])
+        self._threshold.value = value  # type: ignore[misc]  # it has a setter
 
     @property
     def shows_boxes(self) -> bool:
