@@ -235,11 +235,15 @@ def declare(node: Node) -> Parameters:
 def changed(current: Parameters, wanted: Iterable[Parameter], running: bool) -> Parameters:
     """`current` with the `wanted` changes; foreign names (use_sim_time, qos_overrides) are ignored.
 
-    Raises ValueError with the reason when a value is not allowed, or when the node is `running` (configured)
-    and the parameter is read only while it configures.
+    Raises ValueError with the reason when a value is not allowed or deleted, or when the node is `running`
+    (configured) and the parameter is read only while it configures.
     """
     known = {f.name: f for f in fields(Parameters)}
-    values = {p.name: _value(p.name, p.value) for p in wanted if p.name in known}
+    wanted = [p for p in wanted if p.name in known]
+    for p in wanted:  # those of any type, as lists are, rclpy would forget
+        if p.value is None:
+            raise ValueError(f'parameter {p.name} cannot be deleted: set a value, e.g. its default')
+    values = {p.name: _value(p.name, p.value) for p in wanted}
     for name, value in values.items():
         if running and not known[name].metadata['live'] and value != getattr(current, name):
             raise ValueError(

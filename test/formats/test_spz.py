@@ -2,9 +2,11 @@
 
 import gzip
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from support.independent_readers import by_gaussforge, plain_gaussians
 from support.random_gaussians import random_gaussians
 
@@ -43,9 +45,9 @@ def test_another_program_reads_the_gaussians(tmp_path, gaussians, version, monke
 
 
 def test_what_is_far_away_or_at_a_limit_is_kept_as_well_as_it_goes(tmp_path, gaussians):
-    far = gaussians.scaled(1e4)
-    far.opacities[:] = 1
-    far.opacities[0] = 0
+    opaque = torch.ones(len(gaussians))
+    opaque[0] = 0
+    far = replace(gaussians.scaled(1e4), opacities=opaque)
     write(tmp_path / 'a.spz', Splats((far,), Axes.Y_UP))
     fraction = gzip.decompress((tmp_path / 'a.spz').read_bytes())[13]
     largest = float(far.means.abs().max())

@@ -98,6 +98,8 @@ def test_live_changes():
         changed(now, [Parameter('threshold', value=2.0)], running=True)
     with pytest.raises(ValueError, match='weights cannot change while.*cleanup'):
         changed(now, [Parameter('weights', value='other.safetensors')], running=True)
+    with pytest.raises(ValueError, match='queries cannot be deleted: set a value'):
+        changed(now, [Parameter('queries', value=None)], running=True)
     assert changed(now, [Parameter('weights', value='x')], running=False).weights == 'x'
     assert changed(now, [Parameter('mode', value='stereo')], running=True) == now  # no change
 

@@ -23,9 +23,9 @@ def test_the_tour_and_a_drive_touch_nothing(world):
     tour = world.tour(24)
     assert world.plan.clearance_at(tour[:, :2]).min() > RADIUS
     assert 20 < motion.seconds(tour)[-1] < 60
-    fridge = world.things('fridge')[0]
+    basketball = world.things('basketball')[0]
     free = world.plan.clearance > RADIUS + 0.1
-    apart = np.where(free, np.linalg.norm(world.plan.centers - fridge.center[:2], axis=-1), np.inf)
+    apart = np.where(free, np.linalg.norm(world.plan.centers - basketball.center[:2], axis=-1), np.inf)
     goal = world.plan.centers[np.unravel_index(apart.argmin(), free.shape)]
     way = shortest_way(world.plan, tour[-1, :2], goal, RADIUS)
     poses = motion.driven(way, tour[-1, 2], 0.0)

@@ -133,7 +133,8 @@ def test_point_losses_with_and_without_scale(batch):
         views = [replace(view, pts3d=points[:, i], conf=conf[:, i]) for i, view in enumerate(perfect)]
         return point_losses(Prediction(*views), batch)
 
-    perfect = vars(perfect_prediction(batch)).values()
+    prediction = perfect_prediction(batch)
+    perfect = prediction.first, prediction.second
     confident, aligned = (x.item() for x in losses(batch.points))
     assert confident == pytest.approx(0, abs=1e-6) and aligned == pytest.approx(0, abs=1e-6)
     confident, aligned = (x.item() for x in losses(1.5 * batch.points))
@@ -301,6 +302,7 @@ def test_pictures_of_a_perfect_network_are_the_truth():
         decoders.language_decoder_sam[0].bias.zero_()
         decoders.language_decoder_sam[0].weight[:16, :, 0, 0] = torch.eye(16)
     pair = batch_of(torch.eye(384)[:3], true)
+    perfect = perfect_prediction(pair)
     views = [
         replace(
             view,
@@ -308,7 +310,7 @@ def test_pictures_of_a_perfect_network_are_the_truth():
             means=pair.points[:, i],
             codes=torch.nn.functional.one_hot(pair.labels[:, i], 32).float(),
         )
-        for i, view in enumerate(vars(perfect_prediction(pair)).values())
+        for i, view in enumerate((perfect.first, perfect.second))
     ]
     objective = L.RoomObjective(lambda *images, **heads: Prediction(*views), decoders)
     picture = room_snapshot(objective, true, pair, rows)
