@@ -8,11 +8,13 @@ the middle of the bottom, metres.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import zipfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,10 +113,14 @@ def load_furniture(cache_dir: Path | None = None, package_dir: Path = PACKAGE_DI
                 f'no furniture catalogues in {package_dir}: install the Debian package sweethome3d-furniture '
                 f'or copy {path.name} from a machine that has rendered rooms into {cache_dir}'
             )
-        log.info('packing the furniture of %s once, half a minute', package_dir)
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with write_whole(path) as part, open(part, 'wb') as file:
-            np.savez_compressed(file, **_pack(Path(package_dir)))  # type: ignore[arg-type]  # the stub's other keyword is a bool
+        with open(path.with_suffix('.lock'), 'w') as lock:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes that want it at once, one packs
+            if not path.exists():
+                log.info('packing the furniture of %s once, half a minute', package_dir)
+                with write_whole(path) as part, open(part, 'wb') as file:
+                    np.savez_compressed(file, **_pack(Path(package_dir)))  # type: ignore[arg-type]  # the stub's other keyword is a bool
     try:
         return Furniture(path)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:

@@ -306,6 +306,7 @@ def test_changes_are_tried_one_by_one(task, tiny_workload, monkeypatch):
     assert failed == {'failed': "RuntimeError: ['no such kernel']"}
 
 
+@pytest.mark.heavy
 @pytest.mark.fake_cuda
 def test_views_on_two_streams_are_those_of_one(task, tiny_workload, pretended_gpu):
     on_gpu = dataclasses.replace(task, device=torch.device('cuda'))

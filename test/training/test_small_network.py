@@ -268,6 +268,7 @@ def test_progress_says_losses_speed_and_time_left(rooms, monkeypatch, capsys):
     assert said.err == '' and said.out == ''
 
 
+@pytest.mark.heavy
 def test_two_processes_train_as_one(rooms, tmp_path):
     """A start and a resumed run of two processes, joined by Gloo, against this process alone."""
     go(rooms, 'one')

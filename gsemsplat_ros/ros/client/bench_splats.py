@@ -108,7 +108,7 @@ def _received(client: Client, kind: str) -> tuple[list[int], list[float]]:
 @contextmanager
 def _sender() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder, open(Path(folder) / 'log', 'wb') as log:
-        process = subprocess.Popen(COMMAND, stdout=log, stderr=log, env=dict(os.environ))
+        process = subprocess.Popen([*COMMAND, str(COUNT)], stdout=log, stderr=log, env=dict(os.environ))
         try:
             yield
         finally:
@@ -116,14 +116,14 @@ def _sender() -> Iterator[None]:
             process.wait()
 
 
-def send() -> None:
-    """Send each kind while somebody listens to it, the next message when the last was answered, until the
-    process is ended."""
+def send(count: int) -> None:
+    """Send `count` splats of each kind while somebody listens to it, the next message when the last was
+    answered, until the process is ended."""
     rclpy.init(args=[])
     node = rclpy.create_node('gsemsplat_bench_sender')
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    gaussians = idle_gaussians().select(slice(0, COUNT))
+    gaussians = idle_gaussians().select(slice(0, count))
     for kind in KINDS:
         make, publisher = maker(kind, gaussians), node.create_publisher(PackedSplats, TOPIC + kind, LATCHED)
         answers: list[Empty] = []
@@ -138,4 +138,4 @@ def send() -> None:
 
 
 if __name__ == '__main__':
-    send()
+    send(int(sys.argv[1]))
