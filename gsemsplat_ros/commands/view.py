@@ -81,7 +81,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if args.live:
         from gsemsplat_ros.ros.client.live_node import WORKERS, LiveNode
     shared = SharedState(WORKERS if args.live else 1)
-    loading = None if args.live else open_source(args, shared)
+    loading = None if args.live else open_source(args, shared, console)
     with contextlib.ExitStack() as stack:
         stack.callback(shared.close)
         server = ViewServer(shared, args.host, args.port)
@@ -101,15 +101,20 @@ def run(args: argparse.Namespace, console: Console) -> None:
                 'gaussians': len(shared.state.shown.gaussians) if shared.state.shown else None,
             }
         )
-        if loading is None:
+        if args.live:
             stack.enter_context(LiveNode(shared, args.node, args.service, args.max_gaussians))
-        else:
+        elif loading is not None:
             threading.Thread(target=_load, args=(loading, shared, console), daemon=True).start()
         threading.Event().wait()
 
 
-def open_source(args: argparse.Namespace, shared: SharedState) -> Callable[[], None]:
-    """Show what can be shown at once; returns a function that loads the rest. Raises ValueError."""
+def open_source(
+    args: argparse.Namespace, shared: SharedState, console: Console
+) -> Callable[[], None] | None:
+    """Show the scene; returns a function that loads what questions need, None: all is there already.
+
+    Raises ValueError.
+    """
     from gsemsplat_ros.live import file_source
 
     def load() -> Pipeline:
@@ -121,10 +126,13 @@ def open_source(args: argparse.Namespace, shared: SharedState) -> Callable[[], N
         return file_source.open_any(file_of(args.scene), shared, args.max_gaussians, load)
     from gsemsplat_ros.datasets.demo_pairs import load_scene
 
-    pair = load_scene(DEMO_SCENE).pair
-    return file_source.show_pair(
-        f'Demo: {DEMO_SCENE.replace("_", " ")}', pair, shared, args.max_gaussians, load
-    )
+    # the scene is built before the page is up, so that nobody looks at an empty one
+    console.note('two images become a scene')
+    pipeline, pair = load(), load_scene(DEMO_SCENE).pair
+    title = f'Demo: {DEMO_SCENE.replace("_", " ")}'
+    scene = pipeline.build(pair)
+    file_source.show_scene(title, scene, pair.second.image, pipeline, shared, args.max_gaussians)
+    return None
 
 
 def file_of(name: str) -> Path:

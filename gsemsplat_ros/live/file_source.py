@@ -13,7 +13,6 @@ import numpy as np
 
 from gsemsplat_ros.formats.ply import read_ply
 from gsemsplat_ros.images.camera import Camera
-from gsemsplat_ros.images.view import Pair
 from gsemsplat_ros.live import shown_scene as scenes
 from gsemsplat_ros.live.pipeline_source import asks, semantic_colors_by
 from gsemsplat_ros.live.shared_state import SharedState
@@ -105,18 +104,6 @@ def open_map(path: Path, shared: SharedState, budget: int, load: Load) -> Rest:
         shared.write(
             ask=asks(pipeline, pipeline.index(map_), shown), semantic_colors=semantic_colors_by(pipeline)
         )
-
-    return rest
-
-
-def show_pair(title: str, pair: Pair, shared: SharedState, budget: int, load: Load) -> Rest:
-    """Build a scene of two images; the page is up meanwhile."""
-    shared.write(status='two images become a scene', no_query_reason='the scene is still being built')
-
-    def rest() -> None:
-        pipeline = load()
-        scene = pipeline.build(pair)
-        show_scene(title, scene, pair.second.image, pipeline, shared, budget)
 
     return rest
 
