@@ -108,9 +108,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         threading.Event().wait()
 
 
-def open_source(
-    args: argparse.Namespace, shared: SharedState, console: Console
-) -> Callable[[], None] | None:
+def open_source(args: argparse.Namespace, shared: SharedState, console: Console) -> Callable[[], None] | None:
     """Show the scene; returns a function that loads what questions need, None: all is there already.
 
     Raises ValueError.
