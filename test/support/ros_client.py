@@ -131,7 +131,7 @@ class Stereo:
 
 def ask(client, text, node='/a', **more):
     """The node's response to a query."""
-    return client.call(Query, node + '/query', Query.Request(text=text, **more))
+    return client.call(Query, node + '/query', Query.Request(text=text, **more), again_s=20.0)
 
 
 def set_parameter(client, name, value, node='/a/gsemsplat'):
