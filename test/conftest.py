@@ -14,6 +14,7 @@ DOMAIN_GUARD = pytest.StashKey[socket.socket]()
 # not on a package index, only in ROS distributions
 ROS_HALVES = 'cv_bridge', 'message_filters', 'sensor_msgs_py', 'tf2_ros', 'vision_msgs'
 NO_GPU = 'needs an NVIDIA GPU'
+BROWSER_S = 50.0
 
 
 def pytest_configure(config):
@@ -122,3 +123,22 @@ def pipeline(pipeline_weights):
     from gsemsplat_ros.pipeline import Pipeline
 
     return Pipeline.load(pipeline_weights, device='cpu')
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """Starts a headless Chromium with a window of a size [px]."""
+    pytest.importorskip('selenium')
+    from support.browser import CHROMIUM, DRIVER, start_browser
+
+    if not (CHROMIUM and DRIVER):
+        pytest.skip('chromium and chromedriver are not installed')
+    drivers = []
+
+    def start(*size, mobile=False):
+        drivers.append(start_browser(tmp_path / f'profile{len(drivers)}', BROWSER_S, *size, mobile))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.quit()

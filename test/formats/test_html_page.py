@@ -1,16 +1,14 @@
 """The page of `gsemsplat export`: its bytes, its words, and its picture in Chromium (software WebGL)."""
 
-import base64
 import json
 import re
 import time
 import zlib
 from html.parser import HTMLParser
 
-import cv2
 import numpy as np
 import torch
-from support.chromium import chromium
+from support.browser import screenshot, text
 from support.live_page import some
 from support.random_gaussians import random_gaussians
 
@@ -106,22 +104,21 @@ def test_a_map_is_seen_from_above_and_ahead():
     assert view['camera'] is None and view['distance'] > 0
 
 
-def test_a_browser_draws_what_we_draw(tmp_path):
+def test_a_browser_draws_what_we_draw(tmp_path, browse):
     gaussians = some(4000, codes=0)
     path = tmp_path / 'room.html'
     write(path, Splats((gaussians,), Axes.OPTICAL, True, CAMERA))
-    with chromium(tmp_path, width=320, height=240) as browser:
-        browser.get(path.as_uri())
-        end = time.monotonic() + DEADLINE_S
-        while browser.execute_script('return document.documentElement.dataset.drawn') != 'sharp':
-            assert time.monotonic() < end, browser.find_element('tag name', 'body').text
-            time.sleep(0.05)
-        assert '4,000 Gaussians' in browser.find_element('tag name', 'body').text
-        browser.execute_script("document.querySelectorAll('header, footer').forEach((e) => e.remove())")
-        shot = base64.b64decode(browser.execute_cdp_cmd('Page.captureScreenshot', {'format': 'png'})['data'])
-        picture = cv2.imdecode(np.frombuffer(shot, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] / 255
-        log = browser.get_log('browser')
-        asked = browser.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)")
+    browser = browse(320, 240)
+    browser.get(path.as_uri())
+    end = time.monotonic() + DEADLINE_S
+    while browser.execute_script('return document.documentElement.dataset.drawn') != 'sharp':
+        assert time.monotonic() < end, text(browser)
+        time.sleep(0.05)
+    assert '4,000 Gaussians' in text(browser)
+    browser.execute_script("document.querySelectorAll('header, footer').forEach((e) => e.remove())")
+    picture = screenshot(browser) / 255
+    log = browser.get_log('browser')
+    asked = browser.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)")
     ours = render(gaussians, CAMERA, np.eye(4)).rgb.numpy().clip(0, 1)
     psnr = -10 * np.log10(np.square(picture - ours).mean())
     assert psnr > 40, psnr  # 8 bits, rounded at each Gaussian

@@ -12,7 +12,7 @@ pytest.importorskip('selenium')
 
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from support.browser import CHROMIUM, DRIVER, screenshot, start_browser, text
+from support.browser import screenshot, text
 from support.live_page import EVIL, Served, some
 
 from gsemsplat_ros.live import shown_scene as scenes
@@ -20,22 +20,6 @@ from gsemsplat_ros.live import visitor_camera
 from gsemsplat_ros.live.server import ViewServer
 
 DEADLINE_S = 50.0
-
-
-@pytest.fixture
-def browse(tmp_path):
-    """Starts a browser with a window of a size."""
-    if not (CHROMIUM and DRIVER):
-        pytest.skip('chromium and chromedriver are not installed')
-    drivers = []
-
-    def start(*size, mobile=False):
-        drivers.append(start_browser(tmp_path / f'profile{len(drivers)}', DEADLINE_S, *size, mobile))
-        return drivers[-1]
-
-    yield start
-    for driver in drivers:
-        driver.quit()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import shutil
 
 import cv2
 import numpy as np
-from selenium import webdriver
 
 CHROMIUM, DRIVER = shutil.which('chromium') or shutil.which('google-chrome'), shutil.which('chromedriver')
 ARGUMENTS = (
@@ -24,6 +23,8 @@ ARGUMENTS = (
 
 def start_browser(profile, deadline_s, width, height, mobile=False):
     """A driver with a window of that size [px]; profile: an empty folder."""
+    from selenium import webdriver
+
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in (*ARGUMENTS, f'--window-size={width},{height}', f'--user-data-dir={profile}'):
