@@ -108,12 +108,14 @@ def run(args: argparse.Namespace, console: Console) -> None:
     # for `gsemsplat view`
     save_scene(out / 'scene.safetensors', scene, pair.second.image, pipeline.code_space)
     summary = {**result.summary(), 'report': str(out / 'report.html'), 'scene': str(out / 'scene.ply')}
-    for name in args.export:
+    if args.export:
         from gsemsplat_ros.formats.writers import write
         from gsemsplat_ros.saved import of_scene
 
         splats = of_scene(scene, pipeline.code_space)
-        write(out / f'scene.{name}', splats.without(splats.floaters()))
+        splats = splats.without(splats.floaters())
+    for name in args.export:
+        write(out / f'scene.{name}', splats)
         summary[name] = str(out / f'scene.{name}')
     if args.video:
         film = film_scene(pipeline, scene, result.camera, args.video, out, console)
